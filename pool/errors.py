@@ -1,0 +1,211 @@
+"""One error tree, named by whose fault it is.
+
+    PoolError
+    ├── JobRefusedError        the submitter's: the request itself is wrong, and trying again will not help
+    │   ├── InvalidJobError        a field has a wrong type or an absurd value
+    │   ├── LimitExceededError     a limit above the template's maximum (carries both numbers)
+    │   ├── TooLargeError          code, arguments or files over a size cap
+    │   ├── UnknownPoolError       no pool of that name
+    │   ├── UnknownJobError        no job of that id, or not one of yours
+    │   └── ValueCodecError        an argument or a result that cannot be carried (names the type and the path)
+    ├── BusyError              nobody's: later it may work (carries retry_after_s)
+    │   ├── BacklogFullError
+    │   ├── DrainingError
+    │   └── PoolUnavailableError   no worker can be started just now (says why)
+    ├── DaemonUnreachableError the daemon does not answer (says what was tried)
+    ├── ResultTimeoutError     the result is not there yet; the job goes on
+    ├── JobFailedError         a job ended with another outcome than ok (raised by PoolExecutor futures only)
+    ├── ProtocolError          LocalProtocolError (we misused it) | RemoteProtocolError (the peer did)
+    │   └── VersionMismatchError   the peer speaks another version (names the command that fixes it)
+    ├── ConfigError            the operator's configuration (all problems at once)
+    └── EngineError            the container engine: EngineUnavailableError | ImageMissingError | StartError
+
+The class docstring is the default message. Facts travel as `fields`, not inside the text, and only as plain scalars, so
+that an error crosses the wire and comes out as the same class.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+Scalar = str | int | float | bool | None
+
+
+class PoolError(Exception):
+    """The pool failed."""
+
+    code: ClassVar[str] = "pool"
+
+    def __init__(self, message: str | None = None, **fields: Scalar) -> None:
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+        self.fields = fields
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class JobRefusedError(PoolError):
+    """The job was refused."""
+
+    code = "refused"
+
+
+class InvalidJobError(JobRefusedError):
+    """A field of the job is not valid."""
+
+    code = "invalid_job"
+
+
+class LimitExceededError(JobRefusedError):
+    """The job asks for more than its pool allows."""
+
+    code = "limit_exceeded"
+
+
+class TooLargeError(JobRefusedError):
+    """The job is over a size cap."""
+
+    code = "too_large"
+
+
+class UnknownPoolError(JobRefusedError):
+    """There is no pool of that name."""
+
+    code = "unknown_pool"
+
+
+class UnknownJobError(JobRefusedError):
+    """There is no job of that id."""
+
+    code = "unknown_job"
+
+
+class ValueCodecError(JobRefusedError):
+    """A value cannot be carried between the loop and the sandbox."""
+
+    code = "value"
+
+
+class BusyError(PoolError):
+    """The pool cannot take the job now; try again later."""
+
+    code = "busy"
+
+
+class BacklogFullError(BusyError):
+    """The backlog is full."""
+
+    code = "backlog_full"
+
+
+class DrainingError(BusyError):
+    """The pool is draining and takes no new jobs."""
+
+    code = "draining"
+
+
+class PoolUnavailableError(BusyError):
+    """The pool has no worker and cannot start one."""
+
+    code = "pool_unavailable"
+
+
+class DaemonUnreachableError(PoolError):
+    """The daemon does not answer."""
+
+    code = "unreachable"
+
+
+class ResultTimeoutError(PoolError, TimeoutError):
+    """The result is not there yet; the job goes on."""
+
+    code = "result_timeout"
+
+
+class ClosedError(PoolError):
+    """This client or executor has been closed."""
+
+    code = "closed"
+
+
+class JobFailedError(PoolError):
+    """The job did not end ok."""
+
+    code = "job_failed"
+
+
+class ProtocolError(PoolError):
+    """A message broke the protocol."""
+
+    code = "protocol"
+
+
+class LocalProtocolError(ProtocolError):
+    """We were about to send a message that breaks the protocol."""
+
+    code = "protocol_local"
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent a message that breaks the protocol."""
+
+    code = "protocol_remote"
+
+
+class VersionMismatchError(RemoteProtocolError):
+    """The peer speaks another version of the protocol."""
+
+    code = "version_mismatch"
+
+
+class ConfigError(PoolError):
+    """The configuration is not valid."""
+
+    code = "config"
+
+    def __init__(self, message: str | None = None, *, problems: tuple[str, ...] = (), **fields: Scalar) -> None:
+        super().__init__(message, **fields)
+        self.problems = problems
+
+
+class EngineError(PoolError):
+    """The container engine failed."""
+
+    code = "engine"
+
+
+class EngineUnavailableError(EngineError):
+    """The container engine does not answer."""
+
+    code = "engine_unavailable"
+
+
+class ImageMissingError(EngineError):
+    """The worker image is missing."""
+
+    code = "image_missing"
+
+
+class StartError(EngineError):
+    """A worker's container could not be started."""
+
+    code = "start"
+
+
+def _tree(root: type[PoolError]) -> dict[str, type[PoolError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+_BY_CODE = _tree(PoolError)
+
+
+def from_code(code: str, message: str, fields: dict[str, Scalar]) -> PoolError:
+    """Rebuild an error that came over the wire; an unknown code becomes a plain PoolError that names it."""
+    kind = _BY_CODE.get(code)
+    if kind is None:
+        return PoolError(f"{code}: {message}", **fields)
+    return kind(message, **fields)
