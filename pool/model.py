@@ -17,15 +17,15 @@ from pool.units import parse_size
 class Outcome(StrEnum):
     """How a job ended. Closed: every job ends in exactly one of these."""
 
-    OK = "ok"                #: it ran to its end
-    ERROR = "error"          #: the code raised, did not compile, has no such entry, or returned what cannot be carried
-    TIMEOUT = "timeout"      #: over its wall, CPU or queue time; everything it started is gone
-    MEMORY = "memory"        #: over its memory
-    OUTPUT = "output"        #: its result is over the cap
-    CRASH = "crash"          #: the process died without an answer: signal, os._exit, closed channel
-    REJECTED = "rejected"    #: the screen refused the code; it did not run
+    OK = "ok"  #: it ran to its end
+    ERROR = "error"  #: the code raised, did not compile, has no such entry, or returned what cannot be carried
+    TIMEOUT = "timeout"  #: over its wall, CPU or queue time; everything it started is gone
+    MEMORY = "memory"  #: over its memory
+    OUTPUT = "output"  #: its result is over the cap
+    CRASH = "crash"  #: the process died without an answer: signal, os._exit, closed channel
+    REJECTED = "rejected"  #: the screen refused the code; it did not run
     CANCELLED = "cancelled"  #: its submitter cancelled it
-    LOST = "lost"            #: the worker vanished after dispatch and the effect is unknown; never retried silently
+    LOST = "lost"  #: the worker vanished after dispatch and the effect is unknown; never retried silently
 
 
 class JobState(StrEnum):
@@ -49,8 +49,8 @@ class StartKind(StrEnum):
     """What a job found when it came: the vocabulary of the hit rate."""
 
     PARKED = "parked"  #: an idle worker with a child forked ahead
-    WARM = "warm"      #: a worker, but the child had to be forked first
-    COLD = "cold"      #: no idle worker; the job waited for one
+    WARM = "warm"  #: a worker, but the child had to be forked first
+    COLD = "cold"  #: no idle worker; the job waited for one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +60,13 @@ class Limits:
     Sizes take bytes or text such as "512m" and are kept as bytes. Raises InvalidJobError for what makes no sense.
     """
 
-    wall_s: float | None = None      #: seconds from the start of the code to its end
-    cpu_s: float | None = None       #: CPU seconds of the job's process
+    wall_s: float | None = None  #: seconds from the start of the code to its end
+    cpu_s: float | None = None  #: CPU seconds of the job's process
     memory: int | str | None = None  #: bytes of memory
-    tmp: int | str | None = None     #: bytes of scratch space
+    tmp: int | str | None = None  #: bytes of scratch space
     output: int | str | None = None  #: bytes kept of stdout, and of stderr; the rest is counted and cut
     result: int | str | None = None  #: bytes of the encoded value and of the files together
-    processes: int | None = None     #: processes and threads at the same time
+    processes: int | None = None  #: processes and threads at the same time
 
     def __post_init__(self) -> None:
         for name in ("wall_s", "cpu_s"):
@@ -147,21 +147,21 @@ class JobResult:
 
     job_id: str
     outcome: Outcome
-    reason: str = ""                    #: one sentence, empty for ok
-    value: object = None                #: what `entry` returned, or the script's variable `result`
+    reason: str = ""  #: one sentence, empty for ok
+    value: object = None  #: what `entry` returned, or the script's variable `result`
     stdout: str = ""
     stderr: str = ""
-    stdout_bytes: int = 0               #: bytes the job wrote, kept or not
+    stdout_bytes: int = 0  #: bytes the job wrote, kept or not
     stderr_bytes: int = 0
-    error: JobError | None = None       #: for outcome error
+    error: JobError | None = None  #: for outcome error
     files: dict[str, bytes] = field(default_factory=dict)
     exit_code: int | None = None
     signal: int | None = None
-    truncated: tuple[str, ...] = ()     #: which of stdout and stderr were cut at their cap
+    truncated: tuple[str, ...] = ()  #: which of stdout and stderr were cut at their cap
     timings: Timings = field(default_factory=Timings)
     usage: Usage = field(default_factory=Usage)
-    worker: str | None = None           #: the worker that ran it; None if none did
-    container: str | None = None        #: that worker's container id
+    worker: str | None = None  #: the worker that ran it; None if none did
+    container: str | None = None  #: that worker's container id
     attempt: int = 0
     start: StartKind | None = None
     fallback: bool = False

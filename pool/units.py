@@ -21,7 +21,9 @@ def parse_size(text: str | int) -> int:
         return text
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r:.40} is not a size; write a number of bytes or a number with k, m, g or t, such as '512m'")
+        raise ValueError(
+            f"{text!r:.40} is not a size; write a number of bytes or a number with k, m, g or t, such as '512m'"
+        )
     return int(match[1]) * _FACTOR[match[2].lower()]
 
 
