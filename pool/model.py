@@ -1,7 +1,7 @@
 """Frozen value types that every room shares. A leaf: it imports nothing but units and errors.
 
-A *job* is what a loop asks for, an *outcome* is how it ended, a *worker* is one container. Times are seconds as float
-(`_s`), milliseconds as float (`_ms`) or, where they cross a process, CLOCK_MONOTONIC nanoseconds (`_ns`); sizes are bytes.
+A *job* is what a loop asks for, an *outcome* is how it ended, a *worker* is one container. Times are seconds (`_s`) or
+milliseconds (`_ms`) as float or, where they cross a process, CLOCK_MONOTONIC nanoseconds (`_ns`); sizes are bytes.
 """
 
 from __future__ import annotations

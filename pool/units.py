@@ -13,8 +13,10 @@ def parse_size(text: str | int) -> int:
 
     Raises ValueError with the accepted forms in its text.
     """
-    if isinstance(text, bool) or not isinstance(text, (str, int)):
-        raise ValueError(f"a size is a number of bytes or text such as '512m', not {type(text).__name__}")
+    if isinstance(text, bool) or not isinstance(text, str | int):
+        raise ValueError(  # noqa: TRY004 - one kind of error for the caller
+            f"a size is a number of bytes or text such as '512m', not {type(text).__name__}"
+        )
     if isinstance(text, int):
         if text < 0:
             raise ValueError(f"a size cannot be negative, got {text}")

@@ -60,7 +60,7 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of every header."""
 
 
-class JobLimits(Message, omit_defaults=True):
+class JobLimits(Message, frozen=True, omit_defaults=True):
     """Limits as they travel: numbers only, None for the template's default."""
 
     wall_s: Seconds | None = None
@@ -72,7 +72,7 @@ class JobLimits(Message, omit_defaults=True):
     processes: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
 
-class Fault(Message):
+class Fault(Message, frozen=True):
     """An exception of a job, formatted inside the child."""
 
     type: Annotated[str, Meta(max_length=512)]
@@ -83,7 +83,7 @@ class Fault(Message):
 # ---- loop -> daemon, on submit.sock --------------------------------------------------------------------------------
 
 
-class Submit(Message, tag="submit", omit_defaults=True):
+class Submit(Message, frozen=True, tag="submit", omit_defaults=True):
     """Take this job. The same job id again, with the same body, is the same job. Answer: Accepted or Refused."""
 
     request: Count
@@ -101,21 +101,21 @@ class Submit(Message, tag="submit", omit_defaults=True):
     watch: bool = False  #: send the Result unasked when the job ends
 
 
-class Watch(Message, tag="watch"):
+class Watch(Message, frozen=True, tag="watch"):
     """Send me the Result of this job when it ends, or now if it has. Answer: Result or Refused."""
 
     request: Count
     job_id: Id
 
 
-class Cancel(Message, tag="cancel"):
+class Cancel(Message, frozen=True, tag="cancel"):
     """End this job. Answer: Accepted (also when it has ended already) or Refused."""
 
     request: Count
     job_id: Id
 
 
-class Hail(Message, tag="hail"):
+class Hail(Message, frozen=True, tag="hail"):
     """Are you there? Answer: Hailed."""
 
     request: Count
@@ -124,12 +124,12 @@ class Hail(Message, tag="hail"):
 # ---- daemon -> loop ------------------------------------------------------------------------------------------------
 
 
-class Accepted(Message, tag="accepted"):
+class Accepted(Message, frozen=True, tag="accepted"):
     request: Count
     job_id: Id
 
 
-class Refused(Message, tag="refused"):
+class Refused(Message, frozen=True, tag="refused"):
     """The request failed with an error of `pool.errors`, to be raised at the caller."""
 
     request: Count
@@ -138,7 +138,7 @@ class Refused(Message, tag="refused"):
     fields: dict[str, str | int | float | bool | None] = {}
 
 
-class Result(Message, tag="result"):
+class Result(Message, frozen=True, tag="result"):
     """The one answer to a job. Payload: [stdout, stderr, error, *files, *value]."""
 
     job_id: Id
@@ -164,7 +164,7 @@ class Result(Message, tag="result"):
     fallback: bool = False
 
 
-class Hailed(Message, tag="hailed"):
+class Hailed(Message, frozen=True, tag="hailed"):
     request: Count
     instance: Id  #: changes when the daemon was started anew
     version: Text
@@ -173,13 +173,13 @@ class Hailed(Message, tag="hailed"):
 # ---- admin.sock ----------------------------------------------------------------------------------------------------
 
 
-class AdminCall(Message, tag="call"):
+class AdminCall(Message, frozen=True, tag="call"):
     request: Count
     name: Name
     arguments: dict[str, str | int | float | bool | None] = {}
 
 
-class AdminReply(Message, tag="reply"):
+class AdminReply(Message, frozen=True, tag="reply"):
     """`body` is one JSON document, as bytes in the payload frame; here only whether it went well."""
 
     request: Count
@@ -190,7 +190,7 @@ class AdminReply(Message, tag="reply"):
 # ---- runner -> daemon, on link.sock --------------------------------------------------------------------------------
 
 
-class Hello(Message, tag="hello"):
+class Hello(Message, frozen=True, tag="hello"):
     """First word of a runner, before its imports. The daemon refuses a runner of other sources."""
 
     runner: Text  #: version of the project it was built from
@@ -198,7 +198,7 @@ class Hello(Message, tag="hello"):
     python: Text  #: "3.11"
 
 
-class Ready(Message, tag="ready"):
+class Ready(Message, frozen=True, tag="ready"):
     """Imports are done and the first child is parked; now the daemon sends the no-op job."""
 
     boot_ms: Duration
@@ -206,12 +206,12 @@ class Ready(Message, tag="ready"):
     isolation: Name  #: the level in force: plain | namespaces
 
 
-class Started(Message, tag="started"):
+class Started(Message, frozen=True, tag="started"):
     job_id: Id
     epoch: Count
 
 
-class Done(Message, tag="done"):
+class Done(Message, frozen=True, tag="done"):
     """The end of an attempt. Payload: [stdout, stderr, error, *files, *value]. Stamps: CLOCK_MONOTONIC, ns."""
 
     job_id: Id
@@ -232,13 +232,13 @@ class Done(Message, tag="done"):
     dirty: Text = ""  #: what the job left behind; not empty: this worker must not be used again
 
 
-class Beat(Message, tag="beat"):
+class Beat(Message, frozen=True, tag="beat"):
     """I am alive, sent while idle and as the answer to Probe."""
 
     seq: Count = 0
 
 
-class Broken(Message, tag="broken"):
+class Broken(Message, frozen=True, tag="broken"):
     """The runner cannot go on and says why; it exits after this."""
 
     reason: Text
@@ -247,7 +247,7 @@ class Broken(Message, tag="broken"):
 # ---- daemon -> runner ----------------------------------------------------------------------------------------------
 
 
-class Run(Message, tag="run", omit_defaults=True):
+class Run(Message, frozen=True, tag="run", omit_defaults=True):
     """Run this attempt. All limits are set. Payload as in Submit."""
 
     job_id: Id
@@ -267,14 +267,14 @@ class Run(Message, tag="run", omit_defaults=True):
     seed: int | None = None
 
 
-class Kill(Message, tag="kill"):
+class Kill(Message, frozen=True, tag="kill"):
     """Kill this attempt and answer with Done(cancelled)."""
 
     job_id: Id
     epoch: Count
 
 
-class Probe(Message, tag="probe"):
+class Probe(Message, frozen=True, tag="probe"):
     seq: Count
 
 

@@ -39,7 +39,8 @@ class Mount:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSpec:
     """All that is asked of an engine for one worker. Lockdown that is the same for every worker is not here but in
-    `lockdown.py`, so that nobody can leave it out."""
+    `lockdown.py`, so that nobody can leave it out.
+    """
 
     worker_id: str
     pool: str
@@ -65,7 +66,8 @@ class Container(Protocol):
 
     def kill(self) -> None:
         """Kill it and remove it; called by an engine thread when the worker stops. Idempotent; a container that is
-        gone already is no error. Raises EngineError when the engine cannot say that it is gone."""
+        gone already is no error. Raises EngineError when the engine cannot say that it is gone.
+        """
 
     def diagnose(self) -> str:
         """Exit code and last words, for a person, after a failed start; never raises."""
