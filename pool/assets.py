@@ -1,0 +1,44 @@
+"""Finds the files that are no Python modules: the image's sources, the seccomp profile, the example configuration.
+
+An installed wheel carries them as `pool/_assets/...`; a checkout has them beside `pool/`, under the same names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pool.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+_ROOTS = (_PACKAGE / "_assets", _PACKAGE.parent)
+
+
+def worker_image() -> Path:
+    """The directory from which the worker image is built."""
+    return _find("worker_image")
+
+
+def seccomp_profile() -> str:
+    """The seccomp profile of a worker's container, as JSON text."""
+    return _find("seccomp/worker.json").read_text(encoding="utf-8")
+
+
+def example_config() -> Path:
+    """The documented example configuration."""
+    return _find("config/pool.yaml")
+
+
+def package() -> Path:
+    """The directory of the `pool` package itself."""
+    return _PACKAGE
+
+
+def _find(name: str, roots: tuple[Path, ...] = _ROOTS) -> Path:
+    for root in roots:
+        if (root / name).exists():
+            return root / name
+    places = " nor ".join(str(root / name) for root in roots)
+    raise ConfigError(
+        f"the installation is incomplete, there is neither {places}; install the wheel again, or run from a checkout",
+        missing=name,
+    )

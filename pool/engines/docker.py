@@ -1,0 +1,202 @@
+"""Workers as containers of a Docker Engine (or what speaks its API).
+
+Three calls for a worker's life: create, start, and remove by force. Nothing is pulled and no network is made: the image
+is there or it is an error. Every method may be called from several engine threads at once (see connection.py).
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+import docker
+from docker.errors import APIError
+
+from pool.assets import seccomp_profile
+from pool.engines.base import EngineFacts, ImageFacts, WorkerSpec
+from pool.engines.connection import SDK_ERRORS, Connections, is_gone, translate, unavailable
+from pool.engines.lockdown import INSTANCE_LABEL, OWNER_LABEL, container_arguments, container_name
+from pool.errors import EngineError, EngineUnavailableError, ImageMissingError
+
+#: Labels of a worker image, written by `pool.images`.
+RUNNER_LABEL = "pool.runner.version"
+SOURCES_LABEL = "pool.runner.sources"
+
+#: An Engine under load takes seconds for a create; one that takes longer than this is not alive.
+CALL_TIMEOUT_S = 60
+#: How long a removal that somebody else began may take.
+REMOVAL_TIMEOUT_S = 30
+#: Last words of a container that did not start.
+LAST_WORDS_BYTES = 2048
+
+
+class DockerContainer:
+    """One started container."""
+
+    def __init__(self, connections: Connections, container_id: str) -> None:
+        self.id = container_id
+        self._connections = connections
+        self._pid: int | None = None
+
+    def __repr__(self) -> str:
+        return f"DockerContainer({self.id[:12]})"
+
+    def kill(self) -> None:
+        try:
+            with self._connections.client() as client:
+                remove(client, self.id)
+        except SDK_ERRORS as error:
+            raise _failed(error, f"remove the container {self.id[:12]}") from error
+
+    def diagnose(self) -> str:
+        try:
+            with self._connections.client() as client:
+                state = client.inspect_container(self.id)["State"]
+                output = client.logs(self.id, stdout=True, stderr=True, tail=50)
+        except SDK_ERRORS as error:
+            return "the container is gone" if is_gone(error) else f"the Docker Engine does not tell: {error}"
+        return f"{_ending(state)}\n{_readable(output[-LAST_WORDS_BYTES:])}".rstrip()
+
+    def pid(self) -> int | None:
+        if self._pid is None:
+            try:
+                with self._connections.client() as client:
+                    self._pid = client.inspect_container(self.id)["State"]["Pid"] or None
+            except SDK_ERRORS:
+                return None
+        return self._pid
+
+
+class DockerEngine:
+    """The Engine named by DOCKER_HOST, else the one on the default socket."""
+
+    name = "docker"
+
+    def __init__(self, *, seccomp: str | None = None, timeout_s: int = CALL_TIMEOUT_S) -> None:
+        self._seccomp = seccomp_profile() if seccomp is None else seccomp
+        self._connections = Connections(timeout_s=timeout_s)
+
+    def facts(self) -> EngineFacts:
+        try:
+            with self._connections.client() as client:
+                found = client.info()
+        except SDK_ERRORS as error:
+            raise unavailable(error, "answer") from error
+        return EngineFacts(
+            name=self.name,
+            version=str(found.get("ServerVersion", "?")),
+            runtime=str(found.get("DefaultRuntime", "?")),
+            cgroups=f"v{found.get('CgroupVersion', '1')}",
+        )
+
+    def image(self, name: str) -> ImageFacts:
+        try:
+            with self._connections.client() as client:
+                return image_facts(client, name)
+        except SDK_ERRORS as error:
+            raise translate(error, f"show the image {name}", image=name) from error
+
+    def launch(self, spec: WorkerSpec) -> DockerContainer:
+        try:
+            with self._connections.client() as client:
+                return DockerContainer(self._connections, _start(client, spec, self._seccomp))
+        except SDK_ERRORS as error:
+            failure = translate(error, f"start worker {spec.worker_id}", image=spec.image)
+            # Silence is no answer: the Engine may have created it, or may yet be at it.
+            if isinstance(failure, EngineUnavailableError):
+                self._discard(container_name(spec))
+            raise failure from error
+
+    def sweep(self, *, owner: str, instance: str) -> list[str]:
+        removed = []
+        try:
+            with self._connections.client() as client:
+                found = client.containers(all=True, filters={"label": f"{OWNER_LABEL}={owner}"})
+                for container in found:
+                    if container["Labels"].get(INSTANCE_LABEL) != instance:
+                        remove(client, container["Id"])
+                        removed.append(container["Id"])
+        except SDK_ERRORS as error:
+            raise _failed(error, "remove the containers that an earlier daemon left") from error
+        return removed
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def _discard(self, name: str) -> None:
+        try:
+            with self._connections.client() as client:
+                remove(client, name)
+        except SDK_ERRORS:
+            return  # the Engine is away; what it made carries our labels and is swept later
+
+
+def image_facts(client: docker.APIClient, name: str) -> ImageFacts:
+    found = client.inspect_image(name)  # type: ignore[no-untyped-call]
+    labels = found["Config"].get("Labels") or {}
+    return ImageFacts(
+        id=found["Id"],
+        runner=labels.get(RUNNER_LABEL, ""),
+        sources=labels.get(SOURCES_LABEL, ""),
+        size_bytes=found["Size"],
+    )
+
+
+def remove(client: docker.APIClient, container: str) -> None:
+    """Kill and remove it, and return when it is gone; raises what the SDK raises."""
+    try:
+        client.remove_container(container, force=True, v=True)
+    except APIError as error:
+        if is_gone(error):
+            return
+        if error.status_code != 409:
+            raise
+        _await_removal(client, container)
+
+
+def _await_removal(client: docker.APIClient, container: str) -> None:
+    """Somebody's removal is in progress: the Engine tells when it is done."""
+    try:
+        client.wait(container, timeout=REMOVAL_TIMEOUT_S, condition="removed")
+    except APIError as error:
+        if not is_gone(error):
+            raise
+
+
+def _start(client: docker.APIClient, spec: WorkerSpec, seccomp: str) -> str:
+    arguments = container_arguments(spec, seccomp)
+    created = client.create_container_from_config(arguments, container_name(spec))  # type: ignore[no-untyped-call]
+    container_id = str(created["Id"])
+    try:
+        client.start(container_id)
+    except APIError:
+        remove(client, container_id)
+        raise
+    return container_id
+
+
+def _failed(error: Exception, doing: str) -> EngineError:
+    """Like `translate`, for what is no start."""
+    failure = translate(error, doing)
+    known = isinstance(failure, EngineUnavailableError | ImageMissingError)
+    return failure if known else EngineError(failure.message, **failure.fields)
+
+
+def _ending(state: dict[str, object]) -> str:
+    if state.get("Running"):
+        return "the container is running"
+    words = f"the container ended with exit code {state.get('ExitCode')}"
+    if state.get("OOMKilled"):
+        words += ", out of memory"
+    if state.get("Error"):
+        words += f" ({str(state['Error'])[:200]})"
+    return words
+
+
+def _readable(output: bytes) -> str:
+    """What a container wrote, for a log or a terminal: no control characters, no line that could pass for ours."""
+    lines = output.decode("utf-8", "backslashreplace").splitlines()
+    clean = (
+        "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+        for line in lines
+    )
+    return textwrap.indent("\n".join(clean), "    ")

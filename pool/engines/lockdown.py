@@ -1,0 +1,160 @@
+"""What a worker's container may and may not do, in one place, as plain values.
+
+`container_arguments` gives the body of the Engine's "create container" request. It is pure, so a test can read it, and
+every control has a line in POLICY, so that the test which reads the controls back from a running container knows what
+it has to prove. What differs between workers comes from the WorkerSpec; everything else is here and cannot be left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pool.engines.base import Mount, WorkerSpec
+
+#: Labels by which the containers of a daemon are found again.
+OWNER_LABEL = "pool.owner"
+INSTANCE_LABEL = "pool.instance"
+WORKER_LABEL = "pool.worker"
+NAME_LABEL = "pool.name"
+
+#: The kernel's own default; a shorter one throttles more evenly and costs more switches.
+CPU_PERIOD_US = 100_000
+
+#: When the host itself is short of memory, a worker goes before the daemon and the loops; 0 is everybody else.
+OOM_SCORE_ADJ = 500
+
+#: One thread for each numeric library. Left alone they start one for every core of the host, whatever the quota says.
+ENVIRONMENT = {
+    "HOME": "/tmp",  # noqa: S108 - the container's own tmpfs
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/bin",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    "TZ": "UTC",
+    **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")},
+    "VECLIB_MAXIMUM_THREADS": "1",
+}
+
+#: Every control that is in force in every worker, and what it is there for. The read-back test proves each by name.
+POLICY = {
+    "network": "no network: a namespace with a loopback that reaches nobody",
+    "root": "the root file system is read-only",
+    "capabilities": "no capability, in no set",
+    "no_new_privileges": "nothing that is executed gains privileges",
+    "seccomp": "own allow-list of system calls",
+    "user": "a user that is not root and that no other worker has",
+    "memory": "a hard limit on memory, with no swap on top",
+    "cpu": "a CPU quota",
+    "processes": "a limit on processes and threads",
+    "ulimits": "no core dumps, no locked memory, no message queues, a cap on open files",
+    "scratch": "two sized tmpfs, /tmp and /dev/shm, with a cap on inodes; nothing on them is executed",
+    "ipc": "System V and POSIX ipc of its own",
+    "hostname": "the same host name in every worker",
+    "logs": "the Engine keeps a bounded log and never blocks the runner on it",
+    "labels": "found again by owner and instance",
+    "environment": "a fixed environment, nothing of the daemon's",
+    "init": "the runner is PID 1",
+    "restart": "the Engine never restarts it: the daemon decides",
+    "mounts": "host paths are read-only, without what is mounted below them, and do not propagate",
+    "oom": "the OOM killer works, and takes a worker before the rest of the host",
+    "masked": "the Engine's masked and read-only paths of /proc and /sys",
+    "devices": "no device of the host",
+    "cgroup": "a cgroup namespace of its own: the host's layout is not shown",
+}
+
+
+def container_name(spec: WorkerSpec) -> str:
+    return f"pool-{spec.instance}-{spec.worker_id}"
+
+
+def container_arguments(spec: WorkerSpec, seccomp: str) -> dict[str, Any]:
+    """The body of the request that creates this worker's container; `seccomp` is the profile as JSON text."""
+    return {
+        "Image": spec.image,
+        "Cmd": list(spec.command),
+        "User": f"{spec.uid}:{spec.uid}",
+        "WorkingDir": "/tmp",  # noqa: S108 - the container's own tmpfs
+        "Hostname": "worker",
+        "Env": [f"{name}={value}" for name, value in sorted(ENVIRONMENT.items())],
+        "Labels": _labels(spec),
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "Tty": False,
+        "OpenStdin": False,
+        "HostConfig": {
+            **_isolation(seccomp),
+            **_limits(spec),
+            **_files(spec),
+            **_supervision(),
+            **({"Runtime": spec.runtime} if spec.runtime else {}),
+        },
+    }
+
+
+def _labels(spec: WorkerSpec) -> dict[str, str]:
+    return {
+        OWNER_LABEL: spec.owner,
+        INSTANCE_LABEL: spec.instance,
+        WORKER_LABEL: spec.worker_id,
+        NAME_LABEL: spec.pool,
+    }
+
+
+def _isolation(seccomp: str) -> dict[str, Any]:
+    return {
+        "NetworkMode": "none",
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp}"],
+        "Devices": [],
+    }
+
+
+def _limits(spec: WorkerSpec) -> dict[str, Any]:
+    return {
+        "Memory": spec.memory_bytes,
+        "MemorySwap": spec.memory_bytes,
+        "OomKillDisable": False,
+        "OomScoreAdj": OOM_SCORE_ADJ,
+        "CpuPeriod": CPU_PERIOD_US,
+        "CpuQuota": max(1000, round(spec.cpus * CPU_PERIOD_US)),  # the kernel takes no less than 1 ms
+        "PidsLimit": spec.processes,
+        "Ulimits": [
+            {"Name": name, "Soft": value, "Hard": value}
+            for name, value in {"core": 0, "memlock": 0, "msgqueue": 0, "nofile": spec.nofile}.items()
+        ],
+    }
+
+
+def _files(spec: WorkerSpec) -> dict[str, Any]:
+    scratch = f"rw,noexec,nosuid,nodev,mode=1777,size={spec.tmp_bytes},nr_inodes={spec.tmp_inodes}"
+    return {
+        "ReadonlyRootfs": True,
+        "Tmpfs": {"/tmp": scratch, "/dev/shm": scratch},  # noqa: S108 - inside the container
+        "Mounts": [_bind(mount) for mount in spec.mounts],
+    }
+
+
+def _bind(mount: Mount) -> dict[str, Any]:
+    # A read-only bind is not read-only for what is mounted below it, hence not recursive.
+    return {
+        "Type": "bind",
+        "Source": str(mount.source),
+        "Target": mount.target,
+        "ReadOnly": True,
+        "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
+    }
+
+
+def _supervision() -> dict[str, Any]:
+    return {
+        "Init": False,
+        "AutoRemove": False,
+        "RestartPolicy": {"Name": "no"},
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-size": "256k", "max-file": "1", "mode": "non-blocking", "max-buffer-size": "256k"},
+        },
+    }

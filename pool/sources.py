@@ -1,0 +1,39 @@
+"""Which code an image holds, as one digest.
+
+The image holds a tree at /opt/pool: `runner/**.py`, and of `pool/` the modules named in LEAVES below a minimal
+`pool/__init__.py`. The runner computes the digest of what it finds there when it starts and says it in its Hello; the
+daemon compares it with the digest of the tree it would put into an image itself. So a stale image is refused whatever
+its labels claim, and no version number has to be kept in step by hand.
+
+Standard library only: this module is copied into the image too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+#: Where the tree is in the image.
+IMAGE_ROOT = Path("/opt/pool")
+
+#: The modules of `pool` that are copied into the image; a name that ends in a slash is a package with all its modules.
+LEAVES = ("_version.py", "errors.py", "units.py", "model.py", "wire.py", "sources.py", "values/")
+
+#: `pool/__init__.py` in the image. The real one offers the client, which has no business in there.
+PACKAGE_INIT = b'"""The part of the project that runs inside a worker."""\n'
+
+
+def read_tree(root: Path) -> dict[str, bytes]:
+    """Every `*.py` below `root`, by its relative posix name."""
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.py") if path.is_file()}
+
+
+def digest(tree: Mapping[str, bytes]) -> str:
+    """SHA-256 in hex over the sorted names, lengths and contents, so that no two trees read the same."""
+    state = hashlib.sha256()
+    for name in sorted(tree):
+        for part in (name.encode(), tree[name]):
+            state.update(len(part).to_bytes(8, "big"))
+            state.update(part)
+    return state.hexdigest()
