@@ -1,0 +1,195 @@
+"""The settings: frozen, strict, complete. Every key has a default and a range; attributes are named as in the file.
+
+    Settings ─┬─ sandbox: SandboxSettings
+              ├─ daemon:  DaemonSettings
+              └─ pools:   name -> Template ─┬─ size, recycle, preload, backlog
+                                            └─ limits (what a job gets), max_limits (the most it may ask for)
+
+Sizes are kept as bytes. A `${VAR}` scalar arrives here as `Interpolated` and leaves typed (see `allowed.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+
+from pool.config import allowed
+from pool.units import format_size
+
+DAY_S = 86_400
+MIB = 1 << 20
+
+PoolName = Annotated[
+    str, allowed.text(r"[a-z][a-z0-9_-]{0,23}", words="1 to 24 of a-z, 0-9, _ and -, beginning with a letter")
+]
+DatasetName = Annotated[
+    str, allowed.text(r"[A-Za-z_][A-Za-z0-9_]{0,63}", words="1 to 64 letters, digits and _, not beginning with a digit")
+]
+VariableName = Annotated[
+    str,
+    allowed.text(r"[A-Za-z_][A-Za-z0-9_]{0,127}", words="1 to 128 letters, digits and _, not beginning with a digit"),
+]
+
+# Kinds of limits, which `limits` and `max_limits` share. Output and result stay well under the cap of one wire message.
+JobSeconds = Annotated[float, allowed.seconds(0.01, 7 * DAY_S)]
+Memory = Annotated[int, allowed.size("32m", "1t")]
+Scratch = Annotated[int, allowed.size("64k", "64g")]
+Output = Annotated[int, allowed.size("1k", "64m")]
+Result = Annotated[int, allowed.size("1k", "128m")]
+Processes = Annotated[int, allowed.whole(1, 4096)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SandboxSettings(_Section):
+    enabled: Annotated[bool, allowed.flag()] = True
+    fallback: Literal["local", "refuse"] = "refuse"
+
+
+class DaemonSettings(_Section):
+    run_dir: Annotated[Path, allowed.directory()] = Path("/run/pool")
+    state_dir: Annotated[Path, allowed.directory()] = Path("/var/lib/pool")
+    durability: Literal["crash", "power", "none"] = "crash"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+    start_concurrency: Annotated[int | Literal["auto"], allowed.whole_or_auto(1, 64)] = "auto"
+    drain_timeout_s: Annotated[float, allowed.seconds(0.1, DAY_S)] = 30.0
+    result_ttl_s: Annotated[float, allowed.seconds(1, 7 * DAY_S)] = 600.0
+    result_bytes: Annotated[int, allowed.size("1m", "1t")] = 256 * MIB
+    submit_mode: Annotated[str, allowed.text(r"0[0-7]{3}", words="four octal digits in quotes, such as '0660'")] = (
+        "0660"
+    )
+    submit_group: (
+        Annotated[str, allowed.text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", words="the name of a group")] | None
+    ) = None
+
+    @property
+    def starts(self) -> int:
+        """How many workers may be starting at the same time."""
+        if self.start_concurrency == "auto":
+            return max(1, len(os.sched_getaffinity(0)) // 2)
+        return self.start_concurrency
+
+    @property
+    def submit_bits(self) -> int:
+        """`submit_mode` as chmod takes it."""
+        return int(self.submit_mode, 8)
+
+
+class Size(_Section):
+    min: Annotated[int, allowed.whole(1, 256)] = 2
+    max: Annotated[int, allowed.whole(1, 256)] = 8
+    spare: Annotated[int | Literal["auto"], allowed.whole_or_auto(0, 256)] = "auto"
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            raise _setting(f"min is {self.min} and max is {self.max}; allowed: min up to max")
+        if self.spare != "auto" and self.spare > self.max:
+            raise _setting(f"spare is {self.spare} and max is {self.max}; allowed: spare up to max")
+        return self
+
+
+class Recycle(_Section):
+    max_jobs: Annotated[int, allowed.whole(1, 1_000_000)] = 100
+    max_age_s: Annotated[float, allowed.seconds(1, 30 * DAY_S)] = 3600.0
+    reuse_scope: Literal["client", "any"] = "client"
+
+
+class Preload(_Section):
+    modules: Annotated[tuple[Annotated[str, allowed.module()], ...], Field(max_length=64)] = ("numpy", "pandas")
+    datasets: Annotated[dict[DatasetName, Annotated[Path, allowed.data_file()]], Field(max_length=64)] = {}
+
+
+class TemplateLimits(_Section):
+    wall_s: JobSeconds = 60.0
+    cpu_s: JobSeconds = 60.0
+    memory: Memory = 512 * MIB
+    tmp: Scratch = 64 * MIB
+    output: Output = 1 * MIB
+    result: Result = 16 * MIB
+    processes: Processes = 32
+
+
+class MaxLimits(_Section):
+    """The most a job may ask for; None: no more than the default of `limits`."""
+
+    wall_s: JobSeconds | None = None
+    cpu_s: JobSeconds | None = None
+    memory: Memory | None = None
+    tmp: Scratch | None = None
+    output: Output | None = None
+    result: Result | None = None
+    processes: Processes | None = None
+
+    def given(self) -> dict[str, float]:
+        return self.model_dump(exclude_none=True)
+
+
+class Backlog(_Section):
+    max_jobs: Annotated[int, allowed.whole(1, 1_000_000)] = 10_000
+    max_per_client: Annotated[int, allowed.whole(1, 1_000_000)] = 10_000
+    queue_timeout_s: Annotated[float, allowed.seconds(0.01, 7 * DAY_S)] | None = None
+
+
+class Template(_Section):
+    engine: Literal["auto", "docker", "oci", "local"] = "auto"
+    image: Annotated[
+        str, allowed.text(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", words="the name of an image, such as name:tag")
+    ] = "pool-worker:latest"
+    runtime: Annotated[str, allowed.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", words="the name of an OCI runtime")] | None = (
+        None
+    )
+    size: Size = Size()
+    recycle: Recycle = Recycle()
+    preload: Preload = Preload()
+    limits: TemplateLimits = TemplateLimits()
+    max_limits: MaxLimits = MaxLimits()
+    backlog: Backlog = Backlog()
+    cpus: Annotated[float, allowed.number(0.1, 64)] = 1.0
+    boot_timeout_s: Annotated[float, allowed.seconds(1, 3600)] = 60.0
+    heartbeat_s: Annotated[float, allowed.seconds(0.1, 3600)] = 2.0
+    env_allow: Annotated[tuple[VariableName, ...], Field(max_length=64)] = ()
+    tmp_inodes: Annotated[int, allowed.whole(64, 10_000_000)] = 4096
+    nofile: Annotated[int, allowed.whole(64, 1_048_576)] = 256
+
+    @property
+    def maximum(self) -> TemplateLimits:
+        """The most a job may ask for, complete."""
+        return self.limits.model_copy(update=self.max_limits.given())
+
+    @field_validator("max_limits", mode="after")
+    @classmethod
+    def _not_below_the_default(cls, maximum: MaxLimits, info: ValidationInfo) -> MaxLimits:
+        limits: TemplateLimits | None = info.data.get("limits")
+        if limits is None:  # it has problems of its own
+            return maximum
+        low = [(name, most) for name, most in maximum.given().items() if most < getattr(limits, name)]
+        if low:
+            raise ValidationError.from_exception_data("max_limits", [_below(*each, limits=limits) for each in low])
+        return maximum
+
+
+class Settings(_Section):
+    sandbox: SandboxSettings = SandboxSettings()
+    daemon: DaemonSettings = DaemonSettings()
+    pools: Annotated[dict[PoolName, Template], Field(min_length=1, max_length=64)] = {"default": Template()}
+
+
+def _setting(message: str) -> PydanticCustomError:
+    return PydanticCustomError("setting", "{message}", {"message": message})
+
+
+def _below(name: str, most: float, *, limits: TemplateLimits) -> InitErrorDetails:
+    default = getattr(limits, name)
+    if name in ("memory", "tmp", "output", "result"):
+        wrong = f"{format_size(int(most))} is below the default in limits; allowed: {format_size(default)} or more"
+    else:
+        wrong = f"{most:g} is below the default in limits; allowed: {default:g} or more"
+    return InitErrorDetails(type=_setting(wrong), loc=(name,), input=most)
