@@ -1,0 +1,17 @@
+"""Builds the worker image: `pool-admin image build`.
+
+    base         a registry's slim Python image where one is reachable, else Debian's packages    (base.py)
+      │
+    libraries    requirements, downloaded by pip on the host, laid out without anything else      (libraries.py)
+      │          pool-libraries:<digest of all that went in>, made again when that changes
+      │
+    worker       the runner's tree on top, labelled with its version and digest                   (worker.py)
+
+No step of a build has a network inside a container, and nothing is installed in the worker image itself.
+"""
+
+from __future__ import annotations
+
+from pool.images.worker import DEFAULT_TAG, build, runner_tree
+
+__all__ = ["DEFAULT_TAG", "build", "runner_tree"]

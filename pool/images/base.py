@@ -1,0 +1,182 @@
+"""The base image: a Python to take apart. Only parts of it reach a worker, so its size does not matter.
+
+Tried in this order: the image that was asked for; a slim Python image that is in the Engine already; one that was made
+from Debian's packages before; the slim Python image of a registry; Debian's packages, by debootstrap.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+from docker.errors import APIError
+
+from pool import assets
+from pool.engines.connection import Connections
+from pool.errors import EngineError, ImageMissingError
+from pool.images.steps import Progress, fingerprint, has_image, run
+
+#: A registry that says nothing for so long is not reachable.
+REGISTRY_TIMEOUT_S = 15
+
+#: Another mirror of Debian's packages than debootstrap's own default.
+MIRROR_VARIABLE = "POOL_DEBIAN_MIRROR"
+
+_PROBE = """
+import json, os, platform, sys
+print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "full": platform.python_version(),
+                  "libc": os.confstr("CS_GNU_LIBC_VERSION"), "machine": platform.machine()}))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """A base image, and what its Python says about itself."""
+
+    name: str
+    id: str
+    python: str  #: "3.11"
+    python_full: str  #: "3.11.2"
+    libc: tuple[int, int]
+    machine: str  #: "x86_64"
+
+
+def find_base(client: docker.APIClient, wanted: str | None, *, progress: Progress) -> Base:
+    """Find or make the base image."""
+    name = _given(client, wanted, progress=progress) if wanted else _default(client, progress=progress)
+    return _inspect(client, name)
+
+
+def _given(client: docker.APIClient, name: str, *, progress: Progress) -> str:
+    if not has_image(client, name) and not _pull(name, progress=progress):
+        raise ImageMissingError(f"the base image {name!r} is neither here nor in a registry that answers", image=name)
+    return name
+
+
+def _default(client: docker.APIClient, *, progress: Progress) -> str:
+    # The version of this interpreter, so that what a loop pickles is loaded by the Python that pickled it.
+    slim = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim-bookworm"
+    recipe = json.loads((assets.worker_image() / "base" / "debian.json").read_text(encoding="utf-8"))
+    debian = f"pool-base:{recipe['suite']}-{fingerprint(json.dumps(recipe, sort_keys=True))[:12]}"
+    for name in (slim, debian):
+        if has_image(client, name):
+            progress(f"base: {name}, present")
+            return name
+    if _pull(slim, progress=progress):
+        return slim
+    _debootstrap(client, debian, recipe=recipe, progress=progress)
+    return debian
+
+
+def _pull(name: str, *, progress: Progress) -> bool:
+    """Pull it; False if no registry answers or none has it."""
+    progress(f"base: pulling {name}")
+    connections = Connections(timeout_s=REGISTRY_TIMEOUT_S)
+    try:
+        with connections.client() as client:
+            for event in client.pull(name, stream=True, decode=True):
+                if "error" in event:
+                    progress(f"  not available: {event['error'][:200]}")
+                    return False
+                if not event.get("progressDetail"):
+                    progress(f"  {event.get('id', '')} {event.get('status', '')}".rstrip())
+    except APIError as error:
+        progress(f"  not available: {str(error.explanation)[:200]}")
+        return False
+    except requests.RequestException:
+        progress(f"  no answer from the registry within {REGISTRY_TIMEOUT_S} s")
+        return False
+    finally:
+        connections.close()
+    return True
+
+
+def _debootstrap(client: docker.APIClient, tag: str, *, recipe: dict[str, Any], progress: Progress) -> None:
+    progress(f"base: making {tag} from Debian's packages (about a minute, once)")
+    _require_debootstrap()
+    with tempfile.TemporaryDirectory(prefix="pool-base-") as scratch:
+        root = Path(scratch) / "root"
+        mirror = os.environ.get(MIRROR_VARIABLE)
+        options = [f"--variant={recipe['variant']}", f"--include={','.join(recipe['include'])}"]
+        run(
+            ["debootstrap", *options, recipe["suite"], str(root), *([mirror] if mirror else [])],
+            progress=progress,
+            remedy=f"check the network, or name a mirror of Debian in {MIRROR_VARIABLE}, or an image with --base",
+        )
+        progress("base: importing it into the Docker Engine")
+        _import(client, root, tag)
+
+
+def _require_debootstrap() -> None:
+    other = "or name a base image that is in the Docker Engine already with --base"
+    if shutil.which("debootstrap") is None:
+        raise EngineError(
+            "no registry is reachable, and debootstrap, which makes the base image from Debian's packages, is not "
+            f"installed: `apt-get install debootstrap`, {other}"
+        )
+    if os.geteuid() != 0:
+        raise EngineError(
+            "no registry is reachable, and debootstrap, which makes the base image from Debian's packages, needs root: "
+            f"run `sudo pool-admin image build` once, {other}"
+        )
+
+
+def _import(client: docker.APIClient, root: Path, tag: str) -> None:
+    left_out = [
+        f"--exclude=./{name}" for name in ("var/cache/apt", "var/lib/apt/lists", "var/log", "dev", "proc", "sys")
+    ]
+    command = ["tar", "--numeric-owner", "-C", str(root), *left_out, "-c", "."]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as tar:
+        client.import_image(
+            src=_chunks(tar), repository=tag.partition(":")[0], tag=tag.partition(":")[2], stream_src=True
+        )
+    if tar.returncode != 0:
+        client.remove_image(tag)
+        raise EngineError("tar failed while packing the base image; look at the free space of the temporary directory")
+
+
+def _chunks(process: subprocess.Popen[bytes]) -> Any:
+    if process.stdout is None:
+        return iter(())
+    read: Callable[[], bytes] = lambda: process.stdout.read(1 << 20)  # type: ignore[union-attr]  # noqa: E731
+    return iter(read, b"")
+
+
+def _inspect(client: docker.APIClient, name: str) -> Base:
+    found = client.inspect_image(name)  # type: ignore[no-untyped-call]
+    told = json.loads(_ask(client, found["Id"]))
+    major, minor = told["libc"].split()[-1].split(".")[:2]
+    return Base(
+        name=name,
+        id=found["Id"],
+        python=told["python"],
+        python_full=told["full"],
+        libc=(int(major), int(minor)),
+        machine=told["machine"],
+    )
+
+
+def _ask(client: docker.APIClient, image: str) -> bytes:
+    host = client.create_host_config(network_mode="none")
+    created = client.create_container(image, ["-I", "-c", _PROBE], entrypoint=["python3"], host_config=host)
+    try:
+        client.start(created["Id"])
+        status = client.wait(created["Id"])["StatusCode"]
+        output: bytes = client.logs(created["Id"], stdout=True, stderr=status != 0)
+    except APIError as error:
+        raise EngineError(f"the base image cannot run python3: {str(error.explanation)[:300]}") from error
+    finally:
+        client.remove_container(created["Id"], force=True)
+    if status != 0:
+        raise EngineError(f"the python3 of the base image fails: {output[-300:].decode(errors='replace')}")
+    return output

@@ -1,0 +1,110 @@
+"""The worker image: the runner's tree on top of the libraries, and labels that say what is in it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import docker
+
+from pool import assets
+from pool._version import __version__
+from pool.engines.base import ImageFacts
+from pool.engines.connection import SDK_ERRORS, Connections, translate
+from pool.engines.docker import RUNNER_LABEL, SOURCES_LABEL, image_facts
+from pool.images.base import Base, find_base
+from pool.images.libraries import ensure_libraries
+from pool.images.steps import BUILD_TIMEOUT_S, Progress, docker_build, fingerprint, image_labels
+from pool.sources import LEAVES, PACKAGE_INIT, digest, read_tree
+from pool.wire import PROTOCOL_VERSION
+
+DEFAULT_TAG = "pool-worker:latest"
+
+PROTOCOL_LABEL = "pool.runner.protocol"
+PYTHON_LABEL = "pool.python"
+RECIPE_LABEL = "pool.image.recipe"
+STAGE_LABEL = "pool.image.stage"
+
+
+def runner_tree() -> dict[str, bytes]:
+    """The Python files that an image built now has below /opt/pool, by relative name (see pool/sources.py)."""
+    tree = {f"runner/{name}": data for name, data in read_tree(assets.worker_image() / "runner").items()}
+    tree["pool/__init__.py"] = PACKAGE_INIT
+    for leaf in LEAVES:
+        path = assets.package() / leaf
+        if leaf.endswith("/"):
+            tree |= {f"pool/{leaf}{name}": data for name, data in read_tree(path).items()}
+        else:
+            tree[f"pool/{leaf}"] = path.read_bytes()
+    return tree
+
+
+def build(
+    tag: str = DEFAULT_TAG, *, progress: Progress, base: str | None = None, requirements: Path | None = None,
+    force: bool = False,
+) -> ImageFacts:  # fmt: skip
+    """Build the worker image, or find that it is up to date.
+
+    `base`: take this image's Python. `requirements`: libraries for the jobs, instead of the default ones. `force`: make
+    libraries and worker again, to get newer versions of what the requirements leave open.
+    """
+    connections = Connections(timeout_s=BUILD_TIMEOUT_S)
+    try:
+        with connections.client() as client:
+            return _build(client, tag, base=base, requirements=requirements, force=force, progress=progress)
+    except SDK_ERRORS as error:
+        raise translate(error, f"build the image {tag}", image=tag) from error
+    finally:
+        connections.close()
+
+
+def _build(
+    client: docker.APIClient, tag: str, *, base: str | None, requirements: Path | None, force: bool, progress: Progress
+) -> ImageFacts:
+    requirements = requirements or assets.worker_image() / "requirements.txt"
+    ground = find_base(client, base, progress=progress)
+    libraries = ensure_libraries(client, ground, requirements, force=force, progress=progress)
+    tree = runner_tree()
+    labels = _labels(tree, ground, libraries)
+    if not force and (image_labels(client, tag) or {}).get(RECIPE_LABEL) == labels[RECIPE_LABEL]:
+        progress(f"worker: {tag}, up to date")
+    else:
+        progress(f"worker: building {tag}")
+        arguments = {"BASE": ground.name, "LIBRARIES": libraries}
+        _build_worker(client, tag, tree=tree, arguments=arguments, labels=labels, progress=progress)
+        _clear_up(client)
+    return image_facts(client, tag)
+
+
+def _labels(tree: dict[str, bytes], base: Base, libraries: str) -> dict[str, str]:
+    sources = digest(tree)
+    dockerfile = (assets.worker_image() / "Dockerfile").read_bytes()
+    return {
+        RUNNER_LABEL: __version__,
+        SOURCES_LABEL: sources,
+        PROTOCOL_LABEL: str(PROTOCOL_VERSION),
+        PYTHON_LABEL: base.python_full,
+        RECIPE_LABEL: fingerprint(sources, __version__, libraries, dockerfile),
+    }
+
+
+def _build_worker(
+    client: docker.APIClient, tag: str, *, tree: dict[str, bytes], arguments: dict[str, str], labels: dict[str, str],
+    progress: Progress,
+) -> None:  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="pool-worker-") as scratch:
+        context = Path(scratch)
+        for name in ("Dockerfile", "assemble.py"):
+            shutil.copy(assets.worker_image() / name, context)
+        for name, data in tree.items():
+            path = context / "pool" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        docker_build(client, context, tag=tag, arguments=arguments, labels=labels, progress=progress)
+
+
+def _clear_up(client: docker.APIClient) -> None:
+    """Remove the stages of the build, and the worker image that had the tag before unless a worker still runs it."""
+    for label in (STAGE_LABEL, RECIPE_LABEL):
+        client.prune_images(filters={"dangling": True, "label": label})  # type: ignore[no-untyped-call]
