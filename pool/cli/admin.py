@@ -1,0 +1,77 @@
+"""`pool-admin`: the shared options and the list of commands.
+
+Libraries that take long to import (rich, the Docker SDK, the client) are imported by the command that needs them, so
+that a script may call `pool-admin status --json` often.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from pool._version import __version__
+from pool.cli import image, look, operate, run
+from pool.cli.address import resolve
+
+EXIT_STATUS = (
+    "Exit status: 0 ok; 1 error (for run: the job did not end ok); 2 wrong usage; 3 the daemon is unreachable; "
+    "4 degraded (status only: fewer ready workers than a pool's min, a pool that stopped starting workers after "
+    "failures, or a daemon that is not running); 130 interrupted."
+)
+
+app = typer.Typer(
+    name="pool-admin",
+    help="Look at a running pool-daemon and operate it.",
+    epilog=EXIT_STATUS,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+image_app = typer.Typer(help="The worker image.", no_args_is_help=True)
+app.add_typer(image_app, name="image", rich_help_panel="Image")
+
+for look_command in (look.status, look.workers, look.jobs, look.job):
+    app.command(rich_help_panel="Look")(look_command)
+app.command(rich_help_panel="Run")(run.run)
+for order in (operate.cancel, operate.drain, operate.resume, operate.recycle, operate.resize):
+    app.command(rich_help_panel="Operate")(order)
+image_app.command("build")(image.build)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def shared(
+    context: typer.Context,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", metavar="ENDPOINT", help="The admin socket. (environment: POOL_ADMIN_ENDPOINT)"),
+    ] = None,
+    run_dir: Annotated[
+        str | None,
+        typer.Option("--run-dir", metavar="DIR", help="The daemon's run directory. (environment: POOL_RUN_DIR)"),
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    context.obj = resolve(endpoint, run_dir)
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A job may print, and a name may hold, what the terminal's encoding lacks; that must not end the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="pool-admin")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""`pool-daemon`: read the configuration, run the daemon in the foreground, end with its exit status.
+
+Exit status: 0 ended as asked; 1 the configuration is not valid, or the daemon could not start; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pool._version import __version__
+from pool.cli.answer import ExitStatus, complain
+from pool.errors import ConfigError, PoolError
+
+if TYPE_CHECKING:
+    from pool.config import Settings
+
+SYSTEM_CONFIG = Path("/etc/pool/pool.yaml")
+
+app = typer.Typer(name="pool-daemon", pretty_exceptions_enable=False, add_completion=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit status: 0 ended as asked; 1 the configuration is not valid (each problem on a line of stderr), or the "
+        "daemon could not start; 2 wrong usage."
+    ),
+)
+def daemon(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            envvar="POOL_CONFIG",
+            help=f"The configuration; else {SYSTEM_CONFIG} if there is one, else the defaults that come with it.",
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the configuration: print ok, or its problems.")
+    ] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Keep pools of warm worker containers and run jobs in them, until SIGTERM or SIGINT."""
+    try:
+        settings = _load(config)
+        if check:
+            typer.echo("ok")
+            return
+        status = _run(settings)
+    except ConfigError as error:
+        for problem in error.problems or (error.message,):
+            complain(problem)
+        raise typer.Exit(ExitStatus.ERROR) from None
+    except PoolError as error:
+        complain(error.message)
+        raise typer.Exit(ExitStatus.ERROR) from None
+    raise typer.Exit(status)
+
+
+def _load(path: Path | None) -> Settings:
+    from pool.config import load
+
+    if path is not None:
+        return load(path)
+    if SYSTEM_CONFIG.exists():
+        return load(SYSTEM_CONFIG)
+    from pool import assets
+
+    return load(assets.example_config())
+
+
+def _run(settings: Settings) -> int:
+    from pool.daemon.daemon import Daemon
+    from pool.daemon.service import setup_logging
+
+    setup_logging(settings.daemon)
+    return Daemon(settings).run()
+
+
+def main() -> None:
+    app(prog_name="pool-daemon")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Tables for people. Everything that came from elsewhere goes through `visible` and into a rich Text: no markup, no
+escape sequence of a job, a client or a container reaches the terminal.
+
+On a terminal, columns fold into the width there is. In a pipe nothing is cut and nothing wraps: one line for each row.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from pool.cli.cells import cell, counts, duration, memory, overhead, plain, share, size, state
+from pool.cli.printable import visible
+from pool.cli.view import DaemonView, JobsView, PoolView, SnapshotView, StoryView, WorkerView, troubles
+
+#: Wider than any row, so that what is piped into another program keeps one line for each row.
+PIPED_WIDTH = 10_000
+#: Docker's own short form; enough of an id to paste into a `docker` command.
+CONTAINER_CHARS = 12
+
+
+def show(renderable: RenderableType) -> None:
+    _console().print(renderable)
+
+
+def show_live(views: Iterable[RenderableType]) -> None:
+    """Show each view in place of the one before; in a pipe, one after another."""
+    console = _console()
+    if not sys.stdout.isatty():
+        for view in views:
+            console.print(view)
+        return
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        for view in views:
+            live.update(view, refresh=True)
+
+
+def status(snapshot: SnapshotView) -> Group:
+    """The whole daemon at a glance."""
+    parts: list[RenderableType] = [_headline(snapshot.daemon), Text(), _pools(snapshot.pools)]
+    parts += [_warning(sentence) for sentence in troubles(snapshot)]
+    parts += [_warning(f"{alert.id}: {alert.text}") for alert in snapshot.alerts]
+    if snapshot.fallback is not None and snapshot.fallback.rate:
+        why = snapshot.fallback.last_reason or "no reason given"
+        sentence = f"{share(snapshot.fallback.rate)} of the jobs ran outside of containers: {why}"
+        parts.append(_warning(sentence, style="yellow"))
+    return Group(*parts, Text(), _worker_lines(snapshot.pools))
+
+
+def workers(pools: Sequence[PoolView]) -> Table:
+    """Every column of every worker; the whole container id in a pipe."""
+    chars = CONTAINER_CHARS if sys.stdout.isatty() else None
+    table = _table(
+        "WORKER", "POOL", "CONTAINER", "STATE", ">JOBS", ">AGE", ">MEMORY", "ISOLATION", "LOCKDOWN", ">UID", "CLIENT",
+        "STARTED FOR", "JOB",
+    )  # fmt: skip
+    for pool in pools:
+        for worker in pool.workers:
+            table.add_row(
+                cell(worker.id),
+                cell(pool.name),
+                *_worker_cells(worker, chars=chars),
+                cell(worker.lockdown),
+                cell(worker.uid),
+                cell(worker.client),
+                cell(worker.start_reason),
+                cell(worker.job),
+            )
+    return table
+
+
+def jobs(view: JobsView) -> Table:
+    table = _table("JOB", "POOL", "STATE", "OUTCOME", ">AGE", "WORKER", "CLIENT")
+    for job in view.jobs:
+        table.add_row(
+            cell(job.id),
+            cell(job.pool),
+            state(job.state),
+            state(job.outcome),
+            Text(duration(job.age_s)),
+            cell(job.worker),
+            cell(job.client),
+        )
+    return table
+
+
+def story(view: StoryView) -> Table:
+    """What happened, with seconds since the first entry."""
+    table = _table(">SECONDS", "WHAT", "CAUSE", title=visible(view.id))
+    first = view.entries[0].at_s if view.entries else 0.0
+    for entry in view.entries:
+        table.add_row(Text(f"{entry.at_s - first:+.3f}"), cell(entry.what), cell(entry.cause))
+    return table
+
+
+def _console() -> Console:
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False)
+
+
+def _table(*headers: str, title: str | None = None) -> Table:
+    """A table without lines; a header that begins with `>` is set to the right."""
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+        title=title and Text(title),
+        title_justify="left",
+    )
+    for header in headers:
+        right = header.startswith(">")
+        table.add_column(Text(header.removeprefix(">")), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _headline(daemon: DaemonView) -> Text:
+    line = Text(f"pool-daemon {visible(daemon.version)}  ").append_text(state(daemon.state))
+    line.append(f"  pid {plain(daemon.pid)}  up {duration(daemon.uptime_s)}")
+    if daemon.engine is not None:
+        engine = daemon.engine
+        line.append(visible(f"  {engine.name} {engine.version} ({engine.runtime}, cgroups {engine.cgroups})"))
+    return line.append(visible(f"  {daemon.run_dir}") if daemon.run_dir else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """The wide form where there is room for it, else the narrow one."""
+
+    wide: RenderableType
+    narrow: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wanted = Measurement.get(console, options.update(max_width=PIPED_WIDTH), self.wide).maximum
+        yield self.wide if wanted <= options.max_width else self.narrow
+
+
+def _pools(pools: Sequence[PoolView]) -> RenderableType:
+    """One row a pool; on a narrow terminal two, one for the workers and one for the jobs."""
+    capacity = ("STATE", "SIZE", "WORKERS", ">BACKLOG", ">RUNNING")
+    results = (">HIT RATE", "OUTCOMES", ">OVERHEAD p50/p95", "RECYCLED")
+    wide = _table("POOL", *capacity, *results)
+    narrow = _table("POOL", *capacity), _table("POOL", *results)
+    for pool in pools:
+        wide.add_row(cell(pool.name), *_capacity_cells(pool), *_result_cells(pool))
+        narrow[0].add_row(cell(pool.name), *_capacity_cells(pool))
+        narrow[1].add_row(cell(pool.name), *_result_cells(pool))
+    return _Fitting(wide, Group(narrow[0], Text(), narrow[1]))
+
+
+def _capacity_cells(pool: PoolView) -> list[Text]:
+    return [
+        state(pool.state),
+        Text(size(len(pool.workers), pool.size)),
+        counts(Counter(worker.state for worker in pool.workers)),
+        Text(str(pool.backlog)),
+        Text(str(pool.running)),
+    ]
+
+
+def _result_cells(pool: PoolView) -> list[Text]:
+    return [
+        Text(share(pool.hit_rate)),
+        counts(pool.jobs),
+        Text(overhead(pool.overhead_ms)),
+        counts(pool.recycles),
+    ]
+
+
+def _worker_lines(pools: Sequence[PoolView]) -> RenderableType:
+    """One row a worker; on a narrow terminal without the name of the pool."""
+    if not any(pool.workers for pool in pools):
+        return Text("no workers")
+    headers = ("CONTAINER", "STATE", ">JOBS", ">AGE", ">MEMORY", "ISOLATION", "JOB")
+    wide, narrow = _table("WORKER", "POOL", *headers), _table("WORKER", *headers)
+    for pool in pools:
+        for worker in pool.workers:
+            cells = [*_worker_cells(worker, chars=CONTAINER_CHARS), cell(worker.job)]
+            wide.add_row(cell(worker.id), cell(pool.name), *cells)
+            narrow.add_row(cell(worker.id), *cells)
+    return _Fitting(wide, narrow)
+
+
+def _worker_cells(worker: WorkerView, *, chars: int | None) -> list[Text]:
+    return [
+        cell(worker.container and worker.container[:chars]),
+        state(worker.state),
+        Text(str(worker.jobs)),
+        Text(duration(worker.age_s)),
+        Text(memory(worker.rss_bytes)),
+        cell(worker.isolation),
+    ]
+
+
+def _warning(sentence: str, *, style: str = "red") -> Text:
+    return Text(visible(sentence), style=style)

@@ -1,0 +1,111 @@
+"""`pool-admin run`: one job from a file, as a loop would submit it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pool.cli.answer import ExitStatus, Json, address, answering, complain, print_json
+from pool.cli.printable import visible, visible_block
+from pool.model import Limits
+
+if TYPE_CHECKING:
+    from pool.model import JobResult
+
+
+def run(
+    context: typer.Context,
+    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="Python source; - is stdin.")],
+    *,
+    entry: Annotated[str | None, typer.Option("--entry", metavar="NAME", help="The function to call.")] = None,
+    arg: Annotated[
+        list[str] | None, typer.Option("--arg", metavar="JSON", help="An argument of it; may be repeated.")
+    ] = None,
+    kwarg: Annotated[
+        list[str] | None, typer.Option("--kwarg", metavar="NAME=JSON", help="A named argument; may be repeated.")
+    ] = None,
+    pool: Annotated[str, typer.Option("--pool", help="The pool to run it in.")] = "default",
+    wall: Annotated[float | None, typer.Option("--wall", metavar="SECONDS", help="Wall-clock limit.")] = None,
+    memory: Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Memory limit, such as 256m.")] = None,
+    stdin: Annotated[
+        typer.FileBinaryRead | None, typer.Option("--stdin", metavar="FILE", help="What the job reads from stdin.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a Python file as a job and print what it printed and returned.
+
+    The job's stdout and then its value go to stdout; its stderr, and how it failed if it did, go to stderr.
+    """
+    if stdin is not None and stdin.name == file.name == "<stdin>":
+        raise typer.BadParameter("FILE is already read from there", param_hint="--stdin")
+    code = _source(file)
+    args = [_json("--arg", text) for text in arg or []]
+    kwargs = dict(_named(text) for text in kwarg or [])
+    given = None if stdin is None else stdin.read()
+    with answering(as_json=as_json):
+        from pool.client import Client
+
+        limits = Limits(wall_s=wall, memory=memory)
+        with Client(address(context).submit) as client:
+            result = client.run(code, entry=entry, args=args, kwargs=kwargs, stdin=given, limits=limits, pool=pool)
+    _show(result, as_json=as_json)
+    if not result.ok:
+        raise typer.Exit(ExitStatus.ERROR)
+
+
+def _source(file: typer.FileBinaryRead) -> str:
+    try:
+        return file.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"not UTF-8 text: {error}", param_hint="FILE") from None
+
+
+def _json(option: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r:.80} is not JSON ({error}); text is written with quotes, such as '\"abc\"'", param_hint=option
+        ) from None
+
+
+def _named(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise typer.BadParameter(f"write NAME=JSON, got {text!r:.80}", param_hint="--kwarg")
+    return name, _json("--kwarg", value)
+
+
+def _show(result: JobResult, *, as_json: bool) -> None:
+    if as_json:
+        from pool.cli.plain import result_object
+
+        print_json(result_object(result))
+        return
+    # The job's own output is what was asked for, so it is passed on as it is.
+    _write(result.stdout, err=False)
+    _write(result.stderr, err=True)
+    if result.value is not None:
+        typer.echo(visible_block(repr(result.value)))
+    if result.truncated:
+        complain(f"cut at the output limit: {', '.join(result.truncated)}")
+    if not result.ok:
+        _explain(result)
+
+
+def _write(output: str, *, err: bool) -> None:
+    """All of it, and a line end where it lacks one."""
+    if output:
+        stream = sys.stderr if err else sys.stdout
+        stream.write(output if output.endswith("\n") else output + "\n")
+        stream.flush()
+
+
+def _explain(result: JobResult) -> None:
+    if result.error is not None and result.error.traceback:
+        typer.echo(visible_block(result.error.traceback.rstrip("\n")), err=True)
+    why = result.reason or (f"{result.error.type}: {result.error.message}" if result.error else "")
+    typer.echo(visible(f"{result.outcome}: {why}" if why else result.outcome), err=True)

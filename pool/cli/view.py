@@ -1,0 +1,164 @@
+"""The Snapshot with types, as far as the command line reads it.
+
+Unknown keys are passed over and missing ones have defaults, so that a newer or older daemon can still be looked at.
+`troubles` is what exit status 4 means.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from pool.errors import RemoteProtocolError
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """Base of every part."""
+
+
+class EngineView(View, frozen=True):
+    name: str = ""
+    version: str = ""
+    runtime: str = ""
+    cgroups: str = ""
+
+
+class DaemonView(View, frozen=True):
+    version: str = ""
+    pid: int | None = None
+    state: str = ""
+    uptime_s: float | None = None
+    run_dir: str = ""
+    engine: EngineView | None = None
+
+
+class SizeView(View, frozen=True):
+    min: int = 0
+    max: int = 0
+    target: int = 0
+
+
+class BreakerView(View, frozen=True):
+    open: bool = False
+    failures: int = 0
+    last_reason: str | None = None
+    retry_in_s: float | None = None
+
+
+class Quantiles(View, frozen=True):
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class WorkerView(View, frozen=True):
+    id: str = ""
+    container: str | None = None
+    state: str = ""
+    jobs: int = 0
+    age_s: float | None = None
+    rss_bytes: int | None = None
+    isolation: str | None = None
+    lockdown: object = None
+    job: str | None = None
+    client: str | None = None
+    uid: int | None = None
+    start_reason: str | None = None
+
+
+class PoolView(View, frozen=True):
+    name: str
+    engine: str | None = None
+    image: str | None = None
+    isolation: str | None = None
+    state: str = ""
+    size: SizeView = SizeView()
+    breaker: BreakerView | None = None
+    workers: tuple[WorkerView, ...] = ()
+    backlog: int = 0
+    running: int = 0
+    jobs: dict[str, int] = {}
+    hit_rate: float | None = None
+    recycles: dict[str, int] = {}
+    overhead_ms: Quantiles | None = None
+    queue_ms: Quantiles | None = None
+
+
+class FallbackView(View, frozen=True):
+    rate: float | None = None
+    last_reason: str | None = None
+
+
+class AlertView(View, frozen=True):
+    id: str = ""
+    text: str = ""
+
+
+class SnapshotView(View, frozen=True):
+    daemon: DaemonView
+    pools: tuple[PoolView, ...]
+    fallback: FallbackView | None = None
+    alerts: tuple[AlertView, ...] = ()
+
+
+class JobView(View, frozen=True):
+    id: str = ""
+    pool: str = ""
+    state: str = ""
+    outcome: str | None = None
+    client: str | None = None
+    age_s: float | None = None
+    worker: str | None = None
+
+
+class JobsView(View, frozen=True):
+    jobs: tuple[JobView, ...]
+
+
+class EntryView(View, frozen=True):
+    at_s: float = 0.0
+    what: str = ""
+    cause: str = ""
+
+
+class StoryView(View, frozen=True):
+    id: str
+    entries: tuple[EntryView, ...]
+
+
+V = TypeVar("V", bound=View)
+
+
+def read(answer: object, kind: type[V]) -> V:
+    """The daemon's answer as a view. Raises RemoteProtocolError when it is something else."""
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise RemoteProtocolError(
+            f"the daemon's answer is not what this version reads: {error}; use the pool-admin that came with the daemon"
+        ) from None
+
+
+def troubles(snapshot: SnapshotView) -> list[str]:
+    """One sentence for each reason why the pool is less than it should be; none: all is well."""
+    state = snapshot.daemon.state
+    found = [] if state == "running" else [f"the daemon is {state or 'in an unknown state'}, not running"]
+    for pool in snapshot.pools:
+        found += _pool_troubles(pool)
+    return found
+
+
+def _pool_troubles(pool: PoolView) -> list[str]:
+    found = []
+    ready = sum(worker.state in ("idle", "leased") for worker in pool.workers)
+    if ready < pool.size.min:
+        found.append(f"pool {pool.name}: {ready} of at least {pool.size.min} workers ready")
+    if pool.breaker is not None and pool.breaker.open:
+        again = "" if pool.breaker.retry_in_s is None else f", next try in {pool.breaker.retry_in_s:.0f} s"
+        found.append(
+            f"pool {pool.name}: no workers are started after {pool.breaker.failures} failed starts{again}: "
+            f"{pool.breaker.last_reason or 'no reason given'}"
+        )
+    return found
