@@ -120,7 +120,7 @@ def docker_run(source: str, split: float, prices_file: Path | None, *, image: st
     script = scratch / "strategy.py"
     script.write_text(f"{_BEFORE}{source}\nprint(json.dumps(main({split})))\n", encoding="utf-8")
     script.chmod(0o644)
-    command = ["docker", "run", "--rm", "--network", "none", "--entrypoint", PYTHON_IN_IMAGE]
+    command = ["docker", "run", "--rm", "--pull", "never", "--network", "none", "--entrypoint", PYTHON_IN_IMAGE]
     command += ["--volume", f"{script}:/strategy.py:ro", "--volume", f"{prices_file.resolve()}:{PRICES_IN_WORKER}:ro"]
     command += [image, "/strategy.py"]
 
@@ -130,8 +130,8 @@ def docker_run(source: str, split: float, prices_file: Path | None, *, image: st
         except subprocess.TimeoutExpired:
             raise ComparisonError(f"it did not end within {DOCKER_TIMEOUT_S} s") from None
         except subprocess.CalledProcessError as error:
-            reason = (error.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ComparisonError(f"it ended with status {error.returncode} ({reason})") from None
+            said = [line for line in error.stderr.splitlines() if "rror" in line] or [error.stderr.strip()]
+            raise ComparisonError(f"it ended with status {error.returncode} ({said[-1]:.200})") from None
         return read_score(json.loads(done.stdout))
 
     return once

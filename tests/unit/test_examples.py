@@ -3,6 +3,7 @@
 import gzip
 import random
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,13 @@ from examples import backtest, comparison, flaws, prices, strategies, summary
 from examples.evaluation import Candidate, Evaluation, Evaluator, Metrics, Score, read_score
 from examples.rules import FAMILIES
 from examples.search import Search
+from pool.config import load as load_settings
+from pool.errors import ConfigError
 from pool.model import JobError, JobResult, Outcome, StartKind, Timings
 
 SPLIT = 0.7
 DAYS = 1500
+DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -291,3 +295,22 @@ def test_a_wheel_without_the_prices_says_so_and_leaves_nothing(tmp_path, capsys)
     assert prices.main(["--output", str(tmp_path / "prices.npy"), "--wheel", str(wheel)]) == 1
     assert prices.MEMBER in capsys.readouterr().err
     assert not (tmp_path / "prices.npy").exists()
+
+
+# ---- the daemon's configuration ----
+
+
+def test_the_demo_configuration_is_valid_and_takes_its_paths_from_the_environment(tmp_path):
+    file = tmp_path / "prices.npy"
+    file.touch()
+    settings = load_settings(DEMO, {"POOL_DEMO_PRICES": str(file), "POOL_RUN_DIR": "/run/other"})
+    template = settings.pools["default"]
+    assert template.preload.datasets == {"prices": file}
+    assert str(settings.daemon.run_dir) == "/run/other"
+    assert template.recycle.max_jobs == 100
+
+
+def test_the_demo_configuration_says_which_variable_is_missing():
+    with pytest.raises(ConfigError) as caught:
+        load_settings(DEMO, {})
+    assert "POOL_DEMO_PRICES" in "\n".join(caught.value.problems)

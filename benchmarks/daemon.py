@@ -1,0 +1,102 @@
+"""A real daemon for the benchmarks: started in a directory of its own, stopped at the end whatever happened.
+
+    single   max_jobs 1: every job sees a container that no one has used
+    reuse    max_jobs 100
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pool.client.admin import AdminClient
+from pool.errors import DaemonUnreachableError
+
+IMAGE = os.environ.get("POOL_BENCH_IMAGE", "pool-worker:latest")
+SIZE = 2
+READY_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
+LOG_TAIL_BYTES = 3000
+
+CONFIG = """
+daemon: {{run_dir: {directory}/run, state_dir: {directory}/state, log_level: warning}}
+pools:
+  single:
+    engine: docker
+    image: "{image}"
+    size: {{min: {size}, max: {size}, spare: {size}}}
+    recycle: {{max_jobs: 1}}
+    preload: {{modules: [numpy, pandas]}}
+  reuse:
+    engine: docker
+    image: "{image}"
+    size: {{min: {size}, max: {size}}}
+    recycle: {{max_jobs: 100}}
+    preload: {{modules: [numpy, pandas]}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    process: subprocess.Popen[bytes]
+    directory: Path
+
+    @property
+    def submit(self) -> str:
+        return str(self.directory / "run" / "submit.sock")
+
+    def all_idle(self, pool: str) -> bool:
+        """Every worker of the pool is there and nothing is being started or stopped beside it."""
+        try:
+            with AdminClient(str(self.directory / "run" / "admin.sock")) as admin:
+                snapshot = admin.call("status")
+        except DaemonUnreachableError:
+            return False
+        found = [each for each in snapshot["pools"] if each["name"] == pool]
+        states = [worker["state"] for each in found for worker in each["workers"]]
+        return states == ["idle"] * SIZE
+
+    def wait_idle(self, pool: str) -> None:
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        while not self.all_idle(pool):
+            if self.process.poll() is not None or time.monotonic() > deadline_s:
+                raise RuntimeError(f"the pool {pool} did not become idle; the daemon's log ends:\n{self.log_tail()}")
+            time.sleep(0.02)
+
+    def log_tail(self) -> str:
+        return (self.directory / "log").read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def started() -> Iterator[Daemon]:
+    """A daemon with idle workers in both pools."""
+    with tempfile.TemporaryDirectory(prefix="pb-") as name:  # short: socket paths have to fit
+        directory = Path(name)
+        config = directory / "pool.yaml"
+        config.write_text(CONFIG.format(directory=directory, image=IMAGE, size=SIZE), encoding="utf-8")
+        with (directory / "log").open("wb") as log:
+            command = [sys.executable, "-m", "pool.cli.daemon", "--config", str(config)]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        daemon = Daemon(process, directory)
+        try:
+            daemon.wait_idle("single")
+            daemon.wait_idle("reuse")
+            yield daemon
+        finally:
+            daemon.stop()

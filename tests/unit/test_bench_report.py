@@ -1,0 +1,86 @@
+"""The benchmark report, from files in the form that pytest-benchmark writes."""
+
+import json
+
+import pytest
+
+from benchmarks import report
+
+
+def entry(group, case, data_s, **extra):
+    ordered = sorted(data_s)
+    median = ordered[len(ordered) // 2]
+    return {"group": group, "extra_info": {"case": case, **extra}, "stats": {"median": median, "data": data_s}}
+
+
+def measured(*, pandas_pool_s=0.010):
+    return [
+        entry("no-op", "in-process", [0.0001] * 5),
+        entry("no-op", "docker run", [0.300] * 5),
+        entry("no-op", "pool, max_jobs 1", [0.002] * 5, starts={"parked": 5}),
+        entry("no-op", "pool, max_jobs 100", [0.001] * 19 + [0.004], p50_ms={"dispatch_ms": 0.4}),
+        entry("pandas", "docker run", [0.700] * 5),
+        entry("pandas", "pool, max_jobs 1", [pandas_pool_s] * 5),
+        entry("sustained", "pool, max_jobs 1", [10.0], jobs=20, starts={"cold": 18, "parked": 2}),
+    ]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(entries):
+        path = tmp_path / "bench.json"
+        path.write_text(json.dumps({"benchmarks": entries}))
+        return path
+
+    return save
+
+
+def test_a_row_says_how_many_times_cheaper_it_is_than_docker_run_of_the_same_job(saved):
+    rows = report.read(saved(measured()))
+    by_case = {row.case: report.cells(row, rows) for row in rows if row.group == "no-op"}
+    assert by_case["pool, max_jobs 1"] == ("pool, max_jobs 1", "5", "2.00", "2.00", "150 x", "1.90", "5 parked")
+    assert by_case["docker run"][4] == "-"
+    assert by_case["in-process"][5] == "-"
+
+
+def test_the_percentile_comes_from_all_the_rounds(saved):
+    rows = report.read(saved([entry("no-op", "subprocess", [0.001 * each for each in range(1, 101)])]))
+    assert rows[0].p95_ms == pytest.approx(95)
+
+
+def test_the_bar_is_met_when_the_worst_warm_pool_of_each_job_meets_it(saved):
+    assert "is met: no-op 150 times, pandas 70 times" in report.verdict(report.read(saved(measured())))
+
+
+def test_the_bar_is_not_met_when_one_job_misses_it(saved):
+    rows = report.read(saved(measured(pandas_pool_s=0.020)))
+    assert "NOT met: no-op 150 times, pandas 35 times" in report.verdict(rows)
+
+
+def test_the_bar_is_not_judged_without_docker_run(saved):
+    left = [each for each in measured() if each["extra_info"]["case"] != "docker run"]
+    assert "cannot be judged" in report.verdict(report.read(saved(left)))
+
+
+def test_the_refills_that_the_table_leaves_out_are_shown_as_a_rate(saved, capsys):
+    assert report.main([str(saved(measured()))]) == 0
+    said = capsys.readouterr().out
+    assert "Sustained, pool, max_jobs 1: 2.0 jobs/s" in said
+    assert "18 cold, 2 parked" in said
+    assert report.WAITED in said
+
+
+def test_markdown_is_a_table_for_each_job(saved, capsys):
+    report.main([str(saved(measured())), "--markdown"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "**no-op job**" in lines
+    tables = [line for line in lines if line.startswith("|")]
+    assert {line.count("|") for line in tables} == {len(report.HEAD) + 1}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"benchmarks": [{}]}', '{"benchmarks": 3}'])
+def test_a_file_of_something_else_is_refused_with_a_sentence(tmp_path, text, capsys):
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    assert report.main([str(path)]) == 1
+    assert "is not the JSON of a benchmark run" in capsys.readouterr().err
