@@ -13,7 +13,11 @@ from docker.errors import ImageNotFound
 
 from pool.errors import EngineError
 
+#: Takes one line at a time. A line that begins with two spaces is a detail of the last one that does not.
 Progress = Callable[[str], None]
+
+#: What the Engine says about every step of every build.
+_NOISE = ("--->", "Removing intermediate container")
 
 #: Silence of a build step after which it is given up; byte-compiling large libraries says nothing for a while.
 BUILD_TIMEOUT_S = 900
@@ -47,7 +51,7 @@ def docker_build(
         if "error" in event:
             raise EngineError(f"the build of {tag} failed: {str(event['error']).strip()[:1000]}")
         for line in str(event.get("stream", "")).splitlines():
-            if line.strip():
+            if line.strip() and not line.lstrip().startswith(_NOISE):
                 progress(f"  {line.rstrip()}")
 
 

@@ -1,0 +1,75 @@
+"""The worker image, and a stand-in of it that runs a Python program instead of the runner."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Callable, Iterator
+
+import docker
+import pytest
+
+from pool.engines.base import ImageFacts, WorkerSpec
+from pool.engines.docker import DockerEngine
+from pool.images import DEFAULT_TAG, build
+
+#: Same file system and lockdown as a worker; the command is a program for `python3 -c`.
+STAND_IN = "pool-worker-stand-in:latest"
+OWNER = f"test-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def worker_image() -> ImageFacts:
+    """Built when it is missing or stale."""
+    return build(DEFAULT_TAG, progress=print)
+
+
+@pytest.fixture(scope="session")
+def sdk() -> Iterator[docker.APIClient]:
+    client = docker.APIClient(version="auto", timeout=120)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def stand_in(worker_image: ImageFacts, sdk: docker.APIClient) -> str:
+    text = f'FROM {DEFAULT_TAG}\nENTRYPOINT ["/usr/bin/python3", "-I", "-X", "utf8", "-u", "-c"]\n'
+    for event in sdk.build(fileobj=io.BytesIO(text.encode()), tag=STAND_IN, decode=True, rm=True, network_mode="none"):
+        assert "error" not in event, event
+    return STAND_IN
+
+
+@pytest.fixture
+def engine() -> Iterator[DockerEngine]:
+    """An engine whose containers are gone when the test is."""
+    engine = DockerEngine()
+    yield engine
+    engine.sweep(owner=OWNER, instance="")
+    engine.close()
+
+
+@pytest.fixture
+def spec(stand_in: str) -> Callable[..., WorkerSpec]:
+    """A spec of a worker that runs a program; every field can be replaced."""
+
+    def make(program: str = "import time; time.sleep(600)", **changes) -> WorkerSpec:
+        fields = {
+            "worker_id": f"w{secrets.token_hex(4)}",
+            "pool": "default",
+            "owner": OWNER,
+            "instance": f"i{secrets.token_hex(4)}",
+            "image": stand_in,
+            "runtime": None,
+            "uid": 70001,
+            "command": (program,),
+            "mounts": (),
+            "memory_bytes": 256 << 20,
+            "cpus": 1.0,
+            "processes": 64,
+            "tmp_bytes": 16 << 20,
+            "tmp_inodes": 500,
+            "nofile": 256,
+        }
+        return WorkerSpec(**(fields | changes))
+
+    return make

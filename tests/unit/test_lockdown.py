@@ -1,0 +1,170 @@
+"""The container's arguments, as plain values. Whether they are in force is for tests/docker/test_lockdown_in_force.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pool.assets import seccomp_profile
+from pool.engines.base import Mount, WorkerSpec
+from pool.engines.lockdown import POLICY, container_arguments, container_name
+
+SPEC = WorkerSpec(
+    worker_id="w1",
+    pool="default",
+    owner="owner1",
+    instance="run1",
+    image="pool-worker:latest",
+    runtime=None,
+    uid=70001,
+    command=("--link", "/run/pool/link.sock"),
+    mounts=(Mount(source=Path("/srv/prices"), target="/datasets/prices"),),
+    memory_bytes=512 << 20,
+    cpus=1.5,
+    processes=32,
+    tmp_bytes=64 << 20,
+    tmp_inodes=1000,
+    nofile=512,
+)
+
+
+@pytest.fixture
+def arguments():
+    return container_arguments(SPEC, '{"defaultAction": "SCMP_ACT_ERRNO"}')
+
+
+def test_the_arguments_are_plain_values(arguments):
+    assert json.loads(json.dumps(arguments)) == arguments
+
+
+def test_nothing_but_the_image_and_the_limits_comes_from_the_spec(arguments):
+    other = replace(
+        SPEC, worker_id="w2", pool="p", owner="o", instance="i", image="x", uid=1, command=(), mounts=(), memory_bytes=1,
+        cpus=9.0, processes=1, tmp_bytes=1, tmp_inodes=1, nofile=1,
+    )  # fmt: skip
+    changed = container_arguments(other, '{"defaultAction": "SCMP_ACT_ERRNO"}')
+    host, changed_host = arguments.pop("HostConfig"), changed.pop("HostConfig")
+    assert _differs(arguments, changed) == {"Image", "Cmd", "User", "Labels"}
+    assert _differs(host, changed_host) == {
+        "Memory", "MemorySwap", "CpuQuota", "PidsLimit", "Ulimits", "Tmpfs", "Mounts",
+    }  # fmt: skip
+
+
+def _differs(one, other):
+    assert one.keys() == other.keys()
+    return {key for key in one if one[key] != other[key]}
+
+
+def test_a_container_has_no_network_no_capability_and_a_read_only_root(arguments):
+    host = arguments["HostConfig"]
+    assert host["NetworkMode"] == "none"
+    assert host["CapDrop"] == ["ALL"]
+    assert "CapAdd" not in host
+    assert host["ReadonlyRootfs"] is True
+    assert host["Privileged"] is False
+    assert host["SecurityOpt"] == ["no-new-privileges", 'seccomp={"defaultAction": "SCMP_ACT_ERRNO"}']
+
+
+def test_memory_and_swap_together_are_the_limit(arguments):
+    assert arguments["HostConfig"]["Memory"] == arguments["HostConfig"]["MemorySwap"] == 512 << 20
+
+
+def test_cores_become_a_quota(arguments):
+    host = arguments["HostConfig"]
+    assert host["CpuQuota"] / host["CpuPeriod"] == 1.5
+    tiny = container_arguments(replace(SPEC, cpus=0.0001), "{}")["HostConfig"]
+    assert tiny["CpuQuota"] == 1000, "the kernel refuses less"
+
+
+def test_every_mount_is_read_only_and_private(arguments):
+    (mount,) = arguments["HostConfig"]["Mounts"]
+    assert mount["Source"] == "/srv/prices"
+    assert mount["Target"] == "/datasets/prices"
+    assert mount["ReadOnly"] is True
+    assert mount["BindOptions"] == {"Propagation": "rprivate", "NonRecursive": True}
+
+
+def test_a_runtime_is_named_only_if_the_spec_names_one(arguments):
+    assert "Runtime" not in arguments["HostConfig"]
+    assert container_arguments(replace(SPEC, runtime="runsc"), "{}")["HostConfig"]["Runtime"] == "runsc"
+
+
+def test_nothing_of_the_daemons_environment_is_passed_on(arguments, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "x")
+    monkeypatch.setenv("PATH", "/opt/elsewhere")
+    assert container_arguments(SPEC, '{"defaultAction": "SCMP_ACT_ERRNO"}') == arguments
+    assert "PATH=/usr/bin" in arguments["Env"]
+
+
+def test_two_runs_of_a_daemon_never_use_the_same_container_name():
+    assert container_name(SPEC) == "pool-run1-w1"
+    assert container_name(replace(SPEC, instance="run2")) != container_name(SPEC)
+
+
+def test_every_control_says_what_it_is_for():
+    assert all(POLICY.values())
+
+
+# ---- seccomp -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return json.loads(seccomp_profile())
+
+
+def _rules(profile, name):
+    return [rule for rule in profile["syscalls"] if name in rule["names"]]
+
+
+def test_a_system_call_that_is_not_listed_fails_with_eperm(profile):
+    assert (profile["defaultAction"], profile["defaultErrnoRet"]) == ("SCMP_ACT_ERRNO", 1)
+
+
+def test_only_native_system_calls_are_allowed(profile):
+    assert all(not entry["subArchitectures"] for entry in profile["archMap"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "bpf", "perf_event_open",
+        "userfaultfd", "io_uring_setup", "keyctl", "add_key", "mq_open", "shmget", "semget", "msgget",
+        "memfd_create", "init_module", "kexec_load", "open_by_handle_at", "fsopen", "move_mount", "chroot",
+        "pivot_root", "inotify_init1", "mlock", "mknodat", "setuid", "setgid", "chown", "swapon", "reboot", "syslog",
+    ],
+)  # fmt: skip
+def test_what_a_job_has_no_use_for_is_not_listed(profile, name):
+    assert _rules(profile, name) == []
+
+
+def test_clone3_is_not_there_so_that_threads_fall_back_to_clone(profile):
+    (rule,) = _rules(profile, "clone3")
+    assert (rule["action"], rule["errnoRet"]) == ("SCMP_ACT_ERRNO", 38)
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "allowed"),
+    [
+        ("socket", 0, {1}),
+        ("socketpair", 0, {1}),
+        ("personality", 0, {0, 0xFFFFFFFF}),
+        ("prlimit64", 0, {0}),
+        ("ioctl", 1, {0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451}),
+    ],
+)
+def test_an_argument_is_one_of_a_few_values(profile, name, index, allowed):
+    conditions = [rule["args"] for rule in _rules(profile, name)]
+    # Two conditions on one argument in one rule would be an OR for the runtime: one condition a rule, equality only.
+    assert all(len(args) == 1 and args[0]["index"] == index and args[0]["op"] == "SCMP_CMP_EQ" for args in conditions)
+    assert {args[0]["value"] for args in conditions} == allowed
+
+
+def test_no_name_is_listed_twice_unless_its_argument_differs(profile):
+    plain = [name for rule in profile["syscalls"] if "args" not in rule for name in rule["names"]]
+    assert len(plain) == len(set(plain))
+    conditional = {name for rule in profile["syscalls"] if "args" in rule for name in rule["names"]}
+    assert not conditional & set(plain), "an unconditional rule would win"
