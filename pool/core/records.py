@@ -1,0 +1,126 @@
+"""What a pool knows of each worker and each job: one record each. Only the transition tables change a `state`.
+
+    Worker   STARTING ─▶ IDLE ◀─▶ LEASED          any ─▶ DRAINING ─▶ STOPPING ─▶ GONE     IDLE ◀─▶ SUSPECT ─▶ STOPPING
+    Job      QUEUED ─▶ LEASED ─▶ RUNNING ─▶ DONE         QUEUED ─▶ DONE         LEASED ─▶ DONE
+    Pool     RUNNING ◀─▶ DRAINING                        any ─▶ STOPPING ─▶ STOPPED
+
+A worker that has no job passes through DRAINING at once; one that has a job stays there until the job has ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from pool.core.story import History
+from pool.model import JobState, Outcome, StartKind, WorkerState
+
+
+class PoolPhase(StrEnum):
+    RUNNING = "running"
+    DRAINING = "draining"  #: takes no new jobs, finishes those it has; the workers stay
+    STOPPING = "stopping"  #: takes no new jobs, its workers go
+    STOPPED = "stopped"  #: every worker is gone
+
+
+class StopReason(StrEnum):
+    """Why a worker was stopped: the closed vocabulary of `recycles` in the snapshot."""
+
+    MAX_JOBS = "max_jobs"  #: it served its share
+    MAX_AGE = "max_age"
+    SURPLUS = "surplus"  #: idle for long, and more than the pool wants
+    FOREIGN = "foreign"  #: it belonged to one client while another waited
+    DIRTY = "dirty"  #: a job left something behind
+    VANISHED = "vanished"  #: its link broke, or it broke the protocol
+    HEARTBEAT = "heartbeat"  #: idle and silent
+    BOOT_TIMEOUT = "boot_timeout"
+    START_FAILED = "start_failed"
+    JOB_DEADLINE = "job_deadline"  #: it did not answer for its job in time
+    OPERATOR = "operator"  #: recycled on request
+    SHUTDOWN = "shutdown"
+    RESIZE = "resize"  #: above a maximum that was lowered
+
+
+W = WorkerState
+WORKER_MOVES: dict[WorkerState, frozenset[WorkerState]] = {
+    W.STARTING: frozenset({W.IDLE, W.DRAINING}),
+    W.IDLE: frozenset({W.LEASED, W.SUSPECT, W.DRAINING}),
+    W.LEASED: frozenset({W.IDLE, W.DRAINING}),
+    W.SUSPECT: frozenset({W.IDLE, W.DRAINING, W.STOPPING}),
+    W.DRAINING: frozenset({W.STOPPING}),
+    W.STOPPING: frozenset({W.GONE}),
+    W.GONE: frozenset(),
+}
+JOB_MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.LEASED, JobState.DONE}),
+    JobState.LEASED: frozenset({JobState.RUNNING, JobState.DONE}),
+    JobState.RUNNING: frozenset({JobState.DONE}),
+    JobState.DONE: frozenset(),
+}
+
+
+class Verdict(NamedTuple):
+    """How a job will end once the worker that is being killed with it is really gone."""
+
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class WorkerRecord:
+    id: str
+    started_at: float
+    jobs_limit: int
+    retire_at: float  #: when it is worn by age
+    due: (
+        float | None
+    )  #: when its liveness is judged next: boot, beat or the job's deadline, whatever its state asks for
+    state: WorkerState = WorkerState.STARTING
+    ready_at: float | None = None
+    last_used: float = 0.0  #: when it became idle, last time
+    client: str | None = None  #: the last client it served
+    bound_at: float = 0.0  #: when it was first leased to that client
+    jobs: int = 0  #: leases begun
+    job_id: str | None = None  #: the lease, with `epoch`
+    epoch: int = 0
+    leaving: StopReason | None = None  #: set while DRAINING and STOPPING
+    worn: StopReason | None = None  #: to be replaced when its turn comes; it serves until then
+    history: History = field(default_factory=list)
+
+    @property
+    def staying(self) -> bool:
+        """Whether it can take a job after the one it may have."""
+        return self.leaving is None and self.jobs < self.jobs_limit
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class JobRecord:
+    id: str
+    client: str
+    wall_s: float
+    submitted_at: float
+    priority: int = 0
+    state: JobState = JobState.QUEUED
+    leased_at: float | None = None
+    started_at: float | None = None
+    done_at: float | None = None
+    cancelled_at: float | None = None  #: when the worker was told to kill it
+    worker_id: str | None = None  #: stays when the job is done
+    epoch: int = 0
+    attempt: int = 0
+    start: StartKind | None = None
+    verdict: Verdict | None = None  #: set while its worker is being killed
+    outcome: Outcome | None = None
+    reason: str = ""
+    history: History = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class PoolRecord:
+    """The pool itself: its phase and what its operator asked for."""
+
+    id: str
+    state: PoolPhase = PoolPhase.RUNNING
+    shutdown_at: float | None = None  #: until when running jobs may go on
+    history: History = field(default_factory=list)

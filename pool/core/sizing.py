@@ -1,0 +1,229 @@
+"""After every event: give waiting jobs their workers, and bring the pool to the size it should have.
+
+    dispatch ─▶ make_room ─▶ choose_worn ─▶ retire_worn ─▶ shed_surplus ─▶ start_missing
+
+Each step asks `policy.py` and feeds what it decides to the tables. What only time can change is noted with
+`books.review`, so that the next Tick comes then and the pool never spins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+
+from pool.core import policy as rules
+from pool.core import worker_moves
+from pool.core.books import Books
+from pool.core.decisions import Lease, Retire
+from pool.core.records import PoolPhase, StopReason, WorkerRecord
+from pool.model import StartKind, WorkerState
+
+
+def settle(books: Books) -> None:
+    books.review_at = None
+    if books.pool.state is PoolPhase.STOPPED:
+        return
+    if books.pool.state is PoolPhase.STOPPING:
+        books.target = 0
+        if not books.workers:
+            books.pool.state = PoolPhase.STOPPED
+            books.tell(books.pool, "stopped")
+        return
+    dispatch(books)
+    census = Census.of(books)
+    for step in (_make_room, _choose_worn, _retire_worn, _shed_surplus):
+        if step(books, census):
+            census = Census.of(books)
+    _start_missing(books, census)
+
+
+# ---- who gets a worker ----
+
+
+def dispatch(books: Books) -> None:
+    backlog = books.backlog
+    if not backlog:
+        return
+    idle = [worker for worker in books.workers.values() if worker.state is WorkerState.IDLE]
+    while idle and backlog:
+        pair = _next_pair(books, idle)
+        if pair is None:
+            return
+        worker, client = pair
+        idle.remove(worker)
+        job_id = backlog.pop(client)
+        start = StartKind.PARKED if job_id == books.arrival else StartKind.COLD
+        books.epoch += 1
+        lease = Lease(worker_id=worker.id, job_id=job_id, epoch=books.epoch, start=start)
+        worker_moves.apply(books, worker.id, lease)
+
+
+def _next_pair(books: Books, idle: list[WorkerRecord]) -> tuple[WorkerRecord, str] | None:
+    """A worker and the client it goes to: the client whose turn it is, or, where no worker fits that one, a client that
+    has a worker of its own idle. The first keeps its turn and gets the next fresh worker.
+    """
+    client = next(books.backlog.clients())
+    worker = rules.choose_worker(idle, client, reuse_scope=books.policy.reuse_scope)
+    if worker is not None:
+        return worker, client
+    own = [each for each in idle if books.backlog.waits(each.client)]
+    if not own:
+        return None
+    worker = max(own, key=lambda each: each.last_used)
+    assert worker.client is not None
+    return worker, worker.client
+
+
+# ---- how many there are ----
+
+
+@dataclass(slots=True)
+class Census:
+    """One count of the workers. The one that is being replaced counts as live, but not for the jobs to come."""
+
+    live: int = 0  #: all but STOPPING
+    starting: int = 0
+    stopping: int = 0
+    busy: int = 0  #: with a job
+    ready: int = 0  #: idle or leased, and able to take the next job
+    supply: int = 0  #: ready or starting, and of use to the jobs that wait
+    room: int = 0  #: containers that may be added
+    idle: list[WorkerRecord] = field(default_factory=list)
+    leased: list[WorkerRecord] = field(default_factory=list)
+    worn: WorkerRecord | None = None  #: the first that is to be replaced
+    worn_at: float | None = None  #: when the next one is worn by age
+
+    @classmethod
+    def of(cls, books: Books) -> Census:
+        census, policy, waiting = cls(), books.policy, len(books.backlog)
+        for worker in books.workers.values():
+            census._count(worker, books)
+        census.live = len(books.workers) - census.stopping
+        census.room = rules.room_for_starts(live=census.live, stopping=census.stopping, max_workers=policy.max_workers)
+        census.ready = len(census.idle) + len(census.leased)
+        # While jobs wait, every idle worker is another client's and no supply for them: else it would have been leased.
+        census.supply = census.starting + (len(census.leased) if waiting else census.ready)
+        books.target = rules.target_size(
+            busy=census.busy,
+            waiting=waiting,
+            spare=rules.spare_size(policy.spare, policy.min_workers),
+            min_workers=policy.min_workers,
+            max_workers=policy.max_workers,
+        )
+        return census
+
+    def _count(self, worker: WorkerRecord, books: Books) -> None:
+        state = worker.state
+        if state is WorkerState.STOPPING:
+            self.stopping += 1
+        elif state is WorkerState.STARTING:
+            self.starting += 1
+        elif worker.job_id is not None:
+            self.busy += 1
+        if state is not WorkerState.IDLE and state is not WorkerState.LEASED:
+            return
+        if worker is not books.outgoing and worker.staying:
+            (self.idle if state is WorkerState.IDLE else self.leased).append(worker)
+        if worker.worn is not None or worker.retire_at <= books.now:
+            self.worn = self.worn or worker
+        elif self.worn_at is None or worker.retire_at < self.worn_at:
+            self.worn_at = worker.retire_at
+
+
+# ---- clients that have no worker ----
+
+
+def _make_room(books: Books, census: Census) -> bool:
+    """In a full pool where a worker serves one client only: take workers from those who have some, so that fresh ones
+    can take their place. Idle ones go first; a busy one only for a client that has none at all.
+    """
+    policy, waiting = books.policy, len(books.backlog)
+    if policy.reuse_scope == "any" or not waiting or census.live < policy.max_workers:
+        return False
+    coming = census.live - census.ready  # starting, or about to leave its place to a fresh one
+    wanted = min(waiting - coming, policy.start_concurrency - census.starting)
+    if wanted <= 0:
+        return False
+    if books.breaker.blocked(books.now):
+        books.review(books.breaker.retry_at or books.now)
+        return False
+    taken = _claim(books, sorted(census.idle, key=lambda each: each.last_used), wanted)
+    homes = {worker.client for worker in books.workers.values() if worker.leaving is None}
+    homeless = islice((client for client in books.backlog.clients() if client not in homes), wanted)
+    still_wanted = sum(1 for _ in homeless) - taken - coming
+    return bool(taken + _claim(books, sorted(census.leased, key=lambda each: each.bound_at), still_wanted))
+
+
+def _claim(books: Books, workers: list[WorkerRecord], wanted: int) -> int:
+    taken = 0
+    for worker in workers:
+        if taken >= wanted:
+            break
+        idle_since = worker.last_used if worker.state is WorkerState.IDLE else None
+        at = rules.claimable_at(bound_at=worker.bound_at, idle_since=idle_since)
+        if at <= books.now:
+            worker_moves.apply(books, worker.id, Retire(reason=StopReason.FOREIGN))
+            taken += 1
+        else:
+            books.review(at)
+    return taken
+
+
+# ---- too old, too many, too few ----
+
+
+def _choose_worn(books: Books, census: Census) -> bool:
+    """One at a time, the oldest first."""
+    if books.outgoing is not None:
+        return False
+    if census.worn is None:
+        if census.worn_at is not None:
+            books.review(census.worn_at)
+        return False
+    census.worn.worn = census.worn.worn or StopReason.MAX_AGE
+    books.outgoing = census.worn
+    books.tell(census.worn, f"is to be replaced: {census.worn.worn}")
+    return True
+
+
+def _retire_worn(books: Books, census: Census) -> bool:
+    worker = books.outgoing
+    if worker is None or worker.worn is None or worker.leaving is not None:
+        return False
+    free_to_go = rules.may_retire(ready=census.ready, target=books.target, starting=census.starting, room=census.room)
+    # While no start can be tried, an old worker is better than none.
+    if not free_to_go or (census.ready < books.target and books.breaker.blocked(books.now)):
+        return False
+    worker_moves.apply(books, worker.id, Retire(reason=worker.worn))
+    return True
+
+
+def _shed_surplus(books: Books, census: Census) -> bool:
+    surplus = 0 if books.backlog else census.supply - books.target
+    shed = 0
+    for worker in sorted(census.idle, key=lambda each: each.last_used)[: max(0, surplus)]:
+        held_until = worker.last_used + rules.IDLE_HOLD_S
+        if held_until > books.now:
+            books.review(held_until)
+            break
+        worker_moves.apply(books, worker.id, Retire(reason=StopReason.SURPLUS))
+        shed += 1
+    return shed > 0
+
+
+def _start_missing(books: Books, census: Census) -> None:
+    breaker, concurrency = books.breaker, books.policy.start_concurrency
+    if census.supply >= books.target:
+        return
+    if breaker.blocked(books.now):
+        books.review(breaker.retry_at or books.now)
+        return
+    missing = rules.workers_to_start(
+        target=books.target,
+        supply=census.supply,
+        room=census.room,
+        starting=census.starting,
+        start_concurrency=1 if breaker.failures else concurrency,
+    )
+    for _ in range(missing):
+        books.start_worker()

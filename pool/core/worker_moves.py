@@ -1,0 +1,271 @@
+"""What each event does to a worker, by the state the worker is in.
+
+    STARTING ──WorkerReady──▶ IDLE ──Lease──▶ LEASED ──JobEnded──▶ IDLE, or STOPPING if it is worn, dirty or draining
+    STARTING, IDLE, SUSPECT ──Retire──▶ STOPPING            LEASED ──Retire──▶ DRAINING ──JobEnded──▶ STOPPING
+    IDLE ──Overdue──▶ SUSPECT ──BeatHeard──▶ IDLE                      SUSPECT ──Overdue──▶ STOPPING
+    any ──WorkerVanished──▶ STOPPING                                   any ──WorkerRemoved──▶ GONE
+
+Liveness is judged by what the state can show: STARTING by the boot deadline, IDLE and SUSPECT by beats, a worker with a
+job by that job's deadline and by nothing else. A record is dropped when it is GONE; an id without a record is gone.
+"""
+
+from __future__ import annotations
+
+from pool.core import job_moves
+from pool.core.books import Books
+from pool.core.decisions import Bereave, Condemn, Lease, Overdue, Retire
+from pool.core.events import (
+    BeatHeard,
+    Event,
+    JobEnded,
+    JobStarted,
+    ProbeWorker,
+    ShutdownRequested,
+    WorkerFailed,
+    WorkerReady,
+    WorkerRemoved,
+    WorkerVanished,
+)
+from pool.core.policy import MISSED_BEATS, SUSPECT_BEATS
+from pool.core.records import StopReason, Verdict, WorkerRecord
+from pool.core.table import Ignore, Illegal, Table, row, table
+from pool.model import Outcome, WorkerState
+
+# ---- starting and ending ----
+
+
+def _ready(books: Books, worker: WorkerRecord, _event: WorkerReady) -> None:
+    worker.ready_at = books.now
+    books.breaker.close()
+    _become_idle(books, worker, f"ready after {books.now - worker.started_at:.3g} s")
+
+
+def _become_idle(books: Books, worker: WorkerRecord, text: str) -> None:
+    worker.last_used = books.now
+    worker.due = books.now + MISSED_BEATS * books.policy.heartbeat_s
+    books.move_worker(worker, WorkerState.IDLE, text)
+
+
+def _start_failed(books: Books, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
+    permanent = isinstance(event, WorkerFailed) and event.permanent
+    _count_failure(books, worker, event.reason, permanent=permanent)
+    books.stop_worker(worker, StopReason.START_FAILED)
+
+
+def _boot_over(books: Books, worker: WorkerRecord, _event: Overdue) -> None:
+    _count_failure(books, worker, f"{worker.id} was not ready within {books.policy.boot_timeout_s:g} s")
+    books.stop_worker(worker, StopReason.BOOT_TIMEOUT)
+
+
+def _count_failure(books: Books, worker: WorkerRecord, reason: str, *, permanent: bool = False) -> None:
+    books.breaker.failed(reason, permanent=permanent, now=books.now)
+    books.tell(worker, f"start failed: {reason}")
+    books.tell(books.pool, f"{books.breaker.failures} failed starts in a row, {worker.id} the last: {reason}")
+
+
+def _stop(books: Books, worker: WorkerRecord, event: Retire) -> None:
+    books.stop_worker(worker, event.reason)
+
+
+def _drain(books: Books, worker: WorkerRecord, event: Retire) -> None:
+    books.drain_worker(worker, event.reason)
+
+
+def _shut_down(books: Books, worker: WorkerRecord, _event: ShutdownRequested) -> None:
+    books.stop_worker(worker, StopReason.SHUTDOWN)
+
+
+def _shut_down_later(books: Books, worker: WorkerRecord, _event: ShutdownRequested) -> None:
+    assert worker.job_id is not None
+    if worker.state is not WorkerState.DRAINING:
+        books.drain_worker(worker, StopReason.SHUTDOWN)
+    worker.due = books.answer_deadline(books.jobs[worker.job_id])
+
+
+def _vanish(books: Books, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
+    books.tell(worker, f"vanished: {event.reason}")
+    _lose_job(books, worker, f"worker {worker.id} vanished ({event.reason})")
+    books.stop_worker(worker, StopReason.VANISHED)
+
+
+def _gone_unready(books: Books, worker: WorkerRecord, _event: WorkerRemoved) -> None:
+    _count_failure(books, worker, f"the container of {worker.id} went away before it was ready")
+    books.drop_worker(worker)
+
+
+def _gone(books: Books, worker: WorkerRecord, _event: WorkerRemoved) -> None:
+    _lose_job(books, worker, f"the container of worker {worker.id} was removed")
+    books.drop_worker(worker)
+
+
+def _lose_job(books: Books, worker: WorkerRecord, reason: str) -> None:
+    if worker.job_id is not None:
+        job_id, worker.job_id = worker.job_id, None
+        job_moves.apply(books, job_id, Bereave(reason=reason))
+
+
+# ---- with a job ----
+
+
+def _lease(books: Books, worker: WorkerRecord, event: Lease) -> None:
+    job = books.jobs[event.job_id]
+    if worker.client != job.client:
+        worker.client, worker.bound_at = job.client, books.now
+    worker.jobs += 1
+    worker.job_id, worker.epoch = event.job_id, event.epoch
+    books.move_worker(worker, WorkerState.LEASED, f"leased to {event.job_id}, epoch {event.epoch}")
+    job_moves.apply(books, event.job_id, event)
+    worker.due = books.answer_deadline(job)
+
+
+def _holds(books: Books, worker: WorkerRecord, event: JobStarted | JobEnded) -> bool:
+    """Only answers to the present lease count; a runner can say what it likes."""
+    if worker.job_id == event.job_id and worker.epoch == event.epoch:
+        return True
+    books.tell(worker, f"{type(event).__name__} ignored: {event.job_id} epoch {event.epoch} is not its lease")
+    return False
+
+
+def _job_started(books: Books, worker: WorkerRecord, event: JobStarted) -> None:
+    if _holds(books, worker, event):
+        job_moves.apply(books, event.job_id, event)
+        worker.due = books.answer_deadline(books.jobs[event.job_id])
+
+
+def _job_ended(books: Books, worker: WorkerRecord, event: JobEnded) -> None:
+    if not _holds(books, worker, event):
+        return
+    job_moves.apply(books, event.job_id, event)
+    worker.job_id = None
+    if event.dirty:
+        books.tell(worker, f"dirty: {event.dirty}")
+        books.stop_worker(worker, StopReason.DIRTY)
+    elif worker.leaving is not None:
+        books.stop_worker(worker, worker.leaving)
+    elif worker.jobs >= worker.jobs_limit:
+        books.stop_worker(worker, StopReason.MAX_JOBS)
+    else:
+        _become_idle(books, worker, f"{event.job_id} ended {event.outcome}")
+
+
+def _unanswered(books: Books, worker: WorkerRecord, _event: Overdue) -> None:
+    """The worker owes an answer and did not give it: it is killed, and the job with it."""
+    assert worker.job_id is not None
+    job, grace_s = books.jobs[worker.job_id], books.policy.kill_grace_s
+    reason = StopReason.JOB_DEADLINE
+    if books.pool.shutdown_at is not None and books.now >= books.pool.shutdown_at:
+        reason = StopReason.SHUTDOWN
+        verdict = Verdict(Outcome.CANCELLED, "the pool shut down before the job ended; it was killed with its worker")
+    elif job.cancelled_at is not None:
+        verdict = Verdict(
+            Outcome.CANCELLED, f"cancelled; its worker did not answer within {grace_s:g} s and was killed with it"
+        )
+    else:
+        verdict = Verdict(
+            Outcome.TIMEOUT,
+            f"over its wall limit of {job.wall_s:g} s; its worker did not answer within {grace_s:g} s more"
+            " and was killed with it",
+        )
+    job_moves.apply(books, job.id, Condemn(verdict=verdict))
+    books.stop_worker(worker, reason)
+
+
+# ---- without a job ----
+
+
+def _beat(books: Books, worker: WorkerRecord, _event: BeatHeard) -> None:
+    worker.due = books.now + MISSED_BEATS * books.policy.heartbeat_s
+
+
+def _suspect(books: Books, worker: WorkerRecord, _event: Overdue) -> None:
+    worker.due = books.now + SUSPECT_BEATS * books.policy.heartbeat_s
+    books.move_worker(worker, WorkerState.SUSPECT, f"silent for {MISSED_BEATS} beats, probed")
+    books.emit(ProbeWorker(worker_id=worker.id, cause=books.cause))
+
+
+def _clear(books: Books, worker: WorkerRecord, _event: BeatHeard) -> None:
+    worker.due = books.now + MISSED_BEATS * books.policy.heartbeat_s
+    books.move_worker(worker, WorkerState.IDLE, "beats again")
+
+
+def _silent(books: Books, worker: WorkerRecord, _event: Overdue) -> None:
+    books.stop_worker(worker, StopReason.HEARTBEAT)
+
+
+BOOTING = Ignore("it is not ready yet; the boot deadline judges it", silent=True)
+BUSY = Ignore("a worker with a job is judged by the job's deadline only", silent=True)
+NO_LEASE = Ignore("it has no lease")
+LEAVING = Ignore("it is leaving already")
+GOING = Ignore("it is being stopped")
+GONE = Ignore("no such worker, or it is gone")
+READY_TWICE = Illegal("it has been ready before")
+NOT_IDLE = Illegal("only an idle worker can be leased")
+NO_DEADLINE = Illegal("it has no deadline")
+
+_STATES = tuple(WorkerState)
+TABLE: Table[WorkerState, WorkerRecord] = table(
+    row(
+        WorkerReady, _STATES,
+        starting=_ready, idle=READY_TWICE, leased=READY_TWICE, suspect=READY_TWICE, draining=READY_TWICE,
+        stopping=GOING, gone=GONE,
+    ),
+    row(  # the engine may report a start as failed after the runner has made contact
+        WorkerFailed, _STATES,
+        starting=_start_failed, idle=_vanish, leased=_vanish, suspect=_vanish, draining=_vanish,
+        stopping=GOING, gone=GONE,
+    ),
+    row(
+        WorkerVanished, _STATES,
+        starting=_start_failed, idle=_vanish, leased=_vanish, suspect=_vanish, draining=_vanish,
+        stopping=GOING, gone=GONE,
+    ),
+    row(
+        WorkerRemoved, _STATES,
+        starting=_gone_unready, idle=_gone, leased=_gone, suspect=_gone, draining=_gone,
+        stopping=_gone, gone=GONE,
+    ),
+    row(
+        BeatHeard, _STATES,
+        starting=BOOTING, idle=_beat, leased=BUSY, suspect=_clear, draining=BUSY,
+        stopping=GOING, gone=GONE,
+    ),
+    row(
+        JobStarted, _STATES,
+        starting=NO_LEASE, idle=NO_LEASE, leased=_job_started, suspect=NO_LEASE, draining=_job_started,
+        stopping=GOING, gone=GONE,
+    ),
+    row(
+        JobEnded, _STATES,
+        starting=NO_LEASE, idle=NO_LEASE, leased=_job_ended, suspect=NO_LEASE, draining=_job_ended,
+        stopping=GOING, gone=GONE,
+    ),
+    row(
+        ShutdownRequested, _STATES,
+        starting=_shut_down, idle=_shut_down, leased=_shut_down_later, suspect=_shut_down, draining=_shut_down_later,
+        stopping=GOING, gone=GONE,
+    ),
+    row(
+        Lease, _STATES,
+        starting=NOT_IDLE, idle=_lease, leased=NOT_IDLE, suspect=NOT_IDLE, draining=NOT_IDLE,
+        stopping=NOT_IDLE, gone=NOT_IDLE,
+    ),
+    row(
+        Retire, _STATES,
+        starting=_stop, idle=_stop, leased=_drain, suspect=_stop, draining=LEAVING,
+        stopping=GOING, gone=GONE,
+    ),
+    row(
+        Overdue, _STATES,
+        starting=_boot_over, idle=_suspect, leased=_unanswered, suspect=_silent, draining=_unanswered,
+        stopping=NO_DEADLINE, gone=NO_DEADLINE,
+    ),
+)  # fmt: skip
+
+
+def apply(books: Books, worker_id: str, event: Event) -> None:
+    """Look the event up in the row of the worker's state, and do what stands there."""
+    worker = books.workers.get(worker_id)
+    if worker is None:
+        books.tell_bygone(worker_id, f"{type(event).__name__} ignored: {GONE.why}")
+        return
+    TABLE[worker.state, type(event)](books, worker, event)
