@@ -1,0 +1,71 @@
+"""The Result of a job, from what its worker said or from the core's word alone. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pool import wire
+from pool.core.events import Finish
+from pool.daemon.ledger import Entry
+from pool.model import StartKind
+
+_NS_PER_MS = 1e6
+_EMPTY: tuple[wire.Frame, ...] = (b"", b"", b"")
+
+
+def from_worker(
+    entry: Entry, done: wire.Done, payload: Sequence[wire.Frame], *, container: str | None
+) -> tuple[wire.Result, Sequence[wire.Frame]]:
+    """What the worker said, with times that are on our clock and in order, whatever its stamps are."""
+    result = wire.Result(
+        job_id=done.job_id,
+        outcome=done.outcome,
+        reason=done.reason,
+        files=done.files,
+        exit_code=done.exit_code,
+        signal=done.signal,
+        truncated=done.truncated,
+        stdout_bytes=done.stdout_bytes,
+        stderr_bytes=done.stderr_bytes,
+        cpu_s=done.cpu_s,
+        max_rss_bytes=done.max_rss_bytes,
+        worker=entry.worker,
+        container=container,
+        attempt=entry.attempt,
+        start=StartKind.COLD if entry.start is StartKind.COLD else done.start,
+        **_timings(entry, done.started_ns, done.ended_ns),
+    )
+    return result, payload
+
+
+def without_run(entry: Entry, command: Finish, *, container: str | None) -> tuple[wire.Result, Sequence[wire.Frame]]:
+    """For a job that no worker has answered: it waited, was cancelled, or its worker is gone."""
+    now = time.monotonic_ns()
+    dispatched = command.worker_id is not None
+    result = wire.Result(
+        job_id=entry.key.partition("/")[2],
+        outcome=command.outcome,
+        reason=command.reason[:4096],
+        worker=command.worker_id,
+        container=container if dispatched else None,
+        attempt=command.attempt,
+        start=entry.start,
+        **_timings(entry, now, now),
+    )
+    return result, _EMPTY
+
+
+def _timings(entry: Entry, started_ns: int, ended_ns: int) -> dict[str, Any]:
+    now = time.monotonic_ns()
+    leased = entry.leased_ns or now
+    started = min(max(started_ns, leased), now)
+    ended = min(max(ended_ns, started), now)
+    return {
+        "queue_ms": (leased - entry.received_ns) / _NS_PER_MS,
+        "dispatch_ms": (started - leased) / _NS_PER_MS,
+        "run_ms": (ended - started) / _NS_PER_MS,
+        "collect_ms": (now - ended) / _NS_PER_MS,
+        "total_ms": (now - entry.received_ns) / _NS_PER_MS,
+    }

@@ -1,0 +1,102 @@
+"""From a Template to the spec of each of its workers, and to the policy of its pool. Pure but for the uids."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pool.config import Template
+from pool.core.policy import PoolPolicy
+from pool.engines.base import Mount, WorkerSpec
+
+LINK_TARGET = "/run/pool"
+DATASET_TARGET = "/datasets"
+SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside the container, where each is a tmpfs of its own
+#: Users of workers: one each, so that limits the kernel counts per user are not shared. Above what distributions and
+#: common subordinate ranges hand out to people and services.
+_FIRST_UID = 2_000_000_000
+_UIDS = 100_000
+#: Runner, libzmq's two threads, zygote, the parked child and the running one, on top of what a job may start.
+_OWN_PROCESSES = 8
+
+
+def uids() -> Iterator[int]:
+    """User ids, round and round; a daemon shares one iterator between its pools."""
+    return itertools.cycle(range(_FIRST_UID, _FIRST_UID + _UIDS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprint:
+    """How the workers of one pool are made."""
+
+    pool: str
+    template: Template
+    owner: str
+    instance: str
+    sources: str
+    uids: Iterator[int] = field(repr=False)
+
+    def spec(self, worker_id: str, link_directory: Path) -> WorkerSpec:
+        template = self.template
+        most = template.maximum
+        return WorkerSpec(
+            worker_id=worker_id,
+            pool=self.pool,
+            owner=self.owner,
+            instance=self.instance,
+            image=template.image,
+            runtime=template.runtime,
+            uid=next(self.uids),
+            command=self._command(),
+            mounts=(Mount(source=link_directory, target=LINK_TARGET), *self._dataset_mounts()),
+            memory_bytes=most.memory,
+            cpus=template.cpus,
+            processes=most.processes + _OWN_PROCESSES,
+            tmp_bytes=most.tmp,
+            tmp_inodes=template.tmp_inodes,
+            nofile=template.nofile,
+        )
+
+    @property
+    def noop_limits(self) -> dict[str, Any]:
+        """The template's defaults, as the no-op job gets them."""
+        return {name: getattr(self.template.limits, name) for name in type(self.template.limits).model_fields}
+
+    def _command(self) -> tuple[str, ...]:
+        command = ["--link", f"{LINK_TARGET}/link.sock", "--beat-s", str(self.template.heartbeat_s)]
+        for directory in SCRATCH:
+            command += ["--scratch", directory]
+        if self.template.preload.modules:
+            command += ["--preload", ",".join(self.template.preload.modules)]
+        for name, path in self.template.preload.datasets.items():
+            command += ["--dataset", f"{name}={_target(name, path)}"]
+        return tuple(command)
+
+    def _dataset_mounts(self) -> list[Mount]:
+        datasets = self.template.preload.datasets
+        return [Mount(source=path, target=_target(name, path)) for name, path in datasets.items()]
+
+
+def _target(name: str, path: Path) -> str:
+    return f"{DATASET_TARGET}/{name}{path.suffix}"
+
+
+def policy(template: Template, *, starts: int) -> PoolPolicy:
+    """What the core needs to know of a template."""
+    spare = template.size.spare
+    return PoolPolicy(
+        min_workers=template.size.min,
+        max_workers=template.size.max,
+        spare=None if spare == "auto" else spare,
+        max_jobs=template.recycle.max_jobs,
+        max_age_s=template.recycle.max_age_s,
+        reuse_scope=template.recycle.reuse_scope,
+        backlog_max=template.backlog.max_jobs,
+        backlog_per_client=template.backlog.max_per_client,
+        boot_timeout_s=template.boot_timeout_s,
+        heartbeat_s=template.heartbeat_s,
+        start_concurrency=starts,
+    )

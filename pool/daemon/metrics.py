@@ -1,0 +1,55 @@
+"""Counters and percentiles of one pool, for the Snapshot."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from pool.model import Outcome, StartKind
+
+#: Percentiles are of the last this many jobs: enough for a p99, and a window that follows the load.
+_WINDOW = 2048
+
+
+def percentiles(samples: deque[float]) -> dict[str, float] | None:
+    """p50, p95 and p99 by nearest rank; None without a sample."""
+    if not samples:
+        return None
+    ordered = sorted(samples)
+    last = len(ordered) - 1
+    return {f"p{share}": round(ordered[round(last * share / 100)], 3) for share in (50, 95, 99)}
+
+
+class Metrics:
+    """What one pool has done since the daemon's start."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[Outcome] = Counter()
+        self.recycles: Counter[str] = Counter()
+        self._hits = 0
+        self._leases = 0
+        self._overhead_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._queue_ms: deque[float] = deque(maxlen=_WINDOW)
+
+    def leased(self, start: StartKind) -> None:
+        """A hit is a job that found an idle worker when it came."""
+        self._leases += 1
+        self._hits += start is not StartKind.COLD
+
+    def ended(self, outcome: Outcome, *, overhead_ms: float | None, queue_ms: float) -> None:
+        """`overhead_ms` is None for a job that never ran."""
+        self.outcomes[outcome] += 1
+        self._queue_ms.append(queue_ms)
+        if overhead_ms is not None:
+            self._overhead_ms.append(overhead_ms)
+
+    @property
+    def hit_rate(self) -> float | None:
+        return round(self._hits / self._leases, 4) if self._leases else None
+
+    @property
+    def overhead_ms(self) -> dict[str, float] | None:
+        return percentiles(self._overhead_ms)
+
+    @property
+    def queue_ms(self) -> dict[str, float] | None:
+        return percentiles(self._queue_ms)

@@ -1,0 +1,114 @@
+"""The directories of one daemon: made, locked and identified before anything else happens.
+
+    run_dir/   submit.sock  admin.sock  lock  links/<worker>/link.sock     0711 so that submitters reach their socket
+    state_dir/ lock  owner                                                 0700
+
+`owner` is made once and stays: containers carry it as a label, so that a daemon finds what a dead predecessor on the
+same state directory left behind, and never touches anybody else's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from pool.errors import ConfigError
+
+#: `sun_path` holds 108 bytes with the terminating NUL.
+SUN_PATH_BYTES = 107
+#: The longest worker id: a pool name of 24, a dash, and a counter.
+_WORKER_ID_CHARS = 24 + 1 + 10
+
+
+class Premises:
+    """Held for as long as the daemon lives; the kernel drops the locks with the process."""
+
+    def __init__(self, run_dir: Path, state_dir: Path) -> None:
+        """Raises ConfigError when a directory cannot be used: too long, not ours, full, or in use by another daemon."""
+        self.run_dir = run_dir
+        self.state_dir = state_dir
+        self.instance = secrets.token_hex(6)
+        _require_short(run_dir)
+        _make(run_dir, 0o711)
+        _make(state_dir, 0o700)
+        self._locks = [_lock(directory) for directory in (run_dir, state_dir)]
+        self.owner = _owner(state_dir)
+        self.links = run_dir / "links"
+        shutil.rmtree(self.links, ignore_errors=True)  # no container can write there: it only ever sees it read-only
+        _make(self.links, 0o700)
+
+    @property
+    def submit(self) -> Path:
+        return self.run_dir / "submit.sock"
+
+    @property
+    def admin(self) -> Path:
+        return self.run_dir / "admin.sock"
+
+    def close(self) -> None:
+        """Remove the sockets and let go of the locks."""
+        shutil.rmtree(self.links, ignore_errors=True)
+        for path in (self.submit, self.admin):
+            path.unlink(missing_ok=True)
+        for lock in self._locks:
+            os.close(lock)
+
+
+def _require_short(run_dir: Path) -> None:
+    longest = len(os.fsencode(run_dir / "links" / ("w" * _WORKER_ID_CHARS) / "link.sock"))
+    if longest > SUN_PATH_BYTES:
+        raise ConfigError(
+            f"daemon.run_dir {run_dir} is too long: the path of a worker's socket would have {longest} bytes and a "
+            f"Unix socket takes {SUN_PATH_BYTES}; choose a directory that is {longest - SUN_PATH_BYTES} bytes shorter"
+        )
+
+
+def _make(directory: Path, mode: int) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(mode)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the directory {directory}: {error.strerror}; make it writable or name another one"
+        ) from error
+
+
+def _lock(directory: Path) -> int:
+    path = directory / "lock"
+    try:
+        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise ConfigError(
+            f"another daemon already uses {directory}; stop it first, or give this one directories of its own "
+            "(POOL_RUN_DIR, POOL_STATE_DIR)"
+        ) from None
+    return held
+
+
+def _owner(state_dir: Path) -> str:
+    path = state_dir / "owner"
+    try:
+        known = path.read_text(encoding="ascii").strip() if path.exists() else ""
+        if not known:
+            known = secrets.token_hex(8)
+            fresh = path.with_suffix(".new")
+            fresh.write_text(known + "\n", encoding="ascii")
+            fresh.replace(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(path, error) from error
+    return known
+
+
+def _unusable(path: Path, error: OSError | UnicodeDecodeError) -> ConfigError:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return ConfigError(f"no space left for {path}; free some space on that file system and start again")
+    return ConfigError(f"cannot write {path}: {error}; check the directory's owner and file system")

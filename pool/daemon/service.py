@@ -1,0 +1,55 @@
+"""Logging and the service manager."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+
+import structlog
+
+from pool.config import DaemonSettings
+
+
+def setup_logging(settings: DaemonSettings) -> None:
+    """Structured lines on stderr: a sentence and machine fields. Only programs call this, never a library."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    render: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _escape,
+            structlog.processors.dict_tracebacks,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _escape(_: object, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Words of workers and clients reach the log; none of them moves a cursor or ends a line."""
+    for name, value in entry.items():
+        if isinstance(value, str) and not value.isprintable():
+            entry[name] = value.encode("unicode_escape").decode("ascii")
+    return entry
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it listens: READY=1, STATUS=..., STOPPING=1. Source: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    path = "\0" + address[1:] if address.startswith("@") else address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as door:
+        try:
+            door.sendto(state.encode(), path)
+        except OSError as error:
+            structlog.get_logger(__name__).warning("systemd did not listen", action="notify", error=str(error))

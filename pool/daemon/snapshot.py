@@ -1,0 +1,131 @@
+"""The Snapshot: a plain dict of the whole daemon, as `pool-admin status --json` prints it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import psutil
+
+from pool._version import __version__
+from pool.core.records import WorkerRecord
+from pool.daemon.keeper import Keeper
+from pool.engines.base import EngineFacts
+from pool.model import Outcome, WorkerState
+
+Json = dict[str, object]
+#: States in which a worker can take, or has taken, a job.
+READY = frozenset({WorkerState.IDLE, WorkerState.LEASED})
+
+
+def snapshot(
+    keepers: Mapping[str, Keeper], *, state: str, born: float, instance: str, run_dir: str, engine: EngineFacts
+) -> Json:
+    """All of it, at this moment."""
+    now = time.monotonic()
+    pools = [_pool(keeper, engine, now) for keeper in keepers.values()]
+    return {
+        "daemon": {
+            "version": __version__,
+            "pid": os.getpid(),
+            "state": state,
+            "uptime_s": round(now - born, 1),
+            "instance": instance,
+            "run_dir": run_dir,
+            "rss_bytes": psutil.Process().memory_info().rss,
+            "engine": {
+                "name": engine.name,
+                "version": engine.version,
+                "runtime": engine.runtime,
+                "cgroups": engine.cgroups,
+            },
+        },
+        "pools": pools,
+        "fallback": {"rate": 0.0, "last_reason": None},
+        "alerts": [alert for keeper in keepers.values() for alert in _alerts(keeper, now)],
+    }
+
+
+def _pool(keeper: Keeper, engine: EngineFacts, now: float) -> Json:
+    core, metrics = keeper.state, keeper.metrics
+    workers = [_worker(keeper, worker, now) for worker in core.workers.values() if worker.state is not WorkerState.GONE]
+    return {
+        "name": core.name,
+        "state": str(core.state),
+        "ready": keeper.ready,
+        "engine": engine.name,
+        "image": keeper.template.image,
+        "isolation": next((berth.boot.isolation for berth in keeper.berths.values() if berth.boot.isolation), None),
+        "size": {"min": core.policy.min_workers, "max": core.policy.max_workers, "target": core.target},
+        "workers": workers,
+        "backlog": core.backlog_length,
+        "running": core.running,
+        "jobs": {str(outcome): metrics.outcomes[outcome] for outcome in Outcome},
+        "hit_rate": metrics.hit_rate,
+        "recycles": dict(metrics.recycles),
+        "overhead_ms": metrics.overhead_ms,
+        "queue_ms": metrics.queue_ms,
+        "breaker": _breaker(keeper, now),
+        "datasets": {name: str(path) for name, path in keeper.template.preload.datasets.items()},
+    }
+
+
+def _worker(keeper: Keeper, worker: WorkerRecord, now: float) -> Json:
+    berth = keeper.berths.get(worker.id)
+    container = berth.container if berth is not None else None
+    job = worker.job_id
+    return {
+        "id": worker.id,
+        "container": container.id if container is not None else None,
+        "state": str(worker.state),
+        "jobs": worker.jobs,
+        "age_s": round(now - worker.started_at, 1),
+        "rss_bytes": _rss(berth.pid if berth is not None else None),
+        "lockdown": "declared",
+        "isolation": berth.boot.isolation or None if berth is not None else None,
+        "job": job.partition("/")[2] if job else None,
+        "client": worker.client,
+        "uid": berth.uid if berth is not None else None,
+        "boot_ms": round(berth.boot.boot_ms, 1) if berth is not None else None,
+    }
+
+
+def _rss(pid: int | None) -> int | None:
+    """Resident bytes of the runner and all below it; a page that two processes share counts for both."""
+    if pid is None:
+        return None
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        first = psutil.Process(pid)
+        for process in (first, *first.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+    return total or None
+
+
+def _breaker(keeper: Keeper, now: float) -> Json:
+    breaker = keeper.state.breaker
+    retry_at = breaker.retry_at
+    return {
+        "open": breaker.open,
+        "failures": breaker.failures,
+        "last_reason": breaker.last_reason or None,
+        "retry_in_s": round(max(0.0, retry_at - now), 1) if retry_at is not None and breaker.failures else None,
+    }
+
+
+def _alerts(keeper: Keeper, now: float) -> list[Json]:
+    breaker = keeper.state.breaker
+    if not breaker.open:
+        return []
+    since = datetime.now(UTC) - timedelta(seconds=now - (keeper.broken_since or now))
+    return [
+        {
+            "id": f"breaker:{keeper.state.name}",
+            "since": since.isoformat(timespec="seconds"),
+            "text": f"pool {keeper.state.name} cannot start workers: {breaker.last_reason}",
+        }
+    ]

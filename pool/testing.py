@@ -1,0 +1,129 @@
+"""An engine without containers, for tests: the real runner as a plain process. NO ISOLATION of any kind.
+
+It is shipped so that users can test their loops, and we the daemon, where there is no Docker Engine; no configuration
+can select it. Code that is run through it can do whatever the user can do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pool._version import __version__
+from pool.engines.base import EngineFacts, ImageFacts, WorkerSpec
+from pool.errors import StartError
+
+_START = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); from runner.main import main; main(sys.argv[1:])"
+
+
+class ProcessContainer:
+    """A runner process and its scratch directory."""
+
+    def __init__(self, process: subprocess.Popen[bytes], scratch: Path) -> None:
+        self.id = f"process-{process.pid}"
+        self._process = process
+        self._scratch = scratch
+
+    def kill(self) -> None:
+        """Children die with the zygote, the zygote with the runner (PR_SET_PDEATHSIG)."""
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def diagnose(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)
+        return f"exit code {self._process.returncode}"
+
+    def pid(self) -> int | None:
+        return self._process.pid
+
+
+class ProcessEngine:
+    """Runs workers as processes of this user, from the sources of this installation."""
+
+    name = "process"
+
+    def __init__(self, *, sources: Path | None = None) -> None:
+        self._sources = sources
+        self.launched: list[WorkerSpec] = []
+
+    def facts(self) -> EngineFacts:
+        return EngineFacts(name=self.name, version=__version__, runtime="none", cgroups="none")
+
+    def image(self, name: str) -> ImageFacts:
+        return ImageFacts(id=name, runner=__version__, sources="", size_bytes=0)
+
+    def launch(self, spec: WorkerSpec) -> ProcessContainer:
+        self.launched.append(spec)
+        scratch = Path(tempfile.mkdtemp(prefix="pool-scratch-"))
+        tree = self._sources or lay_out(scratch.with_name(scratch.name + "-tree"))
+        command = [sys.executable, "-I", "-c", _START, str(tree), *_localize(spec, scratch)]
+        try:
+            process = subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise StartError(f"the runner could not be started: {error}") from error
+        return ProcessContainer(process, scratch)
+
+    def sweep(self, *, owner: str, instance: str) -> list[str]:
+        """Processes end with their runner, and a runner with its daemon; there is nothing to find."""
+        del owner, instance
+        return []
+
+    def close(self) -> None:
+        return
+
+
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def lay_out(root: Path) -> Path:
+    """The tree of the image, as files, so that the runner's digest is the one that the daemon expects."""
+    from pool.images import runner_tree
+
+    for name, content in runner_tree().items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def _localize(spec: WorkerSpec, scratch: Path) -> list[str]:
+    """The command with host paths: mounts are undone, and scratch is a directory of its own, never the host's /tmp."""
+    command = [*spec.command, "--orphan-s", "5"]
+    for at, word in enumerate(command):
+        for mount in spec.mounts:
+            if word == mount.target or word.startswith(mount.target + "/"):
+                command[at] = str(mount.source) + word.removeprefix(mount.target)
+            elif word.endswith(f"={mount.target}"):
+                command[at] = f"{word.partition('=')[0]}={mount.source}"
+        if command[at - 1] == "--scratch":
+            command[at] = str(scratch / word.strip("/").replace("/", "-"))
+            Path(command[at]).mkdir()
+    return command
+
+
+__all__ = ["ProcessContainer", "ProcessEngine", "lay_out"]
+
+
+def main() -> None:
+    """`python -m pool.testing --config FILE`: a daemon whose workers are plain processes. For tests only."""
+    import argparse
+
+    from pool import config
+    from pool.daemon.daemon import Daemon
+    from pool.daemon.service import setup_logging
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    settings = config.load(parser.parse_args().config)
+    setup_logging(settings.daemon)
+    sys.exit(Daemon(settings, make_engine=ProcessEngine).run())
+
+
+if __name__ == "__main__":
+    main()

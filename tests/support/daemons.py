@@ -1,0 +1,117 @@
+"""A real daemon in a process of its own, for tests: with Docker workers, or with plain processes where none is wanted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from pool.client import Client
+from pool.client.admin import AdminClient
+from pool.errors import DaemonUnreachableError
+
+#: Generous: a shared machine, and a worker start is a second of CPU.
+_READY_S = 120
+_STOP_S = 60
+_ENGINES = {"process": "pool.testing", "docker": "pool.cli.daemon", "stale": "tests.support.stale"}
+
+
+class DaemonProcess:
+    """`with DaemonProcess({...pools...}) as daemon:` runs until the end of the block, and is stopped whatever happens."""
+
+    def __init__(self, pools, *, engine="process", home=None, wait_ready=True, **daemon_settings):
+        self.home = Path(home or tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
+        self._owns_home = home is None
+        self.run_dir, self.state_dir = self.home / "run", self.home / "state"
+        self.log = self.home / "log"
+        self._module = _ENGINES[engine]
+        self._wait_ready = wait_ready
+        self._config = {
+            "daemon": {
+                "run_dir": str(self.run_dir),
+                "state_dir": str(self.state_dir),
+                "durability": "none",
+                "log_level": "debug",
+                **daemon_settings,
+            },
+            "pools": pools,
+        }
+        self.process = None
+
+    @property
+    def endpoint(self):
+        return f"ipc://{self.run_dir}/submit.sock"
+
+    def start(self):
+        path = self.home / "pool.yaml"
+        path.write_text(yaml.safe_dump(self._config))
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-W", "error", "-m", self._module, "--config", str(path)]
+            self.process = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | {"NO_COLOR": "1"})
+        if self._wait_ready:
+            self.until(lambda: self.status()["daemon"]["state"] == "running")
+        return self
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self, number=signal.SIGTERM):
+        """End it; its exit code."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+            try:
+                self.process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+        if self._owns_home:
+            shutil.rmtree(self.home, ignore_errors=True)
+        return self.process.returncode if self.process is not None else None
+
+    def status(self):
+        return self.call("status")
+
+    def call(self, name, **arguments):
+        with AdminClient(f"ipc://{self.run_dir}/admin.sock") as admin:
+            return admin.call(name, **arguments)
+
+    def pool(self, name="default"):
+        return next(pool for pool in self.status()["pools"] if pool["name"] == name)
+
+    def workers(self, name="default", state=None):
+        return [each for each in self.pool(name)["workers"] if state in (None, each["state"])]
+
+    def client(self, **options):
+        return Client(self.endpoint, **options)
+
+    def until(self, condition, timeout=_READY_S):
+        """Wait for a condition; with the daemon's log in the failure."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.words()}")
+            try:
+                if condition():
+                    return
+            except DaemonUnreachableError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"it did not come to pass within {timeout} s:\n{self.words()}")
+
+    def words(self):
+        return self.log.read_text()[-8000:] if self.log.exists() else ""

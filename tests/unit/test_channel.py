@@ -1,0 +1,108 @@
+"""Frames between the processes of a worker, and a reader that a hostile writer cannot harm."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runner import channel, report
+from runner.channel import ChannelError, Collector
+
+from pool.model import Outcome
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def collect(sock, *, max_bytes=1 << 20, max_frames=16):
+    return Collector(sock, max_bytes=max_bytes, max_frames=max_frames)
+
+
+@given(st.lists(st.binary(max_size=3000), min_size=1, max_size=16))
+@settings(max_examples=50, deadline=None)
+def test_every_message_arrives_as_it_was_sent(frames):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        channel.send(theirs, frames)
+        collector = collect(ours)
+        collector.feed()
+        assert collector.frames == frames
+
+
+def test_a_message_that_comes_byte_by_byte_is_put_together(pair):
+    ours, theirs = pair
+    collector = collect(ours)
+    for byte in struct.pack("!IQQ", 2, 3, 0) + b"abc":
+        assert collector.frames is None
+        theirs.send(bytes([byte]))
+        collector.feed()
+    assert collector.frames == [b"abc", b""]
+
+
+def test_a_message_larger_than_the_socket_buffer_arrives_whole(pair):
+    ours, theirs = pair
+    big = bytes(range(256)) * 40_000
+    sender = threading.Thread(target=channel.send, args=(theirs, [b"head", big]))
+    sender.start()
+    collector = collect(ours, max_bytes=20 << 20)
+    while collector.frames is None:
+        collector.feed()
+    sender.join()
+    assert collector.frames == [b"head", big]
+
+
+def test_a_message_over_the_cap_is_refused_before_its_bytes_are_held(pair):
+    ours, theirs = pair
+    theirs.send(struct.pack("!IQ", 1, 1 << 60))
+    collector = collect(ours)
+    with pytest.raises(ChannelError, match="at most"):
+        collector.feed()
+    assert collector.over_cap
+
+
+@pytest.mark.parametrize("count", [0, 17, 0xFFFFFFFF])
+def test_a_count_of_frames_out_of_range_is_refused(pair, count):
+    ours, theirs = pair
+    theirs.send(struct.pack("!I", count) + b"x" * 64)
+    with pytest.raises(ChannelError, match="frames"):
+        collect(ours).feed()
+
+
+def test_a_writer_that_closes_early_leaves_no_message(pair):
+    ours, theirs = pair
+    theirs.send(struct.pack("!IQ", 1, 10) + b"only")
+    theirs.close()
+    collector = collect(ours)
+    collector.feed()
+    assert collector.closed
+    assert collector.frames is None
+
+
+def test_a_blocking_reader_says_when_the_other_end_is_gone(pair):
+    ours, theirs = pair
+    ours.setblocking(True)
+    theirs.close()
+    with pytest.raises(EOFError):
+        channel.receive(ours)
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_a_report_or_none(frame):
+    claim = report.unpack(frame)
+    assert claim is None or claim.outcome in report.CLAIMS
+
+
+def test_a_report_says_what_the_child_claims():
+    claim = report.Report(outcome=Outcome.ERROR, started_ns=5, ended_ns=9, exit_code=3)
+    assert report.unpack(claim.pack()) == claim

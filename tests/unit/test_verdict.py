@@ -1,0 +1,58 @@
+"""Which outcome an attempt has: the kernel's word before the child's."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from runner.report import Report
+from runner.verdict import Evidence, decide
+
+from pool import wire
+from pool.model import Outcome
+
+JOB = wire.Run(
+    job_id="a", epoch=1, wall_s=2, cpu_s=1, memory=1 << 20, tmp=1, output=1, result=100, processes=1
+)
+OK = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2)
+
+
+def evidence(**changes):
+    seen = {"killed_for": None, "status": 0, "cpu_s": 0.1, "oom_kills": 0, "report": None, "garbage": ""}
+    return Evidence(**(seen | changes))
+
+
+def test_a_child_that_answers_gets_the_outcome_it_claims():
+    assert decide(JOB, evidence(report=OK)).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("why", [Outcome.TIMEOUT, Outcome.CANCELLED, Outcome.OUTPUT])
+def test_what_the_runner_killed_it_for_counts_more_than_its_claim(why):
+    verdict = decide(JOB, evidence(report=OK, killed_for=why, status=signal.SIGKILL))
+    assert verdict.outcome is why
+    assert verdict.reason
+
+
+def test_a_child_that_exits_without_an_answer_crashed_even_with_status_zero():
+    verdict = decide(JOB, evidence(status=0))
+    assert (verdict.outcome, verdict.exit_code) == (Outcome.CRASH, 0)
+
+
+def test_a_segfault_is_a_crash_that_names_its_signal():
+    verdict = decide(JOB, evidence(status=signal.SIGSEGV))
+    assert (verdict.outcome, verdict.signal) == (Outcome.CRASH, signal.SIGSEGV)
+    assert "SIGSEGV" in verdict.reason
+
+
+def test_a_real_time_signal_is_a_crash_too():
+    assert decide(JOB, evidence(status=40)).outcome is Outcome.CRASH
+
+
+def test_cpu_time_over_its_limit_is_a_timeout():
+    assert decide(JOB, evidence(status=signal.SIGXCPU, cpu_s=1.1)).outcome is Outcome.TIMEOUT
+    assert decide(JOB, evidence(status=signal.SIGKILL, cpu_s=2.0)).outcome is Outcome.TIMEOUT
+
+
+def test_a_kill_is_memory_only_when_the_kernel_counted_one():
+    assert decide(JOB, evidence(status=signal.SIGKILL, oom_kills=1)).outcome is Outcome.MEMORY
+    assert decide(JOB, evidence(status=signal.SIGKILL)).outcome is Outcome.CRASH

@@ -1,0 +1,197 @@
+"""One attempt as the runner sees it: a child, its streams, its deadline, and its answer once it is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pool import wire
+from pool.model import Outcome, StartKind
+from runner import channel, report
+from runner.channel import ChannelError, Collector
+from runner.verdict import Evidence, decide
+
+#: How long the hand-over of a job may take; the parked child only has to read.
+_HAND_OVER_S = 30.0
+#: The error frame and the report, on top of the job's own result limit.
+_ANSWER_MARGIN_BYTES = 1024 * 1024
+_READ_BYTES = 65536
+#: Reads from one stream before the others get their turn; a job that floods stdout must not hold up its own deadline.
+_READS_PER_TURN = 16
+
+
+@dataclass(slots=True)
+class Child:
+    """A forked child, parked once `ready`. Descriptors are owned here."""
+
+    pid: int
+    sock: socket.socket
+    out: int
+    err: int
+    pidfd: int
+    ready: bool = False
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        self.sock.close()
+        for fd in (self.out, self.err, self.pidfd):
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a child ended, as the zygote's wait4 had it."""
+
+    pid: int
+    status: int
+    cpu_s: float
+    max_rss_bytes: int
+
+
+class Stream:
+    """A captured output stream: the first `cap` bytes are kept, the rest is counted and dropped."""
+
+    def __init__(self, fd: int, cap: int) -> None:
+        self.fd = fd
+        self.kept = bytearray()
+        self.total = 0
+        self.open = True
+        self._cap = cap
+        os.set_blocking(fd, False)
+
+    def drain(self) -> bool:
+        """Take what is there; False when nothing more is to be had now."""
+        try:
+            chunk = os.read(self.fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        self.open = bool(chunk)
+        self.total += len(chunk)
+        self.kept += chunk[: self._cap - len(self.kept)]
+        return self.open
+
+    @property
+    def cut(self) -> bool:
+        return self.total > len(self.kept)
+
+
+class Attempt:
+    """From the hand-over to the answer."""
+
+    def __init__(self, job: wire.Run, child: Child, payload: Sequence[channel.Frame], *, start: StartKind) -> None:
+        self.job = job
+        self.child = child
+        self.killed_for: Outcome | None = None
+        self._start = start
+        self._garbage = ""
+        self._oom_before = oom_kills()
+        self._collector = Collector(child.sock, max_bytes=job.result + _ANSWER_MARGIN_BYTES, max_frames=wire.MAX_FRAMES)
+        self.out = Stream(child.out, job.output)
+        self.err = Stream(child.err, job.output)
+        self._handed_ns = time.monotonic_ns()
+        self.deadline = time.monotonic() + job.wall_s
+        self._hand_over(payload)
+
+    def _hand_over(self, payload: Sequence[channel.Frame]) -> None:
+        self.child.sock.settimeout(_HAND_OVER_S)
+        with contextlib.suppress(OSError):  # a child that died meanwhile is seen by its exit
+            channel.send(self.child.sock, [wire.encode(self.job)[1], *payload])
+        self.child.sock.setblocking(False)
+
+    def descriptors(self) -> list[int]:
+        """Those that still have something to say."""
+        open_ones = [stream.fd for stream in (self.out, self.err) if stream.open]
+        if not self._collector.closed and self._collector.frames is None and not self._garbage:
+            open_ones.append(self.child.sock.fileno())
+        return open_ones
+
+    def readable(self, fd: int) -> None:
+        """Take what one descriptor has."""
+        if fd == self.child.sock.fileno():
+            self._collect()
+            return
+        stream = self.out if fd == self.out.fd else self.err
+        for _ in range(_READS_PER_TURN):
+            if not stream.drain():
+                break
+
+    def _collect(self) -> None:
+        try:
+            self._collector.feed()
+        except ChannelError as error:
+            self._garbage = f"after an answer that is not one ({error})"
+            self.kill(Outcome.OUTPUT if self._collector.over_cap else None)
+
+    def kill(self, why: Outcome | None) -> None:
+        """End the child; the first reason stands."""
+        self.killed_for = self.killed_for or why
+        self.child.kill()
+
+    def conclude(self, end: Exit, *, dirty: str) -> tuple[wire.Done, list[channel.Frame]]:
+        """The answer, once the child is gone and so is all it had started."""
+        self._drain_all()
+        frames = [] if self.killed_for else list(self._collector.frames or [])
+        claim = report.unpack(frames[0]) if len(frames) >= 2 else None
+        verdict = decide(self.job, self._evidence(end, claim))
+        started_ns, ended_ns = self._stamps(claim)
+        answer = frames[1:] if claim is not None else [b""]
+        done = wire.Done(
+            job_id=self.job.job_id,
+            epoch=self.job.epoch,
+            outcome=verdict.outcome,
+            reason=verdict.reason,
+            exit_code=verdict.exit_code,
+            signal=verdict.signal,
+            truncated=tuple(name for name, each in (("stdout", self.out), ("stderr", self.err)) if each.cut),
+            stdout_bytes=self.out.total,
+            stderr_bytes=self.err.total,
+            started_ns=started_ns,
+            ended_ns=ended_ns,
+            cpu_s=end.cpu_s,
+            max_rss_bytes=end.max_rss_bytes,
+            start=self._start,
+            dirty=dirty,
+        )
+        return done, [self.out.kept, self.err.kept, *answer]
+
+    def _evidence(self, end: Exit, claim: report.Report | None) -> Evidence:
+        return Evidence(
+            killed_for=self.killed_for,
+            status=end.status,
+            cpu_s=end.cpu_s,
+            oom_kills=oom_kills() - self._oom_before,
+            report=claim,
+            garbage=self._garbage,
+        )
+
+    def _drain_all(self) -> None:
+        for stream in (self.out, self.err):
+            while stream.open and stream.drain():
+                pass
+        if not self._garbage:
+            self._collect()
+
+    def _stamps(self, claim: report.Report | None) -> tuple[int, int]:
+        """The child's stamps as far as they can be true: between the hand-over and now, in order."""
+        now = time.monotonic_ns()
+        if claim is None:
+            return self._handed_ns, now
+        started = min(max(claim.started_ns, self._handed_ns), now)
+        return started, min(max(claim.ended_ns, started), now)
+
+
+def oom_kills() -> int:
+    """Processes the kernel has killed in this worker's memory cgroup, of either version; 0 where it cannot be read."""
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError), Path(path).open(encoding="ascii") as lines:
+            return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return 0

@@ -1,0 +1,182 @@
+"""Runs the code of one job and turns whatever comes of it into frames. Called in the child, and nowhere else.
+
+Everything here may be subverted by the job once its code has begun; nothing here is trusted by the runner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import linecache
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from types import ModuleType, TracebackType
+
+from pool import values, wire
+from pool.errors import ValueCodecError
+from pool.model import Outcome
+from runner.report import Report
+
+FILENAME = "<job>"
+_MESSAGE_CHARS = 16_384
+_TRACEBACK_CHARS = 65_536
+
+
+class EntryError(Exception):
+    """The job's entry cannot be called."""
+
+
+def execute(
+    job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], datasets: Mapping[str, object]
+) -> list[bytes | memoryview]:
+    """Run the job; the frames of its answer: [report, error, *value]."""
+    started_ns = time.monotonic_ns()
+    outcome, exit_code, error, frames = Outcome.OK, None, b"", []
+    try:
+        value, exit_code = _run(job, code, arguments, datasets)
+        ended_ns = time.monotonic_ns()
+        frames = values.encode(value, max_bytes=job.result)
+    except MemoryError as raised:
+        outcome, error, ended_ns = Outcome.MEMORY, _fault(raised), time.monotonic_ns()
+    except ValueCodecError as raised:
+        outcome = Outcome.OUTPUT if raised.fields.get("max_bytes") is not None else Outcome.ERROR
+        error, ended_ns = _fault(raised), time.monotonic_ns()
+    except BaseException as raised:  # noqa: BLE001 - a job may raise anything at all, and all of it is its result
+        outcome, error, ended_ns = Outcome.ERROR, _fault(raised), time.monotonic_ns()
+        exit_code = _exit_code(raised)
+    flush()
+    report = Report(outcome=outcome, started_ns=started_ns, ended_ns=ended_ns, exit_code=exit_code)
+    return [report.pack(), error, *frames]
+
+
+def flush() -> None:
+    """Push out what was printed; a job that closed or replaced its streams is no error."""
+    for stream in (sys.stdout, sys.__stdout__, sys.stderr, sys.__stderr__):
+        with contextlib.suppress(Exception):  # the stream may be any object by now
+            stream.flush()  # type: ignore[union-attr]
+
+
+def _run(
+    job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], datasets: Mapping[str, object]
+) -> tuple[object, int | None]:
+    """Value and exit code. A plain `sys.exit()` or `sys.exit(0)` is an end like any other."""
+    try:
+        args, kwargs = _arguments(arguments)
+        return _finish(_call(job, code, args, kwargs, datasets)), None
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise
+        return None, 0
+
+
+def _arguments(frames: Sequence[bytes | bytearray]) -> tuple[list[object], dict[str, object]]:
+    if not frames:
+        return [], {}
+    args, kwargs = values.decode(frames)  # type: ignore[misc]
+    return args, kwargs
+
+
+def _call(
+    job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[str, object], datasets: Mapping[str, object]
+) -> object:
+    if job.pickled:
+        return _unpickle(job, code)(*args, **kwargs)  # type: ignore[operator]
+    module = _load(code.decode(), script=job.entry is None, datasets=datasets)
+    if job.entry is None:
+        return module.__dict__.get("result")
+    return _entry(module, job.entry)(*args, **kwargs)  # type: ignore[operator]
+
+
+def _unpickle(job: wire.Run, code: bytes) -> object:
+    """A pickle is loaded here, inside the sandbox, and nowhere else."""
+    import cloudpickle
+
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if job.python != here:
+        raise EntryError(
+            f"the function was pickled by Python {job.python}, this worker runs {here}, and byte code does not travel "
+            "between versions; submit source text, or build the worker image with the loop's Python"
+        )
+    return cloudpickle.loads(code)
+
+
+def _load(source: str, *, script: bool, datasets: Mapping[str, object]) -> ModuleType:
+    """Execute the source as a module: `__main__` for a script, `job` for code that has an entry."""
+    module = ModuleType("__main__" if script else "job")
+    module.__dict__["datasets"] = datasets
+    module.__file__ = FILENAME
+    sys.modules[module.__name__] = module
+    linecache.cache[FILENAME] = (len(source), None, source.splitlines(keepends=True), FILENAME)
+    exec(compile(source, FILENAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what we are for
+    return module
+
+
+def _entry(module: ModuleType, name: str) -> object:
+    entry = module.__dict__.get(name)
+    if callable(entry):
+        return entry
+    if name in module.__dict__:
+        raise EntryError(f"{name!r} is a {type(entry).__name__}, not a function; name a function as entry")
+    functions = sorted(key for key, value in module.__dict__.items() if inspect.isfunction(value))
+    raise EntryError(f"the code defines no {name!r}; it defines: {', '.join(functions[:20]) or 'no function'}")
+
+
+def _finish(value: object) -> object:
+    """A coroutine is run to its end; everything else is the value as it is."""
+    return asyncio.run(value) if inspect.iscoroutine(value) else value
+
+
+def _exit_code(raised: BaseException) -> int | None:
+    if not isinstance(raised, SystemExit):
+        return None
+    return raised.code & 0xFF if isinstance(raised.code, int) else 1
+
+
+def _fault(raised: BaseException) -> bytes:
+    return wire.encode_fault(
+        wire.Fault(type=_type_name(raised), message=_message(raised), traceback=_traceback(raised))
+    )
+
+
+def _type_name(raised: BaseException) -> str:
+    kind = type(raised)
+    return _clean(
+        kind.__qualname__
+        if kind.__module__ in {"builtins", "job", "__main__"}
+        else f"{kind.__module__}.{kind.__qualname__}",
+        512,
+    )
+
+
+def _message(raised: BaseException) -> str:
+    try:
+        return _clean(str(raised), _MESSAGE_CHARS)
+    except Exception as error:  # noqa: BLE001 - __str__ is the job's
+        return f"<its __str__ raised {type(error).__name__}>"
+
+
+def _traceback(raised: BaseException) -> str:
+    """As Python prints it, from the job's own first line on."""
+    try:
+        lines = traceback.format_exception(type(raised), raised, _own_frames(raised.__traceback__), limit=50)
+        return _clean("".join(lines), _TRACEBACK_CHARS)
+    except Exception as error:  # noqa: BLE001 - formatting calls into the job's objects
+        return f"<its traceback could not be formatted: {type(error).__name__}>"
+
+
+def _own_frames(trace: TracebackType | None) -> TracebackType | None:
+    at = trace
+    while at is not None and at.tb_frame.f_code.co_filename != FILENAME:
+        at = at.tb_next
+    return at
+
+
+def _clean(text: str, most: int) -> str:
+    """At most `most` characters that UTF-8 can carry; the middle of a longer text goes, for both ends matter."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}\n... {len(text) - most} characters left out ...\n{text[-(most // 2) :]}"

@@ -1,0 +1,220 @@
+"""PID 1 of a worker: one loop between the daemon's link and the children of the zygote.
+
+It never decodes, formats or calls anything that a job made: a job's answer is a fixed struct and opaque frames.
+
+Contract with the daemon, over the link:
+1. Hello once, at the start; Ready once, when the first child is parked (or Broken, and the end).
+2. One Run at a time. Each is answered by Started and then by exactly one Done, after the job, all that it started and
+   all that it left are gone; `dirty` says what would not go.
+3. Kill of the running attempt leads to its Done(cancelled); of any other it is ignored, for its Done is on the way.
+4. Beat every `beat_s` while idle, and in answer to Probe.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from pool import wire
+from pool.errors import RemoteProtocolError
+from pool.model import Outcome, StartKind
+from runner import residue, zygote
+from runner.attempt import Attempt, Child, Exit
+from runner.channel import Frame
+from runner.zygote import PreloadError
+
+
+class DaemonGoneError(Exception):
+    """The daemon has been away for too long; there is nobody to work for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    scratch: tuple[Path, ...]
+    beat_s: float
+    orphan_s: float  #: a new daemon removes an orphan anyway; this is for a daemon that never comes back
+    born: float  #: monotonic seconds at the start of the process
+    isolation: str
+
+
+class Runner:
+    """Owns the link, the control socket of the zygote, at most one parked child and at most one attempt."""
+
+    def __init__(self, settings: Settings, link: zmq.Socket[bytes], control: socket.socket, zygote_pid: int) -> None:
+        self._settings = settings
+        self._link = link
+        self._monitor = link.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
+        self._away_since: float | None = time.monotonic()
+        self._control = control
+        self._zygote_pid = zygote_pid
+        self._parked: Child | None = None
+        self._attempt: Attempt | None = None
+        self._waiting: tuple[wire.Run, Sequence[Frame]] | None = None
+        self._dirty = ""
+        self._ready = False
+        self._preload_ms = 0.0
+        self._beat_at = 0.0
+        self._poller = zmq.Poller()
+        for always in (link, self._monitor, control.fileno()):
+            self._poller.register(always, zmq.POLLIN)
+        self._watched: set[int] = set()
+
+    def serve(self) -> None:
+        """Until the zygote is gone, the daemon has been away too long, or the process is killed."""
+        while True:
+            self._watch()
+            for source, _ in self._poller.poll(self._patience_ms()):
+                self._turn(source)
+            self._check_clock()
+
+    # ---- the loop ----
+
+    def _watch(self) -> None:
+        """Poll exactly the descriptors that matter now."""
+        wanted: set[int] = set()
+        if self._parked is not None and not self._parked.ready:
+            wanted.add(self._parked.sock.fileno())
+        if self._attempt is not None:
+            wanted.update(self._attempt.descriptors())
+        for fd in self._watched - wanted:
+            self._poller.unregister(fd)
+        for fd in wanted - self._watched:
+            self._poller.register(fd, zmq.POLLIN)
+        self._watched = wanted
+
+    def _patience_ms(self) -> int:
+        if self._attempt is not None and self._attempt.killed_for is None:
+            until = self._attempt.deadline
+        else:
+            until = self._beat_at
+        return max(0, int((until - time.monotonic()) * 1000) + 1)
+
+    def _turn(self, source: object) -> None:
+        if source is self._link:
+            self._hear_daemon()
+        elif source is self._monitor:
+            self._hear_monitor()
+        elif source == self._control.fileno():
+            self._hear_zygote()
+        elif self._parked is not None and source == self._parked.sock.fileno():
+            self._hear_parked(self._parked)
+        elif self._attempt is not None and isinstance(source, int):
+            self._attempt.readable(source)
+
+    def _check_clock(self) -> None:
+        now = time.monotonic()
+        attempt = self._attempt
+        if attempt is not None and attempt.killed_for is None and now >= attempt.deadline:
+            attempt.kill(Outcome.TIMEOUT)
+        if now >= self._beat_at:
+            self._beat_at = now + self._settings.beat_s
+            if self._ready and attempt is None:
+                self._say(wire.Beat())
+        if self._away_since is not None and now - self._away_since > self._settings.orphan_s:
+            raise DaemonGoneError
+
+    # ---- the daemon's words ----
+
+    def _hear_daemon(self) -> None:
+        message, payload = wire.decode(wire.to_runner, self._link.recv_multipart())
+        if isinstance(message, wire.Run):
+            self._take(message, payload)
+        elif isinstance(message, wire.Kill):
+            self._kill(message)
+        else:
+            self._say(wire.Beat(seq=message.seq))
+
+    def _take(self, job: wire.Run, payload: Sequence[Frame]) -> None:
+        if self._attempt is not None or self._waiting is not None:
+            raise RemoteProtocolError("the daemon sent a job while another one runs")
+        if self._parked is not None and self._parked.ready:
+            self._begin(self._parked, job, payload, start=StartKind.PARKED)
+        else:
+            self._waiting = job, payload
+
+    def _begin(self, child: Child, job: wire.Run, payload: Sequence[Frame], *, start: StartKind) -> None:
+        self._parked = None
+        self._control.send(zygote.FORK)  # before the job begins, so that the next child is known before this one ends
+        self._attempt = Attempt(job, child, payload, start=start)
+        self._say(wire.Started(job_id=job.job_id, epoch=job.epoch))
+
+    def _kill(self, order: wire.Kill) -> None:
+        attempt = self._attempt
+        if attempt is not None and (attempt.job.job_id, attempt.job.epoch) == (order.job_id, order.epoch):
+            attempt.kill(Outcome.CANCELLED)
+        elif self._waiting is not None and self._waiting[0].epoch == order.epoch:
+            job, self._waiting = self._waiting[0], None
+            done = wire.Done(job_id=job.job_id, epoch=job.epoch, outcome=Outcome.CANCELLED, reason="it had not begun")
+            self._say(done, [b"", b"", b""])
+
+    def _say(self, message: wire.Message, payload: Sequence[Frame] = ()) -> None:
+        self._link.send_multipart(wire.encode(message, payload), copy=False)
+
+    def _hear_monitor(self) -> None:
+        event = recv_monitor_message(self._monitor)["event"]
+        self._away_since = None if event == zmq.EVENT_CONNECTED else time.monotonic()
+
+    # ---- the zygote's words ----
+
+    def _hear_zygote(self) -> None:
+        message, fds, _, _ = socket.recv_fds(self._control, 4096, 4)
+        kind, body = message[:1], message[1:]
+        if kind == zygote.CHILD:
+            (pid,) = zygote.CHILD_BODY.unpack(body)
+            channel, out, err, pidfd = fds
+            self._parked = Child(pid, socket.socket(fileno=channel), out, err, pidfd)
+        elif kind == zygote.EXITED:
+            self._bury(Exit(*zygote.EXITED_BODY.unpack(body)))
+        elif kind == zygote.LOADED:
+            (self._preload_ms,) = zygote.LOADED_BODY.unpack(body)
+            self._control.send(zygote.FORK)
+        elif kind == zygote.FAILED:
+            raise PreloadError(body.decode())
+        else:
+            raise PreloadError("the zygote has died; a preloaded module may have crashed it, or a job has killed it")
+
+    def _hear_parked(self, child: Child) -> None:
+        if not child.sock.recv(1):
+            return  # it died; its exit is on the way
+        child.ready = True
+        if not self._ready:
+            self._announce()
+        elif self._waiting is not None:
+            (job, payload), self._waiting = self._waiting, None
+            self._begin(child, job, payload, start=StartKind.WARM)
+
+    def _announce(self) -> None:
+        self._ready = True
+        boot_ms = (time.monotonic() - self._settings.born) * 1000
+        self._say(wire.Ready(boot_ms=boot_ms, preload_ms=self._preload_ms, isolation=self._settings.isolation))
+
+    def _bury(self, end: Exit) -> None:
+        """A child is dead and reaped."""
+        if self._attempt is not None and self._attempt.child.pid == end.pid:
+            self._conclude(self._attempt, end)
+        elif self._parked is not None and self._parked.pid == end.pid:
+            # Nothing of ours kills a parked child: whoever did has no business in the next job.
+            self._dirty = self._dirty or f"the parked child died (status {end.status})"
+            self._drop(self._parked)
+            self._parked = None
+            self._control.send(zygote.FORK)
+
+    def _conclude(self, attempt: Attempt, end: Exit) -> None:
+        self._attempt = None
+        own = {self._zygote_pid, self._parked.pid if self._parked is not None else 0}
+        left = [residue.kill_strays(own), *map(residue.empty, self._settings.scratch), self._dirty]
+        done, payload = attempt.conclude(end, dirty="; ".join(filter(None, left)))
+        self._say(done, payload)
+        self._drop(attempt.child)
+
+    def _drop(self, child: Child) -> None:
+        for fd in self._watched & {child.sock.fileno(), child.out, child.err}:
+            self._poller.unregister(fd)
+            self._watched.discard(fd)
+        child.close()

@@ -1,0 +1,72 @@
+"""Which outcome an attempt has, decided from evidence alone: what the kernel says comes before what the child says."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+from pool import wire
+from pool.model import Outcome
+from runner.report import Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known once the child is gone."""
+
+    killed_for: Outcome | None  #: why the runner killed it, if it did: timeout, cancelled, output
+    status: int  #: as from wait4
+    cpu_s: float
+    oom_kills: int  #: kills the worker's memory cgroup counted during the attempt
+    report: Report | None  #: the child's own claim, if it was whole
+    garbage: str = ""  #: what was wrong with its answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    outcome: Outcome
+    reason: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+def decide(job: wire.Run, seen: Evidence) -> Verdict:
+    """The one outcome of an attempt."""
+    if seen.killed_for is not None:
+        return Verdict(outcome=seen.killed_for, reason=_killed(job, seen.killed_for), signal=signal.SIGKILL)
+    if seen.report is not None:
+        return Verdict(outcome=seen.report.outcome, reason=_claimed(job, seen.report), exit_code=seen.report.exit_code)
+    if os.WIFSIGNALED(seen.status):
+        return _by_signal(job, seen, os.WTERMSIG(seen.status))
+    code = os.WEXITSTATUS(seen.status)
+    why = seen.garbage or "before it answered; os._exit ends a job without a result"
+    return Verdict(outcome=Outcome.CRASH, reason=f"the process ended with exit code {code} {why}", exit_code=code)
+
+
+def _killed(job: wire.Run, why: Outcome) -> str:
+    return {
+        Outcome.TIMEOUT: f"it ran past its wall limit of {job.wall_s:g} s and was killed with all it had started",
+        Outcome.CANCELLED: "it was cancelled while it ran and was killed with all it had started",
+        Outcome.OUTPUT: f"its result is over the limit of {job.result} bytes; return less, or ask for limits.result",
+    }[why]
+
+
+def _claimed(job: wire.Run, report: Report) -> str:
+    return {
+        Outcome.OK: "",
+        Outcome.ERROR: "the code raised an exception",
+        Outcome.MEMORY: f"it asked for more memory than its limit of {job.memory} bytes",
+        Outcome.OUTPUT: f"its result is over the limit of {job.result} bytes; return less, or ask for limits.result",
+    }[report.outcome]
+
+
+def _by_signal(job: wire.Run, seen: Evidence, number: int) -> Verdict:
+    if number == signal.SIGXCPU or (number == signal.SIGKILL and seen.cpu_s >= job.cpu_s):
+        reason = f"it used {seen.cpu_s:.1f} s of CPU, its limit is {job.cpu_s:g} s"
+        return Verdict(outcome=Outcome.TIMEOUT, reason=reason, signal=number)
+    if number == signal.SIGKILL and seen.oom_kills:
+        reason = "the worker ran out of memory and the kernel killed the job"
+        return Verdict(outcome=Outcome.MEMORY, reason=reason, signal=number)
+    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+    return Verdict(outcome=Outcome.CRASH, reason=f"the process was killed by {name}", signal=number)
