@@ -94,6 +94,10 @@ ROUTES: Mapping[type[Event], Callable[[Books, Event], None]] = MappingProxyType(
 )
 
 
+#: After these, sizes and leases stand as they stood.
+UNSIZED = frozenset({JobStarted, JobForgotten})
+
+
 class PoolState:
     """All that one pool knows and decides. Change it through `handle` only."""
 
@@ -105,7 +109,8 @@ class PoolState:
         books = self._books
         books.begin(event, now)
         ROUTES[type(event)](books, event)
-        sizing.settle(books)
+        if type(event) not in UNSIZED:
+            sizing.settle(books)
         return books.close()
 
     def next_deadline(self) -> float | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from random import Random
 from typing import Literal, Protocol, TypeVar
 
@@ -94,7 +95,7 @@ def choose_worker(idle: Iterable[C], client: str, *, reuse_scope: ReuseScope) ->
     because its memory is warm and the others can age in peace.
     """
     if reuse_scope == "any":
-        return max(idle, key=lambda each: each.last_used, default=None)
+        return max(idle, key=attrgetter("last_used"), default=None)
     fit = [each for each in idle if each.client is None or each.client == client]
     return max(fit, key=lambda each: (each.client == client, each.last_used), default=None)
 

@@ -105,7 +105,7 @@ def _recycle(books: Books, pool: PoolRecord, event: RecycleRequested) -> None:
         return
     for worker in books.workers.values():
         if worker.leaving is None:
-            worker.worn = StopReason.OPERATOR
+            worker.worn, worker.retire_at = StopReason.OPERATOR, books.now
     books.tell(pool, "every worker is to be replaced, one after another")
 
 

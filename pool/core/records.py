@@ -72,7 +72,7 @@ class WorkerRecord:
     id: str
     started_at: float
     jobs_limit: int
-    retire_at: float  #: when it is worn by age
+    retire_at: float  #: when it is worn, by age or by the operator's wish
     due: (
         float | None
     )  #: when its liveness is judged next: boot, beat or the job's deadline, whatever its state asks for
@@ -85,13 +85,8 @@ class WorkerRecord:
     job_id: str | None = None  #: the lease, with `epoch`
     epoch: int = 0
     leaving: StopReason | None = None  #: set while DRAINING and STOPPING
-    worn: StopReason | None = None  #: to be replaced when its turn comes; it serves until then
+    worn: StopReason | None = None  #: why it is to be replaced; it serves until its successor is there
     history: History = field(default_factory=list)
-
-    @property
-    def staying(self) -> bool:
-        """Whether it can take a job after the one it may have."""
-        return self.leaving is None and self.jobs < self.jobs_limit
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

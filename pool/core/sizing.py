@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import attrgetter
 
 from pool.core import policy as rules
 from pool.core import worker_moves
@@ -20,6 +21,7 @@ from pool.model import StartKind, WorkerState
 
 
 def settle(books: Books) -> None:
+    """Bring supply and demand together."""
     books.review_at = None
     if books.pool.state is PoolPhase.STOPPED:
         return
@@ -69,7 +71,7 @@ def _next_pair(books: Books, idle: list[WorkerRecord]) -> tuple[WorkerRecord, st
     own = [each for each in idle if books.backlog.waits(each.client)]
     if not own:
         return None
-    worker = max(own, key=lambda each: each.last_used)
+    worker = max(own, key=attrgetter("last_used"))
     assert worker.client is not None
     return worker, worker.client
 
@@ -90,14 +92,11 @@ class Census:
     room: int = 0  #: containers that may be added
     idle: list[WorkerRecord] = field(default_factory=list)
     leased: list[WorkerRecord] = field(default_factory=list)
-    worn: WorkerRecord | None = None  #: the first that is to be replaced
-    worn_at: float | None = None  #: when the next one is worn by age
 
     @classmethod
     def of(cls, books: Books) -> Census:
         census, policy, waiting = cls(), books.policy, len(books.backlog)
-        for worker in books.workers.values():
-            census._count(worker, books)
+        census._count(books)
         census.live = len(books.workers) - census.stopping
         census.room = rules.room_for_starts(live=census.live, stopping=census.stopping, max_workers=policy.max_workers)
         census.ready = len(census.idle) + len(census.leased)
@@ -112,22 +111,23 @@ class Census:
         )
         return census
 
-    def _count(self, worker: WorkerRecord, books: Books) -> None:
-        state = worker.state
-        if state is WorkerState.STOPPING:
-            self.stopping += 1
-        elif state is WorkerState.STARTING:
-            self.starting += 1
-        elif worker.job_id is not None:
-            self.busy += 1
-        if state is not WorkerState.IDLE and state is not WorkerState.LEASED:
-            return
-        if worker is not books.outgoing and worker.staying:
-            (self.idle if state is WorkerState.IDLE else self.leased).append(worker)
-        if worker.worn is not None or worker.retire_at <= books.now:
-            self.worn = self.worn or worker
-        elif self.worn_at is None or worker.retire_at < self.worn_at:
-            self.worn_at = worker.retire_at
+    def _count(self, books: Books) -> None:
+        outgoing, idle, leased = books.outgoing, WorkerState.IDLE, WorkerState.LEASED
+        for worker in books.workers.values():
+            state = worker.state
+            if state is idle:
+                if worker is not outgoing:
+                    self.idle.append(worker)
+            elif state is leased:
+                self.busy += 1
+                if worker is not outgoing and worker.jobs < worker.jobs_limit:
+                    self.leased.append(worker)
+            elif state is WorkerState.DRAINING:
+                self.busy += 1
+            elif state is WorkerState.STARTING:
+                self.starting += 1
+            elif state is WorkerState.STOPPING:
+                self.stopping += 1
 
 
 # ---- clients that have no worker ----
@@ -147,11 +147,11 @@ def _make_room(books: Books, census: Census) -> bool:
     if books.breaker.blocked(books.now):
         books.review(books.breaker.retry_at or books.now)
         return False
-    taken = _claim(books, sorted(census.idle, key=lambda each: each.last_used), wanted)
+    taken = _claim(books, sorted(census.idle, key=attrgetter("last_used")), wanted)
     homes = {worker.client for worker in books.workers.values() if worker.leaving is None}
     homeless = islice((client for client in books.backlog.clients() if client not in homes), wanted)
     still_wanted = sum(1 for _ in homeless) - taken - coming
-    return bool(taken + _claim(books, sorted(census.leased, key=lambda each: each.bound_at), still_wanted))
+    return bool(taken + _claim(books, sorted(census.leased, key=attrgetter("bound_at")), still_wanted))
 
 
 def _claim(books: Books, workers: list[WorkerRecord], wanted: int) -> int:
@@ -173,16 +173,18 @@ def _claim(books: Books, workers: list[WorkerRecord], wanted: int) -> int:
 
 
 def _choose_worn(books: Books, census: Census) -> bool:
-    """One at a time, the oldest first."""
+    """One at a time, the one that is overdue the longest first."""
     if books.outgoing is not None:
         return False
-    if census.worn is None:
-        if census.worn_at is not None:
-            books.review(census.worn_at)
+    worker = min([*census.idle, *census.leased], key=attrgetter("retire_at"), default=None)
+    if worker is None:
         return False
-    census.worn.worn = census.worn.worn or StopReason.MAX_AGE
-    books.outgoing = census.worn
-    books.tell(census.worn, f"is to be replaced: {census.worn.worn}")
+    if worker.retire_at > books.now:
+        books.review(worker.retire_at)
+        return False
+    worker.worn = worker.worn or StopReason.MAX_AGE
+    books.outgoing = worker
+    books.tell(worker, f"is to be replaced: {worker.worn}")
     return True
 
 
@@ -201,7 +203,7 @@ def _retire_worn(books: Books, census: Census) -> bool:
 def _shed_surplus(books: Books, census: Census) -> bool:
     surplus = 0 if books.backlog else census.supply - books.target
     shed = 0
-    for worker in sorted(census.idle, key=lambda each: each.last_used)[: max(0, surplus)]:
+    for worker in sorted(census.idle, key=attrgetter("last_used"))[: max(0, surplus)]:
         held_until = worker.last_used + rules.IDLE_HOLD_S
         if held_until > books.now:
             books.review(held_until)
