@@ -1,7 +1,7 @@
 """A real daemon for the benchmarks: started in a directory of its own, stopped at the end whatever happened.
 
-    single   max_jobs 1: every job sees a container that no one has used
-    reuse    max_jobs 100
+single   max_jobs 1: every job sees a container that no one has used
+reuse    max_jobs 100
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from pool.client.admin import AdminClient
 from pool.errors import DaemonUnreachableError
+from pool.model import WorkerState
 
 IMAGE = os.environ.get("POOL_BENCH_IMAGE", "pool-worker:latest")
 SIZE = 2
@@ -44,6 +47,21 @@ pools:
 """
 
 
+class _Worker(msgspec.Struct):
+    state: WorkerState
+
+
+class _Pool(msgspec.Struct):
+    name: str
+    workers: list[_Worker]
+
+
+class _Status(msgspec.Struct):
+    """What is of interest here in the snapshot."""
+
+    pools: list[_Pool]
+
+
 @dataclass(frozen=True, slots=True)
 class Daemon:
     process: subprocess.Popen[bytes]
@@ -57,12 +75,11 @@ class Daemon:
         """Every worker of the pool is there and nothing is being started or stopped beside it."""
         try:
             with AdminClient(str(self.directory / "run" / "admin.sock")) as admin:
-                snapshot = admin.call("status")
+                status = msgspec.convert(admin.call("status"), _Status)
         except DaemonUnreachableError:
             return False
-        found = [each for each in snapshot["pools"] if each["name"] == pool]
-        states = [worker["state"] for each in found for worker in each["workers"]]
-        return states == ["idle"] * SIZE
+        workers = [worker for each in status.pools if each.name == pool for worker in each.workers]
+        return [worker.state for worker in workers] == [WorkerState.IDLE] * SIZE
 
     def wait_idle(self, pool: str) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""A table from the JSON of a benchmark run: `python benchmarks/report.py FILE.json [--markdown]`.
+"""A table from the JSON of a benchmark run: `python benchmarks/report.py [FILE.json] [--markdown]`.
 
 For each job a row for each way of running it: median, 95th percentile, how many times cheaper than `docker run` of the
 same job at the median, and what it costs over running the same text in-process. Then what the pools sustain, and
@@ -19,6 +19,7 @@ BAR = 50  #: times cheaper than docker run at the median, for every job and ever
 BASE, FLOOR, POOL = "docker run", "in-process", "pool, "
 SUSTAINED = "sustained"
 HEAD = ("case", "rounds", "median ms", "p95 ms", "cheaper than docker run", "over in-process ms", "jobs found")
+LATEST = Path(__file__).parent / "results" / "latest.json"
 
 WAITED = "With max_jobs 1 each round began with idle workers; the wait for the refill is in the sustained rate only."
 
@@ -147,7 +148,7 @@ def report(rows: Sequence[Row], *, markdown: bool) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make a table from the JSON of a benchmark run.")
-    parser.add_argument("file", type=Path, help="what pytest wrote by --benchmark-json")
+    parser.add_argument("file", type=Path, nargs="?", default=LATEST, help="the JSON of a run (%(default)s)")
     parser.add_argument("--markdown", action="store_true", help="as Markdown, for a README")
     options = parser.parse_args(arguments)
     try:
