@@ -1,0 +1,41 @@
+"""How arguments and results travel between the loop (trusted) and the sandbox (hostile). A leaf module.
+
+    frames = encode(value, max_bytes=16 << 20)      [head, buffer, buffer, …]
+    value  = decode(frames)
+
+    ┌───────────────────────────┬──────────────┬──────────────┬───
+    │ head: one msgpack value,  │ raw buffer   │ raw buffer   │ …   of the arrays of 64 KiB and more, in the order
+    │ with the codes of codes.py│ of an array  │ of an array  │     in which the head refers to them
+    └───────────────────────────┴──────────────┴──────────────┴───
+
+Rules:
+1. Both raise `pool.errors.ValueCodecError` and nothing else.
+2. `decode` makes objects of the types below and no others. It never unpickles, evaluates, or imports by name, and its
+   memory is bounded by the bytes it was given (about a hundred times the head, for a head of nothing but empty dicts).
+3. `encode` runs none of a value's own code: no `__iter__`, `__repr__`, `__eq__`, `__reduce__`, no property.
+
+What comes out equal, and of the same type, nested in any way:
+
+    None bool int float complex str bytes bytearray list tuple dict set frozenset range slice
+    datetime date time timedelta timezone ZoneInfo (by key) Decimal Fraction UUID PurePosixPath PureWindowsPath
+    numpy     scalars and arrays of every dtype but StringDType; object arrays item by item
+    pandas    Series DataFrame, every Index, Timestamp Timedelta Period Interval NaT NA; columns of numpy dtypes, zoned
+              times, category, str and string, Int Float boolean, period, interval, object. `freq` of a time index up
+              to 100,000 items; not `attrs`, not sparse and Arrow columns
+
+What comes out as something else, by rule:
+
+    subclass of a builtin (defaultdict, OrderedDict, Counter, your own)     the builtin
+    enum member                                                             its value
+    dataclass, named tuple                                                  a dict of its fields, in their order
+    Path                                                                    the pure path of its kind
+    subclass of ndarray, Series, DataFrame                                  the plain one
+
+Arrays come out writable: in place where their frame is a bytearray, else copied once. All other types are refused.
+"""
+
+from pool.values.codes import MAX_BUFFERS, MAX_DEPTH, OUT_OF_BAND_BYTES
+from pool.values.decode import decode
+from pool.values.encode import encode
+
+__all__ = ["MAX_BUFFERS", "MAX_DEPTH", "OUT_OF_BAND_BYTES", "decode", "encode"]

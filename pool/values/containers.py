@@ -1,0 +1,113 @@
+"""list, tuple, dict, set, frozenset, range, slice; their subclasses (defaultdict, Counter, …) travel as their base."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from time import thread_time
+from typing import Any
+
+from pool.values.codes import Code
+from pool.values.reader import Reader, ReadFn, exact_ints
+from pool.values.writer import WriteFn, Writer
+
+#: Hashes of numbers and tuples are no secret, so hostile keys can be chosen to collide and filling a table with them
+#: takes quadratic time. Honest keys take well under a microsecond each.
+_CHUNK = 1024
+_FILL_SECONDS = 1.0
+_FILL_SECONDS_EACH = 5e-6
+
+
+def _write_list(writer: Writer, value: list[object]) -> None:
+    if type(value) is list and writer.try_plain(value):
+        return
+    writer.array(value, list.__iter__(value), count=list.__len__(value))
+
+
+def _write_dict(writer: Writer, value: dict[object, object]) -> None:
+    if type(value) is dict and writer.try_plain(value):
+        return
+    writer.mapping(value, dict.items(value), count=dict.__len__(value))
+
+
+def _write_ordered_dict(writer: Writer, value: OrderedDict[object, object]) -> None:
+    # `dict.items` of it would give the order of insertion, not that after move_to_end().
+    writer.mapping(value, OrderedDict.items(value), count=dict.__len__(value))
+
+
+def _write_tuple(writer: Writer, value: tuple[object, ...]) -> None:
+    writer.array(value, tuple.__iter__(value), count=tuple.__len__(value), code=Code.TUPLE)
+
+
+def _write_set(writer: Writer, value: set[object]) -> None:
+    writer.array(value, set.__iter__(value), count=set.__len__(value), code=Code.SET)
+
+
+def _write_frozenset(writer: Writer, value: frozenset[object]) -> None:
+    writer.array(value, frozenset.__iter__(value), count=frozenset.__len__(value), code=Code.FROZENSET)
+
+
+def _write_range(writer: Writer, value: range) -> None:
+    writer.composite(value, Code.RANGE, start=value.start, stop=value.stop, step=value.step)
+
+
+def _write_slice(writer: Writer, value: slice) -> None:
+    writer.composite(value, Code.SLICE, start=value.start, stop=value.stop, step=value.step)
+
+
+def _fill(add: Callable[[Any], None], items: list[object]) -> None:
+    """Add the items to a hash table, and give up when that takes longer than honest items ever do."""
+    deadline = thread_time() + _FILL_SECONDS + _FILL_SECONDS_EACH * len(items)
+    for start in range(0, len(items), _CHUNK):
+        add(items[start : start + _CHUNK])
+        if thread_time() > deadline:
+            raise ValueError("the keys collide: they were chosen to make this slow")
+
+
+def _read_tuple(_reader: Reader, parts: list[Any]) -> tuple[object, ...]:
+    return tuple(parts)
+
+
+def _read_set(_reader: Reader, parts: list[Any]) -> set[object]:
+    found: set[object] = set()
+    _fill(found.update, parts)
+    return found
+
+
+def _read_frozenset(reader: Reader, parts: list[Any]) -> frozenset[object]:
+    return frozenset(_read_set(reader, parts))
+
+
+def _read_dict(_reader: Reader, parts: list[Any]) -> dict[object, object]:
+    found: dict[object, object] = {}
+    _fill(found.update, list(zip(parts[::2], parts[1::2], strict=True)))
+    return found
+
+
+def _read_range(_reader: Reader, parts: list[Any]) -> range:
+    return range(*exact_ints(parts, 3))
+
+
+def _read_slice(_reader: Reader, parts: list[Any]) -> slice:
+    start, stop, step = parts
+    return slice(start, stop, step)
+
+
+WRITERS: dict[type, WriteFn] = {
+    list: _write_list,
+    dict: _write_dict,
+    OrderedDict: _write_ordered_dict,
+    tuple: _write_tuple,
+    set: _write_set,
+    frozenset: _write_frozenset,
+    range: _write_range,
+    slice: _write_slice,
+}
+READERS: dict[int, ReadFn] = {
+    Code.TUPLE: _read_tuple,
+    Code.SET: _read_set,
+    Code.FROZENSET: _read_frozenset,
+    Code.DICT: _read_dict,
+    Code.RANGE: _read_range,
+    Code.SLICE: _read_slice,
+}

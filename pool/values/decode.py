@@ -1,0 +1,90 @@
+"""`decode`: frames to a value, on hostile bytes.
+
+What they cannot do: name a class, a module or code; make an object of a type that is not listed in `pool.values`;
+ask for memory that the frames do not hold (lists and strings are checked against the head before they are made, arrays
+against their buffer); nest deeper than MAX_DEPTH; stall us with keys that collide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgpack
+
+from pool.errors import ValueCodecError
+from pool.values import arrays, columns, containers, frames, plain, scalars, stamps, times
+from pool.values.codes import MAX_BUFFERS, MAX_DEPTH
+from pool.values.encode import explain
+from pool.values.reader import Buffer, Reader, ReadFn
+
+_COMPOSITES: dict[int, ReadFn] = {
+    **scalars.READERS,
+    **containers.READERS,
+    **times.READERS,
+    **arrays.READERS,
+    **stamps.READERS,
+    **columns.READERS,
+    **frames.READERS,
+}
+#: A shorter head cannot announce lists that are worth a second look.
+_SCAN_BYTES = 1024
+
+
+def decode(frames: Sequence[Buffer], *, max_bytes: int | None = None) -> object:
+    """The value of the frames that `encode` made. Raises ValueCodecError for any others, and nothing else."""
+    try:
+        head, *buffers = frames
+        _check_sizes(frames, max_bytes)
+        reader = Reader(buffers, scalars.LEAVES, _COMPOSITES)
+        value = _unpack(head, reader)
+        reader.finish()
+    except ImportError as error:
+        raise _missing(error) from None
+    except ValueCodecError:
+        raise
+    except Exception as error:  # noqa: BLE001 - hostile bytes; whatever stumbles over them, this is the one error
+        raise ValueCodecError(f"the bytes are not an encoded value: {explain(error)}") from None
+    return value
+
+
+def _check_sizes(frames: Sequence[Buffer], max_bytes: int | None) -> None:
+    if len(frames) > MAX_BUFFERS + 1:
+        raise ValueError(f"{len(frames)} frames, {MAX_BUFFERS + 1} are allowed")
+    size = sum(memoryview(frame).nbytes for frame in frames)
+    if max_bytes is not None and size > max_bytes:
+        raise ValueCodecError(
+            f"the encoded value has {size} bytes, {max_bytes} are allowed", bytes=size, limit=max_bytes
+        )
+
+
+def _unpack(head: Buffer, reader: Reader) -> object:
+    size = len(head)
+    if size > _SCAN_BYTES:
+        _check_complete(head)
+    value = msgpack.unpackb(
+        head,
+        list_hook=reader.on_list,
+        ext_hook=reader.on_ext,
+        strict_map_key=True,
+        unicode_errors="surrogatepass",
+        timestamp=1,
+    )
+    if size > MAX_DEPTH and plain.is_deeper(value, MAX_DEPTH):
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def _check_complete(head: Buffer) -> None:
+    """Parse once without making anything: after that, every announced length is known to be there."""
+    scanner = msgpack.Unpacker(max_buffer_size=len(head), read_size=len(head))
+    scanner.feed(head)
+    scanner.skip()
+
+
+def _missing(error: ImportError) -> ValueCodecError:
+    library = error.name or "a library"
+    return ValueCodecError(
+        f"the value holds arrays or frames, and {library} is not installed here; "
+        "install them with: pip install 'warm-container-pool[values]'",
+        library=library,
+    )

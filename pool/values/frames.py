@@ -1,0 +1,166 @@
+"""pandas Index, Series and DataFrame, with their names. `attrs` and flags stay behind.
+
+[INDEX, values, name, freq]               freq of a time index, where it can be written as text
+[RANGE_INDEX, start, stop, step, name]    [MULTI_INDEX, levels, codes, names]
+[SERIES, values, index, name]             [FRAME, columns, index, labels]
+[MATRIX_FRAME, values, index, labels]     when all columns have one numpy dtype: one array, mostly without a copy
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pool.values.codes import Code
+from pool.values.columns import exact_column, small, values_of
+from pool.values.reader import Reader, ReadFn, exact, exact_ints
+from pool.values.stamps import exact_freq
+from pool.values.writer import WriteFn, Writer
+
+_MATRIX_KINDS = frozenset("biufcmM")
+#: pandas checks a frequency by generating the times one by one, unless it is a fixed span.
+_MAX_FREQ_LENGTH = 100_000
+
+
+@cache
+def writers() -> dict[type, WriteFn]:
+    import pandas as pd
+
+    return {
+        pd.RangeIndex: _write_range,
+        pd.MultiIndex: _write_multi,
+        pd.Index: _write_index,
+        pd.Series: _write_series,
+        pd.DataFrame: _write_frame,
+    }
+
+
+def _write_index(writer: Writer, index: Any) -> None:
+    writer.composite(index, Code.INDEX, values=values_of(index), name=index.name, freq=_freq_of(index))
+
+
+def _freq_of(index: Any) -> str | None:
+    """The frequency as text, if the text means the same: custom business days have a calendar that it leaves out."""
+    import pandas as pd
+    from pandas.tseries.frequencies import to_offset
+
+    if not isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex) or index.freq is None:
+        return None
+    text = str(index.freqstr)
+    try:
+        same = to_offset(text) == index.freq
+        return exact_freq(text) if same and len(index) <= _MAX_FREQ_LENGTH else None
+    except ValueError:
+        return None
+
+
+def _write_range(writer: Writer, index: Any) -> None:
+    writer.composite(index, Code.RANGE_INDEX, start=index.start, stop=index.stop, step=index.step, name=index.name)
+
+
+def _write_multi(writer: Writer, index: Any) -> None:
+    codes = [codes.view() for codes in index.codes]
+    writer.composite(index, Code.MULTI_INDEX, levels=list(index.levels), codes=codes, names=list(index.names))
+
+
+def _write_series(writer: Writer, series: Any) -> None:
+    writer.composite(series, Code.SERIES, values=values_of(series), index=series.index, name=series.name)
+
+
+def _write_frame(writer: Writer, frame: Any) -> None:
+    import numpy as np
+
+    found = list(dict.fromkeys(frame.dtypes))
+    if len(found) == 1 and isinstance(found[0], np.dtype) and found[0].kind in _MATRIX_KINDS:
+        if frame.size * found[0].itemsize > writer.left:
+            writer.over_limit()
+        code, values = Code.MATRIX_FRAME, frame.to_numpy()
+    else:
+        code, values = Code.FRAME, [values_of(frame.iloc[:, at]) for at in range(len(frame.columns))]
+    writer.composite(frame, code, values=values, index=frame.index, columns=frame.columns)
+
+
+def _read_index(_reader: Reader, parts: list[Any]) -> object:
+    import pandas as pd
+
+    values, name, freq = parts
+    array = exact_column(values)
+    if freq is None:
+        return pd.Index(array, dtype=array.dtype, name=name, tupleize_cols=False)
+    if len(array) > _MAX_FREQ_LENGTH:
+        raise ValueError("too long an index to have a frequency")
+    kind = pd.TimedeltaIndex if array.dtype.kind == "m" else pd.DatetimeIndex
+    return kind(array, freq=exact_freq(freq), name=name)
+
+
+def _read_range(_reader: Reader, parts: list[Any]) -> object:
+    import pandas as pd
+
+    *numbers, name = parts
+    return pd.RangeIndex(range(*exact_ints(numbers, 3)), name=name)
+
+
+def _read_multi(_reader: Reader, parts: list[Any]) -> object:
+    import numpy as np
+    import pandas as pd
+
+    levels, codes, names = (exact(list, part) for part in parts)
+    if not all(isinstance(small(level), pd.Index) for level in levels):
+        raise TypeError("a level is an index")
+    if not all(exact(np.ndarray, array).dtype.kind == "i" and array.ndim == 1 for array in codes):
+        raise TypeError("the codes of a level are ints")
+    return pd.MultiIndex(levels=levels, codes=codes, names=names)
+
+
+def _exact_index(value: object) -> Any:
+    import pandas as pd
+
+    if not isinstance(value, pd.Index):
+        raise TypeError("an index expected")
+    return value
+
+
+def _read_series(_reader: Reader, parts: list[Any]) -> object:
+    values, index, name = parts
+    return _series(exact_column(values), _exact_index(index), name=name)
+
+
+def _series(array: Any, index: Any, *, name: object = None) -> Any:
+    import pandas as pd
+
+    if len(array) != len(index):  # an array of one item would be repeated along the index
+        raise ValueError("a column of another length than its index")
+    return pd.Series(array, index=index, name=name, dtype=array.dtype, copy=False)
+
+
+def _read_frame(_reader: Reader, parts: list[Any]) -> object:
+    import pandas as pd
+
+    arrays, index, labels = exact(list, parts[0]), _exact_index(parts[1]), _exact_index(parts[2])
+    if len(parts) != 3 or len(arrays) != len(labels):
+        raise ValueError("another number of columns than of labels")
+    columns = {at: _series(exact_column(array), index) for at, array in enumerate(arrays)}
+    frame = pd.DataFrame(columns, index=index, copy=False)
+    frame.columns = labels
+    return frame
+
+
+def _read_matrix_frame(_reader: Reader, parts: list[Any]) -> object:
+    import numpy as np
+    import pandas as pd
+
+    values, index, labels = parts
+    array = exact(np.ndarray, values)
+    if array.dtype.kind not in _MATRIX_KINDS or array.shape != (len(_exact_index(index)), len(_exact_index(labels))):
+        raise ValueError("a frame of another shape than its labels")
+    return pd.DataFrame(array, index=index, columns=labels, copy=False)
+
+
+READERS: dict[int, ReadFn] = {
+    Code.INDEX: _read_index,
+    Code.RANGE_INDEX: _read_range,
+    Code.MULTI_INDEX: _read_multi,
+    Code.SERIES: _read_series,
+    Code.FRAME: _read_frame,
+    Code.MATRIX_FRAME: _read_matrix_frame,
+}
