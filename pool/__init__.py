@@ -1,5 +1,37 @@
-"""Run code that nobody has vetted in warm, locked-down containers. These names are the public interface."""
+"""Run code that nobody has vetted in warm, locked-down containers. These names are the public interface.
+
+They are imported when they are first used, so that `import pool` is quick and brings no library with it.
+"""
+
+from typing import TYPE_CHECKING
 
 from pool._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from pool import errors
+    from pool.client import Client, PoolExecutor
+    from pool.model import JobError, JobResult, Limits, Outcome
+else:
+    _WHERE = {
+        "Client": "pool.client",
+        "PoolExecutor": "pool.client",
+        "JobError": "pool.model",
+        "JobResult": "pool.model",
+        "Limits": "pool.model",
+        "Outcome": "pool.model",
+    }
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        if name == "errors":
+            return import_module("pool.errors")
+        if name not in _WHERE:
+            raise AttributeError(f"module 'pool' has no attribute {name!r}")
+        return getattr(import_module(_WHERE[name]), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
+
+__all__ = ["Client", "JobError", "JobResult", "Limits", "Outcome", "PoolExecutor", "__version__", "errors"]

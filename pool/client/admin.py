@@ -1,0 +1,96 @@
+"""AdminClient: one question to the daemon's admin.sock and its answer, for `pool-admin` and for scripts.
+
+    AdminCall(name, arguments)  ──▶  daemon  ──▶  AdminReply(code, message) and one JSON document
+
+Synchronous: one socket, no thread; one AdminClient belongs to one thread and one process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from typing import Final, Self
+
+import msgspec
+import zmq
+
+from pool import wire
+from pool.client import checks
+from pool.client.endpoint import admin_endpoint, unreachable
+from pool.errors import ClosedError, RemoteProtocolError, from_code
+
+
+class AdminClient:
+    """Questions to one daemon. `endpoint`: else POOL_ADMIN_ENDPOINT, else beside submit.sock. `timeout`: of each."""
+
+    def __init__(self, endpoint: str | os.PathLike[str] | None = None, *, timeout: float = 5.0) -> None:
+        self.endpoint: Final = admin_endpoint(endpoint)
+        limit_s = checks.seconds("timeout", timeout)
+        if limit_s is None:
+            raise checks.invalid("timeout", "it is None", "give a number of seconds above 0")
+        self._timeout_s = limit_s
+        self._numbers = itertools.count(1)
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._closed = False
+
+    def call(self, name: str, **arguments: str | float | bool | None) -> object:
+        """The answer to one question, as JSON values. Raises the daemon's error, or DaemonUnreachableError."""
+        if self._closed:
+            raise ClosedError("this admin client has been closed; make a new one")
+        number = next(self._numbers)
+        frames = wire.encode(wire.AdminCall(request=number, name=name, arguments=arguments))
+        socket = self._socket or self._dial()
+        try:
+            socket.send_multipart(frames, zmq.NOBLOCK)
+            reply, payload = self._reply(socket, number)
+        except BaseException:
+            self._hang_up()  # a question that failed here must not be answered, or even sent, later
+            raise
+        if reply.code:
+            raise from_code(reply.code, reply.message, {})
+        return _document(payload)
+
+    def close(self) -> None:
+        self._closed = True
+        self._hang_up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _reply(self, socket: zmq.Socket[bytes], number: int) -> tuple[wire.AdminReply, Sequence[wire.Frame]]:
+        deadline = time.monotonic() + self._timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            if socket.poll(int(left_s * 1000) + 1):
+                reply, payload = wire.decode(wire.to_admin, socket.recv_multipart())
+                if reply.request == number:
+                    return reply, payload
+        raise unreachable(self.endpoint, self._timeout_s)
+
+    def _dial(self) -> zmq.Socket[bytes]:
+        self._context = self._context or zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
+        self._socket.connect(self.endpoint)
+        return self._socket
+
+    def _hang_up(self) -> None:
+        if self._context is not None:
+            self._context.destroy(linger=0)
+        self._context = self._socket = None
+
+
+def _document(payload: Sequence[wire.Frame]) -> object:
+    if len(payload) != 1:
+        raise RemoteProtocolError(f"an answer is one JSON document, got {len(payload)} frames")
+    try:
+        return msgspec.json.decode(payload[0])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteProtocolError(f"the answer is not valid JSON: {error}") from None

@@ -1,0 +1,144 @@
+"""Client: run a job and wait for its result, or submit it now and ask for the result later, from anywhere.
+
+Code that fails, times out or is killed is a *result* with an outcome; a pool that fails is an *exception* of
+`pool.errors`. One client serves any number of threads, and children that are forked while it is open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from concurrent.futures import Future
+from typing import Final, Self, Unpack
+
+import msgspec
+
+from pool import wire
+from pool.client import checks, job
+from pool.client.connection import Connection
+from pool.client.endpoint import submit_endpoint
+from pool.client.job import Code, Draft, JobOptions, Program
+from pool.client.ledger import Delivery, Request
+from pool.client.results import to_result
+from pool.errors import PoolError, ResultTimeoutError
+from pool.model import JobResult
+
+#: How long an interrupted `run` waits for the daemon to confirm that the job is cancelled.
+CANCEL_S = 1.0
+
+
+class Client:
+    r"""The way for a loop to have code run in the pool.
+
+        with Client() as client:
+            result = client.run("def main(x):\n    return x * 2", entry="main", args=[21])
+
+    `endpoint`: the daemon's submit.sock; else POOL_ENDPOINT, else POOL_RUN_DIR, else /run/pool/submit.sock.
+    `pool`: where jobs go that name no pool. `timeout`: seconds of silence after which the daemon counts as unreachable;
+    it says nothing about how long a job may take. Nothing is sent, and no thread started, before the first job.
+    """
+
+    def __init__(
+        self, endpoint: str | os.PathLike[str] | None = None, *, pool: str = "default", timeout: float = 10.0
+    ) -> None:
+        self.pool: Final = checks.word("pool", pool)
+        silence_s = checks.seconds("timeout", timeout)
+        if silence_s is None:
+            raise checks.invalid("timeout", "it is None", "give a number of seconds above 0")
+        self._connection = Connection(submit_endpoint(endpoint), timeout_s=silence_s)
+
+    @property
+    def endpoint(self) -> str:
+        return self._connection.endpoint
+
+    def run(self, code: Code, /, *, timeout: float | None = None, **options: Unpack[JobOptions]) -> JobResult:
+        """Run the job and wait for its end.
+
+        `code` is source text or a callable. Source text runs `entry(*args, **kwargs)`, or as a script without entry. A
+        callable is pickled into the sandbox, by value where it is the user's own code. Options: see `JobOptions`.
+
+        Raises ResultTimeoutError after `timeout` seconds of waiting: the job goes on. Any other exception that ends the
+        wait, such as KeyboardInterrupt, cancels the job. JobRefusedError and BusyError: it was not taken.
+        """
+        wait_s = checks.waiting("timeout", timeout)
+        draft = job.build(code, options, pool=self.pool)
+        try:
+            return self._wait(self.begin(draft), wait_s)
+        except PoolError:
+            raise
+        except BaseException:
+            self._interrupted(draft.submit.job_id)
+            raise
+
+    def submit(self, code: Code, /, **options: Unpack[JobOptions]) -> str:
+        """Hand over the job and return its id as soon as the daemon has it. As `run` otherwise."""
+        draft = job.build(code, options, pool=self.pool)
+        submit = msgspec.structs.replace(draft.submit, request=self._connection.number())
+        self._connection.ask(submit, draft.payload).answer.result()
+        return submit.job_id
+
+    def result(self, job_id: str, timeout: float | None = None) -> JobResult:
+        """The result of a job that anybody submitted, once it has ended.
+
+        Raises ResultTimeoutError after `timeout` seconds: the job goes on. Raises UnknownJobError.
+        """
+        wait_s = checks.waiting("timeout", timeout)
+        watch = wire.Watch(request=self._connection.number(), job_id=job.checked_id(job_id))
+        return self._wait(self._connection.ask(watch), wait_s)
+
+    def cancel(self, job_id: str) -> None:
+        """End the job: take it from the backlog, or kill it. No error if it has ended. Raises UnknownJobError."""
+        self.begin_cancel(job.checked_id(job_id)).result()
+
+    def begin(self, draft: Draft) -> Request:
+        """Send a job without waiting. For this package: the answer is resolved on the I/O thread."""
+        submit = msgspec.structs.replace(draft.submit, request=self._connection.number(), watch=True)
+        return self._connection.ask(submit, draft.payload)
+
+    def begin_cancel(self, job_id: str) -> Future[Delivery | None]:
+        """Send the wish without waiting. For this package, as `begin`."""
+        return self._connection.ask(wire.Cancel(request=self._connection.number(), job_id=job_id)).answer
+
+    def give_up(self, request: Request) -> Future[Delivery | None]:
+        """Cancel the job of `begin` and drop its answer. For this package."""
+        self._connection.forget(request)
+        return self.begin_cancel(request.job_id)
+
+    def draft(self, code: Code | Program, options: JobOptions) -> Draft:
+        """A job for `begin`, checked. For this package."""
+        return job.build(code, options, pool=self.pool)
+
+    def close(self) -> None:
+        """Let go of the daemon. Who still waits gets ClosedError; jobs that were submitted go on."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait(self, request: Request, wait_s: float | None) -> JobResult:
+        try:
+            delivery = request.answer.result(wait_s)
+        except TimeoutError:
+            if wait_s is None or request.answer.done():  # not ours: raised by a signal handler, or by the daemon
+                raise
+            raise _not_ended(request.job_id, wait_s) from None
+        finally:
+            self._connection.forget(request)
+        return to_result(delivery)
+
+    def _interrupted(self, job_id: str) -> None:
+        """The caller has gone, so nobody will ask for this job; what interrupted it matters more than how this ends."""
+        with contextlib.suppress(PoolError, TimeoutError):
+            self.begin_cancel(job_id).result(CANCEL_S)
+
+
+def _not_ended(job_id: str, wait_s: float) -> ResultTimeoutError:
+    return ResultTimeoutError(
+        f"job {job_id} has not ended within {wait_s:g} s and goes on: "
+        f"ask again with result({job_id!r}), or end it with cancel({job_id!r})",
+        job_id=job_id,
+        timeout_s=wait_s,
+    )
