@@ -12,7 +12,6 @@ from __future__ import annotations
 import compileall
 import shutil
 import site
-import stat
 import subprocess
 import sys
 import sysconfig
@@ -139,13 +138,16 @@ def compile_below(out: Path, root: Path) -> None:
 
 
 def harden(out: Path) -> None:
-    """No setuid, nothing that anybody but root may write; readable for the worker's user."""
+    """No setuid; readable for the worker's user, and nothing but /tmp writable for anybody but root.
+
+    /tmp is covered by a tmpfs, and runtimes give that the mode of what it covers.
+    """
     for path in (out, *out.rglob("*")):
         if path.is_symlink():
             continue
-        mode = path.stat().st_mode
-        executable = path.is_dir() or mode & stat.S_IXUSR
-        path.chmod(0o755 if executable else 0o644)
+        path.chmod(0o755 if path.is_dir() or is_elf(path) else 0o644)
+    if (out / "tmp").exists():
+        (out / "tmp").chmod(0o1777)
 
 
 def check(out: Path) -> None:
