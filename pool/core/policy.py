@@ -132,9 +132,9 @@ def workers_to_start(*, target: int, supply: int, room: int, starting: int, star
     return max(0, min(target - supply, room, start_concurrency - starting))
 
 
-def may_retire(*, ready: int, target: int, starting: int, room: int) -> bool:
-    """Whether a worn worker may go: its successor is ready, or there is no room to have both."""
-    return ready >= target or (room == 0 and starting == 0)
+def may_retire(*, ready: int, target: int, starting: int, full: bool) -> bool:
+    """Whether a worn worker may go: its successor is ready, or the pool is full and cannot have both."""
+    return ready >= target or (full and starting == 0)
 
 
 # ---- wear ----

@@ -192,7 +192,12 @@ def _retire_worn(books: Books, census: Census) -> bool:
     worker = books.outgoing
     if worker is None or worker.worn is None or worker.leaving is not None:
         return False
-    free_to_go = rules.may_retire(ready=census.ready, target=books.target, starting=census.starting, room=census.room)
+    free_to_go = rules.may_retire(
+        ready=census.ready,
+        target=books.target,
+        starting=census.starting,
+        full=census.live >= books.policy.max_workers,
+    )
     # While no start can be tried, an old worker is better than none.
     if not free_to_go or (census.ready < books.target and books.breaker.blocked(books.now)):
         return False

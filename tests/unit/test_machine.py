@@ -1,0 +1,454 @@
+"""Jobs and workers, one transition after another: what the core says when something happens."""
+
+from __future__ import annotations
+
+import pytest
+
+from pool.core import events, job_moves, pool_moves, worker_moves
+from pool.core.events import (
+    BeatHeard,
+    Dispatch,
+    DrainRequested,
+    Event,
+    Finish,
+    JobEnded,
+    JobForgotten,
+    JobStarted,
+    KillJob,
+    ProbeWorker,
+    RecycleRequested,
+    Refuse,
+    ResumeRequested,
+    ShutdownRequested,
+    WorkerFailed,
+    WorkerReady,
+    WorkerRemoved,
+    WorkerVanished,
+)
+from pool.core.machine import ROUTES, InvalidTransition, PoolState
+from pool.core.records import PoolPhase
+from pool.core.story import MAX_ENTRIES
+from pool.core.table import Ignore, row
+from pool.errors import PoolError
+from pool.model import JobState, Outcome, StartKind, WorkerState
+from tests.rehearsal import Rehearsal, every, only, started, stopped
+
+# ---- the tables ----
+
+
+@pytest.mark.parametrize(
+    ("table", "states"),
+    [(worker_moves.TABLE, WorkerState), (job_moves.TABLE, JobState), (pool_moves.TABLE, PoolPhase)],
+)
+def test_every_pair_of_state_and_event_has_an_entry(table, states):
+    kinds = {kind for _, kind in table}
+    assert set(table) == {(state, kind) for state in states for kind in kinds}
+    assert all(callable(entry) for entry in table.values())
+
+
+def test_every_event_there_is_has_a_route_to_a_table_with_its_row():
+    kinds = {each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)} - {Event}
+    assert set(ROUTES) == kinds
+    rows = {kind for table in (worker_moves.TABLE, job_moves.TABLE, pool_moves.TABLE) for _, kind in table}
+    assert kinds <= rows
+
+
+def test_a_row_without_an_entry_for_a_state_cannot_be_made():
+    with pytest.raises(TypeError, match="exactly one entry for each of queued, leased, running, done"):
+        row(JobStarted, JobState, queued=Ignore("why"), leased=Ignore("why"), running=Ignore("why"))
+
+
+def shape(pool: PoolState) -> tuple[object, ...]:
+    """All that an event may change."""
+    records = [*pool.workers.values(), *pool.jobs.values()]
+    return (
+        [[repr(getattr(record, name)) for name in record.__slots__] for record in records],
+        (pool.state, pool.target, pool.backlog_length, pool.running, pool.breaker, pool.next_deadline()),
+        pool.story(pool.name),
+    )
+
+
+@pytest.mark.parametrize(
+    "event",
+    [WorkerReady(worker_id="p-1"), WorkerReady(worker_id="p-2"), JobForgotten(job_id="j")],
+)
+def test_an_illegal_event_raises_with_the_story_and_changes_nothing(event):
+    play = Rehearsal(min_workers=2, max_workers=2).up()
+    play.submit("j")
+    before = shape(play.pool)
+    with pytest.raises(InvalidTransition, match="Nothing was changed") as caught:
+        play.play(event)
+    assert shape(play.pool) == before
+    assert isinstance(caught.value, PoolError)
+    assert caught.value.story == tuple(play.pool.story(caught.value.fields["record"]))
+    assert play.end("j")
+
+
+# ---- the life of a job ----
+
+
+def test_a_job_that_finds_an_idle_worker_is_dispatched_at_once_as_parked():
+    play = Rehearsal(min_workers=1).up()
+    dispatch = only(play.submit("j"), Dispatch)
+    assert (dispatch.worker_id, dispatch.job_id, dispatch.attempt, dispatch.start) == ("p-1", "j", 1, StartKind.PARKED)
+    assert play.pool.jobs["j"].state is JobState.LEASED
+    play.start("j")
+    assert play.pool.jobs["j"].state is JobState.RUNNING
+    assert play.pool.running == 1
+
+
+def test_a_job_that_has_to_wait_is_dispatched_when_a_worker_comes_free_as_cold():
+    play = Rehearsal(min_workers=1, max_workers=1).up()
+    play.submit("first")
+    assert not every(play.submit("second"), Dispatch)
+    assert play.pool.backlog_length == 1
+    dispatch = only(play.end("first"), Dispatch)
+    assert (dispatch.job_id, dispatch.start) == ("second", StartKind.COLD)
+
+
+def test_the_workers_answer_ends_the_job():
+    play = Rehearsal(min_workers=1).up()
+    play.submit("j")
+    finish = only(play.end("j", Outcome.MEMORY), Finish)
+    assert (finish.outcome, finish.from_worker, finish.worker_id) == (Outcome.MEMORY, True, "p-1")
+    assert play.pool.jobs["j"].state is JobState.DONE
+    assert play.pool.workers["p-1"].state is WorkerState.IDLE
+
+
+def test_every_dispatch_has_an_epoch_of_its_own():
+    play = Rehearsal(min_workers=1).up()
+    for number in range(5):
+        play.run(f"j{number}")
+    epochs = [command.epoch for command in every(play.log, Dispatch)]
+    assert epochs == sorted(set(epochs))
+
+
+def test_an_answer_of_another_epoch_or_for_another_job_is_ignored():
+    play = Rehearsal(min_workers=1).up()
+    play.submit("j")
+    epoch = play.pool.jobs["j"].epoch
+    for job_id, told in [("j", epoch - 1), ("j", epoch + 1), ("k", epoch)]:
+        assert play.play(JobEnded(worker_id="p-1", job_id=job_id, epoch=told, outcome=Outcome.OK)) == []
+        assert play.play(JobStarted(worker_id="p-1", job_id=job_id, epoch=told)) == []
+    assert play.pool.jobs["j"].state is JobState.LEASED
+    assert "is not its lease" in play.pool.story("p-1")[-1].text
+
+
+def test_late_and_repeated_events_are_ignored_and_told_in_the_story():
+    play = Rehearsal(min_workers=1, max_workers=1).up()
+    play.submit("j")
+    epoch = play.pool.jobs["j"].epoch
+    play.start("j")
+    play.start("j")
+    play.end("j")
+    for event in [
+        JobEnded(worker_id="p-1", job_id="j", epoch=epoch, outcome=Outcome.ERROR),
+        JobStarted(worker_id="p-1", job_id="j", epoch=epoch),
+        WorkerRemoved(worker_id="p-99"),
+        BeatHeard(worker_id="p-99"),
+        JobForgotten(job_id="unheard-of"),
+    ]:
+        assert play.play(event) == []
+    assert play.cancel("j") == []
+    assert play.submit("j") == []
+    assert "no such worker" in play.pool.story("p-99")[0].text
+    assert "no such job" in play.pool.story("unheard-of")[0].text
+    assert len(play.finishes()) == 1
+
+
+def test_a_done_job_is_kept_until_it_is_forgotten_and_its_story_a_while_longer():
+    play = Rehearsal(min_workers=1).up()
+    play.run("j")
+    play.play(JobForgotten(job_id="j", cause="kept its hour"))
+    assert "j" not in play.pool.jobs
+    story = play.pool.story("j")
+    assert [entry.state for entry in story] == ["queued", "leased", "running", "done", "done"]
+    assert story[-1].cause == "kept its hour"
+
+
+def test_the_cause_of_an_event_is_carried_by_its_commands_and_its_story():
+    play = Rehearsal(min_workers=1).up()
+    commands = play.submit("j", cause="submit 17")
+    assert {command.cause for command in commands} == {"submit 17"}
+    assert {entry.cause for entry in play.pool.story("j")} == {"submit 17"}
+
+
+def test_a_story_is_bounded():
+    play = Rehearsal(min_workers=1, max_workers=1, max_jobs=10_000).up()
+    for number in range(100):
+        play.run(f"j{number}")
+    assert len(play.pool.story("p-1")) == MAX_ENTRIES
+
+
+def test_workers_and_jobs_cannot_be_changed_from_outside():
+    play = Rehearsal(min_workers=1).up()
+    with pytest.raises(TypeError):
+        play.pool.workers["p-9"] = play.pool.workers["p-1"]
+
+
+# ---- cancel and timeouts ----
+
+
+def test_a_queued_job_that_is_cancelled_ends_at_once_and_did_not_run():
+    play = Rehearsal(min_workers=1, max_workers=1).up()
+    play.submit("first")
+    play.submit("second")
+    finish = only(play.cancel("second"), Finish)
+    assert (finish.outcome, finish.from_worker, finish.worker_id) == (Outcome.CANCELLED, False, None)
+    assert "did not run" in finish.reason
+    assert not every(play.end("first"), Dispatch)
+
+
+def test_a_running_job_is_killed_once_however_often_it_is_cancelled():
+    play = Rehearsal(min_workers=1).up()
+    play.submit("j")
+    kill = only(play.cancel("j"), KillJob)
+    assert (kill.worker_id, kill.epoch) == ("p-1", play.pool.jobs["j"].epoch)
+    assert play.cancel("j") == []
+    assert only(play.end("j", Outcome.CANCELLED), Finish).from_worker
+    assert play.pool.workers["p-1"].state is WorkerState.IDLE
+
+
+def test_a_job_that_ended_before_the_kill_arrived_keeps_its_own_outcome():
+    play = Rehearsal(min_workers=1).up()
+    play.submit("j")
+    play.cancel("j")
+    assert only(play.end("j", Outcome.OK), Finish).outcome is Outcome.OK
+
+
+def test_a_worker_that_does_not_answer_a_cancel_is_killed_and_only_then_the_job_is_cancelled():
+    play = Rehearsal(min_workers=1, kill_grace_s=2.0).up()
+    play.submit("j", wall_s=1000)
+    play.cancel("j")
+    assert not stopped(play.pass_time(1.9))
+    commands = play.pass_time(0.2)
+    assert stopped(commands) == {"p-1": "job_deadline"}
+    assert not every(commands, Finish)
+    assert play.cancel("j") == []
+    assert play.play(WorkerVanished(worker_id="p-1", reason="link closed")) == []
+    finish = only(play.clear_away(), Finish)
+    assert (finish.outcome, finish.from_worker) == (Outcome.CANCELLED, False)
+
+
+def test_a_worker_silent_past_the_wall_limit_is_killed_and_only_then_the_job_times_out():
+    play = Rehearsal(min_workers=1, kill_grace_s=2.0).up()
+    play.submit("j", wall_s=10)
+    play.pass_time(5)
+    play.start("j")
+    assert not stopped(play.pass_time(11.9))
+    commands = play.pass_time(0.2)
+    assert stopped(commands) == {"p-1": "job_deadline"}
+    assert not every(commands, Finish)
+    assert play.end("j") == []
+    finish = only(play.clear_away(), Finish)
+    assert finish.outcome is Outcome.TIMEOUT
+    assert "wall limit of 10 s" in finish.reason
+    assert "killed" in finish.reason
+
+
+def test_a_job_that_never_starts_times_out_as_well():
+    play = Rehearsal(min_workers=1, kill_grace_s=2.0).up()
+    play.submit("j", wall_s=10)
+    assert stopped(play.pass_time(12.1)) == {"p-1": "job_deadline"}
+
+
+def test_a_job_that_waits_over_its_queue_timeout_times_out_and_did_not_run():
+    play = Rehearsal(min_workers=1, max_workers=1).up()
+    play.submit("first", wall_s=1000)
+    play.submit("second", queue_timeout_s=5.0)
+    finish = only(play.pass_time(5.1), Finish)
+    assert (finish.job_id, finish.outcome, finish.worker_id) == ("second", Outcome.TIMEOUT, None)
+    assert "waited 5 s in the backlog" in finish.reason
+    assert "did not run" in finish.reason
+
+
+# ---- workers that die ----
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_the_job_of_a_worker_that_vanishes_is_lost_at_once_and_says_that_its_effect_is_unknown(began):
+    play = Rehearsal(min_workers=1).up()
+    play.submit("j")
+    if began:
+        play.start("j")
+    commands = play.play(WorkerVanished(worker_id="p-1", reason="link closed"))
+    finish = only(commands, Finish)
+    assert (finish.outcome, finish.worker_id) == (Outcome.LOST, "p-1")
+    assert "link closed" in finish.reason
+    assert "unknown" in finish.reason
+    assert stopped(commands) == {"p-1": "vanished"}
+    assert started(commands) == ["p-2"]
+
+
+def test_the_job_of_a_container_that_is_removed_from_outside_is_lost():
+    play = Rehearsal(min_workers=1).up()
+    play.submit("j")
+    commands = play.play(WorkerRemoved(worker_id="p-1"))
+    assert only(commands, Finish).outcome is Outcome.LOST
+    assert stopped(commands) == {}
+    assert "p-1" not in play.pool.workers
+
+
+def test_a_start_reported_as_failed_after_the_worker_was_ready_is_a_worker_that_vanished():
+    play = Rehearsal(min_workers=1).up()
+    play.submit("j")
+    commands = play.play(WorkerFailed(worker_id="p-1", reason="the engine gave up"))
+    assert only(commands, Finish).outcome is Outcome.LOST
+    assert play.pool.breaker.failures == 0
+
+
+def test_a_dirty_worker_is_not_used_again():
+    play = Rehearsal(min_workers=1).up()
+    play.submit("j")
+    commands = play.end("j", dirty="a process was left")
+    assert only(commands, Finish).outcome is Outcome.OK
+    assert stopped(commands) == {"p-1": "dirty"}
+
+
+def test_a_worker_that_is_gone_has_no_record_but_a_story():
+    play = Rehearsal(min_workers=1).up()
+    play.play(WorkerVanished(worker_id="p-1", reason="killed"))
+    play.clear_away()
+    assert "p-1" not in play.pool.workers
+    assert play.pool.story("p-1")[-1].state == "gone"
+    assert play.play(WorkerRemoved(worker_id="p-1")) == []
+
+
+def test_a_silent_idle_worker_is_probed_and_forgiven_if_it_answers():
+    play = Rehearsal(min_workers=1, heartbeat_s=1.0).up()
+    play.pass_time(2)
+    play.play(BeatHeard(worker_id="p-1"))
+    assert play.pass_time(2.9) == []
+    assert only(play.pass_time(0.2), ProbeWorker).worker_id == "p-1"
+    assert play.pool.workers["p-1"].state is WorkerState.SUSPECT
+    play.play(BeatHeard(worker_id="p-1"))
+    assert play.pool.workers["p-1"].state is WorkerState.IDLE
+
+
+def test_a_suspect_gets_no_job_and_is_stopped_if_it_stays_silent():
+    play = Rehearsal(min_workers=1, max_workers=1, heartbeat_s=1.0).up()
+    play.pass_time(3.1)
+    assert not every(play.submit("j"), Dispatch)
+    assert stopped(play.pass_time(2)) == {"p-1": "heartbeat"}
+    assert only(play.ready("p-2"), Dispatch).job_id == "j"
+
+
+def test_a_daemon_that_slept_for_long_only_asks_its_workers():
+    play = Rehearsal(min_workers=4, max_workers=4, heartbeat_s=1.0).up()
+    commands = play.tick(after=3600)
+    assert len(every(commands, ProbeWorker)) == 4
+    assert stopped(commands) == {}
+
+
+def test_a_busy_worker_is_never_judged_by_its_beats():
+    play = Rehearsal(min_workers=1, heartbeat_s=1.0).up()
+    play.submit("j", wall_s=500)
+    play.start("j")
+    assert not every(play.pass_time(400), ProbeWorker)
+    assert play.pool.workers["p-1"].state is WorkerState.LEASED
+
+
+# ---- refusals ----
+
+
+def test_a_full_backlog_refuses_and_says_when_to_come_again():
+    play = Rehearsal(min_workers=1, max_workers=1, backlog_max=2, backlog_per_client=1, reuse_scope="any").up()
+    play.submit("running")
+    play.submit("a", "ann")
+    refusal = only(play.submit("a2", "ann"), Refuse)
+    assert (refusal.code, refusal.job_id) == ("backlog_full", "a2")
+    assert refusal.retry_after_s > 0
+    play.submit("b", "bob")
+    assert only(play.submit("c", "cid"), Refuse).code == "backlog_full"
+    assert "a2" not in play.pool.jobs
+    assert "refused" in play.pool.story("a2")[0].text
+
+
+def test_a_job_that_needs_not_wait_is_taken_even_by_a_pool_without_backlog():
+    play = Rehearsal(min_workers=1, max_workers=1, backlog_max=0).up()
+    assert only(play.submit("j"), Dispatch)
+    assert only(play.submit("k"), Refuse).code == "backlog_full"
+
+
+def test_a_draining_pool_refuses_new_jobs_finishes_the_others_and_keeps_its_workers():
+    play = Rehearsal(min_workers=1, max_workers=1).up()
+    play.submit("running")
+    play.submit("queued")
+    play.play(DrainRequested())
+    assert play.pool.state == "draining"
+    assert only(play.submit("late"), Refuse).code == "draining"
+    assert only(play.end("running"), Dispatch).job_id == "queued"
+    play.end("queued")
+    assert play.states() == {"idle": 1}
+    play.play(ResumeRequested())
+    assert only(play.submit("late"), Dispatch)
+
+
+# ---- shutdown ----
+
+
+def test_a_shutdown_cancels_the_queued_stops_the_idle_and_lets_the_running_finish():
+    play = Rehearsal(min_workers=2, max_workers=2, reuse_scope="client").up()
+    play.submit("running")
+    play.submit("queued", "bob")
+    play.submit("queued2", "cid")
+    commands = play.play(ShutdownRequested(deadline=play.now + 30))
+    assert {each.job_id: each.outcome for each in every(commands, Finish)} == {"queued2": Outcome.CANCELLED}
+    assert "shut down" in only(commands, Finish).reason
+    assert only(play.submit("late"), Refuse).code == "draining"
+    assert list(stopped(play.end("running")).values()) == ["shutdown"]
+    play.end("queued")
+    assert play.pool.state == "stopping"
+    play.clear_away()
+    assert play.pool.state == "stopped"
+    assert play.pool.next_deadline() is None
+
+
+def test_a_shutdown_without_jobs_stops_every_worker_at_once():
+    play = Rehearsal(min_workers=2, max_workers=3).up()
+    play.submit("j")
+    play.end("j")
+    commands = play.play(ShutdownRequested(deadline=play.now))
+    assert set(stopped(commands).values()) == {"shutdown"}
+    play.clear_away()
+    assert play.pool.state == "stopped"
+
+
+def test_what_still_runs_at_the_deadline_of_a_shutdown_is_cancelled_with_its_worker():
+    play = Rehearsal(min_workers=1).up()
+    play.submit("j", wall_s=1000)
+    play.start("j")
+    play.play(ShutdownRequested(deadline=play.now + 30))
+    assert play.pass_time(29) == []
+    assert stopped(play.pass_time(2)) == {"p-1": "shutdown"}
+    finish = only(play.clear_away(), Finish)
+    assert finish.outcome is Outcome.CANCELLED
+    assert "shut down" in finish.reason
+    assert play.pool.state == "stopped"
+
+
+def test_a_second_shutdown_can_only_bring_the_deadline_forward():
+    play = Rehearsal(min_workers=1).up()
+    play.submit("j", wall_s=1000)
+    play.play(ShutdownRequested(deadline=play.now + 30))
+    play.play(ShutdownRequested(deadline=play.now + 60))
+    play.play(ShutdownRequested(deadline=play.now + 5))
+    assert stopped(play.pass_time(5)) == {"p-1": "shutdown"}
+
+
+def test_a_pool_that_has_not_started_yet_stops_at_once():
+    play = Rehearsal(min_workers=1)
+    play.play(ShutdownRequested(deadline=play.now))
+    assert play.pool.state == "stopped"
+    assert play.tick() == []
+
+
+def test_the_wishes_of_an_operator_come_too_late_in_a_pool_that_stops():
+    play = Rehearsal(min_workers=1).up()
+    play.play(ShutdownRequested(deadline=play.now))
+    for event in (DrainRequested(), ResumeRequested(), RecycleRequested(), ShutdownRequested(deadline=play.now)):
+        assert play.play(event) == []
+    play.clear_away()
+    for event in (DrainRequested(), ResumeRequested(), RecycleRequested(), ShutdownRequested(deadline=play.now)):
+        assert play.play(event) == []
+    assert play.pool.state == "stopped"

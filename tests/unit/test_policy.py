@@ -1,0 +1,133 @@
+"""The decisions, without a pool."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import NamedTuple
+
+import pytest
+
+from pool.core import policy
+from pool.core.policy import PoolPolicy
+from pool.errors import ConfigError
+
+
+class Idle(NamedTuple):
+    name: str
+    last_used: float
+    client: str | None = None
+
+
+def test_the_most_recently_used_worker_is_chosen():
+    idle = [Idle("old", 1), Idle("new", 3), Idle("middle", 2)]
+    assert policy.choose_worker(idle, "ann", reuse_scope="any").name == "new"
+    assert policy.choose_worker(idle, "ann", reuse_scope="client").name == "new"
+
+
+def test_a_worker_of_another_client_is_never_chosen_in_client_scope():
+    idle = [Idle("bobs", 9, "bob"), Idle("fresh", 1)]
+    assert policy.choose_worker(idle, "ann", reuse_scope="client").name == "fresh"
+    assert policy.choose_worker(idle[:1], "ann", reuse_scope="client") is None
+    assert policy.choose_worker(idle, "ann", reuse_scope="any").name == "bobs"
+
+
+def test_a_client_gets_a_worker_it_used_already_before_a_fresh_one():
+    idle = [Idle("anns", 1, "ann"), Idle("fresh", 9)]
+    assert policy.choose_worker(idle, "ann", reuse_scope="client").name == "anns"
+
+
+def test_nobody_is_chosen_where_nobody_is_idle():
+    assert policy.choose_worker([], "ann", reuse_scope="any") is None
+
+
+@pytest.mark.parametrize(
+    ("spare", "min_workers", "expected"),
+    [(None, 1, 1), (None, 2, 1), (None, 8, 4), (None, 0, 0), (0, 8, 0), (3, 0, 3)],
+)
+def test_auto_spare_is_half_of_the_minimum_and_none_for_a_pool_that_may_be_empty(spare, min_workers, expected):
+    assert policy.spare_size(spare, min_workers) == expected
+
+
+@pytest.mark.parametrize(
+    ("busy", "waiting", "spare", "expected"),
+    [(0, 0, 1, 2), (2, 0, 1, 3), (3, 2, 1, 6), (8, 50, 1, 8), (0, 0, 5, 5), (0, 0, 50, 8)],
+)
+def test_the_target_follows_the_demand_between_min_and_max(busy, waiting, spare, expected):
+    size = policy.target_size(busy=busy, waiting=waiting, spare=spare, min_workers=2, max_workers=8)
+    assert size == expected
+
+
+@pytest.mark.parametrize(
+    ("live", "stopping", "room"),
+    [(0, 0, 4), (4, 0, 0), (3, 4, 1), (2, 5, 1), (0, 8, 0), (5, 0, 0)],
+)
+def test_containers_being_removed_count_only_above_max_of_them(live, stopping, room):
+    assert policy.room_for_starts(live=live, stopping=stopping, max_workers=4) == room
+
+
+@pytest.mark.parametrize(
+    ("target", "supply", "room", "starting", "expected"),
+    [(4, 1, 9, 0, 2), (4, 1, 1, 0, 1), (4, 1, 9, 1, 1), (4, 1, 9, 2, 0), (1, 4, 9, 0, 0), (4, 4, 0, 0, 0)],
+)
+def test_starts_are_bounded_by_need_room_and_concurrency(target, supply, room, starting, expected):
+    count = policy.workers_to_start(target=target, supply=supply, room=room, starting=starting, start_concurrency=2)
+    assert count == expected
+
+
+def test_a_worn_worker_goes_when_its_successor_is_ready_or_the_pool_is_full():
+    assert policy.may_retire(ready=2, target=2, starting=0, full=False)
+    assert not policy.may_retire(ready=1, target=2, starting=0, full=False)
+    assert not policy.may_retire(ready=1, target=2, starting=1, full=True)
+    assert policy.may_retire(ready=1, target=2, starting=0, full=True)
+
+
+@pytest.mark.parametrize("young", [True, False])
+@pytest.mark.parametrize("max_jobs", [1, 2, 3, 10, 100])
+def test_max_jobs_is_a_hard_upper_bound_and_one_stays_one(max_jobs, young):
+    rng = Random(0)
+    limits = {policy.jobs_limit(max_jobs, rng, young=young) for _ in range(500)}
+    assert min(limits) >= 1
+    assert max(limits) <= max_jobs
+
+
+def test_workers_started_together_do_not_wear_out_together():
+    rng = Random(0)
+    jobs = [policy.jobs_limit(100, rng, young=True) for _ in range(8)]
+    ages = [policy.age_limit_s(3600, rng, young=True) for _ in range(8)]
+    assert max(jobs) - min(jobs) > 30
+    assert max(ages) - min(ages) > 1000
+    assert max(ages) <= 3600
+
+
+def test_later_workers_serve_nearly_their_whole_share():
+    rng = Random(0)
+    assert min(policy.jobs_limit(100, rng, young=False) for _ in range(100)) >= 90
+
+
+def test_backoff_doubles_up_to_a_minute():
+    assert [policy.backoff_s(failures) for failures in (1, 2, 3, 4, 6, 7, 99_999)] == [1, 2, 4, 8, 32, 60, 60]
+
+
+def test_an_idle_worker_may_be_claimed_after_a_pause_and_a_busy_one_after_a_turn():
+    assert policy.claimable_at(bound_at=100, idle_since=100.1) == 100.1 + policy.CLIENT_PAUSE_S
+    assert policy.claimable_at(bound_at=100, idle_since=None) == 100 + policy.CLIENT_TURN_S
+    assert policy.claimable_at(bound_at=100, idle_since=200) == 100 + policy.CLIENT_TURN_S
+
+
+def test_the_answer_is_due_at_the_earliest_of_wall_limit_cancel_and_shutdown():
+    def due(**rest):
+        return policy.answer_deadline(
+            **{"began": 10, "wall_s": 60, "kill_grace_s": 2, "cancelled_at": None, "shutdown_at": None} | rest
+        )
+
+    assert due() == 72
+    assert due(cancelled_at=20) == 22
+    assert due(cancelled_at=71.5) == 72
+    assert due(cancelled_at=20, shutdown_at=21) == 21
+
+
+def test_a_policy_that_makes_no_sense_names_all_that_is_wrong():
+    with pytest.raises(ConfigError) as caught:
+        PoolPolicy(min_workers=3, max_workers=2, max_jobs=0, heartbeat_s=0)
+    assert len(caught.value.problems) == 3
+    assert "min_workers (3)" in str(caught.value)
