@@ -37,7 +37,7 @@ ENVIRONMENT = {
 
 #: Every control that is in force in every worker, and what it is there for. The read-back test proves each by name.
 POLICY = {
-    "network": "no network: a namespace with a loopback that reaches nobody",
+    "network": "no network: a namespace with a loopback that reaches nobody, and no word of the host's resolvers",
     "root": "the root file system is read-only",
     "capabilities": "no capability, in no set",
     "no_new_privileges": "nothing that is executed gains privileges",
@@ -103,6 +103,8 @@ def _labels(spec: WorkerSpec) -> dict[str, str]:
 def _isolation(seccomp: str) -> dict[str, Any]:
     return {
         "NetworkMode": "none",
+        "Dns": ["127.0.0.1"],
+        "DnsSearch": ["."],
         "IpcMode": "private",
         "CgroupnsMode": "private",
         "Privileged": False,

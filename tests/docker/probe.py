@@ -238,6 +238,7 @@ def main():
         "threads": status_of_threads(),
         "mounts": mounts(),
         "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir()),
+        "resolvers": lines("/etc/resolv.conf"),
         "routes": lines("/proc/net/route")[1:],
         "namespaces": {path.name: str(path.readlink()) for path in Path("/proc/self/ns").iterdir()},
         "writes": writes(),

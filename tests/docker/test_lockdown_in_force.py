@@ -74,6 +74,7 @@ def seen(sdk, stand_in, tmp_path_factory):
 def network(seen):
     assert seen.interfaces == ["lo"]
     assert seen.routes == []
+    assert [line for line in seen.resolvers if line] == ["nameserver 127.0.0.1"]
     for family in ("inet", "inet6", "netlink", "packet", "vsock", "alg", "socketpair_inet"):
         assert seen.denied[f"socket_{family}"] == "EPERM", family
 
