@@ -1,7 +1,7 @@
 """How a numpy dtype travels: as text of a strict form, or as a list for fields and sub-arrays. Never an object.
 
 '<f8'  '|S5'  '>M8[25us]'                      a plain dtype: order, kind, size, unit
-[itemsize, [name, dtype, offset], …]           a structured one
+[itemsize, [name, dtype, offset, title], …]    a structured one
 ['()', dtype, [2, 3]]                          a sub-array within a structured one
 """
 
@@ -38,10 +38,11 @@ def describe(dtype: Any) -> str | list[object]:
 
 
 def _describe_field(name: str, field: tuple[Any, ...]) -> list[object]:
-    dtype, offset, *title = field
-    if title and title[0] is not None:
-        raise RefusalError("a structured dtype with titles cannot be carried; leave them out")
-    return [name, describe(dtype), offset]
+    dtype, offset, *titles = field
+    title = titles[0] if titles else None
+    if title is not None and type(title) is not str:
+        raise RefusalError("the titles of a structured dtype can only be text; leave them out")
+    return [name, describe(dtype), offset, title]
 
 
 def build(description: object, *, nested: int = 0) -> Any:
@@ -58,8 +59,15 @@ def build(description: object, *, nested: int = 0) -> Any:
     if head == "()":
         base, shape = fields
         return np.dtype((build(base, nested=nested + 1), tuple(exact_ints(exact(list, shape), len(shape)))))
-    columns = [(exact(str, name), build(dtype, nested=nested + 1), offset) for name, dtype, offset in fields]
-    names, formats, offsets = ([column[at] for column in columns] for at in range(3))
     (itemsize,) = exact_ints([head], 1)
-    spec: Any = {"names": names, "formats": formats, "offsets": exact_ints(offsets, len(columns)), "itemsize": itemsize}
+    names, formats, offsets, titles = zip(*fields, strict=True) if fields else ((), (), (), ())
+    if not {str, type(None)}.issuperset(map(type, titles)):
+        raise TypeError("a title is text")
+    spec: Any = {
+        "names": [exact(str, name) for name in names],
+        "formats": [build(inner, nested=nested + 1) for inner in formats],
+        "offsets": exact_ints(offsets, len(offsets)),
+        "titles": list(titles),
+        "itemsize": itemsize,
+    }
     return np.dtype(spec)

@@ -15,6 +15,9 @@ import msgpack
 #: Containers held at once while looking; a value with more on one level is written piece by piece instead.
 _MAX_LEVEL = 1 << 22
 
+#: The packer asks for 256 KiB unless told otherwise, which costs more than packing a small value; it grows as needed.
+_FIRST_BUFFER = 1024
+
 _TEXT = frozenset({str, bytes})
 _NESTED = frozenset({list, dict})
 _PLAIN = frozenset({type(None), bool, int, float}) | _TEXT | _NESTED
@@ -72,9 +75,9 @@ def _items(lists: list[list[Any]], dicts: list[dict[Any, Any]]) -> Iterable[Any]
 def pack(value: object) -> bytes:
     """One plain value as msgpack. Raises OverflowError for an int of more than 64 bits, TypeError for the rest."""
     try:
-        return bytes(msgpack.Packer(strict_types=True).pack(value))
+        return msgpack.Packer(strict_types=True, buf_size=_FIRST_BUFFER).pack(value)  # type: ignore[call-arg] # the stubs lack it
     except UnicodeEncodeError:  # a lone surrogate: rare, and the packer is half as quick when it is told to mind them
-        return bytes(msgpack.Packer(strict_types=True, unicode_errors="surrogatepass").pack(value))
+        return msgpack.Packer(strict_types=True, unicode_errors="surrogatepass").pack(value)
 
 
 def is_deeper(value: object, limit: int) -> bool:

@@ -63,7 +63,7 @@ class Writer:
         self.buffers: list[memoryview] = []
         self._max_bytes = max_bytes
         self._head = bytearray()
-        self._packer = msgpack.Packer(strict_types=True)
+        self._packer = msgpack.Packer(strict_types=True, buf_size=1024)  # type: ignore[call-arg] # the stubs lack it
         self._parents: list[object] = []
         self._writers: dict[type, WriteFn] = {}
         self._resolve = resolve

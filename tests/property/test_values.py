@@ -1,0 +1,409 @@
+"""Every value that `pool.values` promises to carry comes out equal and of the same type; no bytes do any harm.
+
+`same` compares bit by bit where Python's `==` is too kind: types, NaN, signed zeros, dtypes, order of keys, frequency.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import struct
+import zoneinfo
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePosixPath, PureWindowsPath
+
+import hypothesis.extra.numpy as hnp
+import hypothesis.extra.pandas as hpd
+import msgpack
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pool.errors import ValueCodecError
+from pool.values import decode, encode
+from pool.values.codes import Code
+
+MAX = 1 << 26
+KEYS = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu")
+
+# Hypothesis warns when it would describe a large strategy in a report.
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
+
+quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def round_trip(value):
+    return decode(encode(value, max_bytes=MAX), max_bytes=MAX)
+
+
+def same(one, two) -> bool:
+    if type(one) is not type(two):
+        return False
+    for kinds, compare in COMPARISONS:
+        if isinstance(one, kinds):
+            return compare(one, two)
+    return one == two
+
+
+def _same_items(one, two):
+    return len(one) == len(two) and all(map(same, one, two))
+
+
+def _same_dicts(one, two):
+    return _same_items(list(one), list(two)) and _same_items(list(one.values()), list(two.values()))
+
+
+def _same_sets(one, two):
+    return len(one) == len(two) and all(any(same(item, other) for other in two) for item in one)
+
+
+def _same_times(one, two):
+    return one == two and one.fold == two.fold and same(one.tzinfo, two.tzinfo)
+
+
+def _same_zones(one, two):
+    return one == two and one.tzname(None) == two.tzname(None)
+
+
+def _same_arrays(one, two):
+    if one.dtype != two.dtype or one.shape != two.shape:
+        return False
+    if one.dtype.kind == "O":
+        return _same_items(one.ravel().tolist(), two.ravel().tolist())
+    return one.tobytes() == two.tobytes()
+
+
+def _same_generic(one, two):
+    return (
+        one.dtype == two.dtype
+        and (one.tobytes() == two.tobytes())
+        and (not isinstance(one, str) or str(one) == str(two))
+    )
+
+
+def _same_index(one, two):
+    if not same(list(one.names), list(two.names)) or getattr(one, "freq", None) != getattr(two, "freq", None):
+        return False
+    if isinstance(one, pd.MultiIndex):
+        return _same_items(list(one.levels), list(two.levels)) and _same_items(
+            [np.asarray(codes) for codes in one.codes], [np.asarray(codes) for codes in two.codes]
+        )
+    return _same_columns(one, two)
+
+
+def _same_columns(one, two):
+    if isinstance(one.dtype, np.dtype):
+        return _same_arrays(one.to_numpy(), two.to_numpy())
+    if isinstance(one.dtype, pd.CategoricalDtype) and not same(one.dtype.categories, two.dtype.categories):
+        return False
+    return type(one.array) is type(two.array) and one.dtype == two.dtype and _same_items(list(one), list(two))
+
+
+def _same_frames(one, two):
+    return (
+        _same_index(one.index, two.index)
+        and _same_index(one.columns, two.columns)
+        and all(_same_series(one.iloc[:, at], two.iloc[:, at]) for at in range(one.shape[1]))
+    )
+
+
+def _same_series(one, two):
+    return _same_columns(one, two) and _same_index(one.index, two.index) and same(one.name, two.name)
+
+
+COMPARISONS = [
+    (np.ndarray, _same_arrays),
+    (np.generic, _same_generic),
+    (pd.DataFrame, _same_frames),
+    (pd.Series, _same_series),
+    (pd.Index, _same_index),
+    (type(pd.NaT), lambda _one, _two: True),
+    (type(pd.NA), lambda _one, _two: True),
+    (pd.Timestamp, lambda one, two: _same_times(one, two) and one.unit == two.unit),
+    (pd.Timedelta, lambda one, two: one == two and one.unit == two.unit),
+    (float, lambda one, two: struct.pack("d", one) == struct.pack("d", two) or (math.isnan(one) and math.isnan(two))),
+    (complex, lambda one, two: same(one.real, two.real) and same(one.imag, two.imag)),
+    (Decimal, lambda one, two: one.as_tuple() == two.as_tuple()),
+    ((dt.datetime, dt.time), _same_times),
+    (dt.timezone, _same_zones),
+    (slice, lambda one, two: all(same(getattr(one, at), getattr(two, at)) for at in ("start", "stop", "step"))),
+    (dict, _same_dicts),
+    ((list, tuple), _same_items),
+    ((set, frozenset), _same_sets),
+]
+
+
+# ---- strategies ----
+
+zones = (
+    st.none()
+    | st.sampled_from([dt.UTC, *map(zoneinfo.ZoneInfo, KEYS)])
+    | st.builds(dt.timezone, st.timedeltas(dt.timedelta(hours=-23), dt.timedelta(hours=23)))
+)
+stamps = st.builds(
+    lambda count, unit, key: pd.Timestamp(np.datetime64(count, unit)).tz_localize("UTC").tz_convert(key),
+    st.integers(-(10**9), 10**9),
+    st.sampled_from(["s", "ms", "us", "ns"]),
+    st.sampled_from([None, *KEYS]),
+)
+deltas = st.builds(
+    lambda count, unit: pd.Timedelta(np.timedelta64(count, unit)),
+    st.integers(-(10**9), 10**9),
+    st.sampled_from(["s", "ms", "us", "ns"]),
+)
+numpy_scalars = st.one_of(
+    (hnp.scalar_dtypes() | hnp.byte_string_dtypes() | hnp.unicode_string_dtypes()).flatmap(
+        lambda dtype: hnp.arrays(dtype, (1,)).map(lambda array: array[0])
+    ),
+    st.text().map(np.str_),
+    st.binary().map(np.bytes_),
+)
+text = st.text(st.characters(codec=None, exclude_categories=()))
+hashable_leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(-(1 << 600), 1 << 600), st.floats(), st.complex_numbers(),
+    text, st.binary(), st.datetimes(timezones=zones), st.dates(), st.times(timezones=zones), st.timedeltas(),
+    st.decimals(allow_nan=True).filter(lambda number: not number.is_snan()), st.fractions(), st.uuids(),
+    st.builds(range, st.integers(), st.integers(), st.integers(1)), text.map(PurePosixPath), text.map(PureWindowsPath),
+    stamps, deltas, st.just(pd.NaT), st.just(pd.NA), numpy_scalars,
+    st.builds(lambda day, freq: pd.Period(day, freq), st.dates(dt.date(1900, 1, 1)), st.sampled_from("DMYW")),
+    st.builds(lambda left, side: pd.Interval(left, left + 1, side), st.integers(-99, 99), st.sampled_from(["left", "both"])),
+)  # fmt: skip
+hashables = st.recursive(hashable_leaves, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3))
+plain_dtypes = st.one_of(
+    hnp.scalar_dtypes(),
+    hnp.datetime64_dtypes(), hnp.timedelta64_dtypes(),
+    hnp.byte_string_dtypes(), hnp.unicode_string_dtypes(),
+    st.sampled_from(["f2", "g", "G", ">f8", ">U3", "V7", "V0", ">M8[25us]", "m8"]).map(np.dtype),
+)  # fmt: skip
+dtypes = st.one_of(
+    plain_dtypes,
+    hnp.array_dtypes(plain_dtypes.filter(lambda dtype: dtype.itemsize > 0), max_size=3, allow_subarrays=True),
+)
+
+
+@st.composite
+def arrays(draw):
+    dtype = draw(dtypes)
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+    if dtype.kind == "V" or dtype.itemsize == 0:
+        array = np.zeros(shape, dtype)
+    else:
+        array = draw(hnp.arrays(dtype, shape))
+    bent = draw(st.sampled_from(["C", "F", "reversed", "broadcast", "frozen"]))
+    if bent == "F":
+        return np.asfortranarray(array)
+    if bent == "reversed" and array.ndim:
+        return array[::-1]
+    if bent == "broadcast":
+        return np.broadcast_to(array, (2, *array.shape))
+    array.flags.writeable = bent != "frozen"
+    return array
+
+
+@st.composite
+def columns(draw, size, *, kinds=range(10)):
+    def listed(element):
+        return draw(st.lists(element, min_size=size, max_size=size))
+
+    kind = draw(st.sampled_from(kinds))
+    if kind == 0:
+        dtype = draw(st.sampled_from(["f8", "f4", "i8", "u1", "?", "c16", "M8[s]", "M8[ns]", "m8[us]", "f2"]))
+        return draw(hnp.arrays(dtype, size))
+    if kind == 1:
+        unit, key = draw(st.sampled_from(["s", "us", "ns"])), draw(st.sampled_from(KEYS))
+        return (
+            pd.DatetimeIndex(np.array(listed(st.integers(0, 10**9)), f"M8[{unit}]"))
+            .tz_localize("UTC")
+            .tz_convert(key)
+            .array
+        )
+    if kind == 2:
+        categories = draw(st.lists(st.text(), unique=True, min_size=1, max_size=4))
+        return pd.Categorical(
+            listed(st.sampled_from([*categories, None])), categories=categories, ordered=draw(st.booleans())
+        )
+    if kind == 3:
+        return pd.array(listed(st.text() | st.none()), dtype=draw(st.sampled_from(["str", "string"])))
+    if kind in {4, 5, 6}:
+        element, dtype = {
+            4: (st.integers(0, 100), draw(st.sampled_from(["Int8", "UInt64", "Int64"]))),
+            5: (st.floats(width=32, allow_nan=False), draw(st.sampled_from(["Float32", "Float64"]))),
+            6: (st.booleans(), "boolean"),
+        }[kind]
+        return pd.array(listed(element | st.none()), dtype=dtype)
+    if kind == 7:
+        return pd.PeriodIndex.from_ordinals(
+            listed(st.integers(0, 1000)), freq=draw(st.sampled_from(["D", "M", "Y-DEC"]))
+        ).array
+    if kind == 8:
+        lows = listed(st.integers(-9, 9))
+        return pd.arrays.IntervalArray.from_arrays(lows, [low + 1 for low in lows], closed="left")
+    items = listed(hashable_leaves)
+    return np.fromiter(items, dtype=object, count=size)
+
+
+@st.composite
+def indexes(draw, size):
+    name = draw(hashables)
+    kind = draw(st.integers(0, 4))
+    if kind == 0:
+        start, step = draw(st.integers(-99, 99)), draw(st.sampled_from([1, 2, -3]))
+        return pd.RangeIndex(start, start + size * step, step, name=name)
+    if kind == 1:
+        freq = draw(st.sampled_from(["D", "B", "ME", "h", "3min", "W-TUE", "YS-MAR"]))
+        key = draw(st.sampled_from([None, *KEYS]))
+        return pd.date_range("2020-01-01", periods=size, freq=freq, tz=key, name=name)
+    if kind == 2:
+        levels = [draw(columns(size, kinds=range(1, 9))) for _ in range(2)]
+        return pd.MultiIndex.from_arrays(levels, names=[name, draw(hashables)])
+    values = draw(columns(size).filter(lambda values: values.dtype != "f2"))
+    return pd.Index(values, name=name, dtype=values.dtype, tupleize_cols=False)
+
+
+@st.composite
+def series(draw):
+    size = draw(st.integers(0, 5))
+    values = draw(columns(size))
+    return pd.Series(values, index=draw(indexes(size)), name=draw(hashables), dtype=values.dtype)
+
+
+@st.composite
+def frames(draw):
+    size, width = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    index = draw(indexes(size))
+    made = {
+        at: pd.Series(values, index=index, dtype=values.dtype)
+        for at in range(width)
+        if (values := draw(columns(size))) is not None
+    }
+    frame = pd.DataFrame(made, index=index)
+    frame.columns = draw(indexes(width))
+    return frame
+
+
+leaves = st.one_of(hashables, st.binary().map(bytearray), arrays())
+values = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.dictionaries(hashables, inner, max_size=4),
+        st.dictionaries(st.text(), inner, max_size=4),
+        st.sets(hashables, max_size=4),
+        st.lists(inner, max_size=3).map(lambda items: np.fromiter(items, dtype=object, count=len(items))),
+        st.builds(slice, st.none() | st.integers(), inner, inner),
+    ),
+    max_leaves=12,
+)
+
+
+# ---- what goes in comes out ----
+
+
+@thorough
+@given(values)
+def test_a_nested_value_comes_out_equal_and_of_the_same_type(value):
+    assert same(round_trip(value), value)
+
+
+@thorough
+@given(arrays())
+def test_an_array_comes_out_with_its_dtype_shape_and_bits_and_writable(array):
+    out = round_trip(array)
+    assert same(out, array)
+    assert out.flags.writeable
+
+
+@quick
+@given(numpy_scalars)
+def test_a_numpy_scalar_comes_out_as_one(value):
+    assert same(round_trip(value), value)
+
+
+@thorough
+@given(st.integers(0, 5).flatmap(lambda size: indexes(size)))
+def test_an_index_comes_out_with_names_and_frequency(index):
+    assert same(round_trip(index), index)
+
+
+@thorough
+@given(series())
+def test_a_series_comes_out_with_dtype_index_and_name(value):
+    assert same(round_trip(value), value)
+
+
+@thorough
+@given(frames())
+def test_a_frame_comes_out_with_dtypes_and_labels(frame):
+    assert same(round_trip(frame), frame)
+
+
+@quick
+@given(
+    hpd.data_frames(
+        [hpd.column("a", dtype=float), hpd.column("b", dtype="M8[ns]"), hpd.column("c", elements=st.text())]
+    )
+)
+def test_a_mixed_frame_in_a_list_comes_out(frame):
+    (out,) = round_trip([frame])
+    pd.testing.assert_frame_equal(out, frame, check_exact=True)
+
+
+@quick
+@given(values, st.integers(0, 200))
+def test_the_budget_is_kept_to_the_byte(value, limit):
+    size = sum(memoryview(frame).nbytes for frame in encode(value, max_bytes=MAX))
+    if size <= limit:
+        assert sum(memoryview(frame).nbytes for frame in encode(value, max_bytes=limit)) == size
+    else:
+        with pytest.raises(ValueCodecError):
+            encode(value, max_bytes=limit)
+
+
+# ---- hostile bytes ----
+
+
+def survive(frames):
+    try:
+        decode(frames, max_bytes=MAX)
+    except ValueCodecError:
+        return
+
+
+@thorough
+@given(st.lists(st.binary(max_size=300), max_size=4))
+def test_random_bytes_raise_the_one_error_or_mean_something(frames):
+    survive(frames)
+
+
+@thorough
+@given(values | series() | frames(), st.data())
+def test_a_valid_encoding_with_bytes_changed_cut_or_doubled_raises_the_one_error_or_means_something(value, data):
+    head, *buffers = encode(value, max_bytes=MAX)
+    bent = bytearray(head)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(bent) - 1))
+        length = data.draw(st.integers(0, 3))
+        bent[at : at + length] = data.draw(st.binary(max_size=4)) if data.draw(st.booleans()) else bent[at : at + 8]
+        if not bent:
+            break
+    survive([bytes(bent), *buffers])
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text(max_size=8)
+    | st.binary(max_size=24) | st.sampled_from(["<f8", "|b1", "|O", "D", "ns", "C", "left", "UTC", "python"])
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=16)),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    | st.builds(lambda code, parts: [msgpack.ExtType(code, b""), *parts], st.sampled_from(list(Code)), st.lists(inner, max_size=5)),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@settings(thorough, max_examples=1000)
+@given(junk, st.lists(st.binary(max_size=16), max_size=2))
+def test_well_formed_nonsense_raises_the_one_error_or_means_something(value, buffers):
+    survive([msgpack.packb(value, unicode_errors="surrogatepass"), *buffers])
