@@ -49,7 +49,8 @@ class ProcessEngine:
     name = "process"
 
     def __init__(self, *, sources: Path | None = None) -> None:
-        self._sources = sources
+        self._made = None if sources else Path(tempfile.mkdtemp(prefix="pool-tree-"))
+        self._tree = sources or lay_out(self._made or Path())
         self.launched: list[WorkerSpec] = []
 
     def facts(self) -> EngineFacts:
@@ -61,7 +62,7 @@ class ProcessEngine:
     def launch(self, spec: WorkerSpec) -> ProcessContainer:
         self.launched.append(spec)
         scratch = Path(tempfile.mkdtemp(prefix="pool-scratch-"))
-        tree = self._sources or lay_out(scratch.with_name(scratch.name + "-tree"))
+        tree = self._tree
         command = [sys.executable, "-I", "-c", _START, str(tree), *_localize(spec, scratch)]
         try:
             process = subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL)
@@ -75,7 +76,8 @@ class ProcessEngine:
         return []
 
     def close(self) -> None:
-        return
+        if self._made is not None:
+            shutil.rmtree(self._made, ignore_errors=True)
 
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import yaml
+
 
 from pool.client import Client
 from pool.client.admin import AdminClient
@@ -51,13 +52,18 @@ class DaemonProcess:
 
     def start(self):
         path = self.home / "pool.yaml"
-        path.write_text(yaml.safe_dump(self._config))
+        path.write_text(json.dumps(self._config))  # YAML without aliases
         with self.log.open("ab") as log:
             command = [sys.executable, "-W", "error", "-m", self._module, "--config", str(path)]
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | {"NO_COLOR": "1"})
         if self._wait_ready:
-            self.until(lambda: self.status()["daemon"]["state"] == "running")
+            self.until(self._ready)
         return self
+
+    def _ready(self):
+        status = self.status()
+        assert not any(pool["breaker"]["open"] for pool in status["pools"]), self.words()
+        return status["daemon"]["state"] == "running"
 
     def __enter__(self):
         try:

@@ -252,7 +252,6 @@ def test_a_job_that_waited_too_long_ends_timeout_without_running(daemon):
         assert (result.outcome, result.stdout, result.worker) == (Outcome.TIMEOUT, "", None)
         assert "backlog" in result.reason
         client.cancel(blocker)
-        assert client.run("result = 1").start == "cold" or True
 
 
 def test_a_killed_worker_is_noticed_its_job_is_lost_and_it_is_replaced(daemon, client):
@@ -263,8 +262,8 @@ def test_a_killed_worker_is_noticed_its_job_is_lost_and_it_is_replaced(daemon, c
     result = client.result(job_id, timeout=20)
     assert (result.outcome, result.worker) == (Outcome.LOST, victim["id"])
     assert "unknown" in result.reason
+    daemon.until(lambda: victim["id"] not in {each["id"] for each in daemon.workers()})
     daemon.until(lambda: len(daemon.workers(state="idle")) >= 2)
-    assert victim["id"] not in {each["id"] for each in daemon.workers()}
 
 
 def test_an_idle_worker_that_is_killed_is_replaced(daemon, client):

@@ -25,9 +25,11 @@ from pool import wire
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome, StartKind
 from runner import residue, zygote
-from runner.attempt import Attempt, Child, Exit
+from runner.attempt import Attempt, Child, Exit, Stream
 from runner.channel import Frame
 from runner.zygote import PreloadError
+
+_LAST_WORDS_BYTES = 8192
 
 
 class DaemonGoneError(Exception):
@@ -199,11 +201,19 @@ class Runner:
         if self._attempt is not None and self._attempt.child.pid == end.pid:
             self._conclude(self._attempt, end)
         elif self._parked is not None and self._parked.pid == end.pid:
-            # Nothing of ours kills a parked child: whoever did has no business in the next job.
-            self._dirty = self._dirty or f"the parked child died (status {end.status})"
-            self._drop(self._parked)
-            self._parked = None
-            self._control.send(zygote.FORK)
+            self._mourn(self._parked, end)
+
+    def _mourn(self, parked: Child, end: Exit) -> None:
+        """Nothing of ours kills a parked child. If a job did, that worker is not used again; else it cannot be."""
+        words = Stream(parked.err, _LAST_WORDS_BYTES)
+        words.drain()
+        if self._attempt is None:
+            last = words.kept.decode(errors="replace").strip()
+            raise PreloadError(f"a child died while it got ready (status {end.status}): {last[-2000:]}")
+        self._dirty = f"the parked child died (status {end.status})"
+        self._drop(parked)
+        self._parked = None
+        self._control.send(zygote.FORK)
 
     def _conclude(self, attempt: Attempt, end: Exit) -> None:
         self._attempt = None

@@ -1,0 +1,322 @@
+"""The pool as its users see it: a real daemon, real containers, the real client."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pool.client import PoolExecutor
+from pool.errors import JobFailedError
+from pool.model import Limits, Outcome
+from tests.support.daemons import DaemonProcess
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
+
+TEMPLATE = {
+    "size": {"min": 2, "max": 3},
+    "recycle": {"max_jobs": 1000},
+    "preload": {"modules": ["numpy", "pandas"]},
+    "limits": {"wall_s": 30, "cpu_s": 30, "memory": "512m"},
+}
+
+
+@pytest.fixture(scope="module")
+def prices(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "prices.npy"
+    np.save(path, np.linspace(1.0, 2.0, 1000))
+    path.chmod(0o644)
+    path.parent.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="module")
+def daemon(worker_image, prices):
+    del worker_image
+    pools = {
+        "default": TEMPLATE | {"preload": {"modules": ["numpy", "pandas"], "datasets": {"prices": str(prices)}}},
+        "single": TEMPLATE | {"recycle": {"max_jobs": 1}},
+        "triple": TEMPLATE | {"recycle": {"max_jobs": 3}, "size": {"min": 1, "max": 2}},
+    }
+    with DaemonProcess(pools, engine="docker") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(daemon):
+    with daemon.client(timeout=30) as it:
+        yield it
+
+
+def containers(sdk, daemon, **labels):
+    owner = (daemon.state_dir / "owner").read_text().strip()
+    return sdk.containers(
+        all=True, filters={"label": [f"pool.owner={owner}", *(f"{k}={v}" for k, v in labels.items())]}
+    )
+
+
+def test_frames_and_arrays_come_back_as_values(client):
+    code = (
+        "import numpy as np, pandas as pd\n"
+        "def main(frame):\n"
+        "    return {'mean': frame.rolling(3).mean(), 'array': np.arange(6).reshape(2, 3), 'scalar': np.float32(1.5)}\n"
+    )
+    frame = pd.DataFrame({"x": np.arange(5.0), "y": list("abcde")})[["x"]]
+    value = client.run(code, entry="main", args=[frame]).value
+    pd.testing.assert_frame_equal(value["mean"], frame.rolling(3).mean())
+    np.testing.assert_array_equal(value["array"], np.arange(6).reshape(2, 3))
+    assert value["scalar"] == np.float32(1.5)
+
+
+def test_a_data_set_is_there_and_cannot_be_changed_for_the_next_job(client):
+    code = "prices = datasets['prices']\nfirst = float(prices[0])\nprices[0] = 99\nresult = first, float(prices[0])"
+    assert [client.run(code).value for _ in range(3)] == [(1.0, 99.0)] * 3
+
+
+def test_a_job_sees_no_shell_no_network_and_no_root(client):
+    code = (
+        "import os, socket\n"
+        "seen = {'uid': os.getuid(), 'sh': os.path.exists('/bin/sh')}\n"
+        "try: socket.create_connection(('127.0.0.1', 80), 1)\n"
+        "except OSError as error: seen['network'] = type(error).__name__\n"
+        "try: open('/opt/pool/x', 'w')\n"
+        "except OSError as error: seen['root'] = error.strerror\n"
+        "result = seen\n"
+    )
+    seen = client.run(code).value
+    assert seen["uid"] >= 1000
+    assert seen["sh"] is False
+    assert "network" in seen
+    assert "Read-only" in seen["root"]
+
+
+def test_a_job_past_its_wall_limit_dies_with_its_tree_and_the_worker_serves_on(client, sdk):
+    code = (
+        "import multiprocessing, os, time\n"
+        "def spin():\n"
+        "    os.setsid()\n"
+        "    while True: time.sleep(1)\n"
+        "for _ in range(4): multiprocessing.get_context('fork').Process(target=spin).start()\n"
+        "while True: time.sleep(1)\n"
+    )
+    result = client.run(code, limits=Limits(wall_s=1))
+    assert result.outcome is Outcome.TIMEOUT
+    processes = sdk.top(result.container)["Processes"]
+    assert len(processes) <= 3, processes  # runner, zygote, parked child
+    again = client.run("result = 1")
+    assert (again.value, again.worker) == (1, result.worker)
+
+
+def test_memory_beyond_the_container_kills_the_job_and_not_the_worker(client):
+    code = (
+        "import multiprocessing\n"
+        "def eat():\n"
+        "    block = bytearray(300_000_000)\n"
+        "    for i in range(0, len(block), 4096): block[i] = 1\n"
+        "    import time; time.sleep(20)\n"
+        "eaters = [multiprocessing.get_context('fork').Process(target=eat) for _ in range(2)]\n"
+        "for each in eaters: each.start()\n"
+        "eat()\n"
+    )
+    result = client.run(code)
+    assert result.outcome in {Outcome.MEMORY, Outcome.OK, Outcome.CRASH}, result
+    assert client.run("result = 1").value == 1
+
+
+def test_with_max_jobs_1_every_job_sees_a_container_no_one_has_used(client):
+    seen = []
+    for _ in range(5):
+        result = client.run("import os\nold = os.listdir('/tmp/..' )\nresult = os.listdir('/dev/shm')", pool="single")
+        assert result.outcome is Outcome.OK
+        seen.append(result.container)
+    assert len(set(seen)) == 5
+
+
+def test_after_n_jobs_a_worker_is_replaced_in_the_background(daemon, client):
+    by_container = {}
+    for _ in range(9):
+        container = client.run("result = 1", pool="triple").container
+        by_container[container] = by_container.get(container, 0) + 1
+    assert max(by_container.values()) <= 3
+    assert len(by_container) >= 3
+    assert daemon.pool("triple")["recycles"]["max_jobs"] >= 2
+
+
+def test_a_container_killed_from_outside_is_noticed_and_replaced(daemon, client, sdk):
+    job_id = client.submit("import time; time.sleep(60)")
+    daemon.until(lambda: daemon.workers(state="leased"))
+    victim = daemon.workers(state="leased")[0]
+    sdk.kill(victim["container"])
+    result = client.result(job_id, timeout=30)
+    assert (result.outcome, result.container) == (Outcome.LOST, victim["container"])
+    daemon.until(lambda: len(daemon.workers(state="idle")) >= 2)
+    assert not any(each["Id"] == victim["container"] for each in containers(sdk, daemon))
+
+
+def test_an_executor_maps_in_order_and_raises_what_the_job_raised(daemon):
+    def half(x):
+        if x == 3:
+            raise ValueError("three is odd")
+        return x / 2
+
+    with PoolExecutor(daemon.endpoint) as executor:
+        assert list(executor.map(half, [2, 4, 6])) == [1.0, 2.0, 3.0]
+        with pytest.raises(JobFailedError, match="three is odd"):
+            executor.submit(half, 3).result(30)
+
+
+def test_cancelling_a_running_future_kills_its_job(daemon):
+    import concurrent.futures
+
+    def forever():
+        import time
+
+        time.sleep(600)
+
+    with PoolExecutor(daemon.endpoint) as executor:
+        future = executor.submit(forever)
+        daemon.until(lambda: daemon.pool()["running"] == 1)
+        assert future.cancel()
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result(30)
+    daemon.until(lambda: daemon.pool()["running"] == 0, timeout=20)
+
+
+def test_a_hundred_jobs_in_one_worker_leave_it_flat(daemon, client):
+    for _ in range(20):
+        client.run("import os\nopen('f', 'w').write('x' * 10000)")
+    before = {each["id"]: each["rss_bytes"] for each in daemon.workers()}
+    for _ in range(100):
+        assert client.run("x = bytearray(5_000_000)\nopen('f', 'w').write('x' * 10000)").outcome is Outcome.OK
+    after = {each["id"]: each["rss_bytes"] for each in daemon.workers()}
+    shared = before.keys() & after.keys()
+    assert shared
+    assert all(after[each] < before[each] * 1.3 + 10_000_000 for each in shared)
+
+
+def test_sigterm_removes_every_container(worker_image, sdk):
+    del worker_image
+    with DaemonProcess({"default": TEMPLATE}, engine="docker") as running:
+        running.until(lambda: len(running.workers(state="idle")) == 2)
+        owner = (running.state_dir / "owner").read_text().strip()
+        assert running.stop() == 0
+    assert sdk.containers(all=True, filters={"label": f"pool.owner={owner}"}) == []
+
+
+def test_what_a_killed_daemon_left_is_cleared_up_and_nobody_elses(worker_image, sdk, tmp_path):
+    del worker_image
+    home = f"/tmp/pool.{os.getpid()}"
+    os.makedirs(home)
+    try:
+        first = DaemonProcess({"default": TEMPLATE}, engine="docker", home=home).start()
+        with DaemonProcess({"default": TEMPLATE | {"size": {"min": 1, "max": 1}}}, engine="docker") as other:
+            others = {each["container"] for each in other.workers()}
+            left = {each["container"] for each in first.workers() if each["container"]}
+            assert left
+            first.process.send_signal(signal.SIGKILL)
+            first.process.wait()
+            second = DaemonProcess({"default": TEMPLATE}, engine="docker", home=home).start()
+            try:
+                alive = {each["Id"] for each in sdk.containers(all=True)}
+                assert not left & alive
+                assert others <= alive
+            finally:
+                second.stop()
+    finally:
+        subprocess.run(["rm", "-rf", home], check=True)
+
+
+def test_a_missing_image_is_named_with_the_command_that_builds_it(tmp_path):
+    running = DaemonProcess({"default": TEMPLATE | {"image": "no-such-image:1"}}, engine="docker", wait_ready=False)
+    try:
+        running.start()
+        assert running.process.wait(60) == 1
+        assert "no-such-image:1" in running.words()
+        assert "pool-admin image build" in running.words()
+    finally:
+        running.stop()
+
+
+def test_an_engine_that_does_not_answer_is_named_with_what_to_do(tmp_path):
+    config = tmp_path / "pool.yaml"
+    config.write_text(f"daemon: {{run_dir: /tmp/pool.x{os.getpid()}/r, state_dir: /tmp/pool.x{os.getpid()}/s}}\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "pool.cli.daemon", "--config", str(config)],
+        env=os.environ | {"DOCKER_HOST": "unix:///nowhere/docker.sock"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    subprocess.run(["rm", "-rf", f"/tmp/pool.x{os.getpid()}"], check=True)
+    assert ended.returncode == 1
+    assert "/nowhere/docker.sock" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_image_of_other_sources_is_refused_at_the_handshake(worker_image, sdk):
+    import io
+    import tarfile
+
+    del worker_image
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        for name, text in {
+            "Dockerfile": "FROM pool-worker:latest\nCOPY extra.py /opt/pool/runner/extra.py\n",
+            "extra.py": "#",
+        }.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            entry.mode = 0o644
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    context.seek(0)
+    for event in sdk.build(fileobj=context, custom_context=True, tag="pool-worker-stale:test", decode=True, rm=True):
+        assert "error" not in event, event
+    try:
+        pools = {"default": TEMPLATE | {"image": "pool-worker-stale:test"}}
+        with DaemonProcess(pools, engine="docker", wait_ready=False) as running:
+            running.until(lambda: running.pool()["breaker"]["open"])
+            assert "pool-admin image build" in running.pool()["breaker"]["last_reason"]
+            admin = subprocess.run(
+                [sys.executable, "-m", "pool.cli.admin", "--run-dir", str(running.run_dir), "status"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert admin.returncode == 4
+            assert "image build" in admin.stdout
+    finally:
+        sdk.remove_image("pool-worker-stale:test", force=True)
+
+
+def test_status_shows_what_a_person_and_a_script_look_for(daemon, client):
+    client.run("result = 1")
+    snapshot = daemon.status()
+    pool = daemon.pool()
+    assert snapshot["daemon"]["state"] == "running"
+    assert pool["engine"] == "docker"
+    assert pool["jobs"]["ok"] >= 1
+    assert pool["overhead_ms"]["p50"] > 0
+    assert 0 < pool["hit_rate"] <= 1
+    worker = pool["workers"][0]
+    assert {"id", "container", "state", "jobs", "age_s", "rss_bytes", "lockdown", "isolation", "job"} <= worker.keys()
+    assert worker["rss_bytes"] > 10_000_000
+
+
+def test_workers_of_age_are_replaced_one_after_another(worker_image):
+    del worker_image
+    pools = {"default": TEMPLATE | {"size": {"min": 2, "max": 3}, "recycle": {"max_jobs": 1000, "max_age_s": 4}}}
+    with DaemonProcess(pools, engine="docker") as running, running.client() as client:
+        running.until(lambda: len(running.workers(state="idle")) == 2)
+        first = {each["id"] for each in running.workers()}
+        deadline = time.monotonic() + 60
+        while first & {each["id"] for each in running.workers()} and time.monotonic() < deadline:
+            assert client.run("result = 1").value == 1
+            time.sleep(0.2)
+        assert not first & {each["id"] for each in running.workers()}
+        assert running.pool()["recycles"]["max_age"] >= 2
