@@ -9,6 +9,7 @@ belongs to one call at a time, and there are as many of them as calls ever overl
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,5 +95,9 @@ def unavailable(error: Exception, doing: str) -> EngineUnavailableError:
         return EngineUnavailableError(f"the Docker Engine did not {doing} in time; look at its load and its log")
     for symptom, remedy in _REMEDIES.items():
         if symptom in text:
-            return EngineUnavailableError(f"the Docker Engine cannot be reached, {remedy}")
-    return EngineUnavailableError(f"the Docker Engine cannot be reached: {text[:MAX_ENGINE_TEXT]}")
+            return EngineUnavailableError(f"the Docker Engine cannot be reached at {_address()}, {remedy}")
+    return EngineUnavailableError(f"the Docker Engine cannot be reached at {_address()}: {text[:MAX_ENGINE_TEXT]}")
+
+
+def _address() -> str:
+    return os.environ.get("DOCKER_HOST", "") or "unix:///var/run/docker.sock"

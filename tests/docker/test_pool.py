@@ -191,6 +191,7 @@ def test_cancelling_a_running_future_kills_its_job(daemon):
 def test_a_hundred_jobs_in_one_worker_leave_it_flat(daemon, client):
     for _ in range(20):
         client.run("import os\nopen('f', 'w').write('x' * 10000)")
+    daemon.until(lambda: daemon.workers() and daemon.workers() == daemon.workers(state="idle"))
     before = {each["id"]: each["rss_bytes"] for each in daemon.workers()}
     for _ in range(100):
         assert client.run("x = bytearray(5_000_000)\nopen('f', 'w').write('x' * 10000)").outcome is Outcome.OK
