@@ -26,6 +26,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final, Self
 
 import zmq
@@ -54,7 +55,9 @@ class Connection:
         self.timeout_s: Final = timeout_s
         self._numbers = itertools.count(1)
         self._closed = False
-        self._line = PerProcess(self._open)
+        self._line = PerProcess(partial(Line, endpoint, timeout_s, self._numbers))
+        # A client that nobody closed and nobody has any more takes its thread with it.
+        weakref.finalize(self, _release, self._line).atexit = False
 
     def number(self) -> int:
         """A request number; `next` of a count is atomic."""
@@ -82,15 +85,10 @@ class Connection:
         if line is not None:
             line.close()
 
-    def _open(self) -> Line:
-        line = Line(self.endpoint, self.timeout_s, self._numbers)
-        # A client that nobody closed and nobody has any more takes its thread with it.
-        weakref.finalize(self, _release, line, os.getpid()).atexit = False
-        return line
 
-
-def _release(line: Line, pid: int) -> None:
-    if pid == os.getpid():
+def _release(lines: PerProcess[Line]) -> None:
+    line = lines.peek()
+    if line is not None:
         line.close(wait=False)
 
 

@@ -26,6 +26,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from pool.client import checks, job
@@ -64,12 +65,14 @@ class PoolExecutor(Executor):
     ) -> None:
         if client is not None and endpoint is not None:
             raise ConfigError("endpoint: the client has one already; give either the endpoint or the client")
-        self._max_pending = checks.whole("max_pending", max_pending, 1, 1 << 31)
+        most = checks.whole("max_pending", max_pending, 1, 1 << 31)
         self._options: JobOptions = {"limits": limits, "pool": pool}
         self._owned = client is None
         self._client = client or Client(endpoint)
         self._shut = False
-        self._outstanding = PerProcess(self._open)
+        self._outstanding = PerProcess(partial(Outstanding, self._client, owned=self._owned, max_pending=most))
+        # An executor that was dropped without shutdown still resolves what is under way, and then lets go.
+        weakref.finalize(self, _release, self._outstanding).atexit = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> PoolFuture[T]:
         """Run `fn(*args, **kwargs)` in the pool. Source text goes to `submit_code`."""
@@ -130,15 +133,10 @@ class PoolExecutor(Executor):
         draft = self._client.draft(code, {**self._options, **options})
         return self._outstanding.get().start(draft)
 
-    def _open(self) -> Outstanding:
-        outstanding = Outstanding(self._client, owned=self._owned, max_pending=self._max_pending)
-        # An executor that was dropped without shutdown still resolves what is under way, and then lets go.
-        weakref.finalize(self, _release, outstanding, os.getpid()).atexit = False
-        return outstanding
 
-
-def _release(outstanding: Outstanding, pid: int) -> None:
-    if pid == os.getpid():
+def _release(executors: PerProcess[Outstanding]) -> None:
+    outstanding = executors.peek()
+    if outstanding is not None:
         outstanding.finish()
 
 

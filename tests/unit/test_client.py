@@ -1,0 +1,409 @@
+"""Client against a daemon that behaves: results, threads, forks, ends. The daemon is scripted, the sockets are real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+import pool
+from pool import Client, Limits, Outcome, errors, wire
+from pool.client.endpoint import submit_endpoint
+from pool.errors import BacklogFullError, ClosedError, ConfigError, ResultTimeoutError, UnknownJobError
+from tests.unit.fake_daemon import HOLD, FakeDaemon, eventually
+
+DOUBLE = "def main(x):\n    return x * 2"
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    with FakeDaemon(tmp_path / "s") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def client(daemon):
+    with Client(daemon.endpoint, timeout=5) as client:
+        yield client
+
+
+def double(x):
+    return x * 2
+
+
+# ---- run, submit, result, cancel ----
+
+
+def test_run_calls_the_entry_with_the_arguments_and_gives_its_value(client):
+    result = client.run(DOUBLE, entry="main", args=[21])
+    assert (result.outcome, result.value, result.ok) == (Outcome.OK, 42, True)
+
+
+def test_run_of_a_script_gives_its_variable_result(client):
+    assert client.run("result = 6 * 7").value == 42
+
+
+def test_run_of_a_callable_pickles_it_into_the_sandbox(client, daemon):
+    assert client.run(double, kwargs={"x": 4}).value == 8
+    submit = daemon.of(wire.Submit)[0]
+    assert submit.pickled
+    assert submit.python == f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def test_everything_that_is_said_about_a_job_reaches_the_daemon(client, daemon):
+    client.run(
+        "x = 1",
+        stdin="grüß",
+        files={"a.txt": b"A", "b.bin": bytearray(b"\0")},
+        env={"LANG": "C"},
+        limits=Limits(wall_s=2, memory="1m"),
+        seed=7,
+        pool="big",
+        priority=-3,
+        job_id="my-job",
+        queue_timeout=1.5,
+    )
+    submit = daemon.of(wire.Submit)[0]
+    assert submit == wire.Submit(
+        request=submit.request,
+        job_id="my-job",
+        pool="big",
+        files=("a.txt", "b.bin"),
+        env={"LANG": "C"},
+        limits=wire.JobLimits(wall_s=2, memory=1 << 20),
+        seed=7,
+        priority=-3,
+        queue_timeout_s=1.5,
+        watch=True,
+    )
+    assert daemon.payloads[daemon.heard.index(submit)] == (b"x = 1", "grüß".encode(), b"A", b"\0")
+
+
+def test_the_clients_pool_is_the_default_of_its_jobs(daemon):
+    with Client(daemon.endpoint, pool="mine") as client:
+        client.run("")
+        client.run("", pool="theirs")
+    assert [submit.pool for submit in daemon.of(wire.Submit)] == ["mine", "theirs"]
+
+
+def test_a_job_that_raises_is_a_result_and_not_an_exception(client):
+    result = client.run("raise ValueError('bad')")
+    assert result.outcome is Outcome.ERROR
+    assert (result.error.type, result.error.message) == ("ValueError", "bad")
+    assert not result.ok
+
+
+def test_a_submitted_job_is_known_by_its_id_to_any_client(client, daemon):
+    job_id = client.submit(DOUBLE, entry="main", args=[1])
+    assert len(job_id) == 32
+    with Client(daemon.endpoint) as other:
+        assert other.result(job_id).value == 2
+        assert other.result(job_id, timeout=5).value == 2
+
+
+def test_the_same_job_id_again_is_the_same_job(client):
+    assert client.submit("result = 1", job_id="once") == "once"
+    assert client.run("result = 2", job_id="once").value == 1
+
+
+def test_waiting_for_a_result_ends_after_the_timeout_and_the_job_goes_on(client, daemon):
+    job_id = client.submit(HOLD)
+    with pytest.raises(ResultTimeoutError, match=job_id):
+        client.result(job_id, timeout=0.05)
+    daemon.finish(job_id, value="late")
+    assert client.result(job_id, timeout=10).value == "late"
+
+
+def test_run_gives_up_waiting_after_its_timeout_and_the_job_goes_on(client, daemon):
+    with pytest.raises(ResultTimeoutError, match="goes on") as caught:
+        client.run(HOLD, timeout=0.05)
+    daemon.finish(caught.value.fields["job_id"], value=1)
+    assert client.result(caught.value.fields["job_id"], timeout=10).value == 1
+    assert not daemon.of(wire.Cancel)
+
+
+def test_a_timeout_of_zero_is_a_look(client):
+    job_id = client.submit(HOLD)
+    with pytest.raises(ResultTimeoutError):
+        client.result(job_id, timeout=0)
+
+
+def test_a_cancelled_job_ends_cancelled(client):
+    job_id = client.submit(HOLD)
+    client.cancel(job_id)
+    assert client.result(job_id, timeout=10).outcome is Outcome.CANCELLED
+    client.cancel(job_id)
+
+
+def test_an_unknown_job_id_is_an_error_of_its_own(client):
+    for ask in (client.result, client.cancel):
+        with pytest.raises(UnknownJobError):
+            ask("nobody")
+
+
+def test_a_refusal_is_raised_as_the_error_that_the_daemon_named(client, daemon):
+    daemon.on(wire.Submit, lambda call: call.refuse("backlog_full", "8 jobs wait", retry_after_s=0.5))
+    for ask in (client.run, client.submit):
+        with pytest.raises(BacklogFullError, match="8 jobs wait") as caught:
+            ask("x = 1")
+        assert caught.value.fields == {"retry_after_s": 0.5}
+
+
+def test_a_refusal_whose_fields_are_named_like_parameters_is_still_raised(client, daemon):
+    fields = {"message": "x", "self": 1}
+    daemon.on(
+        wire.Submit,
+        lambda call: call.answer(wire.Refused(request=call.message.request, code="busy", message="no", fields=fields)),
+    )
+    with pytest.raises(errors.BusyError, match="no"):
+        client.run("x = 1")
+
+
+def test_a_refusal_with_a_code_of_the_future_is_a_pool_error_that_names_it(client, daemon):
+    daemon.on(wire.Submit, lambda call: call.refuse("eclipse", "dark"))
+    with pytest.raises(errors.PoolError, match="eclipse: dark"):
+        client.run("x = 1")
+
+
+def test_an_interrupted_run_cancels_its_job(client, daemon):
+    def interrupt():
+        eventually(lambda: daemon.jobs)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        client.run(HOLD)
+    (job,) = daemon.jobs.values()
+    assert client.result(job.job_id, timeout=10).outcome is Outcome.CANCELLED
+
+
+def test_a_signal_handler_that_raises_timeout_error_is_not_taken_for_our_own(client, daemon):
+    def ring(*_):
+        raise TimeoutError("alarm")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(TimeoutError, match="alarm"):
+            client.run(HOLD)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    daemon.wait_for(wire.Cancel)
+
+
+# ---- threads and processes ----
+
+
+def test_many_threads_share_a_client_and_each_gets_its_own_results(client):
+    wrong = []
+
+    def work(base):
+        for each in range(base, base + 25):
+            value = client.run(DOUBLE, entry="main", args=[each]).value
+            wrong.extend([value] if value != each * 2 else [])
+
+    threads = [threading.Thread(target=work, args=(base * 1000,)) for base in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_several_threads_wait_for_the_same_job(client, daemon):
+    job_id = client.submit(HOLD)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(client.result(job_id, timeout=20).value)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    daemon.wait_for(wire.Watch, 4)
+    daemon.finish(job_id, value="all")
+    for thread in threads:
+        thread.join(20)
+    assert found == ["all"] * 4
+
+
+def in_child(work):
+    """Exit status of a forked child: 0 if the work came back true."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if work() else 2
+        finally:
+            os._exit(status)
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "hung"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_client_works_in_a_forked_child_and_goes_on_in_the_parent(client):
+    assert client.run("result = 1").value == 1
+    assert in_child(lambda: client.run("result = 2", timeout=15).value == 2) == 0
+    assert client.run("result = 3").value == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_while_a_job_is_pending_leaves_the_job_to_the_parent(client, daemon):
+    job_id = client.submit(HOLD)
+    waiter = threading.Thread(target=client.result, args=(job_id,))
+    waiter.start()
+    daemon.wait_for(wire.Watch)
+    assert in_child(lambda: client.run("result = 2", timeout=15).value == 2) == 0
+    assert in_child(lambda: client.close() is None) == 0
+    daemon.finish(job_id)
+    waiter.join(20)
+    assert not waiter.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_children_forked_in_the_midst_of_requests_do_not_inherit_a_held_lock(client):
+    stop = threading.Event()
+
+    def hammer():
+        while not stop.is_set():
+            client.run("result = 1")
+
+    threads = [threading.Thread(target=hammer) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        statuses = [in_child(lambda: client.run("result = 2", timeout=15).value == 2) for _ in range(8)]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+    assert statuses == [0] * 8
+
+
+# ---- closing ----
+
+
+def test_a_closed_client_says_so(client):
+    client.run("")
+    client.close()
+    client.close()
+    with pytest.raises(ClosedError, match="closed"):
+        client.run("")
+    with pytest.raises(ClosedError):
+        client.result("x")
+
+
+def test_closing_ends_the_wait_of_other_threads(client, daemon):
+    caught = []
+
+    def wait():
+        with pytest.raises(ClosedError) as error:
+            client.run(HOLD)
+        caught.append(error)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    daemon.wait_for(wire.Submit)
+    client.close()
+    waiter.join(20)
+    assert len(caught) == 1
+
+
+def test_a_client_starts_no_thread_before_its_first_job_and_leaves_none_behind(daemon):
+    before = threading.active_count()
+    client = Client(daemon.endpoint)
+    assert threading.active_count() == before
+    client.run("")
+    assert threading.active_count() == before + 1
+    client.close()
+    assert threading.active_count() == before
+
+
+def test_a_client_that_nobody_has_any_more_ends_its_thread(daemon):
+    before = threading.active_count()
+    Client(daemon.endpoint).run("")
+    eventually(lambda: threading.active_count() == before)
+
+
+@pytest.mark.parametrize("end", ["", "client.close()", "sys.exit(3)"])
+def test_the_interpreter_ends_at_once_with_a_job_pending_and_nobody_there(tmp_path, end):
+    program = f"""
+        import sys, threading, time
+        from pool import Client
+        client = Client({str(tmp_path / "nobody")!r}, timeout=600)
+        def wait():
+            try:
+                client.run("")
+            except Exception:
+                pass
+        threading.Thread(target=wait, daemon=True).start()
+        time.sleep(0.2)
+        {end}
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], timeout=20, capture_output=True, check=False
+    )
+    assert done.returncode == (3 if "exit" in end else 0), done.stderr
+
+
+# ---- names and addresses ----
+
+
+def test_the_public_names_exist_and_importing_the_package_loads_no_library():
+    program = """
+        import sys, pool
+        heavy = {"zmq", "msgspec", "cloudpickle", "numpy", "docker", "concurrent.futures"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        for name in pool.__all__:
+            assert getattr(pool, name) is not None
+        assert set(pool.__all__) <= set(dir(pool))
+        assert not {"docker", "numpy", "cloudpickle"} & set(sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="AsyncThing"):
+        _ = pool.AsyncThing
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "endpoint"),
+    [
+        ("ipc:///a/b", {"POOL_ENDPOINT": "/e"}, "ipc:///a/b"),
+        ("/a/b", {}, "ipc:///a/b"),
+        (None, {"POOL_ENDPOINT": "/e", "POOL_RUN_DIR": "/r"}, "ipc:///e"),
+        (None, {"POOL_RUN_DIR": "/r"}, "ipc:///r/submit.sock"),
+        (None, {"POOL_ENDPOINT": ""}, "ipc:///run/pool/submit.sock"),
+    ],
+)
+def test_the_endpoint_is_the_argument_or_the_environment_or_the_default(monkeypatch, given, environment, endpoint):
+    for name in ("POOL_ENDPOINT", "POOL_RUN_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert submit_endpoint(given) == endpoint
+
+
+@pytest.mark.parametrize("given", ["tcp://127.0.0.1:1", "", "ipc://", 5, b"/x", "/a\0b", "/" + "x" * 107])
+def test_an_endpoint_that_cannot_work_is_refused_at_once(given):
+    with pytest.raises(ConfigError, match="endpoint"):
+        Client(given)
+
+
+def test_a_run_directory_whose_socket_path_would_be_too_long_is_named(monkeypatch):
+    monkeypatch.delenv("POOL_ENDPOINT", raising=False)
+    monkeypatch.setenv("POOL_RUN_DIR", "/tmp/" + "d" * 100)
+    with pytest.raises(ConfigError, match=r"POOL_RUN_DIR.*117 bytes, 107 fit"):
+        Client()

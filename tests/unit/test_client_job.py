@@ -1,0 +1,316 @@
+"""What a user may ask for: each mistake is found before anything is sent, and named with its remedy."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import PurePath
+
+import numpy as np
+import pytest
+
+from pool import Client, Limits, values, wire
+from pool.client import job
+from pool.client.pickling import is_users, pickled
+from pool.errors import InvalidJobError, TooLargeError, ValueCodecError
+
+
+def build(code="x = 1", **options):
+    return job.build(code, options, pool="default")
+
+
+class Strange:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("code", {"code": b"x = 1"}),
+        ("code", {"code": None}),
+        ("code", {"code": 5}),
+        ("code", {"code": "x = '\ud800'"}),
+        ("entry", {"entry": 5}),
+        ("entry", {"entry": ""}),
+        ("entry", {"entry": "a b"}),
+        ("entry", {"entry": "main()"}),
+        ("entry", {"entry": "x" * 129}),
+        ("entry", {"code": print, "entry": "main"}),
+        ("args", {"args": 5}),
+        ("args", {"args": "text"}),
+        ("args", {"args": {"x": 1}}),
+        ("kwargs", {"kwargs": [1]}),
+        ("kwargs", {"kwargs": {1: 1}}),
+        ("stdin", {"stdin": 5}),
+        ("stdin", {"stdin": "\udfff"}),
+        ("files", {"files": ["a"]}),
+        ("files", {"files": {"": b""}}),
+        ("files", {"files": {".": b""}}),
+        ("files", {"files": {"..": b""}}),
+        ("files", {"files": {"a/b": b""}}),
+        ("files", {"files": {"a\0b": b""}}),
+        ("files", {"files": {"\ud800": b""}}),
+        ("files", {"files": {5: b""}}),
+        ("files", {"files": {"é" * 128: b""}}),
+        ("files['a']", {"files": {"a": "text"}}),
+        ("files", {"files": {str(each): b"" for each in range(257)}}),
+        ("env", {"env": [("A", "b")]}),
+        ("env", {"env": {"": "x"}}),
+        ("env", {"env": {"A=B": "x"}}),
+        ("env", {"env": {"A\0": "x"}}),
+        ("env", {"env": {"A" * 257: "x"}}),
+        ("env", {"env": {b"A": "x"}}),
+        ("env['A']", {"env": {"A": 5}}),
+        ("env['A']", {"env": {"A": "\0"}}),
+        ("env['A']", {"env": {"A": "\ud800"}}),
+        ("env['A']", {"env": {"A": "x" * 8193}}),
+        ("env", {"env": {str(each): "" for each in range(65)}}),
+        ("limits", {"limits": {"wall_s": 5}}),
+        ("limits.wall_s", {"limits": Limits(wall_s=1e9)}),
+        ("limits.memory", {"limits": Limits(memory="99999t")}),
+        ("seed", {"seed": -1}),
+        ("seed", {"seed": 1 << 32}),
+        ("seed", {"seed": 1.0}),
+        ("seed", {"seed": True}),
+        ("pool", {"pool": 5}),
+        ("pool", {"pool": "a\0"}),
+        ("pool", {"pool": "x" * 129}),
+        ("priority", {"priority": 101}),
+        ("priority", {"priority": "high"}),
+        ("job_id", {"job_id": ""}),
+        ("job_id", {"job_id": "a b"}),
+        ("job_id", {"job_id": "../x"}),
+        ("job_id", {"job_id": "newline\n"}),
+        ("job_id", {"job_id": "x" * 129}),
+        ("job_id", {"job_id": 5}),
+        ("queue_timeout", {"queue_timeout": 0}),
+        ("queue_timeout", {"queue_timeout": -1}),
+        ("queue_timeout", {"queue_timeout": math.nan}),
+        ("queue_timeout", {"queue_timeout": math.inf}),
+        ("queue_timeout", {"queue_timeout": "1"}),
+        ("queue_timeout", {"queue_timeout": True}),
+    ],
+)
+def test_a_mistake_is_named_with_its_field_and_a_remedy(field, options):
+    with pytest.raises(InvalidJobError) as caught:
+        build(**options)
+    assert caught.value.fields["field"] == field
+    assert caught.value.message.startswith(f"{field}: ")
+    assert "; " in caught.value.message
+
+
+def test_none_is_the_same_as_not_saying_it():
+    nothing = dict.fromkeys(job.JobOptions.__annotations__)
+    draft = build(**nothing)
+    assert draft.submit == wire.Submit(request=0, job_id=draft.submit.job_id)
+    assert draft.payload == [b"x = 1", b""]
+
+
+def test_an_option_that_does_not_exist_is_a_type_error_that_lists_them(tmp_path):
+    with Client(tmp_path / "s") as client, pytest.raises(TypeError, match="no option 'tiemout'; it has entry, args"):
+        client.run("", tiemout=5)
+
+
+@pytest.mark.parametrize("bad", [-1, math.nan, math.inf, "1", True])
+def test_a_wait_of_no_sensible_length_is_refused(tmp_path, bad):
+    with Client(tmp_path / "s") as client:
+        for ask in (lambda: client.run("", timeout=bad), lambda: client.result("x", timeout=bad)):
+            with pytest.raises(InvalidJobError, match="timeout"):
+                ask()
+
+
+@pytest.mark.parametrize("bad", [0, -1, math.nan, None, "1"])
+def test_a_client_needs_a_sensible_timeout(bad):
+    with pytest.raises(InvalidJobError, match="timeout"):
+        Client("/x", timeout=bad)
+
+
+def test_the_job_ids_of_other_calls_are_checked_as_well(tmp_path):
+    with Client(tmp_path / "s") as client:
+        for ask in (client.result, client.cancel):
+            with pytest.raises(InvalidJobError, match="job_id"):
+                ask("a/b")
+
+
+def test_numbers_of_numpy_are_numbers():
+    submit = build(seed=np.int64(5), priority=np.int8(-1), queue_timeout=np.float64(2)).submit
+    assert (submit.seed, submit.priority, submit.queue_timeout_s) == (5, -1, 2.0)
+
+
+# ---- sizes ----
+
+
+def test_code_over_the_cap_is_refused_with_both_numbers():
+    build("#" * wire.MAX_CODE_BYTES)
+    with pytest.raises(TooLargeError, match="1048577 bytes, 1048576 fit") as caught:
+        build("#" * (wire.MAX_CODE_BYTES + 1))
+    assert caught.value.fields == {"bytes": wire.MAX_CODE_BYTES + 1, "max_bytes": wire.MAX_CODE_BYTES}
+
+
+def test_a_callable_that_drags_a_large_array_along_is_told_to_take_it_as_an_argument():
+    array = np.zeros(1 << 18)
+    with pytest.raises(TooLargeError, match="pass what it refers to as arguments"):
+        build(lambda: array + 1)
+
+
+def test_a_job_over_the_cap_is_refused_with_both_numbers(monkeypatch):
+    monkeypatch.setattr(wire, "MAX_JOB_BYTES", 1000)
+    with pytest.raises(TooLargeError, match="1006 bytes, 1000 fit"):
+        build(stdin=b"x" * 1, files={"a": b"x" * 1000})
+
+
+def test_arguments_over_the_cap_are_refused(monkeypatch):
+    monkeypatch.setattr(wire, "MAX_JOB_BYTES", 1000)
+    with pytest.raises((TooLargeError, ValueCodecError), match="1000"):
+        build(args=[b"x" * 2000])
+
+
+def test_an_environment_that_does_not_fit_a_header_is_too_large():
+    with pytest.raises(TooLargeError, match=r"65536 fit; use fewer or shorter"):
+        build(env={str(each): "x" * 8192 for each in range(10)})
+
+
+# ---- arguments ----
+
+
+def test_arguments_travel_as_one_value():
+    *_, frame = build(args=[1, (2, 3)], kwargs={"x": {"y": None}}).payload
+    assert values.decode([frame]) == ((1, (2, 3)), {"x": {"y": None}})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("args[1]", {"args": [1, Strange(), 2]}), ("kwargs['x']", {"kwargs": {"a": 1, "x": {"deep": [Strange()]}}})],
+)
+def test_an_argument_that_cannot_be_carried_is_named(name, options):
+    with pytest.raises(ValueCodecError) as caught:
+        build(**options)
+    assert caught.value.message.startswith(f"{name}: ")
+    assert "Strange" in caught.value.message
+    assert caught.value.fields["argument"] == name
+
+
+def test_an_argument_that_is_changed_after_the_call_arrives_as_it_was():
+    array, stdin = np.zeros(1 << 16), bytearray(b"before")
+    draft = build(args=[array], stdin=stdin)
+    array[:] = 1
+    stdin[:] = b"after!"
+    assert all(isinstance(frame, bytes) for frame in draft.payload)
+    assert values.decode(draft.payload[2:])[0][0].sum() == 0
+    assert draft.payload[1] == b"before"
+
+
+# ---- callables ----
+
+HELPERS = """
+    import threading
+    LOCK = None
+    FACTOR = 3
+    def triple(x):
+        return x * FACTOR
+    class Box:
+        def __init__(self, x):
+            self.x = x
+"""
+STRATEGY = """
+    import math
+    import enum
+    import numpy as np
+    import helpers_of_a_user
+    from helpers_of_a_user import Box, triple
+    class Side(enum.Enum):
+        LONG = 1
+    def score(x):
+        box = Box(triple(x))
+        return helpers_of_a_user.triple(box.x) + int(math.sqrt(4)) + int(np.ones(2).sum()) + Side.LONG.value
+"""
+
+
+@pytest.fixture
+def strategy(tmp_path, monkeypatch):
+    """A module of the user that uses another one, and itself by a circle."""
+    (tmp_path / "helpers_of_a_user.py").write_text(textwrap.dedent(HELPERS))
+    (tmp_path / "strategy_of_a_user.py").write_text(textwrap.dedent(STRATEGY))
+    monkeypatch.syspath_prepend(tmp_path)
+    import strategy_of_a_user
+
+    strategy_of_a_user.helpers_of_a_user.back = strategy_of_a_user
+    yield strategy_of_a_user
+    for name in ("strategy_of_a_user", "helpers_of_a_user"):
+        sys.modules.pop(name, None)
+
+
+def elsewhere(frame, argument):
+    """What the pickled callable returns in a process that knows none of the user's modules."""
+    program = "import sys, cloudpickle; print(cloudpickle.loads(sys.stdin.buffer.read())(int(sys.argv[1])))"
+    command = [sys.executable, "-I", "-c", program, str(argument)]
+    return subprocess.run(command, input=frame, capture_output=True, check=False)
+
+
+def test_a_function_of_the_users_own_modules_runs_where_they_do_not_exist(strategy):
+    done = elsewhere(pickled(strategy.score), 2)
+    assert done.stdout == b"23\n", done.stderr
+
+
+def test_pickling_by_value_is_a_switch_of_one_pickle_and_not_of_the_process(strategy):
+    import pickle
+
+    import cloudpickle
+
+    pickled(strategy.score)
+    assert not cloudpickle.list_registry_pickle_by_value()
+    assert cloudpickle.loads(cloudpickle.dumps(strategy.score)) is strategy.score
+    assert pickle.loads(pickle.dumps(strategy.Box)) is strategy.Box
+
+
+@pytest.mark.parametrize(
+    ("module", "users"),
+    [
+        ("json", False),
+        ("numpy.linalg", False),
+        ("builtins", False),
+        ("__main__", False),
+        ("pool.model", False),
+        ("", False),
+    ],
+)
+def test_libraries_go_by_name(module, users):
+    assert is_users(module) is users
+
+
+def test_a_test_module_is_the_users_own():
+    assert is_users(__name__)
+
+
+def test_callables_of_every_kind_are_taken():
+    from functools import partial
+
+    class Adder:
+        def __init__(self, n):
+            self.n = n
+
+        def __call__(self, x):
+            return x + self.n
+
+        def add(self, x):
+            return x + self.n
+
+    for target in (lambda x: x + 1, partial(int.__add__, 1), Adder(1), Adder(1).add):
+        done = elsewhere(build(target).payload[0], 41)
+        assert done.stdout == b"42\n", done.stderr
+
+
+@pytest.mark.parametrize("thing", [threading.Lock(), sys.stdout, (each for each in ())])
+def test_a_callable_that_refers_to_what_cannot_travel_is_refused(thing):
+    with pytest.raises(
+        InvalidJobError, match=r"code: .* cannot be pickled: .*; what a function refers to goes with it"
+    ):
+        build(lambda: thing)
+
+
+def test_paths_are_no_file_names():
+    with pytest.raises(InvalidJobError, match="files"):
+        build(files={PurePath("a"): b""})

@@ -1,0 +1,470 @@
+"""PoolExecutor: what `concurrent.futures` promises, and the four points where this executor differs."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import gc
+import itertools
+import os
+import pickle
+import threading
+import time
+
+import pytest
+
+from pool import Client, Limits, Outcome, PoolExecutor, wire
+from pool.client import ExecutorClosedError, JobOutcomeError
+from pool.errors import (
+    BusyError,
+    ClosedError,
+    ConfigError,
+    DaemonUnreachableError,
+    InvalidJobError,
+    JobFailedError,
+    ValueCodecError,
+)
+from tests.unit.fake_daemon import FakeDaemon, eventually
+
+WAIT_S = 20
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    with FakeDaemon(tmp_path / "s") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def executor(daemon):
+    with PoolExecutor(daemon.endpoint) as executor:
+        yield executor
+        executor.shutdown(cancel_futures=True)
+
+
+def double(x, *, plus=0):
+    return 2 * x + plus
+
+
+def hold(*_):
+    """The fake daemon does not end a job of this name by itself."""
+
+
+def bad(text):
+    raise ValueError(text)
+
+
+def held(daemon, count=1):
+    """The ids of the jobs under way, once there are so many."""
+    eventually(lambda: sum(job.result is None for job in list(daemon.jobs.values())) >= count)
+    return [job.job_id for job in daemon.jobs.values() if job.result is None]
+
+
+# ---- submit ----
+
+
+def test_it_is_an_executor(executor):
+    assert isinstance(executor, cf.Executor)
+    assert isinstance(executor.submit(double, 1), cf.Future)
+
+
+def test_submit_gives_a_future_of_the_value(executor):
+    future = executor.submit(double, 20, plus=2)
+    assert future.result(WAIT_S) == 42
+    assert future.done()
+    assert not future.running()
+    assert not future.cancelled()
+    assert future.exception(WAIT_S) is None
+
+
+def test_submit_code_takes_source_text_and_the_options_of_a_job(executor, daemon):
+    future = executor.submit_code("def f(x):\n    return x + 1", entry="f", args=[1], job_id="mine", priority=3)
+    assert future.result(WAIT_S) == 2
+    assert future.job_id == "mine"
+    assert daemon.of(wire.Submit)[0].priority == 3
+
+
+def test_the_executors_limits_and_pool_hold_for_its_jobs(daemon):
+    with PoolExecutor(daemon.endpoint, pool="big", limits=Limits(wall_s=3)) as executor:
+        executor.submit(double, 1).result(WAIT_S)
+        executor.submit_code("", pool="small").result(WAIT_S)
+    first, second = daemon.of(wire.Submit)
+    assert (first.pool, first.limits.wall_s) == ("big", 3)
+    assert (second.pool, second.limits.wall_s) == ("small", 3)
+
+
+def test_an_exception_of_the_job_comes_as_data_inside_job_failed_error(executor):
+    future = executor.submit(bad, "so it was")
+    with pytest.raises(JobFailedError, match=r"ValueError: so it was \(outcome error\)\nTraceback") as caught:
+        future.result(WAIT_S)
+    error = future.exception(WAIT_S)
+    assert error is caught.value
+    assert isinstance(error, JobOutcomeError)
+    assert error.result.error.message == "so it was"
+    assert (error.fields["outcome"], error.fields["type"]) == ("error", "ValueError")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.TIMEOUT, Outcome.MEMORY, Outcome.CRASH, Outcome.LOST, Outcome.CANCELLED])
+def test_every_outcome_but_ok_is_raised_by_the_future(executor, daemon, outcome):
+    future = executor.submit(hold)
+    daemon.finish(*held(daemon), outcome=outcome)
+    with pytest.raises(JobFailedError, match=rf"so it was \(outcome {outcome}\)") as caught:
+        future.result(WAIT_S)
+    assert caught.value.result.outcome is outcome
+
+
+def test_the_error_survives_a_pickle(executor):
+    error = executor.submit(bad, "x").exception(WAIT_S)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.result, again.fields) == (str(error), error.result, error.fields)
+
+
+def test_a_refusal_by_the_daemon_is_raised_by_the_future(executor, daemon):
+    daemon.on(wire.Submit, lambda call: call.refuse("backlog_full", "full"))
+    assert isinstance(executor.submit(double, 1).exception(WAIT_S), BusyError)
+
+
+def test_a_request_that_is_wrong_is_raised_at_the_line_at_fault(executor, daemon):
+    with pytest.raises(ValueCodecError, match=r"args\[0\]"):
+        executor.submit(double, object())
+    lock = threading.Lock()
+    with pytest.raises(InvalidJobError, match="cannot be pickled"):
+        executor.submit(lambda: lock)
+    with pytest.raises(TypeError, match="submit_code"):
+        executor.submit("result = 1")
+    assert not daemon.of(wire.Submit)
+
+
+def test_a_result_that_is_not_there_in_time_is_a_timeout_error(executor):
+    future = executor.submit(hold)
+    with pytest.raises(TimeoutError):
+        future.result(0.02)
+    with pytest.raises(cf.TimeoutError):
+        future.exception(0.02)
+    assert not future.done()
+
+
+# ---- wait, as_completed, callbacks ----
+
+
+def test_as_completed_yields_in_the_order_of_the_ends(executor, daemon):
+    slow = executor.submit(hold)
+    quick = [executor.submit(double, each) for each in range(3)]
+    ended = cf.as_completed([slow, *quick], timeout=WAIT_S)
+    assert {next(ended) for _ in quick} == set(quick)
+    daemon.finish(slow.job_id, value="at last")
+    assert next(ended).result() == "at last"
+
+
+def test_wait_knows_done_and_not_done(executor):
+    slow, quick = executor.submit(hold), executor.submit(double, 1)
+    done, rest = cf.wait([slow, quick], timeout=WAIT_S, return_when=cf.FIRST_COMPLETED)
+    assert (done, rest) == ({quick}, {slow})
+    slow.cancel()
+    assert cf.wait([slow, quick], timeout=WAIT_S).not_done == set()
+    failed = executor.submit(bad, "x")
+    assert cf.wait([failed], timeout=WAIT_S, return_when=cf.FIRST_EXCEPTION).done == {failed}
+
+
+def test_a_callback_may_use_the_pool(daemon):
+    with Client(daemon.endpoint) as client, PoolExecutor(client=client) as executor:
+        seen, ended = [], threading.Event()
+
+        def then(future):
+            seen.append(client.run(double, args=[future.result()]).value)
+            executor.submit(double, 10).add_done_callback(lambda last: (seen.append(last.result()), ended.set()))
+
+        executor.submit(double, 1).add_done_callback(then)
+        assert ended.wait(WAIT_S)
+        assert seen == [4, 20]
+
+
+def test_a_callback_that_waits_for_another_future_is_told_instead_of_hanging(executor):
+    told, ended = [], threading.Event()
+    slow = executor.submit(hold)
+
+    def then(_):
+        for ask in (slow.result, slow.exception):
+            with pytest.raises(RuntimeError, match="waits for another future") as caught:
+                ask(5)
+            told.append(caught)
+        ended.set()
+
+    executor.submit(double, 1).add_done_callback(then)
+    assert ended.wait(WAIT_S)
+    assert len(told) == 2
+
+
+def test_a_callback_that_raises_does_no_harm(executor):
+    executor.submit(double, 1).add_done_callback(lambda _: bad("in a callback"))
+    assert executor.submit(double, 2).result(WAIT_S) == 4
+
+
+# ---- cancel ----
+
+
+def test_cancelling_a_running_job_kills_it(executor, daemon):
+    future = executor.submit(hold)
+    (job_id,) = held(daemon)
+    called = []
+    future.add_done_callback(called.append)
+    assert future.cancel()
+    assert future.cancel()
+    assert future.cancelled()
+    assert future.done()
+    assert called == [future]
+    with pytest.raises(cf.CancelledError):
+        future.result(WAIT_S)
+    daemon.wait_for(wire.Cancel)
+    assert [cancel.job_id for cancel in daemon.of(wire.Cancel)] == [job_id]
+
+
+def test_a_cancelled_future_counts_as_completed(executor):
+    future = executor.submit(hold)
+    threading.Timer(0.05, future.cancel).start()
+    assert next(cf.as_completed([future], timeout=WAIT_S)) is future
+
+
+def test_a_job_that_has_ended_cannot_be_cancelled(executor, daemon):
+    future = executor.submit(double, 1)
+    future.result(WAIT_S)
+    assert not future.cancel()
+    assert not future.cancelled()
+    assert not daemon.of(wire.Cancel)
+
+
+def test_a_future_is_resolved_once_however_its_end_and_its_cancellation_meet(executor):
+    for _ in range(100):
+        future = executor.submit(double, 1)
+        time.sleep(0.0005)
+        cancelled = future.cancel()
+        cf.wait([future], timeout=WAIT_S)
+        assert future.cancelled() == cancelled
+        assert cancelled or future.result(WAIT_S) == 2
+
+
+# ---- map ----
+
+
+def test_map_gives_values_in_the_order_of_the_arguments(executor):
+    assert list(executor.map(double, range(300))) == [2 * each for each in range(300)]
+    assert list(executor.map(pow, [2, 3, 4], [3, 2])) == [8, 9]
+    assert list(executor.map(double, [])) == []
+
+
+def test_map_starts_at_once_and_is_never_more_than_its_buffer_ahead(executor, daemon):
+    values = executor.map(double, itertools.count(), buffersize=5)
+    daemon.wait_for(wire.Submit, 5)
+    assert [next(values) for _ in range(10)] == [2 * each for each in range(10)]
+    assert len(daemon.of(wire.Submit)) <= 15
+    values.close()
+
+
+def test_map_raises_the_failure_where_its_value_would_be_and_cancels_the_rest(executor, daemon):
+    def third_fails(x):
+        return x if x != 2 else bad("third")
+
+    values = executor.map(third_fails, range(5))
+    assert [next(values), next(values)] == [0, 1]
+    with pytest.raises(JobFailedError, match="third"):
+        next(values)
+    assert list(values) == []
+
+
+def test_map_ends_with_a_timeout_error_and_cancels_what_is_left(executor, daemon):
+    values = executor.map(hold, range(3), timeout=0.05)
+    with pytest.raises(TimeoutError):
+        next(values)
+    daemon.wait_for(wire.Cancel, 3)
+
+
+def test_map_cancels_what_it_began_when_a_later_argument_cannot_be_carried(executor, daemon):
+    with pytest.raises(ValueCodecError):
+        executor.map(hold, [1, 2, object()])
+    daemon.wait_for(wire.Cancel, 2)
+
+
+def test_map_pickles_its_function_once(executor):
+    class Counted:
+        pickled = 0
+
+        def __reduce__(self):
+            Counted.pickled += 1
+            return int, ()
+
+    counted = Counted()
+    assert list(executor.map(lambda x: x + counted, range(3))) == [0, 1, 2]
+    assert Counted.pickled == 1
+
+
+# ---- max_pending ----
+
+
+def test_submit_waits_while_too_many_jobs_are_pending(daemon):
+    with PoolExecutor(daemon.endpoint, max_pending=2) as executor:
+        futures = [executor.submit(hold) for _ in range(2)]
+        third = []
+        waiter = threading.Thread(target=lambda: third.append(executor.submit(double, 1)))
+        waiter.start()
+        waiter.join(0.1)
+        assert waiter.is_alive()
+        futures[0].cancel()
+        waiter.join(WAIT_S)
+        assert third[0].result(WAIT_S) == 2
+        futures[1].cancel()
+
+
+def test_a_callback_may_submit_although_too_many_were_pending(daemon):
+    with PoolExecutor(daemon.endpoint, max_pending=1) as executor:
+        chained, ended = [], threading.Event()
+
+        def then(_):
+            chained.append(executor.submit(double, 2))
+            ended.set()
+
+        executor.submit(double, 1).add_done_callback(then)
+        assert ended.wait(WAIT_S)
+        assert chained[0].result(WAIT_S) == 4
+
+
+@pytest.mark.parametrize("most", [0, -1, 1.5, True])
+def test_max_pending_has_to_be_a_positive_number(most):
+    with pytest.raises(InvalidJobError, match="max_pending"):
+        PoolExecutor("/x", max_pending=most)
+
+
+# ---- shutdown ----
+
+
+def test_after_shutdown_nothing_is_taken(executor):
+    executor.submit(double, 1)
+    executor.shutdown()
+    executor.shutdown()
+    for ask in (
+        lambda: executor.submit(double, 1),
+        lambda: executor.submit_code(""),
+        lambda: executor.map(double, [1]),
+    ):
+        with pytest.raises(RuntimeError, match="after shutdown") as caught:
+            ask()
+        assert isinstance(caught.value, ExecutorClosedError)
+        assert isinstance(caught.value, ClosedError)
+
+
+def test_shutdown_waits_for_what_is_under_way(daemon):
+    before = threading.active_count()
+    with PoolExecutor(daemon.endpoint) as executor:
+        future = executor.submit(hold)
+        (job_id,) = held(daemon)
+        threading.Timer(0.1, daemon.finish, [job_id]).start()
+    assert future.done()
+    eventually(lambda: threading.active_count() == before)
+
+
+def test_shutdown_that_cancels_ends_although_jobs_are_stuck(daemon):
+    executor = PoolExecutor(daemon.endpoint)
+    futures = [executor.submit(hold) for _ in range(3)]
+    executor.shutdown(cancel_futures=True)
+    assert all(future.cancelled() for future in futures)
+    assert len(daemon.of(wire.Cancel)) == 3
+
+
+def test_shutdown_that_does_not_wait_still_resolves_what_is_under_way(daemon):
+    before = threading.active_count()
+    executor = PoolExecutor(daemon.endpoint)
+    future = executor.submit(hold)
+    (job_id,) = held(daemon)
+    executor.shutdown(wait=False)
+    assert not future.done()
+    daemon.finish(job_id, value="late")
+    assert future.result(WAIT_S) == "late"
+    eventually(lambda: threading.active_count() == before)
+
+
+def test_shutdown_by_a_callback_does_not_wait_for_itself(daemon):
+    executor = PoolExecutor(daemon.endpoint)
+    ended = threading.Event()
+    executor.submit(double, 1).add_done_callback(lambda _: (executor.shutdown(), ended.set()))
+    assert ended.wait(WAIT_S)
+
+
+def test_shutdown_frees_a_submit_that_waits_for_room(daemon):
+    executor = PoolExecutor(daemon.endpoint, max_pending=1)
+    future = executor.submit(hold)
+    caught = []
+
+    def late():
+        with pytest.raises(ExecutorClosedError) as error:
+            executor.submit(double, 1)
+        caught.append(error)
+
+    waiter = threading.Thread(target=late)
+    waiter.start()
+    waiter.join(0.05)
+    executor.shutdown(wait=False)
+    waiter.join(WAIT_S)
+    assert caught
+    future.cancel()
+    executor.shutdown()
+
+
+def test_an_unused_executor_shuts_down():
+    PoolExecutor("/nobody").shutdown()
+    with PoolExecutor("/nobody"):
+        pass
+
+
+def test_a_dropped_executor_resolves_its_futures_and_leaves_no_thread(daemon):
+    before = threading.active_count()
+    future = PoolExecutor(daemon.endpoint).submit(hold)
+    (job_id,) = held(daemon)
+    gc.collect()
+    daemon.finish(job_id, value=1)
+    assert future.result(WAIT_S) == 1
+    eventually(lambda: threading.active_count() == before)
+
+
+def test_a_client_that_is_given_is_used_and_left_open(daemon):
+    with Client(daemon.endpoint, pool="mine") as client:
+        with PoolExecutor(client=client) as executor:
+            assert executor.submit(double, 1).result(WAIT_S) == 2
+        assert client.run("result = 1").value == 1
+        assert {submit.pool for submit in daemon.of(wire.Submit)} == {"mine"}
+        with pytest.raises(ConfigError, match="endpoint"):
+            PoolExecutor(daemon.endpoint, client=client)
+
+
+def test_a_client_that_is_closed_under_the_executor_fails_its_futures(daemon):
+    with Client(daemon.endpoint) as client:
+        executor = PoolExecutor(client=client)
+        future = executor.submit(hold)
+        held(daemon)
+        client.close()
+        assert isinstance(future.exception(WAIT_S), ClosedError)
+        with pytest.raises(ClosedError):
+            executor.submit(double, 1)
+        executor.shutdown()
+
+
+# ---- faults and forks ----
+
+
+def test_futures_fail_when_there_is_no_daemon(tmp_path):
+    with Client(tmp_path / "s", timeout=0.3) as client, PoolExecutor(client=client) as executor:
+        assert isinstance(executor.submit(double, 1).exception(WAIT_S), DaemonUnreachableError)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_an_executor_works_in_a_forked_child_and_goes_on_in_the_parent(executor, daemon):
+    future = executor.submit(hold)
+    held(daemon)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if executor.submit(double, 2).result(WAIT_S) == 4 else 2
+            executor.shutdown()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    daemon.finish(future.job_id, value="parent")
+    assert future.result(WAIT_S) == "parent"
