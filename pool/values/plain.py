@@ -12,8 +12,8 @@ from typing import Any
 
 import msgpack
 
-#: Containers held at once while looking; a value with more on one level is written piece by piece instead.
-_MAX_LEVEL = 1 << 22
+#: Items looked through for containers at once; a value with more on one level is written piece by piece instead.
+_MAX_LEVEL = 1 << 20
 
 #: The packer asks for 256 KiB unless told otherwise, which costs more than packing a small value; it grows as needed.
 _FIRST_BUFFER = 1024
@@ -46,7 +46,7 @@ def is_plain(value: list[Any] | dict[Any, Any], limit: int, *, depth: int) -> bo
         if least > limit:
             raise OverLimitError
         kinds = set(map(type, _items(lists, dicts)))
-        if not kinds <= _PLAIN or count > _MAX_LEVEL:
+        if not kinds <= _PLAIN:
             return False
         if kinds & _TEXT:
             least += sum(map(len, filter(_is_text, _items(lists, dicts))))
@@ -54,6 +54,8 @@ def is_plain(value: list[Any] | dict[Any, Any], limit: int, *, depth: int) -> bo
             if least > limit:
                 raise OverLimitError
             return True
+        if count > _MAX_LEVEL:
+            return False
         inner = list(_items(lists, dicts))
         lists = [item for item in inner if type(item) is list] if list in kinds else []
         dicts = [item for item in inner if type(item) is dict] if dict in kinds else []

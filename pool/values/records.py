@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import GetSetDescriptorType, MemberDescriptorType
+from typing import Any
 
 from pool.values.writer import RefusalError, WriteFn, Writer, mro_of, namespace_of
 
@@ -30,8 +31,8 @@ def write_enum(writer: Writer, value: object) -> None:
     writer.write(_stored(value, "_value_"))
 
 
-def _write_dataclass(writer: Writer, value: object) -> None:
-    names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]
+def _write_dataclass(writer: Writer, value: Any) -> None:
+    names = [field.name for field in dataclasses.fields(type(value))]
     writer.mapping(value, ((name, _stored(value, name)) for name in names), count=len(names))
 
 
