@@ -85,10 +85,11 @@ class Census:
 
     live: int = 0  #: all but STOPPING
     starting: int = 0
+    suspect: int = 0
     stopping: int = 0
     busy: int = 0  #: with a job
     ready: int = 0  #: idle or leased, and able to take the next job
-    supply: int = 0  #: ready or starting, and of use to the jobs that wait
+    supply: int = 0  #: ready or about to be, and of use to the jobs that wait
     room: int = 0  #: containers that may be added
     idle: list[WorkerRecord] = field(default_factory=list)
     leased: list[WorkerRecord] = field(default_factory=list)
@@ -101,7 +102,8 @@ class Census:
         census.room = rules.room_for_starts(live=census.live, stopping=census.stopping, max_workers=policy.max_workers)
         census.ready = len(census.idle) + len(census.leased)
         # While jobs wait, every idle worker is another client's and no supply for them: else it would have been leased.
-        census.supply = census.starting + (len(census.leased) if waiting else census.ready)
+        # A suspect is only asked, not given up: a daemon that slept for a moment must not start a second pool.
+        census.supply = census.starting + (len(census.leased) if waiting else census.ready + census.suspect)
         books.target = rules.target_size(
             busy=census.busy,
             waiting=waiting,
@@ -128,6 +130,8 @@ class Census:
                 self.starting += 1
             elif state is WorkerState.STOPPING:
                 self.stopping += 1
+            elif worker is not outgoing:
+                self.suspect += 1
 
 
 # ---- clients that have no worker ----
@@ -206,7 +210,7 @@ def _retire_worn(books: Books, census: Census) -> bool:
 
 
 def _shed_surplus(books: Books, census: Census) -> bool:
-    surplus = 0 if books.backlog else census.supply - books.target
+    surplus = 0 if books.backlog else census.supply - census.suspect - books.target
     shed = 0
     for worker in sorted(census.idle, key=attrgetter("last_used"))[: max(0, surplus)]:
         held_until = worker.last_used + rules.IDLE_HOLD_S

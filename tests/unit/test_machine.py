@@ -334,10 +334,11 @@ def test_a_suspect_gets_no_job_and_is_stopped_if_it_stays_silent():
 
 
 def test_a_daemon_that_slept_for_long_only_asks_its_workers():
-    play = Rehearsal(min_workers=4, max_workers=4, heartbeat_s=1.0).up()
+    play = Rehearsal(min_workers=4, max_workers=8, heartbeat_s=1.0).up()
     commands = play.tick(after=3600)
     assert len(every(commands, ProbeWorker)) == 4
     assert stopped(commands) == {}
+    assert started(commands) == []
 
 
 def test_a_busy_worker_is_never_judged_by_its_beats():

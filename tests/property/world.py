@@ -1,0 +1,351 @@
+"""A tiny world around a PoolState: an engine with containers, workers with jobs, clients, and faults of every kind.
+
+It knows only the commands it was given, never the pool's records, and asserts what must hold for whoever carries them
+out. Each action takes a number and makes its choices from it, so that hypothesis and a plain random walk can drive it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pool.core import events as ev
+from pool.core.machine import InvalidTransition, PoolState
+from pool.core.policy import PoolPolicy
+from pool.model import Outcome, WorkerState
+
+T = TypeVar("T")
+
+CLIENTS = ("ann", "bob", "cid")
+ANSWERS = (Outcome.OK, Outcome.ERROR, Outcome.TIMEOUT, Outcome.CRASH)
+KILLED = {Outcome.TIMEOUT, Outcome.CANCELLED}
+
+
+@dataclass(slots=True)
+class Container:
+    """What the engine has."""
+
+    ready: bool = False
+    stopping: bool = False
+    lease: ev.Dispatch | None = None
+    started: bool = False
+    served: set[str] = field(default_factory=set)
+    jobs: int = 0
+
+
+class World:
+    def __init__(self, policy: PoolPolicy, *, seed: int = 0) -> None:
+        self.pool = PoolState("p", policy, seed=seed)
+        self.now = 100.0
+        self.max_workers = policy.max_workers
+        self.containers: dict[str, Container] = {}
+        self.removed: list[str] = []
+        self.accepted: dict[str, str] = {}  # job -> client
+        self.finished: dict[str, ev.Finish] = {}
+        self.old_leases: list[ev.Dispatch] = []
+        self.shutting_down = False
+        self.submitted = 0
+        self.events = 0
+        self.play(ev.Tick())
+
+    # ---- events in, commands out ----
+
+    def play(self, event: ev.Event) -> None:
+        self.events += 1
+        commands = self.pool.handle(event, self.now)
+        self.pool.validate()
+        if isinstance(event, ev.JobSubmitted) and event.job_id not in self.accepted:
+            refusals = [command for command in commands if isinstance(command, ev.Refuse)]
+            assert len(refusals) <= 1
+            if not refusals:
+                self.accepted[event.job_id] = event.client
+        for command in commands:
+            self.carry_out(command)
+        if isinstance(event, ev.Tick):
+            due = self.pool.next_deadline()
+            assert due is None or due > self.now, "a Tick left a deadline behind: the loop would spin"
+
+    def carry_out(self, command: ev.Command) -> None:
+        match command:
+            case ev.StartWorker():
+                self.start_worker(command.worker_id)
+            case ev.StopWorker():
+                assert not self.containers[command.worker_id].stopping, "stopped twice"
+                self.containers[command.worker_id].stopping = True
+            case ev.ProbeWorker():
+                assert self.containers[command.worker_id].lease is None, "a busy worker is not probed"
+            case ev.Dispatch():
+                self.dispatch(command)
+            case ev.KillJob():
+                lease = self.containers[command.worker_id].lease
+                assert lease is not None, "there is nothing to kill"
+                assert (lease.job_id, lease.epoch) == (command.job_id, command.epoch)
+            case ev.Finish():
+                self.finish(command)
+            case ev.Refuse():
+                assert command.job_id not in self.accepted, "an accepted job is not refused"
+
+    def start_worker(self, worker_id: str) -> None:
+        assert worker_id not in self.containers
+        assert worker_id not in self.removed, "ids are not used twice"
+        assert not self.shutting_down, "nothing is started in a shutdown"
+        self.containers[worker_id] = Container()
+        live = [each for each in self.containers.values() if not each.stopping]
+        starting = [each for each in live if not each.ready]
+        assert len(live) <= self.max_workers, "more workers than may live"
+        assert len(self.containers) <= 2 * self.max_workers or self.max_workers < len(live) + 1
+        assert len(starting) <= self.pool.policy.start_concurrency, "too many starts at the same time"
+
+    def dispatch(self, command: ev.Dispatch) -> None:
+        container = self.containers[command.worker_id]
+        assert container.ready, "a job went to a worker that is not ready"
+        assert not container.stopping, "a job went to a worker that is being stopped"
+        assert container.lease is None, "two jobs on one worker"
+        assert command.attempt == 1, "a job was tried twice"
+        container.lease, container.started = command, False
+        container.jobs += 1
+        container.served.add(self.accepted[command.job_id])
+        assert container.jobs <= self.pool.policy.max_jobs, "a worker served more than its share"
+        assert self.pool.policy.reuse_scope == "any" or len(container.served) == 1, "a worker served two clients"
+
+    def finish(self, command: ev.Finish) -> None:
+        assert command.job_id in self.accepted, "a job ended that was never accepted"
+        assert command.job_id not in self.finished, "a job ended twice"
+        self.finished[command.job_id] = command
+        if command.outcome in KILLED and command.worker_id is not None and not command.from_worker:
+            assert command.worker_id not in self.containers, "said to be killed while its container is still there"
+
+    # ---- choices ----
+
+    @staticmethod
+    def choose(found: Sequence[T], number: int) -> T | None:
+        return found[number % len(found)] if found else None
+
+    def with_container(self, number: int, act: Callable[[str, Container], None], **wanted: bool) -> None:
+        found = [
+            (worker_id, each)
+            for worker_id, each in self.containers.items()
+            if wanted.get("leased", each.lease is not None) == (each.lease is not None)
+            and wanted.get("stopping", each.stopping) == each.stopping
+            and wanted.get("ready", each.ready) == each.ready
+        ]
+        if chosen := self.choose(found, number):
+            act(*chosen)
+
+    def open_jobs(self) -> list[str]:
+        return [job_id for job_id in self.accepted if job_id not in self.finished]
+
+    # ---- what clients do ----
+
+    def submit(self, number: int) -> None:
+        self.submitted += 1
+        self.play(
+            ev.JobSubmitted(
+                job_id=f"j{self.submitted}",
+                client=CLIENTS[number % 3],
+                wall_s=(1.0, 5.0, 60.0)[number // 3 % 3],
+                priority=number // 9 % 3 - 1,
+                queue_timeout_s=(None, None, 3.0, 20.0)[number // 27 % 4],
+            )
+        )
+
+    def submit_again(self, number: int) -> None:
+        if job_id := self.choose(list(self.accepted), number):
+            self.play(ev.JobSubmitted(job_id=job_id, client=self.accepted[job_id], wall_s=1.0))
+
+    def cancel(self, number: int) -> None:
+        self.play(ev.CancelRequested(job_id=self.choose([*self.open_jobs(), *self.accepted, "nobody"], number)))
+
+    def forget(self, number: int) -> None:
+        if job_id := self.choose(list(self.finished), number):
+            self.play(ev.JobForgotten(job_id=job_id))
+            # Its id is free for a new job from now on, which is none of this world's business.
+            self.accepted.pop(job_id)
+            self.finished.pop(job_id)
+
+    # ---- what workers and the engine do ----
+
+    def ready(self, number: int) -> None:
+        def act(worker_id: str, container: Container) -> None:
+            container.ready = True
+            self.play(ev.WorkerReady(worker_id=worker_id))
+
+        self.with_container(number, act, ready=False)
+
+    def fail(self, number: int) -> None:
+        def act(worker_id: str, container: Container) -> None:
+            self.play(ev.WorkerFailed(worker_id=worker_id, reason="no", permanent=number % 5 == 0))
+            container.lease = None
+
+        self.with_container(number // 5, act, **({} if number % 7 == 0 else {"ready": False}))
+
+    def vanish(self, number: int) -> None:
+        def act(worker_id: str, container: Container) -> None:
+            if not container.stopping:
+                container.lease = None
+            self.play(ev.WorkerVanished(worker_id=worker_id, reason="link closed"))
+
+        self.with_container(number, act)
+
+    def remove(self, number: int) -> None:
+        """The engine answers a stop."""
+        self.with_container(number, self.gone, stopping=True)
+
+    def remove_unasked(self, number: int) -> None:
+        self.with_container(number, self.gone, stopping=False)
+
+    def gone(self, worker_id: str, _container: Container) -> None:
+        del self.containers[worker_id]
+        self.removed.append(worker_id)
+        self.play(ev.WorkerRemoved(worker_id=worker_id))
+
+    def remove_again(self, number: int) -> None:
+        if worker_id := self.choose(self.removed, number):
+            kinds = (ev.WorkerRemoved, ev.WorkerReady, ev.BeatHeard)
+            self.play(kinds[number % 3](worker_id=worker_id))
+
+    def job_starts(self, number: int) -> None:
+        def act(worker_id: str, container: Container) -> None:
+            lease, container.started = container.lease, True
+            self.play(ev.JobStarted(worker_id=worker_id, job_id=lease.job_id, epoch=lease.epoch))
+
+        self.with_container(number, act, leased=True)
+
+    def job_ends(self, number: int) -> None:
+        def act(worker_id: str, container: Container) -> None:
+            lease = container.lease
+            self.old_leases.append(lease)
+            if not container.stopping:
+                container.lease = None
+            self.play(self.answer(worker_id, lease, number))
+
+        self.with_container(number, act, leased=True)
+
+    def old_answer(self, number: int) -> None:
+        """A repeated answer, or one of another worker."""
+        if lease := self.choose(self.old_leases, number):
+            worker_id = self.choose([lease.worker_id, *self.containers], number // 7)
+            if number % 2:
+                self.play(self.answer(worker_id, lease, number))
+            else:
+                self.play(ev.JobStarted(worker_id=worker_id, job_id=lease.job_id, epoch=lease.epoch))
+
+    @staticmethod
+    def answer(worker_id: str, lease: ev.Dispatch, number: int) -> ev.JobEnded:
+        dirty = "a process was left" if number % 11 == 0 else ""
+        outcome = ANSWERS[number // 11 % 4]
+        return ev.JobEnded(worker_id=worker_id, job_id=lease.job_id, epoch=lease.epoch, outcome=outcome, dirty=dirty)
+
+    def beat(self, number: int) -> None:
+        self.with_container(number, lambda worker_id, _: self.play(ev.BeatHeard(worker_id=worker_id)))
+
+    # ---- what must not happen ----
+
+    def illegal(self, number: int) -> None:
+        legal = {WorkerState.STARTING, WorkerState.STOPPING}
+        wrong = [ev.WorkerReady(worker_id=each.id) for each in self.pool.workers.values() if each.state not in legal]
+        wrong += [ev.JobForgotten(job_id=job_id) for job_id in self.open_jobs()]
+        if event := self.choose(wrong, number):
+            self.events += 1
+            before = repr((dict(self.pool.workers), dict(self.pool.jobs), self.pool.next_deadline(), self.pool.breaker))
+            try:
+                self.pool.handle(event, self.now)
+            except InvalidTransition:
+                after = repr(
+                    (dict(self.pool.workers), dict(self.pool.jobs), self.pool.next_deadline(), self.pool.breaker)
+                )
+                assert before == after, "an illegal event changed something"
+                self.pool.validate()
+                return
+            raise AssertionError(f"{event} was taken")
+
+    # ---- the operator and the clock ----
+
+    def drain(self, _number: int) -> None:
+        self.play(ev.DrainRequested())
+
+    def resume(self, _number: int) -> None:
+        self.play(ev.ResumeRequested())
+
+    def recycle(self, number: int) -> None:
+        self.play(ev.RecycleRequested(worker_id=self.choose([None, "nobody", *self.containers], number)))
+
+    def resize(self, number: int) -> None:
+        low, more = number % 3, number // 3 % 4
+        # Workers above a lowered maximum may still be finishing their jobs; nothing is started until they are gone.
+        self.max_workers = max(1, low + more)
+        self.play(ev.ResizeRequested(min_workers=low, max_workers=self.max_workers))
+
+    def shut_down(self, number: int) -> None:
+        self.shutting_down = True
+        self.play(ev.ShutdownRequested(deadline=self.now + number % 10))
+
+    def wait(self, number: int) -> None:
+        self.now += (0.01, 0.3, 1.0, 4.0, 30.0, 300.0)[number % 6]
+        self.play(ev.Tick())
+
+    def wait_for_deadline(self, _number: int) -> None:
+        due = self.pool.next_deadline()
+        if due is not None:
+            self.now = max(self.now, due)
+            self.play(ev.Tick())
+
+    # ---- the end ----
+
+    def come_to_rest(self) -> None:
+        """Everybody answers: then every job has ended, and the pool has the size it wants."""
+        if self.pool.state == "draining" or not self.shutting_down:
+            self.play(ev.ResumeRequested())
+        for _ in range(3000):
+            self.answer_all()
+            if self.at_rest():
+                break
+            self.wait_for_deadline(0)
+        assert not self.open_jobs(), "jobs were left behind"
+        assert self.at_rest(), f"{self.pool.target} wanted, {[str(each.state) for each in self.pool.workers.values()]}"
+        if self.shutting_down:
+            assert self.pool.state == "stopped"
+
+    def answer_all(self) -> None:
+        for worker_id, container in list(self.containers.items()):
+            if container.stopping:
+                self.gone(worker_id, container)
+            elif not container.ready:
+                container.ready = True
+                self.play(ev.WorkerReady(worker_id=worker_id))
+            elif lease := container.lease:
+                container.lease = None
+                self.play(self.answer(worker_id, lease, 1))
+            else:
+                self.play(ev.BeatHeard(worker_id=worker_id))
+
+    def at_rest(self) -> bool:
+        idle = [each for each in self.pool.workers.values() if each.state is WorkerState.IDLE]
+        return not self.open_jobs() and len(idle) == len(self.pool.workers) == len(self.containers) == self.pool.target
+
+
+#: Every action with its weight in a random walk.
+ACTIONS: dict[Callable[[World, int], None], int] = {
+    World.submit: 12,
+    World.submit_again: 1,
+    World.cancel: 2,
+    World.forget: 1,
+    World.ready: 10,
+    World.fail: 2,
+    World.vanish: 1,
+    World.remove: 8,
+    World.remove_unasked: 1,
+    World.remove_again: 1,
+    World.job_starts: 8,
+    World.job_ends: 10,
+    World.old_answer: 1,
+    World.beat: 4,
+    World.illegal: 1,
+    World.drain: 1,
+    World.resume: 2,
+    World.recycle: 1,
+    World.resize: 1,
+    World.wait: 2,
+    World.wait_for_deadline: 4,
+}
