@@ -185,13 +185,13 @@ class Exchange:
         self._wake = wake
         self._ledger = ledger
         self._outbox: deque[list[wire.Frame]] = deque()
-        self._socket = self._dial()
+        self._socket, self._monitor = self._dial()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close(0)
+        self._hang_up()
 
     def turn(self, inbox: deque[Request | Forget]) -> None:
         """Wait for something to happen, and do it."""
@@ -206,13 +206,20 @@ class Exchange:
         self._send()
         self._receive(now)
         try:
+            if self._monitor.poll(0):
+                # ZeroMQ would connect again by itself, but not after a frame over the cap.
+                self._redial()
+                self._outbox += self._ledger.disconnected(now)
             self._outbox += self._ledger.tick(now)
         except DaemonUnreachableError as error:
             self._redial()
+            self._outbox.clear()
             self._ledger.fail(error)
+            self._ledger.reset()
         self._send()
 
-    def _dial(self) -> zmq.Socket[bytes]:
+    def _dial(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """The socket, and one that tells when its connection breaks."""
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
@@ -220,18 +227,22 @@ class Exchange:
         socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS[0])
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
-        socket.connect(self._endpoint)
-        return socket
+        self._connected = False
+        return socket, socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+
+    def _hang_up(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(0)
 
     def _redial(self) -> None:
-        self._socket.close(0)
-        self._outbox.clear()
-        self._ledger.reset()
-        self._socket = self._dial()
+        self._hang_up()
+        self._socket, self._monitor = self._dial()
 
     def _wait(self) -> None:
         poller = zmq.Poller()
         poller.register(self._wake, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
         poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._outbox else 0))
         wait_s = self._ledger.wait_s(time.monotonic())
         ready = dict(poller.poll(None if wait_s is None else math.ceil(wait_s * 1000)))
@@ -239,6 +250,10 @@ class Exchange:
             os.eventfd_read(self._wake)
 
     def _send(self) -> None:
+        if self._outbox and not self._connected:
+            # Not before there is something to say: a client that is idle leaves an absent daemon alone.
+            self._socket.connect(self._endpoint)
+            self._connected = True
         while self._outbox:
             try:
                 self._socket.send_multipart(self._outbox[0], zmq.NOBLOCK)

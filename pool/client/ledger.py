@@ -1,7 +1,7 @@
 """What was asked of the daemon and is not answered yet: decides, sends nothing, takes the time as an argument.
 
-    request      ends with                     if the daemon was started anew meanwhile, it is asked again as
-    ─────────    ──────────────────────────    ──────────────────────────────────────────────────────────────
+    request      ends with                     after a break or a restart of the daemon it is asked again as
+    ─────────    ──────────────────────────    ─────────────────────────────────────────────────────────────
     Submit       Accepted | Refused            Watch: a job is never submitted twice by itself
       watch      Result   | Refused            Watch
     Watch        Result   | Refused            Watch
@@ -12,7 +12,8 @@ Rules:
    instance is known; after that a Hail goes out while something has been open for a second, once a second.
 2. Nothing heard for `timeout_s` and a Hail unanswered: everything open fails with DaemonUnreachableError. A Submit or
    Cancel that a living daemon leaves unanswered for that long fails alone.
-3. Another instance in Hailed: the daemon was started anew. A job it had accepted and no longer knows ended `lost`.
+3. A broken connection, or another instance in Hailed: answers may have been lost, so what is open is asked again. A
+   job that had been accepted and is not known any more ended `lost`.
 4. Bytes that are no message: which request they should have answered is not known, so everything open fails. A valid
    message that answers nothing is counted and dropped.
 """
@@ -31,6 +32,8 @@ from pool.model import Outcome
 
 #: A second is short enough to notice a restart and long enough to cost nothing.
 HAIL_INTERVAL_S = 1.0
+#: An answer that breaks the connection each time it is sent, as one over the frame cap does, is not asked for for ever.
+MAX_AGAIN = 10
 
 
 class Delivery(NamedTuple):
@@ -48,7 +51,7 @@ class Request:
     frames: list[wire.Frame]
     answer: Future[Delivery | None] = field(default_factory=Future)
     accepted: bool = False  #: the daemon is known to have it
-    again: bool = False  #: it was asked again, of a daemon that was started anew
+    again: int = 0  #: how often it was asked again
     asked_at: float = 0.0
 
     @property
@@ -65,7 +68,7 @@ class Request:
         return frames
 
     def ask_again(self) -> list[wire.Frame]:
-        self.again = True
+        self.again += 1
         if isinstance(self.message, wire.Cancel):
             return wire.encode(self.message)
         return wire.encode(wire.Watch(request=self.message.request, job_id=self.job_id))
@@ -176,12 +179,24 @@ class Ledger:
         self._hails = {number: at for number, at in self._hails.items() if number > message.request}
         before, self._instance = self._instance, message.instance
         if before not in {None, message.instance}:
-            return [request.ask_again() for request in self._open.values()]
+            return self._ask_again()
         for request in self._open.values():
             # Answers come in order: a Watch that was sent before this Hail was not refused, so the job is known.
             if isinstance(request.message, wire.Watch) and request.asked_at < sent_at:
                 request.accepted = True
         return []
+
+    def disconnected(self, now: float) -> Outgoing:
+        """The connection broke; on the next one the daemon takes us for somebody new."""
+        self.reset()
+        for request in [each for each in self._open.values() if each.again >= MAX_AGAIN]:
+            self._fail(
+                request, RemoteProtocolError(f"the connection broke {MAX_AGAIN} times over job {request.job_id}")
+            )
+        return [self._hail(now), *self._ask_again()] if self._open else []
+
+    def _ask_again(self) -> Outgoing:
+        return [request.ask_again() for request in self._open.values()]
 
     # ---- from the clock ----
 

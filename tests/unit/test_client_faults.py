@@ -261,6 +261,59 @@ def test_an_id_that_was_never_known_is_not_called_lost(client, daemon):
         client.result("never")
 
 
+# ---- connections that break ----
+
+
+def test_an_answer_that_was_sent_while_the_connection_was_broken_is_asked_for_again(path, client, daemon):
+    waiting = Waiting(client.run, HOLD, job_id="job")
+    daemon.wait_for(wire.Submit)
+    settle(client)
+    job = daemon.jobs["job"]
+    job.watchers.clear()
+    daemon.stop()
+    with FakeDaemon(path, instance=daemon.instance) as same:
+        same.jobs["job"] = job
+        same.wait_for(wire.Watch)
+        same.finish("job", value="heard")
+        assert waiting.end().value == "heard"
+        assert not same.of(wire.Submit)
+
+
+def test_an_answer_that_breaks_the_connection_each_time_is_given_up(path, daemon, monkeypatch):
+    monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 1000)
+    with Client(path, timeout=20) as client:
+        with pytest.raises(RemoteProtocolError, match="the connection broke 10 times over job big"):
+            client.run("result = b'x' * 2000", job_id="big")
+        assert client.run("result = 1").value == 1
+    assert len(daemon.of(wire.Submit)) == 2
+
+
+def test_a_peer_that_hangs_up_on_everybody_is_given_up_and_then_left_alone(path, client):
+    def hang_up():
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            calls.append(1)
+            peer.close()
+
+    calls = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises((RemoteProtocolError, DaemonUnreachableError)):
+            client.run("")
+        time.sleep(0.1)
+        before = len(calls)
+        time.sleep(TIMEOUT_S)
+        assert len(calls) == before > 0
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
 # ---- nonsense ----
 
 HEADER = msgspec.msgpack.encode
