@@ -27,6 +27,7 @@ from pool.errors import PoolError
 
 SPLIT = 0.7  #: share of the days that are searched on; the rest is held out
 WALL_S = 2.0  #: a candidate that takes longer is given up
+QUEUE_TIMEOUT_S = 60.0  #: the first jobs may have to wait for the first worker
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -52,6 +53,10 @@ def _count(text: str) -> int:
     if not 1 <= number <= 100_000:
         raise argparse.ArgumentTypeError(f"{number} is not between 1 and 100000")
     return number
+
+
+class StalledError(Exception):
+    """The pool takes jobs and runs none."""
 
 
 class Loop:
@@ -97,6 +102,8 @@ class Loop:
         self.evaluations += evaluations
         self._search.learn(evaluations)
         self._say(self._line(iteration, evaluations, took_s))
+        if all(each.result.worker is None for each in evaluations):
+            raise StalledError(f"no worker ran any of the last jobs ({evaluations[-1].result.reason})")
 
     def _line(self, iteration: int, evaluations: Sequence[Evaluation], took_s: float) -> str:
         counts = "  ".join(f"{name} {count}" for name, count in summary.outcomes(evaluations).items())
@@ -113,7 +120,7 @@ def run_in_pool(client: Client, pool: str) -> Run:
     limits = Limits(wall_s=WALL_S)
 
     def run(source: str) -> JobResult:
-        return client.run(source, entry="main", args=[SPLIT], limits=limits, pool=pool)
+        return client.run(source, entry="main", args=[SPLIT], limits=limits, pool=pool, queue_timeout=QUEUE_TIMEOUT_S)
 
     return run
 
@@ -128,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; this is what came of it so far", file=sys.stderr)
         status = 130
-    except PoolError as error:
-        print(f"the pool failed: {error}", file=sys.stderr)
+    except (PoolError, StalledError) as error:
+        print(f"the pool failed: {error}; pool-admin status shows its state", file=sys.stderr)
         status = 1
     loop.report()
     return int(not loop.evaluated_ok) if status is None else status
