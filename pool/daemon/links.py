@@ -81,12 +81,14 @@ class Links:
         self._context = context
         self._poller = poller
         self._root = root
+        self._count = 0
         self._links: dict[str, Link] = {}
         self._owners: dict[zmq.Socket[bytes], str] = {}
 
     def open(self, worker_id: str) -> Path:
         """Bind a link; the directory to be mounted."""
-        link = Link(self._context, self._root / worker_id)
+        self._count += 1
+        link = Link(self._context, self._root / str(self._count))
         self._links[worker_id] = link
         for socket in (link.socket, link.monitor):
             self._owners[socket] = worker_id

@@ -1,6 +1,6 @@
 """The directories of one daemon: made, locked and identified before anything else happens.
 
-    run_dir/   submit.sock  admin.sock  lock  links/<worker>/link.sock     0711 so that submitters reach their socket
+    run_dir/   submit.sock  admin.sock  lock  w/<number>/link.sock         0711 so that submitters reach their socket
     state_dir/ lock  owner                                                 0700
 
 `owner` is made once and stays: containers carry it as a label, so that a daemon finds what a dead predecessor on the
@@ -9,6 +9,7 @@ same state directory left behind, and never touches anybody else's.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -20,8 +21,8 @@ from pool.errors import ConfigError
 
 #: `sun_path` holds 108 bytes with the terminating NUL.
 SUN_PATH_BYTES = 107
-#: The longest worker id: a pool name of 24, a dash, and a counter.
-_WORKER_ID_CHARS = 24 + 1 + 10
+#: The longest path below run_dir. Names are short for its sake: a run directory may have 85 bytes.
+_LONGEST_LINK = "w/1234567890/link.sock"
 
 
 class Premises:
@@ -35,11 +36,14 @@ class Premises:
         _require_short(run_dir)
         _make(run_dir, 0o711)
         _make(state_dir, 0o700)
-        self._locks = [_lock(directory) for directory in (run_dir, state_dir)]
-        self.owner = _owner(state_dir)
-        self.links = run_dir / "links"
-        shutil.rmtree(self.links, ignore_errors=True)  # no container can write there: it only ever sees it read-only
-        _make(self.links, 0o700)
+        with contextlib.ExitStack() as locks:
+            for directory in (run_dir, state_dir):
+                locks.callback(os.close, _lock(directory))
+            self.owner = _owner(state_dir)
+            self.links = run_dir / "w"
+            shutil.rmtree(self.links, ignore_errors=True)  # no container can write there: each sees its own, read-only
+            _make(self.links, 0o700)
+            self._locks = locks.pop_all()
 
     @property
     def submit(self) -> Path:
@@ -54,12 +58,11 @@ class Premises:
         shutil.rmtree(self.links, ignore_errors=True)
         for path in (self.submit, self.admin):
             path.unlink(missing_ok=True)
-        for lock in self._locks:
-            os.close(lock)
+        self._locks.close()
 
 
 def _require_short(run_dir: Path) -> None:
-    longest = len(os.fsencode(run_dir / "links" / ("w" * _WORKER_ID_CHARS) / "link.sock"))
+    longest = len(os.fsencode(run_dir / _LONGEST_LINK))
     if longest > SUN_PATH_BYTES:
         raise ConfigError(
             f"daemon.run_dir {run_dir} is too long: the path of a worker's socket would have {longest} bytes and a "

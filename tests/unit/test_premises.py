@@ -1,0 +1,80 @@
+"""The daemon's directories: made, locked and identified, or refused with what to do."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+
+import pytest
+
+from pool.daemon.premises import Premises
+from pool.errors import ConfigError
+
+
+@pytest.fixture
+def made():
+    held = []
+
+    def make(run_dir, state_dir):
+        held.append(Premises(run_dir, state_dir))
+        return held[-1]
+
+    yield make
+    for each in held:
+        each.close()
+
+
+def test_directories_are_made_and_closed_to_others(tmp_path, made):
+    made(tmp_path / "run", tmp_path / "state")
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "run" / "w").stat().st_mode) == 0o700
+
+
+def test_the_owner_stays_and_the_instance_changes(tmp_path, made):
+    first = made(tmp_path / "run", tmp_path / "state")
+    first.close = lambda: None
+    owner, instance = first.owner, first.instance
+    Premises.close(first)
+    second = made(tmp_path / "run", tmp_path / "state")
+    assert second.owner == owner
+    assert second.instance != instance
+
+
+@pytest.mark.parametrize("shared", ["run", "state"])
+def test_a_directory_in_use_is_refused_with_what_to_do(tmp_path, made, shared):
+    made(tmp_path / "run", tmp_path / "state")
+    names = {"run": "run2", "state": "state2"} | {shared: shared}
+    with pytest.raises(ConfigError, match="another daemon already uses"):
+        made(tmp_path / names["run"], tmp_path / names["state"])
+
+
+def test_a_run_directory_too_long_for_a_socket_is_refused_with_the_bytes(tmp_path, made):
+    with pytest.raises(ConfigError, match=r"too long.*107"):
+        made(tmp_path / ("x" * 90), tmp_path / "state")
+
+
+def test_what_is_no_directory_is_refused(tmp_path, made):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="cannot use the directory"):
+        made(tmp_path / "file", tmp_path / "state")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of 4 KiB, which only root can")
+def test_a_full_disk_is_said_to_be_full(tmp_path, made):
+    state = tmp_path / "state"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=3", "none", state], check=True)
+    try:
+        (state / "full").write_bytes(b"x" * 4096)
+        with pytest.raises(ConfigError, match="no space left"):
+            made(tmp_path / "run", state)
+    finally:
+        subprocess.run(["umount", state], check=True)
+
+
+def test_links_of_a_dead_predecessor_are_removed(tmp_path, made):
+    left = tmp_path / "run" / "w" / "7"
+    left.mkdir(parents=True)
+    made(tmp_path / "run", tmp_path / "state")
+    assert not left.exists()
