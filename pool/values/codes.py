@@ -50,6 +50,7 @@ class Code(enum.IntEnum):
     TIMEDELTA = 26
     FIXED_ZONE = 27
     NAMED_ZONE = 28
+    PYTZ_ZONE = 29
     # numpy
     ARRAY = 40
     OBJECTS = 41

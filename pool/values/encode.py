@@ -69,7 +69,7 @@ def _package_writer(base: type) -> WriteFn | None:
         if (found := writers().get(base)) is not None:
             return found
     if root == "pytz":
-        return times.write_foreign_zone
+        return times.write_pytz_zone
     return None
 
 

@@ -53,12 +53,12 @@ def _write_named_zone(writer: Writer, value: ZoneInfo) -> None:
     writer.composite(value, Code.NAMED_ZONE, key=key)
 
 
-def write_foreign_zone(writer: Writer, value: object) -> None:
-    """A zone of pytz, which pandas 2 still makes: travels as the zoneinfo zone of the same key."""
+def write_pytz_zone(writer: Writer, value: object) -> None:
+    """A zone of pytz, which pandas 2 still makes."""
     key = getattr(value, "zone", None)
     if type(key) is not str or not _ZONE_KEY.fullmatch(key):
         raise RefusalError("convert the time zone to a zoneinfo.ZoneInfo or a datetime.timezone", kind=type(value))
-    writer.composite(value, Code.NAMED_ZONE, key=key)
+    writer.composite(value, Code.PYTZ_ZONE, key=key)
 
 
 def _read_datetime(_reader: Reader, parts: list[Any]) -> dt.datetime:
@@ -96,6 +96,17 @@ def _read_named_zone(_reader: Reader, parts: list[Any]) -> ZoneInfo:
     return ZoneInfo(exact(str, key))
 
 
+def _read_pytz_zone(reader: Reader, parts: list[Any]) -> dt.tzinfo:
+    """The zone of pytz, or of zoneinfo where this side has no pytz."""
+    zone = _read_named_zone(reader, parts)
+    try:
+        import pytz  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError:
+        return zone
+    found: dt.tzinfo = pytz.timezone(zone.key)
+    return found
+
+
 WRITERS: dict[type, WriteFn] = {
     dt.datetime: _write_datetime,
     dt.time: _write_time,
@@ -111,4 +122,5 @@ READERS: dict[int, ReadFn] = {
     Code.TIMEDELTA: _read_timedelta,
     Code.FIXED_ZONE: _read_fixed_zone,
     Code.NAMED_ZONE: _read_named_zone,
+    Code.PYTZ_ZONE: _read_pytz_zone,
 }
