@@ -41,8 +41,8 @@ def ask(context: typer.Context, name: str, **arguments: str | float | None) -> o
     """Call the daemon; arguments that are None are left out."""
     from pool.client.admin import AdminClient
 
-    client = AdminClient(address(context).admin)
-    return client.call(name, **{key: value for key, value in arguments.items() if value is not None})
+    with AdminClient(address(context).admin) as client:
+        return client.call(name, **{key: value for key, value in arguments.items() if value is not None})
 
 
 @contextmanager

@@ -36,9 +36,9 @@ def build(
         typer.echo(f"[{time.monotonic() - started:6.1f} s] {visible(line)}", err=True)
 
     with answering(as_json=as_json):
-        from pool import images
+        from pool.images import build as build_image
 
-        facts = images.build(tag, progress=progress, base=base, requirements=requirements, force=force)
+        facts = build_image(tag, progress=progress, base=base, requirements=requirements, force=force)
         _show(tag, facts, seconds=time.monotonic() - started, as_json=as_json)
 
 

@@ -34,8 +34,8 @@ def recycle(
 def resize(
     context: typer.Context,
     pool: Annotated[str, typer.Argument(metavar="POOL")],
-    min_workers: Annotated[int, typer.Option("--min", min=0, help="Workers that are always kept.")],
-    max_workers: Annotated[int, typer.Option("--max", min=1, help="Workers at most.")],
+    min_workers: Annotated[int, typer.Option("--min", help="Workers that are always kept.")],
+    max_workers: Annotated[int, typer.Option("--max", help="Workers at most.")],
     as_json: Json = False,
 ) -> None:
     """Set how many workers a pool keeps, until the daemon is started anew (the configuration is not changed)."""

@@ -23,8 +23,9 @@ from pool.cli.view import DaemonView, JobsView, PoolView, SnapshotView, StoryVie
 
 #: Wider than any row, so that what is piped into another program keeps one line for each row.
 PIPED_WIDTH = 10_000
-#: Docker's own short form; enough of an id to paste into a `docker` command.
-CONTAINER_CHARS = 12
+#: An engine's id of this length is shown in Docker's short form, which every `docker` command takes.
+LONG_ID_CHARS, SHORT_ID_CHARS = 64, 12
+WORKER_HEADERS = ("CONTAINER", "STATE", ">JOBS", ">AGE", ">MEMORY", "ISOLATION")
 
 
 def show(renderable: RenderableType) -> None:
@@ -47,7 +48,8 @@ def status(snapshot: SnapshotView) -> Group:
     """The whole daemon at a glance."""
     parts: list[RenderableType] = [_headline(snapshot.daemon), Text(), _pools(snapshot.pools)]
     parts += [_warning(sentence) for sentence in troubles(snapshot)]
-    parts += [_warning(f"{alert.id}: {alert.text}") for alert in snapshot.alerts]
+    # What the daemon says of a breaker is among the troubles already, with when it tries again.
+    parts += [_warning(alert.text) for alert in snapshot.alerts if not alert.id.startswith("breaker:")]
     if snapshot.fallback is not None and snapshot.fallback.rate:
         why = snapshot.fallback.last_reason or "no reason given"
         sentence = f"{share(snapshot.fallback.rate)} of the jobs ran outside of containers: {why}"
@@ -57,27 +59,24 @@ def status(snapshot: SnapshotView) -> Group:
 
 def workers(pools: Sequence[PoolView]) -> Table:
     """Every column of every worker; the whole container id in a pipe."""
-    chars = CONTAINER_CHARS if sys.stdout.isatty() else None
-    table = _table(
-        "WORKER", "POOL", "CONTAINER", "STATE", ">JOBS", ">AGE", ">MEMORY", "ISOLATION", "LOCKDOWN", ">UID", "CLIENT",
-        "STARTED FOR", "JOB",
-    )  # fmt: skip
+    whole = not sys.stdout.isatty()
+    table = _table("WORKER", "POOL", *WORKER_HEADERS, "LOCKDOWN", ">UID", ">BOOT", "CLIENT", "JOB")
     for pool in pools:
         for worker in pool.workers:
             table.add_row(
                 cell(worker.id),
                 cell(pool.name),
-                *_worker_cells(worker, chars=chars),
+                *_worker_cells(worker, whole_id=whole),
                 cell(worker.lockdown),
                 cell(worker.uid),
+                Text("-" if worker.boot_ms is None else f"{worker.boot_ms:.0f} ms"),
                 cell(worker.client),
-                cell(worker.start_reason),
                 cell(worker.job),
             )
     return table
 
 
-def jobs(view: JobsView) -> Table:
+def jobs(view: JobsView) -> Group:
     table = _table("JOB", "POOL", "STATE", "OUTCOME", ">AGE", "WORKER", "CLIENT")
     for job in view.jobs:
         table.add_row(
@@ -89,15 +88,16 @@ def jobs(view: JobsView) -> Table:
             cell(job.worker),
             cell(job.client),
         )
-    return table
+    older = view.total - len(view.jobs)
+    return Group(table, Text(f"{older} older jobs are not shown")) if older > 0 else Group(table)
 
 
 def story(view: StoryView) -> Table:
-    """What happened, with seconds since the first entry."""
-    table = _table(">SECONDS", "WHAT", "CAUSE", title=visible(view.id))
-    first = view.entries[0].at_s if view.entries else 0.0
+    """What happened, oldest first, with the seconds since the beginning."""
+    table = _table(">SECONDS", "STATE", "WHAT", "CAUSE", title=visible(f"{view.id}  {view.pool}".rstrip()))
     for entry in view.entries:
-        table.add_row(Text(f"{entry.at_s - first:+.3f}"), cell(entry.what), cell(entry.cause))
+        since = view.entries[0].age_s - entry.age_s
+        table.add_row(Text(f"+{since:.3f}"), state(entry.state), cell(entry.what), cell(entry.cause))
     return table
 
 
@@ -179,19 +179,21 @@ def _worker_lines(pools: Sequence[PoolView]) -> RenderableType:
     """One row a worker; on a narrow terminal without the name of the pool."""
     if not any(pool.workers for pool in pools):
         return Text("no workers")
-    headers = ("CONTAINER", "STATE", ">JOBS", ">AGE", ">MEMORY", "ISOLATION", "JOB")
-    wide, narrow = _table("WORKER", "POOL", *headers), _table("WORKER", *headers)
+    wide, narrow = _table("WORKER", "POOL", *WORKER_HEADERS, "JOB"), _table("WORKER", *WORKER_HEADERS, "JOB")
     for pool in pools:
         for worker in pool.workers:
-            cells = [*_worker_cells(worker, chars=CONTAINER_CHARS), cell(worker.job)]
+            cells = [*_worker_cells(worker), cell(worker.job)]
             wide.add_row(cell(worker.id), cell(pool.name), *cells)
             narrow.add_row(cell(worker.id), *cells)
     return _Fitting(wide, narrow)
 
 
-def _worker_cells(worker: WorkerView, *, chars: int | None) -> list[Text]:
+def _worker_cells(worker: WorkerView, *, whole_id: bool = False) -> list[Text]:
+    container = worker.container
+    if container is not None and len(container) == LONG_ID_CHARS and not whole_id:
+        container = container[:SHORT_ID_CHARS]
     return [
-        cell(worker.container and worker.container[:chars]),
+        cell(container),
         state(worker.state),
         Text(str(worker.jobs)),
         Text(duration(worker.age_s)),

@@ -39,7 +39,7 @@ def run(
 
     The job's stdout and then its value go to stdout; its stderr, and how it failed if it did, go to stderr.
     """
-    if stdin is not None and stdin.name == file.name == "<stdin>":
+    if stdin is file:
         raise typer.BadParameter("FILE is already read from there", param_hint="--stdin")
     code = _source(file)
     args = [_json("--arg", text) for text in arg or []]
@@ -105,7 +105,7 @@ def _write(output: str, *, err: bool) -> None:
 
 
 def _explain(result: JobResult) -> None:
-    if result.error is not None and result.error.traceback:
-        typer.echo(visible_block(result.error.traceback.rstrip("\n")), err=True)
-    why = result.reason or (f"{result.error.type}: {result.error.message}" if result.error else "")
-    typer.echo(visible(f"{result.outcome}: {why}" if why else result.outcome), err=True)
+    if result.error is not None:
+        told = result.error.traceback or f"{result.error.type}: {result.error.message}"
+        typer.echo(visible_block(told.rstrip("\n")), err=True)
+    typer.echo(visible(f"{result.outcome}: {result.reason}".removesuffix(": ")), err=True)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from pool.errors import RemoteProtocolError
 
 
-class View(Struct, frozen=True, kw_only=True):
+class View(Struct, frozen=True):
     """Base of every part."""
 
 
@@ -65,7 +65,7 @@ class WorkerView(View, frozen=True):
     job: str | None = None
     client: str | None = None
     uid: int | None = None
-    start_reason: str | None = None
+    boot_ms: float | None = None
 
 
 class PoolView(View, frozen=True):
@@ -115,10 +115,12 @@ class JobView(View, frozen=True):
 
 class JobsView(View, frozen=True):
     jobs: tuple[JobView, ...]
+    total: int = 0
 
 
 class EntryView(View, frozen=True):
-    at_s: float = 0.0
+    age_s: float = 0.0
+    state: str = ""
     what: str = ""
     cause: str = ""
 
@@ -126,6 +128,7 @@ class EntryView(View, frozen=True):
 class StoryView(View, frozen=True):
     id: str
     entries: tuple[EntryView, ...]
+    pool: str = ""
 
 
 V = TypeVar("V", bound=View)

@@ -1,0 +1,222 @@
+"""`pool-admin run`: what it shows of a result, and whole against a real daemon whose workers are plain processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from pool.cli import plain, run
+from pool.cli.admin import app
+from pool.model import JobError, JobResult, Outcome, StartKind, Timings
+from tests.support.daemons import DaemonProcess
+
+POOL = {
+    "size": {"min": 1, "max": 2},
+    "preload": {"modules": []},
+    "limits": {"wall_s": 20, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"},
+}
+
+
+# ---- what is shown of a result ----
+
+
+def shown(result: JobResult, capsys: pytest.CaptureFixture[str], *, as_json: bool = False) -> tuple[str, str]:
+    run._show(result, as_json=as_json)
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def test_a_job_that_went_well_shows_its_output_and_its_value(capsys):
+    result = JobResult(job_id="j", outcome=Outcome.OK, value=[1.5, "a\x1b"], stdout="no line end", stderr="warned\n")
+    assert shown(result, capsys) == ("no line end\n[1.5, 'a\\x1b']\n", "warned\n")
+
+
+def test_the_output_of_a_job_is_passed_on_as_it_is(capsys):
+    result = JobResult(job_id="j", outcome=Outcome.OK, stdout="\x1b[31mred\x1b[0m\n\x00")
+    assert shown(result, capsys) == ("\x1b[31mred\x1b[0m\n\x00\n", "")
+
+
+def test_a_job_that_failed_shows_its_traceback_and_then_the_reason(capsys):
+    error = JobError(type="ValueError", message="bad", traceback='  File "job.py", line 3\nValueError: bad\x1b[2J\n')
+    result = JobResult(
+        job_id="j", outcome=Outcome.ERROR, reason="it raised\nan exception", stdout="so far\n", error=error
+    )
+    assert shown(result, capsys) == (
+        "so far\n",
+        '  File "job.py", line 3\nValueError: bad\\x1b[2J\nerror: it raised\\nan exception\n',
+    )
+
+
+def test_a_cut_output_is_said_to_be_cut(capsys):
+    result = JobResult(job_id="j", outcome=Outcome.OK, stdout="x" * 10, truncated=("stdout",))
+    assert shown(result, capsys) == ("xxxxxxxxxx\n", "error: cut at the output limit: stdout\n")
+
+
+def test_a_result_as_json_keeps_what_json_can_carry_and_the_repr_of_the_value(capsys):
+    value = {"sharpe": math.nan, "curve": np.array([1.0, 2.5]), 3: (b"\xff", datetime(2026, 1, 2, tzinfo=UTC)), "z": 1j}
+    result = JobResult(
+        job_id="j",
+        outcome=Outcome.OK,
+        value=value,
+        files={"a.bin": b"\x00"},
+        timings=Timings(run_ms=1.5),
+        start=StartKind.WARM,
+    )
+    out, err = shown(result, capsys, as_json=True)
+    described = json.loads(out, parse_constant=pytest.fail)
+    assert err == ""
+    assert described["value"] == {
+        "sharpe": None,
+        "curve": [1.0, 2.5],
+        "3": ["/w==", "2026-01-02T00:00:00+00:00"],
+        "z": "1j",
+    }
+    assert described["value_repr"] == repr(value)
+    assert described["files"] == {"a.bin": "AA=="}
+    assert (described["outcome"], described["start"], described["timings"]["run_ms"]) == ("ok", "warm", 1.5)
+    assert {field.name for field in fields(JobResult)} < set(described)
+
+
+def test_frames_series_and_odd_scalars_become_json(capsys):
+    frame = pd.DataFrame({"a": [1, 2]}, index=["x", "y"])
+    assert plain.plain(frame) == {"a": {"x": 1, "y": 2}}
+    assert plain.plain(frame["a"]) == {"x": 1, "y": 2}
+    assert plain.plain(np.int64(3)) == 3
+    assert isinstance(plain.plain(np.longdouble(1)), str)
+
+
+# ---- against a real daemon ----
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with DaemonProcess({"default": POOL, "other": POOL}) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_pool_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("POOL_")]:
+        monkeypatch.delenv(name)
+
+
+def admin(daemon: DaemonProcess, *arguments: str, stdin: str | None = None) -> Result:
+    typed = ["--run-dir", str(daemon.run_dir), *arguments]
+    return CliRunner().invoke(app, typed, input=stdin, catch_exceptions=False)
+
+
+def test_a_file_is_run_with_arguments_and_its_value_printed(daemon, tmp_path):
+    file = tmp_path / "job.py"
+    file.write_text(
+        "import sys\ndef main(a, *, b):\n    print('out')\n    print('err', file=sys.stderr)\n    return [a, b]\n"
+    )
+    result = admin(daemon, "run", str(file), "--entry", "main", "--arg", "1.5", "--kwarg", 'b={"c": null}')
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "out\n[1.5, {'c': None}]\n", "err\n")
+
+
+def test_a_script_is_read_from_stdin_and_its_input_from_a_file(daemon, tmp_path):
+    (tmp_path / "input").write_text("41")
+    script = "import sys\nresult = int(sys.stdin.read()) + 1\n"
+    result = admin(daemon, "run", "-", "--stdin", str(tmp_path / "input"), "--pool", "other", stdin=script)
+    assert (result.exit_code, result.stdout) == (0, "42\n"), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "last_line"),
+    [
+        ("print('so far')\nraise ValueError('bad')", "error: "),
+        ("print('so far'\n", "error: "),
+        ("print('so far', flush=True)\nwhile True: pass", "timeout: "),
+    ],
+)
+def test_a_job_that_does_not_end_ok_is_explained_and_ends_1(daemon, script, last_line):
+    result = admin(daemon, "run", "-", "--wall", "1", stdin=script)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(last_line), result.stderr
+    as_json = admin(daemon, "run", "-", "--wall", "1", "--json", stdin=script)
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.stdout)["outcome"] == last_line.partition(":")[0]
+
+
+def test_the_traceback_of_the_job_goes_to_stderr(daemon):
+    result = admin(daemon, "run", "-", stdin="def f():\n    return 1 / 0\nf()\n")
+    assert "line 2, in f" in result.stderr
+    assert "ZeroDivisionError: division by zero" in result.stderr
+    assert result.stdout == ""
+    assert "SyntaxError" in admin(daemon, "run", "-", stdin="print('so far'\n").stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--pool", "nope"], "unknown_pool"),
+        (["--memory", "64g"], "limit_exceeded"),
+        (["--memory", "much"], "invalid_job"),
+        (["--wall", "-1"], "invalid_job"),
+    ],
+)
+def test_a_job_that_is_refused_is_an_error_with_its_code(daemon, options, code):
+    result = admin(daemon, "run", "-", *options, "--json", stdin="result = 1")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["code"] == code
+    in_words = admin(daemon, "run", "-", *options, stdin="result = 1")
+    assert in_words.stderr.startswith("error: ")
+    assert in_words.stderr.count("\n") == 1
+
+
+def test_a_job_for_a_daemon_that_is_not_there_ends_3(tmp_path):
+    typed = ["--run-dir", str(tmp_path), "run", "-", "--json"]
+    result = CliRunner().invoke(app, typed, input="result = 1", catch_exceptions=False)
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["error"]["code"] == "unreachable"
+
+
+def test_ctrl_c_cancels_the_job_and_ends_130(daemon, tmp_path):
+    file = tmp_path / "endless.py"
+    file.write_text("while True: pass\n")
+    command = [sys.executable, "-m", "pool.cli.admin", "--run-dir", str(daemon.run_dir), "run", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        daemon.until(lambda: any(job["state"] == "running" for job in daemon.call("jobs")["jobs"]))
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in stderr
+    daemon.until(lambda: daemon.call("jobs")["jobs"][-1]["outcome"] == "cancelled")
+
+
+def test_every_command_has_its_answer_from_a_real_daemon(daemon, tmp_path):
+    job_id = json.loads(admin(daemon, "run", "-", "--json", stdin="result = 1").stdout)["job_id"]
+    status = admin(daemon, "status")
+    assert status.exit_code == 0, status.output
+    assert "default" in status.stdout
+    assert json.loads(admin(daemon, "status", "--json").stdout)["daemon"]["run_dir"] == str(daemon.run_dir)
+    worker = json.loads(admin(daemon, "workers", "--pool", "other", "--json").stdout)["workers"][0]["id"]
+    assert worker in admin(daemon, "workers").stdout
+    assert job_id in admin(daemon, "jobs").stdout
+    assert "ok" in admin(daemon, "job", job_id).stdout
+    assert "other" in admin(daemon, "recycle", "--worker", worker, "--json").stdout
+    assert "other" in admin(daemon, "resize", "other", "--min", "1", "--max", "1").stdout
+    for order in (["drain", "other"], ["resume", "other"], ["cancel", job_id]):
+        assert admin(daemon, *order).exit_code == 0, order
+    assert admin(daemon, "resize", "other", "--min", "3", "--max", "1").exit_code == 1
+    assert admin(daemon, "cancel", "nope").exit_code == 1
+
+
+def test_a_draining_pool_refuses_a_job_until_it_is_resumed(daemon):
+    assert admin(daemon, "drain", "other").exit_code == 0
+    result = admin(daemon, "run", "-", "--pool", "other", "--json", stdin="result = 1")
+    assert json.loads(result.stdout)["error"]["code"] == "draining"
+    assert admin(daemon, "resume", "other").exit_code == 0
+    assert admin(daemon, "run", "-", "--pool", "other", stdin="result = 1").stdout == "1\n"
