@@ -32,6 +32,7 @@ PARKED = b"p"
 #: 0.5 ms instead of 3.5 ms for the first compile and exec in a fresh child.
 _REHEARSAL = b"def main(x):\n    return {'x': [x, 1.5, 'text']}\n"
 
+_STREAMS = (("stdin", "r", "replace"), ("stdout", "w", "backslashreplace"), ("stderr", "w", "backslashreplace"))
 _request = msgspec.msgpack.Decoder(wire.Run)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,9 +68,9 @@ def _detach() -> None:
 
 def _renew_streams() -> None:
     """Objects of its own on 0, 1 and 2: the zygote's knew other files. A line goes out when it is whole."""
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115, PTH123
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        stream = open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115, PTH123
+    for number, (name, mode, errors) in enumerate(_STREAMS):
+        buffering = 1 if mode == "w" else -1
+        stream = open(number, mode, buffering, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115, PTH123
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 

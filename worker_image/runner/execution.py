@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from types import ModuleType, TracebackType
+from typing import cast
 
 from pool import values, wire
 from pool.errors import ValueCodecError
@@ -72,10 +73,10 @@ def _run(
         return None, 0
 
 
-def _arguments(frames: Sequence[bytes | bytearray]) -> tuple[list[object], dict[str, object]]:
+def _arguments(frames: Sequence[bytes | bytearray]) -> tuple[Sequence[object], dict[str, object]]:
     if not frames:
-        return [], {}
-    args, kwargs = values.decode(frames)  # type: ignore[misc]
+        return (), {}
+    args, kwargs = cast("tuple[Sequence[object], dict[str, object]]", values.decode(frames))
     return args, kwargs
 
 
