@@ -17,7 +17,7 @@ RANDOM_RUNS = settings(
     max_examples=150, stateful_step_count=120, deadline=None, suppress_health_check=list(HealthCheck)
 )
 #: Seeds of the long walks, and the events of each.
-WALKS, WALK_EVENTS = 8, 2500
+WALKS, WALK_EVENTS = 4, 2500
 
 POLICIES = st.builds(
     lambda low, more, **rest: PoolPolicy(min_workers=low, max_workers=max(1, low + more), **rest),

@@ -301,7 +301,8 @@ class World:
             self.answer_all()
             if self.at_rest():
                 break
-            self.wait_for_deadline(0)
+            if not any(each.stopping or not each.ready or each.lease for each in self.containers.values()):
+                self.wait_for_deadline(0)
         assert not self.open_jobs(), "jobs were left behind"
         assert self.at_rest(), f"{self.pool.target} wanted, {[str(each.state) for each in self.pool.workers.values()]}"
         if self.shutting_down:
