@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pool.cli.answer import ExitStatus, Json, address, answering, complain, print_json
+from pool.cli.plain import result_object, written
 from pool.cli.printable import visible, visible_block
 from pool.model import Limits
 
@@ -81,15 +82,13 @@ def _named(text: str) -> tuple[str, object]:
 
 def _show(result: JobResult, *, as_json: bool) -> None:
     if as_json:
-        from pool.cli.plain import result_object
-
         print_json(result_object(result))
         return
     # The job's own output is what was asked for, so it is passed on as it is.
     _write(result.stdout, err=False)
     _write(result.stderr, err=True)
     if result.value is not None:
-        typer.echo(visible_block(repr(result.value)))
+        typer.echo(visible_block(written(result.value)))
     if result.truncated:
         complain(f"cut at the output limit: {', '.join(result.truncated)}")
     if not result.ok:

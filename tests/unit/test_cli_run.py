@@ -96,6 +96,13 @@ def test_frames_series_and_odd_scalars_become_json(capsys):
     assert isinstance(plain.plain(np.longdouble(1)), str)
 
 
+def test_an_integer_without_end_is_shown_as_what_it_is(capsys):
+    result = JobResult(job_id="j", outcome=Outcome.OK, value={10**5000: [10**5000, 7]})
+    assert shown(result, capsys)[0].startswith("<dict: Exceeds the limit")
+    described = json.loads(shown(result, capsys, as_json=True)[0])
+    assert list(described["value"].values()) == [[hex(10**5000), 7]]
+
+
 # ---- against a real daemon ----
 
 
