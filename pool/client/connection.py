@@ -12,7 +12,8 @@
 3. After a fork the child has a context, socket and thread of its own, from its first request on. It never touches the
    parent's, and what the parent had asked is answered to the parent only: a child that waits for it waits in vain.
 4. LINGER is 0 and the thread is a daemon thread: neither `close` nor the end of the interpreter waits for the peer.
-   When the daemon falls silent the socket is replaced, so that what failed at the caller is not sent hours later.
+   When the daemon falls silent the socket is replaced, so that what failed at the caller is not sent hours later; and
+   when the connection breaks, because ZeroMQ does not tell which messages went down with it.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ class Exchange:
 
     def turn(self, inbox: deque[Request | Forget]) -> None:
         """Wait for something to happen, and do it."""
-        self._wait()
+        broken = self._wait()
         now = time.monotonic()
         while inbox:
             item = inbox.popleft()
@@ -206,7 +207,7 @@ class Exchange:
         self._send()
         self._receive(now)
         try:
-            if self._monitor.poll(0):
+            if broken:
                 # ZeroMQ would connect again by itself, but not after a frame over the cap.
                 self._redial()
                 self._outbox += self._ledger.disconnected(now)
@@ -239,7 +240,8 @@ class Exchange:
         self._hang_up()
         self._socket, self._monitor = self._dial()
 
-    def _wait(self) -> None:
+    def _wait(self) -> bool:
+        """Whether the connection has broken meanwhile."""
         poller = zmq.Poller()
         poller.register(self._wake, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
@@ -248,6 +250,7 @@ class Exchange:
         ready = dict(poller.poll(None if wait_s is None else math.ceil(wait_s * 1000)))
         if self._wake in ready:
             os.eventfd_read(self._wake)
+        return self._monitor in ready
 
     def _send(self) -> None:
         if self._outbox and not self._connected:

@@ -16,7 +16,7 @@ from pool.errors import DaemonUnreachableError, RemoteProtocolError, UnknownJobE
 from tests.unit.fake_daemon import HOLD, FakeDaemon, eventually
 
 #: A daemon is hailed every quarter of a short timeout.
-TIMEOUT_S = 0.6
+TIMEOUT_S = 0.4
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def settle(client):
 def test_the_first_request_fails_within_the_timeout_when_there_is_no_daemon(client, ask):
     began = time.monotonic()
     with pytest.raises(
-        DaemonUnreachableError, match=r"within 0\.6 s: .*/s does not exist; is pool-daemon running.*POOL_ENDPOINT"
+        DaemonUnreachableError, match=r"within 0\.4 s: .*/s does not exist; is pool-daemon running.*POOL_ENDPOINT"
     ):
         ask(client)
     assert TIMEOUT_S <= time.monotonic() - began < 5
@@ -220,6 +220,20 @@ def test_a_watched_job_that_a_new_daemon_does_not_know_was_lost(path, client, da
     settle(client)
     with restarted(path, daemon):
         assert waiting.end().outcome is Outcome.LOST
+
+
+def test_another_instance_behind_the_same_connection_is_noticed_by_its_name(client, daemon):
+    waiting = Waiting(client.run, HOLD, job_id="job")
+    daemon.wait_for(wire.Submit)
+    settle(client)
+
+    def change():
+        daemon.instance = "two"
+        daemon.jobs.clear()
+
+    daemon.do(change)
+    assert waiting.end().outcome is Outcome.LOST
+    assert len(daemon.of(wire.Watch)) == 1
 
 
 def test_a_restart_is_noticed_while_other_jobs_keep_the_line_busy(path, client, daemon):
