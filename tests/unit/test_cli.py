@@ -150,6 +150,12 @@ def test_watch_prints_one_json_object_a_line_until_the_daemon_fails(daemon):
     assert result.exit_code == 1
 
 
+def test_an_image_cannot_be_built_without_an_engine(tmp_path):
+    result = admin_process("image", "build", "--json", DOCKER_HOST=f"unix://{tmp_path}/no-docker.sock")
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["error"]["code"] == "engine_unavailable"
+
+
 # ---- exit status ----
 
 
