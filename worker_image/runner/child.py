@@ -70,7 +70,7 @@ def _renew_streams() -> None:
     """Objects of its own on 0, 1 and 2: the zygote's knew other files. A line goes out when it is whole."""
     for number, (name, mode, errors) in enumerate(_STREAMS):
         buffering = 1 if mode == "w" else -1
-        stream = open(number, mode, buffering, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115, PTH123
+        stream = open(number, mode, buffering, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
