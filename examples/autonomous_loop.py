@@ -27,6 +27,7 @@ from pool.errors import PoolError
 
 SPLIT = 0.7  #: share of the days that are searched on; the rest is held out
 WALL_S = 2.0  #: a candidate that takes longer is given up
+PARALLEL_HELP = "jobs on their way at a time; beyond the workers that are ready, jobs queue (%(default)s)"
 QUEUE_TIMEOUT_S = 60.0  #: the first jobs may have to wait for the first worker
 
 
@@ -35,7 +36,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--iterations", type=_count, default=20, help="generations (%(default)s)")
     parser.add_argument("--population", type=_count, default=12, help="candidates in each (%(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same results (%(default)s)")
-    parser.add_argument("--parallel", type=_count, default=4, help="jobs on their way at a time (%(default)s)")
+    parser.add_argument("--parallel", type=_count, default=2, help=PARALLEL_HELP)
     parser.add_argument("--pool", default="default", help="the pool to use (%(default)s)")
     parser.add_argument("--image", default="pool-worker:latest", help="image for the comparison (%(default)s)")
     parser.add_argument(

@@ -201,11 +201,14 @@ def _tree(root: type[PoolError]) -> dict[str, type[PoolError]]:
 
 
 _BY_CODE = _tree(PoolError)
+#: Parameters of the constructors: a peer that names a field so gets it dropped.
+_RESERVED = frozenset({"self", "message", "problems"})
 
 
 def from_code(code: str, message: str, fields: dict[str, Scalar]) -> PoolError:
     """Rebuild an error that came over the wire; an unknown code becomes a plain PoolError that names it."""
+    facts = {name: value for name, value in fields.items() if name not in _RESERVED}
     kind = _BY_CODE.get(code)
     if kind is None:
-        return PoolError(f"{code}: {message}", **fields)
-    return kind(message, **fields)
+        return PoolError(f"{code}: {message}", **facts)
+    return kind(message, **facts)

@@ -43,7 +43,7 @@ MAX_CODE_BYTES = 1024 * 1024
 #: All payload frames of a Submit together.
 MAX_JOB_BYTES = 256 * 1024 * 1024
 
-Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:\-]+$")]
+Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9._:\-]+\Z")]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Entry = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=4096)]
@@ -180,11 +180,12 @@ class AdminCall(Message, frozen=True, tag="call"):
 
 
 class AdminReply(Message, frozen=True, tag="reply"):
-    """`body` is one JSON document, as bytes in the payload frame; here only whether it went well."""
+    """`body` is one JSON document, as bytes in the payload frame; here only how it went."""
 
     request: Count
     code: Text = ""  #: empty: done; else a code of `pool.errors`
     message: Text = ""
+    fields: dict[str, str | int | float | bool | None] = {}
 
 
 # ---- runner -> daemon, on link.sock --------------------------------------------------------------------------------

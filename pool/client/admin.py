@@ -50,7 +50,7 @@ class AdminClient:
             self._hang_up()  # a question that failed here must not be answered, or even sent, later
             raise
         if reply.code:
-            raise from_code(reply.code, reply.message, {})
+            raise from_code(reply.code, reply.message, reply.fields)
         return _document(payload)
 
     def close(self) -> None:

@@ -202,8 +202,7 @@ class Daemon:
             body = json.dumps(self._admin.call(call.name, call.arguments)).encode()
             reply = wire.AdminReply(request=request)
         except PoolError as error:
-            reply = wire.AdminReply(request=request, code=error.code, message=error.message[:4000])
-            body = json.dumps(error.fields).encode()
+            reply = wire.AdminReply(request=request, code=error.code, message=error.message[:4000], fields=error.fields)
         door.send(address, reply, [body])
 
     # ---- begin and end ----
