@@ -29,9 +29,13 @@ What comes out as something else, by rule:
     enum member                                                             its value
     dataclass, named tuple                                                  a dict of its fields, in their order
     Path                                                                    the pure path of its kind
+    zone of pytz                                                            itself, or ZoneInfo where pytz is missing
     subclass of ndarray, Series, DataFrame                                  the plain one
 
 Arrays come out writable: in place where their frame is a bytearray, else copied once. All other types are refused.
+
+What is not bounded: pandas hashes without a secret, so work on a hostile frame (`groupby`, a lookup, already making
+its categories) can be made slow. Whoever decodes for others should do it where a stall hurts nobody else.
 """
 
 from pool.values.codes import MAX_BUFFERS, MAX_DEPTH, OUT_OF_BAND_BYTES
