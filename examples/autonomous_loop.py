@@ -104,7 +104,8 @@ class Loop:
         self._search.learn(evaluations)
         self._say(self._line(iteration, evaluations, took_s))
         if all(each.result.worker is None for each in evaluations):
-            raise StalledError(f"no worker ran any of the last jobs ({evaluations[-1].result.reason})")
+            why = evaluations[-1].result.reason
+            raise StalledError(f"no worker ran any of the last jobs ({why}); pool-admin status shows its state")
 
     def _line(self, iteration: int, evaluations: Sequence[Evaluation], took_s: float) -> str:
         counts = "  ".join(f"{name} {count}" for name, count in summary.outcomes(evaluations).items())
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; this is what came of it so far", file=sys.stderr)
         status = 130
     except (PoolError, StalledError) as error:
-        print(f"the pool failed: {error}; pool-admin status shows its state", file=sys.stderr)
+        print(f"the pool failed: {error}", file=sys.stderr)
         status = 1
     loop.report()
     return int(not loop.evaluated_ok) if status is None else status

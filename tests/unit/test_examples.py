@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from examples import backtest, comparison, flaws, prices, strategies, summary
+from examples.autonomous_loop import Loop, StalledError, parse
 from examples.evaluation import Candidate, Evaluation, Evaluator, Metrics, Score, read_score
 from examples.rules import FAMILIES
 from examples.search import Search
@@ -191,6 +192,38 @@ def test_no_genome_is_tried_twice(market):
 )
 def test_a_value_that_is_no_score_is_no_score(value):
     assert read_score(value) is None
+
+
+# ---- the loop ----
+
+
+def test_the_loop_prints_a_line_an_iteration_and_goes_on_past_flawed_candidates(market, tmp_path, capsys):
+    absent = str(tmp_path / "none.npy")
+    loop = Loop(parse(["--iterations", "4", "--population", "12", "--prices", absent, "--image", "none"]))
+    loop.go(stand_in(market))
+    loop.report()
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("iteration ")]) == 4
+    assert loop.evaluated_ok
+    assert {each.result.outcome for each in loop.evaluations} > {Outcome.OK}
+
+
+def test_the_loop_says_so_when_no_worker_runs_its_jobs():
+    reason = "no worker was free within 60 s"
+
+    def run(_source):
+        return JobResult(job_id="j", outcome=Outcome.TIMEOUT, reason=reason)
+
+    with pytest.raises(StalledError, match=reason):
+        Loop(parse(["--iterations", "4"])).go(run)
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "many"])
+def test_a_count_that_makes_no_sense_is_a_usage_error(wrong, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(["--iterations", wrong])
+    assert caught.value.code == 2
+    assert "--iterations" in capsys.readouterr().err
 
 
 # ---- summary ----
