@@ -46,6 +46,8 @@ RECONNECT_MS = (20, 500)
 BATCH = 64
 #: `close` waits this long for the thread, which has nothing to wait for itself.
 JOIN_S = 5.0
+#: pyzmq copies frames below this when it sends; copying them when they arrive is cheaper than a handle, too.
+LARGE_BYTES = 65_536
 
 
 class Connection:
@@ -267,7 +269,12 @@ class Exchange:
     def _receive(self, now: float) -> None:
         for _ in range(BATCH):
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                frames = [_content(frame) for frame in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
             except zmq.Again:
                 return
             self._outbox += self._ledger.receive(frames, now)
+
+
+def _content(frame: zmq.Frame) -> wire.Frame:
+    """Large frames as they lie in libzmq's memory, writable, so that an array needs no copy; small ones as bytes."""
+    return frame.buffer if len(frame) >= LARGE_BYTES else frame.bytes

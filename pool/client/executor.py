@@ -5,8 +5,8 @@
     caller ◀── PoolFuture ◀── resolver thread: decodes the value, resolves the future, runs its callbacks
 
 Callbacks run on the resolver thread, one after another, never on the I/O thread: a callback may call `client.run`,
-`submit` and `cancel`. It must not wait for another future of the same executor, which is refused with RuntimeError. `Client.run`
-does without this hop.
+`submit` and `cancel`. It must not wait for another future of the same executor: that is
+refused with RuntimeError. `Client.run` does without this hop.
 
 How it differs from the standard library's executors:
 1. `Future.cancel()` of a running job kills it. `running()` is always False (see `future.py`).

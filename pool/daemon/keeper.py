@@ -234,8 +234,8 @@ class Keeper:
     def _removed(self, worker_id: str, words: str) -> None:
         if words:
             log.error("last words of a worker", action="worker_words", worker=worker_id, words=words)
+        self.apply(ev.WorkerRemoved(worker_id=worker_id, cause="engine"))  # a job that died with it is answered now
         self.berths.pop(worker_id, None)
-        self.apply(ev.WorkerRemoved(worker_id=worker_id, cause="engine"))
 
     def _unwatch(self, berth: Berth) -> None:
         if berth.pidfd is not None:

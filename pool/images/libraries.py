@@ -20,7 +20,7 @@ from pool.images.base import Base
 from pool.images.steps import Progress, docker_build, fingerprint, has_image, run
 
 #: What the runner imports.
-RUNNER_NEEDS = ("cloudpickle>=3.1", "msgpack>=1.1", "msgspec>=0.19", "pyzmq>=26.2")
+RUNNER_NEEDS = ("cloudpickle>=3.1", "msgpack>=1.2.4", "msgspec>=0.19", "pyzmq>=26.2")
 
 #: The oldest C library that wheels are still built for.
 _OLDEST_LIBC_MINOR = 5

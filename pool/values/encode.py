@@ -44,7 +44,8 @@ def explain(error: BaseException) -> str:
 def _error(refusal: RefusalError) -> ValueCodecError:
     where = refusal.path if len(refusal.path) <= 200 else f"{refusal.path[:150]}…{refusal.path[-45:]}"
     if refusal.type is None:
-        return ValueCodecError(f"{where}: {refusal.reason}", path=where)
+        over = {} if refusal.limit is None else {"limit": refusal.limit}
+        return ValueCodecError(f"{where}: {refusal.reason}", path=where, **over)
     return ValueCodecError(f"{where} is a {refusal.type}: {refusal.reason}", path=where, type=refusal.type)
 
 

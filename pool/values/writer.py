@@ -28,9 +28,10 @@ _module_of: Callable[[type], object] = type.__dict__["__module__"].__get__
 class RefusalError(Exception):
     """Why a value cannot be carried; collects the path on its way out."""
 
-    def __init__(self, reason: str, *, kind: type | None = None) -> None:
+    def __init__(self, reason: str, *, kind: type | None = None, limit: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.limit = limit  #: the byte limit that the value is over, if that is why
         self.type = None if kind is None else name_of(kind)
         self.steps: list[str] = []
 
@@ -92,7 +93,8 @@ class Writer:
     def over_limit(self) -> NoReturn:
         raise RefusalError(
             f"the value takes more than {self._max_bytes} bytes when it is encoded; carry less of it, "
-            "or raise the limit of the pool or the job"
+            "or raise the limit of the pool or the job",
+            limit=self._max_bytes,
         )
 
     def scalar(self, value: object) -> None:

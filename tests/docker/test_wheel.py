@@ -81,4 +81,6 @@ def _await_ready(tools, home, environment, daemon):
         if asked.returncode == 0:
             return
         time.sleep(0.5)
-    raise AssertionError(f"the daemon did not become ready: {daemon.stderr.read(4000) if daemon.poll() is not None else ''}")
+    raise AssertionError(
+        f"the daemon did not become ready: {daemon.stderr.read(4000) if daemon.poll() is not None else ''}"
+    )

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 
-
 from pool.client import Client
 from pool.client.admin import AdminClient
 from pool.errors import DaemonUnreachableError

@@ -119,7 +119,9 @@ def test_a_syntax_error_ends_error_with_its_line(client):
 def test_an_exception_comes_with_the_jobs_own_lines_and_none_of_the_runners(client):
     result = client.run("def main():\n    x = 0\n    return 1 / x\n", entry="main")
     assert (result.outcome, result.error.type, result.error.message) == (
-        Outcome.ERROR, "ZeroDivisionError", "division by zero",
+        Outcome.ERROR,
+        "ZeroDivisionError",
+        "division by zero",
     )
     assert "return 1 / x" in result.error.traceback
     assert "execution.py" not in result.error.traceback
@@ -216,7 +218,9 @@ def test_timings_add_up_and_agree_with_the_wall_clock(client):
     result = client.run("import time; time.sleep(0.3)")
     wall_ms = (time.monotonic() - began) * 1000
     parts = result.timings
-    assert parts.queue_ms + parts.dispatch_ms + parts.run_ms + parts.collect_ms == pytest.approx(parts.total_ms, abs=0.01)
+    assert parts.queue_ms + parts.dispatch_ms + parts.run_ms + parts.collect_ms == pytest.approx(
+        parts.total_ms, abs=0.01
+    )
     assert 300 <= parts.run_ms <= parts.total_ms <= wall_ms
     assert wall_ms - parts.total_ms < 2000
 
@@ -324,8 +328,9 @@ def test_a_client_without_a_daemon_fails_within_its_timeout_and_says_what_it_tri
     from pool.client import Client
 
     began = time.monotonic()
-    with Client(f"ipc://{tmp_path}/none.sock", timeout=1) as client, pytest.raises(
-        DaemonUnreachableError, match=r"none\.sock"
+    with (
+        Client(f"ipc://{tmp_path}/none.sock", timeout=1) as client,
+        pytest.raises(DaemonUnreachableError, match=r"none\.sock"),
     ):
         client.run("result = 1")
     assert time.monotonic() - began < 10

@@ -11,9 +11,7 @@ from runner.verdict import Evidence, decide
 from pool import wire
 from pool.model import Outcome
 
-JOB = wire.Run(
-    job_id="a", epoch=1, wall_s=2, cpu_s=1, memory=1 << 20, tmp=1, output=1, result=100, processes=1
-)
+JOB = wire.Run(job_id="a", epoch=1, wall_s=2, cpu_s=1, memory=1 << 20, tmp=1, output=1, result=100, processes=1)
 OK = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2)
 
 

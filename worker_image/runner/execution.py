@@ -43,7 +43,7 @@ def execute(
     except MemoryError as raised:
         outcome, error, ended_ns = Outcome.MEMORY, _fault(raised), time.monotonic_ns()
     except ValueCodecError as raised:
-        outcome = Outcome.OUTPUT if raised.fields.get("max_bytes") is not None else Outcome.ERROR
+        outcome = Outcome.OUTPUT if "limit" in raised.fields else Outcome.ERROR
         error, ended_ns = _fault(raised), time.monotonic_ns()
     except BaseException as raised:  # noqa: BLE001 - a job may raise anything at all, and all of it is its result
         outcome, error, ended_ns = Outcome.ERROR, _fault(raised), time.monotonic_ns()
