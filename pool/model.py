@@ -49,8 +49,8 @@ class StartKind(StrEnum):
     """What a job found when it came: the vocabulary of the hit rate."""
 
     PARKED = "parked"  #: an idle worker with a child forked ahead
-    WARM = "warm"  #: a worker, but the child had to be forked first
-    COLD = "cold"  #: no idle worker; the job waited for one
+    WARM = "warm"  #: a worker that was at work: the job waited for other jobs, or for its child to be forked
+    COLD = "cold"  #: the job waited for a container to start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

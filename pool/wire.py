@@ -230,7 +230,13 @@ class Done(Message, frozen=True, tag="done"):
     cpu_s: Duration = 0.0
     max_rss_bytes: Count = 0
     start: StartKind = StartKind.PARKED
-    dirty: Text = ""  #: what the job left behind; not empty: this worker must not be used again
+
+
+class Freed(Message, frozen=True, tag="freed"):
+    """After each Done: nothing of the job is left and the next child is parked."""
+
+    epoch: Count
+    dirty: Text = ""  #: what would not go; not empty: this worker must not be used again
 
 
 class Beat(Message, frozen=True, tag="beat"):
@@ -281,7 +287,7 @@ class Probe(Message, frozen=True, tag="probe"):
 
 FromClient = Submit | Watch | Cancel | Hail
 ToClient = Accepted | Refused | Result | Hailed
-FromRunner = Hello | Ready | Started | Done | Beat | Broken
+FromRunner = Hello | Ready | Started | Done | Freed | Beat | Broken
 ToRunner = Run | Kill | Probe
 
 Frame = bytes | bytearray | memoryview

@@ -16,6 +16,7 @@ from pool.core.events import (
     StartWorker,
     StopWorker,
     Tick,
+    WorkerFreed,
     WorkerReady,
     WorkerRemoved,
 )
@@ -96,9 +97,8 @@ class Rehearsal:
 
     def end(self, job_id: str, outcome: Outcome = Outcome.OK, *, dirty: str = "") -> list[Command]:
         job = self.pool.jobs[job_id]
-        return self.play(
-            JobEnded(worker_id=job.worker_id, job_id=job_id, epoch=job.epoch, outcome=outcome, dirty=dirty)
-        )
+        commands = self.play(JobEnded(worker_id=job.worker_id, job_id=job_id, epoch=job.epoch, outcome=outcome))
+        return commands + self.play(WorkerFreed(worker_id=job.worker_id, epoch=job.epoch, dirty=dirty))
 
     def cancel(self, job_id: str) -> list[Command]:
         return self.play(CancelRequested(job_id=job_id))

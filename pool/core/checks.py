@@ -8,7 +8,7 @@ from pool.model import JobState, WorkerState
 
 _ON_A_WORKER = {JobState.LEASED, JobState.RUNNING}
 _UNUSED = {WorkerState.STARTING, WorkerState.IDLE, WorkerState.SUSPECT}
-_WITH_JOB = {WorkerState.LEASED, WorkerState.DRAINING}
+_AT_WORK = {WorkerState.LEASED, WorkerState.DRAINING}
 _ON_ITS_WAY_OUT = {WorkerState.DRAINING, WorkerState.STOPPING}
 
 
@@ -34,8 +34,10 @@ def _check_worker(books: Books, worker: WorkerRecord) -> None:
     assert (worker.ready_at is None) <= (worker.jobs == 0), f"{name} served a job before it was ready"
     if state in _UNUSED:
         assert worker.job_id is None, f"{name} is {state} with job {worker.job_id}"
-    if state in _WITH_JOB:
-        assert worker.job_id is not None, f"{name} is {state} without a job"
+    if state in _AT_WORK:
+        assert (worker.job_id is None) == worker.clearing, f"{name} is {state} with job {worker.job_id}"
+    if worker.clearing:
+        assert state in {WorkerState.LEASED, WorkerState.STOPPING}, f"{name} is {state} and clears up"
     if worker.job_id is not None:
         job = books.jobs[worker.job_id]
         assert (job.worker_id, job.epoch) == (name, worker.epoch), f"{name} and {job.id} disagree on the lease"

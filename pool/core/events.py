@@ -90,13 +90,21 @@ class JobStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnded(Event):
-    """The worker's answer. `dirty`: what was left behind; then the worker is not used again."""
+    """The worker's answer: the job is over. The worker clears up after it and is free with WorkerFreed."""
 
     worker_id: str
     job_id: str
     epoch: int
     outcome: Outcome
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFreed(Event):
+    """Nothing of the job is left and the next child is parked. `dirty`: what would not go; then it is used no more."""
+
+    worker_id: str
+    epoch: int
     dirty: str = ""
 
 

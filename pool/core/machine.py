@@ -6,8 +6,9 @@
 
 Contract:
 1. Each command is carried out, in order, and answered by its event: StartWorker by WorkerReady or WorkerFailed,
-   StopWorker by WorkerRemoved, Dispatch by JobStarted and JobEnded, KillJob by JobEnded, ProbeWorker by BeatHeard. An
-   answer may be late, come twice, or never: deadlines see to that, except for WorkerRemoved, which the engine owes.
+   StopWorker by WorkerRemoved, Dispatch by JobStarted, JobEnded and WorkerFreed, KillJob by JobEnded, ProbeWorker by
+   BeatHeard. An answer may be late, come twice, or never: deadlines see to that, except for WorkerRemoved, which the
+   engine owes.
 2. Each accepted job gets exactly one Finish; each one that is not accepted gets exactly one Refuse.
 3. A Tick is delivered at `next_deadline()` at the latest, after the events that have arrived by then. It clears every
    deadline that has passed, so the next one always lies ahead.
@@ -39,6 +40,7 @@ from pool.core.events import (
     ShutdownRequested,
     Tick,
     WorkerFailed,
+    WorkerFreed,
     WorkerReady,
     WorkerRemoved,
     WorkerVanished,
@@ -50,7 +52,9 @@ from pool.core.table import InvalidTransition
 
 __all__ = ["InvalidTransition", "PoolState"]
 
-_WorkerEvent = WorkerReady | WorkerFailed | WorkerVanished | WorkerRemoved | BeatHeard | JobStarted | JobEnded
+_WorkerEvent = (
+    WorkerReady | WorkerFailed | WorkerVanished | WorkerRemoved | BeatHeard | JobStarted | JobEnded | WorkerFreed
+)
 
 
 def _to_worker(books: Books, event: Event) -> None:
@@ -84,6 +88,7 @@ ROUTES: Mapping[type[Event], Callable[[Books, Event], None]] = MappingProxyType(
         BeatHeard: _to_worker,
         JobStarted: _to_worker,
         JobEnded: _to_worker,
+        WorkerFreed: _to_worker,
         DrainRequested: pool_moves.apply,
         ResumeRequested: pool_moves.apply,
         RecycleRequested: pool_moves.apply,

@@ -32,6 +32,9 @@ MISSED_BEATS = 3
 SUSPECT_BEATS = 2
 #: Longest wait between two tries to start a worker; an engine that was repaired is noticed within a minute.
 BACKOFF_MAX_S = 60.0
+#: What a worker has, after its answer, to clear up and to park the next child. It takes milliseconds; a worker that
+#: takes this long has processes or files that will not go.
+CLEARING_S = 15.0
 #: With scope "client" and a full pool: an idle worker is left to its client for this pause, about what a start costs...
 CLIENT_PAUSE_S = 0.5
 #: ... and a worker in steady use for this turn, several starts long, before a client that has none may claim its place.

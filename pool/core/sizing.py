@@ -54,10 +54,18 @@ def dispatch(books: Books) -> None:
         worker, client = pair
         idle.remove(worker)
         job_id = backlog.pop(client)
-        start = StartKind.PARKED if job_id == books.arrival else StartKind.COLD
+        start = _start_kind(books, worker, job_id)
         books.epoch += 1
         lease = Lease(worker_id=worker.id, job_id=job_id, epoch=books.epoch, start=start)
         worker_moves.apply(books, worker.id, lease)
+
+
+def _start_kind(books: Books, worker: WorkerRecord, job_id: str) -> StartKind:
+    """Cold is a job that waited for this very container to start; one that waited for other jobs is not."""
+    if job_id == books.arrival:
+        return StartKind.PARKED
+    fresh = worker.jobs == 0 and (worker.ready_at or 0.0) >= books.jobs[job_id].submitted_at
+    return StartKind.COLD if fresh else StartKind.WARM
 
 
 def _next_pair(books: Books, idle: list[WorkerRecord]) -> tuple[WorkerRecord, str] | None:
@@ -121,7 +129,7 @@ class Census:
                 if worker is not outgoing:
                     self.idle.append(worker)
             elif state is leased:
-                self.busy += 1
+                self.busy += not worker.clearing
                 if worker is not outgoing and worker.jobs < worker.jobs_limit:
                     self.leased.append(worker)
             elif state is WorkerState.DRAINING:

@@ -1,7 +1,8 @@
 """What each event does to a worker, by the state the worker is in.
 
-    STARTING ──WorkerReady──▶ IDLE ──Lease──▶ LEASED ──JobEnded──▶ IDLE, or STOPPING if it is worn, dirty or draining
-    STARTING, IDLE, SUSPECT ──Retire──▶ STOPPING            LEASED ──Retire──▶ DRAINING ──JobEnded──▶ STOPPING
+    STARTING ──WorkerReady──▶ IDLE ──Lease──▶ LEASED ──JobEnded──▶ (clearing) ──WorkerFreed──▶ IDLE
+    LEASED ──JobEnded──▶ STOPPING if that was its last job                (clearing) ──WorkerFreed(dirty)──▶ STOPPING
+    STARTING, IDLE, SUSPECT, (clearing) ──Retire──▶ STOPPING     LEASED ──Retire──▶ DRAINING ──JobEnded──▶ STOPPING
     IDLE ──Overdue──▶ SUSPECT ──BeatHeard──▶ IDLE                      SUSPECT ──Overdue──▶ STOPPING
     any ──WorkerVanished──▶ STOPPING                                   any ──WorkerRemoved──▶ GONE
 
@@ -22,11 +23,12 @@ from pool.core.events import (
     ProbeWorker,
     ShutdownRequested,
     WorkerFailed,
+    WorkerFreed,
     WorkerReady,
     WorkerRemoved,
     WorkerVanished,
 )
-from pool.core.policy import MISSED_BEATS, SUSPECT_BEATS
+from pool.core.policy import CLEARING_S, MISSED_BEATS, SUSPECT_BEATS
 from pool.core.records import StopReason, Verdict, WorkerRecord
 from pool.core.table import Ignore, Illegal, Table, row, table
 from pool.model import Outcome, WorkerState
@@ -68,7 +70,10 @@ def _stop(books: Books, worker: WorkerRecord, event: Retire) -> None:
 
 
 def _drain(books: Books, worker: WorkerRecord, event: Retire) -> None:
-    books.drain_worker(worker, event.reason)
+    if worker.clearing:
+        books.stop_worker(worker, event.reason)
+    else:
+        books.drain_worker(worker, event.reason)
 
 
 def _shut_down(books: Books, worker: WorkerRecord, _event: ShutdownRequested) -> None:
@@ -76,7 +81,9 @@ def _shut_down(books: Books, worker: WorkerRecord, _event: ShutdownRequested) ->
 
 
 def _shut_down_later(books: Books, worker: WorkerRecord, _event: ShutdownRequested) -> None:
-    assert worker.job_id is not None
+    if worker.job_id is None:
+        books.stop_worker(worker, StopReason.SHUTDOWN)
+        return
     if worker.state is not WorkerState.DRAINING:
         books.drain_worker(worker, StopReason.SHUTDOWN)
     worker.due = books.answer_deadline(books.jobs[worker.job_id])
@@ -137,20 +144,32 @@ def _job_ended(books: Books, worker: WorkerRecord, event: JobEnded) -> None:
         return
     job_moves.apply(books, event.job_id, event)
     worker.job_id = None
-    if event.dirty:
-        books.tell(worker, f"dirty: {event.dirty}")
-        books.stop_worker(worker, StopReason.DIRTY)
-    elif worker.leaving is not None:
+    if worker.leaving is not None:
         books.stop_worker(worker, worker.leaving)
     elif worker.jobs >= worker.jobs_limit:
         books.stop_worker(worker, StopReason.MAX_JOBS)
     else:
-        _become_idle(books, worker, f"{event.job_id} ended {event.outcome}")
+        worker.clearing, worker.due = True, books.now + CLEARING_S
+        books.tell(worker, f"{event.job_id} ended {event.outcome}, clearing up")
+
+
+def _freed(books: Books, worker: WorkerRecord, event: WorkerFreed) -> None:
+    if not worker.clearing or worker.epoch != event.epoch:
+        books.tell(worker, f"WorkerFreed ignored: epoch {event.epoch} is not what it clears up after")
+    elif event.dirty:
+        books.tell(worker, f"dirty: {event.dirty}")
+        books.stop_worker(worker, StopReason.DIRTY)
+    else:
+        worker.clearing = False
+        _become_idle(books, worker, "free")
 
 
 def _unanswered(books: Books, worker: WorkerRecord, _event: Overdue) -> None:
     """The worker owes an answer and did not give it: it is killed, and the job with it."""
-    assert worker.job_id is not None
+    if worker.job_id is None:
+        books.tell(worker, f"dirty: it was not free {CLEARING_S:g} s after its job")
+        books.stop_worker(worker, StopReason.DIRTY)
+        return
     job, grace_s = books.jobs[worker.job_id], books.policy.kill_grace_s
     reason = StopReason.JOB_DEADLINE
     if books.pool.shutdown_at is not None and books.now >= books.pool.shutdown_at:
@@ -237,6 +256,11 @@ TABLE: Table[WorkerState, WorkerRecord] = table(
     row(
         JobEnded, _STATES,
         starting=NO_LEASE, idle=NO_LEASE, leased=_job_ended, suspect=NO_LEASE, draining=_job_ended,
+        stopping=GOING, gone=GONE,
+    ),
+    row(
+        WorkerFreed, _STATES,
+        starting=NO_LEASE, idle=NO_LEASE, leased=_freed, suspect=NO_LEASE, draining=LEAVING,
         stopping=GOING, gone=GONE,
     ),
     row(

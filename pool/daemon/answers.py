@@ -34,7 +34,7 @@ def from_worker(
         worker=entry.worker,
         container=container,
         attempt=entry.attempt,
-        start=StartKind.COLD if entry.start is StartKind.COLD else done.start,
+        start=done.start if entry.start is StartKind.PARKED else entry.start,
         **_timings(entry, done.started_ns, done.ended_ns),
     )
     return result, payload

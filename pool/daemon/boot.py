@@ -1,6 +1,6 @@
 """The handshake of a starting worker: Hello, Ready, and one no-op job through the whole path. Then it may be leased.
 
-    launched ──Hello──▶ greeted ──Ready──▶ (no-op job sent) ──Started, Done(ok)──▶ up
+    launched ──Hello──▶ greeted ──Ready──▶ trying (no-op job sent) ──Started, Done(ok)──▶ done ──Freed──▶ up
 
 Anything else, in any other order, is a failed start with a reason. Failures that another start cannot mend are
 permanent: they open the breaker at once.
@@ -28,6 +28,7 @@ class Step(Enum):
     LAUNCHED = "launched"
     GREETED = "greeted"
     TRYING = "trying"
+    DONE = "done"
     UP = "up"
 
 
@@ -60,6 +61,8 @@ class Boot:
             return True
         if self.step is Step.TRYING and isinstance(message, wire.Done):
             self._judge(message, payload)
+        elif self.step is Step.DONE and isinstance(message, wire.Freed):
+            self._take_in(message)
         elif not isinstance(message, wire.Started | wire.Beat):
             raise BootError(f"it said {type(message).__name__} while its start was {self.step.value}")
         return False
@@ -75,15 +78,20 @@ class Boot:
 
     def _judge(self, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
         """The one payload that the daemon ever decodes: the answer to its own question, and a tiny one."""
-        if done.outcome is not Outcome.OK or done.dirty or sum(memoryview(frame).nbytes for frame in payload) > 4096:
+        if done.outcome is not Outcome.OK or sum(memoryview(frame).nbytes for frame in payload) > 4096:
             words = bytes(payload[1][:500]).decode(errors="replace") if len(payload) > 1 else ""
-            raise BootError(f"its no-op job ended {done.outcome}: {done.reason} {done.dirty} {words}".strip())
+            raise BootError(f"its no-op job ended {done.outcome}: {done.reason} {words}".strip())
         try:
             value = values.decode(payload[3:])
         except ValueCodecError as error:
             raise BootError(f"its no-op job gave no value: {error}") from None
         if value != _NOOP_ANSWER:
             raise BootError("its no-op job gave a wrong value")
+        self.step = Step.DONE
+
+    def _take_in(self, freed: wire.Freed) -> None:
+        if freed.dirty:
+            raise BootError(f"its no-op job left something behind: {freed.dirty}")
         self.step = Step.UP
 
 

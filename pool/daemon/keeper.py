@@ -136,6 +136,8 @@ class Keeper:
             self.apply(ev.JobStarted(worker_id=worker_id, job_id=self._key(worker_id), epoch=message.epoch))
         elif isinstance(message, wire.Done):
             self._hear_done(worker_id, berth, message, payload)
+        elif isinstance(message, wire.Freed):
+            self.apply(ev.WorkerFreed(worker_id=worker_id, epoch=message.epoch, dirty=message.dirty, cause="link"))
         else:
             words = message.reason if isinstance(message, wire.Broken) else f"it said {type(message).__name__} again"
             self.lost(worker_id, words)
@@ -283,7 +285,6 @@ class Keeper:
                 epoch=done.epoch,
                 outcome=done.outcome,
                 reason=done.reason,
-                dirty=done.dirty,
                 cause="link",
             )
         )

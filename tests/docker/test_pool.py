@@ -253,6 +253,7 @@ def test_an_engine_that_does_not_answer_is_named_with_what_to_do(tmp_path):
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
     subprocess.run(["rm", "-rf", f"/tmp/pool.x{os.getpid()}"], check=True)
     assert ended.returncode == 1
@@ -288,6 +289,7 @@ def test_an_image_of_other_sources_is_refused_at_the_handshake(worker_image, sdk
                 capture_output=True,
                 text=True,
                 timeout=60,
+                check=False,
             )
             assert admin.returncode == 4
             assert "image build" in admin.stdout

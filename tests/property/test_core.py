@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pool.core.policy import PoolPolicy
 from tests.property.world import ACTIONS, World
 
-#: 150 runs of 120 random steps each; some steps find nothing to do, the others are an event each.
+#: 200 runs of 120 random steps each; some steps find nothing to do, the others are an event each.
 RANDOM_RUNS = settings(
-    max_examples=150, stateful_step_count=120, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=120, deadline=None, suppress_health_check=list(HealthCheck)
 )
 #: Seeds of the long walks, and the events of each.
 WALKS, WALK_EVENTS = 4, 2500
@@ -57,7 +57,7 @@ class AnyOrder(RuleBasedStateMachine):
     def engine(self, number, act):
         act(self.world, number)
 
-    @rule(number=NUMBERS, act=st.sampled_from([World.job_starts, World.job_ends, World.old_answer]))
+    @rule(number=NUMBERS, act=st.sampled_from([World.job_starts, World.job_ends, World.freed, World.old_answer]))
     def workers(self, number, act):
         act(self.world, number)
 

@@ -29,6 +29,7 @@ class Container:
     ready: bool = False
     stopping: bool = False
     lease: ev.Dispatch | None = None
+    clearing: ev.Dispatch | None = None
     started: bool = False
     served: set[str] = field(default_factory=set)
     jobs: int = 0
@@ -102,6 +103,7 @@ class World:
         assert container.ready, "a job went to a worker that is not ready"
         assert not container.stopping, "a job went to a worker that is being stopped"
         assert container.lease is None, "two jobs on one worker"
+        assert container.clearing is None, "a job went to a worker that is not clean yet"
         assert command.attempt == 1, "a job was tried twice"
         container.lease, container.started = command, False
         container.jobs += 1
@@ -217,10 +219,20 @@ class World:
             lease = container.lease
             self.old_leases.append(lease)
             if not container.stopping:
-                container.lease = None
+                container.lease, container.clearing = None, lease
             self.play(self.answer(worker_id, lease, number))
 
         self.with_container(number, act, leased=True)
+
+    def freed(self, number: int) -> None:
+        """It has cleared up after its job, or says so without a reason."""
+
+        def act(worker_id: str, container: Container) -> None:
+            lease, container.clearing = container.clearing, None
+            epoch = lease.epoch if lease is not None else number % 50
+            self.play(ev.WorkerFreed(worker_id=worker_id, epoch=epoch, dirty="a file" if number % 11 == 0 else ""))
+
+        self.with_container(number, act, leased=False)
 
     def old_answer(self, number: int) -> None:
         """A repeated answer, or one of another worker."""
@@ -233,9 +245,8 @@ class World:
 
     @staticmethod
     def answer(worker_id: str, lease: ev.Dispatch, number: int) -> ev.JobEnded:
-        dirty = "a process was left" if number % 11 == 0 else ""
         outcome = ANSWERS[number // 11 % 4]
-        return ev.JobEnded(worker_id=worker_id, job_id=lease.job_id, epoch=lease.epoch, outcome=outcome, dirty=dirty)
+        return ev.JobEnded(worker_id=worker_id, job_id=lease.job_id, epoch=lease.epoch, outcome=outcome)
 
     def beat(self, number: int) -> None:
         self.with_container(number, lambda worker_id, _: self.play(ev.BeatHeard(worker_id=worker_id)))
@@ -301,7 +312,9 @@ class World:
             self.answer_all()
             if self.at_rest():
                 break
-            if not any(each.stopping or not each.ready or each.lease for each in self.containers.values()):
+            if not any(
+                each.stopping or not each.ready or each.lease or each.clearing for each in self.containers.values()
+            ):
                 self.wait_for_deadline(0)
         assert not self.open_jobs(), "jobs were left behind"
         assert self.at_rest(), f"{self.pool.target} wanted, {[str(each.state) for each in self.pool.workers.values()]}"
@@ -316,8 +329,11 @@ class World:
                 container.ready = True
                 self.play(ev.WorkerReady(worker_id=worker_id))
             elif lease := container.lease:
-                container.lease = None
+                container.lease, container.clearing = None, lease
                 self.play(self.answer(worker_id, lease, 1))
+            elif lease := container.clearing:
+                container.clearing = None
+                self.play(ev.WorkerFreed(worker_id=worker_id, epoch=lease.epoch))
             else:
                 self.play(ev.BeatHeard(worker_id=worker_id))
 
@@ -340,6 +356,7 @@ ACTIONS: dict[Callable[[World, int], None], int] = {
     World.remove_again: 1,
     World.job_starts: 8,
     World.job_ends: 10,
+    World.freed: 12,
     World.old_answer: 1,
     World.beat: 4,
     World.illegal: 1,

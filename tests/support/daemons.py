@@ -12,7 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 
-
 from pool.client import Client
 from pool.client.admin import AdminClient
 from pool.errors import DaemonUnreachableError

@@ -16,11 +16,13 @@ from pool.core.events import (
     KillJob,
     ProbeWorker,
     WorkerFailed,
+    WorkerFreed,
     WorkerReady,
     WorkerRemoved,
     WorkerVanished,
 )
 from pool.core.machine import ROUTES, InvalidTransition, PoolState
+from pool.core.policy import CLEARING_S
 from pool.core.records import PoolPhase
 from pool.core.story import MAX_ENTRIES
 from pool.core.table import Ignore, row
@@ -92,13 +94,49 @@ def test_a_job_that_finds_an_idle_worker_is_dispatched_at_once_as_parked():
     assert play.pool.running == 1
 
 
-def test_a_job_that_has_to_wait_is_dispatched_when_a_worker_comes_free_as_cold():
+def test_a_job_that_waits_for_a_container_to_start_is_cold():
+    play = Rehearsal(min_workers=1, max_workers=1)
+    play.tick()
+    play.submit("early")
+    assert only(play.ready("p-1"), Dispatch).start is StartKind.COLD
+
+
+def test_a_worker_that_clears_up_gets_no_job_until_it_is_free():
+    play = Rehearsal(min_workers=1, max_workers=1).up()
+    play.submit("first")
+    first = play.pool.jobs["first"]
+    ended = play.play(JobEnded(worker_id="p-1", job_id="first", epoch=first.epoch, outcome=Outcome.OK))
+    assert only(ended, Finish).from_worker
+    assert not every(play.submit("second"), Dispatch)
+    assert only(play.play(WorkerFreed(worker_id="p-1", epoch=first.epoch)), Dispatch).job_id == "second"
+
+
+def test_a_worker_that_does_not_come_free_is_replaced_and_its_job_stays_ended():
+    play = Rehearsal(min_workers=1, max_workers=1).up()
+    play.submit("first")
+    first = play.pool.jobs["first"]
+    play.play(JobEnded(worker_id="p-1", job_id="first", epoch=first.epoch, outcome=Outcome.OK))
+    assert stopped(play.tick(CLEARING_S)) == {"p-1": "dirty"}
+    play.clear_away()
+    assert play.finishes()["first"].outcome is Outcome.OK
+
+
+def test_a_worker_that_vanishes_while_it_clears_up_loses_no_job():
+    play = Rehearsal(min_workers=1, max_workers=1).up()
+    play.submit("first")
+    first = play.pool.jobs["first"]
+    play.play(JobEnded(worker_id="p-1", job_id="first", epoch=first.epoch, outcome=Outcome.OK))
+    play.play(WorkerVanished(worker_id="p-1", reason="killed"))
+    assert play.finishes()["first"].outcome is Outcome.OK
+
+
+def test_a_job_that_waits_for_another_job_is_dispatched_when_its_worker_is_free_as_warm():
     play = Rehearsal(min_workers=1, max_workers=1).up()
     play.submit("first")
     assert not every(play.submit("second"), Dispatch)
     assert play.pool.backlog_length == 1
     dispatch = only(play.end("first"), Dispatch)
-    assert (dispatch.job_id, dispatch.start) == ("second", StartKind.COLD)
+    assert (dispatch.job_id, dispatch.start) == ("second", StartKind.WARM)
 
 
 def test_the_workers_answer_ends_the_job():

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pool import wire
 from pool.model import Outcome, StartKind
-from runner import channel, report
+from runner import channel, report, usage
 from runner.channel import ChannelError, Collector
-from runner.verdict import Evidence, decide
+from runner.verdict import Evidence, Verdict, decide
 
 #: How long the hand-over of a job may take; the parked child only has to read.
 _HAND_OVER_S = 30.0
@@ -91,6 +91,7 @@ class Attempt:
         self.job = job
         self.child = child
         self.killed_for: Outcome | None = None
+        self.answered = False
         self._start = start
         self._garbage = ""
         self._oom_before = oom_kills()
@@ -109,6 +110,8 @@ class Attempt:
 
     def descriptors(self) -> list[int]:
         """Those that still have something to say."""
+        if self.answered:
+            return []
         open_ones = [stream.fd for stream in (self.out, self.err) if stream.open]
         if not self._collector.closed and self._collector.frames is None and not self._garbage:
             open_ones.append(self.child.sock.fileno())
@@ -136,14 +139,37 @@ class Attempt:
         self.killed_for = self.killed_for or why
         self.child.kill()
 
-    def conclude(self, end: Exit, *, dirty: str) -> tuple[wire.Done, list[channel.Frame]]:
-        """The answer, once the child is gone and so is all it had started."""
+    @property
+    def running(self) -> bool:
+        """Whether its deadline still counts."""
+        return not self.answered and self.killed_for is None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the child has said all it had to say, and may be answered for and ended."""
+        return self.running and self._claim() is not None
+
+    def answer(self) -> tuple[wire.Done, list[channel.Frame]]:
+        """The answer of a child that waits for its end; what it has used is read while it is there to be asked."""
+        self.answered = True
         self._drain_all()
-        frames = [] if self.killed_for else list(self._collector.frames or [])
-        claim = report.unpack(frames[0]) if len(frames) >= 2 else None
-        verdict = decide(self.job, self._evidence(end, claim))
+        return self._done(usage.of(self.child.pid), Verdict.of(self.job, self._claim()))
+
+    def conclude(self, end: Exit) -> tuple[wire.Done, list[channel.Frame]]:
+        """The answer for a child that is gone, and all it had started with it."""
+        self._drain_all()
+        used = usage.Usage(cpu_s=end.cpu_s, max_rss_bytes=end.max_rss_bytes)
+        return self._done(used, decide(self.job, self._evidence(end)))
+
+    def _claim(self) -> report.Report | None:
+        """What the child says of itself, if it says it in the proper form."""
+        frames = self._collector.frames
+        return report.unpack(frames[0]) if frames is not None and len(frames) >= 2 else None
+
+    def _done(self, used: usage.Usage, verdict: Verdict) -> tuple[wire.Done, list[channel.Frame]]:
+        claim = None if self.killed_for else self._claim()
         started_ns, ended_ns = self._stamps(claim)
-        answer = frames[1:] if claim is not None else [b""]
+        answer = (self._collector.frames or [])[1:] if claim is not None else [b""]
         done = wire.Done(
             job_id=self.job.job_id,
             epoch=self.job.epoch,
@@ -156,20 +182,19 @@ class Attempt:
             stderr_bytes=self.err.total,
             started_ns=started_ns,
             ended_ns=ended_ns,
-            cpu_s=end.cpu_s,
-            max_rss_bytes=end.max_rss_bytes,
+            cpu_s=used.cpu_s,
+            max_rss_bytes=used.max_rss_bytes,
             start=self._start,
-            dirty=dirty,
         )
         return done, [self.out.kept, self.err.kept, *answer]
 
-    def _evidence(self, end: Exit, claim: report.Report | None) -> Evidence:
+    def _evidence(self, end: Exit) -> Evidence:
         return Evidence(
             killed_for=self.killed_for,
             status=end.status,
             cpu_s=end.cpu_s,
             oom_kills=oom_kills() - self._oom_before,
-            report=claim,
+            report=self._claim(),
             garbage=self._garbage,
         )
 

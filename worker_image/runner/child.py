@@ -115,6 +115,7 @@ def _work(sock: socket.socket, scratch: Path, datasets: Mapping[str, object]) ->
     files, arguments = rest[: len(job.files)], rest[len(job.files) :]
     _settle(job, stdin, files, scratch)
     channel.send(sock, execute(job, bytes(code), arguments, datasets))
+    sock.recv(1)  # the runner reads what this process has used, and ends it
 
 
 def _settle(job: wire.Run, stdin: bytearray, files: Sequence[bytearray], scratch: Path) -> None:

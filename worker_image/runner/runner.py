@@ -4,8 +4,10 @@ It never decodes, formats or calls anything that a job made: a job's answer is a
 
 Contract with the daemon, over the link:
 1. Hello once, at the start; Ready once, when the first child is parked (or Broken, and the end).
-2. One Run at a time. Each is answered by Started and then by exactly one Done, after the job, all that it started and
-   all that it left are gone; `dirty` says what would not go.
+2. One Run at a time. Each is answered by Started, exactly one Done and exactly one Freed, and the next Run comes after
+   that. Done goes out as soon as the child's answer is whole; a job that was killed, or that died, is answered when all
+   it had started is gone. Freed goes out when that is so in any case, its files are gone and the next child is parked;
+   `dirty` says what would not go.
 3. Kill of the running attempt leads to its Done(cancelled); of any other it is ignored, for its Done is on the way.
 4. Beat every `beat_s` while idle, and in answer to Probe.
 """
@@ -30,6 +32,9 @@ from runner.channel import Frame
 from runner.zygote import PreloadError
 
 _LAST_WORDS_BYTES = 8192
+#: A job that runs longer than this has the next child forked beside it. A shorter one is answered first: a fork costs
+#: milliseconds of a core, and it would compete with the very job.
+_FORK_AFTER_S = 0.005
 
 
 class DaemonGoneError(Exception):
@@ -57,7 +62,8 @@ class Runner:
         self._zygote_pid = zygote_pid
         self._parked: Child | None = None
         self._attempt: Attempt | None = None
-        self._waiting: tuple[wire.Run, Sequence[Frame]] | None = None
+        self._fork_at: float | None = None
+        self._freed: wire.Freed | None = None
         self._dirty = ""
         self._ready = False
         self._preload_ms = 0.0
@@ -91,10 +97,9 @@ class Runner:
         self._watched = wanted
 
     def _patience_ms(self) -> int:
-        if self._attempt is not None and self._attempt.killed_for is None:
-            until = self._attempt.deadline
-        else:
-            until = self._beat_at
+        until = min(self._beat_at, self._fork_at or self._beat_at)
+        if self._attempt is not None and self._attempt.running:
+            until = min(until, self._attempt.deadline)
         return max(0, int((until - time.monotonic()) * 1000) + 1)
 
     def _turn(self, source: object) -> None:
@@ -108,12 +113,16 @@ class Runner:
             self._hear_parked(self._parked)
         elif self._attempt is not None and isinstance(source, int):
             self._attempt.readable(source)
+            if self._attempt.complete:
+                self._answer(self._attempt)
 
     def _check_clock(self) -> None:
         now = time.monotonic()
         attempt = self._attempt
-        if attempt is not None and attempt.killed_for is None and now >= attempt.deadline:
+        if attempt is not None and attempt.running and now >= attempt.deadline:
             attempt.kill(Outcome.TIMEOUT)
+        if self._fork_at is not None and now >= self._fork_at:
+            self._fork_next()
         if now >= self._beat_at:
             self._beat_at = now + self._settings.beat_s
             if self._ready and attempt is None:
@@ -133,27 +142,26 @@ class Runner:
             self._say(wire.Beat(seq=message.seq))
 
     def _take(self, job: wire.Run, payload: Sequence[Frame]) -> None:
-        if self._attempt is not None or self._waiting is not None:
-            raise RemoteProtocolError("the daemon sent a job while another one runs")
-        if self._parked is not None and self._parked.ready:
-            self._begin(self._parked, job, payload, start=StartKind.PARKED)
-        else:
-            self._waiting = job, payload
+        if self._attempt is not None or self._freed is not None or self._parked is None:
+            raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
+        self._begin(self._parked, job, payload, start=StartKind.PARKED)
 
     def _begin(self, child: Child, job: wire.Run, payload: Sequence[Frame], *, start: StartKind) -> None:
         self._parked = None
-        self._control.send(zygote.FORK)  # before the job begins, so that the next child is known before this one ends
         self._attempt = Attempt(job, child, payload, start=start)
+        self._fork_at = time.monotonic() + _FORK_AFTER_S
         self._say(wire.Started(job_id=job.job_id, epoch=job.epoch))
+
+    def _fork_next(self) -> None:
+        """Once for each attempt: a short job is answered first, a long one has its successor parked while it runs."""
+        if self._fork_at is not None:
+            self._fork_at = None
+            self._control.send(zygote.FORK)
 
     def _kill(self, order: wire.Kill) -> None:
         attempt = self._attempt
         if attempt is not None and (attempt.job.job_id, attempt.job.epoch) == (order.job_id, order.epoch):
             attempt.kill(Outcome.CANCELLED)
-        elif self._waiting is not None and self._waiting[0].epoch == order.epoch:
-            job, self._waiting = self._waiting[0], None
-            done = wire.Done(job_id=job.job_id, epoch=job.epoch, outcome=Outcome.CANCELLED, reason="it had not begun")
-            self._say(done, [b"", b"", b""])
 
     def _say(self, message: wire.Message, payload: Sequence[Frame] = ()) -> None:
         self._link.send_multipart(wire.encode(message, payload), copy=False)
@@ -187,14 +195,19 @@ class Runner:
         child.ready = True
         if not self._ready:
             self._announce()
-        elif self._waiting is not None:
-            (job, payload), self._waiting = self._waiting, None
-            self._begin(child, job, payload, start=StartKind.WARM)
+        else:
+            self._free()
 
     def _announce(self) -> None:
         self._ready = True
         boot_ms = (time.monotonic() - self._settings.born) * 1000
         self._say(wire.Ready(boot_ms=boot_ms, preload_ms=self._preload_ms, isolation=self._settings.isolation))
+
+    def _answer(self, attempt: Attempt) -> None:
+        """The child's answer is whole: pass it on, then end the child, which has nothing more to say."""
+        self._say(*attempt.answer())
+        attempt.child.kill()
+        self._fork_next()
 
     def _bury(self, end: Exit) -> None:
         """A child is dead and reaped."""
@@ -216,12 +229,22 @@ class Runner:
         self._control.send(zygote.FORK)
 
     def _conclude(self, attempt: Attempt, end: Exit) -> None:
-        self._attempt = None
+        """Clear up after a dead child. A child that the zygote has forked meanwhile is known: its word came before."""
         own = {self._zygote_pid, self._parked.pid if self._parked is not None else 0}
         left = [residue.kill_strays(own), *map(residue.empty, self._settings.scratch), self._dirty]
-        done, payload = attempt.conclude(end, dirty="; ".join(filter(None, left)))
-        self._say(done, payload)
+        if not attempt.answered:
+            self._say(*attempt.conclude(end))
+        self._attempt = None
+        self._fork_next()
+        self._freed = wire.Freed(epoch=attempt.job.epoch, dirty="; ".join(filter(None, left)))
         self._drop(attempt.child)
+        self._free()
+
+    def _free(self) -> None:
+        """Say that this worker can take a job, once it can."""
+        if self._freed is not None and self._parked is not None and self._parked.ready:
+            freed, self._freed = self._freed, None
+            self._say(freed)
 
     def _drop(self, child: Child) -> None:
         for fd in self._watched & {child.sock.fileno(), child.out, child.err}:

@@ -30,13 +30,20 @@ class Verdict:
     exit_code: int | None = None
     signal: int | None = None
 
+    @classmethod
+    def of(cls, job: wire.Run, claim: Report | None) -> Verdict:
+        """For a child that has answered: its own claim."""
+        if claim is None:
+            raise ValueError("there is no claim to judge")
+        return cls(outcome=claim.outcome, reason=_claimed(job, claim), exit_code=claim.exit_code)
+
 
 def decide(job: wire.Run, seen: Evidence) -> Verdict:
     """The one outcome of an attempt."""
     if seen.killed_for is not None:
         return Verdict(outcome=seen.killed_for, reason=_killed(job, seen.killed_for), signal=signal.SIGKILL)
     if seen.report is not None:
-        return Verdict(outcome=seen.report.outcome, reason=_claimed(job, seen.report), exit_code=seen.report.exit_code)
+        return Verdict.of(job, seen.report)
     if os.WIFSIGNALED(seen.status):
         return _by_signal(job, seen, os.WTERMSIG(seen.status))
     code = os.WEXITSTATUS(seen.status)
