@@ -11,6 +11,7 @@ Sizes are kept as bytes. A `${VAR}` scalar arrives here as `Interpolated` and le
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -159,7 +160,7 @@ class Template(_Section):
     tmp_inodes: Annotated[int, allowed.whole(64, 10_000_000)] = 4096
     nofile: Annotated[int, allowed.whole(64, 1_048_576)] = 256
 
-    @property
+    @cached_property
     def maximum(self) -> TemplateLimits:
         """The most a job may ask for, complete."""
         return self.limits.model_copy(update=self.max_limits.given())

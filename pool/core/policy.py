@@ -32,6 +32,9 @@ MISSED_BEATS = 3
 SUSPECT_BEATS = 2
 #: Longest wait between two tries to start a worker; an engine that was repaired is noticed within a minute.
 BACKOFF_MAX_S = 60.0
+#: The last job of a worker has this long to itself before the start of a replacement competes with it for the cores; a
+#: job that is over by then does not notice the start at all.
+REPLACE_AFTER_S = 0.05
 #: What a worker has, after its answer, to clear up and to park the next child. It takes milliseconds; a worker that
 #: takes this long has processes or files that will not go.
 CLEARING_S = 15.0

@@ -83,6 +83,7 @@ class WorkerRecord:
     bound_at: float = 0.0  #: when it was first leased to that client
     jobs: int = 0  #: leases begun
     job_id: str | None = None  #: the lease, with `epoch`
+    leased_at: float = 0.0  #: when its latest lease began
     clearing: bool = False  #: LEASED still, but its job has ended and it clears up after it
     epoch: int = 0
     leaving: StopReason | None = None  #: set while DRAINING and STOPPING

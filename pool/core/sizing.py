@@ -96,6 +96,7 @@ class Census:
     suspect: int = 0
     stopping: int = 0
     busy: int = 0  #: with a job
+    ending: int = 0  #: just begun with their last job
     ready: int = 0  #: idle or leased, and able to take the next job
     supply: int = 0  #: ready or about to be, and of use to the jobs that wait
     room: int = 0  #: containers that may be added
@@ -111,7 +112,8 @@ class Census:
         census.ready = len(census.idle) + len(census.leased)
         # While jobs wait, every idle worker is another client's and no supply for them: else it would have been leased.
         # A suspect is only asked, not given up: a daemon that slept for a moment must not start a second pool.
-        census.supply = census.starting + (len(census.leased) if waiting else census.ready + census.suspect)
+        census.supply = census.starting + census.ending
+        census.supply += len(census.leased) if waiting else census.ready + census.suspect
         books.target = rules.target_size(
             busy=census.busy,
             waiting=waiting,
@@ -130,8 +132,13 @@ class Census:
                     self.idle.append(worker)
             elif state is leased:
                 self.busy += not worker.clearing
-                if worker is not outgoing and worker.jobs < worker.jobs_limit:
+                if worker is outgoing:
+                    continue
+                if worker.jobs < worker.jobs_limit:
                     self.leased.append(worker)
+                elif (at := worker.leased_at + rules.REPLACE_AFTER_S) > books.now:
+                    self.ending += 1
+                    books.review(at)
             elif state is WorkerState.DRAINING:
                 self.busy += 1
             elif state is WorkerState.STARTING:
@@ -218,7 +225,7 @@ def _retire_worn(books: Books, census: Census) -> bool:
 
 
 def _shed_surplus(books: Books, census: Census) -> bool:
-    surplus = 0 if books.backlog else census.supply - census.suspect - books.target
+    surplus = 0 if books.backlog else census.supply - census.suspect - census.ending - books.target
     shed = 0
     for worker in sorted(census.idle, key=attrgetter("last_used"))[: max(0, surplus)]:
         held_until = worker.last_used + rules.IDLE_HOLD_S

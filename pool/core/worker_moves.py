@@ -119,7 +119,7 @@ def _lease(books: Books, worker: WorkerRecord, event: Lease) -> None:
     if worker.client != job.client:
         worker.client, worker.bound_at = job.client, books.now
     worker.jobs += 1
-    worker.job_id, worker.epoch = event.job_id, event.epoch
+    worker.job_id, worker.epoch, worker.leased_at = event.job_id, event.epoch, books.now
     books.move_worker(worker, WorkerState.LEASED, f"leased to {event.job_id}, epoch {event.epoch}")
     job_moves.apply(books, event.job_id, event)
     worker.due = books.answer_deadline(job)

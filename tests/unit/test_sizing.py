@@ -16,7 +16,7 @@ from pool.core.events import (
     WorkerRemoved,
     WorkerVanished,
 )
-from pool.core.policy import CLIENT_PAUSE_S, CLIENT_TURN_S, IDLE_HOLD_S
+from pool.core.policy import CLIENT_PAUSE_S, CLIENT_TURN_S, IDLE_HOLD_S, REPLACE_AFTER_S
 from pool.errors import ConfigError
 from pool.model import WorkerState
 from tests.rehearsal import Rehearsal, every, only, started, stopped
@@ -134,11 +134,19 @@ def test_a_full_pool_of_single_use_workers_still_works_through_its_backlog():
     assert all(job.outcome == "ok" for job in play.pool.jobs.values())
 
 
-def test_the_replacement_of_a_worker_is_started_when_its_last_lease_begins():
+def test_the_replacement_of_a_worker_is_started_while_its_last_job_runs_but_not_at_once():
     play = Rehearsal(min_workers=1, max_workers=2, max_jobs=1).up()
-    assert started(play.submit("j")) == ["p-2"]
+    assert started(play.submit("j")) == []
+    assert play.pool.next_deadline() == pytest.approx(play.now + REPLACE_AFTER_S)
+    assert started(play.tick(REPLACE_AFTER_S)) == ["p-2"]
     play.ready("p-2")
     assert started(play.end("j")) == []
+
+
+def test_the_replacement_of_a_worker_whose_last_job_is_short_is_started_after_it():
+    play = Rehearsal(min_workers=1, max_workers=2, max_jobs=1).up()
+    assert started(play.submit("j")) == []
+    assert started(play.end("j")) == ["p-2"]
 
 
 def test_a_worker_serves_its_share_and_no_more():

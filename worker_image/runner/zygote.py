@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from runner import child
+from runner.rehearsal import ZYGOTE_ROUNDS, RehearsalError, rehearse
 
 FORK = b"F"
 LOADED, CHILD, EXITED, FAILED = b"L", b"C", b"X", b"E"
@@ -44,12 +45,14 @@ def main(control: socket.socket, modules: Sequence[str], datasets: Mapping[str, 
         for name in modules:
             _import(name)
         loaded = {name: _load_dataset(name, path) for name, path in datasets.items()}
+        for _ in range(ZYGOTE_ROUNDS):
+            rehearse(loaded)
         _require_single_thread()
         gc.collect()
         gc.freeze()  # the collector would write to, and so copy, every page it looks at
         control.send(LOADED + LOADED_BODY.pack((time.monotonic() - started) * 1000))
         Nursery(control, scratch, loaded).serve()
-    except PreloadError as error:
+    except (PreloadError, RehearsalError) as error:
         control.send(FAILED + str(error).encode()[:2000])
     finally:
         os._exit(0)
