@@ -132,13 +132,8 @@ class Census:
                     self.idle.append(worker)
             elif state is leased:
                 self.busy += not worker.clearing
-                if worker is outgoing:
-                    continue
-                if worker.jobs < worker.jobs_limit:
-                    self.leased.append(worker)
-                elif (at := worker.leased_at + rules.REPLACE_AFTER_S) > books.now:
-                    self.ending += 1
-                    books.review(at)
+                if worker is not outgoing:
+                    self._count_leased(books, worker)
             elif state is WorkerState.DRAINING:
                 self.busy += 1
             elif state is WorkerState.STARTING:
@@ -147,6 +142,13 @@ class Census:
                 self.stopping += 1
             elif worker is not outgoing:
                 self.suspect += 1
+
+    def _count_leased(self, books: Books, worker: WorkerRecord) -> None:
+        if worker.jobs < worker.jobs_limit:
+            self.leased.append(worker)
+        elif (at := worker.leased_at + rules.REPLACE_AFTER_S) > books.now:
+            self.ending += 1
+            books.review(at)
 
 
 # ---- clients that have no worker ----
