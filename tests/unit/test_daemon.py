@@ -213,6 +213,14 @@ def test_many_threads_share_a_client_and_each_gets_its_own_answer(client):
         assert list(values) == [n * n for n in range(60)]
 
 
+def test_hundreds_of_jobs_leave_every_worker_clean(daemon, client):
+    before = daemon.pool()["recycles"]
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(lambda n: client.run("result = 1").outcome, range(300))) == {Outcome.OK}
+    after = daemon.pool()["recycles"]
+    assert {after.get(reason, 0) - before.get(reason, 0) for reason in ("dirty", "vanished", "start_failed")} == {0}
+
+
 def test_timings_add_up_and_agree_with_the_wall_clock(client):
     began = time.monotonic()
     result = client.run("import time; time.sleep(0.3)")

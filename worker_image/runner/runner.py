@@ -63,6 +63,8 @@ class Runner:
         self._parked: Child | None = None
         self._attempt: Attempt | None = None
         self._fork_at: float | None = None
+        self._forking = False
+        self._end: Exit | None = None
         self._freed: wire.Freed | None = None
         self._dirty = ""
         self._ready = False
@@ -156,7 +158,11 @@ class Runner:
         """Once for each attempt: a short job is answered first, a long one has its successor parked while it runs."""
         if self._fork_at is not None:
             self._fork_at = None
-            self._control.send(zygote.FORK)
+            self._fork()
+
+    def _fork(self) -> None:
+        self._control.send(zygote.FORK)
+        self._forking = True
 
     def _kill(self, order: wire.Kill) -> None:
         attempt = self._attempt
@@ -179,11 +185,13 @@ class Runner:
             (pid,) = zygote.CHILD_BODY.unpack(body)
             channel, out, err, pidfd = fds
             self._parked = Child(pid, socket.socket(fileno=channel), out, err, pidfd)
+            self._forking = False
+            self._conclude()
         elif kind == zygote.EXITED:
             self._bury(Exit(*zygote.EXITED_BODY.unpack(body)))
         elif kind == zygote.LOADED:
             (self._preload_ms,) = zygote.LOADED_BODY.unpack(body)
-            self._control.send(zygote.FORK)
+            self._fork()
         elif kind == zygote.FAILED:
             raise PreloadError(body.decode())
         else:
@@ -212,7 +220,8 @@ class Runner:
     def _bury(self, end: Exit) -> None:
         """A child is dead and reaped."""
         if self._attempt is not None and self._attempt.child.pid == end.pid:
-            self._conclude(self._attempt, end)
+            self._end = end
+            self._conclude()
         elif self._parked is not None and self._parked.pid == end.pid:
             self._mourn(self._parked, end)
 
@@ -226,15 +235,18 @@ class Runner:
         self._dirty = f"the parked child died (status {end.status})"
         self._drop(parked)
         self._parked = None
-        self._control.send(zygote.FORK)
+        self._fork()
 
-    def _conclude(self, attempt: Attempt, end: Exit) -> None:
-        """Clear up after a dead child. A child that the zygote has forked meanwhile is known: its word came before."""
+    def _conclude(self) -> None:
+        """Clear up after a dead child, once all of our own are known: one that is being forked would pass for a stray."""
+        if self._attempt is None or self._end is None or self._forking:
+            return
+        attempt, end = self._attempt, self._end
+        self._attempt = self._end = None
         own = {self._zygote_pid, self._parked.pid if self._parked is not None else 0}
         left = [residue.kill_strays(own), *map(residue.empty, self._settings.scratch), self._dirty]
         if not attempt.answered:
             self._say(*attempt.conclude(end))
-        self._attempt = None
         self._fork_next()
         self._freed = wire.Freed(epoch=attempt.job.epoch, dirty="; ".join(filter(None, left)))
         self._drop(attempt.child)
