@@ -238,7 +238,7 @@ class Runner:
         self._fork()
 
     def _conclude(self) -> None:
-        """Clear up after a dead child, once all of our own are known: one that is being forked would pass for a stray."""
+        """Clear up after a dead child, once all of our own are known: one being forked would pass for a stray."""
         if self._attempt is None or self._end is None or self._forking:
             return
         attempt, end = self._attempt, self._end
