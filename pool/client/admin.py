@@ -18,7 +18,7 @@ import zmq
 
 from pool import wire
 from pool.client import checks
-from pool.client.endpoint import admin_endpoint, unreachable
+from pool.client.endpoint import admin_endpoint, is_there, unreachable
 from pool.errors import ClosedError, RemoteProtocolError, from_code
 
 
@@ -42,6 +42,8 @@ class AdminClient:
             raise ClosedError("this admin client has been closed; make a new one")
         number = next(self._numbers)
         frames = wire.encode(wire.AdminCall(request=number, name=name, arguments=arguments))
+        if not is_there(self.endpoint):
+            raise unreachable(self.endpoint, 0)  # an operator is not kept waiting for a socket that is not there
         socket = self._socket or self._dial()
         try:
             socket.send_multipart(frames, zmq.NOBLOCK)

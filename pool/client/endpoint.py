@@ -54,6 +54,15 @@ def unreachable(endpoint: str, timeout_s: float) -> DaemonUnreachableError:
     )
 
 
+def is_there(endpoint: str) -> bool:
+    """Whether there is a socket that we may write to; somebody listening or not is another question."""
+    path = path_of(endpoint)
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode) and os.access(path, os.R_OK | os.W_OK)  # noqa: PTH116
+    except OSError:
+        return False
+
+
 def _checked(given: str | os.PathLike[str], origin: str) -> str:
     """The endpoint, or a ConfigError that names where the bad one came from."""
     try:
