@@ -11,6 +11,7 @@ import ctypes
 import os
 import random
 import resource
+import select
 import signal
 import socket
 import sys
@@ -23,10 +24,12 @@ import msgspec
 from pool import wire
 from runner import channel
 from runner.execution import execute
-from runner.rehearsal import rehearse
+from runner.rehearsal import parts, rehearse
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+#: How long a loop that sends one job after the other takes to send the next.
+_THINKING_S = 0.002
 #: One byte from the child: it is parked.
 PARKED = b"p"
 _STREAMS = (("stdin", "r", "replace"), ("stdout", "w", "backslashreplace"), ("stderr", "w", "backslashreplace"))
@@ -39,9 +42,12 @@ def live(sock: socket.socket, scratch: Path, datasets: Mapping[str, object]) -> 
     status = 1
     try:
         _detach()
-        rehearse(datasets)
+        plain, *others = parts()
+        rehearse(plain, datasets)
+        held = _private_bytes()
         sock.sendall(PARKED)
-        _work(sock, scratch, datasets)
+        _rehearse_while_parked(others, sock, datasets)
+        _work(sock, scratch, datasets, held)
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
         status = 0  # the runner has no use for this child any more
@@ -49,6 +55,14 @@ def live(sock: socket.socket, scratch: Path, datasets: Mapping[str, object]) -> 
         traceback.print_exc()
     finally:
         os._exit(status)  # no clean-up that would touch, and so copy, every page
+
+
+def _rehearse_while_parked(libraries: Sequence[str], sock: socket.socket, datasets: Mapping[str, object]) -> None:
+    """A loop that does not think has sent its next job by now; for all others there is time to get ready for theirs."""
+    for library in libraries:
+        if select.select([sock], [], [], _THINKING_S)[0]:
+            return
+        rehearse(library, datasets)
 
 
 def _detach() -> None:
@@ -88,11 +102,12 @@ def _reseed(seed: int | None) -> None:
         numpy.random.seed(seed)
 
 
-def _work(sock: socket.socket, scratch: Path, datasets: Mapping[str, object]) -> None:
+def _work(sock: socket.socket, scratch: Path, datasets: Mapping[str, object], held: int) -> None:
     header, code, stdin, *rest = channel.receive(sock)
     job = _request.decode(header)
     files, arguments = rest[: len(job.files)], rest[len(job.files) :]
     _settle(job, stdin, files, scratch)
+    _limit(job, held)
     channel.send(sock, execute(job, bytes(code), arguments, datasets))
     sock.recv(1)  # the runner reads what this process has used, and ends it
 
@@ -108,7 +123,6 @@ def _settle(job: wire.Run, stdin: bytearray, files: Sequence[bytearray], scratch
     os.environ.update(job.env, HOME=str(work), TMPDIR=str(scratch))
     if job.seed is not None:
         _reseed(job.seed)
-    _limit(job)
 
 
 def _feed_stdin(stdin: bytearray, scratch: Path) -> None:
@@ -121,12 +135,12 @@ def _feed_stdin(stdin: bytearray, scratch: Path) -> None:
     os.close(held)
 
 
-def _limit(job: wire.Run) -> None:
-    """Soft limits that end the job with a reason, hard ones that it cannot lift."""
+def _limit(job: wire.Run, held: int) -> None:
+    """Soft limits that end the job with a reason, hard ones that it cannot lift. `held`: bytes not of the job."""
     seconds = max(1, int(job.cpu_s + 0.999))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
-    resource.setrlimit(resource.RLIMIT_DATA, (held := _private_bytes() + job.memory, held))
+    resource.setrlimit(resource.RLIMIT_DATA, (held + job.memory, held + job.memory))
 
 
 def _private_bytes() -> int:

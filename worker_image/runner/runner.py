@@ -35,6 +35,8 @@ _LAST_WORDS_BYTES = 8192
 #: A job that runs longer than this has the next child forked beside it. A shorter one is answered first: a fork costs
 #: milliseconds of a core, and it would compete with the very job.
 _FORK_AFTER_S = 0.005
+#: An answer has the cores to itself for a moment before the end of its child and the fork of the next one take them.
+_CLEAR_AFTER_S = 0.001
 
 
 class DaemonGoneError(Exception):
@@ -63,6 +65,7 @@ class Runner:
         self._parked: Child | None = None
         self._attempt: Attempt | None = None
         self._fork_at: float | None = None
+        self._clear_at: float | None = None
         self._forking = False
         self._end: Exit | None = None
         self._freed: wire.Freed | None = None
@@ -99,7 +102,7 @@ class Runner:
         self._watched = wanted
 
     def _patience_ms(self) -> int:
-        until = min(self._beat_at, self._fork_at or self._beat_at)
+        until = min(self._beat_at, self._fork_at or self._beat_at, self._clear_at or self._beat_at)
         if self._attempt is not None and self._attempt.running:
             until = min(until, self._attempt.deadline)
         return max(0, int((until - time.monotonic()) * 1000) + 1)
@@ -124,6 +127,10 @@ class Runner:
         if attempt is not None and attempt.running and now >= attempt.deadline:
             attempt.kill(Outcome.TIMEOUT)
         if self._fork_at is not None and now >= self._fork_at:
+            self._fork_next()
+        if attempt is not None and self._clear_at is not None and now >= self._clear_at:
+            self._clear_at = None
+            attempt.child.kill()
             self._fork_next()
         if now >= self._beat_at:
             self._beat_at = now + self._settings.beat_s
@@ -212,10 +219,9 @@ class Runner:
         self._say(wire.Ready(boot_ms=boot_ms, preload_ms=self._preload_ms, isolation=self._settings.isolation))
 
     def _answer(self, attempt: Attempt) -> None:
-        """The child's answer is whole: pass it on, then end the child, which has nothing more to say."""
+        """The child's answer is whole: pass it on. The child has nothing more to say and waits for its end."""
         self._say(*attempt.answer())
-        attempt.child.kill()
-        self._fork_next()
+        self._clear_at = time.monotonic() + _CLEAR_AFTER_S
 
     def _bury(self, end: Exit) -> None:
         """A child is dead and reaped."""
@@ -242,7 +248,7 @@ class Runner:
         if self._attempt is None or self._end is None or self._forking:
             return
         attempt, end = self._attempt, self._end
-        self._attempt = self._end = None
+        self._attempt = self._end = self._clear_at = None
         own = {self._zygote_pid, self._parked.pid if self._parked is not None else 0}
         left = [residue.kill_strays(own), *map(residue.empty, self._settings.scratch), self._dirty]
         if not attempt.answered:

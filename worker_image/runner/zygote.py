@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from runner import child
-from runner.rehearsal import ZYGOTE_ROUNDS, RehearsalError, rehearse
+from runner.rehearsal import ZYGOTE_ROUNDS, RehearsalError, parts, rehearse
 
 FORK = b"F"
 LOADED, CHILD, EXITED, FAILED = b"L", b"C", b"X", b"E"
@@ -45,8 +45,8 @@ def main(control: socket.socket, modules: Sequence[str], datasets: Mapping[str, 
         for name in modules:
             _import(name)
         loaded = {name: _load_dataset(name, path) for name, path in datasets.items()}
-        for _ in range(ZYGOTE_ROUNDS):
-            rehearse(loaded)
+        for part in parts() * ZYGOTE_ROUNDS:
+            rehearse(part, loaded)
         _require_single_thread()
         gc.collect()
         gc.freeze()  # the collector would write to, and so copy, every page it looks at
