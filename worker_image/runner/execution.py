@@ -146,7 +146,7 @@ def _type_name(raised: BaseException) -> str:
     kind = type(raised)
     return _clean(
         kind.__qualname__
-        if kind.__module__ in {"builtins", "job", "__main__"}
+        if kind.__module__ in {"builtins", "job", "__main__", __name__}
         else f"{kind.__module__}.{kind.__qualname__}",
         512,
     )
