@@ -39,7 +39,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def hit_rate(evaluations: Sequence[Evaluation]) -> float | None:
-    """Which share of the jobs that reached a worker found an idle one."""
+    """Which share of the jobs that reached a worker waited for no container to start."""
     starts = [each.result.start for each in evaluations if each.result.start is not None]
     return sum(start is not StartKind.COLD for start in starts) / len(starts) if starts else None
 
@@ -132,7 +132,7 @@ def _about_jobs(evaluations: Sequence[Evaluation], elapsed_s: float) -> list[str
     ]
     rate = hit_rate(evaluations)
     if rate is not None:
-        lines.append(f"hit rate {rate:.0%} (jobs that found an idle worker; the others waited for one)")
+        lines.append(f"hit rate {rate:.0%} (jobs that waited for no container to start)")
     parts = timings(evaluations)
     if parts:
         lines += ["", f"{'per job, ms':<14}{'p50':>9}{'p95':>9}"]
