@@ -59,12 +59,12 @@ class Call:
 
 
 class FakeDaemon:
-    def __init__(self, path: Path | str, *, instance: str = "one") -> None:
+    def __init__(self, path: Path | str, *, instance: str = "one", jobs: dict[str, Job] | None = None) -> None:
         self.endpoint = f"ipc://{path}"
         self.instance = instance
         self.heard: list[wire.Message] = []
         self.payloads: list[Sequence[bytes]] = []
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, Job] = dict(jobs or {})  # before the first message can come
         self._reactions: dict[type, Callable[[Call], None]] = {}
         self._actions: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0)

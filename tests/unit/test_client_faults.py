@@ -183,9 +183,7 @@ def test_a_submit_that_a_living_daemon_does_not_answer_fails_alone(client, daemo
 def restarted(path, daemon, **known):
     """The next daemon on this path; it knows these jobs."""
     daemon.stop()
-    following = FakeDaemon(path, instance="two")
-    following.jobs.update(known)
-    return following
+    return FakeDaemon(path, instance="two", jobs=known)
 
 
 def test_a_job_that_a_new_daemon_still_knows_is_waited_for_and_never_submitted_again(path, client, daemon):
@@ -285,8 +283,7 @@ def test_an_answer_that_was_sent_while_the_connection_was_broken_is_asked_for_ag
     job = daemon.jobs["job"]
     job.watchers.clear()
     daemon.stop()
-    with FakeDaemon(path, instance=daemon.instance) as same:
-        same.jobs["job"] = job
+    with FakeDaemon(path, instance=daemon.instance, jobs={"job": job}) as same:
         same.wait_for(wire.Watch)
         same.finish("job", value="heard")
         assert waiting.end().value == "heard"
