@@ -102,6 +102,13 @@ class FakeDaemon:
             assert not self._thread.is_alive()
             os.close(self._wake)
 
+    def job(self, job_id: str) -> Job:
+        """A job that was submitted, once it has been taken in: it is heard of before."""
+        deadline = time.monotonic() + 10
+        while job_id not in self.jobs and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return self.jobs[job_id]
+
     def of(self, kind: type[wire.Message]) -> list[wire.Message]:
         """All messages of this kind that came."""
         return [message for message in self.heard if isinstance(message, kind)]
