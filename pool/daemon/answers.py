@@ -9,10 +9,22 @@ from typing import Any
 from pool import wire
 from pool.core.events import Finish
 from pool.daemon.ledger import Entry
-from pool.model import StartKind
+from pool.errors import RemoteProtocolError
+from pool.model import Outcome, StartKind
 
 _NS_PER_MS = 1e6
 _EMPTY: tuple[wire.Frame, ...] = (b"", b"", b"")
+
+
+def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> None:
+    """Raise RemoteProtocolError for what no honest worker says."""
+    if done.outcome is Outcome.LOST:
+        raise RemoteProtocolError("a worker cannot say that it is lost")
+    if len(payload) < 3 + len(done.files):
+        raise RemoteProtocolError("an answer has stdout, stderr, error and the files it names")
+    size = sum(memoryview(frame).nbytes for frame in payload)
+    if size > largest:
+        raise RemoteProtocolError(f"an answer of {size} bytes is more than any job here may give")
 
 
 def from_worker(

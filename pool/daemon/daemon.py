@@ -21,10 +21,11 @@ from pool.core import events as ev
 from pool.core.machine import PoolState
 from pool.daemon import blueprint, service
 from pool.daemon.admin import Admin
+from pool.daemon.berth import Shared
 from pool.daemon.blueprint import Blueprint
 from pool.daemon.crew import Crew
 from pool.daemon.desk import Desk
-from pool.daemon.keeper import Keeper, Shared
+from pool.daemon.keeper import Keeper
 from pool.daemon.ledger import Entry, Ledger
 from pool.daemon.premises import Premises
 from pool.daemon.snapshot import snapshot

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import msgspec
 import structlog
@@ -21,44 +20,17 @@ from pool.config import Template
 from pool.core import events as ev
 from pool.core.machine import InvalidTransition, PoolState
 from pool.daemon import boot
-from pool.daemon.answers import from_worker, without_run
+from pool.daemon.answers import check, from_worker, without_run
+from pool.daemon.berth import Berth, Shared
 from pool.daemon.blueprint import Blueprint
 from pool.daemon.boot import Boot, BootError, Step
-from pool.daemon.crew import Crew, Launched
+from pool.daemon.crew import Launched
 from pool.daemon.intake import largest_answer
-from pool.daemon.ledger import Entry, Ledger
 from pool.daemon.metrics import Metrics
-from pool.daemon.transport import Transport
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
-from pool.model import Outcome
 
 log = structlog.get_logger(__name__)
-
-Deliver = Callable[[Entry, set[bytes]], None]
-RefuseJob = Callable[[ev.Refuse], None]
-
-
-@dataclass(slots=True, kw_only=True)
-class Berth:
-    """What the keeper holds for a worker while it exists: the facts that no decision needs."""
-
-    boot: Boot
-    uid: int
-    container: Container | None = None
-    pid: int | None = None
-    pidfd: int | None = None
-    done: tuple[wire.Done, Sequence[wire.Frame]] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """What all pools of a daemon share."""
-
-    transport: Transport
-    crew: Crew
-    ledger: Ledger
-    deliver: Deliver
 
 
 class Keeper:
@@ -273,7 +245,7 @@ class Keeper:
 
     def _hear_done(self, worker_id: str, berth: Berth, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
         try:
-            self._check_done(done, payload)
+            check(done, payload, largest=self._largest_answer)
         except RemoteProtocolError as error:
             self.lost(worker_id, f"it broke the protocol: {error}")
             return
@@ -289,15 +261,6 @@ class Keeper:
             )
         )
         berth.done = None
-
-    def _check_done(self, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
-        if done.outcome is Outcome.LOST:
-            raise RemoteProtocolError("a worker cannot say that it is lost")
-        if len(payload) < 3 + len(done.files):
-            raise RemoteProtocolError("an answer has stdout, stderr, error and the files it names")
-        size = sum(memoryview(frame).nbytes for frame in payload)
-        if size > self._largest_answer:
-            raise RemoteProtocolError(f"an answer of {size} bytes is more than any job here may give")
 
     def _finish(self, command: ev.Finish) -> None:
         entry = self._shared.ledger.get(command.job_id)

@@ -116,19 +116,28 @@ def test_a_job_past_its_wall_limit_dies_with_its_tree_and_the_worker_serves_on(c
 
 
 def test_memory_beyond_the_container_kills_the_job_and_not_the_worker(client):
+    shared = "import mmap\nblock = mmap.mmap(-1, 900 << 20)\nfor at in range(0, len(block), 4096): block[at] = 1\n"
+    result = client.run(shared)  # shared memory, which only the container's own limit counts
+    assert (result.outcome, result.signal) == (Outcome.MEMORY, signal.SIGKILL), result
+    again = client.run("result = 1")
+    assert (again.value, again.worker) == (1, result.worker)
+
+
+def test_memory_of_a_jobs_children_is_bounded_too(client):
     code = (
-        "import multiprocessing\n"
+        "import multiprocessing, time\n"
         "def eat():\n"
         "    block = bytearray(300_000_000)\n"
-        "    for i in range(0, len(block), 4096): block[i] = 1\n"
-        "    import time; time.sleep(20)\n"
-        "eaters = [multiprocessing.get_context('fork').Process(target=eat) for _ in range(2)]\n"
+        "    for at in range(0, len(block), 4096): block[at] = 1\n"
+        "    time.sleep(5)\n"
+        "eaters = [multiprocessing.get_context('fork').Process(target=eat) for _ in range(3)]\n"
         "for each in eaters: each.start()\n"
-        "eat()\n"
+        "for each in eaters: each.join()\n"
+        "result = [each.exitcode for each in eaters]\n"
     )
     result = client.run(code)
-    assert result.outcome in {Outcome.MEMORY, Outcome.OK, Outcome.CRASH}, result
-    assert client.run("result = 1").value == 1
+    assert result.outcome is Outcome.MEMORY or -signal.SIGKILL in result.value, result
+    assert client.run("result = 1").worker == result.worker
 
 
 def test_with_max_jobs_1_every_job_sees_a_container_no_one_has_used(client):

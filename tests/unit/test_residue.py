@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 from runner import residue
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_scratch_directory_is_emptied_of_every_kind_of_file(tmp_path):
@@ -53,26 +55,26 @@ def test_what_cannot_be_removed_is_said(tmp_path):
     assert "No such file" in residue.empty(tmp_path / "absent")
 
 
-def test_strays_die_and_the_workers_own_processes_stay():
-    own = subprocess.Popen(["sleep", "60"])
-    script = "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
-    stray = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
-    try:
-        deadline = time.monotonic() + 20
-        while len(list(residue.descendants(stray.pid))) < 1 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        below = list(residue.descendants(stray.pid))
-        assert below
-        others = set(residue.descendants(os.getpid())) - {stray.pid, *below}
-        assert residue.kill_strays(others) == ""
-        assert own.poll() is None
-        assert not any(os.path.exists(f"/proc/{pid}/stat") and _alive(pid) for pid in [stray.pid, *below])
-    finally:
-        own.kill()
-        own.wait()
-        stray.poll()
+RUNNER = """
+import ctypes, os, subprocess, sys, time
+sys.path.insert(0, "worker_image")
+from runner import residue
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER, as the runner's main does
+own = subprocess.Popen(["sleep", "60"])
+nested = "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
+stray = subprocess.Popen([sys.executable, "-c", nested], start_new_session=True)
+while len(list(residue.descendants(os.getpid()))) < 3:
+    time.sleep(0.01)
+below = [pid for pid in residue.descendants(os.getpid()) if pid != own.pid]
+said = residue.kill_strays({own.pid})
+left = [pid for pid in below if os.path.exists(f"/proc/{pid}")]
+print(len(below), repr(said), left, own.poll())
+own.kill()
+"""
 
 
-def _alive(pid):
-    with open(f"/proc/{pid}/stat") as text:
-        return text.read().rpartition(")")[2].split()[0] not in {"Z", "X"}
+def test_strays_are_gone_when_the_sweep_returns_and_the_workers_own_processes_stay():
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
+    )
+    assert done.stdout.strip() == "2 '' [] None", done.stderr

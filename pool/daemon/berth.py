@@ -1,0 +1,37 @@
+"""What a keeper holds besides decisions: for each worker, and together with the other pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pool import wire
+from pool.daemon.boot import Boot
+from pool.daemon.crew import Crew
+from pool.daemon.ledger import Entry, Ledger
+from pool.daemon.transport import Transport
+from pool.engines.base import Container
+
+Deliver = Callable[[Entry, set[bytes]], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Berth:
+    """What the keeper holds for a worker while it exists: the facts that no decision needs."""
+
+    boot: Boot
+    uid: int
+    container: Container | None = None
+    pid: int | None = None
+    pidfd: int | None = None
+    done: tuple[wire.Done, Sequence[wire.Frame]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What all pools of a daemon share."""
+
+    transport: Transport
+    crew: Crew
+    ledger: Ledger
+    deliver: Deliver
