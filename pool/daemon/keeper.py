@@ -186,7 +186,10 @@ class Keeper:
             self.apply(ev.WorkerReady(worker_id=worker_id, cause="no-op job"))
 
     def _boot_failed(self, worker_id: str, reason: str, *, permanent: bool = False) -> None:
-        log.error("a worker could not be started", action="worker_failed", worker=worker_id, reason=reason)
+        worker = self.state.workers.get(worker_id)
+        wanted = worker is not None and worker.leaving is None  # a start that is being stopped may fail as it likes
+        say = log.error if wanted else log.debug
+        say("a worker could not be started", action="worker_failed", worker=worker_id, reason=reason)
         self.apply(ev.WorkerFailed(worker_id=worker_id, reason=reason, permanent=permanent, cause="boot"))
 
     # ---- a worker's end ----
