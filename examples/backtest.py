@@ -61,7 +61,7 @@ def main(split):
 def render(genome: Genome) -> str:
     """The source text of a genome; the same genome always renders to the same text."""
     families = [FAMILIES[name] for name in sorted({rule.family for rule in genome.rules})]
-    helpers = [HOLD] if any(family.holds for family in families) else []
+    extras = [HOLD] if any(family.holds for family in families) else []
     position = _POSITION.format(
         calls="\n".join(f"        {call(rule)}," for rule in genome.rules),
         quorum=genome.quorum,
@@ -70,7 +70,7 @@ def render(genome: Genome) -> str:
         count=len(genome.rules),
         warmup=max(warmup(rule) for rule in genome.rules),
     )
-    parts = [_HEAD.format(title=describe(genome)), *helpers, *(family.text for family in families), position, _METRICS]
+    parts = [_HEAD.format(title=describe(genome)), *extras, *(family.text for family in families), position, _METRICS]
     return "\n".join(parts)
 
 
