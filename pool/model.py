@@ -49,7 +49,7 @@ class StartKind(StrEnum):
     """What a job found when it came: the vocabulary of the hit rate."""
 
     PARKED = "parked"  #: an idle worker with a child forked ahead
-    WARM = "warm"  #: a worker that was at work: the job waited for other jobs, or for its child to be forked
+    WARM = "warm"  #: a worker that was at work: the job waited for another one, or for what comes after it
     COLD = "cold"  #: the job waited for a container to start
 
 

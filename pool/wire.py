@@ -229,7 +229,6 @@ class Done(Message, frozen=True, tag="done"):
     ended_ns: Count = 0
     cpu_s: Duration = 0.0
     max_rss_bytes: Count = 0
-    start: StartKind = StartKind.PARKED
 
 
 class Freed(Message, frozen=True, tag="freed"):

@@ -10,7 +10,7 @@ from pool import wire
 from pool.core.events import Finish
 from pool.daemon.ledger import Entry
 from pool.errors import RemoteProtocolError
-from pool.model import Outcome, StartKind
+from pool.model import Outcome
 
 _NS_PER_MS = 1e6
 _EMPTY: tuple[wire.Frame, ...] = (b"", b"", b"")
@@ -46,7 +46,7 @@ def from_worker(
         worker=entry.worker,
         container=container,
         attempt=entry.attempt,
-        start=done.start if entry.start is StartKind.PARKED else entry.start,
+        start=entry.start,
         **_timings(entry, done.started_ns, done.ended_ns),
     )
     return result, payload

@@ -62,10 +62,8 @@ class Desk:
         key, body = key_of(client, job.job_id), fingerprint(job, payload)
         entry = self._ledger.known(key, body)
         if entry is None:
-            entry = self._accept(key, client, job, payload, body, received_ns, address if job.watch else None)
+            self._accept(key, client, job, payload, body, received_ns, address if job.watch else None)
             self._door.send(address, wire.Accepted(request=job.request, job_id=job.job_id))
-            if entry.result is not None and job.watch:  # it ended within the same turn
-                self.deliver(entry, {address})
             return
         self._door.send(address, wire.Accepted(request=job.request, job_id=job.job_id))
         if job.watch:
@@ -80,7 +78,7 @@ class Desk:
         body: bytes,
         received_ns: int,
         watcher: bytes | None,
-    ) -> Entry:
+    ) -> None:
         keeper = self._keeper(job.pool)
         entry = Entry(
             key=key,
@@ -99,7 +97,6 @@ class Desk:
             self._ledger.drop(key)
             retry = {} if refusal.retry_after_s is None else {"retry_after_s": refusal.retry_after_s}
             raise from_code(refusal.code, refusal.message, dict(retry))
-        return entry
 
     def _keeper(self, pool: str) -> Keeper:
         keeper = self._keepers.get(pool)

@@ -29,6 +29,7 @@ from pool.daemon.intake import largest_answer
 from pool.daemon.metrics import Metrics
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
+from pool.model import WorkerState
 
 log = structlog.get_logger(__name__)
 
@@ -275,10 +276,9 @@ class Keeper:
             result, answer = from_worker(entry, *berth.done, container=container)
         else:
             result, answer = without_run(entry, command, container=container)
-        ran = result.worker is not None
         overhead = result.dispatch_ms + result.collect_ms if command.from_worker else None
         self.metrics.ended(result.outcome, overhead_ms=overhead, queue_ms=result.queue_ms)
-        log.debug("a job is done", action="job_done", job=entry.key, outcome=result.outcome, ran=ran)
+        log.debug("a job is done", action="job_done", job=entry.key, outcome=result.outcome)
         self._shared.deliver(entry, self._shared.ledger.finish(entry, result, answer, now=time.monotonic()))
 
     def _refuse(self, command: ev.Refuse) -> None:
@@ -287,4 +287,4 @@ class Keeper:
     @property
     def ready(self) -> bool:
         """Whether at least one worker can take, or has taken, a job."""
-        return any(worker.state in {"idle", "leased"} for worker in self.state.workers.values())
+        return any(worker.state in {WorkerState.IDLE, WorkerState.LEASED} for worker in self.state.workers.values())

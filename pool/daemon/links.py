@@ -7,6 +7,7 @@ a worker is follows from the socket that its words came through, and no path tha
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from pool.errors import RemoteProtocolError
 
 #: Messages in flight to or from one worker. One job at a time needs three; the rest is beats while the loop is busy.
 _HIGH_WATER = 64
+#: Messages taken from one worker before the others get their turn; one that floods must not hold up the loop.
+_PER_TURN = 16
 #: The runner's user differs from the daemon's, and connecting to a Unix socket takes write permission on it. The
 #: directory above all links is closed to everybody else.
 _SOCKET_MODE = 0o666
@@ -120,7 +123,9 @@ class Links:
         link = self._links[worker_id]
         hung_up = socket is link.monitor and link.hung_up()
         try:
-            while (heard := link.receive()) is not None:
+            for _ in itertools.count() if hung_up else range(_PER_TURN):
+                if (heard := link.receive()) is None:
+                    break
                 on_message(worker_id, *heard)
                 if worker_id not in self._links:
                     return

@@ -17,8 +17,6 @@ from pool.engines.base import EngineFacts
 from pool.model import Outcome, WorkerState
 
 Json = dict[str, object]
-#: States in which a worker can take, or has taken, a job.
-READY = frozenset({WorkerState.IDLE, WorkerState.LEASED})
 
 
 def snapshot(

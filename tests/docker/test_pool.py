@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from pool.client import PoolExecutor
-from pool.errors import JobFailedError
+from pool.errors import JobFailedError, UnknownJobError
 from pool.model import Limits, Outcome
 from tests.support.daemons import DaemonProcess
 
@@ -85,6 +85,39 @@ def test_frames_and_arrays_come_back_as_values(client):
 def test_a_data_set_is_there_and_cannot_be_changed_for_the_next_job(client):
     code = "prices = datasets['prices']\nfirst = float(prices[0])\nprices[0] = 99\nresult = first, float(prices[0])"
     assert [client.run(code).value for _ in range(3)] == [(1.0, 99.0)] * 3
+
+
+def test_files_that_do_not_fit_end_error_and_say_so(client):
+    result = client.run("result = 1", files={"big": b"x" * (70 << 20)})
+    assert (result.outcome, result.error.type) == (Outcome.ERROR, "OSError")
+    assert "No space left" in result.error.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which only root can")
+def test_a_used_worker_never_serves_another_user_nor_shows_him_a_job(worker_image):
+    del worker_image
+    with DaemonProcess({"default": TEMPLATE}, engine="docker", submit_mode="0666") as running:
+        running.home.chmod(0o755)
+        with running.client() as client:
+            mine = {client.run("result = 1", job_id=name).container for name in ("mine", "more", "most")}
+        reading, writing = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                os.setuid(65534)
+                with running.client(timeout=30) as other:
+                    theirs = {other.run("result = 1").container for _ in range(3)}
+                    try:
+                        other.result("mine", timeout=10)
+                    except UnknownJobError:
+                        os.write(writing, " ".join(theirs).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        os.waitpid(child, 0)
+        theirs = set(os.read(reading, 10_000).decode().split())
+        os.close(reading)
+        assert theirs
+        assert not mine & theirs
 
 
 def test_a_job_sees_no_shell_no_network_and_no_root(client):

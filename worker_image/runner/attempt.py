@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pool import wire
-from pool.model import Outcome, StartKind
+from pool.model import Outcome
 from runner import channel, report, usage
 from runner.channel import ChannelError, Collector
 from runner.verdict import Evidence, Verdict, decide
@@ -87,12 +87,11 @@ class Stream:
 class Attempt:
     """From the hand-over to the answer."""
 
-    def __init__(self, job: wire.Run, child: Child, payload: Sequence[channel.Frame], *, start: StartKind) -> None:
+    def __init__(self, job: wire.Run, child: Child, payload: Sequence[channel.Frame]) -> None:
         self.job = job
         self.child = child
         self.killed_for: Outcome | None = None
         self.answered = False
-        self._start = start
         self._garbage = ""
         self._oom_before = oom_kills()
         self._collector = Collector(child.sock, max_bytes=job.result + _ANSWER_MARGIN_BYTES, max_frames=wire.MAX_FRAMES)
@@ -184,7 +183,6 @@ class Attempt:
             ended_ns=ended_ns,
             cpu_s=used.cpu_s,
             max_rss_bytes=used.max_rss_bytes,
-            start=self._start,
         )
         return done, [self.out.kept, self.err.kept, *answer]
 

@@ -23,7 +23,7 @@ import msgspec
 
 from pool import wire
 from runner import channel
-from runner.execution import execute
+from runner.execution import execute, failure
 from runner.rehearsal import parts, rehearse
 
 PR_SET_PDEATHSIG = 1
@@ -106,9 +106,13 @@ def _work(sock: socket.socket, scratch: Path, datasets: Mapping[str, object], he
     header, code, stdin, *rest = channel.receive(sock)
     job = _request.decode(header)
     files, arguments = rest[: len(job.files)], rest[len(job.files) :]
-    _settle(job, stdin, files, scratch)
-    _limit(job, held)
-    channel.send(sock, execute(job, bytes(code), arguments, datasets))
+    try:
+        _settle(job, stdin, files, scratch)
+        _limit(job, held)
+        answer = execute(job, bytes(code), arguments, datasets)
+    except OSError as error:  # its input does not fit into the scratch space
+        answer = failure(error)
+    channel.send(sock, answer)
     sock.recv(1)  # the runner reads what this process has used, and ends it
 
 
@@ -128,11 +132,12 @@ def _settle(job: wire.Run, stdin: bytearray, files: Sequence[bytearray], scratch
 def _feed_stdin(stdin: bytearray, scratch: Path) -> None:
     if not stdin:
         return
-    held = os.open(scratch, os.O_RDWR | os.O_TMPFILE, 0o600)
-    os.write(held, stdin)
-    os.lseek(held, 0, os.SEEK_SET)
-    os.dup2(held, 0)
-    os.close(held)
+    with open(os.open(scratch, os.O_RDWR | os.O_TMPFILE, 0o600), "w+b", buffering=0) as held:  # noqa: PTH123 - a descriptor
+        rest = memoryview(stdin)
+        while rest:
+            rest = rest[held.write(rest) :]
+        held.seek(0)
+        os.dup2(held.fileno(), 0)
 
 
 def _limit(job: wire.Run, held: int) -> None:

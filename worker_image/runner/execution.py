@@ -53,6 +53,12 @@ def execute(
     return [report.pack(), error, *frames]
 
 
+def failure(raised: BaseException) -> list[bytes | memoryview]:
+    """The frames of a job that could not even begin."""
+    now = time.monotonic_ns()
+    return [Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now).pack(), _fault(raised)]
+
+
 def flush() -> None:
     """Push out what was printed; a job that closed or replaced its streams is no error."""
     for stream in (sys.stdout, sys.__stdout__, sys.stderr, sys.__stderr__):

@@ -25,7 +25,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from pool import wire
 from pool.errors import RemoteProtocolError
-from pool.model import Outcome, StartKind
+from pool.model import Outcome
 from runner import residue, zygote
 from runner.attempt import Attempt, Child, Exit, Stream
 from runner.channel import Frame
@@ -153,11 +153,8 @@ class Runner:
     def _take(self, job: wire.Run, payload: Sequence[Frame]) -> None:
         if self._attempt is not None or self._freed is not None or self._parked is None:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
-        self._begin(self._parked, job, payload, start=StartKind.PARKED)
-
-    def _begin(self, child: Child, job: wire.Run, payload: Sequence[Frame], *, start: StartKind) -> None:
-        self._parked = None
-        self._attempt = Attempt(job, child, payload, start=start)
+        child, self._parked = self._parked, None
+        self._attempt = Attempt(job, child, payload)
         self._fork_at = time.monotonic() + _FORK_AFTER_S
         self._say(wire.Started(job_id=job.job_id, epoch=job.epoch))
 
