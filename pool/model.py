@@ -114,6 +114,20 @@ class JobError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing the screen has against a program: where it is, why, and what to do instead."""
+
+    rule: str  #: such as "S101"; stable, so that a policy and a statistic can name it
+    line: int  #: from 1
+    column: int  #: from 1, in characters
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column} {self.rule} {self.reason}; {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """Where the time of a job went, in milliseconds on one monotonic clock; the four parts add up to `total_ms`.
 
@@ -154,6 +168,7 @@ class JobResult:
     stdout_bytes: int = 0  #: bytes the job wrote, kept or not
     stderr_bytes: int = 0
     error: JobError | None = None  #: for outcome error
+    findings: tuple[Finding, ...] = ()  #: for outcome rejected: what the screen has against the code
     files: dict[str, bytes] = field(default_factory=dict)
     exit_code: int | None = None
     signal: int | None = None

@@ -72,12 +72,23 @@ class JobLimits(Message, frozen=True, omit_defaults=True):
     processes: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
 
-class Fault(Message, frozen=True):
-    """An exception of a job, formatted inside the child."""
+class Complaint(Message, frozen=True):
+    """A `model.Finding` as it travels."""
+
+    rule: Annotated[str, Meta(max_length=32)]
+    line: Annotated[int, Meta(ge=1, le=1 << 31)]
+    column: Annotated[int, Meta(ge=1, le=1 << 31)]
+    reason: Annotated[str, Meta(max_length=1024)]
+    remedy: Annotated[str, Meta(max_length=1024)]
+
+
+class Fault(Message, frozen=True, omit_defaults=True):
+    """Why a job has no value, formatted inside the child: its exception, or what the screen found."""
 
     type: Annotated[str, Meta(max_length=512)]
     message: Annotated[str, Meta(max_length=65536)]
     traceback: Annotated[str, Meta(max_length=262144)] = ""
+    findings: Annotated[tuple[Complaint, ...], Meta(max_length=100)] = ()
 
 
 # ---- loop -> daemon, on submit.sock --------------------------------------------------------------------------------
@@ -99,6 +110,7 @@ class Submit(Message, frozen=True, tag="submit", omit_defaults=True):
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0  #: higher goes first, within one client
     queue_timeout_s: Seconds | None = None
     watch: bool = False  #: send the Result unasked when the job ends
+    explain: bool = False  #: write every system call that is denied, and the line that made it, to the job's stderr
 
 
 class Watch(Message, frozen=True, tag="watch"):
@@ -205,6 +217,7 @@ class Ready(Message, frozen=True, tag="ready"):
     boot_ms: Duration
     preload_ms: Duration
     isolation: Name  #: the level in force: plain | namespaces
+    missing: Annotated[tuple[Text, ...], Meta(max_length=16)] = ()  #: parts of it that this host refuses, and why
 
 
 class Started(Message, frozen=True, tag="started"):
@@ -271,6 +284,7 @@ class Run(Message, frozen=True, tag="run", omit_defaults=True):
     files: Files = ()
     env: Env = {}
     seed: int | None = None
+    explain: bool = False
 
 
 class Kill(Message, frozen=True, tag="kill"):

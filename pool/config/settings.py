@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from pool.config import allowed
+from pool.config.document import Interpolated
 from pool.units import format_size
 
 DAY_S = 86_400
@@ -108,6 +109,20 @@ class Preload(_Section):
     datasets: Annotated[dict[DatasetName, Annotated[Path, allowed.data_file()]], Field(max_length=64)] = {}
 
 
+ModuleName = Annotated[str, allowed.module()]
+Permission = Annotated[str, allowed.text("subprocess|proc", words="subprocess or proc")]
+
+
+class Screen(_Section):
+    """The AST screen of a template; a bare word in the file is its mode."""
+
+    mode: Literal["strict", "standard", "off"] = "standard"
+    allow_modules: Annotated[tuple[ModuleName, ...], Field(max_length=256)] = ()
+    deny_modules: Annotated[tuple[ModuleName, ...], Field(max_length=256)] = ()
+    allow_names: Annotated[tuple[VariableName, ...], Field(max_length=256)] = ()
+    deny_names: Annotated[tuple[VariableName, ...], Field(max_length=256)] = ()
+
+
 class TemplateLimits(_Section):
     wall_s: JobSeconds = 60.0
     cpu_s: JobSeconds = 60.0
@@ -153,6 +168,10 @@ class Template(_Section):
     limits: TemplateLimits = TemplateLimits()
     max_limits: MaxLimits = MaxLimits()
     backlog: Backlog = Backlog()
+    screen: Screen = Screen()
+    isolation: Literal["auto", "namespaces", "plain"] = "auto"
+    allow: Annotated[tuple[Permission, ...], Field(max_length=2)] = ()
+    apparmor: Annotated[str, allowed.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", words="the name of a profile")] | None = None
     cpus: Annotated[float, allowed.number(0.1, 64)] = 1.0
     boot_timeout_s: Annotated[float, allowed.seconds(1, 3600)] = 60.0
     heartbeat_s: Annotated[float, allowed.seconds(0.1, 3600)] = 2.0
@@ -164,6 +183,11 @@ class Template(_Section):
     def maximum(self) -> TemplateLimits:
         """The most a job may ask for, complete."""
         return self.limits.model_copy(update=self.max_limits.given())
+
+    @field_validator("screen", mode="before")
+    @classmethod
+    def _mode_alone(cls, given: object) -> object:
+        return {"mode": given} if isinstance(given, str | Interpolated) else given
 
     @field_validator("max_limits", mode="after")
     @classmethod

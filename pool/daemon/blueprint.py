@@ -58,6 +58,7 @@ class Blueprint:
             tmp_bytes=most.tmp,
             tmp_inodes=template.tmp_inodes,
             nofile=template.nofile,
+            apparmor=template.apparmor,
         )
 
     @property

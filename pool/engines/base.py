@@ -57,6 +57,7 @@ class WorkerSpec:
     tmp_bytes: int  #: size of each scratch tmpfs
     tmp_inodes: int
     nofile: int
+    apparmor: str | None = None  #: a profile that is loaded on the host; None: the engine's default
 
 
 class Container(Protocol):

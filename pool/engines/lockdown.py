@@ -82,7 +82,7 @@ def container_arguments(spec: WorkerSpec, seccomp: str) -> dict[str, Any]:
         "Tty": False,
         "OpenStdin": False,
         "HostConfig": {
-            **_isolation(seccomp),
+            **_isolation(spec, seccomp),
             **_limits(spec),
             **_files(spec),
             **_supervision(),
@@ -100,7 +100,8 @@ def _labels(spec: WorkerSpec) -> dict[str, str]:
     }
 
 
-def _isolation(seccomp: str) -> dict[str, Any]:
+def _isolation(spec: WorkerSpec, seccomp: str) -> dict[str, Any]:
+    apparmor = [f"apparmor={spec.apparmor}"] if spec.apparmor else []
     return {
         "NetworkMode": "none",
         "Dns": ["127.0.0.1"],
@@ -109,7 +110,7 @@ def _isolation(seccomp: str) -> dict[str, Any]:
         "CgroupnsMode": "private",
         "Privileged": False,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp}"],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp}", *apparmor],
         "Devices": [],
     }
 

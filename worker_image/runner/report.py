@@ -18,7 +18,7 @@ from pool.model import Outcome
 _LAYOUT = struct.Struct("!BiBQQ")
 
 #: What a child may say of itself, by its number on the channel.
-CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT)
+CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT, Outcome.REJECTED)
 NO_EXIT_CODE = -1
 
 

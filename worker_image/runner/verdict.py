@@ -65,6 +65,7 @@ def _claimed(job: wire.Run, report: Report) -> str:
         Outcome.ERROR: "the code raised an exception",
         Outcome.MEMORY: f"it asked for more memory than its limit of {job.memory} bytes",
         Outcome.OUTPUT: f"its result is over the limit of {job.result} bytes; return less, or ask for limits.result",
+        Outcome.REJECTED: "the screen refused the code and it did not run; its findings say what to change",
     }[report.outcome]
 
 
