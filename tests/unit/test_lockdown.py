@@ -146,6 +146,14 @@ def test_clone3_is_not_there_so_that_threads_fall_back_to_clone(profile):
     assert (rule["action"], rule["errnoRet"]) == ("SCMP_ACT_ERRNO", 38)
 
 
+NEW_NAMESPACES = {
+    "mount": 0x20000, "cgroup": 0x2000000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x10000000, "pid": 0x20000000,
+    "net": 0x40000000,
+}  # fmt: skip
+NEW_TIME_NAMESPACE = 0x80
+ZYGOTE_NAMESPACES = {NEW_NAMESPACES[name] for name in ("user", "pid", "mount", "ipc", "net")}
+
+
 @pytest.mark.parametrize(
     ("name", "index", "allowed"),
     [
@@ -154,13 +162,58 @@ def test_clone3_is_not_there_so_that_threads_fall_back_to_clone(profile):
         ("personality", 0, {0, 0xFFFFFFFF}),
         ("prlimit64", 0, {0}),
         ("ioctl", 1, {0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451}),
+        ("setns", 1, ZYGOTE_NAMESPACES),
+        ("prctl", 0, {1, 2, 3, 4, 15, 16, 21, 23, 24, 27, 28, 36, 38, 39, 47}),
     ],
 )
 def test_an_argument_is_one_of_a_few_values(profile, name, index, allowed):
     conditions = [rule["args"] for rule in _rules(profile, name)]
-    # Two conditions on one argument in one rule would be an OR for the runtime: one condition a rule, equality only.
     assert all(len(args) == 1 and args[0]["index"] == index and args[0]["op"] == "SCMP_CMP_EQ" for args in conditions)
     assert {args[0]["value"] for args in conditions} == allowed
+
+
+def test_no_rule_has_two_conditions(profile):
+    """For the runtime two conditions on one argument are an OR: "not this and not that" would allow everything."""
+    assert {len(rule["args"]) for rule in profile["syscalls"] if "args" in rule} == {1}
+
+
+@pytest.mark.parametrize("name", ["clone", "unshare"])
+def test_a_namespace_is_made_only_if_the_zygote_needs_it(profile, name):
+    refused = [flag for flag in NEW_NAMESPACES.values() if not _takes(profile, name, flag)]
+    assert refused == [NEW_NAMESPACES["cgroup"], NEW_NAMESPACES["uts"]]
+    assert _takes(profile, name, sum(ZYGOTE_NAMESPACES))
+    assert not _takes(profile, "unshare", NEW_TIME_NAMESPACE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (0x1200011, "fork"),
+        (0x3D0F00, "thread"),
+        (0x4111, "vfork"),
+        (0x7D0F00, "thread of musl"),
+        (0x1011, "with pidfd"),
+    ],
+)
+def test_processes_and_threads_are_cloned_as_c_libraries_do_it(profile, flags, what):
+    assert _takes(profile, "clone", flags), what
+
+
+@pytest.mark.parametrize(("flag", "what"), [(0x8000, "a sibling"), (0x2000, "traced"), (0x80000000, "shared io")])
+def test_no_other_flag_of_clone_is_taken(profile, flag, what):
+    assert not _takes(profile, "clone", 17 | flag), what
+
+
+def _takes(profile, name, flags):
+    (rule,) = _rules(profile, name)
+    (condition,) = rule["args"]
+    assert (condition["op"], condition["index"], condition["valueTwo"]) == ("SCMP_CMP_MASKED_EQ", 0, 0)
+    return flags & condition["value"] == 0
+
+
+def test_a_priority_is_set_in_name_only(profile):
+    (rule,) = _rules(profile, "sched_setscheduler")
+    assert (rule["action"], rule["errnoRet"]) == ("SCMP_ACT_ERRNO", 0)
 
 
 def test_no_name_is_listed_twice_unless_its_argument_differs(profile):
