@@ -1,0 +1,228 @@
+"""Known vulnerabilities of what workers stand on, by version, each with the reason why workers do not offer it the way.
+
+    version ──▶ upstream part ──▶ in a range [from, fixed)? ──▶ named in the package's changelog? ──▶ open
+
+A distribution mends old versions without a new number: `1.1.5+ds1-1+deb12u1` has fixes that 1.1.5 has not. Where its
+changelog is at hand, a CVE that it names counts as mended; where not, the finding says that it may be.
+
+The table is small on purpose: what could matter to a host that runs workers, and only what its project or a
+distribution has published. A kernel is judged by the branches whose first mended release is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from packaging.version import InvalidVersion, Version
+
+from pool.doctor.finding import HostFinding, ok, problem, unknown, warning
+
+BACKPORTED = "the version alone does not show a fix that the distribution has ported back: ask its security tracker"
+
+
+@dataclass(frozen=True, slots=True)
+class Advisory:
+    id: str
+    component: str
+    affected: tuple[tuple[str, str], ...]  #: from this version on, up to and without that one, which has the fix
+    what: str
+    defused: str  #: why it does not work from within a worker; "" if it does, or if it needs no worker
+
+    @property
+    def fixed(self) -> str:
+        return ", ".join(fix for _, fix in self.affected)
+
+
+_OWN_IMAGE = "workers run an image that was built here, from a fixed specification"
+_NO_MOUNTS = "no container can write to what another one mounts, and none is created by a job"
+_NO_PLUGIN = "workers do not rely on authorization plugins"
+_NO_COPY = "the daemon never copies into or out of a worker; do not `docker cp` with one yourself"
+
+ADVISORIES = (
+    Advisory(
+        "CVE-2019-5736",
+        "runc",
+        (("0", "1.0.0-rc7"),),
+        "root in a container overwrites the host's runc",
+        "nobody is root in a worker",
+    ),
+    Advisory(
+        "CVE-2021-30465",
+        "runc",
+        (("0", "1.0.0-rc95"),),
+        "a mount is led out of the container by a race",
+        _NO_MOUNTS,
+    ),
+    Advisory(
+        "CVE-2023-27561", "runc", (("0", "1.1.5"),), "mounts over /proc avoid the container's confinement", _NO_MOUNTS
+    ),
+    Advisory("CVE-2023-28642", "runc", (("0", "1.1.5"),), "a linked /proc avoids AppArmor and SELinux", _OWN_IMAGE),
+    Advisory(
+        "CVE-2024-21626",
+        "runc",
+        (("0", "1.1.12"),),
+        "a leaked descriptor as the working directory gives the host's files",
+        "the working directory of a worker is fixed, and nothing is executed into one from outside",
+    ),
+    Advisory(
+        "CVE-2024-45310",
+        "runc",
+        (("0", "1.1.14"), ("1.2.0-rc.1", "1.2.0-rc.3")),
+        "empty files are made on the host by a race on a shared volume",
+        _NO_MOUNTS,
+    ),
+    *(
+        Advisory(
+            name, "runc", (("0", "1.2.8"), ("1.3.0-rc.1", "1.3.3"), ("1.4.0-rc.1", "1.4.0-rc.3")), what, _NO_MOUNTS
+        )
+        for name, what in (
+            ("CVE-2025-31133", "masked paths of /proc are left open by a race at the start"),
+            ("CVE-2025-52565", "the console of a container is mounted over another path by a race at the start"),
+            ("CVE-2025-52881", "writes to /proc are led elsewhere by a race at the start"),
+        )
+    ),
+    Advisory(
+        "CVE-2026-41579",
+        "runc",
+        (("0", "1.3.6"), ("1.4.0-rc.1", "1.4.3")),
+        "an image whose /dev is a link writes a little to the host",
+        _OWN_IMAGE,
+    ),
+    Advisory(
+        "CVE-2020-15257",
+        "containerd",
+        (("0", "1.3.9"), ("1.4.0", "1.4.3")),
+        "root in the host's network commands containerd",
+        "workers have no network and nobody is root in one",
+    ),
+    Advisory(
+        "CVE-2022-23648",
+        "containerd",
+        (("0", "1.4.13"), ("1.5.0", "1.5.10"), ("1.6.0", "1.6.1")),
+        "volumes of an image read the host's files",
+        _OWN_IMAGE,
+    ),
+    Advisory(
+        "CVE-2024-25621",
+        "containerd",
+        (("0", "1.7.29"), ("2.0.0", "2.0.7"), ("2.1.0", "2.1.5"), ("2.2.0-rc.0", "2.2.0")),
+        "containerd's directories are open to the users of the host",
+        "",
+    ),
+    Advisory(
+        "CVE-2024-40635",
+        "containerd",
+        (("0", "1.6.38"), ("1.7.0", "1.7.27"), ("2.0.0", "2.0.4")),
+        "a user id of more than 31 bits becomes root",
+        "the daemon chooses the user id of a worker, and a small one",
+    ),
+    Advisory(
+        "CVE-2026-47262",
+        "containerd",
+        (("0", "1.7.33"), ("2.0.0", "2.0.10"), ("2.1.0", "2.1.9"), ("2.2.0", "2.2.5"), ("2.3.0", "2.3.2")),
+        "the groups in an image take all of containerd's memory",
+        _OWN_IMAGE,
+    ),
+    Advisory(
+        "CVE-2024-29018",
+        "docker",
+        (("0", "23.0.11"), ("24.0.0", "25.0.5"), ("26.0.0-rc1", "26.0.0-rc3")),
+        "names are looked up outside of an internal network",
+        "workers have no network",
+    ),
+    Advisory(
+        "CVE-2024-41110",
+        "docker",
+        (("0", "23.0.15"), ("24.0.0", "25.0.6"), ("26.0.0", "26.1.5"), ("27.0.0", "27.1.1")),
+        "a request without a body gets past authorization plugins",
+        _NO_PLUGIN,
+    ),
+    Advisory(
+        "CVE-2026-34040",
+        "docker",
+        (("0", "29.3.1"),),
+        "a request with too large a body gets past authorization plugins",
+        _NO_PLUGIN,
+    ),
+    Advisory("CVE-2026-41567", "docker", (("0", "29.5.1"),), "`docker cp` runs a program of the container", _NO_COPY),
+    Advisory("CVE-2026-41568", "docker", (("0", "29.5.1"),), "`docker cp` makes empty files on the host", _NO_COPY),
+    Advisory("CVE-2026-42306", "docker", (("0", "29.5.1"),), "`docker cp` mounts over a path of the host", _NO_COPY),
+    Advisory(
+        "CVE-2026-31431",
+        "kernel",
+        (("6.18", "6.18.22"), ("6.19", "6.19.12")),
+        "sockets of AF_ALG write to files that are only readable",
+        "workers have no sockets but AF_UNIX",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A version as a component tells it, apart from what a distribution has added to it."""
+
+    upstream: Version
+    packaged: bool  #: a distribution's build, which may have fixes that the number does not show
+
+
+_FORM = re.compile(r"v?(\d+(?:\.\d+)+)(?:[-~.]?(rc|beta|alpha)[-.~]?(\d+))?(.*)", re.DOTALL)
+#: What `git describe` adds to a version: nothing of a distribution.
+_DESCRIBED = re.compile(r"(-\d+-g[0-9a-f]+)?(-dirty|\+unknown|\.m)?")
+
+
+def release_of(text: str) -> Release | None:
+    """`1.1.5+ds1-1+deb12u1`, `v1.2.5-0-g59923ef`, `1.0.0~rc93+ds1-5`, `6.1.0-13-amd64`; None for anything else."""
+    found = _FORM.match(text.strip())
+    if found is None:
+        return None
+    numbers, stage, number, rest = found.groups()
+    try:
+        upstream = Version(numbers + (f"{stage}{number}" if stage else ""))
+    except InvalidVersion:
+        return None
+    return Release(upstream, packaged=_DESCRIBED.fullmatch(rest) is None)
+
+
+def open_advisories(component: str, release: Release, patched: AbstractSet[str]) -> list[Advisory]:
+    """What is known of this release and not named as mended."""
+    return [
+        each
+        for each in ADVISORIES
+        if each.component == component and each.id not in patched and _within(release.upstream, each.affected)
+    ]
+
+
+def _within(version: Version, ranges: tuple[tuple[str, str], ...]) -> bool:
+    return any(Version(first) <= version < Version(fix) for first, fix in ranges)
+
+
+def advise(component: str, version: str, *, patched: AbstractSet[str] | None) -> HostFinding:
+    """The finding about one component. `patched`: the CVEs in the changelog of its package; None: there is none."""
+    name = f"advisories-{component}"
+    release = release_of(version)
+    if release is None:
+        return unknown(name, version, "this version cannot be compared; see its project's advisories")
+    found = open_advisories(component, release, patched if patched and release.packaged else frozenset())
+    if not found:
+        return ok(name, f"{version}: none known to doctor")
+    seen = f"{version}: {', '.join(each.id for each in found)}"
+    unsure = release.packaged and patched is None
+    advice = " ".join([*_sentences(found), *([f"({BACKPORTED})"] if unsure else [])])
+    certain = not unsure and any(not each.defused for each in found)
+    return problem(name, seen, advice) if certain else warning(name, seen, advice)
+
+
+def _sentences(found: list[Advisory]) -> list[str]:
+    """One for those that are mended by the same versions and kept away by the same reason."""
+    alike: dict[tuple[str, str], list[Advisory]] = {}
+    for each in found:
+        alike.setdefault((each.fixed, each.defused), []).append(each)
+    return [_sentence(fixed, defused, group) for (fixed, defused), group in alike.items()]
+
+
+def _sentence(fixed: str, defused: str, group: list[Advisory]) -> str:
+    what = "; ".join(f"{each.id}: {each.what}" for each in group)
+    effect = f"A worker offers no way to it: {defused}." if defused else "Update soon: this needs no worker."
+    return f"Fixed in {fixed}: {what}. {effect}"

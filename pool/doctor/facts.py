@@ -1,0 +1,83 @@
+"""A host as plain values: what was read of it, judged by nobody yet. None is always "there is no such thing here"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """What /proc, /sys and a few attempts say."""
+
+    release: str
+    cgroups: str  #: "v2" | "hybrid" | "v1" | "none"
+    controllers: frozenset[str]  #: of those that hold a worker's limits, the ones that can be used
+    namespaces: (
+        str | None
+    )  #: what kept a user without privileges from making some: "" nothing; None: could not be tried
+    max_user_namespaces: int | None
+    userns_clone: int | None  #: Debian's switch
+    apparmor_userns: int | None  #: Ubuntu's switch; 1 restricts
+    apparmor: bool
+    selinux: bool
+    profiles: frozenset[str] | None  #: AppArmor's, as loaded; None: this user may not read them
+    landlock: int | None  #: its ABI, 0 without; None: could not be asked
+    seccomp: frozenset[str]  #: actions of a filter
+    yama: int | None
+    io_uring: int | None  #: 0 everybody, 1 a group, 2 nobody
+    bpf: int | None  #: 0: without privileges
+    overcommit: int | None
+    swap: bool
+    core_pattern: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Docker:
+    """What the Engine says of itself."""
+
+    version: str
+    api: str
+    components: Mapping[str, str]  #: "runc" and "containerd" to the version, as exact as it is told
+    runtime: str  #: the default
+    runtimes: frozenset[str]
+    storage: str
+    live_restore: bool
+    swap_limit: bool
+    options: frozenset[str]  #: names of its security options: seccomp, apparmor, rootless, userns, ...
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A file, directory or socket, and who has it."""
+
+    path: str
+    owner: str
+    group: str
+    mode: int  #: permission bits
+    members: tuple[str, ...] = ()  #: who is in the group, root excepted
+    loose: tuple[str, ...] = ()  #: directories above it in which anybody may replace what is below
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    kernel: Kernel
+    docker: Docker | None
+    silence: str  #: why the Engine did not answer, "" if it did
+    endpoint: str  #: where the Engine is looked for
+    tls: bool  #: whether a TCP endpoint is spoken to over TLS
+    socket: Entry | None
+    run_dir: Entry | None
+    admin_socket: Entry | None
+    #: for each component, the CVEs that the changelog of the distribution's package names; no entry: no changelog
+    changelogs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the configuration asks of the host."""
+
+    runtimes: frozenset[str] = frozenset()
+    profiles: frozenset[str] = frozenset()
+    namespaces: bool = True  #: some pool wants namespaces for each job
