@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 import structlog
-import zmq
 
 from pool import images, sources, wire
 from pool.config import Settings
@@ -25,11 +24,13 @@ from pool.daemon.berth import Shared
 from pool.daemon.blueprint import Blueprint
 from pool.daemon.crew import Crew
 from pool.daemon.desk import Desk
+from pool.daemon.doors import Door
 from pool.daemon.keeper import Keeper
 from pool.daemon.ledger import Entry, Ledger
+from pool.daemon.links import Link
 from pool.daemon.premises import Premises
 from pool.daemon.snapshot import snapshot
-from pool.daemon.transport import Door, Transport
+from pool.daemon.transport import Source, Transport
 from pool.engines.base import Engine, EngineFacts
 from pool.errors import ConfigError, PoolError
 
@@ -155,19 +156,19 @@ class Daemon:
                 self._turn(source, transport, crew)
             self._after_turn()
 
-    def _turn(self, source: zmq.Socket[bytes] | int, transport: Transport, crew: Crew) -> None:
-        if isinstance(source, int):
+    def _turn(self, source: Source, transport: Transport, crew: Crew) -> None:
+        if isinstance(source, Link):
+            transport.links.hear(source, on_message=self._hear, on_lost=self._lost)
+        elif isinstance(source, int):
             if source == transport.wakeup.fd:
                 transport.wakeup.clear()
                 crew.settle()
             else:
                 transport.fire(source)
-        elif source is transport.submit.socket:
+        elif source is transport.submit:
             _each(transport.submit, self._desk.serve)
-        elif source is transport.admin.socket:
-            _each(transport.admin, lambda address, _, frames: self._answer(transport.admin, address, frames))
         else:
-            transport.links.hear(source, on_message=self._hear, on_lost=self._lost)
+            _each(transport.admin, lambda address, _, frames: self._answer(transport.admin, address, frames))
 
     def _after_turn(self) -> None:
         now = time.monotonic()

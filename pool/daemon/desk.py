@@ -11,9 +11,9 @@ from pool import wire
 from pool._version import __version__
 from pool.core import events as ev
 from pool.daemon import intake
+from pool.daemon.doors import Door
 from pool.daemon.keeper import Keeper
 from pool.daemon.ledger import Entry, Ledger, fingerprint, key_of
-from pool.daemon.transport import Door
 from pool.errors import PoolError, UnknownJobError, UnknownPoolError, from_code
 
 log = structlog.get_logger(__name__)

@@ -233,7 +233,9 @@ class Keeper:
         entry.attempt, entry.start = command.attempt, command.start
         self.metrics.leased(command.start)
         run = msgspec.structs.replace(entry.run, epoch=command.epoch)
-        if not self._shared.transport.links.send(command.worker_id, run, entry.payload):
+        links = self._shared.transport.links
+        links.allow(command.worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
+        if not links.send(command.worker_id, run, entry.payload):
             self.lost(command.worker_id, "it did not take a job")
 
     def _kill_job(self, command: ev.KillJob) -> None:

@@ -1,24 +1,27 @@
-"""The daemon's ends of the workers' links: one directory, one socket and one monitor for each worker.
+"""The daemon's ends of the workers' links: one directory and one socket for each worker, and one connection ever.
 
 The daemon binds `link.sock` and the runner connects; the directory is mounted read-only into that one container. So who
 a worker is follows from the socket that its words came through, and no path that a container can change is ever used.
+The first connection is the runner's. Whoever connects after it is in the same container and is not let in.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import zmq
-from zmq.utils.monitor import recv_monitor_message
+import structlog
 
 from pool import wire
+from pool.daemon.stream import Connection, Speech
+from pool.daemon.stream_listen import Listener
+from pool.daemon.stream_poll import Poller
 from pool.errors import RemoteProtocolError
 
-#: Messages in flight to or from one worker. One job at a time needs three; the rest is beats while the loop is busy.
+log = structlog.get_logger(__name__)
+
+#: Messages that wait to be taken by one worker. One job at a time needs three.
 _HIGH_WATER = 64
 #: Messages taken from one worker before the others get their turn; one that floods must not hold up the loop.
 _PER_TURN = 16
@@ -26,50 +29,72 @@ _PER_TURN = 16
 #: directory above all links is closed to everybody else.
 _SOCKET_MODE = 0o666
 _DIRECTORY_MODE = 0o711
+#: What a worker without a lease may say in one message: names, numbers, and why it is broken.
+UNLEASED_BYTES = 64 * 1024 + 4096
 
 
 class Link:
     """One worker's link. Used from the loop's thread only."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], directory: Path) -> None:
+    def __init__(self, poller: Poller, worker_id: str, directory: Path, *, wake: Callable[[], None]) -> None:
+        self.worker_id = worker_id
         self.directory = directory
+        self._poller = poller
+        self._wake = wake
+        self._speech = Speech("PAIR", "PAIR", UNLEASED_BYTES, wire.MAX_FRAMES + 2)
+        self._connection: Connection | None = None
         directory.mkdir(mode=_DIRECTORY_MODE)
         directory.chmod(_DIRECTORY_MODE)
-        self.socket = context.socket(zmq.PAIR)
-        self.socket.set_hwm(_HIGH_WATER)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
-        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        path = directory / "link.sock"
-        self.socket.bind(f"ipc://{path}")
-        path.chmod(_SOCKET_MODE)
+        self._listener: Listener | None = Listener(directory / "link.sock", _SOCKET_MODE, backlog=1)
+        poller.add(self._listener.fileno(), self._knocked)
+
+    def _knocked(self, _: int) -> None:
+        assert self._listener is not None
+        sock = self._listener.accept()
+        if sock is None:
+            return
+        if self._connection is None:
+            self._connection = Connection(sock, self._speech, self._poller, wake=self._wake)
+            return
+        sock.close()
+        self._shut()
+        log.warning("somebody else in its container has connected", action="second_peer", worker=self.worker_id)
+
+    @property
+    def more(self) -> bool:
+        return self._connection is not None and self._connection.more
+
+    @property
+    def ended(self) -> bool:
+        """Whether the runner's end was closed, and everything it had said was received."""
+        return self._connection is not None and self._connection.ended
+
+    def allow(self, size: int) -> None:
+        """What the worker may say in one message from now on."""
+        if self._connection is not None:
+            self._connection.allow(max(size, UNLEASED_BYTES))
 
     def send(self, message: wire.Message, payload: Sequence[wire.Frame] = ()) -> bool:
         """False when nobody is at the other end, or it does not take anything any more."""
-        try:
-            self.socket.send_multipart(wire.encode(message, payload), flags=zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return False
-        return True
+        link = self._connection
+        return link is not None and link.out.messages < _HIGH_WATER and link.send(wire.encode(message, payload))
 
     def receive(self) -> tuple[wire.FromRunner, Sequence[wire.Frame]] | None:
         """The next message; None when there is none. Raises RemoteProtocolError on the first that is not allowed."""
-        try:
-            frames = self.socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return None
-        return wire.decode(wire.from_runner, [frame.buffer for frame in frames])
+        frames = self._connection.receive() if self._connection is not None else None
+        return None if frames is None else wire.decode(wire.from_runner, frames)
 
-    def hung_up(self) -> bool:
-        """Whether the runner's end was closed; call when the monitor is readable."""
-        with contextlib.suppress(zmq.Again):
-            return bool(recv_monitor_message(self.monitor, zmq.NOBLOCK)["event"] == zmq.EVENT_DISCONNECTED)
-        return False
+    def _shut(self) -> None:
+        if self._listener is not None:
+            self._poller.remove(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
 
     def close(self) -> None:
-        self.socket.disable_monitor()
-        self.monitor.close(linger=0)
-        self.socket.close(linger=0)
+        self._shut()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -78,62 +103,65 @@ Lose = Callable[[str, str], None]
 
 
 class Links:
-    """All links, by worker id, and their place in the loop's poller."""
+    """All links, by worker id, and those of them that have something to say."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], poller: zmq.Poller, root: Path) -> None:
-        self._context = context
+    def __init__(self, poller: Poller, root: Path) -> None:
         self._poller = poller
         self._root = root
         self._count = 0
         self._links: dict[str, Link] = {}
-        self._owners: dict[zmq.Socket[bytes], str] = {}
+        self._waiting: dict[str, Link] = {}
+
+    @property
+    def waiting(self) -> list[Link]:
+        """Those that can be heard, in the order of their turn."""
+        return list(self._waiting.values())
 
     def open(self, worker_id: str) -> Path:
         """Bind a link; the directory to be mounted."""
         self._count += 1
-        link = Link(self._context, self._root / str(self._count))
+        link = Link(self._poller, worker_id, self._root / str(self._count), wake=lambda: self._spoken(worker_id))
         self._links[worker_id] = link
-        for socket in (link.socket, link.monitor):
-            self._owners[socket] = worker_id
-            self._poller.register(socket, zmq.POLLIN)
         return link.directory
+
+    def _spoken(self, worker_id: str) -> None:
+        self._waiting.setdefault(worker_id, self._links[worker_id])
 
     def close(self, worker_id: str) -> None:
         """Forget a worker; unknown ones are no error."""
         link = self._links.pop(worker_id, None)
-        if link is None:
-            return
-        for socket in (link.socket, link.monitor):
-            self._poller.unregister(socket)
-            del self._owners[socket]
-        link.close()
+        self._waiting.pop(worker_id, None)
+        if link is not None:
+            link.close()
+
+    def allow(self, worker_id: str, size: int) -> None:
+        """What a worker may say in one message from now on."""
+        link = self._links.get(worker_id)
+        if link is not None:
+            link.allow(size)
 
     def send(self, worker_id: str, message: wire.Message, payload: Sequence[wire.Frame] = ()) -> bool:
         link = self._links.get(worker_id)
         return link is not None and link.send(message, payload)
 
-    def owns(self, socket: object) -> bool:
-        return socket in self._owners
-
-    def hear(self, socket: zmq.Socket[bytes], *, on_message: Hear, on_lost: Lose) -> None:
-        """Take what a readable socket has. A link that breaks is first read to its end: what was said still counts."""
-        worker_id = self._owners.get(socket)
-        if worker_id is None:
-            return
-        link = self._links[worker_id]
-        hung_up = socket is link.monitor and link.hung_up()
+    def hear(self, link: Link, *, on_message: Hear, on_lost: Lose) -> None:
+        """Take what a link has. One that breaks has been read to its end: what was said still counts."""
+        worker_id = link.worker_id
+        self._waiting.pop(worker_id, None)
         try:
-            for _ in itertools.count() if hung_up else range(_PER_TURN):
+            for _ in range(_PER_TURN):
+                if self._links.get(worker_id) is not link:
+                    return
                 if (heard := link.receive()) is None:
                     break
                 on_message(worker_id, *heard)
-                if worker_id not in self._links:
-                    return
         except RemoteProtocolError as error:
             on_lost(worker_id, f"it broke the protocol: {error}")
             return
-        if hung_up:
+        if link.ended:
             on_lost(worker_id, "its end of the link was closed: the runner has ended or was killed")
+        elif link.more and self._links.get(worker_id) is link:
+            self._waiting[worker_id] = link
 
     def close_all(self) -> None:
         for worker_id in list(self._links):
