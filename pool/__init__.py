@@ -10,15 +10,18 @@ from pool._version import __version__
 if TYPE_CHECKING:
     from pool import errors
     from pool.client import Client, PoolExecutor
-    from pool.model import JobError, JobResult, Limits, Outcome
+    from pool.model import Finding, JobError, JobResult, Limits, Outcome
+    from pool.screen import check
 else:
     _WHERE = {
         "Client": "pool.client",
         "PoolExecutor": "pool.client",
+        "Finding": "pool.model",
         "JobError": "pool.model",
         "JobResult": "pool.model",
         "Limits": "pool.model",
         "Outcome": "pool.model",
+        "check": "pool.screen",
     }
 
     def __getattr__(name: str) -> object:
@@ -34,4 +37,15 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = ["Client", "JobError", "JobResult", "Limits", "Outcome", "PoolExecutor", "__version__", "errors"]
+__all__ = [
+    "Client",
+    "Finding",
+    "JobError",
+    "JobResult",
+    "Limits",
+    "Outcome",
+    "PoolExecutor",
+    "__version__",
+    "check",
+    "errors",
+]

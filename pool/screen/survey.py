@@ -1,0 +1,270 @@
+"""One walk over the tree, without recursion: what the rules look at, each with the scope it is in.
+
+The walk is linear in the number of nodes. It decides nothing; it notes.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from pool.screen.scopes import Scope, TopNames, top_names
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+Waiting = list[tuple[ast.AST, Scope]]
+
+
+@dataclass(slots=True)
+class Survey:
+    """`own` are the names with a leading underscore that the program itself defines or assigns."""
+
+    module: Scope = field(default_factory=lambda: Scope("module"))
+    imports: list[ast.Import | ast.ImportFrom] = field(default_factory=list)
+    loads: list[tuple[ast.Name, Scope]] = field(default_factory=list)
+    stores: list[ast.Name] = field(default_factory=list)
+    attributes: list[ast.Attribute] = field(default_factory=list)
+    calls: list[tuple[ast.Call, Scope]] = field(default_factory=list)
+    texts: list[ast.Constant] = field(default_factory=list)
+    joins: list[ast.expr] = field(default_factory=list)
+    functions: list[ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=list)
+    classes: list[ast.ClassDef] = field(default_factory=list)
+    patterns: list[ast.MatchClass] = field(default_factory=list)
+    annotations: list[ast.expr] = field(default_factory=list)
+    own: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    top: TopNames = field(default_factory=lambda: TopNames({}, frozenset()))
+
+
+def survey(tree: ast.Module) -> Survey:
+    seen = Survey()
+    waiting: Waiting = [(tree, seen.module)]
+    while waiting:
+        node, scope = waiting.pop()
+        kind = type(node)
+        note = _NOTES.get(kind)
+        if note is not None:
+            note(seen, node, scope)
+        enter = _SCOPED.get(kind)
+        if enter is None:
+            _push(waiting, node, scope)
+        else:
+            enter(waiting, node, scope)
+    seen.top = top_names(tree.body, frozenset(seen.deleted))
+    return seen
+
+
+#: Fields that never lead to anything a rule looks at.
+_DULL = frozenset({"ctx", "op", "ops", "id", "attr", "name", "kind", "type_comment", "type_ignores", "lineno"})
+
+
+def _push(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
+    for name in node._fields:
+        if name in _DULL:
+            continue
+        child = getattr(node, name, None)
+        if isinstance(child, list):
+            waiting.extend([(each, scope) for each in child if isinstance(each, ast.AST)])
+        elif isinstance(child, ast.AST):
+            waiting.append((child, scope))
+
+
+def _several(waiting: Waiting, nodes: list[ast.expr] | list[ast.stmt] | list[ast.expr | None], scope: Scope) -> None:
+    waiting.extend([(node, scope) for node in nodes if node is not None])
+
+
+# ---- scopes ----
+
+
+def _enter_function(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
+    """Decorators, defaults and annotations are evaluated outside."""
+    assert isinstance(node, Function)
+    arguments = node.args
+    parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    parameters += [each for each in (arguments.vararg, arguments.kwarg) if each is not None]
+    names = frozenset(each.arg for each in parameters)
+    inner = Scope("function", scope, set(names), names)
+    _several(waiting, arguments.defaults, scope)
+    _several(waiting, arguments.kw_defaults, scope)
+    _several(waiting, [each.annotation for each in parameters], scope)
+    if isinstance(node, ast.Lambda):
+        waiting.append((node.body, inner))
+        return
+    _several(waiting, node.decorator_list, scope)
+    _several(waiting, [node.returns], scope)
+    waiting.extend([(each, scope) for each in getattr(node, "type_params", ())])
+    _several(waiting, node.body, inner)
+
+
+def _enter_class(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
+    assert isinstance(node, ast.ClassDef)
+    _several(waiting, node.decorator_list, scope)
+    _several(waiting, node.bases, scope)
+    waiting.extend([(each, scope) for each in (*node.keywords, *getattr(node, "type_params", ()))])
+    _several(waiting, node.body, Scope("class", scope))
+
+
+def _enter_comprehension(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
+    """The first iterable is evaluated outside."""
+    assert isinstance(node, Comprehension)
+    inner = Scope("comprehension", scope)
+    first = node.generators[0]
+    waiting.append((first.iter, scope))
+    _several(waiting, [first.target, *first.ifs], inner)
+    waiting.extend([(each, inner) for each in node.generators[1:]])
+    _several(waiting, [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt], inner)
+
+
+def _enter_expression(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
+    """A bare text, such as a docstring, does nothing."""
+    assert isinstance(node, ast.Expr)
+    if not isinstance(node.value, ast.Constant):
+        waiting.append((node.value, scope))
+
+
+def _enter_walrus(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
+    assert isinstance(node, ast.NamedExpr)
+    waiting.append((node.target, scope.binds()))
+    waiting.append((node.value, scope))
+
+
+# ---- notes ----
+
+
+def _note_name(seen: Survey, node: ast.AST, scope: Scope) -> None:
+    assert isinstance(node, ast.Name)
+    if isinstance(node.ctx, ast.Load):
+        seen.loads.append((node, scope))
+        return
+    if isinstance(node.ctx, ast.Del):
+        seen.deleted.add(node.id)
+    seen.stores.append(node)
+    scope.bound.add(node.id)
+    _note_own(seen, node.id)
+
+
+def _note_own(seen: Survey, name: str) -> None:
+    if name.startswith("_"):
+        seen.own.add(name)
+
+
+def _note_attribute(seen: Survey, node: ast.AST, _scope: Scope) -> None:
+    assert isinstance(node, ast.Attribute)
+    seen.attributes.append(node)
+    if not isinstance(node.ctx, ast.Load):
+        _note_own(seen, node.attr)
+
+
+def _note_definition(seen: Survey, node: ast.AST, scope: Scope) -> None:
+    assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    scope.bound.add(node.name)
+    _note_own(seen, node.name)
+    if isinstance(node, ast.ClassDef):
+        seen.classes.append(node)
+    else:
+        seen.functions.append(node)
+        every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+        annotated = [each.annotation for each in every if each is not None]
+        seen.annotations.extend(each for each in (*annotated, node.returns) if each is not None)
+
+
+def _note_import(seen: Survey, node: ast.AST, scope: Scope) -> None:
+    assert isinstance(node, (ast.Import, ast.ImportFrom))
+    seen.imports.append(node)
+    scope.bound.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
+
+
+def _note_capture(_seen: Survey, node: ast.AST, scope: Scope) -> None:
+    """What `except ... as`, `case ... as`, `case *...` and `case {**...}` bind."""
+    name = getattr(node, "rest" if isinstance(node, ast.MatchMapping) else "name", None)
+    if isinstance(name, str):
+        scope.bound.add(name)
+
+
+def _note_elsewhere(_seen: Survey, node: ast.AST, scope: Scope) -> None:
+    assert isinstance(node, (ast.Global, ast.Nonlocal))
+    scope.elsewhere.update(node.names)
+
+
+def _note_call(seen: Survey, node: ast.AST, scope: Scope) -> None:
+    assert isinstance(node, ast.Call)
+    seen.calls.append((node, scope))
+
+
+def _note_text(seen: Survey, node: ast.AST, _scope: Scope) -> None:
+    assert isinstance(node, ast.Constant)
+    if isinstance(node.value, (str, bytes)):
+        seen.texts.append(node)
+
+
+def _note_join(seen: Survey, node: ast.AST, _scope: Scope) -> None:
+    assert isinstance(node, (ast.BinOp, ast.JoinedStr, ast.Subscript))
+    if not isinstance(node, ast.Subscript) or isinstance(node.slice, ast.Slice):
+        seen.joins.append(node)
+
+
+def _note_pattern(seen: Survey, node: ast.AST, _scope: Scope) -> None:
+    assert isinstance(node, ast.MatchClass)
+    seen.patterns.append(node)
+
+
+def _note_annotation(seen: Survey, node: ast.AST, _scope: Scope) -> None:
+    assert isinstance(node, ast.AnnAssign)
+    seen.annotations.append(node.annotation)
+
+
+_NOTES: dict[type[ast.AST], Callable[[Survey, ast.AST, Scope], None]] = {
+    ast.AnnAssign: _note_annotation,
+    ast.AsyncFunctionDef: _note_definition,
+    ast.Attribute: _note_attribute,
+    ast.BinOp: _note_join,
+    ast.Call: _note_call,
+    ast.ClassDef: _note_definition,
+    ast.Constant: _note_text,
+    ast.ExceptHandler: _note_capture,
+    ast.FunctionDef: _note_definition,
+    ast.Global: _note_elsewhere,
+    ast.Import: _note_import,
+    ast.ImportFrom: _note_import,
+    ast.JoinedStr: _note_join,
+    ast.MatchAs: _note_capture,
+    ast.MatchClass: _note_pattern,
+    ast.MatchMapping: _note_capture,
+    ast.MatchStar: _note_capture,
+    ast.Name: _note_name,
+    ast.Nonlocal: _note_elsewhere,
+    ast.Subscript: _note_join,
+}
+_SCOPED: dict[type[ast.AST], Callable[[Waiting, ast.AST, Scope], None]] = {
+    ast.AsyncFunctionDef: _enter_function,
+    ast.ClassDef: _enter_class,
+    ast.DictComp: _enter_comprehension,
+    ast.Expr: _enter_expression,
+    ast.FunctionDef: _enter_function,
+    ast.GeneratorExp: _enter_comprehension,
+    ast.Lambda: _enter_function,
+    ast.ListComp: _enter_comprehension,
+    ast.NamedExpr: _enter_walrus,
+    ast.SetComp: _enter_comprehension,
+}
+
+
+def place(node: ast.AST) -> tuple[int, int]:
+    """Line from 1 and UTF-8 column from 0; the start for what has none."""
+    return getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
+
+
+def chains(attributes: list[ast.Attribute]) -> Iterator[tuple[ast.Attribute, ast.expr, list[ast.Attribute]]]:
+    """Each longest `base.a.b.c` once: the outermost attribute, the base, and all attributes from the base outwards."""
+    inner = {id(each.value) for each in attributes}
+    for outermost in attributes:
+        if id(outermost) in inner:
+            continue
+        chain, at = [], outermost
+        while True:
+            chain.append(at)
+            if not isinstance(at.value, ast.Attribute):
+                break
+            at = at.value
+        yield outermost, at.value, chain[::-1]
