@@ -19,8 +19,9 @@ SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside the container, where each 
 #: common subordinate ranges hand out to people and services.
 _FIRST_UID = 2_000_000_000
 _UIDS = 100_000
-#: Runner, libzmq's two threads, zygote, the parked child and the running one, on top of what a job may start.
-_OWN_PROCESSES = 8
+#: Runner, libzmq's two threads, zygote, the parked child, the running one and their inits, on top of what a job may
+#: start; the rest is for what is on its way out.
+_OWN_PROCESSES = 12
 
 
 def uids() -> Iterator[int]:
@@ -70,6 +71,8 @@ class Blueprint:
         command = ["--link", f"{LINK_TARGET}/link.sock", "--beat-s", str(self.template.heartbeat_s)]
         for directory in SCRATCH:
             command += ["--scratch", directory]
+        command += ["--isolation", self.template.isolation, "--allow", ",".join(self.template.allow)]
+        command += ["--tmp-bytes", str(self.template.limits.tmp), "--tmp-inodes", str(self.template.tmp_inodes)]
         if self.template.preload.modules:
             command += ["--preload", ",".join(self.template.preload.modules)]
         for name, path in self.template.preload.datasets.items():

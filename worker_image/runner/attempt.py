@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pool import wire
@@ -30,28 +30,45 @@ _READS_PER_TURN = 16
 class Child:
     """A forked child, parked once `ready`. Descriptors are owned here."""
 
-    pid: int
+    id: int  #: by which the zygote knows it
     sock: socket.socket
     out: int
     err: int
     pidfd: int
-    ready: bool = False
+    init: int | None = None  #: pidfd of process 1 of its pid namespace
+    ready: bool = field(default=False, init=False)
+    pids: tuple[int, ...] = field(init=False)  #: as this process sees them: its own and its init's
+
+    def __post_init__(self) -> None:
+        self.pids = tuple(_pid_of(fd) for fd in (self.pidfd, self.init) if fd is not None)
+
+    @property
+    def pid(self) -> int:
+        return self.pids[0]
 
     def kill(self) -> None:
+        """With its init goes everything that the job has started."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self.pidfd if self.init is None else self.init, signal.SIGKILL)
 
     def close(self) -> None:
         self.sock.close()
-        for fd in (self.out, self.err, self.pidfd):
-            os.close(fd)
+        for fd in (self.out, self.err, self.pidfd, self.init):
+            if fd is not None:
+                os.close(fd)
+
+
+def _pid_of(pidfd: int) -> int:
+    """The pid here of a process that was forked in another pid namespace; -1 once it is gone."""
+    with Path(f"/proc/self/fdinfo/{pidfd}").open("rb") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(b"Pid:"))
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How a child ended, as the zygote's wait4 had it."""
 
-    pid: int
+    id: int
     status: int
     cpu_s: float
     max_rss_bytes: int

@@ -7,7 +7,7 @@ touched before the last step.
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import io
 import os
 import random
 import resource
@@ -17,37 +17,52 @@ import socket
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from pool import wire
-from runner import channel
+from runner import channel, kernel
+from runner.confine import Confinement
+from runner.denials import Teller
 from runner.execution import execute, failure
 from runner.rehearsal import parts, rehearse
 
-PR_SET_PDEATHSIG = 1
-PR_SET_DUMPABLE = 4
 #: How long a loop that sends one job after the other takes to send the next.
 _THINKING_S = 0.002
 #: One byte from the child: it is parked.
 PARKED = b"p"
 _STREAMS = (("stdin", "r", "replace"), ("stdout", "w", "backslashreplace"), ("stderr", "w", "backslashreplace"))
 _request = msgspec.msgpack.Decoder(wire.Run)
-_libc = ctypes.CDLL(None, use_errno=True)
+#: Reset for the job: the runner and the zygote ignore what a job could send them.
+_SIGNALS = (signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def live(sock: socket.socket, scratch: Path, datasets: Mapping[str, object]) -> None:
+@dataclass(frozen=True, slots=True)
+class Cradle:
+    """What the zygote has ready for every child."""
+
+    scratch: Path
+    datasets: Mapping[str, object]
+    confinement: Confinement
+    screen: str
+
+
+def live(sock: socket.socket, cradle: Cradle) -> None:
     """The whole life of a child, after the fork. Never returns."""
     status = 1
     try:
-        _detach()
-        plain, *others = parts()
-        rehearse(plain, datasets)
-        held = _private_bytes()
+        with Path("/proc/self/status").open("rb", buffering=0) as own_status:
+            _detach()
+            cradle.confinement.isolate()
+            kernel.die_with_parent()  # again: new credentials may have cleared it
+            plain, *others = parts()
+            rehearse(plain, cradle.datasets)
+            held = _private_bytes(own_status)
         sock.sendall(PARKED)
-        _rehearse_while_parked(others, sock, datasets)
-        _work(sock, scratch, datasets, held)
+        _rehearse_while_parked(others, sock, cradle.datasets)
+        _work(sock, cradle, held)
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
         status = 0  # the runner has no use for this child any more
@@ -67,12 +82,13 @@ def _rehearse_while_parked(libraries: Sequence[str], sock: socket.socket, datase
 
 def _detach() -> None:
     os.setsid()
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.die_with_parent()
     _offer_to_oom_killer()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     _renew_streams()
     _reseed(None)
 
@@ -88,10 +104,10 @@ def _renew_streams() -> None:
 
 def _offer_to_oom_killer() -> None:
     """When the worker runs out of memory the child goes first. Only a dumpable process may write its own score."""
-    _libc.prctl(PR_SET_DUMPABLE, 1)
+    kernel.set_dumpable(True)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    _libc.prctl(PR_SET_DUMPABLE, 0)
+    kernel.set_dumpable(False)
 
 
 def _reseed(seed: int | None) -> None:
@@ -102,31 +118,45 @@ def _reseed(seed: int | None) -> None:
         numpy.random.seed(seed)
 
 
-def _work(sock: socket.socket, scratch: Path, datasets: Mapping[str, object], held: int) -> None:
+def _work(sock: socket.socket, cradle: Cradle, held: int) -> None:
     header, code, stdin, *rest = channel.receive(sock)
     job = _request.decode(header)
     files, arguments = rest[: len(job.files)], rest[len(job.files) :]
     try:
-        _settle(job, stdin, files, scratch)
-        _limit(job, held)
-        answer = execute(job, bytes(code), arguments, datasets)
+        _settle(job, cradle.scratch)
+        teller = _tell_denials() if job.explain else None
+        cradle.confinement.seal(tmp_bytes=job.tmp, explain=job.explain)
+        _unpack(job, stdin, files, cradle.scratch)
+        _limit(job, held, nested=cradle.confinement.nested)
+        answer = execute(job, bytes(code), arguments, cradle.datasets)
     except OSError as error:  # its input does not fit into the scratch space
         answer = failure(error)
+    del teller
     channel.send(sock, answer)
     sock.recv(1)  # the runner reads what this process has used, and ends it
 
 
-def _settle(job: wire.Run, stdin: bytearray, files: Sequence[bytearray], scratch: Path) -> None:
-    """Work directory, input and limits of this job."""
+def _tell_denials() -> Teller:
+    teller = Teller()
+    teller.install()
+    return teller
+
+
+def _settle(job: wire.Run, scratch: Path) -> None:
+    """Environment and random numbers of this job."""
+    os.environ.update(job.env, HOME=str(scratch / "work"), TMPDIR=str(scratch))
+    if job.seed is not None:
+        _reseed(job.seed)
+
+
+def _unpack(job: wire.Run, stdin: bytearray, files: Sequence[bytearray], scratch: Path) -> None:
+    """Its work directory with its files; after a change of size, which asks for a right that is gone by now."""
     work = scratch / "work"
     work.mkdir()
     os.chdir(work)
     for name, content in zip(job.files, files, strict=True):
         (work / name).write_bytes(content)
     _feed_stdin(stdin, scratch)
-    os.environ.update(job.env, HOME=str(work), TMPDIR=str(scratch))
-    if job.seed is not None:
-        _reseed(job.seed)
 
 
 def _feed_stdin(stdin: bytearray, scratch: Path) -> None:
@@ -140,15 +170,19 @@ def _feed_stdin(stdin: bytearray, scratch: Path) -> None:
         os.dup2(held.fileno(), 0)
 
 
-def _limit(job: wire.Run, held: int) -> None:
-    """Soft limits that end the job with a reason, hard ones that it cannot lift. `held`: bytes not of the job."""
+def _limit(job: wire.Run, held: int, *, nested: bool) -> None:
+    """Soft limits that end the job with a reason, hard ones that it cannot lift. `held`: bytes not of the job.
+
+    Processes are counted by user and user namespace: in one of its own, only the job's count.
+    """
     seconds = max(1, int(job.cpu_s + 0.999))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
     resource.setrlimit(resource.RLIMIT_DATA, (held + job.memory, held + job.memory))
+    if nested:
+        resource.setrlimit(resource.RLIMIT_NPROC, (job.processes, job.processes))
 
 
-def _private_bytes() -> int:
+def _private_bytes(status: io.FileIO) -> int:
     """What the preloaded libraries hold already: the job's memory comes on top of it."""
-    with Path("/proc/self/status").open(encoding="ascii") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+    return next(int(line.split()[1]) * 1024 for line in status.readlines() if line.startswith(b"VmData"))

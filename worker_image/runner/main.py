@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import socket
@@ -11,12 +10,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from runner import zygote
-from runner.child import PR_SET_DUMPABLE, PR_SET_PDEATHSIG
+from runner import kernel, launcher, zygote
+from runner.zygote import Plan
 
-PR_SET_CHILD_SUBREAPER = 36
 #: Time for the last words to leave before the process ends.
 _LINGER_MS = 1000
 
@@ -26,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     born = time.monotonic()
     options = _parse(arguments)
     _shield()
-    control, zygote_pid = _fork_zygote(options)
+    control, zygote_pid = launcher.launch(_plan(options))
     _serve(options, control, zygote_pid, born)
 
 
@@ -36,6 +33,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--scratch", action="append", type=Path, required=True, help="emptied after each job; repeat")
     parser.add_argument("--preload", default="", help="modules for the zygote to import, comma-separated")
     parser.add_argument("--dataset", action="append", default=[], help="NAME=PATH for the zygote to load; repeat")
+    parser.add_argument("--screen", default="", help="the screen's policy, as JSON; empty: none")
+    parser.add_argument("--isolation", choices=launcher.LEVELS, default="auto", help="none is for tests of the runner")
+    parser.add_argument("--allow", default="", help="what jobs may do beyond computing, comma-separated")
+    parser.add_argument("--tmp-bytes", type=int, default=64 << 20, help="scratch space of a job that does not say")
+    parser.add_argument("--tmp-inodes", type=int, default=4096)
     parser.add_argument("--beat-s", type=float, default=2.0)
     parser.add_argument("--orphan-s", type=float, default=120.0, help="how long to outlive the daemon's socket")
     return parser.parse_args(arguments)
@@ -48,27 +50,22 @@ def _shield() -> None:
     """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_DUMPABLE, 0)
+    kernel.set_dumpable(False)
     if os.getpid() != 1:
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        kernel.adopt_orphans()
 
 
-def _fork_zygote(options: argparse.Namespace) -> tuple[socket.socket, int]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid == 0:
-        ours.close()
-        _become_zygote(theirs, options)
-    theirs.close()
-    return ours, pid
-
-
-def _become_zygote(control: socket.socket, options: argparse.Namespace) -> NoReturn:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    modules = [name for name in options.preload.split(",") if name]
-    datasets = {name: Path(path) for name, _, path in (each.partition("=") for each in options.dataset)}
-    zygote.main(control, modules, datasets, options.scratch[0])
+def _plan(options: argparse.Namespace) -> Plan:
+    return Plan(
+        modules=tuple(name for name in options.preload.split(",") if name),
+        datasets={name: Path(path) for name, _, path in (each.partition("=") for each in options.dataset)},
+        scratch=options.scratch[0],
+        screen=options.screen,
+        isolation=options.isolation,
+        allow=frozenset(name for name in options.allow.split(",") if name),
+        tmp_bytes=options.tmp_bytes,
+        tmp_inodes=options.tmp_inodes,
+    )
 
 
 def _serve(options: argparse.Namespace, control: socket.socket, zygote_pid: int, born: float) -> None:
@@ -87,7 +84,7 @@ def _serve(options: argparse.Namespace, control: socket.socket, zygote_pid: int,
         beat_s=options.beat_s,
         orphan_s=options.orphan_s,
         born=born,
-        isolation="plain",
+        checked=options.isolation != "none",
     )
     runner = Runner(settings, link, control, zygote_pid)
     link.connect(f"ipc://{options.link}")

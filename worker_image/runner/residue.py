@@ -35,7 +35,10 @@ def _children(pid: int) -> list[int]:
 
 
 def kill_strays(own: Collection[int]) -> str:
-    """Kill every descendant but `own`, and reap what was reparented to us. Words for what would not go, else ""."""
+    """Kill every descendant but `own`, and reap what was reparented to us. Words for what would not go, else "".
+
+    Where each job has a pid namespace there are none: the kernel has killed them all.
+    """
     for _ in range(_ROUNDS):
         strays = [pid for pid in descendants(os.getpid()) if pid not in own]
         if not strays:
@@ -44,7 +47,7 @@ def kill_strays(own: Collection[int]) -> str:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         _reap(strays)
-    return f"{len(strays)} processes that would not die"
+    return f"processes: {len(strays)} would not die"
 
 
 def _reap(pids: Sequence[int]) -> None:
@@ -74,7 +77,7 @@ def empty(directory: Path) -> str:
             for entry in entries:
                 moved = _remove(entry, directory, moved)
     except OSError as error:
-        return f"files in {directory} that cannot be removed ({error.strerror})"
+        return f"files: {directory} cannot be emptied ({error.strerror})"
     return ""
 
 

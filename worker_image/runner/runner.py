@@ -28,6 +28,7 @@ from pool.errors import RemoteProtocolError
 from pool.model import Outcome
 from runner import residue, zygote
 from runner.attempt import Attempt, Child, Exit, Stream
+from runner.baseline import Baseline
 from runner.channel import Frame
 from runner.zygote import PreloadError
 
@@ -35,6 +36,8 @@ _LAST_WORDS_BYTES = 8192
 #: A job that runs longer than this has the next child forked beside it. A shorter one is answered first: a fork costs
 #: milliseconds of a core, and it would compete with the very job.
 _FORK_AFTER_S = 0.005
+#: When the zygote could not fork, because a job had taken all the processes there are.
+_FORK_AGAIN_S = 0.05
 #: An answer has the cores to itself for a moment before the end of its child and the fork of the next one take them.
 _CLEAR_AFTER_S = 0.001
 
@@ -49,7 +52,9 @@ class Settings:
     beat_s: float
     orphan_s: float  #: a new daemon removes an orphan anyway; this is for a daemon that never comes back
     born: float  #: monotonic seconds at the start of the process
-    isolation: str
+    checked: (
+        bool  #: whether the worker has its processes, mounts and limits to itself, and can tell if a job changed them
+    )
 
 
 class Runner:
@@ -71,7 +76,9 @@ class Runner:
         self._freed: wire.Freed | None = None
         self._dirty = ""
         self._ready = False
+        self._baseline: Baseline | None = None
         self._preload_ms = 0.0
+        self._isolation, self._missing = "", [""]
         self._beat_at = 0.0
         self._poller = zmq.Poller()
         for always in (link, self._monitor, control.fileno()):
@@ -183,18 +190,22 @@ class Runner:
     # ---- the zygote's words ----
 
     def _hear_zygote(self) -> None:
-        message, fds, _, _ = socket.recv_fds(self._control, 4096, 4)
+        message, fds, _, _ = socket.recv_fds(self._control, 4096, 5)
         kind, body = message[:1], message[1:]
         if kind == zygote.CHILD:
-            (pid,) = zygote.CHILD_BODY.unpack(body)
-            channel, out, err, pidfd = fds
-            self._parked = Child(pid, socket.socket(fileno=channel), out, err, pidfd)
+            (number,) = zygote.CHILD_BODY.unpack(body)
+            channel, out, err, pidfd, *init = fds
+            self._parked = Child(number, socket.socket(fileno=channel), out, err, pidfd, *init)
             self._forking = False
+            self._conclude()
+        elif kind == zygote.NO_CHILD:
+            self._forking, self._fork_at = False, time.monotonic() + _FORK_AGAIN_S
             self._conclude()
         elif kind == zygote.EXITED:
             self._bury(Exit(*zygote.EXITED_BODY.unpack(body)))
         elif kind == zygote.LOADED:
-            (self._preload_ms,) = zygote.LOADED_BODY.unpack(body)
+            (self._preload_ms,) = zygote.LOADED_BODY.unpack(body[: zygote.LOADED_BODY.size])
+            self._isolation, *self._missing = body[zygote.LOADED_BODY.size :].decode().splitlines()
             self._fork()
         elif kind == zygote.FAILED:
             raise PreloadError(body.decode())
@@ -212,8 +223,12 @@ class Runner:
 
     def _announce(self) -> None:
         self._ready = True
+        self._baseline = Baseline(self._zygote_pid) if self._settings.checked else None
         boot_ms = (time.monotonic() - self._settings.born) * 1000
-        self._say(wire.Ready(boot_ms=boot_ms, preload_ms=self._preload_ms, isolation=self._settings.isolation))
+        ready = wire.Ready(
+            boot_ms=boot_ms, preload_ms=self._preload_ms, isolation=self._isolation, missing=tuple(self._missing)
+        )
+        self._say(ready)
 
     def _answer(self, attempt: Attempt) -> None:
         """The child's answer is whole: pass it on. The child has nothing more to say and waits for its end."""
@@ -222,10 +237,10 @@ class Runner:
 
     def _bury(self, end: Exit) -> None:
         """A child is dead and reaped."""
-        if self._attempt is not None and self._attempt.child.pid == end.pid:
+        if self._attempt is not None and self._attempt.child.id == end.id:
             self._end = end
             self._conclude()
-        elif self._parked is not None and self._parked.pid == end.pid:
+        elif self._parked is not None and self._parked.id == end.id:
             self._mourn(self._parked, end)
 
     def _mourn(self, parked: Child, end: Exit) -> None:
@@ -235,7 +250,7 @@ class Runner:
         if self._attempt is None:
             last = words.kept.decode(errors="replace").strip()
             raise PreloadError(f"a child died while it got ready (status {end.status}): {last[-2000:]}")
-        self._dirty = f"the parked child died (status {end.status})"
+        self._dirty = f"parked: the next child died (status {end.status})"
         self._drop(parked)
         self._parked = None
         self._fork()
@@ -246,7 +261,7 @@ class Runner:
             return
         attempt, end = self._attempt, self._end
         self._attempt = self._end = self._clear_at = None
-        own = {self._zygote_pid, self._parked.pid if self._parked is not None else 0}
+        own = {self._zygote_pid, *(self._parked.pids if self._parked is not None else ())}
         left = [residue.kill_strays(own), *map(residue.empty, self._settings.scratch), self._dirty]
         if not attempt.answered:
             self._say(*attempt.conclude(end))
@@ -259,7 +274,8 @@ class Runner:
         """Say that this worker can take a job, once it can."""
         if self._freed is not None and self._parked is not None and self._parked.ready:
             freed, self._freed = self._freed, None
-            self._say(freed)
+            found = self._baseline.deviations() if self._baseline is not None else []
+            self._say(wire.Freed(epoch=freed.epoch, dirty="; ".join(filter(None, [freed.dirty, *found]))))
 
     def _drop(self, child: Child) -> None:
         for fd in self._watched & {child.sock.fileno(), child.out, child.err}:

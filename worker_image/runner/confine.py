@@ -1,0 +1,259 @@
+"""What keeps a job from the worker, and the jobs of one worker from each other: namespaces, Landlock, a second filter.
+
+    launcher ──try──▶ which parts does this host grant?
+       └─ enter: user + pid namespace, once ──fork──▶ zygote (process 1 of its namespace)
+                                                         └─ for each child: a pid namespace with an init ──fork──▶ child
+    child ─ isolate: user, mount, ipc, net namespace; fresh /tmp and /dev/shm; nothing on /proc, /sys and /run ─ parks
+          ─ seal, once it has its job: size of /tmp, capabilities, Landlock, second filter ─ runs the code
+
+The zygote owns the pid namespaces of its children because it made them in a user namespace of its own: so no right on
+the host is needed for any of this. A part that the host refuses is left out and named in `missing`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from runner import job_filter, kernel, landlock
+from runner.kernel import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, Filter
+
+PROC = "proc"
+#: Parts that come with namespaces, and what each needs besides a user namespace.
+_PARTS = {"user": 0, "mount": CLONE_NEWNS, "ipc": CLONE_NEWIPC, "net": CLONE_NEWNET}
+_SCRATCH_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+_NO_ROOM = "size=4k,nr_inodes=40,mode=555"
+#: What programs ask of /proc that tells nothing of others.
+_PROC_FILES = ("cpuinfo", "filesystems", "meminfo", "stat", "uptime", "version")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the host allows: the parts of a child's confinement, and why any are missing."""
+
+    parts: frozenset[str]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> str:
+        """In one word, for the status."""
+        if self.parts >= _PARTS.keys():
+            return "namespaces"
+        return "partial" if self.parts & _PARTS.keys() else "plain"
+
+
+BARE = Grant(frozenset())
+
+
+def survey() -> Grant:
+    """Try each part in processes of its own, so that a refusal leaves nothing half done here."""
+    parts, missing = {"seccomp"}, []
+    for name, refusal in _try_namespaces():
+        if refusal:
+            missing.append(f"{name} namespace: {refusal}" if name != "user" else f"user and pid namespaces: {refusal}")
+        else:
+            parts.add(name)
+    if landlock.abi():
+        parts.add("landlock")
+    else:
+        missing.append("landlock: this kernel has none")
+    return Grant(frozenset(parts), tuple(missing))
+
+
+def plain(grant: Grant) -> Grant:
+    """The same without namespaces, because the template wants it so."""
+    return Grant(grant.parts - _PARTS.keys(), ("namespaces: the template's isolation is plain",))
+
+
+def _try_namespaces() -> Sequence[tuple[str, str]]:
+    refusals: list[tuple[str, str]] = _in_a_fork(_try_all)
+    return refusals
+
+
+def _try_all() -> list[tuple[str, str]]:
+    try:
+        enter()
+        inner: list[tuple[str, str]] = _in_a_fork(_try_as_a_child)
+    except OSError as error:
+        return [("user", str(error))]
+    return inner
+
+
+def _try_as_a_child() -> list[tuple[str, str]]:
+    tries: dict[str, Callable[[], object]] = {
+        "user": kernel.own_user_namespace,
+        "mount": _try_mounts,
+        "ipc": lambda: kernel.unshare(CLONE_NEWIPC),
+        "net": lambda: kernel.unshare(CLONE_NEWNET),
+    }
+    return [(name, _refusal(attempt)) for name, attempt in tries.items()]
+
+
+def _try_mounts() -> None:
+    kernel.unshare(CLONE_NEWNS)
+    _detach_mounts()
+    kernel.mount("tmpfs", "/tmp", "tmpfs", _SCRATCH_FLAGS)  # noqa: S108
+    kernel.mount("/tmp", "/run", "", kernel.MS_BIND)  # noqa: S108
+
+
+def _refusal(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except OSError as error:
+        return str(error.strerror or error)
+    return ""
+
+
+def _in_a_fork(work: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """The answer of a function that was run in a process of its own."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            os.write(writing, json.dumps(work()).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as answers:  # noqa: PTH123 - a descriptor
+        answer = answers.read()
+    os.waitpid(pid, 0)
+    if not answer:
+        raise OSError(0, "the process that tried it died")
+    return [(str(name), str(refusal)) for name, refusal in json.loads(answer)]
+
+
+def enter() -> None:
+    """Into a user namespace of this process's own, and a pid namespace for what it forks next."""
+    kernel.own_user_namespace(CLONE_NEWPID)
+
+
+def _detach_mounts() -> None:
+    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+
+
+class Nest:
+    """The zygote's side: a pid namespace for each child, with an init that takes the whole of it along."""
+
+    def __init__(self) -> None:
+        kernel.set_dumpable(True)  # else its /proc/self is not its own
+        self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        kernel.set_dumpable(False)
+        self._init = kernel.Init()
+
+    def open(self) -> int:
+        """A new namespace for the next fork; the pid of its init."""
+        kernel.unshare(CLONE_NEWPID)
+        try:
+            return self._init.spawn()
+        except OSError:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """What is forked from now on is in the zygote's own again."""
+        kernel.setns(self._own, CLONE_NEWPID)
+
+
+class Confinement:
+    """The child's side. Made once by the zygote, used by each child."""
+
+    def __init__(self, grant: Grant, options: Collection[str], *, tmp_bytes: int, tmp_inodes: int) -> None:
+        self.grant = grant
+        self._options = frozenset(options)
+        self._tmp_bytes = tmp_bytes
+        self._tmp_inodes = tmp_inodes
+        self._flags = sum(flag for part, flag in _PARTS.items() if part in grant.parts)
+        self._abi = landlock.abi() if "landlock" in grant.parts else 0
+        self._rules: landlock.Ruleset | None = None
+        wanted = "seccomp" in grant.parts
+        self._filter = Filter(job_filter.program(options)) if wanted else None
+        self._telling_filter = Filter(job_filter.program(options, explain=True)) if wanted else None
+
+    @property
+    def nested(self) -> bool:
+        """Whether children have pid and user namespaces of their own."""
+        return "user" in self.grant.parts
+
+    @property
+    def own_scratch(self) -> bool:
+        """Whether each child has a /tmp of its own, which is gone when it is."""
+        return "mount" in self.grant.parts
+
+    def isolate(self) -> None:
+        """All that needs a right which is given up later. After this /proc is empty."""
+        if self.nested:
+            kernel.own_user_namespace(self._flags)
+        if self.own_scratch:
+            self._furnish()
+        if self._abi:
+            self._rules = self._ruleset()
+
+    def seal(self, *, tmp_bytes: int, explain: bool) -> None:
+        """Give up every right. What follows is the job's code."""
+        if self.own_scratch and tmp_bytes != self._tmp_bytes:
+            kernel.mount("", "/tmp", "", kernel.MS_REMOUNT | _SCRATCH_FLAGS, self._room(tmp_bytes))  # noqa: S108
+        if self.nested:
+            kernel.drop_capabilities()
+        if self._rules is not None:
+            self._rules.apply()
+        chosen = self._telling_filter if explain else self._filter
+        if chosen is not None:
+            chosen.install()
+
+    def _room(self, tmp_bytes: int) -> str:
+        return f"size={tmp_bytes},nr_inodes={self._tmp_inodes},mode=1777"
+
+    def _furnish(self) -> None:
+        """One fresh tmpfs for both scratch directories, so that one size holds for both; and nothing where the worker's
+        own files and the host's would show.
+        """
+        _detach_mounts()
+        kernel.mount("tmpfs", "/tmp", "tmpfs", _SCRATCH_FLAGS, self._room(self._tmp_bytes))  # noqa: S108
+        _make_directories("/tmp/shm", "/tmp/tmp", mode=0o1777)  # noqa: S108
+        kernel.mount("/tmp/shm", "/dev/shm", "", kernel.MS_BIND)  # noqa: S108
+        kernel.mount("tmpfs", "/run", "tmpfs", _SCRATCH_FLAGS | kernel.MS_RDONLY, _NO_ROOM)
+        kernel.mount("/run", "/sys", "", kernel.MS_BIND)
+        if PROC in self._options:
+            _show_own_proc()
+        else:
+            kernel.mount("/run", "/proc", "", kernel.MS_BIND)
+        kernel.mount("/tmp/tmp", "/tmp", "", kernel.MS_BIND)  # noqa: S108
+        os.chdir("/tmp")  # noqa: S108 - the old one is still what the current directory means
+
+    def _ruleset(self) -> landlock.Ruleset:
+        rules = landlock.Ruleset(self._abi)
+        read = landlock.RUN if job_filter.SUBPROCESS in self._options else landlock.READ
+        for path in ("/usr", "/lib", "/lib64", "/bin", "/etc", "/opt/pool", "/datasets"):
+            rules.allow(path, read)
+        for path in ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"):
+            rules.allow(path, landlock.DEVICE)
+        for path in ("/tmp", "/dev/shm"):  # noqa: S108
+            rules.allow(path, landlock.WRITE)
+        if self.own_scratch:
+            rules.allow("/", landlock.LIST)  # what should not be seen is covered
+        if PROC in self._options:
+            rules.allow("/proc", landlock.READ)
+        return rules
+
+
+def _make_directories(*paths: str, mode: int) -> None:
+    before = os.umask(0)
+    for path in paths:
+        os.mkdir(path, mode)  # noqa: PTH102
+    os.umask(before)
+
+
+def _show_own_proc() -> None:
+    """A /proc with the child's own directory and what tells of the host only what programs compute with.
+
+    All is bound aside, below the root of the scratch space, while /proc is still there; then it takes its place.
+    """
+    aside = "/tmp/proc"  # noqa: S108
+    _make_directories(aside, f"{aside}/self", mode=0o755)
+    for name in _PROC_FILES:
+        os.close(os.open(f"{aside}/{name}", os.O_CREAT | os.O_WRONLY, 0o444))
+    for name in ("self", *_PROC_FILES):
+        kernel.mount(f"/proc/{name}", f"{aside}/{name}", "", kernel.MS_BIND)
+    kernel.mount(aside, "/proc", "", kernel.MS_BIND | kernel.MS_REC)

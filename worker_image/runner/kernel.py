@@ -1,0 +1,154 @@
+"""The system calls that Python does not offer, each as a function that raises OSError. Nothing is decided here.
+
+Numbers and flags are those of the kernel's headers: sched.h, mount.h, prctl.h, seccomp.h, landlock.h, capability.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import struct
+from pathlib import Path
+
+from runner import syscalls
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+_CLONE_VM = 0x00000100
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_MOVE = 8192
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_SECCOMP_SET_MODE_FILTER = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+
+_STACK_BYTES = 16384
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+_libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+_numbers = syscalls.numbers()
+
+
+def _check(result: int, doing: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{doing}: {os.strerror(number)}")
+    return result
+
+
+def call(name: str, *arguments: object) -> int:
+    """A system call by its name; integers, pointers and bytes as ctypes takes them."""
+    return _check(_libc.syscall(ctypes.c_long(_numbers[name]), *arguments), name)
+
+
+def prctl(option: int, value: int) -> None:
+    _check(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
+
+
+def set_dumpable(wanted: bool) -> None:  # noqa: FBT001
+    """Whether processes of the same user may look into this one, and whether its /proc files are its own."""
+    prctl(_PR_SET_DUMPABLE, int(wanted))
+
+
+def die_with_parent() -> None:
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+# ---- namespaces ----
+
+
+def unshare(flags: int) -> None:
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(fd: int, flags: int) -> None:
+    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns")
+
+
+def own_user_namespace(flags: int = 0) -> None:
+    """Into a new user namespace, and others by `flags`; the user and group keep their numbers in there.
+
+    The files of the mapping are the process's own only while it is dumpable.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    unshare(CLONE_NEWUSER | flags)
+    set_dumpable(True)
+    try:
+        for name, content in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            Path(f"/proc/self/{name}").write_text(content, encoding="ascii")
+    finally:
+        set_dumpable(False)
+
+
+class Init:
+    """Process 1 of a pid namespace: it pauses, and with it dies everything in the namespace.
+
+    It shares the memory of its maker, so that making it costs no copy of page tables, and never runs a line of Python:
+    its only code is libc's pause(). As process 1 it cannot be signalled from within.
+    """
+
+    def __init__(self) -> None:
+        self._stack = mmap.mmap(-1, _STACK_BYTES)
+        top = ctypes.addressof(ctypes.c_char.from_buffer(self._stack)) + _STACK_BYTES
+        self._top = ctypes.c_void_p(top - 64)  # aligned, with room for what clone() puts there
+        self._pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
+
+    def spawn(self) -> int:
+        """Its pid. All inits of one maker use the same few bytes of stack: none of them ever returns to it."""
+        return _check(_libc.clone(self._pause, self._top, _CLONE_VM | signal.SIGCHLD, None), "clone")
+
+
+# ---- mounts ----
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
+    words = [each.encode() or None for each in (source, target, kind, options)]
+    _check(_libc.mount(words[0], words[1], words[2], flags, words[3]), f"mount {kind or source} on {target}")
+
+
+# ---- giving up rights ----
+
+
+def drop_capabilities() -> None:
+    """All of them, from every set; with no-new-privileges nothing brings one back."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    call("capset", header, bytes(24))
+
+
+def forbid_new_privileges() -> None:
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+class Filter:
+    """A seccomp program, laid out once, to be installed by every child."""
+
+    def __init__(self, program: bytes) -> None:
+        self._program = ctypes.create_string_buffer(program, len(program))
+        length = struct.pack("=H6x", len(program) // 8)
+        self._head = ctypes.create_string_buffer(length + struct.pack("=Q", ctypes.addressof(self._program)), 16)
+
+    def install(self) -> None:
+        call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, self._head)

@@ -1,0 +1,67 @@
+"""Landlock rules of a job: what it may reach by path, and whom by signal or abstract socket.
+
+Source: the kernel's Documentation/userspace-api/landlock.rst. A right that the running kernel does not know is left out
+of what is handled, so that the rules hold as far as it goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+
+from runner import kernel
+
+_VERSION = 1
+_PATH_BENEATH = 1
+
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_TRUNCATE = 1 << 14
+_ALL = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}  # by ABI; IOCTL_DEV since 5
+_ALL_SINCE_5 = (1 << 16) - 1
+#: Making device files: nobody may, anywhere.
+_MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
+_NET_ABI, _NET = 4, 0b11  # bind and connect of TCP
+_SCOPE_ABI, _SCOPE = 6, 0b11  # abstract sockets and signals
+
+LIST = _READ_DIR
+READ = _READ_FILE | _READ_DIR
+RUN = READ | _EXECUTE
+DEVICE = _READ_FILE | _WRITE_FILE
+WRITE = _ALL_SINCE_5 & ~(_EXECUTE | _MAKE_CHAR | _MAKE_BLOCK)
+_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
+
+
+def abi() -> int:
+    """Version of the kernel's Landlock; 0 where there is none."""
+    try:
+        return kernel.call("landlock_create_ruleset", None, 0, _VERSION)
+    except OSError:
+        return 0
+
+
+class Ruleset:
+    """Made while paths can still be opened, applied at the end."""
+
+    def __init__(self, version: int) -> None:
+        self._handled = _ALL.get(version, _ALL_SINCE_5)
+        net = _NET if version >= _NET_ABI else 0
+        scope = _SCOPE if version >= _SCOPE_ABI else 0
+        attributes = struct.pack("=QQQ", self._handled, net, scope)
+        size = 24 if scope else 16 if net else 8
+        self._fd = kernel.call("landlock_create_ruleset", attributes, size, 0)
+
+    def allow(self, path: str, rights: int) -> None:
+        """Below a directory, or for one file; a path that is not there needs no rule."""
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            try:
+                rights &= self._handled if os.path.isdir(path) else self._handled & _OF_FILES  # noqa: PTH112
+                kernel.call("landlock_add_rule", self._fd, _PATH_BENEATH, struct.pack("=Qi", rights, fd), 0)
+            finally:
+                os.close(fd)
+
+    def apply(self) -> None:
+        """To this thread and all it starts; there is no way back."""
+        kernel.call("landlock_restrict_self", self._fd, 0)
+        os.close(self._fd)
