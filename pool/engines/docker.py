@@ -15,7 +15,7 @@ from pool.assets import seccomp_profile
 from pool.engines.base import EngineFacts, ImageFacts, WorkerSpec
 from pool.engines.connection import SDK_ERRORS, Connections, is_gone, translate, unavailable
 from pool.engines.lockdown import INSTANCE_LABEL, OWNER_LABEL, container_arguments, container_name
-from pool.errors import EngineError, EngineUnavailableError, ImageMissingError
+from pool.errors import EngineError, EngineUnavailableError, ImageMissingError, StartError
 
 #: Labels of a worker image, written by `pool.images`.
 RUNNER_LABEL = "pool.runner.version"
@@ -104,7 +104,7 @@ class DockerEngine:
             # Silence is no answer: the Engine may have created it, or may yet be at it.
             if isinstance(failure, EngineUnavailableError):
                 self._discard(container_name(spec))
-            raise failure from error
+            raise self._unknown_runtime(spec) or failure from error
 
     def sweep(self, *, owner: str, instance: str) -> list[str]:
         removed = []
@@ -121,6 +121,23 @@ class DockerEngine:
 
     def close(self) -> None:
         self._connections.close()
+
+    def _unknown_runtime(self, spec: WorkerSpec) -> StartError | None:
+        """Engines word it differently, and none of them says what to do."""
+        if spec.runtime is None:
+            return None
+        try:
+            with self._connections.client() as client:
+                known = sorted(client.info().get("Runtimes") or {})
+        except SDK_ERRORS:
+            return None
+        if spec.runtime in known:
+            return None
+        return StartError(
+            f"the Docker Engine has no OCI runtime named {spec.runtime!r}, only {', '.join(known)}; name one of these "
+            "in the template's `runtime`, or add it to `runtimes` in the Engine's daemon.json and reload the Engine",
+            runtime=spec.runtime,
+        )
 
     def _discard(self, name: str) -> None:
         try:

@@ -23,6 +23,24 @@ CPU_PERIOD_US = 100_000
 #: When the host itself is short of memory, a worker goes before the daemon and the loops; 0 is everybody else.
 OOM_SCORE_ADJ = 500
 
+#: Of the kernel's own: nothing that a job has a use for, some of it a map of the host. What is not there is skipped.
+#: Named here and not left to the Engine, so that every version of it hides the same.
+MASKED_PATHS = (
+    "/proc/acpi", "/proc/asound", "/proc/config.gz", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys",
+    "/proc/key-users", "/proc/kmsg", "/proc/latency_stats", "/proc/modules", "/proc/sched_debug", "/proc/scsi",
+    "/proc/slabinfo", "/proc/sysrq-trigger", "/proc/timer_list", "/proc/timer_stats",
+    "/proc/vmallocinfo", "/sys/devices/virtual/dmi", "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/module",
+)  # fmt: skip
+READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
+
+#: Limits of each process; `nofile` comes from the spec. A signal that waits in a queue is memory of the kernel.
+ULIMITS = {"core": 0, "memlock": 0, "msgqueue": 0, "nice": 0, "rtprio": 0, "sigpending": 256}
+
+#: OCI runtimes that bring a kernel of their own, by how their name begins. Its threads, and one process of the host for
+#: each process inside, are in the worker's cgroup: without room for them the runtime itself dies.
+OWN_KERNEL = ("runsc", "gvisor")
+OWN_KERNEL_PROCESSES = 256
+
 #: One thread for each numeric library. Left alone they start one for every core of the host, whatever the quota says.
 ENVIRONMENT = {
     "HOME": "/tmp",  # noqa: S108 - the container's own tmpfs
@@ -46,7 +64,7 @@ POLICY = {
     "memory": "a hard limit on memory, with no swap on top",
     "cpu": "a CPU quota",
     "processes": "a limit on processes and threads",
-    "ulimits": "no core dumps, no locked memory, no message queues, a cap on open files",
+    "ulimits": "no core dumps, locked memory, message queues or priority; a cap on open files and on queued signals",
     "scratch": "two sized tmpfs, /tmp and /dev/shm, with a cap on inodes; nothing on them is executed",
     "ipc": "System V and POSIX ipc of its own",
     "hostname": "the same host name in every worker",
@@ -57,7 +75,7 @@ POLICY = {
     "restart": "the Engine never restarts it: the daemon decides",
     "mounts": "host paths are read-only, without what is mounted below them, and do not propagate",
     "oom": "the OOM killer works, and takes a worker before the rest of the host",
-    "masked": "the Engine's masked and read-only paths of /proc and /sys",
+    "masked": "what tells of the host in /proc and /sys is masked, what sets something there is read-only",
     "devices": "no device of the host",
     "cgroup": "a cgroup namespace of its own: the host's layout is not shown",
 }
@@ -112,6 +130,8 @@ def _isolation(spec: WorkerSpec, seccomp: str) -> dict[str, Any]:
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp}", *apparmor],
         "Devices": [],
+        "MaskedPaths": list(MASKED_PATHS),
+        "ReadonlyPaths": list(READ_ONLY_PATHS),
     }
 
 
@@ -123,12 +143,18 @@ def _limits(spec: WorkerSpec) -> dict[str, Any]:
         "OomScoreAdj": OOM_SCORE_ADJ,
         "CpuPeriod": CPU_PERIOD_US,
         "CpuQuota": max(1000, round(spec.cpus * CPU_PERIOD_US)),  # the kernel takes no less than 1 ms
-        "PidsLimit": spec.processes,
+        "PidsLimit": processes(spec),
         "Ulimits": [
             {"Name": name, "Soft": value, "Hard": value}
-            for name, value in {"core": 0, "memlock": 0, "msgqueue": 0, "nofile": spec.nofile}.items()
+            for name, value in sorted({**ULIMITS, "nofile": spec.nofile}.items())
         ],
     }
+
+
+def processes(spec: WorkerSpec) -> int:
+    """The pids limit of the worker's cgroup."""
+    own_kernel = spec.runtime is not None and spec.runtime.startswith(OWN_KERNEL)
+    return spec.processes + (OWN_KERNEL_PROCESSES if own_kernel else 0)
 
 
 def _files(spec: WorkerSpec) -> dict[str, Any]:

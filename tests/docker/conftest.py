@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import docker
 import pytest
+from docker.utils import kwargs_from_env
 
 from pool.engines.base import ImageFacts, WorkerSpec
 from pool.engines.docker import DockerEngine
@@ -26,7 +27,7 @@ def worker_image() -> ImageFacts:
 
 @pytest.fixture(scope="session")
 def sdk() -> Iterator[docker.APIClient]:
-    client = docker.APIClient(version="auto", timeout=120)
+    client = docker.APIClient(version="auto", timeout=120, **kwargs_from_env())
     yield client
     client.close()
 

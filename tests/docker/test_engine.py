@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import threading
 import time
@@ -90,7 +91,6 @@ def test_launching_from_a_missing_image_leaves_nothing_behind(engine, spec, sdk)
     "changes",
     [
         {"mounts": (Mount(source=Path("/no/such/directory"), target="/datasets/x"),)},
-        {"runtime": "no-such-runtime"},
         {"memory_bytes": 1 << 20},
         {"tmp_bytes": -1},
     ],
@@ -102,6 +102,44 @@ def test_a_refused_start_is_told_in_the_engines_words_and_leaves_nothing_behind(
         engine.launch(wanted)
     assert len(caught.value.message) < 700
     assert containers(sdk, worker=wanted.worker_id) == []
+
+
+def test_an_unknown_runtime_is_told_with_those_that_the_engine_knows(engine, spec, sdk):
+    wanted = spec(runtime="no-such-runtime")
+    with pytest.raises(StartError, match=r"no OCI runtime named 'no-such-runtime', only .*runc.*daemon.json") as caught:
+        engine.launch(wanted)
+    assert caught.value.fields == {"runtime": "no-such-runtime"}
+    assert containers(sdk, worker=wanted.worker_id) == []
+
+
+def test_a_known_runtime_that_refuses_is_told_in_its_own_words(engine, spec):
+    with pytest.raises(StartError, match="the Docker Engine refused to"):
+        engine.launch(spec(runtime="runc", tmp_bytes=-1))
+
+
+def test_a_worker_runs_under_the_kernel_of_its_own_that_runsc_brings(engine, spec, sdk):
+    """Register it in the Engine as `runsc` with the arguments `--network=none --host-uds=open`."""
+    if "runsc" not in sdk.info()["Runtimes"]:
+        pytest.skip("no OCI runtime named runsc is registered in this Engine")
+    container = engine.launch(spec(OWN_KERNEL, runtime="runsc", processes=32, memory_bytes=512 << 20))
+    status = sdk.wait(container.id, timeout=120)["StatusCode"]
+    output = sdk.logs(container.id).decode()
+    assert (status, output.splitlines()[-1:]) == (0, ["45 13 refused ['lo']"]), output
+    assert output.splitlines()[0] != os.uname().release
+
+
+OWN_KERNEL = """
+import multiprocessing, os, socket, threading
+import numpy as np
+array = np.arange(10).sum()
+thread = threading.Thread(target=lambda: None); thread.start(); thread.join()
+with multiprocessing.get_context("fork").Pool(2) as pool: total = sum(pool.map(abs, [-6, -7]))
+try: open("/opt/x", "w"); written = "written"
+except OSError: written = "refused"
+interfaces = [name for _, name in socket.if_nameindex()]
+print(os.uname().release)
+print(array, total, written, interfaces)
+"""
 
 
 def test_a_program_that_ends_at_once_is_diagnosed_with_its_exit_code_and_last_words(engine, spec, sdk):

@@ -14,13 +14,17 @@ import pytest
 
 from pool.engines.base import Mount
 from pool.engines.docker import DockerEngine
-from pool.engines.lockdown import ENVIRONMENT, OOM_SCORE_ADJ, POLICY
+from pool.engines.lockdown import ENVIRONMENT, MASKED_PATHS, OOM_SCORE_ADJ, POLICY
 
 from .conftest import OWNER
 
 pytestmark = pytest.mark.docker
 
-PROBE = (Path(__file__).parent / "probe.py").read_text(encoding="utf-8")
+PROBE = (
+    (Path(__file__).parent / "probe.py")
+    .read_text(encoding="utf-8")
+    .replace("MASKED = ()", f"MASKED = {MASKED_PATHS!r}")
+)
 MEMORY_BYTES = 192 << 20
 TMP_BYTES = 16 << 20
 TMP_INODES = 300
@@ -131,6 +135,9 @@ def ulimits(seen):
         "Max locked memory": ["0", "0"],
         "Max msgqueue size": ["0", "0"],
         "Max open files": [str(NOFILE), str(NOFILE)],
+        "Max pending signals": ["256", "256"],
+        "Max nice priority": ["0", "0"],
+        "Max realtime priority": ["0", "0"],
     }
     assert seen.open_error == "EMFILE"
     assert seen.raise_limit == "refused"
@@ -202,6 +209,7 @@ def oom(seen):
 
 
 def masked(seen):
+    assert len(seen.masked) > 5
     assert all(found == "empty" for found in seen.masked.values()), seen.masked
     assert {"/proc/sys", "/sys"} <= set(seen.read_only)
     assert all(seen.read_only.values()), seen.read_only
