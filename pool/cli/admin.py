@@ -13,13 +13,13 @@ from typing import Annotated
 import typer
 
 from pool._version import __version__
-from pool.cli import image, look, operate, run
+from pool.cli import doctor, image, look, operate, run
 from pool.cli.address import resolve
 
 EXIT_STATUS = (
     "Exit status: 0 ok; 1 error (for run: the job did not end ok); 2 wrong usage; 3 the daemon is unreachable; "
-    "4 degraded (status only: fewer ready workers than a pool's min, a pool that stopped starting workers after "
-    "failures, or a daemon that is not running); 130 interrupted."
+    "4 degraded (status: fewer ready workers than a pool's min, a pool that stopped starting workers after failures, "
+    "or a daemon that is not running; doctor: isolation or the host has a problem); 130 interrupted."
 )
 
 app = typer.Typer(
@@ -33,7 +33,7 @@ app = typer.Typer(
 image_app = typer.Typer(help="The worker image.", no_args_is_help=True)
 app.add_typer(image_app, name="image", rich_help_panel="Image")
 
-for look_command in (look.status, look.workers, look.jobs, look.job):
+for look_command in (look.status, look.workers, look.jobs, look.job, doctor.doctor):
     app.command(rich_help_panel="Look")(look_command)
 app.command(rich_help_panel="Run")(run.run)
 for order in (operate.cancel, operate.drain, operate.resume, operate.recycle, operate.resize):

@@ -60,7 +60,7 @@ def status(snapshot: SnapshotView) -> Group:
 def workers(pools: Sequence[PoolView]) -> Table:
     """Every column of every worker; the whole container id in a pipe."""
     whole = not sys.stdout.isatty()
-    table = _table("WORKER", "POOL", *WORKER_HEADERS, "LOCKDOWN", ">UID", ">BOOT", "CLIENT", "JOB")
+    table = columns("WORKER", "POOL", *WORKER_HEADERS, "LOCKDOWN", ">UID", ">BOOT", "CLIENT", "JOB")
     for pool in pools:
         for worker in pool.workers:
             table.add_row(
@@ -77,7 +77,7 @@ def workers(pools: Sequence[PoolView]) -> Table:
 
 
 def jobs(view: JobsView) -> Group:
-    table = _table("JOB", "POOL", "STATE", "OUTCOME", ">AGE", "WORKER", "CLIENT")
+    table = columns("JOB", "POOL", "STATE", "OUTCOME", ">AGE", "WORKER", "CLIENT")
     for job in view.jobs:
         table.add_row(
             cell(job.id),
@@ -94,7 +94,7 @@ def jobs(view: JobsView) -> Group:
 
 def story(view: StoryView) -> Table:
     """What happened, oldest first, with the seconds since the beginning."""
-    table = _table(">SECONDS", "STATE", "WHAT", "CAUSE", title=visible(f"{view.id}  {view.pool}".rstrip()))
+    table = columns(">SECONDS", "STATE", "WHAT", "CAUSE", title=visible(f"{view.id}  {view.pool}".rstrip()))
     for entry in view.entries:
         since = view.entries[0].age_s - entry.age_s
         table.add_row(Text(f"+{since:.3f}"), state(entry.state), cell(entry.what), cell(entry.cause))
@@ -106,7 +106,7 @@ def _console() -> Console:
     return Console(width=width, markup=False, highlight=False, emoji=False)
 
 
-def _table(*headers: str, title: str | None = None) -> Table:
+def columns(*headers: str, title: str | None = None) -> Table:
     """A table without lines; a header that begins with `>` is set to the right."""
     table = Table(
         box=None,
@@ -147,8 +147,8 @@ def _pools(pools: Sequence[PoolView]) -> RenderableType:
     """One row a pool; on a narrow terminal two, one for the workers and one for the jobs."""
     capacity = ("STATE", "SIZE", "WORKERS", ">BACKLOG", ">RUNNING")
     results = (">HIT RATE", "OUTCOMES", ">OVERHEAD p50/p95", "RECYCLED")
-    wide = _table("POOL", *capacity, *results)
-    narrow = _table("POOL", *capacity), _table("POOL", *results)
+    wide = columns("POOL", *capacity, *results)
+    narrow = columns("POOL", *capacity), columns("POOL", *results)
     for pool in pools:
         wide.add_row(cell(pool.name), *_capacity_cells(pool), *_result_cells(pool))
         narrow[0].add_row(cell(pool.name), *_capacity_cells(pool))
@@ -179,7 +179,7 @@ def _worker_lines(pools: Sequence[PoolView]) -> RenderableType:
     """One row a worker; on a narrow terminal without the name of the pool."""
     if not any(pool.workers for pool in pools):
         return Text("no workers")
-    wide, narrow = _table("WORKER", "POOL", *WORKER_HEADERS, "JOB"), _table("WORKER", *WORKER_HEADERS, "JOB")
+    wide, narrow = columns("WORKER", "POOL", *WORKER_HEADERS, "JOB"), columns("WORKER", *WORKER_HEADERS, "JOB")
     for pool in pools:
         for worker in pool.workers:
             cells = [*_worker_cells(worker), cell(worker.job)]

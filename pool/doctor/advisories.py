@@ -224,5 +224,5 @@ def _sentences(found: list[Advisory]) -> list[str]:
 
 def _sentence(fixed: str, defused: str, group: list[Advisory]) -> str:
     what = "; ".join(f"{each.id}: {each.what}" for each in group)
-    effect = f"A worker offers no way to it: {defused}." if defused else "Update soon: this needs no worker."
+    effect = f"Not known to work from a worker: {defused}." if defused else "Update soon: this needs no worker."
     return f"Fixed in {fixed}: {what}. {effect}"

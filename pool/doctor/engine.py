@@ -17,7 +17,8 @@ DEFAULT_ENDPOINT = "unix:///var/run/docker.sock"
 
 
 def endpoint() -> str:
-    return os.environ.get("DOCKER_HOST", "") or DEFAULT_ENDPOINT
+    """Where the SDK looks for the Engine; the two ways to write a Unix socket are one here."""
+    return (os.environ.get("DOCKER_HOST", "") or DEFAULT_ENDPOINT).removeprefix("http+")
 
 
 def tls() -> bool:

@@ -7,7 +7,7 @@ from pool.doctor.finding import HostFinding, ok, problem, unknown, warning
 
 _GROUP, _OTHERS, _WRITE_BY_OTHERS, _WRITE_BY_ANY = 0o020, 0o002, 0o022, 0o077
 #: Endpoints that nobody else on the way can read or command.
-_PRIVATE = ("unix://", "ssh://", "http+unix://", "npipe://")
+_PRIVATE = ("unix://", "ssh://")
 #: What the Engine says of itself in its warnings when it listens for everybody.
 _OPEN = "accessible on"
 

@@ -1,0 +1,126 @@
+"""`pool-admin doctor`: whether isolation holds here. The workers' probes from the daemon, the host from this process.
+
+A daemon that cannot be asked does not keep anybody from the findings about the host: they are printed all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pool.cli.address import resolve
+from pool.cli.answer import ExitStatus, Json, address, answering, ask, complain, error_object, print_json
+from pool.cli.checkup import NOTHING, CheckupView, troubles
+from pool.cli.view import read
+from pool.errors import DaemonUnreachableError, PoolError
+
+if TYPE_CHECKING:
+    from pool.config import Settings
+    from pool.doctor import HostFinding
+
+#: What a daemon says to a call that came after it.
+_UNKNOWN_CALL = "knows no call"
+
+
+def doctor(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="The daemon's configuration: what it asks of the host, and where."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show whether the isolation holds: each worker's lockdown probes, and what to do about this host.
+
+    Ends with exit status 4 (degraded) when a probe or a layer does not hold in some worker, when no worker has proven
+    its lockdown, or when the host has a problem (a warning is none); 3 when the daemon cannot be reached.
+    """
+    with answering(as_json=as_json):
+        settings = _settings(context, config)
+        answer, checkup, error = _asked(context)
+        findings = _findings(context, settings)
+    degraded = [*(troubles(checkup) if error is None else []), *_problems(findings)]
+    if as_json:
+        print_json(_object(answer, findings, degraded=degraded, error=error))
+    else:
+        _show(checkup, findings, degraded=degraded, error=error)
+    status = _status(error, degraded)
+    if status is not ExitStatus.OK:
+        raise typer.Exit(status)
+
+
+def _settings(context: typer.Context, path: Path | None) -> Settings | None:
+    """The configuration, if one is named; then the daemon is where it says, unless its place was typed as well."""
+    if path is None:
+        return None
+    from pool.config import load
+
+    settings = load(path)
+    if address(context).admin is None:
+        context.obj = resolve(None, str(settings.daemon.run_dir))
+    return settings
+
+
+def _asked(context: typer.Context) -> tuple[object, CheckupView, PoolError | None]:
+    """The daemon's answer as it came and as a view; or nothing, and why."""
+    try:
+        answer = ask(context, "doctor")
+        return answer, read(answer, CheckupView), None
+    except PoolError as error:
+        return None, NOTHING, _older() if _UNKNOWN_CALL in error.message else error
+
+
+def _older() -> PoolError:
+    return PoolError(
+        "the daemon is older than this pool-admin and cannot report its workers' probes; update it and start it again"
+    )
+
+
+def _findings(context: typer.Context, settings: Settings | None) -> list[HostFinding]:
+    from pool.client.endpoint import admin_endpoint, path_of
+    from pool.doctor import Wanted, examine, gather, wanted_by
+
+    run_dir = Path(path_of(admin_endpoint(address(context).admin))).parent
+    return examine(gather(run_dir), Wanted() if settings is None else wanted_by(settings))
+
+
+def _problems(findings: Sequence[HostFinding]) -> list[str]:
+    return [f"host: {each.id}: {each.seen}" for each in findings if each.verdict == "problem"]
+
+
+def _object(
+    answer: object, findings: Sequence[HostFinding], *, degraded: Sequence[str], error: PoolError | None
+) -> dict[str, object]:
+    described: dict[str, object] = {
+        "daemon": answer,
+        "host": [asdict(each) for each in findings],
+        "degraded": list(degraded),
+    }
+    return described if error is None else {**described, "error": error_object(error)}
+
+
+def _show(
+    checkup: CheckupView, findings: Sequence[HostFinding], *, degraded: Sequence[str], error: PoolError | None
+) -> None:
+    from pool.cli import checkup_tables, render
+
+    if error is None:
+        render.show(checkup_tables.workers(checkup))
+    render.show(checkup_tables.host(findings))
+    render.show(checkup_tables.conclusion(degraded, asked=error is None))
+    if error is not None:
+        complain(error.message)
+
+
+def _status(error: PoolError | None, degraded: Sequence[str]) -> ExitStatus:
+    if isinstance(error, DaemonUnreachableError):
+        return ExitStatus.UNREACHABLE
+    if error is not None:
+        return ExitStatus.ERROR
+    return ExitStatus.DEGRADED if degraded else ExitStatus.OK
