@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +15,10 @@ from pool.errors import RemoteProtocolError
 from pool.model import Outcome
 
 _NS_PER_MS = 1e6
+_NS_PER_S = 1e9
+#: What a child may have used before its job came: it rehearses while it is parked.
+_CPU_BEFORE_S = 1.0
+_STREAMS = frozenset({"stdout", "stderr"})
 _EMPTY: tuple[wire.Frame, ...] = (b"", b"", b"")
 
 
@@ -20,6 +26,10 @@ def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> No
     """Raise RemoteProtocolError for what no honest worker says."""
     if done.outcome is Outcome.LOST:
         raise RemoteProtocolError("a worker cannot say that it is lost")
+    if any(name in {".", ".."} or "/" in name or "\0" in name for name in done.files):
+        raise RemoteProtocolError("an answer names a file that is no plain file name")
+    if not (_fits(done.exit_code, 255) and _fits(done.signal, signal.NSIG) and _STREAMS.issuperset(done.truncated)):
+        raise RemoteProtocolError("an answer has an exit code, a signal or a stream that there is not")
     if len(payload) < 3 + len(done.files):
         raise RemoteProtocolError("an answer has stdout, stderr, error and the files it names")
     size = sum(memoryview(frame).nbytes for frame in payload)
@@ -27,10 +37,17 @@ def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> No
         raise RemoteProtocolError(f"an answer of {size} bytes is more than any job here may give")
 
 
+def _fits(number: int | None, largest: int) -> bool:
+    return number is None or 0 <= number <= largest
+
+
 def from_worker(
-    entry: Entry, done: wire.Done, payload: Sequence[wire.Frame], *, container: str | None
+    entry: Entry, done: wire.Done, payload: Sequence[wire.Frame], *, container: str | None, memory_bytes: int
 ) -> tuple[wire.Result, Sequence[wire.Frame]]:
-    """What the worker said, with times that are on our clock and in order, whatever its stamps are."""
+    """What the worker said, as far as it can be: times are on our clock and in order, and nobody uses more processors
+    than the host has or more memory than the container.
+    """
+    since_lease_s = (time.monotonic_ns() - entry.leased_ns) / _NS_PER_S
     result = wire.Result(
         job_id=done.job_id,
         outcome=done.outcome,
@@ -41,8 +58,8 @@ def from_worker(
         truncated=done.truncated,
         stdout_bytes=done.stdout_bytes,
         stderr_bytes=done.stderr_bytes,
-        cpu_s=done.cpu_s,
-        max_rss_bytes=done.max_rss_bytes,
+        cpu_s=min(done.cpu_s, _CPU_BEFORE_S + since_lease_s * (os.cpu_count() or 1)),
+        max_rss_bytes=min(done.max_rss_bytes, memory_bytes),
         worker=entry.worker,
         container=container,
         attempt=entry.attempt,

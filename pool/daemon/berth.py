@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pool import wire
 from pool.daemon.boot import Boot
+from pool.daemon.conduct import Conduct
 from pool.daemon.crew import Crew
 from pool.daemon.ledger import Entry, Ledger
 from pool.daemon.transport import Transport
@@ -20,6 +21,7 @@ class Berth:
     """What the keeper holds for a worker while it exists: the facts that no decision needs."""
 
     boot: Boot
+    conduct: Conduct
     uid: int
     container: Container | None = None
     pid: int | None = None

@@ -94,7 +94,7 @@ class Desk:
         self._ledger.add(entry)
         refusal = keeper.submit(_event(entry, job, keeper))
         if refusal is not None:
-            self._ledger.drop(key)
+            self._ledger.drop(entry)
             retry = {} if refusal.retry_after_s is None else {"retry_after_s": refusal.retry_after_s}
             raise from_code(refusal.code, refusal.message, dict(retry))
 

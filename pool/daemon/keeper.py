@@ -24,8 +24,10 @@ from pool.daemon.answers import check, from_worker, without_run
 from pool.daemon.berth import Berth, Shared
 from pool.daemon.blueprint import Blueprint
 from pool.daemon.boot import Boot, BootError, Step
+from pool.daemon.conduct import Conduct, shown
 from pool.daemon.crew import Launched
 from pool.daemon.intake import largest_answer
+from pool.daemon.links import UNLEASED_BYTES
 from pool.daemon.metrics import Metrics
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
@@ -96,7 +98,9 @@ class Keeper:
         if berth is None:
             return
         try:
-            self._hear(worker_id, berth, message, payload)
+            self._hear(worker_id, berth, berth.conduct.hear(message, time.monotonic()), payload)
+        except RemoteProtocolError as error:
+            self.lost(worker_id, f"it broke the protocol: {error}")
         except InvalidTransition as error:
             self.lost(worker_id, f"it said what cannot be: {error}")
 
@@ -111,15 +115,15 @@ class Keeper:
             self._hear_done(worker_id, berth, message, payload)
         elif isinstance(message, wire.Freed):
             self.apply(ev.WorkerFreed(worker_id=worker_id, epoch=message.epoch, dirty=message.dirty, cause="link"))
-        else:
-            words = message.reason if isinstance(message, wire.Broken) else f"it said {type(message).__name__} again"
-            self.lost(worker_id, words)
+        elif isinstance(message, wire.Broken):
+            self.lost(worker_id, message.reason)
 
     def lost(self, worker_id: str, reason: str) -> None:
         """The link is of no use any more."""
         berth = self.berths.get(worker_id)
         if berth is None:
             return
+        reason = shown(reason)
         if berth.boot.step is Step.UP:
             log.warning("a worker is lost", action="worker_lost", worker=worker_id, reason=reason)
             self.apply(ev.WorkerVanished(worker_id=worker_id, reason=reason, cause="link"))
@@ -132,7 +136,8 @@ class Keeper:
         worker_id = command.worker_id
         directory = self._shared.transport.links.open(worker_id)
         spec = self._blueprint.spec(worker_id, directory)
-        self.berths[worker_id] = Berth(boot=Boot(self._blueprint.sources), uid=spec.uid)
+        conduct = Conduct(heartbeat_s=self.template.heartbeat_s)
+        self.berths[worker_id] = Berth(boot=Boot(self._blueprint.sources), conduct=conduct, uid=spec.uid)
         log.info(
             "starting a worker", action="worker_start", pool=self.state.name, worker=worker_id, cause=command.cause
         )
@@ -172,6 +177,7 @@ class Keeper:
         self._unwatch(berth)
         try:
             if berth.boot.hear(message, payload):
+                berth.conduct.lease(boot.NOOP_ID, 0)
                 self._shared.transport.links.send(worker_id, *boot.noop(self._blueprint.noop_limits))
         except BootError as error:
             self._boot_failed(worker_id, str(error), permanent=error.permanent)
@@ -187,6 +193,7 @@ class Keeper:
             self.apply(ev.WorkerReady(worker_id=worker_id, cause="no-op job"))
 
     def _boot_failed(self, worker_id: str, reason: str, *, permanent: bool = False) -> None:
+        reason = shown(reason)
         worker = self.state.workers.get(worker_id)
         wanted = worker is not None and worker.leaving is None  # a start that is being stopped may fail as it likes
         say = log.error if wanted else log.debug
@@ -235,6 +242,7 @@ class Keeper:
         run = msgspec.structs.replace(entry.run, epoch=command.epoch)
         links = self._shared.transport.links
         links.allow(command.worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
+        self.berths[command.worker_id].conduct.lease(run.job_id, run.epoch)
         if not links.send(command.worker_id, run, entry.payload):
             self.lost(command.worker_id, "it did not take a job")
 
@@ -250,11 +258,8 @@ class Keeper:
         return (worker.job_id if worker is not None else None) or ""
 
     def _hear_done(self, worker_id: str, berth: Berth, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
-        try:
-            check(done, payload, largest=self._largest_answer)
-        except RemoteProtocolError as error:
-            self.lost(worker_id, f"it broke the protocol: {error}")
-            return
+        check(done, payload, largest=self._largest_answer)
+        self._shared.transport.links.allow(worker_id, UNLEASED_BYTES)
         berth.done = done, payload
         self.apply(
             ev.JobEnded(
@@ -275,7 +280,9 @@ class Keeper:
         berth = self.berths.get(command.worker_id or "")
         container = berth.container.id if berth is not None and berth.container is not None else None
         if command.from_worker and berth is not None and berth.done is not None:
-            result, answer = from_worker(entry, *berth.done, container=container)
+            result, answer = from_worker(
+                entry, *berth.done, container=container, memory_bytes=self.template.maximum.memory
+            )
         else:
             result, answer = without_run(entry, command, container=container)
         overhead = result.dispatch_ms + result.collect_ms if command.from_worker else None

@@ -7,18 +7,22 @@ A job's key is its submitter and its id, so that no client can see, or collide w
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from pool import wire
-from pool.errors import InvalidJobError
+from pool.errors import BacklogFullError, InvalidJobError
 from pool.model import StartKind
+from pool.units import format_size
 
 #: What an entry costs besides its frames: header, record and table, about.
 _ENTRY_BYTES = 2048
+#: Jobs of one client that wait or run, all together. One job of any size is always taken.
+_MAX_WAITING_BYTES = 1024 * 1024 * 1024
+_RETRY_S = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,6 +45,10 @@ class Entry:
     answer: Sequence[wire.Frame] = ()
     expires_at: float = 0.0
     held_bytes: int = 0
+
+
+def _cost(frames: Sequence[wire.Frame]) -> int:
+    return _ENTRY_BYTES + sum(memoryview(frame).nbytes for frame in frames)
 
 
 def key_of(client: str, job_id: str) -> str:
@@ -67,6 +75,7 @@ class Ledger:
         self._entries: dict[str, Entry] = {}
         self._finished: OrderedDict[str, Entry] = OrderedDict()
         self._held = 0
+        self._waiting: Counter[str] = Counter()  # bytes of jobs that are not done, by client
 
     def get(self, key: str) -> Entry | None:
         return self._entries.get(key)
@@ -82,18 +91,35 @@ class Ledger:
         return entry
 
     def add(self, entry: Entry) -> None:
+        """Raises BacklogFullError when its client has too much here that is not done."""
+        entry.held_bytes = _cost(entry.payload)
+        waiting = self._waiting[entry.client]
+        if waiting and waiting + entry.held_bytes > _MAX_WAITING_BYTES:
+            raise BacklogFullError(
+                f"your jobs that are not done hold {format_size(waiting)}, at most {format_size(_MAX_WAITING_BYTES)} "
+                "are kept for one user; wait for some, or put what they share into a data set of the template",
+                retry_after_s=_RETRY_S,
+            )
+        self._waiting[entry.client] += entry.held_bytes
         self._entries[entry.key] = entry
 
-    def drop(self, key: str) -> None:
+    def drop(self, entry: Entry) -> None:
         """Forget an entry that was never accepted."""
-        self._entries.pop(key, None)
+        self._entries.pop(entry.key, None)
+        self._let_go(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        self._waiting[entry.client] -= entry.held_bytes
+        if not self._waiting[entry.client]:
+            del self._waiting[entry.client]
 
     def finish(self, entry: Entry, result: wire.Result, answer: Sequence[wire.Frame], *, now: float) -> set[bytes]:
         """Keep the result; the addresses that wait for it."""
+        self._let_go(entry)
         entry.result, entry.answer = result, answer
         entry.run, entry.payload = None, ()
         entry.expires_at = now + self._ttl_s
-        entry.held_bytes = _ENTRY_BYTES + sum(memoryview(frame).nbytes for frame in answer)
+        entry.held_bytes = _cost(answer)
         self._held += entry.held_bytes
         self._finished[entry.key] = entry
         waiting, entry.watchers = entry.watchers, set()

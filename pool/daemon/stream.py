@@ -1,6 +1,6 @@
 """One connection of a libzmq peer over AF_UNIX: handshake, messages in, messages out. It never blocks.
 
-    epoll ──▶ heard() ──▶ owner's list ──▶ receive() ──▶ Decoder ──▶ frames      a large frame is read into its own pages
+    epoll ──▶ owner is woken ──▶ receive() ──▶ Decoder ──▶ frames      a large frame is read into its own pages
     send() ──▶ kernel, or Outbox ──▶ epoll says writable ──▶ kernel
 
 Bytes are read in the order in which they were written, so a peer's end is met after all it has said. A peer that cannot
