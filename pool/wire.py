@@ -285,6 +285,7 @@ class Run(Message, frozen=True, tag="run", omit_defaults=True):
     env: Env = {}
     seed: int | None = None
     explain: bool = False
+    screened: bool = True  #: False for the daemon's own questions to a worker
 
 
 class Kill(Message, frozen=True, tag="kill"):

@@ -14,6 +14,7 @@ from pool.cli.printable import visible, visible_block
 from pool.model import Limits
 
 if TYPE_CHECKING:
+    from pool.client.job import JobOptions
     from pool.model import JobResult
 
 
@@ -34,6 +35,10 @@ def run(
     stdin: Annotated[
         typer.FileBinaryRead | None, typer.Option("--stdin", metavar="FILE", help="What the job reads from stdin.")
     ] = None,
+    explain_denials: Annotated[
+        bool,
+        typer.Option("--explain-denials", help="Tell on stderr what the sandbox denies the job, and at which line."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a Python file as a job and print what it printed and returned.
@@ -49,10 +54,18 @@ def run(
     with answering(as_json=as_json):
         from pool.client import Client
 
-        limits = Limits(wall_s=wall, memory=memory)
+        options: JobOptions = {
+            "entry": entry,
+            "args": args,
+            "kwargs": kwargs,
+            "stdin": given,
+            "limits": Limits(wall_s=wall, memory=memory),
+            "pool": pool,
+            "explain_denials": explain_denials,
+        }
         with Client(address(context).submit) as client:
-            result = client.run(code, entry=entry, args=args, kwargs=kwargs, stdin=given, limits=limits, pool=pool)
-    _show(result, as_json=as_json)
+            result = client.run(code, **options)
+    _show(result, name=file.name, as_json=as_json)
     if not result.ok:
         raise typer.Exit(ExitStatus.ERROR)
 
@@ -80,7 +93,7 @@ def _named(text: str) -> tuple[str, object]:
     return name, _json("--kwarg", value)
 
 
-def _show(result: JobResult, *, as_json: bool) -> None:
+def _show(result: JobResult, *, name: str, as_json: bool) -> None:
     if as_json:
         print_json(result_object(result))
         return
@@ -92,7 +105,7 @@ def _show(result: JobResult, *, as_json: bool) -> None:
     if result.truncated:
         complain(f"cut at the output limit: {', '.join(result.truncated)}")
     if not result.ok:
-        _explain(result)
+        _explain(result, name=name)
 
 
 def _write(output: str, *, err: bool) -> None:
@@ -103,8 +116,10 @@ def _write(output: str, *, err: bool) -> None:
         stream.flush()
 
 
-def _explain(result: JobResult) -> None:
-    if result.error is not None:
+def _explain(result: JobResult, *, name: str) -> None:
+    for finding in result.findings:
+        typer.echo(visible(f"{name}:{finding}"), err=True)
+    if result.error is not None and not result.findings:
         told = result.error.traceback or f"{result.error.type}: {result.error.message}"
         typer.echo(visible_block(told.rstrip("\n")), err=True)
     typer.echo(visible(f"{result.outcome}: {result.reason}".removesuffix(": ")), err=True)

@@ -47,6 +47,12 @@ def whole(field: str, given: int | None, lowest: int, highest: int) -> int | Non
     return number
 
 
+def flag(field: str, given: bool | None) -> bool:  # noqa: FBT001
+    if not isinstance(given, bool | None):
+        raise invalid(field, f"it is {kind(given)}", "give True or False")
+    return bool(given)
+
+
 def word(field: str, given: str) -> str:
     if not 0 < len(text(field, given)) <= MAX_WORD or "\0" in given:
         raise invalid(field, f"got {given!r:.150}", f"give 1 to {MAX_WORD} characters without NUL")

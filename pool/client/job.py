@@ -48,6 +48,7 @@ class JobOptions(TypedDict, total=False):
     priority: int  #: -100 to 100; higher goes first among the jobs of one client
     job_id: str | None  #: the same id again is the same job; None: a new one
     queue_timeout: float | None  #: seconds the job may wait for a worker
+    explain_denials: bool  #: write each system call that the sandbox denies, and the line that made it, to stderr
 
 
 class Program(NamedTuple):
@@ -86,6 +87,7 @@ def build(code: Code | Program, options: JobOptions, *, pool: str) -> Draft:
         seed=checks.whole("seed", options.get("seed"), 0, (1 << 32) - 1),
         priority=checks.whole("priority", options.get("priority"), -100, 100) or 0,
         queue_timeout_s=checks.seconds("queue_timeout", options.get("queue_timeout")),
+        explain=checks.flag("explain_denials", options.get("explain_denials", False)),
     )
     _check_size(submit, payload)
     return Draft(submit, payload)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from pool import values, wire
 from pool.client.ledger import Delivery
 from pool.errors import RemoteProtocolError
-from pool.model import JobError, JobResult, Outcome, Timings, Usage
+from pool.model import Finding, JobError, JobResult, Outcome, Timings, Usage
 
 #: stdout, stderr and error come before the files.
 FIXED_FRAMES = 3
@@ -29,13 +31,13 @@ def to_result(delivery: Delivery | None) -> JobResult:
         bad = f"the answer has {len(payload)} frames where {FIXED_FRAMES + len(header.files)} were announced"
         return _result(header, error=JobError(type="InvalidError", message=bad))
     stdout, stderr, fault, *contents = frames
-    files, error = _files(header.files, contents), _error(fault)
+    files, (error, findings) = _files(header.files, contents), _error(fault)
     value: object = None
     if files is None:
         error = JobError(type="InvalidError", message="a file that the job left has a name that is no plain file name")
     elif header.outcome is Outcome.OK and error is None:
         value, error = _value(payload[FIXED_FRAMES + len(header.files) :])
-    return _result(header, error=error, stdout=stdout, stderr=stderr, files=files or {}, value=value)
+    return _result(header, error=error, findings=findings, output=(stdout, stderr), files=files or {}, value=value)
 
 
 def plain_name(name: str) -> bool:
@@ -48,14 +50,16 @@ def _files(names: Sequence[str], contents: Sequence[bytes]) -> dict[str, bytes] 
     return dict(zip(names, contents, strict=True)) if all(map(plain_name, names)) else None
 
 
-def _error(frame: bytes) -> JobError | None:
+def _error(frame: bytes) -> tuple[JobError | None, tuple[Finding, ...]]:
+    """The job's exception, or what the screen has against it."""
     if not frame:
-        return None
+        return None, ()
     try:
         fault = wire.decode_fault(frame)
     except RemoteProtocolError as error:
-        return JobError(type="InvalidError", message=error.message)
-    return JobError(type=fault.type, message=fault.message, traceback=fault.traceback)
+        return JobError(type="InvalidError", message=error.message), ()
+    findings = tuple(Finding(**msgspec.structs.asdict(each)) for each in fault.findings)
+    return JobError(type=fault.type, message=fault.message, traceback=fault.traceback), findings
 
 
 def _value(frames: Sequence[wire.Frame]) -> tuple[object, JobError | None]:
@@ -71,11 +75,12 @@ def _result(
     header: wire.Result,
     *,
     error: JobError | None,
+    findings: tuple[Finding, ...] = (),
     value: object = None,
-    stdout: bytes = b"",
-    stderr: bytes = b"",
+    output: tuple[bytes, bytes] = (b"", b""),
     files: dict[str, bytes] | None = None,
 ) -> JobResult:
+    stdout, stderr = output
     spoiled = header.outcome is Outcome.OK and error is not None
     return JobResult(
         job_id=header.job_id,
@@ -87,6 +92,7 @@ def _result(
         stdout_bytes=header.stdout_bytes,
         stderr_bytes=header.stderr_bytes,
         error=error,
+        findings=findings,
         files=files or {},
         exit_code=header.exit_code,
         signal=header.signal,

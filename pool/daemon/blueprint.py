@@ -11,6 +11,7 @@ from typing import Any
 from pool.config import Template
 from pool.core.policy import PoolPolicy
 from pool.engines.base import Mount, WorkerSpec
+from pool.screen import Policy
 
 LINK_TARGET = "/run/pool"
 DATASET_TARGET = "/datasets"
@@ -73,11 +74,24 @@ class Blueprint:
             command += ["--scratch", directory]
         command += ["--isolation", self.template.isolation, "--allow", ",".join(self.template.allow)]
         command += ["--tmp-bytes", str(self.template.limits.tmp), "--tmp-inodes", str(self.template.tmp_inodes)]
+        command += ["--screen", self._screen()]
         if self.template.preload.modules:
             command += ["--preload", ",".join(self.template.preload.modules)]
         for name, path in self.template.preload.datasets.items():
             command += ["--dataset", f"{name}={_target(name, path)}"]
         return tuple(command)
+
+    def _screen(self) -> str:
+        """The policy of the screen. What the template has every worker import, its jobs may import too."""
+        chosen = self.template.screen
+        preloaded = tuple(sorted({name.partition(".")[0] for name in self.template.preload.modules}))
+        return Policy(
+            mode=chosen.mode,
+            allow_modules=(*chosen.allow_modules, *preloaded),
+            deny_modules=chosen.deny_modules,
+            allow_names=chosen.allow_names,
+            deny_names=chosen.deny_names,
+        ).to_json()
 
     def _dataset_mounts(self) -> list[Mount]:
         datasets = self.template.preload.datasets

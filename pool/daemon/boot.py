@@ -98,4 +98,4 @@ class Boot:
 def noop(limits: dict[str, Any]) -> tuple[wire.Run, list[wire.Frame]]:
     """The no-op job, as it goes over the link."""
     arguments = values.encode(((NOOP_ARGUMENT,), {}), max_bytes=4096)
-    return wire.Run(job_id=NOOP_ID, epoch=0, entry="main", **limits), [NOOP_CODE, b"", *arguments]
+    return wire.Run(job_id=NOOP_ID, epoch=0, entry="main", screened=False, **limits), [NOOP_CODE, b"", *arguments]

@@ -31,6 +31,7 @@ def prepare(job: wire.Submit, payload: Sequence[wire.Frame], template: Template)
         files=job.files,
         env=job.env,
         seed=job.seed,
+        explain=job.explain,
         **limits,
     )
 

@@ -40,7 +40,8 @@ class DaemonProcess:
                 "log_level": "debug",
                 **daemon_settings,
             },
-            "pools": pools,
+            # What the layers below do with a program is seen only if the screen lets it pass.
+            "pools": {name: {"screen": "off", **pool} for name, pool in pools.items()},
         }
         self.process = None
 

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from pool import wire
 from runner import channel, kernel
 from runner.confine import Confinement
 from runner.denials import Teller
-from runner.execution import execute, failure
+from runner.execution import Setting, execute, failure
 from runner.rehearsal import parts, rehearse
 
 #: How long a loop that sends one job after the other takes to send the next.
@@ -44,9 +44,8 @@ class Cradle:
     """What the zygote has ready for every child."""
 
     scratch: Path
-    datasets: Mapping[str, object]
+    setting: Setting
     confinement: Confinement
-    screen: str
 
 
 def live(sock: socket.socket, cradle: Cradle) -> None:
@@ -58,10 +57,10 @@ def live(sock: socket.socket, cradle: Cradle) -> None:
             cradle.confinement.isolate()
             kernel.die_with_parent()  # again: new credentials may have cleared it
             plain, *others = parts()
-            rehearse(plain, cradle.datasets)
+            rehearse(plain, cradle.setting)
             held = _private_bytes(own_status)
         sock.sendall(PARKED)
-        _rehearse_while_parked(others, sock, cradle.datasets)
+        _rehearse_while_parked(others, sock, cradle.setting)
         _work(sock, cradle, held)
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -72,12 +71,12 @@ def live(sock: socket.socket, cradle: Cradle) -> None:
         os._exit(status)  # no clean-up that would touch, and so copy, every page
 
 
-def _rehearse_while_parked(libraries: Sequence[str], sock: socket.socket, datasets: Mapping[str, object]) -> None:
+def _rehearse_while_parked(libraries: Sequence[str], sock: socket.socket, setting: Setting) -> None:
     """A loop that does not think has sent its next job by now; for all others there is time to get ready for theirs."""
     for library in libraries:
         if select.select([sock], [], [], _THINKING_S)[0]:
             return
-        rehearse(library, datasets)
+        rehearse(library, setting)
 
 
 def _detach() -> None:
@@ -128,7 +127,7 @@ def _work(sock: socket.socket, cradle: Cradle, held: int) -> None:
         cradle.confinement.seal(tmp_bytes=job.tmp, explain=job.explain)
         _unpack(job, stdin, files, cradle.scratch)
         _limit(job, held, nested=cradle.confinement.nested)
-        answer = execute(job, bytes(code), arguments, cradle.datasets)
+        answer = execute(job, bytes(code), arguments, cradle.setting)
     except OSError as error:  # its input does not fit into the scratch space
         answer = failure(error)
     del teller

@@ -13,12 +13,14 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import cast
 
-from pool import values, wire
+from pool import screen, values, wire
 from pool.errors import ValueCodecError
-from pool.model import Outcome
+from pool.model import Finding, Outcome
+from pool.screen import Policy
 from runner.report import Report
 
 FILENAME = "<job>"
@@ -26,20 +28,48 @@ _MESSAGE_CHARS = 16_384
 _TRACEBACK_CHARS = 65_536
 
 
+UNSCREENED = Policy(mode="off")
+_PICKLED = Finding(
+    rule="S506",
+    line=1,
+    column=1,
+    reason="a pickled callable cannot be read",
+    remedy="submit source text, or have the pool set screen: standard",
+)
+
+
 class EntryError(Exception):
     """The job's entry cannot be called."""
 
 
+class RejectedError(Exception):
+    """The screen has something against the code."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        super().__init__(f"{findings[0]}" if len(findings) == 1 else f"{findings[0]}; and {len(findings) - 1} more")
+        self.findings = findings
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a job finds, whatever it is."""
+
+    datasets: Mapping[str, object]
+    policy: Policy
+
+
 def execute(
-    job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], datasets: Mapping[str, object]
+    job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
 ) -> list[bytes | memoryview]:
     """Run the job; the frames of its answer: [report, error, *value]."""
     started_ns = time.monotonic_ns()
     outcome, exit_code, error, frames = Outcome.OK, None, b"", []
     try:
-        value, exit_code = _run(job, code, arguments, datasets)
+        value, exit_code = _run(job, code, arguments, setting)
         ended_ns = time.monotonic_ns()
         frames = values.encode(value, max_bytes=job.result)
+    except RejectedError as raised:
+        outcome, error, ended_ns = Outcome.REJECTED, _rejection(raised), time.monotonic_ns()
     except MemoryError as raised:
         outcome, error, ended_ns = Outcome.MEMORY, _fault(raised), time.monotonic_ns()
     except ValueCodecError as raised:
@@ -67,12 +97,12 @@ def flush() -> None:
 
 
 def _run(
-    job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], datasets: Mapping[str, object]
+    job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
 ) -> tuple[object, int | None]:
     """Value and exit code. A plain `sys.exit()` or `sys.exit(0)` is an end like any other."""
     try:
         args, kwargs = _arguments(arguments)
-        return _finish(_call(job, code, args, kwargs, datasets)), None
+        return _finish(_call(job, code, args, kwargs, setting)), None
     except SystemExit as end:
         if end.code not in (None, 0):
             raise
@@ -86,12 +116,13 @@ def _arguments(frames: Sequence[bytes | bytearray]) -> tuple[Sequence[object], d
     return args, kwargs
 
 
-def _call(
-    job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[str, object], datasets: Mapping[str, object]
-) -> object:
+def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[str, object], setting: Setting) -> object:
+    policy = setting.policy if job.screened else UNSCREENED
     if job.pickled:
+        if policy.strict:
+            raise RejectedError([_PICKLED])
         return _unpickle(job, code)(*args, **kwargs)  # type: ignore[operator]
-    module = _load(code.decode(), script=job.entry is None, datasets=datasets)
+    module = _load(code.decode(), policy, script=job.entry is None, datasets=setting.datasets)
     if job.entry is None:
         return module.__dict__.get("result")
     return _entry(module, job.entry)(*args, **kwargs)  # type: ignore[operator]
@@ -110,14 +141,17 @@ def _unpickle(job: wire.Run, code: bytes) -> object:
     return cloudpickle.loads(code)
 
 
-def _load(source: str, *, script: bool, datasets: Mapping[str, object]) -> ModuleType:
+def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, object]) -> ModuleType:
     """Execute the source as a module: `__main__` for a script, `job` for code that has an entry."""
+    linecache.cache[FILENAME] = (len(source), None, source.splitlines(keepends=True), FILENAME)
+    reading = screen.examine(source, policy, filename=FILENAME)
+    if reading.findings:
+        raise RejectedError(reading.findings)
     module = ModuleType("__main__" if script else "job")
     module.__dict__["datasets"] = datasets
     module.__file__ = FILENAME
     sys.modules[module.__name__] = module
-    linecache.cache[FILENAME] = (len(source), None, source.splitlines(keepends=True), FILENAME)
-    exec(compile(source, FILENAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what we are for
+    exec(compile(reading.program, FILENAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what we are for
     return module
 
 
@@ -134,6 +168,14 @@ def _entry(module: ModuleType, name: str) -> object:
 def _finish(value: object) -> object:
     """A coroutine is run to its end; everything else is the value as it is."""
     return asyncio.run(value) if inspect.iscoroutine(value) else value
+
+
+def _rejection(raised: RejectedError) -> bytes:
+    complaints = tuple(
+        wire.Complaint(rule=each.rule, line=each.line, column=each.column, reason=each.reason, remedy=each.remedy)
+        for each in raised.findings
+    )
+    return wire.encode_fault(wire.Fault(type="Rejected", message=_message(raised), findings=complaints))
 
 
 def _exit_code(raised: BaseException) -> int | None:

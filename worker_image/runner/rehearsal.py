@@ -9,12 +9,11 @@ child parks; the libraries' parts come after, one by one, as long as no job is w
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 
-from pool import values, wire
+from pool import screen, values, wire
 from pool.model import Outcome
 from runner import report
-from runner.execution import execute
+from runner.execution import FILENAME, Setting, execute
 
 #: CPython 3.11 specialises a function's byte code at its eighth call; a few more settle the rest.
 ZYGOTE_ROUNDS = 12
@@ -44,7 +43,17 @@ def main(x):
 """,
 }
 _LIMITS = wire.Run(
-    job_id="rehearsal", epoch=0, wall_s=1, cpu_s=1, memory=1, tmp=1, output=1, result=65536, processes=1, entry="main"
+    job_id="rehearsal",
+    epoch=0,
+    wall_s=1,
+    cpu_s=1,
+    memory=1,
+    tmp=1,
+    output=1,
+    result=65536,
+    processes=1,
+    entry="main",
+    screened=False,
 )
 
 
@@ -57,10 +66,11 @@ def parts() -> list[str]:
     return [library for library in _JOBS if not library or library in sys.modules]
 
 
-def rehearse(part: str, datasets: Mapping[str, object]) -> None:
-    """Run one part. Raises RehearsalError with the job's own error."""
+def rehearse(part: str, setting: Setting) -> None:
+    """Have one part screened, whatever comes of it, and run it. Raises RehearsalError with the job's own error."""
+    screen.examine(_JOBS[part], setting.policy, filename=FILENAME)
     arguments = [bytes(frame) for frame in values.encode(((1,), {}), max_bytes=4096)]
-    frames = execute(_LIMITS, _JOBS[part], arguments, datasets)
+    frames = execute(_LIMITS, _JOBS[part], arguments, setting)
     sys.modules.pop("job", None)
     claim = report.unpack(bytes(frames[0]))
     if claim is None or claim.outcome is not Outcome.OK:

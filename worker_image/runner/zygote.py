@@ -29,8 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from pool.screen import Policy
 from runner import child
 from runner.confine import Confinement, Grant, Nest
+from runner.execution import UNSCREENED, Setting
 from runner.rehearsal import ZYGOTE_ROUNDS, RehearsalError, parts, rehearse
 
 FORK = b"F"
@@ -65,12 +67,13 @@ def main(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
         _require_isolation(plan, grant)
         for name in plan.modules:
             _import(name)
-        loaded = {name: _load_dataset(name, path) for name, path in plan.datasets.items()}
+        datasets = {name: _load_dataset(name, path) for name, path in plan.datasets.items()}
+        setting = Setting(datasets, Policy.from_json(plan.screen) if plan.screen else UNSCREENED)
         for part in parts() * ZYGOTE_ROUNDS:
-            rehearse(part, loaded)
+            rehearse(part, setting)
         _require_single_thread()
         confinement = Confinement(grant, plan.allow, tmp_bytes=plan.tmp_bytes, tmp_inodes=plan.tmp_inodes)
-        nursery = Nursery(control, child.Cradle(plan.scratch, loaded, confinement, plan.screen))
+        nursery = Nursery(control, child.Cradle(plan.scratch, setting, confinement))
         gc.collect()
         gc.freeze()  # the collector would write to, and so copy, every page it looks at
         words = "\n".join((grant.level, *grant.missing))
