@@ -34,10 +34,24 @@ def sdk() -> Iterator[docker.APIClient]:
 
 @pytest.fixture(scope="session")
 def stand_in(worker_image: ImageFacts, sdk: docker.APIClient) -> str:
-    text = f'FROM {DEFAULT_TAG}\nENTRYPOINT ["/usr/bin/python3", "-I", "-X", "utf8", "-u", "-c"]\n'
-    for event in sdk.build(fileobj=io.BytesIO(text.encode()), tag=STAND_IN, decode=True, rm=True, network_mode="none"):
+    return make_stand_in(sdk, DEFAULT_TAG, STAND_IN)
+
+
+@pytest.fixture(scope="session")
+def learning_stand_in(sdk: docker.APIClient, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """With scikit-learn; its libraries are downloaded once, which takes a minute."""
+    requirements = tmp_path_factory.mktemp("image") / "requirements.txt"
+    requirements.write_text("numpy>=2,<3\nscikit-learn\n")
+    tag = "pool-worker-learning:latest"
+    build(tag, progress=print, requirements=requirements)
+    return make_stand_in(sdk, tag, "pool-worker-learning-stand-in:latest")
+
+
+def make_stand_in(sdk: docker.APIClient, base: str, tag: str) -> str:
+    text = f'FROM {base}\nENTRYPOINT ["/usr/bin/python3", "-I", "-X", "utf8", "-u", "-c"]\n'
+    for event in sdk.build(fileobj=io.BytesIO(text.encode()), tag=tag, decode=True, rm=True, network_mode="none"):
         assert "error" not in event, event
-    return STAND_IN
+    return tag
 
 
 @pytest.fixture

@@ -242,44 +242,6 @@ def test_in_force(seen, name):
     PROOFS[name](seen)
 
 
-WORK = """
-import asyncio, multiprocessing, multiprocessing.shared_memory, os, pathlib, shutil, signal, sqlite3, subprocess, sys, threading
-import concurrent.futures, tempfile
-import numpy as np, pandas as pd, zmq
-np.linalg.inv(np.random.default_rng(1).random((300, 300)))
-frame = pd.DataFrame({"x": range(1000)}, index=pd.date_range("2024", periods=1000, tz="Europe/Berlin"))
-assert frame.rolling(20).mean().x.iloc[-1] == 989.5
-frame.to_csv("/tmp/f.csv"); assert len(pd.read_csv("/tmp/f.csv")) == 1000
-array = np.memmap("/tmp/m", dtype="f8", mode="w+", shape=(1000,)); array[:] = 1; array.flush()
-with concurrent.futures.ThreadPoolExecutor(4) as threads: assert sum(threads.map(abs, range(-5, 0))) == 15
-context = multiprocessing.get_context("fork")
-with context.Pool(2) as pool: assert pool.map(abs, [-1, -2]) == [1, 2]
-queue = context.Queue(); child = context.Process(target=queue.put, args=(7,)); child.start(); assert queue.get() == 7; child.join()
-shared = multiprocessing.shared_memory.SharedMemory(create=True, size=4096); shared.close(); shared.unlink()
-async def both():
-    process = await asyncio.create_subprocess_exec("/usr/bin/python3", "-c", "print(5)", stdout=subprocess.PIPE)
-    return (await process.communicate())[0], await asyncio.to_thread(os.getpid), await asyncio.sleep(0.01, 3)
-assert asyncio.run(both()) == (b"5\\n", os.getpid(), 3)
-assert subprocess.run(["/usr/bin/python3", "-c", "print(6)"], capture_output=True).stdout == b"6\\n"
-with zmq.Context() as zcontext, zcontext.socket(zmq.PULL) as pull, zcontext.socket(zmq.PUSH) as push:
-    pull.bind("ipc:///tmp/z"); push.connect("ipc:///tmp/z"); push.send(b"x"); assert pull.recv() == b"x"
-base = sqlite3.connect("/tmp/d.sqlite"); base.execute("pragma journal_mode=wal"); base.execute("create table t(x)"); base.commit(); base.close()
-shutil.copy2("/tmp/f.csv", "/tmp/g.csv"); shutil.move("/tmp/g.csv", "/tmp/h.csv"); shutil.copytree("/usr/lib/python3.11/json", "/tmp/j"); shutil.rmtree("/tmp/j")
-with tempfile.NamedTemporaryFile() as file: file.write(b"x"); file.flush(); os.fsync(file.fileno())
-fd = os.pidfd_open(os.getpid()); signal.pidfd_send_signal(fd, 0)
-os.listxattr("/tmp"); pathlib.Path("/tmp/l").symlink_to("/tmp/h.csv")
-print("all of it works")
-"""
-
-
-def test_numpy_pandas_threads_processes_and_asyncio_work_under_the_profile(engine, sdk, spec):
-    # The lines of WORK are this test's: a system call that is missing from the profile names itself in the traceback.
-    container = engine.launch(spec(WORK, memory_bytes=512 << 20, processes=64))
-    status = sdk.wait(container.id, timeout=120)["StatusCode"]
-    output = sdk.logs(container.id).decode()
-    assert (status, output.splitlines()[-1:]) == (0, ["all of it works"]), output
-
-
 def test_two_workers_cannot_see_each_other(engine, sdk, spec):
     hidden = engine.launch(spec("open('/tmp/secret', 'w').write('x'); import time; time.sleep(600)"))
     looking = engine.launch(
