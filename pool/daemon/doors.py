@@ -213,9 +213,9 @@ class Door:
         self._waiting.pop(client.address, None)
         self._incoming.change(client.user, -client.held)
         self._outgoing.change(client.user, -client.queued)
-        client.connection.close()
         if reason is not None:
             self.counts[reason] += 1
+        client.connection.close()
 
     def sweep(self, now: float) -> None:
         """Once in a while: end what does not move, and say what was ended."""
