@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import psutil
 
 from pool._version import __version__
 from pool.core.records import WorkerRecord
+from pool.daemon import footprint
 from pool.daemon.keeper import Keeper
 from pool.engines.base import EngineFacts
 from pool.model import Outcome, WorkerState
@@ -81,7 +81,9 @@ def _worker(keeper: Keeper, worker: WorkerRecord, now: float) -> Json:
         "state": str(worker.state),
         "jobs": worker.jobs,
         "age_s": round(now - worker.started_at, 1),
-        "rss_bytes": _rss(berth.pid if berth is not None else None),
+        "rss_bytes": footprint.of_worker(
+            berth.pid if berth is not None else None, container.id if container is not None else None
+        ),
         "lockdown": "declared",
         "isolation": berth.boot.isolation or None if berth is not None else None,
         "job": job.partition("/")[2] if job else None,
@@ -89,19 +91,6 @@ def _worker(keeper: Keeper, worker: WorkerRecord, now: float) -> Json:
         "uid": berth.uid if berth is not None else None,
         "boot_ms": round(berth.boot.boot_ms, 1) if berth is not None else None,
     }
-
-
-def _rss(pid: int | None) -> int | None:
-    """Resident bytes of the runner and all below it; a page that two processes share counts for both."""
-    if pid is None:
-        return None
-    total = 0
-    with contextlib.suppress(psutil.Error):
-        first = psutil.Process(pid)
-        for process in (first, *first.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
-    return total or None
 
 
 def _breaker(keeper: Keeper, now: float) -> Json:

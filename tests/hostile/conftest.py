@@ -1,0 +1,138 @@
+"""A real daemon with real workers for the attacks of the catalogue, and the same attack outside the sandbox.
+
+    attack(code)    runs `main` of the code in the pool `open` (the screen is off): a JobResult
+    screened(code)  the same in the pool `screened`
+    outside(code)   the same in a plain process of this host, to show that the attack works where nothing stops it
+    record(...)     what it came to, for the table of docs/security.md
+
+After each test the pool is whole again: an honest job gives the right value.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+
+import pytest
+
+from pool.images import DEFAULT_TAG, build
+from pool.model import Limits
+from tests.hostile import record as records
+from tests.support.daemons import DaemonProcess
+
+TEMPLATE = {
+    "size": {"min": 1, "max": 2},
+    "recycle": {"max_jobs": 100_000},
+    "preload": {"modules": ["numpy", "pandas"]},
+    "limits": {"wall_s": 20, "cpu_s": 20, "memory": "256m", "tmp": "16m", "processes": 24},
+    "screen": "off",
+}
+POOLS = {"open": TEMPLATE, "screened": TEMPLATE | {"screen": "standard", "size": {"min": 1, "max": 1}}}
+
+_RUN = """
+import json, os, sys
+code, arguments = json.loads(sys.stdin.read())
+scope = {"__name__": "job"}
+try:
+    exec(compile(code, "<job>", "exec"), scope)
+    print(json.dumps({"value": repr(scope["main"](*arguments))}), file=sys.__stdout__)
+except BaseException as error:
+    print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=sys.__stdout__)
+sys.__stdout__.flush()
+os._exit(0)
+"""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """How it went without a sandbox."""
+
+    value: object = None  #: the repr of what main returned
+    error: str = ""
+    status: int = 0  #: of the process, negative for a signal
+
+
+@pytest.fixture(scope="session")
+def daemon():
+    build(DEFAULT_TAG, progress=lambda _: None)
+    with DaemonProcess(POOLS, engine="docker") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(daemon):
+    with daemon.client(timeout=120) as it:
+        yield it
+
+
+def honest(client, pool):
+    """A job of somebody else."""
+    result = client.run("def main(x):\n    return x * 2", entry="main", args=[21], pool=pool)
+    assert (result.outcome, result.value) == ("ok", 42), result
+    return result
+
+
+@pytest.fixture
+def attack(daemon, client):
+    """Run it where the screen is off; whatever it did, the pool serves on."""
+
+    def run(code, *args, limits=None, **options):
+        limits = Limits(**limits) if limits else None
+        return client.run(code, entry="main", args=list(args), pool="open", limits=limits, **options)
+
+    yield run
+    honest(client, "open")
+
+
+@pytest.fixture
+def screened(client):
+    def run(code, *args, **options):
+        return client.run(code, entry="main", args=list(args), pool="screened", **options)
+
+    yield run
+    honest(client, "screened")
+
+
+@pytest.fixture
+def outside():
+    """Run it in a plain process, in a directory of its own; `user`: drop to this user id first."""
+
+    def run(code, *args, user=None, timeout=60):
+        with tempfile.TemporaryDirectory(prefix="outside.") as home:
+            os.chmod(home, 0o777)
+            process = subprocess.run(
+                [sys.executable, "-c", _RUN],
+                input=json.dumps([code, args]),
+                capture_output=True,
+                text=True,
+                cwd=home,
+                timeout=timeout,
+                user=user,
+                env={"PATH": os.environ["PATH"], "HOME": home, "OPENBLAS_NUM_THREADS": "1"},
+            )
+        last = process.stdout.strip().splitlines()[-1:] or ["{}"]
+        return Outside(**json.loads(last[0]), status=process.returncode)
+
+    return run
+
+
+@pytest.fixture
+def record(request):
+    def keep(number, title, outcome, *, stopped_by, seen="", outside="", screen_off=True):
+        entry = records.Entry(
+            number, title, outcome, tuple(stopped_by), str(seen)[:200], str(outside)[:200], screen_off
+        )
+        request.config.stash.setdefault(ENTRIES, []).append(entry)
+
+    return keep
+
+
+ENTRIES = pytest.StashKey()
+
+
+def pytest_sessionfinish(session):
+    records.write(session.config.stash.get(ENTRIES, []))
