@@ -1,0 +1,241 @@
+"""Live workers of a real daemon, walked from the host and compared with what was intended, item by item.
+
+What is intended is computed from the WorkerSpec and lockdown.py, and compared for equality: a mount, a device or a
+right that nobody meant to be there fails here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pool.config import load
+from pool.daemon.blueprint import Blueprint
+from pool.engines.base import Mount
+from pool.engines.lockdown import CPU_PERIOD_US, ENVIRONMENT, OOM_SCORE_ADJ
+from tests.support.daemons import DaemonProcess
+
+from . import live
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into another user's processes"),
+]
+
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+LINKS = {
+    "fd": "/proc/self/fd",
+    "ptmx": "pts/ptmx",
+    **{f"std{n}": f"/proc/self/fd/{i}" for i, n in enumerate(("in", "out", "err"))},
+}
+TOOLS = {
+    "sh", "bash", "dash", "busybox", "ash", "zsh", "perl", "apt", "apt-get", "dpkg", "rpm", "apk", "pip", "pip3", "gcc",
+    "cc", "ld", "as", "gdb", "strace", "mount", "su", "sudo", "passwd", "chsh", "newgrp", "curl", "wget", "nc", "ssh", "env",
+}  # fmt: skip
+SEPARATE = {"mnt", "pid", "net", "ipc", "uts", "cgroup"}
+CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+
+class Worker:
+    """One container, the spec that it was made from, and its first process."""
+
+    def __init__(self, sdk, container_id, spec):
+        self.id, self.spec = container_id, spec
+        self.found = sdk.inspect_container(container_id)
+        self.pid = self.found["State"]["Pid"]
+        self.root = Path(f"/proc/{self.pid}/root")
+
+    def outer_processes(self):
+        """Those in the host's user namespace: the runner and its like. A right in any other one is none here."""
+        ours = live.namespaces("self")["user"]
+        return [pid for pid in live.processes(self.id) if live.namespaces(pid)["user"] == ours]
+
+
+@pytest.fixture(scope="module")
+def daemon(worker_image, tmp_path_factory):
+    del worker_image
+    path = tmp_path_factory.mktemp("data") / "prices.csv"
+    path.write_text("a,b\n1,2\n")
+    path.chmod(0o644)
+    path.parent.chmod(0o755)
+    template = {
+        "size": {"min": 2, "max": 2},
+        "preload": {"modules": ["numpy", "pandas"], "datasets": {"prices": str(path)}},
+        "limits": {"memory": "384m", "tmp": "48m", "processes": 24},
+        "tmp_inodes": 777,
+        "cpus": 0.75,
+    }
+    with DaemonProcess({"default": template}, engine="docker") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def workers(daemon, sdk):
+    daemon.until(lambda: len(daemon.workers(state="idle")) == 2)
+    template = load(daemon.home / "pool.yaml").pools["default"]
+    owner = (daemon.state_dir / "owner").read_text().strip()
+    found = []
+    for container in sdk.containers(filters={"label": f"pool.owner={owner}"}):
+        labels = container["Labels"]
+        link = next(mount["Source"] for mount in container["Mounts"] if mount["Destination"] == "/run/pool")
+        assert Path(link).is_relative_to(daemon.run_dir)
+        uid = os.stat(f"/proc/{sdk.inspect_container(container['Id'])['State']['Pid']}").st_uid
+        blueprint = Blueprint(
+            pool="default", template=template, owner=owner, instance=labels["pool.instance"], sources="",
+            uids=itertools.repeat(uid),
+        )  # fmt: skip
+        found.append(Worker(sdk, container["Id"], blueprint.spec(labels["pool.worker"], Path(link))))
+    assert len(found) == 2
+    return found
+
+
+@pytest.fixture(scope="module")
+def worker(workers):
+    return workers[0]
+
+
+@pytest.fixture(scope="module")
+def root_kind(sdk):
+    return sdk.info()["Driver"].removesuffix("2")  # overlay2 is a driver for overlay
+
+
+def test_the_mounts_are_those_that_were_intended_and_no_other(workers, root_kind):
+    for worker in workers:
+        seen = live.seen_mounts(worker.pid, live.binds(worker.spec))
+        assert seen == live.intended_mounts(worker.spec, root_kind)
+
+
+def test_a_mount_that_nobody_intended_would_be_seen(engine, spec, root_kind, tmp_path):
+    tmp_path.chmod(0o755)
+    meant = spec()
+    container = engine.launch(spec(mounts=(Mount(source=tmp_path, target="/datasets/more"),)))
+    seen = live.seen_mounts(container.pid(), live.binds(meant))
+    assert seen.keys() - live.intended_mounts(meant, root_kind).keys() == {"/datasets/more"}
+
+
+def test_every_thread_is_filtered_and_gains_nothing(worker):
+    everything = [thread for pid in live.processes(worker.id) for thread in live.threads(pid)]
+    assert len(everything) >= 4, "the runner, threads of libzmq, the zygote and a parked child"
+    assert {thread["NoNewPrivs"] for thread in everything} == {"1"}
+    assert {thread["Seccomp"] for thread in everything} == {"2"}
+    assert min(int(thread.get("Seccomp_filters", "1")) for thread in everything) >= 1
+
+
+def test_every_thread_is_the_workers_own_user_and_group(worker):
+    uid = str(worker.spec.uid)
+    for pid in live.processes(worker.id):
+        for thread in live.threads(pid):
+            assert set(thread["Uid"].split()) == {uid}
+            assert set(thread["Gid"].split()) == {uid}
+            assert set(thread["Groups"].split()) <= {uid}
+
+
+def test_no_thread_has_a_capability_that_counts_on_the_host(worker):
+    outer = worker.outer_processes()
+    assert worker.pid in outer
+    assert {thread[name] for pid in outer for thread in live.threads(pid) for name in CAPABILITIES} == {"0" * 16}
+
+
+def test_no_process_is_in_a_namespace_of_the_host_nor_of_another_worker(workers):
+    host = live.namespaces("self")
+    for worker in workers:
+        for pid in live.processes(worker.id):
+            own = live.namespaces(pid)
+            assert [name for name in SEPARATE if own[name] == host[name]] == []
+    first, second = (
+        {live.namespaces(pid)[name] for pid in live.processes(worker.id) for name in SEPARATE} for worker in workers
+    )
+    assert not first & second
+
+
+def test_two_workers_have_different_users(workers):
+    first, second = (os.stat(f"/proc/{worker.pid}").st_uid for worker in workers)
+    assert first != second
+    assert 0 not in {first, second}
+
+
+def test_the_devices_are_exactly_these(worker):
+    found, links = {}, {}
+    for path in (worker.root / "dev").iterdir():
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            links[path.name] = os.readlink(path)
+        elif not stat.S_ISDIR(status.st_mode):
+            assert stat.S_ISCHR(status.st_mode), path.name
+            found[path.name] = (os.major(status.st_rdev), os.minor(status.st_rdev))
+    assert (found, links) == (DEVICES, LINKS)
+    assert {path.name for path in (worker.root / "dev").iterdir() if path.is_dir() and not path.is_symlink()} == {
+        "mqueue",
+        "pts",
+        "shm",
+    }
+
+
+def test_no_file_of_the_image_gives_rights_or_may_be_written(worker):
+    walked, privileged, writable, foreign = 0, [], [], []
+    for directory, names, files in os.walk(worker.root):
+        if directory == str(worker.root):
+            names[:] = [name for name in names if name not in {"proc", "sys", "dev", "run", "tmp", "datasets"}]
+        for name in (*names, *files):
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            walked += 1
+            if stat.S_ISLNK(status.st_mode):
+                continue
+            if status.st_mode & (stat.S_ISUID | stat.S_ISGID) or "security.capability" in os.listxattr(path):
+                privileged.append(path)
+            if status.st_mode & stat.S_IWOTH:
+                writable.append(path)
+            if status.st_uid or status.st_gid or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                foreign.append(path)
+    assert walked > 1000
+    assert (privileged, writable, foreign) == ([], [], [])
+
+
+def test_the_image_has_python_and_no_other_program(worker):
+    for place in ("usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin", "sbin", "usr/libexec"):
+        directory = worker.root / place
+        programs = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+        assert {name for name in programs if not name.startswith("python3")} == set(), place
+    found = {name for directory, _, files in os.walk(worker.root / "usr") for name in files}
+    assert not found & TOOLS
+
+
+def test_the_cgroup_has_the_limits_that_were_asked_for(worker):
+    spec = worker.spec
+    quota = round(spec.cpus * CPU_PERIOD_US)
+    assert live.limits(worker.pid) == (spec.memory_bytes, spec.memory_bytes, spec.processes, quota, CPU_PERIOD_US)
+    assert (spec.memory_bytes, spec.cpus) == (384 << 20, 0.75)
+
+
+def test_the_runner_has_the_fixed_environment_and_nothing_else(worker):
+    assert live.environment(worker.pid) == {**ENVIRONMENT, "HOSTNAME": "worker"}
+
+
+def test_the_runner_holds_no_descriptor_of_a_file_or_of_a_network(worker):
+    sockets = live.unix_sockets(worker.pid)
+    for number, target in live.descriptors(worker.pid).items():
+        kind, _, name = target.partition(":")
+        assert kind in {"/dev/null", "pipe", "socket", "anon_inode"}, (number, target)
+        if kind == "socket":
+            assert name.strip("[]") in sockets, (number, target)
+
+
+def test_no_process_is_spared_by_the_oom_killer(worker):
+    scores = {pid: int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in live.processes(worker.id)}
+    assert scores[worker.pid] == OOM_SCORE_ADJ
+    assert min(scores.values()) == OOM_SCORE_ADJ
+
+
+def test_what_the_engine_says_of_the_container_is_what_was_asked(worker):
+    host = worker.found["HostConfig"]
+    assert host["Privileged"] is False
+    assert host["CapAdd"] in (None, [])
+    assert host["NetworkMode"] == "none"
+    assert host["PidMode"] == host["UTSMode"] == host["UsernsMode"] == ""
+    assert worker.found["Config"]["User"] == f"{worker.spec.uid}:{worker.spec.uid}"
+    assert sum(len(mount.target) > 0 for mount in worker.spec.mounts) == len(worker.found["Mounts"]) == 2
