@@ -37,7 +37,7 @@ def check(
     code = file.read()
     with answering(as_json=as_json):
         policy = _policy(screen, pool, config)
-    _show(file.name, _look(code, policy), as_json=as_json)
+    _show(getattr(file, "name", "<stdin>"), _look(code, policy), as_json=as_json)
 
 
 def _policy(screen: str | None, pool: str | None, config: Path | None) -> Policy:

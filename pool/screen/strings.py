@@ -39,7 +39,7 @@ def _text(node: ast.Constant, allowed: frozenset[str]) -> Iterator[Hit]:
     assert isinstance(text, str)
     if text.strip() in TELLTALES and text.strip() not in allowed:
         yield "S402", node, text
-    elif ("{" in text and "." in text) or "[" in text:
+    elif "{" in text:
         for name in reached(text):
             if name not in allowed and (name in FRAMES or (is_dunder(name) and name not in HARMLESS)):
                 yield "S401", node, name

@@ -251,7 +251,9 @@ _SCOPED: dict[type[ast.AST], Callable[[Waiting, ast.AST, Scope], None]] = {
 
 
 def place(node: ast.AST) -> tuple[int, int]:
-    """Line from 1 and UTF-8 column from 0; the start for what has none."""
+    """Line from 1 and UTF-8 column from 0. An attribute is where its own name stands, not where its chain begins."""
+    if isinstance(node, ast.Attribute) and node.end_lineno is not None and node.end_col_offset is not None:
+        return node.end_lineno, max(0, node.end_col_offset - len(node.attr.encode()))
     return getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
 
 

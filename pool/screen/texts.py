@@ -12,7 +12,7 @@ from collections.abc import Iterator
 FOLDED = 256  #: characters; no name that a rule knows is longer
 
 _FIELD = re.compile(r"\{([^{}!:]*)")
-_PART = re.compile(r"\.([^.\[\]]+)|\[([^\]]*)\]")
+_PART = re.compile(r"\.([^.\[\]]+)|\[([^\[\]]*)\]")
 
 
 class Folding:
