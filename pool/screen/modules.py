@@ -27,8 +27,6 @@ _DENIED = {
     "asyncio": "base_events base_subprocess create_subprocess_exec create_subprocess_shell events open_connection "
     "open_unix_connection selector_events start_server start_unix_server subprocess unix_events",
     "concurrent.futures": "ProcessPoolExecutor process",
-    "dataclasses": "make_dataclass",
-    "functools": "singledispatch singledispatchmethod",
     "io": "FileIO OpenWrapper open open_code",
     "logging": "FileHandler config handlers",
     "numpy": "DataSource compat core ctypeslib distutils f2py fromfile load memmap save savez savez_compressed "
@@ -39,8 +37,7 @@ _DENIED = {
     "threading": "setprofile setprofile_all_threads settrace settrace_all_threads",
     "tokenize": "open",
     "traceback": "StackSummary TracebackException extract_stack extract_tb walk_stack walk_tb",
-    "types": "CodeType FrameType FunctionType LambdaType ModuleType TracebackType new_class prepare_class "
-    "resolve_bases",
+    "types": "CodeType FrameType new_class prepare_class resolve_bases",
     "typing": "ForwardRef evaluate_forward_ref get_type_hints",
     "typing_extensions": "ForwardRef evaluate_forward_ref get_type_hints",
     "uuid": "getnode uuid1",
@@ -77,11 +74,16 @@ class Modules:
         return False
 
     def denies_member(self, path: str) -> bool:
-        """Whether what an allowed module has at `path` (such as `numpy.f2py`) is not to be reached."""
+        """Whether what an allowed module has at `path` (such as `numpy.f2py`) is not to be reached.
+
+        A pool that allows numpy does not allow `numpy.f2py` with it; it would have to name that.
+        """
         for prefix in _prefixes(path):
-            if prefix in self._added and prefix not in self._denied:
-                return False
-            if prefix in _DENIED_PARTS or prefix in self._denied:
+            if prefix in self._denied:
+                return True
+            if prefix in self._added:
+                break
+            if prefix in _DENIED_PARTS:
                 return True
         return any(part in _REACHED and part not in self._added for part in path.split(".")[1:])
 

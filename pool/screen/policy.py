@@ -17,8 +17,9 @@ _LISTS = ("allow_modules", "deny_modules", "allow_names", "deny_names")
 class Policy:
     """The `screen` section of a pool. Denied beats allowed; a longer module name beats a shorter one.
 
-    `allow_modules: [scipy, os.path]` are modules with all that is below them. `allow_names: [open, _meta]` are builtins
-    and attributes, without their qualification.
+    `allow_modules: [scipy, os.path]` are modules with what is below them; what the screen has against parts of
+    a library (`numpy.f2py`) stays until the part is named. `allow_names: [open, _meta]` are builtins and attributes,
+    unqualified.
     """
 
     mode: Mode = "standard"

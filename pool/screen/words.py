@@ -81,9 +81,7 @@ FRAME_PREFIXES = ("tb_", "gi_", "cr_", "ag_", "f_", "co_", "func_", "im_")
 PUBLIC_UNDERSCORED = frozenset({"_", "_replace", "_asdict", "_fields", "_make", "_field_defaults"})
 
 #: Methods of arrays and frames that write or read files and pickles, wherever they are called.
-FILE_METHODS = words(
-    "tofile to_pickle to_hdf to_sql to_clipboard to_gbq read_pickle load_library load_extension ctypeslib f2py"
-)
+FILE_METHODS = words("tofile to_pickle to_hdf to_sql to_clipboard to_gbq read_pickle load_library load_extension")
 
 
 def is_dunder(name: str) -> bool:

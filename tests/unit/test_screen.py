@@ -6,12 +6,14 @@ import ast
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 import pool
 from pool.errors import ConfigError
 from pool.screen import MAX_FINDINGS, RULES, Policy, check, examine
+from pool.screen.rules import table
 
 
 def rules(code: str, screen: Policy | str = "standard") -> set[str]:
@@ -225,6 +227,14 @@ def test_a_pool_can_allow_modules_and_all_below_them():
     assert rules("import os", allowed) == {"S101"}
 
 
+def test_a_library_that_a_pool_allows_keeps_its_refused_parts_until_they_are_named():
+    code = "import numpy as np\nnp.f2py.x; np.load"
+    assert rules(code, Policy(allow_modules=("numpy",))) == {"S304"}
+    assert rules("import numpy.f2py", Policy(allow_modules=("numpy",))) == {"S101"}
+    assert rules("import numpy\nnumpy.x.os", Policy(allow_modules=("numpy",))) == {"S304"}
+    assert rules(code, Policy(allow_modules=("numpy.f2py", "numpy.load"))) == set()
+
+
 def test_a_module_that_is_allowed_may_be_reached_through_another():
     assert rules("import warnings\nwarnings.sys.maxsize", Policy(allow_modules=("sys",))) == set()
 
@@ -267,6 +277,10 @@ def test_a_policy_that_is_none_is_refused(text):
 
 
 # ---- as a user has it ----
+
+
+def test_the_documentation_has_the_rules_as_they_are():
+    assert table() in (Path(__file__).parents[2] / "docs" / "screen.md").read_text(encoding="utf-8")
 
 
 def test_pool_check_is_the_screen_and_needs_no_socket_library():

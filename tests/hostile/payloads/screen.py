@@ -197,5 +197,12 @@ except AttributeError as error:
     _p("A41", "lazy type alias", "type T = eval('6 * 7')\nresult = T.__value__", "S201", python=(3, 12)),
     _p("A42", "get_type_hints", "import typing\ndef f(x: 'eval(\"int\")'): ...\nresult = str(typing.get_type_hints(f))", "S304"),
     _p("A42", "ForwardRef", "from typing import ForwardRef\nresult = str(ForwardRef('int'))", "S104"),
-    _p("A42", "singledispatch", "from functools import singledispatch\nresult = bool(singledispatch)", "S104"),
+    _p("A42", "annotation that singledispatch evaluates", """
+from functools import singledispatch
+@singledispatch
+def f(x): ...
+@f.register
+def g(x: 'eval("int")'): ...
+result = len(f.registry) > 1
+""", "S404"),
 )  # fmt: skip
