@@ -1,4 +1,4 @@
-"""Finds the files that are no Python modules: the image's sources, the seccomp profile, the example configuration.
+"""Finds the files that are no Python modules: the image's sources, the profiles, the example configuration.
 
 An installed wheel carries them as `pool/_assets/...`; a checkout has them beside `pool/`, under the same names.
 """
@@ -21,6 +21,11 @@ def worker_image() -> Path:
 def seccomp_profile() -> str:
     """The seccomp profile of a worker's container, as JSON text."""
     return _find("seccomp/worker.json").read_text(encoding="utf-8")
+
+
+def apparmor_profile() -> Path:
+    """The AppArmor profile of a worker's container, to be loaded by the host's administrator."""
+    return _find("seccomp/pool-worker.apparmor")
 
 
 def example_config() -> Path:
