@@ -54,7 +54,7 @@ class ProcessEngine:
         self.launched: list[WorkerSpec] = []
 
     def facts(self) -> EngineFacts:
-        return EngineFacts(name=self.name, version=__version__, runtime="none", cgroups="none")
+        return EngineFacts(name=self.name, version=__version__, runtime="none", cgroups="none", isolates=False)
 
     def image(self, name: str) -> ImageFacts:
         return ImageFacts(id=name, runner=__version__, sources="", size_bytes=0)

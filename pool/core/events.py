@@ -47,9 +47,10 @@ class JobForgotten(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReady(Event):
-    """The handshake is done and the no-op job came back through the whole path."""
+    """The handshake is done, the no-op job came back through the whole path, and the lockdown holds."""
 
     worker_id: str
+    shareable: bool = True  #: False: parts of its isolation are missing, so no worker of the pool may serve two clients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

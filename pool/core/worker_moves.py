@@ -12,6 +12,8 @@ job by that job's deadline and by nothing else. A record is dropped when it is G
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pool.core import job_moves
 from pool.core.books import Books
 from pool.core.decisions import Bereave, Condemn, Lease, Overdue, Retire
@@ -36,8 +38,11 @@ from pool.model import Outcome, WorkerState
 # ---- starting and ending ----
 
 
-def _ready(books: Books, worker: WorkerRecord, _event: WorkerReady) -> None:
+def _ready(books: Books, worker: WorkerRecord, event: WorkerReady) -> None:
     worker.ready_at = books.now
+    if not event.shareable and books.policy.reuse_scope == "any":
+        books.policy = replace(books.policy, reuse_scope="client")
+        books.tell(books.pool, f"{worker.id} is not isolated in full: from now on a worker serves one client only")
     books.breaker.close()
     _become_idle(books, worker, f"ready after {books.now - worker.started_at:.3g} s")
 

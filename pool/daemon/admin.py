@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pool.core import events as ev
 from pool.daemon.keeper import Keeper
 from pool.daemon.ledger import Entry, Ledger
+from pool.daemon.snapshot import doctor
 from pool.errors import InvalidJobError, PoolError, UnknownJobError, UnknownPoolError
 
 Scalar = str | int | float | bool | None
@@ -32,6 +33,7 @@ class Admin:
             "story": self._story,
             "jobs": self._jobs,
             "cancel": self._cancel,
+            "doctor": lambda _: doctor(self._keepers),
         }
 
     def call(self, name: str, arguments: Mapping[str, Scalar]) -> Json:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pool.config import Template
 from pool.core.policy import PoolPolicy
+from pool.daemon.boot import Boot
 from pool.engines.base import Mount, WorkerSpec
 from pool.screen import Policy
 
@@ -40,6 +41,7 @@ class Blueprint:
     instance: str
     sources: str
     uids: Iterator[int] = field(repr=False)
+    isolates: bool = True  #: whether the engine has a lockdown that a worker can prove
 
     def spec(self, worker_id: str, link_directory: Path) -> WorkerSpec:
         template = self.template
@@ -63,10 +65,11 @@ class Blueprint:
             apparmor=template.apparmor,
         )
 
-    @property
-    def noop_limits(self) -> dict[str, Any]:
-        """The template's defaults, as the no-op job gets them."""
-        return {name: getattr(self.template.limits, name) for name in type(self.template.limits).model_fields}
+    def boot(self) -> Boot:
+        """The handshake that a new worker has before it."""
+        defaults = self.template.limits
+        limits: dict[str, Any] = {name: getattr(defaults, name) for name in type(defaults).model_fields}
+        return Boot(sources=self.sources, limits=limits, allow=self.template.allow, verified=self.isolates)
 
     def _command(self) -> tuple[str, ...]:
         command = ["--link", f"{LINK_TARGET}/link.sock", "--beat-s", str(self.template.heartbeat_s)]

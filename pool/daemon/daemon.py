@@ -131,6 +131,7 @@ class Daemon:
                 instance=premises.instance,
                 sources=digest,
                 uids=users,
+                isolates=facts.isolates,
             )
             state = PoolState(name, blueprint.policy(template, starts=settings.starts))
             self._keepers[name] = Keeper(state, template, plan, shared)

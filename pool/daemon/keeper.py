@@ -19,11 +19,10 @@ from pool import wire
 from pool.config import Template
 from pool.core import events as ev
 from pool.core.machine import InvalidTransition, PoolState
-from pool.daemon import boot
 from pool.daemon.answers import check, from_worker, without_run
 from pool.daemon.berth import Berth, Shared
 from pool.daemon.blueprint import Blueprint
-from pool.daemon.boot import Boot, BootError, Step
+from pool.daemon.boot import BootError, Step
 from pool.daemon.conduct import Conduct, shown
 from pool.daemon.crew import Launched
 from pool.daemon.intake import largest_answer
@@ -114,6 +113,8 @@ class Keeper:
         elif isinstance(message, wire.Done):
             self._hear_done(worker_id, berth, message, payload)
         elif isinstance(message, wire.Freed):
+            if message.dirty:
+                self.metrics.dirtied(message.dirty)
             self.apply(ev.WorkerFreed(worker_id=worker_id, epoch=message.epoch, dirty=message.dirty, cause="link"))
         elif isinstance(message, wire.Broken):
             self.lost(worker_id, message.reason)
@@ -137,7 +138,7 @@ class Keeper:
         directory = self._shared.transport.links.open(worker_id)
         spec = self._blueprint.spec(worker_id, directory)
         conduct = Conduct(heartbeat_s=self.template.heartbeat_s)
-        self.berths[worker_id] = Berth(boot=Boot(self._blueprint.sources), conduct=conduct, uid=spec.uid)
+        self.berths[worker_id] = Berth(boot=self._blueprint.boot(), conduct=conduct, uid=spec.uid)
         log.info(
             "starting a worker", action="worker_start", pool=self.state.name, worker=worker_id, cause=command.cause
         )
@@ -176,9 +177,9 @@ class Keeper:
     ) -> None:
         self._unwatch(berth)
         try:
-            if berth.boot.hear(message, payload):
-                berth.conduct.lease(boot.NOOP_ID, 0)
-                self._shared.transport.links.send(worker_id, *boot.noop(self._blueprint.noop_limits))
+            if (question := berth.boot.hear(message, payload)) is not None:
+                berth.conduct.lease(question.run.job_id, 0)
+                self._shared.transport.links.send(worker_id, question.run, question.payload)
         except BootError as error:
             self._boot_failed(worker_id, str(error), permanent=error.permanent)
             return
@@ -190,7 +191,14 @@ class Keeper:
                 worker=worker_id,
                 boot_ms=berth.boot.boot_ms,
             )
-            self.apply(ev.WorkerReady(worker_id=worker_id, cause="no-op job"))
+            if berth.boot.missing:
+                log.warning(
+                    "this host refuses parts of a worker's isolation: no worker serves two clients",
+                    action="worker_degraded",
+                    worker=worker_id,
+                    missing=berth.boot.missing,
+                )
+            self.apply(ev.WorkerReady(worker_id=worker_id, shareable=not berth.boot.missing, cause="lockdown probe"))
 
     def _boot_failed(self, worker_id: str, reason: str, *, permanent: bool = False) -> None:
         reason = shown(reason)

@@ -8,6 +8,10 @@ from pool.model import Outcome, StartKind
 
 #: Percentiles are of the last this many jobs: enough for a p99, and a window that follows the load.
 _WINDOW = 2048
+#: Kinds of residue that a worker tells.
+RESIDUE = frozenset(
+    {"processes", "files", "parked", "limits", "scheduling", "threads", "descriptors", "mounts", "ipc", "code"}
+)
 
 
 def percentiles(samples: deque[float]) -> dict[str, float] | None:
@@ -25,10 +29,17 @@ class Metrics:
     def __init__(self) -> None:
         self.outcomes: Counter[Outcome] = Counter()
         self.recycles: Counter[str] = Counter()
+        self.residue: Counter[str] = Counter()  #: what jobs left, by kind
         self._hits = 0
         self._leases = 0
         self._overhead_ms: deque[float] = deque(maxlen=_WINDOW)
         self._queue_ms: deque[float] = deque(maxlen=_WINDOW)
+
+    def dirtied(self, words: str) -> None:
+        """Count "kind: ...; kind: ...", what a job left; a worker says it, so the kinds are a closed set."""
+        for each in words.split("; "):
+            kind = each.partition(":")[0]
+            self.residue[kind if kind in RESIDUE else "other"] += 1
 
     def leased(self, start: StartKind) -> None:
         """A hit is a job that found an idle worker when it came."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import psutil
@@ -57,6 +58,8 @@ def _pool(keeper: Keeper, engine: EngineFacts, now: float) -> Json:
         "engine": engine.name,
         "image": keeper.template.image,
         "isolation": next((berth.boot.isolation for berth in keeper.berths.values() if berth.boot.isolation), None),
+        "missing": sorted({part for berth in keeper.berths.values() for part in berth.boot.missing}),
+        "reuse_scope": core.policy.reuse_scope,
         "size": {"min": core.policy.min_workers, "max": core.policy.max_workers, "target": core.target},
         "workers": workers,
         "backlog": core.backlog_length,
@@ -64,6 +67,7 @@ def _pool(keeper: Keeper, engine: EngineFacts, now: float) -> Json:
         "jobs": {str(outcome): metrics.outcomes[outcome] for outcome in Outcome},
         "hit_rate": metrics.hit_rate,
         "recycles": dict(metrics.recycles),
+        "residue": dict(metrics.residue),
         "overhead_ms": metrics.overhead_ms,
         "queue_ms": metrics.queue_ms,
         "breaker": _breaker(keeper, now),
@@ -84,8 +88,9 @@ def _worker(keeper: Keeper, worker: WorkerRecord, now: float) -> Json:
         "rss_bytes": footprint.of_worker(
             berth.pid if berth is not None else None, container.id if container is not None else None
         ),
-        "lockdown": "declared",
+        "lockdown": berth.boot.lockdown if berth is not None else None,
         "isolation": berth.boot.isolation or None if berth is not None else None,
+        "missing": list(berth.boot.missing) if berth is not None else [],
         "job": job.partition("/")[2] if job else None,
         "client": worker.client,
         "uid": berth.uid if berth is not None else None,
@@ -105,14 +110,35 @@ def _breaker(keeper: Keeper, now: float) -> Json:
 
 
 def _alerts(keeper: Keeper, now: float) -> list[Json]:
-    breaker = keeper.state.breaker
-    if not breaker.open:
-        return []
-    since = datetime.now(UTC) - timedelta(seconds=now - (keeper.broken_since or now))
-    return [
-        {
-            "id": f"breaker:{keeper.state.name}",
-            "since": since.isoformat(timespec="seconds"),
-            "text": f"pool {keeper.state.name} cannot start workers: {breaker.last_reason}",
-        }
-    ]
+    name, breaker = keeper.state.name, keeper.state.breaker
+    alerts: list[Json] = []
+    if breaker.open:
+        since, text = keeper.broken_since, f"pool {name} cannot start workers: {breaker.last_reason}"
+        alerts.append({"id": f"breaker:{name}", "since": _date(since, now), "text": text})
+    if missing := sorted({part for berth in keeper.berths.values() for part in berth.boot.missing}):
+        text = f"pool {name} runs without {'; '.join(missing)}: no worker serves two clients; see pool-admin doctor"
+        since = min((worker.started_at for worker in keeper.state.workers.values()), default=now)
+        alerts.append({"id": f"isolation:{name}", "since": _date(since, now), "text": text})
+    return alerts
+
+
+def _date(since: float | None, now: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=now - (since or now))).isoformat(timespec="seconds")
+
+
+def doctor(keepers: Mapping[str, Keeper]) -> Json:
+    """What each worker's lockdown probe saw before its first lease."""
+    return {
+        "workers": [
+            {
+                "id": worker_id,
+                "pool": keeper.state.name,
+                "isolation": berth.boot.isolation or None,
+                "lockdown": berth.boot.lockdown,
+                "missing": list(berth.boot.missing),
+                "probes": [asdict(row) for row in berth.boot.rows],
+            }
+            for keeper in keepers.values()
+            for worker_id, berth in keeper.berths.items()
+        ]
+    }

@@ -18,6 +18,7 @@ class EngineFacts:
     version: str
     runtime: str  #: the OCI runtime in use
     cgroups: str  #: "v1" | "v2"
+    isolates: bool = True  #: whether its workers are locked down, and have to prove it before they are leased
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

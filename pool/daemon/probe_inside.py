@@ -1,0 +1,292 @@
+"""The lockdown probe: a job that tries to break out, and tells what it saw. Runs in a worker, never in the daemon.
+
+`main` gives a row for each attempt: [name, verdict, what was seen]. Held: the attempt failed as it must. Broken: it
+succeeded, or failed in a way that says nothing. Skipped: what would have stopped it is a part that this host refuses,
+and that the worker has named. It is sent as text, is complete in itself, and each attempt is harmless if it succeeds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import platform
+import resource
+import signal
+import socket
+import stat
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+HELD, BROKEN, SKIPPED = "held", "broken", "skipped"
+REFUSED = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EROFS}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+#: Numbers on x86_64 and aarch64; with arguments that do nothing where they are allowed.
+_CALLS: dict[str, tuple[int, int, tuple[int, ...]]] = {
+    "ptrace": (101, 117, (0x4206, 1, 0, 0)),  # PTRACE_SEIZE of process 1
+    "process_vm_readv": (310, 270, (1, 0, 0, 0, 0, 0)),
+    "mount": (165, 40, (0, 0, 0, 0, 0)),
+    "umount2": (166, 39, (0, 0)),
+    "pivot_root": (155, 41, (0, 0)),
+    "chroot": (161, 51, (0,)),
+    "setns": (308, 268, (-1, 0)),
+    "unshare": (272, 97, (0x10000000,)),  # CLONE_NEWUSER
+    "bpf": (321, 280, (0, 0, 0)),
+    "perf_event_open": (298, 241, (0, 0, -1, -1, 0)),
+    "userfaultfd": (323, 282, (0,)),
+    "io_uring_setup": (425, 425, (0, 0)),
+    "keyctl": (250, 219, (0, -1, 0)),
+    "init_module": (175, 105, (0, 0, 0)),
+    "kexec_load": (246, 104, (0, 0, 0, 0)),
+    "mknodat": (259, 33, (-100, 0, stat.S_IFCHR, 0)),
+    "memfd_create": (319, 279, (0, 0)),
+    "seccomp": (317, 277, (1, 0, 0)),
+    "socket": (41, 198, (socket.AF_UNIX, socket.SOCK_STREAM, 0)),
+}
+_PR_GET_DUMPABLE, _PR_GET_SECCOMP, _PR_GET_NO_NEW_PRIVS = 3, 21, 39
+_NATIVE = 0 if platform.machine() == "x86_64" else 1
+
+
+class ThroughError(Exception):
+    """An attempt that got through, and what it got."""
+
+
+def main(missing: Sequence[str], options: Sequence[str], processes: int, memory: int, tmp: int) -> list[list[str]]:
+    """`missing`: parts the host refuses, by their first words; the rest is what the template says and allows."""
+    nested = not any(each.startswith(("user", "namespaces")) for each in missing)
+    mounted = nested and not any(each.startswith("mount") for each in missing)
+    covered = mounted or not any(each.startswith("landlock") for each in missing)
+    attempts: list[tuple[str, bool, Callable[[], str]]] = [
+        ("privileges", True, _privileges),
+        ("capabilities", True, _capabilities),
+        *((f"system call {name}", True, _call(name)) for name in _CALLS),
+        ("new namespaces by clone", True, _clone),
+        ("run a program", "subprocess" not in options, _execute),
+        ("other binary interfaces", _NATIVE == 0, _other_interfaces),
+        ("network", True, _network),
+        ("write to the root file system", True, _write),
+        ("run from scratch space", True, _scratch_flags),
+        ("scratch space past its size", mounted, lambda: _scratch_size(tmp)),
+        ("the worker's link", mounted, _link),
+        ("read of other processes", covered, _read_others),
+        ("signal another process", nested, _signal_others),
+        ("limits and priority of another process", True, _change_others),
+        ("descriptors that were left open", True, _descriptors),
+        ("processes past the limit", nested, lambda: _processes(processes)),
+        ("memory past the limit", True, lambda: _memory(memory)),
+    ]
+    return [_row(name, attempt if wanted else None) for name, wanted, attempt in attempts]
+
+
+def _row(name: str, attempt: Callable[[], str] | None) -> list[str]:
+    if attempt is None:
+        return [name, SKIPPED, "the part that stops it is missing, or the template allows it"]
+    try:
+        return [name, HELD, attempt()[:200]]
+    except ThroughError as seen:
+        return [name, BROKEN, str(seen)[:200]]
+    except Exception as error:  # noqa: BLE001 - an attempt that fails in another way proves nothing
+        return [name, BROKEN, f"it could not be tried: {error!r:.150}"]
+
+
+def _refused(attempt: Callable[[], object], what: str) -> str:
+    """The errno's name, when the attempt is refused; anything else got through."""
+    try:
+        got = attempt()
+    except OSError as error:
+        if error.errno in REFUSED or error.errno == errno.ESRCH:
+            return errno.errorcode[error.errno]
+        raise ThroughError(f"{what}: {error}") from None
+    raise ThroughError(f"{what}: it went through ({got!r:.60})")
+
+
+def _raw(number: int, *arguments: int) -> int:
+    result = int(_libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments)))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _call(name: str) -> Callable[[], str]:
+    *numbers, arguments = _CALLS[name]
+    return lambda: _refused(lambda: _raw(int(numbers[_NATIVE]), *arguments), name)
+
+
+def _clone() -> str:
+    number = 56 if _NATIVE == 0 else 220
+    return _refused(lambda: _raw(number, 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0), "clone(CLONE_NEWUSER)")
+
+
+def _privileges() -> str:
+    found = {
+        "uid": os.getuid(),
+        "no_new_privs": _libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
+        "dumpable": _libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0),
+        "seccomp": _libc.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0),
+    }
+    if found["uid"] == 0 or (found["no_new_privs"], found["dumpable"], found["seccomp"]) != (1, 0, 2):
+        raise ThroughError(str(found))
+    return str(found)
+
+
+def _capabilities() -> str:
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    _raw(125 if _NATIVE == 0 else 90, ctypes.addressof(header), ctypes.addressof(sets))
+    if any(sets):
+        raise ThroughError(f"capget gives {list(sets)}")
+    return "none in any set"
+
+
+def _execute() -> str:
+    return _refused(lambda: os.execv("/usr/bin/python3", ["python3", "-c", "raise SystemExit(3)"]), "execve")  # noqa: S606
+
+
+def _other_interfaces() -> str:
+    """In children, for the answer may be death: the 32-bit entry, and the x32 numbers."""
+    seen = [_dies(_int80), _dies(lambda: _x32(39))]  # getpid
+    if not all(seen):
+        raise ThroughError("a call of another binary interface went through")
+    return ", ".join(seen)
+
+
+def _dies(attempt: Callable[[], int]) -> str:
+    """How a child that makes the attempt ends; "" when it got an answer."""
+    child = os.fork()
+    if child == 0:
+        answer = -1
+        with contextlib.suppress(BaseException):
+            answer = attempt()
+        os._exit(int(answer >= 0))
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return signal.Signals(os.WTERMSIG(status)).name
+    return "" if os.WEXITSTATUS(status) else "an error"
+
+
+def _int80() -> int:
+    with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as page:
+        page.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")  # mov eax, 20 (getpid); int 0x80; ret
+        call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+        answer = call()
+        os._exit(int(answer >= 0))
+
+
+def _x32(number: int) -> int:
+    return _raw(number | 0x40000000)
+
+
+def _network() -> str:
+    seen = {_open_socket(name) for name in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_VSOCK")}
+    return ", ".join(sorted(seen))
+
+
+def _open_socket(family: str) -> str:
+    return _refused(lambda: socket.socket(getattr(socket, family), socket.SOCK_DGRAM), family)
+
+
+def _write() -> str:
+    places = ("/", "/usr", "/usr/lib", "/etc", "/opt/pool", "/datasets", "/dev", "/var")
+    return ", ".join(sorted({_create_file(place) for place in filter(os.path.isdir, places)}))
+
+
+def _create_file(place: str) -> str:
+    return _refused(lambda: os.open(f"{place}/probe", os.O_CREAT | os.O_WRONLY), place)
+
+
+def _scratch_flags() -> str:
+    wanted = os.ST_NOEXEC | os.ST_NOSUID | os.ST_NODEV
+    for place in ("/tmp", "/dev/shm"):  # noqa: S108
+        if os.statvfs(place).f_flag & wanted != wanted:
+            raise ThroughError(f"{place} is mounted without noexec, nosuid or nodev")
+    return "noexec, nosuid, nodev"
+
+
+def _scratch_size(tmp: int) -> str:
+    for place in ("/tmp", "/dev/shm"):  # noqa: S108
+        found = os.statvfs(place)
+        if found.f_blocks * found.f_frsize > tmp + mmap.PAGESIZE or found.f_files == 0:
+            raise ThroughError(f"{place} has {found.f_blocks * found.f_frsize} bytes, {tmp} are the limit")
+    return f"{tmp} bytes in all"
+
+
+def _link() -> str:
+    if os.path.exists("/run/pool/link.sock"):  # noqa: PTH110
+        raise ThroughError("/run/pool/link.sock can be seen")
+    return "not there"
+
+
+def _read_others() -> str:
+    for pid in range(1, 65):
+        for name in ("mem", "environ", "maps", "cmdline"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123
+                raise ThroughError(f"{file.name} can be read")
+    return "none of /proc/1 to /proc/64"
+
+
+def _signal_others() -> str:
+    """Signal 0 is delivered to nobody, and tells if one could be. Process 1 is the init of this job's namespace."""
+    for pid in range(2, 200):
+        if pid != os.getpid():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, 0)
+                raise ThroughError(f"process {pid} can be signalled")
+    return "no other process"
+
+
+def _change_others() -> str:
+    other = os.getppid() or 1
+    seen = [
+        _refused(lambda: resource.prlimit(other, resource.RLIMIT_NOFILE, (4, 4)), "prlimit"),
+        _refused(lambda: os.sched_setaffinity(other, {0}), "sched_setaffinity"),
+        _refused(lambda: os.setpriority(os.PRIO_PROCESS, other, 19), "setpriority"),
+    ]
+    return ", ".join(sorted(set(seen)))
+
+
+def _descriptors() -> str:
+    """0, 1, 2 and the channel for the answer; that is a socket without a name."""
+    found = []
+    for fd in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+        with contextlib.suppress(OSError):
+            found.append((fd, os.fstat(fd).st_mode))
+    others = [mode for fd, mode in found if fd > 2]
+    if len(others) != 1 or not stat.S_ISSOCK(others[0]):
+        raise ThroughError(f"{len(others)} beyond the standard three")
+    return f"{len(found)} are open"
+
+
+def _processes(limit: int) -> str:
+    """With threads, which count like processes and are cheaper."""
+    done = threading.Event()
+    threads: list[threading.Thread] = []
+    try:
+        while len(threads) <= limit:
+            threads.append(threading.Thread(target=done.wait))
+            threads[-1].start()
+    except RuntimeError:
+        threads.pop()
+        return f"{len(threads) + 1} at the same time"
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    raise ThroughError(f"{limit + 2} at the same time, {limit} are the limit")
+
+
+def _memory(limit: int) -> str:
+    try:
+        taken = bytearray(limit + (64 << 20))
+    except MemoryError:
+        return f"{limit + (64 << 20)} bytes are refused"
+    raise ThroughError(f"{len(taken)} bytes, {limit} are the limit")
+
+
+if __name__ == "__main__":  # to see what a place without a sandbox answers
+    for row in main([], [], 32, 256 << 20, 64 << 20):
+        sys.stdout.write(f"{row[0]:45}{row[1]:10}{row[2]}\n")
