@@ -1,0 +1,103 @@
+"""The daemon of one column: started from the installed wheel, asked through its commands, stopped as a service is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from pool.client import Client
+
+TOOLS = Path("/opt/pool/bin")
+#: Emulated, all is many times slower than on the machine it stands for.
+READY_S, COMMAND_S, STOP_S, JOB_S = 400, 120, 120, 240
+
+TEMPLATE = {
+    "image": "pool-worker:vm",
+    "size": {"min": 1, "max": 1},
+    "recycle": {"max_jobs": 1000},
+    "screen": "off",  # what stops these jobs is to be the kernel
+    "limits": {"wall_s": 120, "cpu_s": 120, "memory": "256m", "tmp": "16m", "processes": 24},
+    "boot_timeout_s": 300,
+    "heartbeat_s": 10,
+}
+
+
+class Service:
+    """`with Service(name, profile) as service:` is ready when the block begins; `profile` None is the Engine's default."""
+
+    def __init__(self, name, profile):
+        self.home = Path("/srv", name)
+        self.run_dir = self.home / "run"
+        self._config = {
+            "daemon": {"run_dir": str(self.run_dir), "state_dir": str(self.home / "state"), "durability": "none"},
+            "pools": {"default": TEMPLATE | {"apparmor": profile}},
+        }
+        self._process = None
+        self.log = self.home / "log"
+
+    def __enter__(self):
+        self.home.mkdir(parents=True)
+        config = self.home / "pool.yaml"
+        config.write_text(json.dumps(self._config))
+        with self.log.open("wb") as log:
+            command = [TOOLS / "pool-daemon", "--config", config]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"NO_COLOR": "1"})
+        try:
+            self._until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def _until_ready(self):
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            status, answer = self.admin("status", "--json")
+            if status == 0 and any(each["state"] == "idle" for each in answer["pools"][0]["workers"]):
+                return
+            if status in (0, 4) and answer["pools"] and answer["pools"][0]["breaker"]["open"]:
+                break
+            time.sleep(2)
+        raise RuntimeError(f"no worker became ready: {self.words()}")
+
+    def admin(self, *arguments):
+        """Exit status and JSON of a `pool-admin` command; what it wrote instead, if that is no JSON."""
+        command = [TOOLS / "pool-admin", "--run-dir", self.run_dir, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+        try:
+            return done.returncode, json.loads(done.stdout)
+        except ValueError:
+            return done.returncode, (done.stdout + done.stderr).strip()
+
+    def doctor(self):
+        return self.admin("doctor", "--config", self.home / "pool.yaml", "--json")
+
+    def pool(self):
+        return self.admin("status", "--json")[1]["pools"][0]
+
+    def worker(self):
+        """The worker that the jobs of one client meet first."""
+        return self.pool()["workers"][0]
+
+    def client(self):
+        return Client(f"ipc://{self.run_dir}/submit.sock", timeout=JOB_S)
+
+    def stop(self):
+        """Its exit status; killed if it does not end."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        return self._process.wait()
+
+    def words(self):
+        return self.log.read_text(errors="replace")[-3000:]
