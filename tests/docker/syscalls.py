@@ -26,7 +26,7 @@ REFUSED = {
     "clone_uts": ("C2", 56, UTS | 0x10000), "clone_cgroup": ("C2", 56, CGROUP | 0x10000), "clone3": ("C2", 435, 0, 0),
     "clone_parent": ("C2", 56, 0x8000 | 0x10000), "clone_ptrace": ("C2", 56, 0x2000 | 0x10000),
     "setns_uts": ("C3", 308, -1, UTS), "setns_cgroup": ("C3", 308, -1, CGROUP), "setns_any": ("C3", 308, -1, 0),
-    "pivot_root": ("C4", 155, 0, 0), "chroot": ("C4", 161, 0),
+    "umount2": ("C4", 166, 0, -1), "pivot_root": ("C4", 155, 0, 0), "chroot": ("C4", 161, 0),
     "fsopen": ("C5", 430, 0, 0), "fsconfig": ("C5", 431, -1, ALL, 0, 0, 0), "fsmount": ("C5", 432, -1, 0, 0),
     "fspick": ("C5", 433, -1, 0, ALL), "move_mount": ("C5", 429, -1, 0, -1, 0, ALL),
     "open_tree": ("C5", 428, -1, 0, ALL), "mount_setattr": ("C5", 442, -1, 0, ALL, 0, 0),
