@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from pool.screen.modules import Modules, has_denied_members
+from pool.screen.modules import Modules, hides_names
 from pool.screen.policy import Policy
 from pool.screen.survey import Survey
 from pool.screen.words import HARMLESS
@@ -41,7 +41,7 @@ def _from(node: ast.ImportFrom, module: str, *, policy: Policy, modules: Modules
     for alias in node.names:
         path = f"{module}.{alias.name}"
         if alias.name == "*":
-            if policy.strict or has_denied_members(module):
+            if policy.strict or hides_names(module):
                 yield "S103", node, f"from {module} import *"
         elif alias.name in policy.deny_names:
             yield "S210", alias, alias.name

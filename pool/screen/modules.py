@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pool.screen.policy import Policy
 from pool.screen.words import words
 
@@ -24,8 +26,8 @@ STANDARD = STRICT | words(
 #: Of an allowed module, what is not: it opens files, runs text, reaches frames, or is a module of another kind.
 _DENIED = {
     "ast": "PyCF_ONLY_AST",
-    "asyncio": "base_events base_subprocess create_subprocess_exec create_subprocess_shell events open_connection "
-    "open_unix_connection selector_events start_server start_unix_server subprocess unix_events",
+    "asyncio": "base_events base_subprocess create_subprocess_exec create_subprocess_shell open_connection "
+    "open_unix_connection runners selector_events start_server start_unix_server unix_events",
     "concurrent.futures": "ProcessPoolExecutor process",
     "io": "FileIO OpenWrapper open open_code",
     "logging": "FileHandler config handlers",
@@ -43,12 +45,12 @@ _DENIED = {
     "uuid": "getnode uuid1",
 }
 _DENIED_PARTS = frozenset(f"{module}.{member}" for module, members in _DENIED.items() for member in members.split())
-#: Also not through an instance or a module that happens to import them.
+#: Also not through a module that happens to import them, under whatever name it has them.
 _REACHED = words(
     """
-    atexit builtins codecs codeop copyreg ctypes fcntl gc glob importlib inspect linecache marshal mmap multiprocessing
-    nt ntpath os pathlib pickle pkgutil posix posixpath pty resource runpy shutil signal_module socket ssl subprocess
-    sys sysconfig tempfile termios webbrowser zipimport
+    atexit bltns builtins codecs codeop copyreg ctypes encodings events fcntl gc glob importlib inspect linecache
+    marshal mmap multiprocessing nt ntpath os pathlib pickle pkgutil platform posix posixpath pty resource runpy shutil
+    socket ssl subprocess sys sysconfig tempfile termios webbrowser zipimport CodeType FrameType
     """
 )
 
@@ -85,7 +87,10 @@ class Modules:
                 break
             if prefix in _DENIED_PARTS:
                 return True
-        return any(part in _REACHED and part not in self._added for part in path.split(".")[1:])
+        parts = path.split(".")
+        return any(part in _REACHED and part not in self._added for part in parts[1:]) or any(
+            f"{parent}.{part}" in _DENIED_PARTS for parent, part in pairwise(parts[1:])
+        )
 
 
 def _prefixes(name: str) -> list[str]:
@@ -94,5 +99,6 @@ def _prefixes(name: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(min(len(parts), 16), 0, -1)]
 
 
-def has_denied_members(module: str) -> bool:
-    return module in _DENIED
+def hides_names(module: str) -> bool:
+    """Whether a star import would bring in what is to be seen by name."""
+    return module in _DENIED or module == "operator"

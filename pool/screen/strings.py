@@ -53,11 +53,18 @@ def _call(call: ast.Call, folding: Folding, allowed: frozenset[str]) -> Iterator
     text = folding.text(call)
     if text is not None and text.strip() in TELLTALES - allowed:
         yield "S402", call, text
-    first = _literal(call.args[0]) if call.args else ""
+    first = _constant_parts(call.args[0]) if call.args else ""
     if function.attr in ("query", "eval") and _EXPRESSION.search(first):
         yield "S403", call, repr(first[:80])
     elif function.attr.startswith("read_") and _ADDRESS.match(first):
         yield "S405", call, repr(first[:80])
+
+
+def _constant_parts(node: ast.expr) -> str:
+    """The text, or what is constant of an f-string, with a name for each value in it."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_literal(part) or "x" for part in node.values)
+    return _literal(node)
 
 
 def _literal(node: ast.expr) -> str:

@@ -6,13 +6,17 @@ import ast
 import subprocess
 import sys
 import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import pool
 from pool.errors import ConfigError
 from pool.screen import MAX_FINDINGS, RULES, Policy, check, examine
+from pool.screen.modules import STANDARD, Modules
 from pool.screen.rules import table
 
 
@@ -72,6 +76,9 @@ NEIGHBOURS = [
     ("S402", "x['__glo' + 'bals__']", "x['glo' + 'bals']"),
     ("S402", "x[b'__globals__'.decode()]", "x[b'globals'.decode()]"),
     ("S403", "df.query('@a.b > 1')", "df.query('x > @a and y.str.len() > 2')"),
+    ("S403", "df.eval(f'b = @{name}.c')", "df.query(f'a > {limit} and @{name} < 3')"),
+    ("S103", "from operator import *", "from itertools import *"),
+    ("S304", "import logging\nlogging.io.open", "import pandas as pd\npd.pandas.DataFrame"),
     ("S404", "def f(x: 'g()'): ...", "def f(x: 'np.ndarray', y: 'float (0, 1)') -> 'list[int]': ..."),
     ("S405", "import pandas as pd\npd.read_csv('https://a.b/c')", "import io, pandas as pd\npd.read_csv(io.StringIO('a'))"),
     ("S501", "#" * 262_145, "#" * 262_144),
@@ -209,6 +216,33 @@ def test_a_syntax_error_carries_the_file_name_of_the_job():
     with pytest.raises(SyntaxError) as caught:
         examine("x = (", Policy(), filename="<job>")
     assert caught.value.filename == "<job>"
+
+
+# ---- what is behind the modules that are allowed ----
+
+
+def behind(module: str) -> set[tuple[str, str]]:
+    """All modules by public names from this one, through what the screen lets through: path and real name."""
+    modules, found, waiting = Modules(Policy()), set(), [(module, import_module(module))]
+    while waiting:
+        path, at = waiting.pop()
+        for name, value in vars(at).items():
+            below = f"{path}.{name}"
+            seen = isinstance(value, ModuleType) and not name.startswith("_") and below.count(".") < 4
+            if seen and modules.allows(below) and not modules.denies_member(below):
+                found.add((below, value.__name__))
+                waiting.append((below, value))
+    return found
+
+
+@pytest.mark.parametrize(
+    "module", sorted(name for name in STANDARD if name.partition(".")[0] in sys.stdlib_module_names)
+)
+def test_no_public_name_of_an_allowed_module_leads_to_one_that_is_not(module):
+    if find_spec(module) is None:
+        pytest.skip("not in this version of Python")
+    modules = Modules(Policy())
+    assert {path for path, real in behind(module) if not modules.allows(real)} == set()
 
 
 # ---- policy ----

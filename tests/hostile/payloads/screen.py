@@ -154,6 +154,8 @@ except AttributeError as error:
     _p("A22", "sys behind warnings", "import warnings\nresult = str(warnings.sys.modules['os'].getpid())", "S304"),
     _p("A22", "sys taken from warnings", "from warnings import sys as s\nresult = s.maxsize", "S104"),
     _p("A22", "os behind threading behind queue", "import queue as q\nresult = q.threading._os.getpid()", "S303"),
+    _p("A22", "builtins behind enum, under another name", "import enum\nresult = enum.bltns.eval('6 * 7')", "S304"),
+    _p("A22", "io behind logging", "import logging\nresult = logging.io.open('/proc/self/stat').read()[:20]", "S304"),
     _p("A22", "f2py", "import numpy as np\nresult = np.f2py.__name__", "S304", needs="numpy"),
     _p("A22", "os behind pandas", "import pandas\nresult = pandas.compat.sys.modules['os'].getpid()", "S304", needs="pandas"),
     _p("A22", "a module under another name", "import random\nr = random\nresult = r._os.getpid()", expected="INERT"),
