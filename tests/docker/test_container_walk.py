@@ -68,6 +68,7 @@ def daemon(worker_image, tmp_path_factory):
         "limits": {"memory": "384m", "tmp": "48m", "processes": 24},
         "tmp_inodes": 777,
         "cpus": 0.75,
+        "screen": "off",
     }
     with DaemonProcess({"default": template}, engine="docker") as running:
         yield running
@@ -156,6 +157,44 @@ def test_two_workers_have_different_users(workers):
     first, second = (os.stat(f"/proc/{worker.pid}").st_uid for worker in workers)
     assert first != second
     assert 0 not in {first, second}
+
+
+@pytest.fixture
+def job(daemon, workers):
+    """A running job: its process on the host, and its worker."""
+    if (level := daemon.pool()["isolation"]) != "namespaces":
+        pytest.skip(f"this host grants a job no namespaces of its own (isolation: {level})")
+    with daemon.client() as client:
+        job_id = client.submit("import time\ntime.sleep(25)")
+        sealed = []
+
+        def running():
+            every = [(pid, worker) for worker in workers for pid in live.processes(worker.id)]
+            sealed[:] = [each for each in every if live.threads(each[0])[0].get("Seccomp_filters") == "2"]
+            return sealed
+
+        daemon.until(running, timeout=20)
+        yield sealed[0]
+        client.cancel(job_id)
+
+
+def test_a_job_has_a_second_filter_no_capability_and_namespaces_of_its_own(job):
+    pid, worker = job
+    (thread,) = live.threads(pid)
+    assert {thread[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    own = live.namespaces(pid)
+    others = [live.namespaces(other) for other in live.processes(worker.id) if other != pid]
+    assert [name for name in ("user", "mnt", "ipc", "net") if own[name] in {other[name] for other in others}] == []
+    assert own["pid"] != live.namespaces(worker.pid)["pid"]
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
+
+
+def test_a_job_sees_nothing_of_the_kernel_and_of_the_link(job):
+    pid, _ = job
+    root = Path(f"/proc/{pid}/root")
+    assert [str(path) for place in ("sys", "run") for path in (root / place).iterdir()] == []
+    assert not [path.name for path in (root / "proc").iterdir() if path.name.isdigit()]
+    assert not (root / "run/pool").exists()
 
 
 def test_the_devices_are_exactly_these(worker):
