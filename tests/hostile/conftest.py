@@ -35,10 +35,12 @@ POOLS = {"open": TEMPLATE, "screened": TEMPLATE | {"screen": "standard", "size":
 
 _RUN = """
 import json, os, sys
-code, arguments = json.loads(sys.stdin.read())
+code, arguments, user = json.loads(sys.stdin.read())
 scope = {"__name__": "job"}
 try:
     exec(compile(code, "<job>", "exec"), scope)
+    if user is not None:
+        os.setgroups([]), os.setgid(user), os.setuid(user)
     print(json.dumps({"value": repr(scope["main"](*arguments))}), file=sys.__stdout__)
 except BaseException as error:
     print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=sys.__stdout__)
@@ -97,21 +99,20 @@ def screened(client):
     honest(client, "screened")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def outside():
-    """Run it in a plain process, in a directory of its own; `user`: drop to this user id first."""
+    """Run it in a plain process, in a directory of its own; `user`: drop to this user id before main."""
 
     def run(code, *args, user=None, timeout=60):
         with tempfile.TemporaryDirectory(prefix="outside.") as home:
             os.chmod(home, 0o777)
             process = subprocess.run(
                 [sys.executable, "-c", _RUN],
-                input=json.dumps([code, args]),
+                input=json.dumps([code, args, user]),
                 capture_output=True,
                 text=True,
                 cwd=home,
                 timeout=timeout,
-                user=user,
                 env={"PATH": os.environ["PATH"], "HOME": home, "OPENBLAS_NUM_THREADS": "1"},
             )
         last = process.stdout.strip().splitlines()[-1:] or ["{}"]
