@@ -7,10 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from runner import job_filter
 
 from pool.assets import seccomp_profile
 from pool.engines.base import Mount, WorkerSpec
-from pool.engines.lockdown import POLICY, container_arguments, container_name
+from pool.engines.lockdown import (
+    MASKED_PATHS,
+    OWN_KERNEL_PROCESSES,
+    POLICY,
+    READ_ONLY_PATHS,
+    container_arguments,
+    container_name,
+)
 
 SPEC = WorkerSpec(
     worker_id="w1",
@@ -92,6 +100,28 @@ def test_a_runtime_is_named_only_if_the_spec_names_one(arguments):
     assert container_arguments(replace(SPEC, runtime="runsc"), "{}")["HostConfig"]["Runtime"] == "runsc"
 
 
+def test_a_runtime_with_a_kernel_of_its_own_has_room_for_its_threads(arguments):
+    own = container_arguments(replace(SPEC, runtime="runsc"), "{}")["HostConfig"]
+    assert own["PidsLimit"] == SPEC.processes + OWN_KERNEL_PROCESSES
+    assert container_arguments(replace(SPEC, runtime="crun"), "{}")["HostConfig"]["PidsLimit"] == SPEC.processes
+    assert arguments["HostConfig"]["PidsLimit"] == SPEC.processes
+
+
+def test_what_is_masked_is_named_here_and_not_left_to_the_engine(arguments):
+    host = arguments["HostConfig"]
+    assert (tuple(host["MaskedPaths"]), tuple(host["ReadonlyPaths"])) == (MASKED_PATHS, READ_ONLY_PATHS)
+    # What Engines mask of themselves, so that naming our own never means less than that.
+    assert {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware"} <= set(MASKED_PATHS)
+    assert not set(MASKED_PATHS) & set(READ_ONLY_PATHS)
+
+
+def test_no_process_may_raise_its_priority_dump_core_or_lock_memory(arguments):
+    limits = {each["Name"]: (each["Soft"], each["Hard"]) for each in arguments["HostConfig"]["Ulimits"]}
+    assert limits.pop("nofile") == (SPEC.nofile, SPEC.nofile)
+    assert limits.pop("sigpending") == (256, 256)
+    assert limits == dict.fromkeys(("core", "memlock", "msgqueue", "nice", "rtprio"), (0, 0))
+
+
 def test_nothing_of_the_daemons_environment_is_passed_on(arguments, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "x")
     monkeypatch.setenv("PATH", "/opt/elsewhere")
@@ -163,7 +193,7 @@ ZYGOTE_NAMESPACES = {NEW_NAMESPACES[name] for name in ("user", "pid", "mount", "
         ("prlimit64", 0, {0}),
         ("ioctl", 1, {0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451}),
         ("setns", 1, ZYGOTE_NAMESPACES),
-        ("prctl", 0, {1, 2, 3, 4, 15, 16, 21, 23, 24, 27, 28, 36, 38, 39, 47}),
+        ("prctl", 0, {1, 2, 3, 4, 15, 16, 21, 23, 24, 27, 28, 36, 38, 39, 47, 0x53564D41}),
     ],
 )
 def test_an_argument_is_one_of_a_few_values(profile, name, index, allowed):
@@ -209,6 +239,15 @@ def _takes(profile, name, flags):
     (condition,) = rule["args"]
     assert (condition["op"], condition["index"], condition["valueTwo"]) == ("SCMP_CMP_MASKED_EQ", 0, 0)
     return flags & condition["value"] == 0
+
+
+def test_a_jobs_own_filter_lists_nothing_that_the_container_refuses(profile):
+    """A call must pass both: one that is only in the narrower list would look allowed and fail."""
+    listed = {name for rule in profile["syscalls"] for name in rule["names"]}
+    narrower = job_filter.allowed({job_filter.SUBPROCESS})
+    assert narrower.keys() <= listed
+    for name in ("prctl", "ioctl"):
+        assert set(narrower[name].values) <= {rule["args"][0]["value"] for rule in _rules(profile, name)}
 
 
 def test_a_priority_is_set_in_name_only(profile):
