@@ -10,7 +10,6 @@ import mmap
 import os
 import signal
 import struct
-from pathlib import Path
 
 from runner import syscalls
 
@@ -98,9 +97,17 @@ def own_user_namespace(flags: int = 0) -> None:
     set_dumpable(True)
     try:
         for name, content in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            Path(f"/proc/self/{name}").write_text(content, encoding="ascii")
+            _write(f"/proc/self/{name}", content)
     finally:
         set_dumpable(False)
+
+
+def _write(path: str, content: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, content.encode())
+    finally:
+        os.close(fd)
 
 
 class Init:

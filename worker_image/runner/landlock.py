@@ -24,7 +24,6 @@ _MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
 _NET_ABI, _NET = 4, 0b11  # bind and connect of TCP
 _SCOPE_ABI, _SCOPE = 6, 0b11  # abstract sockets and signals
 
-LIST = _READ_DIR
 READ = _READ_FILE | _READ_DIR
 RUN = READ | _EXECUTE
 DEVICE = _READ_FILE | _WRITE_FILE
