@@ -19,7 +19,12 @@ from pool.errors import DaemonUnreachableError
 #: Generous: a shared machine, and a worker start is a second of CPU.
 _READY_S = 120
 _STOP_S = 60
-_ENGINES = {"process": "pool.testing", "docker": "pool.cli.daemon", "stale": "tests.support.stale"}
+_ENGINES = {
+    "process": "pool.testing",
+    "docker": "pool.cli.daemon",
+    "stale": "tests.support.stale",
+    "rogue": "tests.support.rogue",
+}
 
 
 class DaemonProcess:

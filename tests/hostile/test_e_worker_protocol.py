@@ -1,0 +1,232 @@
+"""Class E of the catalogue: a runner that was taken over, at the daemon's end of its link.
+
+The worker here is a script that shakes hands and then misbehaves (tests/support/rogue_peer.py). It costs its own
+container and the job it holds: the daemon does not grow, others are served, and the job ends once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from pool.model import Limits, Outcome
+from tests.hostile.siege import MIB, SMALL, Besieged, growth_of_libzmq
+from tests.support.rogue_peer import HEADERS
+
+ROGUE = SMALL | {"size": {"min": 1, "max": 1}, "heartbeat_s": 0.5, "boot_timeout_s": 8}
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with Besieged({"default": SMALL, "rogue": ROGUE}, engine="rogue") as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def unharmed(daemon):
+    with daemon.unharmed():
+        yield
+
+
+def lose(daemon, script):
+    """Give such a worker a job: it is destroyed, the job is lost, and that is its one end; the story of the worker."""
+    worker = daemon.leasable(script)
+    job_id = daemon.submit(pool="rogue")
+    result = daemon.result(job_id)
+    assert (result.outcome, result.worker) == (Outcome.LOST, worker), result
+    story = daemon.replaced(worker)
+    assert daemon.result(job_id) == result
+    return story
+
+
+def end(daemon, script, *more):
+    """Such a worker is destroyed without a job; its story."""
+    return daemon.replaced(daemon.summon(script, *more))
+
+
+@pytest.mark.parametrize("script", ["job_other_id", "job_other_epoch", "job_result_before_start"])
+def test_e2_a_result_of_another_job_or_lease_destroys_the_worker(daemon, record, script):
+    assert "it said Done" in lose(daemon, script)
+    record("E2", "forged result for another job or lease", "QUAR", stopped_by=["daemon"], seen=script)
+
+
+def test_e2_a_result_of_a_finished_job_destroys_the_worker(daemon, record):
+    assert "it said Done while it has no job" in end(daemon, "idle_done")
+    record("E2", "forged result for a finished job", "QUAR", stopped_by=["daemon"])
+
+
+def test_e3_of_two_results_the_first_counts_and_the_second_destroys_the_worker(daemon, record):
+    worker = daemon.leasable("job_two_results")
+    job_id = daemon.submit(pool="rogue")
+    assert daemon.result(job_id).value == "first"
+    assert "it said Done while it clears up" in daemon.replaced(worker)
+    assert daemon.result(job_id).value == "first"
+    record("E3", "two results for one job", "QUAR", stopped_by=["daemon"], seen="the first one counted")
+
+
+def test_e3_a_second_hello_destroys_the_worker(daemon, record):
+    assert "it said Hello while it has no job" in end(daemon, "idle_hello_again")
+    record("E3", "a second handshake", "QUAR", stopped_by=["daemon"])
+
+
+def test_e4_a_second_connection_to_a_link_is_not_let_in(daemon, record):
+    worker = daemon.leasable("job_second_peer")
+    result = daemon.run(pool="rogue")
+    assert (result.outcome, result.value, result.reason) == (Outcome.OK, "honest", "")
+    assert "second_peer" in daemon.words()
+    daemon.call("recycle", pool="rogue")
+    daemon.replaced(worker)
+    record("E4", "speak for a worker on another connection", "DROP", stopped_by=["daemon"])
+
+
+def test_e5_endless_multipart_costs_the_worker_and_not_the_daemon(daemon, record):
+    bare = growth_of_libzmq()
+    assert bare > 90 * MIB, f"the attack does nothing to libzmq either: {bare}"
+    assert "frames" in lose(daemon, "job_endless_multipart")
+    record("E5", "a message that never ends", "QUAR", stopped_by=["daemon"],
+           outside=f"a bare ROUTER with its caps set grew by {bare // MIB} MiB when we stopped")  # fmt: skip
+
+
+def test_e6_an_oversized_frame_is_refused_when_it_is_announced(daemon, record):
+    assert "at most" in end(daemon, "idle_oversized_frame")
+    assert "at most" in lose(daemon, "job_endless_frame")
+    record("E6", "a frame larger than any answer", "QUAR", stopped_by=["daemon"])
+
+
+def test_e6_a_worker_without_a_lease_says_little(daemon, record):
+    assert "at most" in end(daemon, "idle_large_message")
+    record("E6", "a large message without a lease", "QUAR", stopped_by=["daemon"])
+
+
+@pytest.mark.parametrize(("script", "words"), [("idle_flood_of_beats", "it beat"), ("idle_flood_of_pings", "commands")])
+def test_e7_a_flood_of_small_words_destroys_the_worker_while_others_are_served(daemon, record, script, words):
+    worker = daemon.summon(script)
+    for _ in range(5):
+        daemon.honest("default")
+    assert words in daemon.replaced(worker)
+    record("E7", "a flood of beats or pings", "QUAR", stopped_by=["daemon"], seen=script)
+
+
+def test_e8_e9_no_header_that_is_not_exactly_right_is_taken(daemon, record):
+    scripts = [f"idle_header:{name}" for name in HEADERS] + ["idle_other_version"]
+    first = daemon.summon(*scripts)
+    daemon.until(lambda: len(list(daemon.home.glob("rogue/*"))) == 0)
+    number = int(first.rpartition("-")[2])
+    last = f"rogue-{number + len(scripts) - 1}"
+    daemon.until((daemon.home / f"taken-{last}").exists)
+    daemon.replaced(last)
+    for offset, script in enumerate(scripts):
+        story = daemon.story(f"rogue-{number + offset}")
+        assert "it broke the protocol" in story, (script, story)
+        assert story.isprintable() or "\n" in story
+    record("E8", f"{len(HEADERS)} malformed msgpack headers", "QUAR", stopped_by=["daemon"])
+    record("E9", "another protocol version, wrong, missing and unknown fields", "QUAR", stopped_by=["daemon"])
+
+
+def test_e10_the_frames_of_an_old_lease_are_no_answer_to_a_new_one(daemon, record):
+    worker = daemon.leasable("job_replay")
+    assert daemon.run(pool="rogue").value == "first"
+    result = daemon.run(pool="rogue")
+    assert (result.outcome, result.worker) == (Outcome.LOST, worker)
+    assert "epoch" in daemon.replaced(worker)
+    record("E10", "replay an old answer", "QUAR", stopped_by=["daemon"])
+
+
+def test_e11_half_a_message_is_waited_for_until_the_deadline_of_its_job(daemon, record):
+    worker = daemon.leasable("job_half_a_message")
+    result = daemon.run(pool="rogue", limits=Limits(wall_s=1))
+    assert (result.outcome, result.worker) == (Outcome.TIMEOUT, worker)
+    daemon.replaced(worker)
+    record("E11", "a message that stops in the middle", "QUAR", stopped_by=["daemon"])
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("boot_random_bytes", "greeting"),
+        ("boot_no_hello", "has not said Hello"),
+        ("boot_half_a_greeting", "not ready within 8 s"),
+    ],
+)
+def test_e11_what_is_no_handshake_is_a_failed_start(daemon, record, script, words):
+    assert words in end(daemon, script)
+    record("E11", "no handshake, or half of one", "QUAR", stopped_by=["daemon"], seen=script)
+
+
+def test_e12_figures_that_cannot_be_are_not_passed_on(daemon, record):
+    worker = daemon.leasable("job_lies")
+    began = time.monotonic()
+    result = daemon.run(pool="rogue")
+    wall_s = time.monotonic() - began
+    assert (result.outcome, result.value) == (Outcome.OK, "value")
+    assert result.usage.cpu_s <= 1 + wall_s * os.cpu_count()
+    assert result.usage.max_rss_bytes == 256 * MIB
+    assert 0 <= result.timings.run_ms <= result.timings.total_ms <= wall_s * 1000
+    assert result.reason.isprintable()
+    assert len(result.reason) <= 4096
+    daemon.call("recycle", pool="rogue")
+    daemon.replaced(worker)
+    record("E12", "lies about processor time, memory and duration", "INERT", stopped_by=["daemon"])
+
+
+def test_e13_a_worker_that_is_alive_and_runs_nothing_is_ended_at_the_jobs_deadline(daemon, record):
+    worker = daemon.leasable("job_wedged")
+    result = daemon.run(pool="rogue", limits=Limits(wall_s=1))
+    assert (result.outcome, result.worker) == (Outcome.TIMEOUT, worker)
+    daemon.replaced(worker)
+    record("E13", "ready and wedged", "QUAR", stopped_by=["daemon"])
+
+
+def test_e14_words_of_a_worker_move_no_cursor_and_end_no_line(daemon, record):
+    assert "\\x1b[2J" in end(daemon, "idle_last_words")
+    worker = daemon.leasable("job_dirty_words")
+    assert daemon.run(pool="rogue").outcome is Outcome.OK
+    assert "\\x1b]0;owned" in daemon.replaced(worker)
+    log = daemon.log.read_text()
+    assert "pool is fine" in log
+    assert {char for char in log if not char.isprintable()} == {"\n"}
+    assert max(map(len, log.splitlines())) < 10_000
+    record("E14", "escape sequences in what a worker says", "INERT", stopped_by=["daemon"])
+
+
+def test_e15_what_is_planted_beside_a_link_is_not_followed(daemon, record):
+    victim = daemon.home / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("precious")
+    end(daemon, "idle_links_elsewhere")
+    assert (victim / "file").read_text() == "precious"
+    record("E15", "links, fifos and files in place of the socket", "INERT", stopped_by=["daemon", "container"],
+           seen="tried without the read-only mount")  # fmt: skip
+
+
+def test_e16_descriptors_that_are_sent_along_are_not_taken(daemon, record):
+    before = daemon.descriptors()
+    worker = daemon.summon("idle_descriptors")
+    time.sleep(1)
+    assert daemon.descriptors() <= before + 20
+    daemon.call("recycle", pool="rogue")
+    daemon.replaced(worker)
+    record("E16", "pass descriptors to the daemon", "INERT", stopped_by=["daemon"])
+
+
+def test_e18_a_frozen_worker_is_suspected_and_replaced(daemon, record):
+    worker = daemon.leasable("job_wedged")
+    (frozen,) = (each["container"] for each in daemon.workers("rogue") if each["id"] == worker)
+    os.kill(int(frozen.removeprefix("process-")), signal.SIGSTOP)
+    daemon.replaced(worker)
+    record("E18", "a worker that is stopped", "QUAR", stopped_by=["daemon"])
+
+
+def test_e20_nothing_is_unpacked_on_the_way(daemon, record):
+    worker = daemon.leasable("job_bomb")
+    assert "cannot be decoded" in daemon.run(pool="rogue").error.message
+    daemon.call("recycle", pool="rogue")
+    daemon.replaced(worker)
+    record("E20", "a compressed bomb as the value", "INERT", stopped_by=["daemon"])
+
+
+def test_an_answer_cannot_name_files_outside(daemon):
+    assert "file" in lose(daemon, "job_traversal")
