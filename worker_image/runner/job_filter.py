@@ -44,6 +44,8 @@ _AF_UNIX = 1
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEW*: cgroup, uts, ipc, user, pid, net, ns, time
 #: CLONE_PTRACE and CLONE_PARENT: a child of the zygote's would be one that it does not know of, and never reaps.
 _OF_ANOTHER = 0xA000
+#: CLONE_UNTRACED and CLONE_IO: the container's filter refuses them, and what is refused here is told.
+_REFUSED_OUTSIDE = 0x80800000
 #: TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. None of them puts a byte into a terminal.
 _IOCTLS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 #: PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME, PR_GET_SECCOMP, PR_CAPBSET_READ,
@@ -53,7 +55,7 @@ _PRCTLS = (1, 2, 3, 15, 16, 21, 23, 39, 0x53564D41)
 _FCNTLS = (8, 10, 15, 1024, 1026)
 
 _WITH_RULE: dict[str, Rule] = {
-    "clone": Without(0, _NEW_NAMESPACES | _OF_ANOTHER),
+    "clone": Without(0, _NEW_NAMESPACES | _OF_ANOTHER | _REFUSED_OUTSIDE),
     "fcntl": Except(1, _FCNTLS),
     "ioctl": Only(1, _IOCTLS),
     "prctl": Only(0, _PRCTLS),
