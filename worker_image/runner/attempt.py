@@ -34,13 +34,13 @@ class Child:
     sock: socket.socket
     out: int
     err: int
-    pidfd: int
+    pidfd: int | None = None  #: None where the kernel has none; then `id` is its pid here too
     init: int | None = None  #: pidfd of process 1 of its pid namespace
     ready: bool = field(default=False, init=False)
     pids: tuple[int, ...] = field(init=False)  #: as this process sees them: its own and its init's
 
     def __post_init__(self) -> None:
-        self.pids = tuple(_pid_of(fd) for fd in (self.pidfd, self.init) if fd is not None)
+        self.pids = tuple(_pid_of(fd) for fd in (self.pidfd, self.init) if fd is not None) or (self.id,)
 
     @property
     def pid(self) -> int:
@@ -49,7 +49,10 @@ class Child:
     def kill(self) -> None:
         """With its init goes everything that the job has started."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd if self.init is None else self.init, signal.SIGKILL)
+            if self.pidfd is None:
+                os.kill(self.id, signal.SIGKILL)
+            else:
+                signal.pidfd_send_signal(self.init or self.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         self.sock.close()

@@ -124,8 +124,15 @@ class Init:
         self._pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
 
     def spawn(self) -> int:
-        """Its pid. All inits of one maker use the same few bytes of stack: none of them ever returns to it."""
-        return _check(_libc.clone(self._pause, self._top, _CLONE_VM | signal.SIGCHLD, None), "clone")
+        """Its pid. All inits of one maker use the same few bytes of stack: none of them ever returns to it.
+
+        It is born with every signal blocked, so that no handler of the maker's runs in it and nothing ends its pause.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            return _check(_libc.clone(self._pause, self._top, _CLONE_VM | signal.SIGCHLD, None), "clone")
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---- mounts ----

@@ -26,7 +26,7 @@ from zmq.utils.monitor import recv_monitor_message
 from pool import wire
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
-from runner import residue, zygote
+from runner import nursery, residue
 from runner.attempt import Attempt, Child, Exit, Stream
 from runner.baseline import Baseline
 from runner.channel import Frame
@@ -172,7 +172,7 @@ class Runner:
             self._fork()
 
     def _fork(self) -> None:
-        self._control.send(zygote.FORK)
+        self._control.send(nursery.FORK)
         self._forking = True
 
     def _kill(self, order: wire.Kill) -> None:
@@ -192,22 +192,22 @@ class Runner:
     def _hear_zygote(self) -> None:
         message, fds, _, _ = socket.recv_fds(self._control, 4096, 5)
         kind, body = message[:1], message[1:]
-        if kind == zygote.CHILD:
-            (number,) = zygote.CHILD_BODY.unpack(body)
-            channel, out, err, pidfd, *init = fds
-            self._parked = Child(number, socket.socket(fileno=channel), out, err, pidfd, *init)
+        if kind == nursery.CHILD:
+            (number,) = nursery.CHILD_BODY.unpack(body)
+            channel, out, err, *kill_by = fds
+            self._parked = Child(number, socket.socket(fileno=channel), out, err, *kill_by)
             self._forking = False
             self._conclude()
-        elif kind == zygote.NO_CHILD:
+        elif kind == nursery.NO_CHILD:
             self._forking, self._fork_at = False, time.monotonic() + _FORK_AGAIN_S
             self._conclude()
-        elif kind == zygote.EXITED:
-            self._bury(Exit(*zygote.EXITED_BODY.unpack(body)))
-        elif kind == zygote.LOADED:
-            (self._preload_ms,) = zygote.LOADED_BODY.unpack(body[: zygote.LOADED_BODY.size])
-            self._isolation, *self._missing = body[zygote.LOADED_BODY.size :].decode().splitlines()
+        elif kind == nursery.EXITED:
+            self._bury(Exit(*nursery.EXITED_BODY.unpack(body)))
+        elif kind == nursery.LOADED:
+            (self._preload_ms,) = nursery.LOADED_BODY.unpack(body[: nursery.LOADED_BODY.size])
+            self._isolation, *self._missing = body[nursery.LOADED_BODY.size :].decode().splitlines()
             self._fork()
-        elif kind == zygote.FAILED:
+        elif kind == nursery.FAILED:
             raise PreloadError(body.decode())
         else:
             raise PreloadError("the zygote has died; a preloaded module may have crashed it, or a job has killed it")
