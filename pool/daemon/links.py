@@ -50,7 +50,12 @@ class Link:
 
     def _knocked(self, _: int) -> None:
         assert self._listener is not None
-        sock = self._listener.accept()
+        try:
+            sock = self._listener.accept()
+        except OSError as error:  # no descriptors left; the boot deadline ends this worker
+            log.error("a worker could not be let in", action="no_accept", worker=self.worker_id, error=str(error))  # noqa: TRY400
+            self._shut()
+            return
         if sock is None:
             return
         if self._connection is None:

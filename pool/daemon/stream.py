@@ -25,7 +25,7 @@ from pool.daemon.zmtp_words import Peer, Ping
 from pool.errors import RemoteProtocolError
 
 #: Reads for one message before the others get their turn.
-_READS_PER_TURN = 16
+_READS_PER_TURN = 8
 #: PINGs and PONGs in a second. libzmq sends as many as its ZMQ_HEARTBEAT_IVL says, and nobody sets that to 10 ms.
 _CONTROLS_PER_S = 100
 _CREDENTIALS = struct.Struct("3i")

@@ -20,6 +20,9 @@ class Budget:
         if self._held[user] <= 0:
             del self._held[user]
 
+    def of(self, user: int) -> int:
+        return self._held[user]
+
     def excess(self) -> int | None:
         """The user who holds too much: over the cap for each, or the most of all when all together are over theirs."""
         if not self._held:

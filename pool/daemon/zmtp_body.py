@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import mmap
 
+from pool.errors import RemoteProtocolError
+
 #: From this size on a body has pages of its own. Below, copying is cheaper than a mapping, of which there are only
 #: so many in a process.
 LARGE_BYTES = 1024 * 1024
@@ -55,10 +57,13 @@ class Body:
         """Where a large body goes on; None for a small one. To be released before the next call of anything."""
         if self.size < LARGE_BYTES:
             return None
-        if self._pages is None:
-            self._pages = mmap.mmap(-1, _FIRST_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        elif self.filled == len(self._pages):
-            self._pages.resize(min(2 * self.filled, self.size))
+        try:
+            if self._pages is None:
+                self._pages = mmap.mmap(-1, _FIRST_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            elif self.filled == len(self._pages):
+                self._pages.resize(min(2 * self.filled, self.size))
+        except OSError as error:
+            raise RemoteProtocolError(f"no memory for a frame of {self.size} bytes: {error.strerror}") from None
         return memoryview(self._pages)[self.filled :]
 
     def took(self, count: int) -> None:

@@ -454,3 +454,16 @@ def test_a_link_that_floods_does_not_keep_the_others_waiting(host, context, link
         runner.send_multipart(wire.encode(HI))
         until(lambda: len(host.heard) == 3001)
     assert host.heard.index(("p-2", HI, [])) < 3000
+
+
+def test_one_client_that_never_reads_is_cut_off_too(host, context, monkeypatch):
+    monkeypatch.setattr(host.transport.submit, "_outgoing", doors.Budget(each=4 << 20, total=8 << 20))
+    host.payload = [bytes(6_000_000)]
+    question = b"".join(map(bytes, zmtp_words.pack(wire.encode(wire.Hail(request=1)))))
+    stubborn = host.raw()
+    stubborn.sendall(HELLO + question)
+    until(lambda: len(host.seen) == 1)
+    assert not host.transport.submit.counts  # one answer of any size waits
+    stubborn.sendall(question)
+    until(lambda: host.transport.submit.counts["not_read"])
+    assert closed(stubborn)
