@@ -35,14 +35,14 @@ _CALLS: dict[str, tuple[int, int, tuple[int, ...]]] = {
     "pivot_root": (155, 41, (0, 0)),
     "chroot": (161, 51, (0,)),
     "setns": (308, 268, (-1, 0)),
-    "unshare": (272, 97, (0x10000000,)),  # CLONE_NEWUSER
+    "unshare": (272, 97, (0,)),
     "bpf": (321, 280, (0, 0, 0)),
     "perf_event_open": (298, 241, (0, 0, -1, -1, 0)),
     "userfaultfd": (323, 282, (0,)),
     "io_uring_setup": (425, 425, (0, 0)),
     "keyctl": (250, 219, (0, -1, 0)),
     "init_module": (175, 105, (0, 0, 0)),
-    "kexec_load": (246, 104, (0, 0, 0, 0)),
+    "kexec_load": (246, 104, (0, 99, 0, 0)),
     "mknodat": (259, 33, (-100, 0, stat.S_IFCHR, 0)),
     "memfd_create": (319, 279, (0, 0)),
     "seccomp": (317, 277, (1, 0, 0)),
@@ -119,8 +119,15 @@ def _call(name: str) -> Callable[[], str]:
 
 
 def _clone() -> str:
-    number = 56 if _NATIVE == 0 else 220
-    return _refused(lambda: _raw(number, 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0), "clone(CLONE_NEWUSER)")
+    return _refused(_fork_into_namespace, "clone(CLONE_NEWUSER)")
+
+
+def _fork_into_namespace() -> int:
+    child = _raw(56 if _NATIVE == 0 else 220, 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0)
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
 
 
 def _privileges() -> str:
@@ -144,7 +151,24 @@ def _capabilities() -> str:
 
 
 def _execute() -> str:
-    return _refused(lambda: os.execv("/usr/bin/python3", ["python3", "-c", "raise SystemExit(3)"]), "execve")  # noqa: S606
+    return _refused(_run_program, "execve")
+
+
+def _run_program() -> int:
+    """In a child, for a program that starts takes the place of this one."""
+    child = os.fork()
+    if child == 0:
+        number = 255
+        try:
+            os.execv(sys.executable, [sys.executable, "-c", ""])  # noqa: S606
+        except OSError as error:
+            number = error.errno or number
+        finally:
+            os._exit(number)
+    number = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if number != 0:
+        raise OSError(number, os.strerror(number))
+    return number
 
 
 def _other_interfaces() -> str:
@@ -196,7 +220,12 @@ def _write() -> str:
 
 
 def _create_file(place: str) -> str:
-    return _refused(lambda: os.open(f"{place}/probe", os.O_CREAT | os.O_WRONLY), place)
+    def create() -> None:
+        path = f"{place}/probe"
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.unlink(path)  # noqa: PTH108
+
+    return _refused(create, place)
 
 
 def _scratch_flags() -> str:
@@ -240,11 +269,13 @@ def _signal_others() -> str:
 
 
 def _change_others() -> str:
+    """To what they are: who may do that may change them."""
     other = os.getppid() or 1
+    files, process = resource.RLIMIT_NOFILE, os.PRIO_PROCESS
     seen = [
-        _refused(lambda: resource.prlimit(other, resource.RLIMIT_NOFILE, (4, 4)), "prlimit"),
-        _refused(lambda: os.sched_setaffinity(other, {0}), "sched_setaffinity"),
-        _refused(lambda: os.setpriority(os.PRIO_PROCESS, other, 19), "setpriority"),
+        _refused(lambda: resource.prlimit(other, files, resource.prlimit(other, files)), "prlimit"),
+        _refused(lambda: os.sched_setaffinity(other, os.sched_getaffinity(other)), "sched_setaffinity"),
+        _refused(lambda: os.setpriority(process, other, os.getpriority(process, other)), "setpriority"),
     ]
     return ", ".join(sorted(set(seen)))
 
