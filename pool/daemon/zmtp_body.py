@@ -11,9 +11,9 @@ import mmap
 
 from pool.errors import RemoteProtocolError
 
-#: From this size on a body has pages of its own. Below, copying is cheaper than a mapping, of which there are only
-#: so many in a process.
-LARGE_BYTES = 1024 * 1024
+#: From this size on a body has pages of its own. Below, copying into memory that the heap has at hand is cheaper than
+#: faulting in new pages, and a process can have only so many mappings.
+LARGE_BYTES = 16 * 1024 * 1024
 _FIRST_BYTES = 256 * 1024
 
 Frame = bytes | bytearray | memoryview
