@@ -38,6 +38,8 @@ _LAST_WORDS_BYTES = 8192
 _FORK_AFTER_S = 0.005
 #: When the zygote could not fork, because a job had taken all the processes there are.
 _FORK_AGAIN_S = 0.05
+#: pyzmq copies what is smaller, whatever it is told.
+_SENT_AS_IT_IS_BYTES = 128 * 1024
 #: An answer has the cores to itself for a moment before the end of its child and the fork of the next one take them.
 _CLEAR_AFTER_S = 0.001
 
@@ -63,6 +65,7 @@ class Runner:
     def __init__(self, settings: Settings, link: zmq.Socket[bytes], control: socket.socket, zygote_pid: int) -> None:
         self._settings = settings
         self._link = link
+        _start_letting_go(link.context)
         self._monitor = link.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
         self._away_since: float | None = time.monotonic()
         self._control = control
@@ -282,3 +285,15 @@ class Runner:
             self._poller.unregister(fd)
             self._watched.discard(fd)
         child.close()
+
+
+def _start_letting_go(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """Large frames are sent without a copy, and pyzmq lets go of them in a thread that starts with the first of them.
+
+    That is now, so that a worker's threads and descriptors are the same before its first job and after each.
+    """
+    with context.socket(zmq.PAIR) as sending, context.socket(zmq.PAIR) as receiving:
+        receiving.bind("inproc://large")
+        sending.connect("inproc://large")
+        sending.send(bytes(_SENT_AS_IT_IS_BYTES), copy=False)
+        receiving.recv()
