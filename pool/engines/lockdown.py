@@ -33,8 +33,9 @@ MASKED_PATHS = (
 )  # fmt: skip
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 
-#: Limits of each process; `nofile` comes from the spec. A signal that waits in a queue is memory of the kernel.
-ULIMITS = {"core": 0, "memlock": 0, "msgqueue": 0, "nice": 0, "rtprio": 0, "sigpending": 256}
+#: Limits of each process; `nofile` comes from the spec. A signal that waits in a queue is memory of the kernel. A core
+#: limit of one byte, not of none: a core_pattern that is a pipe disregards every other (fs/coredump.c).
+ULIMITS = {"core": 1, "memlock": 0, "msgqueue": 0, "nice": 0, "rtprio": 0, "sigpending": 256}
 
 #: OCI runtimes that bring a kernel of their own, by how their name begins. Its threads, and one process of the host for
 #: each process inside, are in the worker's cgroup: without room for them the runtime itself dies.

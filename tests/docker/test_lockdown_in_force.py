@@ -131,7 +131,7 @@ def processes(seen):
 
 def ulimits(seen):
     assert seen.limits == {
-        "Max core file size": ["0", "0"],
+        "Max core file size": ["1", "1"],
         "Max locked memory": ["0", "0"],
         "Max msgqueue size": ["0", "0"],
         "Max open files": [str(NOFILE), str(NOFILE)],

@@ -83,7 +83,7 @@ def _detach() -> None:
     os.setsid()
     kernel.die_with_parent()
     _offer_to_oom_killer()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (min(1, resource.getrlimit(resource.RLIMIT_CORE)[1]),) * 2)
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in _SIGNALS:
