@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +22,17 @@ SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside the container, where each 
 #: common subordinate ranges hand out to people and services.
 _FIRST_UID = 2_000_000_000
 _UIDS = 100_000
+#: Daemons of one host take different ranges, by their owner; all of them below 2**31.
+_BLOCKS = 1_400
 #: Runner, libzmq's two threads, zygote, the parked child, the running one and their inits, on top of what a job may
 #: start; the rest is for what is on its way out.
 _OWN_PROCESSES = 12
 
 
-def uids() -> Iterator[int]:
+def uids(owner: str) -> Iterator[int]:
     """User ids, round and round; a daemon shares one iterator between its pools."""
-    return itertools.cycle(range(_FIRST_UID, _FIRST_UID + _UIDS))
+    first = _FIRST_UID + zlib.crc32(owner.encode()) % _BLOCKS * _UIDS
+    return itertools.cycle(range(first, first + _UIDS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

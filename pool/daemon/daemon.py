@@ -122,7 +122,7 @@ class Daemon:
             ),
         )
         shared = Shared(transport=transport, crew=crew, ledger=self._ledger, deliver=self._desk.deliver)
-        users, digest = blueprint.uids(), sources.digest(images.runner_tree())
+        users, digest = blueprint.uids(premises.owner), sources.digest(images.runner_tree())
         for name, template in self._settings.pools.items():
             plan = Blueprint(
                 pool=name,
