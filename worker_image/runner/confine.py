@@ -227,6 +227,7 @@ class Confinement:
         kernel.mount("/tmp/shm", "/dev/shm", "", kernel.MS_BIND)  # noqa: S108
         kernel.mount("tmpfs", "/run", "tmpfs", _SCRATCH_FLAGS | kernel.MS_RDONLY, _NO_ROOM)
         kernel.mount("/run", "/sys", "", kernel.MS_BIND)
+        kernel.mount("/run", "/dev/pts", "", kernel.MS_BIND)  # a host has so many terminals for all its containers
         if PROC in self._options:
             _show_own_proc()
         else:
