@@ -6,6 +6,7 @@ and its workers agree on their sources also while somebody is editing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import docker
+from docker.errors import APIError
 
 HERE = Path(__file__).parent
 IMAGE = "pool-worker:vm"
@@ -66,7 +68,8 @@ def save(path):
             for part in client.get_image(IMAGE):
                 file.write(part)
     finally:
-        client.remove_image(IMAGE)
+        with contextlib.suppress(APIError):  # it is somebody else's as well, under another name
+            client.remove_image(IMAGE)
         client.close()
 
 

@@ -12,11 +12,15 @@ the packages of its own archive, and looks from inside; this page is what it wro
 many times slower than a real one: the times say nothing.
 
 A row is something looked at, a column the AppArmor profile of the worker's container: `docker-default`, which the
-Engine applies by itself, or [`pool-worker`](../seccomp/pool-worker.apparmor), which comes with the wheel (see
+Engine applies unless told otherwise, or [`pool-worker`](../seccomp/pool-worker.apparmor), which comes with the wheel (see
 [how to load it](operations.md#on-hosts-with-apparmor)).
 """
 SECTIONS = {
     "": "## The pool\n\nThe wheel, its daemon and the worker image, used as on any host.",
+    "probe": (
+        "## What a worker proved of itself\n\nBefore its first lease each worker tries from inside a job what it must not "
+        "be able to do; `pool-admin doctor` shows it. `skipped` is a probe of a part that is missing."
+    ),
     "step": (
         "## What a job's own namespaces take\n\nOne by one, in a container that is locked down as a worker's is. The row "
         "is what a pool's `isolation` rests on: where a step is refused, the worker says which part is missing."
@@ -61,7 +65,8 @@ class Report:
         for kind, heading in SECTIONS.items():
             columns = ("unconfined", *COLUMNS) if kind == "denied" else COLUMNS
             parts += ["", heading, "", table(("", *columns), self._rows(kind, columns))]
-        parts += ["", USERNS, "", table(("a profile of", "`unshare(CLONE_NEWUSER)`"), self._variants())]
+        parts += ["", USERNS, "", table(("a profile of", "`unshare(CLONE_NEWUSER)`"), self._alone("variants"))]
+        parts += ["", HALF, "", table(("", "mounts denied"), self._alone("half"))]
         return "\n".join(parts) + "\n"
 
     def _rows(self, kind, columns):
@@ -74,14 +79,20 @@ class Report:
                 rows.setdefault(name, {})[each["column"]] = cell(each)
         return [(name, *(row.get(column, "") for column in columns)) for name, row in rows.items()]
 
-    def _variants(self):
-        return [(each["check"].partition(": ")[2], cell(each)) for each in self.checks if each["column"] == "variants"]
+    def _alone(self, column):
+        """A table of one column of its own."""
+        return [
+            (each["check"].removeprefix("userns: "), cell(each)) for each in self.checks if each["column"] == column
+        ]
 
 
 USERNS = """## User namespaces and the words of a profile
 
 AppArmor 4 has a rule for user namespaces, `userns`, which AppArmor 3 does not know: a profile with it cannot be loaded
-there. Whether it is needed depends on the abi that the profile names. `pool-worker` names 3.0, for which it is not."""
+there. Whether it is needed depends on the abi that the profile names. `pool-worker` names 3.0, for which it is not; the
+`docker-default` of this Engine names none, so that here it denies user namespaces as well as mounts."""
+HALF = """Where AppArmor is 3.0, or the Engine new enough to name abi 3.0, `docker-default` denies the mounts only. A pool under
+such a profile:"""
 
 
 def cell(check):

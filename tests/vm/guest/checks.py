@@ -39,7 +39,9 @@ class Scene:
 
 def status_says_running(scene):
     status, answer = scene.service.admin("status", "--json")
-    return status == 0 and answer["daemon"]["state"] == "running", f"exit status {status}, {answer['daemon']['engine']}"
+    engine = answer["daemon"]["engine"]
+    seen = f"exit status {status}; {engine['runtime']}, cgroups {engine['cgroups']}"
+    return status == 0 and answer["daemon"]["state"] == "running" and engine["cgroups"] == "v2", seen
 
 
 def the_profile_confines_the_runner(scene):
@@ -50,10 +52,14 @@ def the_profile_confines_the_runner(scene):
 
 def isolation_is_full_or_names_what_is_missing(scene):
     pool = scene.service.pool()
-    level = pool["isolation"]
-    missing = pool.get("missing") or scene.service.worker().get("missing") or []
-    named = "; ".join(map(str, missing)) or "names nothing as missing"
-    return (level == "namespaces" and not missing) or (level is not None and missing), f"{level}; {named}"
+    level, missing = pool["isolation"], pool["missing"]
+    named = f"without {'; '.join(missing)}" if missing else "nothing missing"
+    return level == "namespaces" if not missing else level in ("partial", "plain"), f"{level}, {named}"
+
+
+def the_lockdown_is_proven(scene):
+    proven = scene.service.worker()["lockdown"]
+    return proven == ("degraded" if scene.service.pool()["missing"] else "verified"), proven
 
 
 def a_job_does_nothing(scene):
@@ -94,8 +100,8 @@ def a_job_past_the_workers_memory(scene):
 
 
 def memory_limit_of_the_container(scene):
-    limits = {name: (scene.cgroup() / name).read_text().strip() for name in ("memory.max", "memory.swap.max")}
-    return limits == {"memory.max": str(MEMORY), "memory.swap.max": "0"}, limits
+    limits = [(scene.cgroup() / name).read_text().strip() for name in ("memory.max", "memory.swap.max")]
+    return limits == [str(MEMORY), "0"], "memory.max {}, memory.swap.max {}".format(*limits)
 
 
 def a_job_past_its_processes(scene):
@@ -114,7 +120,7 @@ def a_job_past_its_processes(scene):
     refused = scene.events("pids.events")["max"] - before
     most = int((scene.cgroup() / "pids.max").read_text())
     started = result.value if result.outcome is Outcome.OK else 0
-    seen = f"{started} threads started, limit {PROCESSES}; the worker's {most}: refused {refused} {_why(result)}"
+    seen = f"{started} threads started of {PROCESSES}; of the worker's {most} refused: {refused} {_why(result)}"
     return 0 < started < PROCESSES or (0 < started < most and refused > 0), seen
 
 
@@ -122,22 +128,20 @@ def a_job_past_its_scratch_space(scene):
     code = (
         "written = 0\n"
         "try:\n"
-        "    with open('big', 'wb', buffering=0) as file:\n"
-        "        while True: written += file.write(b'x' * 65536)\n"
+        "    for number in range(100):\n"
+        "        with open(f'part{number}', 'wb', buffering=0) as file:\n"
+        "            for _ in range(16): written += file.write(b'x' * 65536)\n"
         "except OSError as error: result = written, error.strerror\n"
     )
     result = scene.client.run(code)
-    held = result.outcome is Outcome.OK and 0 < result.value[0] <= TMP
-    return held, f"{result.value} {_why(result)}"
+    written, error = result.value or (0, _why(result))
+    return 0 < written <= TMP, f"{written} bytes in files of 1 MiB, then: {error}"
 
 
 def a_job_has_no_network(scene):
     code = "import socket\ntry: socket.socket(); result = 'made'\nexcept OSError as error: result = error.strerror\n"
     result = scene.client.run(code)
-    return result.outcome in (
-        Outcome.OK,
-        Outcome.REJECTED,
-    ) and result.value != "made", f"{result.outcome} {result.value}"
+    return result.outcome is Outcome.OK and result.value != "made", result.value
 
 
 def fifty_jobs_leave_one_worker_flat(scene):
@@ -163,16 +167,16 @@ def doctor_speaks_of_the_host(scene):
     return status in (0, 4), "; ".join(parts)
 
 
-def the_workers_probes_held(scene):
-    answer = scene.service.doctor()[1]
-    workers = (answer.get("daemon") or {}).get("workers") if isinstance(answer, dict) else None
-    probes = [probe for worker in workers or () for probe in worker.get("probes", ())]
-    counted = {}
-    for each in probes:
-        counted[each["verdict"]] = counted.get(each["verdict"], 0) + 1
-    bad = [f"{each['probe']}: {each['seen']}" for each in probes if each["verdict"] not in ("held", "skipped")]
-    seen = ", ".join(f"{count} {verdict}" for verdict, count in counted.items()) or f"no probes: {answer}"
-    return bool(probes) and not bad, "; ".join([seen, *bad])
+def probes(service):
+    """What each worker proved of itself before its first lease: probe, verdict, what it saw."""
+    status, answer = service.doctor()
+    if isinstance(answer, str) or not answer["daemon"]:
+        raise RuntimeError(f"doctor ended with {status}: {answer}")
+    return [
+        (row["probe"], row["verdict"], row["seen"])
+        for worker in answer["daemon"]["workers"]
+        for row in worker["probes"]
+    ]
 
 
 def apparmor_denied_nothing_more(scene):
@@ -193,6 +197,7 @@ CHECKS = {
     "`pool-admin status --json`": status_says_running,
     "AppArmor profile in force in the worker": the_profile_confines_the_runner,
     "isolation is full, or says what is missing": isolation_is_full_or_names_what_is_missing,
+    "the worker's own proof of its lockdown": the_lockdown_is_proven,
     "no-op job": a_job_does_nothing,
     "job with numpy and pandas": a_job_uses_numpy_and_pandas,
     "past its wall time: `timeout`": a_job_past_its_wall_time,
@@ -204,7 +209,6 @@ CHECKS = {
     "no network": a_job_has_no_network,
     "50 jobs in one worker": fifty_jobs_leave_one_worker_flat,
     "`pool-admin doctor`: the host": doctor_speaks_of_the_host,
-    "`pool-admin doctor`: the workers' probes": the_workers_probes_held,
     "what AppArmor denied meanwhile": apparmor_denied_nothing_more,
 }
 

@@ -17,6 +17,10 @@ from guest.telling import Teller
 PAYLOAD = Path("/payload")
 COLUMNS = {"docker-default": None, "pool-worker": "pool-worker"}
 
+#: Of what is tried in `denied.py`, what the zygote does.
+NEEDED = ("make a user namespace", "mount tmpfs on /tmp")
+
+VARIANT = "pool-variant"
 #: Ways to write a profile that says nothing, or yes, about user namespaces.
 VARIANTS = {
     "abi 3.0, no rule": ("abi <abi/3.0>,", ""),
@@ -31,9 +35,16 @@ def main():
     try:
         prepare(teller)
         look_at_the_host(teller)
-        look_at_the_profiles(teller)
+        look_at_denials(teller, "unconfined")
+        look_at_user_namespaces(teller)
         for column, profile in COLUMNS.items():
+            if profile is not None:
+                load_own_profile(teller)
+            look_at_denials(teller, column)
+            look_at_steps(teller, column)
             look_at_a_pool(teller, column, profile)
+            look_at_demands(teller, column, profile)
+        look_at_a_half(teller)
         teller.end("all steps were taken")
     except BaseException as error:
         teller.end(f"gave up: {type(error).__name__}: {error}")
@@ -54,16 +65,15 @@ def prepare(teller):
     run("systemctl", "start", "docker.service")
     teller.step("loading the worker image")
     load_image(PAYLOAD / "worker.tar")
-    teller.step("loading the AppArmor profile")
-    load_own_profile()
 
 
-def load_own_profile():
-    """From where the wheel has put it."""
+def load_own_profile(teller):
+    """From where the wheel has put it. Not before its column: until then the host is as it is by itself."""
     from guest import containers
 
     from pool import assets
 
+    teller.step("loading the AppArmor profile")
     containers.load_profile(assets.apparmor_profile())
 
 
@@ -97,60 +107,116 @@ def look_at_the_host(teller):
         teller.fact(name, value)
 
 
-def look_at_the_profiles(teller):
+def look_at_denials(teller, column):
+    """What AppArmor denies when nothing else does. Without it all succeeds, or the attempt shows nothing; what the
+    Engine's profile denies is seen, and not ours to judge.
+    """
+    from guest import containers
+
+    teller.step(f"what AppArmor alone denies: {column}")
+    with teller.checking("denied.py", column=column):
+        for name, seen in containers.as_root(containers.connect(), "denied.py", profile=column).items():
+            wanted = {"unconfined": True, "pool-worker": name in NEEDED}.get(column, seen == "ok")
+            teller.check(f"denied: {name}", column=column, passed=(seen == "ok") == wanted, seen=seen)
+
+
+def look_at_steps(teller, column):
     from guest import containers, kernel_log
 
-    client = containers.connect()
-    for column in ("unconfined", *COLUMNS):
-        teller.step(f"what AppArmor alone denies: {column}")
-        with teller.checking("denied.py", column=column):
-            for name, seen in containers.as_root(client, "denied.py", profile=column).items():
-                teller.check(f"denied: {name}", column=column, passed=True, seen=seen)
-    for column in COLUMNS:
-        teller.step(f"what the zygote needs: {column}")
-        kernel_log.clear()
-        with teller.checking("zygote_steps.py", column=column):
-            for name, seen in containers.as_worker(client, "zygote_steps.py", profile=column).items():
-                teller.check(f"step: {name}", column=column, passed=seen == "ok" or column != "pool-worker", seen=seen)
-        teller.log(f"denied during the steps: {column}", "\n".join(kernel_log.denials(column)))
+    teller.step(f"what the zygote needs: {column}")
+    kernel_log.clear()
+    with teller.checking("zygote_steps.py", column=column):
+        for name, seen in containers.as_worker(containers.connect(), "zygote_steps.py", profile=column).items():
+            teller.check(f"step: {name}", column=column, passed=seen == "ok" or column != "pool-worker", seen=seen)
+    teller.log(f"denied during the steps: {column}", "\n".join(kernel_log.denials(column)))
+
+
+def look_at_user_namespaces(teller):
+    from guest import containers
+
     for title, (abi, rule) in VARIANTS.items():
         teller.step(f"user namespaces: {title}")
         with teller.checking(f"userns: {title}", column="variants"):
-            seen = unshare_under(client, abi, rule)
-            teller.check(f"userns: {title}", column="variants", passed=True, seen=seen)
+            seen = unshare_under(containers.connect(), abi, rule)
+            teller.check(f"userns: {title}", column="variants", passed=seen == "ok" or "no rule" in title, seen=seen)
 
 
 def unshare_under(client, abi, rule):
     from guest import containers
 
-    profile = Path("/run/pool-variant.apparmor")
-    rules = f"file, network, capability, mount, umount, remount, signal, ptrace, {rule}"
-    profile.write_text(f"{abi}\nprofile pool-variant flags=(attach_disconnected,mediate_deleted) {{ {rules} }}\n")
-    containers.load_profile(profile)
-    return containers.as_worker(client, "zygote_steps.py", profile="pool-variant")["unshare user namespace"]
+    load_variant(abi, f"mount, {rule}")
+    return containers.as_worker(client, "zygote_steps.py", profile=VARIANT)["unshare user namespace"]
+
+
+def load_variant(abi, rules):
+    from guest import containers
+
+    path = Path("/run", VARIANT)
+    words = f"file, network, capability, umount, signal, ptrace, {rules}"
+    path.write_text(f"{abi}\nprofile {VARIANT} flags=(attach_disconnected,mediate_deleted) {{ {words} }}\n")
+    containers.load_profile(path)
 
 
 def look_at_a_pool(teller, column, profile):
-    from guest import containers, kernel_log
-    from guest.checks import CHECKS, Scene
+    from guest import checks, containers, kernel_log
     from guest.service import Service
 
     teller.step(f"starting the daemon: {column}")
     kernel_log.clear()
-    service = Service(column, profile)
-    try:
-        with service, service.client() as client:
-            scene = Scene(service=service, client=client, docker=containers.connect(), profile=column)
-            for name, check in CHECKS.items():
-                teller.step(f"{column}: {name}")
-                with teller.checking(name, column=column):
-                    passed, seen = check(scene)
-                    teller.check(name, column=column, passed=passed, seen=seen)
-        look_at_the_end(teller, column, service, scene)
-    except Exception as error:  # noqa: BLE001
-        teller.check("the daemon starts a worker", column=column, passed=False, seen=error)
+    service = Service(column, apparmor=profile)
+    with service, service.client() as client:
+        if service.refused:
+            teller.check("the daemon starts a worker", column=column, passed=False, seen=service.refused)
+            return
+        scene = checks.Scene(service=service, client=client, docker=containers.connect(), profile=column)
+        for name, check in checks.CHECKS.items():
+            teller.step(f"{column}: {name}")
+            with teller.checking(name, column=column):
+                passed, seen = check(scene)
+                teller.check(name, column=column, passed=passed, seen=seen)
+        with teller.checking("the worker's probes", column=column):
+            for name, verdict, seen in checks.probes(service):
+                held = verdict in ("held", "skipped")
+                teller.check(f"probe: {name}", column=column, passed=held, seen=f"{verdict}: {seen}")
+    look_at_the_end(teller, column, service, scene)
     teller.log(f"denied in the pool: {column}", "\n".join(kernel_log.denials(column)))
     teller.log(f"daemon: {column}", service.words())
+
+
+def look_at_demands(teller, column, profile):
+    """A pool that asks for namespaces gets them or does not start; with them a job can be shown its own /proc."""
+    from guest.service import Service
+
+    teller.step(f"a pool that demands namespaces: {column}")
+    name = "`isolation: namespaces`, `allow: [proc]`"
+    service = Service(f"{column}-demands", apparmor=profile, isolation="namespaces", allow=["proc"])
+    with teller.checking(name, column=column), service, service.client() as client:
+        if service.refused:
+            passed = profile is None and "namespace" in service.refused
+            teller.check(name, column=column, passed=passed, seen=f"refused: {service.refused}")
+            return
+        result = client.run("import os\nresult = sorted(os.listdir('/proc')), open('/proc/self/comm').read()")
+        passed = result.outcome == "ok" and "self" in result.value[0] and "1" not in result.value[0]
+        teller.check(name, column=column, passed=passed, seen=f"starts; a job sees {result.value or result.error}")
+    teller.log(f"daemon that demands: {column}", service.words())
+
+
+def look_at_a_half(teller):
+    """Where the Engine's profile denies mounts and not user namespaces: AppArmor 3, or a newer Engine."""
+    from guest.service import Service
+
+    teller.step("starting the daemon: mounts are denied, user namespaces are not")
+    load_variant("abi <abi/3.0>,", "deny mount,")
+    service = Service("half", apparmor=VARIANT)
+    with teller.checking("isolation", column="half"), service, service.client() as client:
+        pool = service.pool() if not service.refused else {"isolation": service.refused, "missing": []}
+        seen = f"{pool['isolation']}, without {'; '.join(pool['missing'])}"
+        passed = pool["isolation"] == "partial" and len(pool["missing"]) == 1
+        teller.check("isolation, or what is missing", column="half", passed=passed, seen=seen)
+        proven = service.worker()["lockdown"]
+        teller.check("the worker's own proof of its lockdown", column="half", passed=proven == "degraded", seen=proven)
+        result = client.run("result = 1")
+        teller.check("no-op job", column="half", passed=result.outcome == "ok", seen=result.outcome)
 
 
 def look_at_the_end(teller, column, service, scene):

@@ -27,17 +27,18 @@ TEMPLATE = {
 
 
 class Service:
-    """`with Service(name, profile) as service:` is ready when the block begins; `profile` None is the Engine's default."""
+    """`with Service(name, apparmor=...) as service:` has come up when the block begins, or `refused` says why not."""
 
-    def __init__(self, name, profile):
+    def __init__(self, name, **template):
         self.home = Path("/srv", name)
         self.run_dir = self.home / "run"
+        self.log = self.home / "log"
+        self.refused = ""
+        self._process = None
         self._config = {
             "daemon": {"run_dir": str(self.run_dir), "state_dir": str(self.home / "state"), "durability": "none"},
-            "pools": {"default": TEMPLATE | {"apparmor": profile}},
+            "pools": {"default": TEMPLATE | template},
         }
-        self._process = None
-        self.log = self.home / "log"
 
     def __enter__(self):
         self.home.mkdir(parents=True)
@@ -47,7 +48,7 @@ class Service:
             command = [TOOLS / "pool-daemon", "--config", config]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"NO_COLOR": "1"})
         try:
-            self._until_ready()
+            self.refused = self._wait()
         except BaseException:
             self.stop()
             raise
@@ -56,16 +57,21 @@ class Service:
     def __exit__(self, *_):
         self.stop()
 
-    def _until_ready(self):
+    def _wait(self):
+        """Until a worker is idle; or why that will not be."""
         deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                return f"the daemon ended with {self._process.returncode}: {self.words()}"
             status, answer = self.admin("status", "--json")
-            if status == 0 and any(each["state"] == "idle" for each in answer["pools"][0]["workers"]):
-                return
-            if status in (0, 4) and answer["pools"] and answer["pools"][0]["breaker"]["open"]:
-                break
+            if status in (0, 4) and answer["pools"]:
+                (pool,) = answer["pools"]
+                if pool["breaker"]["open"]:
+                    return pool["breaker"]["last_reason"]
+                if any(each["state"] == "idle" for each in pool["workers"]):
+                    return ""
             time.sleep(2)
-        raise RuntimeError(f"no worker became ready: {self.words()}")
+        return f"no worker was ready in time: {self.words()}"
 
     def admin(self, *arguments):
         """Exit status and JSON of a `pool-admin` command; what it wrote instead, if that is no JSON."""
