@@ -61,8 +61,8 @@ class Link:
         if self._connection is None:
             self._connection = Connection(sock, self._speech, self._poller, wake=self._wake)
             return
-        sock.close()
         self._shut()
+        sock.close()
         log.warning("somebody else in its container has connected", action="second_peer", worker=self.worker_id)
 
     @property
