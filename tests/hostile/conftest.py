@@ -22,6 +22,7 @@ import pytest
 from pool.images import DEFAULT_TAG, build
 from pool.model import Limits
 from tests.hostile import record as records
+from tests.hostile.surroundings import Surroundings
 from tests.support.daemons import DaemonProcess
 
 TEMPLATE = {
@@ -97,6 +98,24 @@ def screened(client):
 
     yield run
     honest(client, "screened")
+
+
+@pytest.fixture
+def script(client):
+    """Run it as a script where the screen is off; its value is what it leaves in `result`."""
+    return lambda code, **options: client.run(code, pool="open", **options)
+
+
+@pytest.fixture
+def unharmed(daemon, client):
+    """After the test the workers, the daemon and its files are what they were, and both pools serve on."""
+    for pool in POOLS:
+        honest(client, pool)
+    before = Surroundings(daemon)
+    yield
+    for pool in POOLS:
+        honest(client, pool)
+    before.check()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,79 @@
+"""All that an attack must leave as it was: the daemon, the host's files, the workers and what runs in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import docker
+import psutil
+
+MIB = 1024 * 1024
+#: What the daemon may keep of one test's jobs: their results, until they have been fetched for long enough.
+ALLOWED_GROWTH = 16 * MIB
+#: Runner, zygote, and the parked child with its init.
+IDLE_PROCESSES = 4
+
+
+class Surroundings:
+    """Taken before an attack; `check` afterwards, when every job has ended."""
+
+    def __init__(self, daemon, *, growth=ALLOWED_GROWTH):
+        self._daemon = daemon
+        self._growth = growth
+        daemon.until(lambda: at_rest(daemon))
+        self._process = psutil.Process(daemon.process.pid)
+        self._fds = self._process.num_fds()
+        self._rss = self._process.memory_info().rss
+        self._files = _files(daemon.home)
+        self._pools = _pools(daemon)
+        self._workers = _workers(daemon)
+
+    def check(self):
+        """No worker was replaced or found changed, none holds a process too many, the daemon has not grown."""
+        now = _pools(self._daemon)
+        assert now == self._pools
+        assert {name: _workers(self._daemon)[name] for name in self._workers} == self._workers
+        assert self._process.memory_info().rss < self._rss + self._growth
+        if _workers(self._daemon) == self._workers:
+            self._daemon.until(lambda: self._process.num_fds() <= self._fds, timeout=20)
+            changed = set(self._files.items()) ^ set(_files(self._daemon.home).items())
+            assert not changed, self._daemon.words()
+        for container in self._workers.values():
+            self._daemon.until(lambda it=container: len(processes(it)) == IDLE_PROCESSES, timeout=20)
+
+
+def processes(container):
+    """As the host sees them."""
+    engine = docker.from_env()
+    try:
+        first = psutil.Process(engine.api.inspect_container(container)["State"]["Pid"])
+    finally:
+        engine.close()
+    return [first, *first.children(recursive=True)]
+
+
+def _pools(daemon):
+    """What is counted of workers that were lost, replaced, or found with something left in them."""
+    return {
+        pool["name"]: (pool["recycles"], pool["residue"], pool["jobs"]["lost"], pool["breaker"]["open"])
+        for pool in daemon.status()["pools"]
+    }
+
+
+def at_rest(daemon):
+    """Whether every worker has cleared up after its last job."""
+    return all(worker["state"] == "idle" for pool in daemon.status()["pools"] for worker in pool["workers"])
+
+
+def _workers(daemon):
+    return {each["id"]: each["container"] for pool in daemon.status()["pools"] for each in pool["workers"]}
+
+
+def _files(home: Path):
+    """Path, kind, size and change of everything below the daemon's directories but its log."""
+    found = {}
+    for path in sorted(home.rglob("*")):
+        facts = path.lstat()
+        if path.name != "log":
+            found[str(path)] = (facts.st_mode, facts.st_uid, facts.st_size if path.is_file() else 0)
+    return found
