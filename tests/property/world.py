@@ -31,7 +31,7 @@ class Container:
     lease: ev.Dispatch | None = None
     clearing: ev.Dispatch | None = None
     started: bool = False
-    served: set[str] = field(default_factory=set)
+    served: list[str] = field(default_factory=list)
     jobs: int = 0
 
 
@@ -46,6 +46,7 @@ class World:
         self.finished: dict[str, ev.Finish] = {}
         self.old_leases: list[ev.Dispatch] = []
         self.shutting_down = False
+        self.scope = policy.reuse_scope
         self.submitted = 0
         self.events = 0
         self.play(ev.Tick())
@@ -61,6 +62,9 @@ class World:
             assert len(refusals) <= 1
             if not refusals:
                 self.accepted[event.job_id] = event.client
+        if isinstance(event, ev.WorkerReady) and not event.shareable and not self.containers[event.worker_id].stopping:
+            self.scope = "client"  # for good
+        assert self.pool.policy.reuse_scope == self.scope, "workers that are not isolated are shared, or others are not"
         for command in commands:
             self.carry_out(command)
         if isinstance(event, ev.Tick):
@@ -107,9 +111,11 @@ class World:
         assert command.attempt == 1, "a job was tried twice"
         container.lease, container.started = command, False
         container.jobs += 1
-        container.served.add(self.accepted[command.job_id])
+        client = self.accepted[command.job_id]
         assert container.jobs <= self.pool.policy.max_jobs, "a worker served more than its share"
-        assert self.pool.policy.reuse_scope == "any" or len(container.served) == 1, "a worker served two clients"
+        # What it served before its pool learnt that its workers are not isolated cannot be undone.
+        assert self.scope == "any" or container.served[-1:] in ([], [client]), "a worker served two clients"
+        container.served.append(client)
 
     def finish(self, command: ev.Finish) -> None:
         assert command.job_id in self.accepted, "a job ended that was never accepted"
@@ -171,7 +177,7 @@ class World:
     def ready(self, number: int) -> None:
         def act(worker_id: str, container: Container) -> None:
             container.ready = True
-            self.play(ev.WorkerReady(worker_id=worker_id))
+            self.play(ev.WorkerReady(worker_id=worker_id, shareable=number % 20 != 0))
 
         self.with_container(number, act, ready=False)
 

@@ -380,3 +380,34 @@ def test_a_busy_worker_is_never_judged_by_its_beats():
     play.start("j")
     assert not every(play.pass_time(400), ProbeWorker)
     assert play.pool.workers["p-1"].state is WorkerState.LEASED
+
+
+# ---- workers that are not isolated in full ----
+
+
+def test_once_a_worker_is_not_isolated_in_full_no_worker_serves_a_second_client_for_good():
+    play = Rehearsal(min_workers=2, max_workers=2, reuse_scope="any")
+    play.tick()
+    play.play(WorkerReady(worker_id="p-1", shareable=False))
+    assert play.pool.policy.reuse_scope == "client"
+    play.play(WorkerReady(worker_id="p-2", shareable=True))
+    assert play.pool.policy.reuse_scope == "client"
+    anns = play.run("a", "ann")
+    bobs = play.run("b", "bob")
+    assert anns != bobs
+    assert [play.run(f"a{number}", "ann") for number in range(3)] == [anns] * 3
+    assert any("one client only" in entry.text and "p-1" in entry.text for entry in play.pool.story("p"))
+
+
+def test_workers_that_are_isolated_serve_any_client_where_the_template_says_so():
+    play = Rehearsal(min_workers=1, max_workers=1, reuse_scope="any").up()
+    assert play.run("a", "ann") == play.run("b", "bob")
+    assert play.pool.policy.reuse_scope == "any"
+
+
+def test_where_a_worker_serves_one_client_anyway_nothing_is_said_of_it():
+    play = Rehearsal(min_workers=1, max_workers=1, reuse_scope="client")
+    play.tick()
+    play.play(WorkerReady(worker_id="p-1", shareable=False))
+    assert play.pool.policy.reuse_scope == "client"
+    assert not any("one client only" in entry.text for entry in play.pool.story("p"))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from runner import residue
 
+from pool.daemon.metrics import RESIDUE
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -58,6 +60,7 @@ def test_what_cannot_be_removed_is_said(tmp_path):
 RUNNER = """
 import ctypes, os, subprocess, sys, time
 sys.path.insert(0, "worker_image")
+from pool.daemon.metrics import RESIDUE
 from runner import residue
 ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER, as the runner's main does
 own = subprocess.Popen(["sleep", "60"])
@@ -78,3 +81,17 @@ def test_strays_are_gone_when_the_sweep_returns_and_the_workers_own_processes_st
         [sys.executable, "-c", RUNNER], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
     )
     assert done.stdout.strip() == "2 '' [] None", done.stderr
+
+
+def test_what_it_says_begins_with_the_kind_by_which_it_is_counted(tmp_path):
+    assert residue.empty(tmp_path / "absent").startswith("files: ")
+    assert {"files", "processes"} <= RESIDUE
+
+
+def test_names_that_clash_with_those_it_moves_to_are_no_trouble(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "same" / "same").mkdir(parents=True)
+        (tmp_path / name / "same" / "file").write_text("x")
+    (tmp_path / f".{os.getpid()}.1").mkdir()
+    assert residue.empty(tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,93 @@
+"""What the status counts of a pool and of its workers: closed sets of names, and figures from the right place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool.daemon import footprint
+from pool.daemon.metrics import RESIDUE, Metrics
+
+# ---- what jobs left behind ----
+
+
+def counted(*words):
+    metrics = Metrics()
+    for each in words:
+        metrics.dirtied(each)
+    return dict(metrics.residue)
+
+
+@pytest.mark.parametrize("kind", sorted(RESIDUE))
+def test_each_kind_of_residue_is_counted_by_its_name(kind):
+    assert counted(f"{kind}: not as before the job") == {kind: 1}
+
+
+def test_each_kind_of_one_job_counts_once_for_each_time_it_is_told():
+    words = "processes: 2 would not die; files: /tmp cannot be emptied (x); code: not as before the job"
+    assert counted(words, "files: y") == {"processes": 1, "files": 2, "code": 1}
+
+
+@given(st.lists(st.text(), max_size=20))
+def test_whatever_a_worker_says_the_names_are_of_a_closed_set(words):
+    found = counted(*words)
+    assert found.keys() <= RESIDUE | {"other"}
+    assert all(count > 0 for count in found.values())
+
+
+def test_words_that_are_none_of_a_worker_count_as_other():
+    assert counted("Files: x", "\x1b[2J", "filesystem: x", "parked") == {"other": 3, "parked": 1}
+
+
+# ---- memory ----
+
+
+def test_a_worker_without_a_process_has_no_figure():
+    assert footprint.of_worker(None, "abc") is None
+
+
+def test_a_process_that_is_gone_has_no_figure():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert footprint.of_worker(child.pid, None) is None
+
+
+def test_without_a_cgroup_of_its_own_a_worker_takes_what_its_processes_take():
+    size = 64 << 20
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', 'x = b\"x\" * {size}; print(1, flush=True); input()'])"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as first:
+        assert first.stdout.readline() == "1\n"
+        found = footprint.of_worker(first.pid, "no-such-container")
+        first.communicate("\n")
+    assert size < found < 4 * size
+
+
+CGROUPS = {
+    "version 2": ("0::/docker/{id}\n", "docker/{id}", "file 7\nanon 4096\nanon_thp 9\n"),
+    "version 1": ("5:cpu:/x\n3:memory:/docker/{id}\n", "memory/docker/{id}", "rss 3\ntotal_rss 4096\n"),
+}
+
+
+@pytest.mark.parametrize(("line", "place", "stat"), CGROUPS.values(), ids=["v2", "v1"])
+def test_a_container_takes_what_its_own_cgroup_counts(line, place, stat, tmp_path, monkeypatch):
+    place = tmp_path / place.format(id="c0ffee")
+    place.mkdir(parents=True)
+    (place / "memory.stat").write_text(stat)
+    read = Path.read_text
+    monkeypatch.setattr(footprint, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(
+        Path,
+        "read_text",
+        lambda self, **how: line.format(id="c0ffee") if self.name == "cgroup" else read(self, **how),
+    )
+    assert footprint.of_worker(os.getpid(), "c0ffee") == 4096
+    assert footprint.of_worker(os.getpid(), "another") != 4096
+    (place / "memory.stat").write_text("nothing of the kind\n")
+    assert footprint.of_worker(os.getpid(), "c0ffee") > 1 << 20
