@@ -70,7 +70,7 @@ def main(missing: Sequence[str], options: Sequence[str], processes: int, memory:
         ("other binary interfaces", _NATIVE == 0, _other_interfaces),
         ("network", True, _network),
         ("write to the root file system", True, _write),
-        ("run from scratch space", True, _scratch_flags),
+        ("run from scratch space", not any(each.startswith("noexec") for each in missing), _scratch_flags),
         ("scratch space past its size", mounted, lambda: _scratch_size(tmp)),
         ("the worker's link", mounted, _link),
         ("read of other processes", covered, _read_others),

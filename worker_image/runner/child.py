@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,6 +38,13 @@ _STREAMS = (("stdin", "r", "replace"), ("stdout", "w", "backslashreplace"), ("st
 _request = msgspec.msgpack.Decoder(wire.Run)
 #: Reset for the job: the runner and the zygote ignore what a job could send them.
 _SIGNALS = (signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Held(NamedTuple):
+    """Bytes of a child before its job."""
+
+    data: int  #: private and writable
+    mapped: int  #: of its address space
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ def live(sock: socket.socket, cradle: Cradle) -> None:
             kernel.die_with_parent()  # again: new credentials may have cleared it
             plain, *others = parts()
             rehearse(plain, cradle.setting)
-            held = _private_bytes(own_status)
+            held = _held_bytes(own_status)
         sock.sendall(PARKED)
         _rehearse_while_parked(others, sock, cradle.setting)
         _work(sock, cradle, held)
@@ -117,7 +125,7 @@ def _reseed(seed: int | None) -> None:
         numpy.random.seed(seed)
 
 
-def _work(sock: socket.socket, cradle: Cradle, held: int) -> None:
+def _work(sock: socket.socket, cradle: Cradle, held: Held) -> None:
     header, code, stdin, *rest = channel.receive(sock)
     job = _request.decode(header)
     files, arguments = rest[: len(job.files)], rest[len(job.files) :]
@@ -126,7 +134,7 @@ def _work(sock: socket.socket, cradle: Cradle, held: int) -> None:
         teller = _tell_denials() if job.explain else None
         cradle.confinement.seal(tmp_bytes=job.tmp, explain=job.explain)
         _unpack(job, stdin, files, cradle.scratch)
-        _limit(job, held, nested=cradle.confinement.nested)
+        _limit(job, held, cradle.confinement)
         answer = execute(job, bytes(code), arguments, cradle.setting)
     except OSError as error:  # its input does not fit into the scratch space
         answer = failure(error)
@@ -169,7 +177,7 @@ def _feed_stdin(stdin: bytearray, scratch: Path) -> None:
         os.dup2(held.fileno(), 0)
 
 
-def _limit(job: wire.Run, held: int, *, nested: bool) -> None:
+def _limit(job: wire.Run, held: Held, confinement: Confinement) -> None:
     """Soft limits that end the job with a reason, hard ones that it cannot lift. `held`: bytes not of the job.
 
     Processes are counted by user and user namespace: in one of its own, only the job's count.
@@ -177,11 +185,13 @@ def _limit(job: wire.Run, held: int, *, nested: bool) -> None:
     seconds = max(1, int(job.cpu_s + 0.999))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
-    resource.setrlimit(resource.RLIMIT_DATA, (held + job.memory, held + job.memory))
-    if nested:
+    kind, before = confinement.memory_limit(*held)
+    resource.setrlimit(kind, (before + job.memory, before + job.memory))
+    if confinement.nested:
         resource.setrlimit(resource.RLIMIT_NPROC, (job.processes, job.processes))
 
 
-def _private_bytes(status: io.FileIO) -> int:
+def _held_bytes(status: io.FileIO) -> Held:
     """What the preloaded libraries hold already: the job's memory comes on top of it."""
-    return next(int(line.split()[1]) * 1024 for line in status.readlines() if line.startswith(b"VmData"))
+    fields = dict(line.split(b":", 1) for line in status.readlines())
+    return Held(*(int(fields[name].split()[0]) * 1024 for name in (b"VmData", b"VmSize")))

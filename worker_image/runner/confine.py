@@ -12,19 +12,15 @@ the host is needed for any of this. A part that the host refuses is left out and
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+import resource
+from collections.abc import Collection
 
 from runner import job_filter, kernel, landlock
-from runner.kernel import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, Filter
+from runner.kernel import CLONE_NEWPID, Filter
+from runner.survey import BARE, DATA_LIMIT, NAMESPACES, SCRATCH_FLAGS, Grant
 
 PROC = "proc"
-#: Parts that come with namespaces, and what each needs besides a user namespace.
-_PARTS = {"user": 0, "mount": CLONE_NEWNS, "ipc": CLONE_NEWIPC, "net": CLONE_NEWNET}
-_SCRATCH_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 _NO_ROOM = "size=4k,nr_inodes=40,mode=555"
 _IMAGE = (
     "/usr",
@@ -42,107 +38,9 @@ _IMAGE = (
 _PROC_FILES = ("cpuinfo", "filesystems", "meminfo", "stat", "uptime", "version")
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What the host allows: the parts of a child's confinement, and why any are missing."""
-
-    parts: frozenset[str]
-    missing: tuple[str, ...] = ()
-
-    @property
-    def level(self) -> str:
-        """In one word, for the status."""
-        if self.parts >= _PARTS.keys():
-            return "namespaces"
-        return "partial" if self.parts & _PARTS.keys() else "plain"
-
-
-BARE = Grant(frozenset())
-
-
-def survey() -> Grant:
-    """Try each part in processes of its own, so that a refusal leaves nothing half done here."""
-    parts, missing = {"seccomp"}, []
-    for name, refusal in _try_namespaces():
-        if refusal:
-            missing.append(f"{name} namespace: {refusal}" if name != "user" else f"user and pid namespaces: {refusal}")
-        else:
-            parts.add(name)
-    if landlock.abi():
-        parts.add("landlock")
-    else:
-        missing.append("landlock: this kernel has none")
-    return Grant(frozenset(parts), tuple(missing))
-
-
-def plain(grant: Grant) -> Grant:
-    """The same without namespaces, because the template wants it so."""
-    return Grant(grant.parts - _PARTS.keys(), ("namespaces: the template's isolation is plain",))
-
-
-def _try_namespaces() -> Sequence[tuple[str, str]]:
-    refusals: list[tuple[str, str]] = _in_a_fork(_try_all)
-    return refusals
-
-
-def _try_all() -> list[tuple[str, str]]:
-    try:
-        enter()
-        inner: list[tuple[str, str]] = _in_a_fork(_try_as_a_child)
-    except OSError as error:
-        return [("user", str(error))]
-    return inner
-
-
-def _try_as_a_child() -> list[tuple[str, str]]:
-    tries: dict[str, Callable[[], object]] = {
-        "user": kernel.own_user_namespace,
-        "mount": _try_mounts,
-        "ipc": lambda: kernel.unshare(CLONE_NEWIPC),
-        "net": lambda: kernel.unshare(CLONE_NEWNET),
-    }
-    return [(name, _refusal(attempt)) for name, attempt in tries.items()]
-
-
-def _try_mounts() -> None:
-    kernel.unshare(CLONE_NEWNS)
-    _detach_mounts()
-    kernel.mount("tmpfs", "/tmp", "tmpfs", _SCRATCH_FLAGS)  # noqa: S108
-    kernel.mount("/tmp", "/run", "", kernel.MS_BIND)  # noqa: S108
-
-
-def _refusal(attempt: Callable[[], object]) -> str:
-    try:
-        attempt()
-    except OSError as error:
-        return str(error.strerror or error)
-    return ""
-
-
-def _in_a_fork(work: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
-    """The answer of a function that was run in a process of its own."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            os.write(writing, json.dumps(work()).encode())
-        os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as answers:  # noqa: PTH123 - a descriptor
-        answer = answers.read()
-    os.waitpid(pid, 0)
-    if not answer:
-        raise OSError(0, "the process that tried it died")
-    return [(str(name), str(refusal)) for name, refusal in json.loads(answer)]
-
-
 def enter() -> None:
     """Into a user namespace of this process's own, and a pid namespace for what it forks next."""
     kernel.own_user_namespace(CLONE_NEWPID)
-
-
-def _detach_mounts() -> None:
-    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
 
 
 class Nest:
@@ -176,7 +74,7 @@ class Confinement:
         self._options = frozenset(options)
         self._tmp_bytes = tmp_bytes
         self._tmp_inodes = tmp_inodes
-        self._flags = sum(flag for part, flag in _PARTS.items() if part in grant.parts)
+        self._flags = sum(flag for part, flag in NAMESPACES.items() if part in grant.parts)
         self._abi = landlock.abi() if "landlock" in grant.parts else 0
         self._rules: landlock.Ruleset | None = None
         wanted = "seccomp" in grant.parts
@@ -193,6 +91,12 @@ class Confinement:
         """Whether each child has a /tmp of its own, which is gone when it is."""
         return "mount" in self.grant.parts
 
+    def memory_limit(self, data: int, mapped: int) -> tuple[int, int]:
+        """The limit that this kernel holds, and how much of it a child has used that holds so much."""
+        if DATA_LIMIT in self.grant.parts or self.grant is BARE:
+            return resource.RLIMIT_DATA, data
+        return resource.RLIMIT_AS, mapped
+
     def isolate(self) -> None:
         """All that needs a right which is given up later. After this /proc is empty."""
         if self.nested:
@@ -205,7 +109,7 @@ class Confinement:
     def seal(self, *, tmp_bytes: int, explain: bool) -> None:
         """Give up every right. What follows is the job's code."""
         if self.own_scratch and tmp_bytes != self._tmp_bytes:
-            kernel.mount("", "/tmp", "", kernel.MS_REMOUNT | _SCRATCH_FLAGS, self._room(tmp_bytes))  # noqa: S108
+            kernel.mount("", "/tmp", "", kernel.MS_REMOUNT | SCRATCH_FLAGS, self._room(tmp_bytes))  # noqa: S108
         if self.nested:
             kernel.drop_capabilities()
         if self._rules is not None:
@@ -221,11 +125,11 @@ class Confinement:
         """One fresh tmpfs for both scratch directories, so that one size holds for both; and nothing where the worker's
         own files and the host's would show.
         """
-        _detach_mounts()
-        kernel.mount("tmpfs", "/tmp", "tmpfs", _SCRATCH_FLAGS, self._room(self._tmp_bytes))  # noqa: S108
+        kernel.detach_mounts()
+        kernel.mount("tmpfs", "/tmp", "tmpfs", SCRATCH_FLAGS, self._room(self._tmp_bytes))  # noqa: S108
         _make_directories("/tmp/shm", "/tmp/tmp", mode=0o1777)  # noqa: S108
         kernel.mount("/tmp/shm", "/dev/shm", "", kernel.MS_BIND)  # noqa: S108
-        kernel.mount("tmpfs", "/run", "tmpfs", _SCRATCH_FLAGS | kernel.MS_RDONLY, _NO_ROOM)
+        kernel.mount("tmpfs", "/run", "tmpfs", SCRATCH_FLAGS | kernel.MS_RDONLY, _NO_ROOM)
         kernel.mount("/run", "/sys", "", kernel.MS_BIND)
         kernel.mount("/run", "/dev/pts", "", kernel.MS_BIND)  # a host has so many terminals for all its containers
         if PROC in self._options:

@@ -143,6 +143,11 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
     _check(_libc.mount(words[0], words[1], words[2], flags, words[3]), f"mount {kind or source} on {target}")
 
 
+def detach_mounts() -> None:
+    """What is mounted from now on is seen here only."""
+    mount("", "/", "", MS_REC | MS_PRIVATE)
+
+
 # ---- giving up rights ----
 
 

@@ -14,8 +14,8 @@ import socket
 import struct
 from typing import NoReturn
 
-from runner import confine, kernel, zygote
-from runner.confine import BARE, Grant
+from runner import confine, kernel, survey, zygote
+from runner.survey import BARE, Grant
 from runner.zygote import Plan
 
 LEVELS = ("auto", "namespaces", "plain", "none")
@@ -61,5 +61,5 @@ def _grant(wanted: str) -> Grant:
     """What there will be of what the template wants."""
     if wanted == "none":
         return BARE
-    grant = confine.survey()
-    return confine.plain(grant) if wanted == "plain" else grant
+    grant = survey.survey()
+    return survey.plain(grant) if wanted == "plain" else grant
