@@ -13,6 +13,7 @@ Rules:
 2. Payload frames are opaque to the daemon. Their order is fixed by the message:
        Submit, Run    [code, stdin, *files (as named in the header), *arguments]
        Done, Result   [stdout, stderr, error, *files (as named in the header), *value]
+       Printed, Output   [text: bytes of that stream, as the job wrote them]
    `error` is an encoded Fault or empty; arguments and value are the frames of `pool.values`.
 3. What a worker or a client says is bounded here: header size, number of frames, length of every string and list.
 """
@@ -20,7 +21,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -42,10 +43,14 @@ MAX_FRAME_BYTES = 256 * 1024 * 1024
 MAX_CODE_BYTES = 1024 * 1024
 #: All payload frames of a Submit together.
 MAX_JOB_BYTES = 256 * 1024 * 1024
+#: Output in one Printed or Output; and how often a runner that was asked for it says what is new, at most.
+MAX_PRINTED_BYTES = 64 * 1024
+PRINT_INTERVAL_S = 0.01
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9._:\-]+\Z")]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Entry = Annotated[str, Meta(min_length=1, max_length=128)]
+StreamName = Literal["stdout", "stderr"]
 Text = Annotated[str, Meta(max_length=4096)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1 << 50)]
@@ -110,14 +115,16 @@ class Submit(Message, frozen=True, tag="submit", omit_defaults=True):
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0  #: higher goes first, within one client
     queue_timeout_s: Seconds | None = None
     watch: bool = False  #: send the Result unasked when the job ends
+    stream: bool = False  #: and, until then, what it prints; with watch only
     explain: bool = False  #: write every system call that is denied, and the line that made it, to the job's stderr
 
 
-class Watch(Message, frozen=True, tag="watch"):
+class Watch(Message, frozen=True, tag="watch", omit_defaults=True):
     """Send me the Result of this job when it ends, or now if it has. Answer: Result or Refused."""
 
     request: Count
     job_id: Id
+    stream: bool = False  #: until then, what it prints, from its first byte on
 
 
 class Cancel(Message, frozen=True, tag="cancel"):
@@ -148,6 +155,14 @@ class Refused(Message, frozen=True, tag="refused"):
     code: Name
     message: Text
     fields: dict[str, str | int | float | bool | None] = {}
+
+
+class Output(Message, frozen=True, tag="output"):
+    """What a job has printed from `offset` on. A slow reader gets less of it; the Result has it all."""
+
+    job_id: Id
+    name: StreamName
+    offset: Count
 
 
 class Result(Message, frozen=True, tag="result"):
@@ -225,6 +240,15 @@ class Started(Message, frozen=True, tag="started"):
     epoch: Count
 
 
+class Printed(Message, frozen=True, tag="printed"):
+    """What is new of a running job's kept output, from `offset` on. Only after Stream, and Done has all of it again."""
+
+    job_id: Id
+    epoch: Count
+    name: StreamName
+    offset: Count
+
+
 class Done(Message, frozen=True, tag="done"):
     """The end of an attempt. Payload: [stdout, stderr, error, *files, *value]. Stamps: CLOCK_MONOTONIC, ns."""
 
@@ -295,14 +319,21 @@ class Kill(Message, frozen=True, tag="kill"):
     epoch: Count
 
 
+class Stream(Message, frozen=True, tag="stream"):
+    """Say Printed of this attempt from now on, from its first byte."""
+
+    job_id: Id
+    epoch: Count
+
+
 class Probe(Message, frozen=True, tag="probe"):
     seq: Count
 
 
 FromClient = Submit | Watch | Cancel | Hail
-ToClient = Accepted | Refused | Result | Hailed
-FromRunner = Hello | Ready | Started | Done | Freed | Beat | Broken
-ToRunner = Run | Kill | Probe
+ToClient = Accepted | Refused | Output | Result | Hailed
+FromRunner = Hello | Ready | Started | Printed | Done | Freed | Beat | Broken
+ToRunner = Run | Kill | Stream | Probe
 
 Frame = bytes | bytearray | memoryview
 M = TypeVar("M")

@@ -19,7 +19,6 @@ _NS_PER_S = 1e9
 #: What a child may have used before its job came: it rehearses while it is parked.
 _CPU_BEFORE_S = 1.0
 _STREAMS = frozenset({"stdout", "stderr"})
-_EMPTY: tuple[wire.Frame, ...] = (b"", b"", b"")
 
 
 def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> None:
@@ -70,20 +69,25 @@ def from_worker(
 
 
 def without_run(entry: Entry, command: Finish, *, container: str | None) -> tuple[wire.Result, Sequence[wire.Frame]]:
-    """For a job that no worker has answered: it waited, was cancelled, or its worker is gone."""
+    """For a job that no worker has answered: it waited, was cancelled, or its worker is gone. What it had printed is
+    known if somebody was reading it.
+    """
     now = time.monotonic_ns()
+    stdout, stderr = entry.tape.frames if entry.tape is not None else (b"", b"")
     dispatched = command.worker_id is not None
     result = wire.Result(
         job_id=entry.key.partition("/")[2],
         outcome=command.outcome,
         reason=command.reason[:4096],
+        stdout_bytes=len(stdout),
+        stderr_bytes=len(stderr),
         worker=command.worker_id,
         container=container if dispatched else None,
         attempt=command.attempt,
         start=entry.start,
         **_timings(entry, now, now),
     )
-    return result, _EMPTY
+    return result, (stdout, stderr, b"")
 
 
 def _timings(entry: Entry, started_ns: int, ended_ns: int) -> dict[str, Any]:

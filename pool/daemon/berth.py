@@ -10,6 +10,7 @@ from pool.daemon.boot import Boot
 from pool.daemon.conduct import Conduct
 from pool.daemon.crew import Crew
 from pool.daemon.ledger import Entry, Ledger
+from pool.daemon.outlet import Outlet
 from pool.daemon.transport import Transport
 from pool.engines.base import Container
 
@@ -36,4 +37,5 @@ class Shared:
     transport: Transport
     crew: Crew
     ledger: Ledger
+    outlet: Outlet
     deliver: Deliver

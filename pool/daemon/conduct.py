@@ -2,9 +2,10 @@
 
     NEW ──Hello──▶ GREETED ──Ready──▶ IDLE ──(lease)──▶ LEASED ──Started──▶ RUNNING ──Done──▶ CLEARING ──Freed──▶ IDLE
 
-Started and Done are about the lease, by job and epoch, Freed by epoch. Beat may come whenever no job runs, also when a
-Run has crossed it on the way, and not much more often than it is asked for. Broken may come at any time. An honest
-runner cannot say anything else, so there is nothing to be lenient about.
+Started, Printed and Done are about the lease, by job and epoch, Freed by epoch. Printed comes only after it was asked
+for; what it may hold is `tape.py`'s to say. Beat may come whenever no job runs, also when a Run has crossed it on the
+way, and not much more often than it is asked for. Broken may come at any time. An honest runner cannot say anything
+else, so there is nothing to be lenient about.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _MAY: dict[type[wire.Message], tuple[frozenset[Phase], Phase | None]] = {
     wire.Hello: (frozenset({Phase.NEW}), Phase.GREETED),
     wire.Ready: (frozenset({Phase.GREETED}), Phase.IDLE),
     wire.Started: (frozenset({Phase.LEASED}), Phase.RUNNING),
+    wire.Printed: (frozenset({Phase.RUNNING}), None),
     wire.Done: (frozenset({Phase.RUNNING}), Phase.CLEARING),
     wire.Freed: (frozenset({Phase.CLEARING}), Phase.IDLE),
     wire.Beat: (frozenset({Phase.IDLE, Phase.LEASED, Phase.CLEARING}), None),
@@ -51,13 +53,22 @@ class Conduct:
         self.phase = Phase.NEW
         self._heartbeat_s = heartbeat_s
         self._lease = ("", 0)
+        self._streams = False
         self._beats = 0
         self._beats_since = 0.0
 
     def lease(self, job_id: str, epoch: int) -> None:
         """A Run goes out."""
         assert self.phase is Phase.IDLE, self.phase
-        self.phase, self._lease = Phase.LEASED, (job_id, epoch)
+        self.phase, self._lease, self._streams = Phase.LEASED, (job_id, epoch), False
+
+    def stream(self) -> wire.Stream | None:
+        """What to say to have the job's output while it runs; None when it was said before, or is too late."""
+        if self._streams or self.phase not in {Phase.LEASED, Phase.RUNNING}:
+            return None
+        self._streams = True
+        job_id, epoch = self._lease
+        return wire.Stream(job_id=job_id, epoch=epoch)
 
     def hear(self, message: wire.FromRunner, now: float) -> wire.FromRunner:
         """The message, with text that can be shown. Raises RemoteProtocolError when it may not be said now."""
@@ -66,8 +77,10 @@ class Conduct:
             raise RemoteProtocolError(f"it said {type(message).__name__} while it {self.phase.value}")
         if isinstance(message, wire.Beat):
             self._count_beat(now)
-        elif isinstance(message, wire.Started | wire.Done):
+        elif isinstance(message, wire.Started | wire.Printed | wire.Done):
             self._check_lease(message, (message.job_id, message.epoch))
+            if isinstance(message, wire.Printed) and not self._streams:
+                raise RemoteProtocolError("it said Printed, which nobody had asked for")
         elif isinstance(message, wire.Freed):
             self._check_lease(message, (self._lease[0], message.epoch))
         self.phase = after or self.phase

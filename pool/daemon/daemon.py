@@ -28,6 +28,7 @@ from pool.daemon.doors import Door
 from pool.daemon.keeper import Keeper
 from pool.daemon.ledger import Entry, Ledger
 from pool.daemon.links import Link
+from pool.daemon.outlet import Outlet
 from pool.daemon.premises import Premises
 from pool.daemon.snapshot import snapshot
 from pool.daemon.transport import Source, Transport
@@ -108,7 +109,10 @@ class Daemon:
     def _open(self, premises: Premises, facts: EngineFacts, transport: Transport, crew: Crew) -> None:
         settings = self._settings.daemon
         self._ledger = Ledger(ttl_s=settings.result_ttl_s, max_bytes=settings.result_bytes)
-        self._desk = Desk(transport.submit, self._keepers, self._ledger, instance=premises.instance)
+        self._outlet = Outlet(transport.submit)
+        self._desk = Desk(
+            transport.submit, self._keepers, self._ledger, outlet=self._outlet, instance=premises.instance
+        )
         self._admin = Admin(
             self._keepers,
             self._ledger,
@@ -121,7 +125,9 @@ class Daemon:
                 engine=facts,
             ),
         )
-        shared = Shared(transport=transport, crew=crew, ledger=self._ledger, deliver=self._desk.deliver)
+        shared = Shared(
+            transport=transport, crew=crew, ledger=self._ledger, outlet=self._outlet, deliver=self._desk.deliver
+        )
         users, digest = blueprint.uids(premises.owner), sources.digest(images.runner_tree())
         for name, template in self._settings.pools.items():
             plan = Blueprint(
@@ -176,11 +182,14 @@ class Daemon:
         for keeper in self._keepers.values():
             keeper.tick(now)
         self._ledger.expire(now, self._forget)
+        self._outlet.catch_up()
         if self._stop_signal is not None and self._state != "stopping":
             self._begin_stop(now)
         self._announce()
 
     def _patience_s(self) -> float:
+        if self._outlet.eager:
+            return 0.0
         deadlines = [due for keeper in self._keepers.values() if (due := keeper.state.next_deadline()) is not None]
         return min(max(0.0, min(deadlines, default=float("inf")) - time.monotonic()), _LONGEST_WAIT_S)
 

@@ -14,6 +14,8 @@ from pool.daemon import intake
 from pool.daemon.doors import Door
 from pool.daemon.keeper import Keeper
 from pool.daemon.ledger import Entry, Ledger, fingerprint, key_of
+from pool.daemon.outlet import Outlet
+from pool.daemon.tape import Tape
 from pool.errors import PoolError, UnknownJobError, UnknownPoolError, from_code
 
 log = structlog.get_logger(__name__)
@@ -22,10 +24,13 @@ log = structlog.get_logger(__name__)
 class Desk:
     """Takes jobs in and hands results out. Called from the loop's thread."""
 
-    def __init__(self, door: Door, keepers: Mapping[str, Keeper], ledger: Ledger, *, instance: str) -> None:
+    def __init__(
+        self, door: Door, keepers: Mapping[str, Keeper], ledger: Ledger, *, outlet: Outlet, instance: str
+    ) -> None:
         self._door = door
         self._keepers = keepers
         self._ledger = ledger
+        self._outlet = outlet
         self._instance = instance
 
     def serve(self, address: bytes, client: str, frames: Sequence[wire.Frame]) -> None:
@@ -67,7 +72,7 @@ class Desk:
             return
         self._door.send(address, wire.Accepted(request=job.request, job_id=job.job_id))
         if job.watch:
-            self._attend(entry, address)
+            self._attend(entry, address, stream=job.stream)
 
     def _accept(  # noqa: PLR0913, PLR0917 - the parts of one entry
         self,
@@ -90,7 +95,7 @@ class Desk:
             payload=payload,
         )
         if watcher is not None:
-            entry.watchers.add(watcher)
+            self._attend(entry, watcher, stream=job.stream)
         self._ledger.add(entry)
         refusal = keeper.submit(_event(entry, job, keeper))
         if refusal is not None:
@@ -107,13 +112,17 @@ class Desk:
     def _watch(self, address: bytes, client: str, message: wire.Watch) -> None:
         entry = self._own(client, message.job_id)
         self._door.send(address, wire.Accepted(request=message.request, job_id=message.job_id))
-        self._attend(entry, address)
+        self._attend(entry, address, stream=message.stream)
 
-    def _attend(self, entry: Entry, address: bytes) -> None:
-        if entry.result is not None:
+    def _attend(self, entry: Entry, address: bytes, *, stream: bool) -> None:
+        if entry.result is not None or entry.run is None:
             self.deliver(entry, {address})
-        else:
-            entry.watchers.add(address)
+            return
+        entry.watchers.add(address)
+        if stream:
+            entry.tape = entry.tape or Tape(entry.run.job_id, limit=entry.run.output)
+            self._keepers[entry.pool].stream(entry)
+            self._outlet.join(entry.tape, address)
 
     def _cancel(self, address: bytes, client: str, message: wire.Cancel) -> None:
         entry = self._own(client, message.job_id)

@@ -192,6 +192,11 @@ class Door:
             self._relieve()
         return sent and client.address in self._clients
 
+    def untaken(self, address: bytes) -> int | None:
+        """Bytes that this client has not taken yet; None when it is gone."""
+        client = self._clients.get(address)
+        return None if client is None else client.connection.out.size
+
     def _settle(self, client: _Client) -> None:
         queued = client.connection.out.size
         self._outgoing.change(client.user, queued - client.queued)

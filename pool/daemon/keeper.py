@@ -26,6 +26,7 @@ from pool.daemon.boot import BootError, Step
 from pool.daemon.conduct import Conduct, shown
 from pool.daemon.crew import Launched
 from pool.daemon.intake import largest_answer
+from pool.daemon.ledger import Entry
 from pool.daemon.links import UNLEASED_BYTES
 from pool.daemon.metrics import Metrics
 from pool.engines.base import Container
@@ -110,6 +111,8 @@ class Keeper:
             self.apply(ev.BeatHeard(worker_id=worker_id, cause="link"))
         elif isinstance(message, wire.Started):
             self.apply(ev.JobStarted(worker_id=worker_id, job_id=self._key(worker_id), epoch=message.epoch))
+        elif isinstance(message, wire.Printed):
+            self._hear_printed(worker_id, message, payload)
         elif isinstance(message, wire.Done):
             self._hear_done(worker_id, berth, message, payload)
         elif isinstance(message, wire.Freed):
@@ -253,6 +256,17 @@ class Keeper:
         self.berths[command.worker_id].conduct.lease(run.job_id, run.epoch)
         if not links.send(command.worker_id, run, entry.payload):
             self.lost(command.worker_id, "it did not take a job")
+        elif entry.tape is not None:
+            self.stream(entry)
+
+    def stream(self, entry: Entry) -> None:
+        """Have the job's worker say what it prints, if it has one now."""
+        berth = self.berths.get(entry.worker or "")
+        if berth is None or entry.worker is None or entry.tape is None or self._key(entry.worker) != entry.key:
+            return
+        if (order := berth.conduct.stream()) is not None:
+            entry.tape.start(time.monotonic())
+            self._shared.transport.links.send(entry.worker, order)
 
     def _kill_job(self, command: ev.KillJob) -> None:
         entry = self._shared.ledger.get(command.job_id)
@@ -265,8 +279,17 @@ class Keeper:
         worker = self.state.workers.get(worker_id)
         return (worker.job_id if worker is not None else None) or ""
 
+    def _hear_printed(self, worker_id: str, printed: wire.Printed, payload: Sequence[wire.Frame]) -> None:
+        entry = self._shared.ledger.get(self._key(worker_id))
+        if entry is not None and entry.tape is not None:
+            entry.tape.take(printed, payload, time.monotonic())
+            self._shared.outlet.show(entry.tape)
+
     def _hear_done(self, worker_id: str, berth: Berth, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
         check(done, payload, largest=self._largest_answer)
+        entry = self._shared.ledger.get(self._key(worker_id))
+        if entry is not None and entry.tape is not None:
+            entry.tape.check(payload)
         self._shared.transport.links.allow(worker_id, UNLEASED_BYTES)
         berth.done = done, payload
         self.apply(

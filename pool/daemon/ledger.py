@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from pool import wire
+from pool.daemon.tape import Tape
 from pool.errors import BacklogFullError, InvalidJobError
 from pool.model import StartKind
 from pool.units import format_size
@@ -41,6 +42,7 @@ class Entry:
     start: StartKind | None = None
     worker: str | None = None
     watchers: set[bytes] = field(default_factory=set)
+    tape: Tape | None = None  #: what it prints, once somebody has asked for it
     result: wire.Result | None = None
     answer: Sequence[wire.Frame] = ()
     expires_at: float = 0.0
@@ -58,7 +60,7 @@ def key_of(client: str, job_id: str) -> str:
 
 def fingerprint(job: wire.Submit, payload: Sequence[wire.Frame]) -> bytes:
     """Digest of what a job is, without how it was asked for."""
-    body = msgspec.structs.replace(job, request=0, watch=False)
+    body = msgspec.structs.replace(job, request=0, watch=False, stream=False)
     digest = hashlib.blake2b(wire.encode(body)[1], digest_size=16)
     for frame in payload:
         digest.update(memoryview(frame).nbytes.to_bytes(8))
@@ -118,6 +120,9 @@ class Ledger:
         self._let_go(entry)
         entry.result, entry.answer = result, answer
         entry.run, entry.payload = None, ()
+        if entry.tape is not None:
+            entry.tape.close()
+            entry.tape = None
         entry.expires_at = now + self._ttl_s
         entry.held_bytes = _cost(answer)
         self._held += entry.held_bytes

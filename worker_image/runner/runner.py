@@ -10,6 +10,7 @@ Contract with the daemon, over the link:
    `dirty` says what would not go.
 3. Kill of the running attempt leads to its Done(cancelled); of any other it is ignored, for its Done is on the way.
 4. Beat every `beat_s` while idle, and in answer to Probe.
+5. Printed after Stream of the running attempt, until its Done; never without.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from runner import nursery, residue
 from runner.attempt import Attempt, Child, Exit, Stream
 from runner.baseline import Baseline
 from runner.channel import Frame
+from runner.printer import Printer
 from runner.zygote import PreloadError
 
 _LAST_WORDS_BYTES = 8192
@@ -72,6 +74,7 @@ class Runner:
         self._zygote_pid = zygote_pid
         self._parked: Child | None = None
         self._attempt: Attempt | None = None
+        self._printer: Printer | None = None
         self._fork_at: float | None = None
         self._clear_at: float | None = None
         self._forking = False
@@ -115,6 +118,8 @@ class Runner:
         until = min(self._beat_at, self._fork_at or self._beat_at, self._clear_at or self._beat_at)
         if self._attempt is not None and self._attempt.running:
             until = min(until, self._attempt.deadline)
+        if self._printer is not None and (due := self._printer.due()) is not None:
+            until = min(until, due)
         return max(0, int((until - time.monotonic()) * 1000) + 1)
 
     def _turn(self, source: object) -> None:
@@ -136,6 +141,8 @@ class Runner:
         attempt = self._attempt
         if attempt is not None and attempt.running and now >= attempt.deadline:
             attempt.kill(Outcome.TIMEOUT)
+        if self._printer is not None:
+            self._printer.turn(now)
         if self._fork_at is not None and now >= self._fork_at:
             self._fork_next()
         if attempt is not None and self._clear_at is not None and now >= self._clear_at:
@@ -157,6 +164,8 @@ class Runner:
             self._take(message, payload)
         elif isinstance(message, wire.Kill):
             self._kill(message)
+        elif isinstance(message, wire.Stream):
+            self._stream(message)
         else:
             self._say(wire.Beat(seq=message.seq))
 
@@ -179,12 +188,31 @@ class Runner:
         self._forking = True
 
     def _kill(self, order: wire.Kill) -> None:
-        attempt = self._attempt
-        if attempt is not None and (attempt.job.job_id, attempt.job.epoch) == (order.job_id, order.epoch):
+        if (attempt := self._meant(order)) is not None:
             attempt.kill(Outcome.CANCELLED)
+
+    def _stream(self, order: wire.Stream) -> None:
+        attempt = self._meant(order)
+        if attempt is not None and not attempt.answered:
+            self._printer = Printer(attempt, self._offer)
+
+    def _meant(self, order: wire.Kill | wire.Stream) -> Attempt | None:
+        """The attempt that an order is about, if it is still there."""
+        attempt = self._attempt
+        if attempt is None or (attempt.job.job_id, attempt.job.epoch) != (order.job_id, order.epoch):
+            return None
+        return attempt
 
     def _say(self, message: wire.Message, payload: Sequence[Frame] = ()) -> None:
         self._link.send_multipart(wire.encode(message, payload), copy=False)
+
+    def _offer(self, message: wire.Message, payload: Sequence[Frame]) -> bool:
+        """Say what can also be said later: False when the link takes no more for now."""
+        try:
+            self._link.send_multipart(wire.encode(message, payload), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
 
     def _hear_monitor(self) -> None:
         event = recv_monitor_message(self._monitor)["event"]
@@ -235,6 +263,7 @@ class Runner:
 
     def _answer(self, attempt: Attempt) -> None:
         """The child's answer is whole: pass it on. The child has nothing more to say and waits for its end."""
+        self._printer = None
         self._say(*attempt.answer())
         self._clear_at = time.monotonic() + _CLEAR_AFTER_S
 
@@ -263,7 +292,7 @@ class Runner:
         if self._attempt is None or self._end is None or self._forking:
             return
         attempt, end = self._attempt, self._end
-        self._attempt = self._end = self._clear_at = None
+        self._attempt = self._printer = self._end = self._clear_at = None
         own = {self._zygote_pid, *(self._parked.pids if self._parked is not None else ())}
         left = [residue.kill_strays(own), *map(residue.empty, self._settings.scratch), self._dirty]
         if not attempt.answered:
