@@ -11,6 +11,7 @@ from random import Random
 from pool.core import policy as rules
 from pool.core.backlog import Backlog
 from pool.core.breaker import Breaker
+from pool.core.editions import Editions
 from pool.core.events import Command, Event, Finish, StartWorker, StopWorker
 from pool.core.policy import PoolPolicy
 from pool.core.records import (
@@ -30,7 +31,7 @@ from pool.model import JobState, Outcome, WorkerState
 class Books:
     """Mutable, passive. `begin` opens an event, `close` hands over the commands it led to."""
 
-    def __init__(self, name: str, policy: PoolPolicy, *, seed: int) -> None:
+    def __init__(self, name: str, policy: PoolPolicy, *, seed: int, edition: int) -> None:
         self.pool = PoolRecord(id=name)
         self.policy = policy
         self.rng = Random(seed)  # noqa: S311 - spreads the recycling of workers and guards nothing
@@ -38,6 +39,7 @@ class Books:
         self.jobs: dict[str, JobRecord] = {}
         self.backlog = Backlog(max_jobs=policy.backlog_max, max_per_client=policy.backlog_per_client)
         self.breaker = Breaker()
+        self.editions = Editions(edition)
         self.bygone = Bygone()
         self.outgoing: WorkerRecord | None = None  #: the one worn worker that is being replaced
         self.epoch = 0
@@ -85,16 +87,18 @@ class Books:
     def start_worker(self) -> None:
         self._numbered += 1
         young = self._numbered <= self.policy.max_workers
+        worker_id = f"{self.pool.id}-{self._numbered}"
         worker = WorkerRecord(
-            id=f"{self.pool.id}-{self._numbered}",
+            id=worker_id,
+            edition=self.editions.take(worker_id, self.now),
             started_at=self.now,
             jobs_limit=rules.jobs_limit(self.policy.max_jobs, self.rng, young=young),
             retire_at=self.now + rules.age_limit_s(self.policy.max_age_s, self.rng, young=young),
             due=self.now + self.policy.boot_timeout_s,
         )
         self.workers[worker.id] = worker
-        self.tell(worker, "start asked for")
-        self.emit(StartWorker(worker_id=worker.id, cause=self.cause))
+        self.tell(worker, "start asked for" if worker.edition == 1 else f"start asked for, data {worker.edition}")
+        self.emit(StartWorker(worker_id=worker.id, edition=worker.edition, cause=self.cause))
 
     def drain_worker(self, worker: WorkerRecord, reason: StopReason) -> None:
         worker.leaving = reason
@@ -106,6 +110,7 @@ class Books:
             self.drain_worker(worker, reason)
         worker.leaving = reason
         worker.due = None
+        self.editions.gone(worker.id, self.now)
         self.move_worker(worker, WorkerState.STOPPING, f"stop asked for: {reason}")
         self.emit(StopWorker(worker_id=worker.id, reason=reason, cause=self.cause))
 
@@ -119,6 +124,8 @@ class Books:
         if self.outgoing is worker:
             self.outgoing = None
         self.bygone.keep(worker.id, self.workers.pop(worker.id).history)
+        self.editions.gone(worker.id, self.now)
+        self.editions.settle(self.workers.values())
 
     # ---- jobs ----
 

@@ -136,6 +136,13 @@ class ResizeRequested(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EditionOffered(Event):
+    """The pool's data sets have another content, and workers can be started on it. Numbers grow from 1."""
+
+    edition: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShutdownRequested(Event):
     """Take no new jobs, cancel what is queued, let running jobs finish until `deadline`, stop every worker."""
 
@@ -158,6 +165,7 @@ class Command:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartWorker(Command):
     worker_id: str
+    edition: int  #: of the pool's data sets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

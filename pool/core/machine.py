@@ -24,11 +24,13 @@ from types import MappingProxyType
 from pool.core import checks, job_moves, pool_moves, sizing, worker_moves
 from pool.core.books import Books
 from pool.core.breaker import BreakerView
+from pool.core.editions import EditionsView
 from pool.core.events import (
     BeatHeard,
     CancelRequested,
     Command,
     DrainRequested,
+    EditionOffered,
     Event,
     JobEnded,
     JobForgotten,
@@ -93,6 +95,7 @@ ROUTES: Mapping[type[Event], Callable[[Books, Event], None]] = MappingProxyType(
         ResumeRequested: pool_moves.apply,
         RecycleRequested: pool_moves.apply,
         ResizeRequested: pool_moves.apply,
+        EditionOffered: pool_moves.apply,
         ShutdownRequested: pool_moves.apply,
         Tick: pool_moves.apply,
     }
@@ -106,8 +109,9 @@ UNSIZED = frozenset({JobStarted, JobForgotten})
 class PoolState:
     """All that one pool knows and decides. Change it through `handle` only."""
 
-    def __init__(self, name: str, policy: PoolPolicy, *, seed: int = 0) -> None:
-        self._books = Books(name, policy, seed=seed)
+    def __init__(self, name: str, policy: PoolPolicy, *, seed: int = 0, edition: int = 1) -> None:
+        """`edition`: of the data sets; 0 where no worker can be started before one is offered."""
+        self._books = Books(name, policy, seed=seed, edition=edition)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What has happened, and what is to be done about it. `now` is monotonic seconds and does not go back."""
@@ -178,6 +182,10 @@ class PoolState:
     def running(self) -> int:
         """Jobs that are with a worker."""
         return sum(worker.job_id is not None for worker in self._books.workers.values())
+
+    @property
+    def editions(self) -> EditionsView:
+        return self._books.editions.view()
 
     @property
     def breaker(self) -> BreakerView:

@@ -12,6 +12,7 @@ from pool.core.books import Books
 from pool.core.decisions import Overdue, Retire
 from pool.core.events import (
     DrainRequested,
+    EditionOffered,
     Event,
     JobSubmitted,
     RecycleRequested,
@@ -53,7 +54,7 @@ def _serves(worker: WorkerRecord) -> bool:
 
 def _runs_at_once(books: Books, client: str) -> bool:
     idle = [worker for worker in books.workers.values() if worker.state is WorkerState.IDLE]
-    return choose_worker(idle, client, reuse_scope=books.policy.reuse_scope) is not None
+    return choose_worker(books.editions.fit(idle, client), client, reuse_scope=books.policy.reuse_scope) is not None
 
 
 def _accept(books: Books, event: JobSubmitted) -> None:
@@ -96,6 +97,7 @@ def _drain(books: Books, pool: PoolRecord, _event: DrainRequested) -> None:
 def _resume(books: Books, pool: PoolRecord, _event: ResumeRequested) -> None:
     pool.state = PoolPhase.RUNNING
     books.breaker.close()
+    books.editions.retry(books.now)
     books.tell(pool, "resumed")
 
 
@@ -107,6 +109,16 @@ def _recycle(books: Books, pool: PoolRecord, event: RecycleRequested) -> None:
         if worker.leaving is None:
             worker.worn, worker.retire_at = StopReason.OPERATOR, books.now
     books.tell(pool, "every worker is to be replaced, one after another")
+
+
+def _offer(books: Books, pool: PoolRecord, event: EditionOffered) -> None:
+    if event.edition <= books.editions.newest:
+        books.tell(pool, f"EditionOffered ignored: data {event.edition} is not new")
+    elif books.editions.offer(event.edition, books.now):
+        books.breaker.close()  # what failed may have failed for the data
+        books.tell(pool, f"data {event.edition} is current")
+    else:
+        books.tell(pool, f"data {event.edition} is offered, one worker is to try it")
 
 
 def _resize(books: Books, pool: PoolRecord, event: ResizeRequested) -> None:
@@ -161,6 +173,7 @@ TABLE: Table[PoolPhase, PoolRecord] = table(
     ),
     row(ResumeRequested, _STATES, running=_resume, draining=_resume, stopping=GOING, stopped=NOTHING_LEFT),
     row(RecycleRequested, _STATES, running=_recycle, draining=_recycle, stopping=GOING, stopped=NOTHING_LEFT),
+    row(EditionOffered, _STATES, running=_offer, draining=_offer, stopping=GOING, stopped=NOTHING_LEFT),
     row(ResizeRequested, _STATES, running=_resize, draining=_resize, stopping=GOING, stopped=NOTHING_LEFT),
     row(ShutdownRequested, _STATES, running=_shut_down, draining=_shut_down, stopping=_shut_down, stopped=NOTHING_LEFT),
     row(Tick, _STATES, running=_tick, draining=_tick, stopping=_tick, stopped=NO_TIME),

@@ -40,6 +40,7 @@ class StopReason(StrEnum):
     OPERATOR = "operator"  #: recycled on request
     SHUTDOWN = "shutdown"
     RESIZE = "resize"  #: above a maximum that was lowered
+    DATASET = "dataset"  #: its data sets are older than those of the pool
 
 
 W = WorkerState
@@ -73,6 +74,7 @@ class WorkerRecord:
     started_at: float
     jobs_limit: int
     retire_at: float  #: when it is worn, by age or by the operator's wish
+    edition: int  #: of the pool's data sets
     due: (
         float | None
     )  #: when its liveness is judged next: boot, beat or the job's deadline, whatever its state asks for

@@ -1,6 +1,6 @@
 """After every event: give waiting jobs their workers, and bring the pool to the size it should have.
 
-    dispatch ─▶ make_room ─▶ choose_worn ─▶ retire_worn ─▶ shed_surplus ─▶ start_missing
+    dispatch ─▶ make_room ─▶ try_edition ─▶ choose_worn ─▶ retire_worn ─▶ shed_surplus ─▶ start_missing
 
 Each step asks `policy.py` and feeds what it decides to the tables. What only time can change is noted with
 `books.review`, so that the next Tick comes then and the pool never spins.
@@ -33,7 +33,7 @@ def settle(books: Books) -> None:
         return
     dispatch(books)
     census = Census.of(books)
-    for step in (_make_room, _choose_worn, _retire_worn, _shed_surplus):
+    for step in (_make_room, _try_edition, _choose_worn, _retire_worn, _shed_surplus):
         if step(books, census):
             census = Census.of(books)
     _start_missing(books, census)
@@ -73,10 +73,12 @@ def _next_pair(books: Books, idle: list[WorkerRecord]) -> tuple[WorkerRecord, st
     has a worker of its own idle. The first keeps its turn and gets the next fresh worker.
     """
     client = next(books.backlog.clients())
-    worker = rules.choose_worker(idle, client, reuse_scope=books.policy.reuse_scope)
+    fit = books.editions.fit
+    worker = rules.choose_worker(fit(idle, client), client, reuse_scope=books.policy.reuse_scope)
     if worker is not None:
         return worker, client
-    own = [each for each in idle if books.backlog.waits(each.client)]
+    own = [each for each in idle if each.client is not None and books.backlog.waits(each.client)]
+    own = [each for each in own if fit([each], each.client or "")]
     if not own:
         return None
     worker = max(own, key=attrgetter("last_used"))
@@ -190,6 +192,36 @@ def _claim(books: Books, workers: list[WorkerRecord], wanted: int) -> int:
     return taken
 
 
+# ---- data sets that have changed ----
+
+
+def _try_edition(books: Books, census: Census) -> bool:
+    """Have one worker started on the data that are offered; in a full pool, in the place of another."""
+    trial, breaker, policy = books.editions.trial, books.breaker, books.policy
+    if trial is None or trial.worker_id is not None or trial.retry_at is None:
+        return False
+    again_at = max(trial.retry_at, breaker.retry_at or 0.0)
+    if again_at > books.now:
+        books.review(again_at)
+        return False
+    if census.starting >= (1 if breaker.failures else policy.start_concurrency):
+        return False
+    if census.room > 0:
+        books.start_worker()
+        return True
+    if census.live >= policy.max_workers and books.outgoing is None:
+        _give_way(books, census)
+    return False
+
+
+def _give_way(books: Books, census: Census) -> None:
+    """The idle one that is least missed, else the one whose job has run the longest."""
+    idle = min(census.idle, key=attrgetter("last_used"), default=None)
+    worker = idle or min(census.leased, key=attrgetter("leased_at"), default=None)
+    if worker is not None:
+        worker.worn, worker.retire_at = StopReason.DATASET, books.now
+
+
 # ---- too old, too many, too few ----
 
 
@@ -227,7 +259,8 @@ def _retire_worn(books: Books, census: Census) -> bool:
 
 
 def _shed_surplus(books: Books, census: Census) -> bool:
-    surplus = 0 if books.backlog else census.supply - census.suspect - census.ending - books.target
+    wanted = books.target + books.editions.trying
+    surplus = 0 if books.backlog else census.supply - census.suspect - census.ending - wanted
     shed = 0
     for worker in sorted(census.idle, key=attrgetter("last_used"))[: max(0, surplus)]:
         held_until = worker.last_used + rules.IDLE_HOLD_S
@@ -241,7 +274,7 @@ def _shed_surplus(books: Books, census: Census) -> bool:
 
 def _start_missing(books: Books, census: Census) -> None:
     breaker, concurrency = books.breaker, books.policy.start_concurrency
-    if census.supply >= books.target:
+    if census.supply >= books.target or not books.editions.current:
         return
     if breaker.blocked(books.now):
         books.review(breaker.retry_at or books.now)

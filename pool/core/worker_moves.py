@@ -44,7 +44,20 @@ def _ready(books: Books, worker: WorkerRecord, event: WorkerReady) -> None:
         books.policy = replace(books.policy, reuse_scope="client")
         books.tell(books.pool, f"{worker.id} is not isolated in full: from now on a worker serves one client only")
     books.breaker.close()
+    if books.editions.ready(worker.edition):
+        _make_elders_worn(books)
     _become_idle(books, worker, f"ready after {books.now - worker.started_at:.3g} s")
+
+
+def _make_elders_worn(books: Books) -> None:
+    """The pool's data sets have a newer content, and a worker has it: the others go when their successors are there."""
+    current = books.editions.current
+    for worker in books.workers.values():
+        if worker.edition < current:
+            books.editions.mixed = True
+            if worker.leaving is None:
+                worker.worn, worker.retire_at = StopReason.DATASET, books.now
+    books.tell(books.pool, f"data {current} is current; workers on older data are replaced, one after another")
 
 
 def _become_idle(books: Books, worker: WorkerRecord, text: str) -> None:
@@ -65,7 +78,14 @@ def _boot_over(books: Books, worker: WorkerRecord, _event: Overdue) -> None:
 
 
 def _count_failure(books: Books, worker: WorkerRecord, reason: str, *, permanent: bool = False) -> None:
+    if worker.edition > books.editions.current:
+        books.editions.failed(worker.id, reason, permanent=permanent, now=books.now)
+        books.tell(worker, f"start failed: {reason}")
+        books.tell(books.pool, f"data {worker.edition} was tried and failed, the older one stays: {reason}")
+        return
     books.breaker.failed(reason, permanent=permanent, now=books.now)
+    if books.breaker.open:
+        books.editions.forget_seen()
     books.tell(worker, f"start failed: {reason}")
     books.tell(books.pool, f"{books.breaker.failures} failed starts in a row, {worker.id} the last: {reason}")
 
@@ -125,6 +145,7 @@ def _lease(books: Books, worker: WorkerRecord, event: Lease) -> None:
         worker.client, worker.bound_at = job.client, books.now
     worker.jobs += 1
     worker.job_id, worker.epoch, worker.leased_at = event.job_id, event.epoch, books.now
+    books.editions.served(job.client, worker.edition)
     books.move_worker(worker, WorkerState.LEASED, f"leased to {event.job_id}, epoch {event.epoch}")
     job_moves.apply(books, event.job_id, event)
     worker.due = books.answer_deadline(job)

@@ -69,7 +69,7 @@ class AnyOrder(RuleBasedStateMachine):
     def illegal(self, number):
         self.world.illegal(number)
 
-    @rule(number=NUMBERS, act=st.sampled_from([World.drain, World.resume, World.recycle, World.resize]))
+    @rule(number=NUMBERS, act=st.sampled_from([World.drain, World.resume, World.recycle, World.resize, World.offer]))
     def operator(self, number, act):
         act(self.world, number)
 

@@ -48,6 +48,7 @@ class World:
         self.shutting_down = False
         self.scope = policy.reuse_scope
         self.submitted = 0
+        self.edition = 1
         self.events = 0
         self.play(ev.Tick())
 
@@ -288,6 +289,10 @@ class World:
     def recycle(self, number: int) -> None:
         self.play(ev.RecycleRequested(worker_id=self.choose([None, "nobody", *self.containers], number)))
 
+    def offer(self, _number: int) -> None:
+        self.edition += 1
+        self.play(ev.EditionOffered(edition=self.edition))
+
     def resize(self, number: int) -> None:
         low, more = number % 3, number // 3 % 4
         # Workers above a lowered maximum may still be finishing their jobs; nothing is started until they are gone.
@@ -370,6 +375,7 @@ ACTIONS: dict[Callable[[World, int], None], int] = {
     World.resume: 2,
     World.recycle: 1,
     World.resize: 1,
+    World.offer: 1,
     World.wait: 2,
     World.wait_for_deadline: 4,
 }
