@@ -10,7 +10,7 @@ from pool._version import __version__
 if TYPE_CHECKING:
     from pool import errors
     from pool.client import Client, PoolExecutor
-    from pool.model import Finding, JobError, JobResult, Limits, Outcome
+    from pool.model import Finding, JobError, JobResult, Limits, Outcome, OutputEvent
     from pool.screen import check
 else:
     _WHERE = {
@@ -21,6 +21,7 @@ else:
         "JobResult": "pool.model",
         "Limits": "pool.model",
         "Outcome": "pool.model",
+        "OutputEvent": "pool.model",
         "check": "pool.screen",
     }
 
@@ -44,6 +45,7 @@ __all__ = [
     "JobResult",
     "Limits",
     "Outcome",
+    "OutputEvent",
     "PoolExecutor",
     "__version__",
     "check",

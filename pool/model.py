@@ -156,6 +156,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputEvent:
+    """A piece of what a job prints, as it came. Whole characters; a line may come in several pieces."""
+
+    stream: str  #: "stdout" or "stderr"
+    text: str
+    offset: int  #: bytes of that stream before it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
     """The one answer to a job. A job that fails is a result; a pool that fails is an exception from `pool.errors`."""
 

@@ -5,7 +5,7 @@ wrong with it and what would be right.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from pool.errors import InvalidJobError, TooLargeError
@@ -45,6 +45,12 @@ def whole(field: str, given: int | None, lowest: int, highest: int) -> int | Non
     if number is None or not lowest <= number <= highest:
         raise invalid(field, f"got {given!r:.40}", f"give a whole number from {lowest} to {highest}")
     return number
+
+
+def callback(field: str, given: Callable[[str], object] | None) -> Callable[[str], object] | None:
+    if given is not None and not callable(given):
+        raise invalid(field, f"it is {kind(given)}", "give a function that takes text (str), such as print")
+    return given
 
 
 def flag(field: str, given: bool | None) -> bool:  # noqa: FBT001

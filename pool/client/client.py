@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
+from queue import Empty
 from typing import Final, Self, Unpack
 
 import msgspec
@@ -17,11 +19,15 @@ from pool import wire
 from pool.client import checks, job
 from pool.client.connection import Connection
 from pool.client.endpoint import submit_endpoint
+from pool.client.feed import Feed
 from pool.client.job import Code, Draft, JobOptions, Program
 from pool.client.ledger import Delivery, Request
 from pool.client.results import to_result
 from pool.errors import PoolError, ResultTimeoutError
-from pool.model import JobResult
+from pool.model import JobResult, OutputEvent
+
+#: Called with a piece of a job's output.
+OnText = Callable[[str], object]
 
 #: How long an interrupted `run` waits for the daemon to confirm that the job is cancelled.
 CANCEL_S = 1.0
@@ -51,18 +57,36 @@ class Client:
     def endpoint(self) -> str:
         return self._connection.endpoint
 
-    def run(self, code: Code, /, *, timeout: float | None = None, **options: Unpack[JobOptions]) -> JobResult:
+    def run(
+        self,
+        code: Code,
+        /,
+        *,
+        timeout: float | None = None,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+        **options: Unpack[JobOptions],
+    ) -> JobResult:
         """Run the job and wait for its end.
 
         `code` is source text or a callable. Source text runs `entry(*args, **kwargs)`, or as a script without entry. A
         callable is pickled into the sandbox, by value where it is the user's own code. Options: see `JobOptions`.
 
+        `on_stdout` and `on_stderr` are called with text while the job prints it, in this thread and in order; what they
+        get is together what the result has. The job does not wait for them. One that raises ends the call, and the job.
+
         Raises ResultTimeoutError after `timeout` seconds of waiting: the job goes on. Any other exception that ends the
         wait, such as KeyboardInterrupt, cancels the job. JobRefusedError and BusyError: it was not taken.
         """
         wait_s = checks.waiting("timeout", timeout)
+        listeners = {
+            "stdout": checks.callback("on_stdout", on_stdout),
+            "stderr": checks.callback("on_stderr", on_stderr),
+        }
         draft = job.build(code, options, pool=self.pool)
         try:
+            if any(listeners.values()):
+                return self._listen(draft, wait_s, listeners)
             return self._wait(self.begin(draft), wait_s)
         except PoolError:
             raise
@@ -85,6 +109,22 @@ class Client:
         wait_s = checks.waiting("timeout", timeout)
         watch = wire.Watch(request=self._connection.number(), job_id=job.checked_id(job_id))
         return self._wait(self._connection.ask(watch), wait_s)
+
+    def stream(self, job_id: str, timeout: float | None = None) -> Iterator[OutputEvent | JobResult]:
+        """What a job prints, as it comes, and at the end its result: an OutputEvent for each piece, then the JobResult.
+
+            for event in client.stream(job_id):
+                match event:
+                    case OutputEvent(stream="stderr", text=text): ...
+                    case JobResult() as result: ...
+
+        From the first byte on, of a job that waits, runs or has ended, submitted by any process of this user, for any
+        number of readers. In order within each stream; between the two about in the order in which it was printed. A
+        reader that is slow gets larger pieces later, and all of it. Leaving the loop early does not end the job.
+
+        Raises ResultTimeoutError `timeout` seconds after the first step: the job goes on. Raises UnknownJobError.
+        """
+        return self._follow(job.checked_id(job_id), checks.waiting("timeout", timeout))
 
     def cancel(self, job_id: str) -> None:
         """End the job: take it from the backlog, or kill it. No error if it has ended. Raises UnknownJobError."""
@@ -128,6 +168,39 @@ class Client:
         finally:
             self._connection.forget(request)
         return to_result(delivery)
+
+    def _follow(self, job_id: str, wait_s: float | None) -> Iterator[OutputEvent | JobResult]:
+        feed = Feed()
+        watch = wire.Watch(request=self._connection.number(), job_id=job_id, stream=True)
+        yield from self._events(self._connection.ask(watch, feed=feed), feed, wait_s)
+
+    def _events(self, request: Request, feed: Feed, wait_s: float | None) -> Generator[OutputEvent | JobResult]:
+        try:
+            yield from feed.events(request.answer, wait_s)
+        except Empty:
+            raise _not_ended(request.job_id, wait_s or 0.0) from None
+        finally:
+            self._connection.forget(request)
+
+    def _listen(self, draft: Draft, wait_s: float | None, listeners: Mapping[str, OnText | None]) -> JobResult:
+        feed = Feed()
+        submit = msgspec.structs.replace(draft.submit, request=self._connection.number(), watch=True, stream=True)
+        request = self._connection.ask(submit, draft.payload, feed=feed)
+        with contextlib.closing(self._events(request, feed, wait_s)) as events:
+            for event in events:
+                if isinstance(event, JobResult):
+                    return event
+                self._tell(listeners[event.stream], event, draft.submit.job_id)
+        raise AssertionError("a feed ends with the result")
+
+    def _tell(self, listener: OnText | None, event: OutputEvent, job_id: str) -> None:
+        """An error of the pool that a listener raises is not one of this job's own request."""
+        try:
+            if listener is not None:
+                listener(event.text)
+        except PoolError:
+            self._interrupted(job_id)
+            raise
 
     def _interrupted(self, job_id: str) -> None:
         """The caller has gone, so nobody will ask for this job; what interrupted it matters more than how this ends."""

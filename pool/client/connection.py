@@ -34,6 +34,7 @@ import zmq
 
 from pool import wire
 from pool.client.endpoint import path_of
+from pool.client.feed import Feed
 from pool.client.ledger import Ledger, Request
 from pool.client.process import PerProcess
 from pool.errors import ClosedError, DaemonUnreachableError, PoolError
@@ -66,11 +67,22 @@ class Connection:
         """A request number; `next` of a count is atomic."""
         return next(self._numbers)
 
-    def ask(self, message: wire.Submit | wire.Watch | wire.Cancel, payload: Sequence[wire.Frame] = ()) -> Request:
-        """Send the question. Raises ClosedError, and LocalProtocolError over a cap; all else comes as the answer."""
+    def ask(
+        self,
+        message: wire.Submit | wire.Watch | wire.Cancel,
+        payload: Sequence[wire.Frame] = (),
+        *,
+        feed: Feed | None = None,
+    ) -> Request:
+        """Send the question. Raises ClosedError, and LocalProtocolError over a cap; all else comes as the answer.
+
+        `feed`: where the job's output goes while it runs, for a message with `stream`.
+        """
         if self._closed:
             raise _closed()
-        request = Request(message, wire.encode(message, payload))
+        request = Request(message, wire.encode(message, payload), on_output=None if feed is None else feed.put)
+        if feed is not None:
+            request.answer.add_done_callback(feed.end)
         self._line.get().post(request)
         return request
 

@@ -43,6 +43,9 @@ class Delivery(NamedTuple):
     payload: Sequence[wire.Frame]
 
 
+OnOutput = Callable[[wire.Output, Sequence[wire.Frame]], None]
+
+
 @dataclass(eq=False, slots=True)
 class Request:
     """One question. `answer` is resolved on the I/O thread: with the Delivery, or with None for Accepted."""
@@ -50,6 +53,7 @@ class Request:
     message: wire.Submit | wire.Watch | wire.Cancel
     frames: list[wire.Frame]
     answer: Future[Delivery | None] = field(default_factory=Future)
+    on_output: OnOutput | None = None  #: called on the I/O thread, with pieces of what the job prints
     accepted: bool = False  #: the daemon is known to have it
     again: int = 0  #: how often it was asked again
     asked_at: float = 0.0
@@ -71,7 +75,8 @@ class Request:
         self.again += 1
         if isinstance(self.message, wire.Cancel):
             return wire.encode(self.message)
-        return wire.encode(wire.Watch(request=self.message.request, job_id=self.job_id))
+        stream = self.on_output is not None
+        return wire.encode(wire.Watch(request=self.message.request, job_id=self.job_id, stream=stream))
 
 
 Outgoing = list[list[wire.Frame]]
@@ -122,6 +127,8 @@ class Ledger:
             return []
         self._heard_at = now
         match message:
+            case wire.Output():
+                self._on_output(message, payload)
             case wire.Result():
                 self._on_result(message, payload)
             case wire.Accepted():
@@ -131,6 +138,12 @@ class Ledger:
             case wire.Hailed():
                 return self._on_hailed(message)
         return []
+
+    def _on_output(self, message: wire.Output, payload: Sequence[wire.Frame]) -> None:
+        readers = [each.on_output for each in self._by_job.get(message.job_id, ()) if each.on_output is not None]
+        self.strays += not readers
+        for read in readers:
+            read(message, payload)
 
     def _on_result(self, message: wire.Result, payload: Sequence[wire.Frame]) -> None:
         waiting = [
