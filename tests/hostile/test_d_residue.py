@@ -1,0 +1,105 @@
+"""No residue: whatever a job leaves, the next job of the same worker sees what it would have seen without it.
+
+The probe returns all that a job can observe; it is taken once in the untouched worker, and again after each attempt.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.hostile.alone import one_worker, settled
+from tests.hostile.payloads.leavings import LEAVINGS, PROBE
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(scope="module")
+def alone():
+    with one_worker() as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def untouched(alone):
+    """What an honest job sees after an honest job. Both have a child before them, as all that follow."""
+    alone.honest()
+    first = probe(alone)
+    second = probe(alone)
+    assert first.value == second.value, "the probe itself must be repeatable"
+    return second
+
+
+def probe(alone):
+    result = alone.run(PROBE)
+    assert result.ok, result
+    return result
+
+
+@pytest.mark.parametrize("leaving", LEAVINGS, ids=lambda each: f"{each.number}-{each.title}".replace(" ", "_"))
+def test_the_next_job_sees_nothing_of_it(alone, untouched, record, leaving):
+    replaced = alone.recycles("dirty")
+    dirty = alone.run(leaving.code, limits={"wall_s": 8 if "timeout" not in leaving.outcomes else 1})
+    assert dirty.outcome in leaving.outcomes, (dirty.reason, dirty.error)
+    after = probe(alone)
+    changed = {
+        name: (value, after.value[name]) for name, value in untouched.value.items() if after.value[name] != value
+    }
+    assert changed == {}
+    assert after.stdout == after.stderr == ""
+    assert dirty.worker == after.worker, "it was clean, so there was no reason to replace it"
+    assert alone.recycles("dirty") == replaced
+    if os.geteuid() == 0:
+        assert settled(alone, lambda view: len(view.others) == 2 and not view.zombies()), (
+            "the parked child and its init"
+        )
+    record(
+        leaving.number,
+        leaving.title,
+        "INERT",
+        stopped_by=leaving.stopped_by,
+        seen=f"{dirty.outcome}; same worker, same view",
+    )
+
+
+def test_the_probe_sees_what_is_left_where_nothing_holds_it(outside):
+    """In one process, as in a worker without a fork for each job, what the first does is there for the second."""
+    code = PROBE.replace("def main(", "def probe(") + """
+import json
+def main(dirty):
+    os.environ.setdefault("HOME", "/tmp")
+    before = probe()
+    scope = {"__name__": "job"}
+    exec(dirty, scope)
+    scope["main"]()
+    after = probe()
+    return sorted(name for name in before if before[name] != after[name])
+"""  # fmt: skip
+    state = next(each for each in LEAVINGS if each.number == "D8")
+    if "numpy" not in outside("import numpy, pandas\ndef main():\n    return 'numpy'").value:
+        pytest.skip("numpy and pandas are not installed here")
+    seen = outside(code, state.code)
+    assert seen.error == "", seen
+    for name in ("environment", "directory", "umask", "warnings", "numpy", "pandas", "decimal", "path"):
+        assert name in seen.value, (name, seen)
+
+
+def test_jobs_that_follow_a_hundred_dirty_ones_are_right(alone, untouched, record):
+    quick = [
+        each
+        for each in LEAVINGS
+        if each.number in {"D5", "D8", "D9", "D10", "D14", "D15", "D24"} and "used up" not in each.title
+    ]
+    for turn in range(100):
+        alone.run(quick[turn % len(quick)].code)
+    after = probe(alone)
+    assert after.value == untouched.value
+    assert after.worker == untouched.worker
+    record(
+        "D5",
+        "a hundred dirty jobs in one worker",
+        "INERT",
+        stopped_by=["namespaces", "runner"],
+        seen="same worker, same view",
+    )
