@@ -24,6 +24,7 @@ _ENGINES = {
     "docker": "pool.cli.daemon",
     "stale": "tests.support.stale",
     "rogue": "tests.support.rogue",
+    "profiled": "tests.support.profiled",
 }
 
 
