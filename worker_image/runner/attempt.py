@@ -111,6 +111,7 @@ class Attempt:
         self.job = job
         self.child = child
         self.killed_for: Outcome | None = None
+        self.killed_because = ""
         self.answered = False
         self._garbage = ""
         self._oom_before = oom_kills()
@@ -153,9 +154,10 @@ class Attempt:
             self._garbage = f"after an answer that is not one ({error})"
             self.kill(Outcome.OUTPUT if self._collector.over_cap else None)
 
-    def kill(self, why: Outcome | None) -> None:
+    def kill(self, why: Outcome | None, because: str = "") -> None:
         """End the child; the first reason stands."""
-        self.killed_for = self.killed_for or why
+        if self.killed_for is None:
+            self.killed_for, self.killed_because = why, because
         self.child.kill()
 
     @property
@@ -209,6 +211,7 @@ class Attempt:
     def _evidence(self, end: Exit) -> Evidence:
         return Evidence(
             killed_for=self.killed_for,
+            killed_because=self.killed_because,
             status=end.status,
             cpu_s=end.cpu_s,
             oom_kills=oom_kills() - self._oom_before,

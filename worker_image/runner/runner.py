@@ -27,10 +27,11 @@ from zmq.utils.monitor import recv_monitor_message
 from pool import wire
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
-from runner import nursery, residue
+from runner import meter, nursery, residue
 from runner.attempt import Attempt, Child, Exit, Stream
 from runner.baseline import Baseline
 from runner.channel import Frame
+from runner.meter import Meter
 from runner.printer import Printer
 from runner.zygote import PreloadError
 
@@ -83,6 +84,8 @@ class Runner:
         self._dirty = ""
         self._ready = False
         self._baseline: Baseline | None = None
+        self._meter: Meter | None = None
+        self._measure_at = 0.0
         self._preload_ms = 0.0
         self._isolation, self._missing = "", [""]
         self._beat_at = 0.0
@@ -117,7 +120,7 @@ class Runner:
     def _patience_ms(self) -> int:
         until = min(self._beat_at, self._fork_at or self._beat_at, self._clear_at or self._beat_at)
         if self._attempt is not None and self._attempt.running:
-            until = min(until, self._attempt.deadline)
+            until = min(until, self._attempt.deadline, self._measure_at)
         if self._printer is not None and (due := self._printer.due()) is not None:
             until = min(until, due)
         return max(0, int((until - time.monotonic()) * 1000) + 1)
@@ -139,8 +142,8 @@ class Runner:
     def _check_clock(self) -> None:
         now = time.monotonic()
         attempt = self._attempt
-        if attempt is not None and attempt.running and now >= attempt.deadline:
-            attempt.kill(Outcome.TIMEOUT)
+        if attempt is not None and attempt.running:
+            self._check_limits(attempt, now)
         if self._printer is not None:
             self._printer.turn(now)
         if self._fork_at is not None and now >= self._fork_at:
@@ -155,6 +158,15 @@ class Runner:
                 self._say(wire.Beat())
         if self._away_since is not None and now - self._away_since > self._settings.orphan_s:
             raise DaemonGoneError
+
+    def _check_limits(self, attempt: Attempt, now: float) -> None:
+        """Those that hold for a job as a whole; the kernel holds the others, for each process."""
+        if now >= attempt.deadline:
+            attempt.kill(Outcome.TIMEOUT)
+        elif now >= self._measure_at:
+            self._measure_at = now + meter.INTERVAL_S
+            if self._meter is not None and (excess := self._meter.excess(attempt.job)) is not None:
+                attempt.kill(*excess)
 
     # ---- the daemon's words ----
 
@@ -174,6 +186,7 @@ class Runner:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
         child, self._parked = self._parked, None
         self._attempt = Attempt(job, child, payload)
+        self._measure_at = time.monotonic() + meter.INTERVAL_S
         self._fork_at = time.monotonic() + _FORK_AFTER_S
         self._say(wire.Started(job_id=job.job_id, epoch=job.epoch))
 
@@ -254,7 +267,8 @@ class Runner:
 
     def _announce(self) -> None:
         self._ready = True
-        self._baseline = Baseline(self._zygote_pid) if self._settings.checked else None
+        if self._settings.checked:
+            self._baseline, self._meter = Baseline(self._zygote_pid), Meter()
         boot_ms = (time.monotonic() - self._settings.born) * 1000
         ready = wire.Ready(
             boot_ms=boot_ms, preload_ms=self._preload_ms, isolation=self._isolation, missing=tuple(self._missing)
@@ -307,6 +321,8 @@ class Runner:
         if self._freed is not None and self._parked is not None and self._parked.ready:
             freed, self._freed = self._freed, None
             found = self._baseline.deviations() if self._baseline is not None else []
+            if self._meter is not None:
+                self._meter.renew()
             self._say(wire.Freed(epoch=freed.epoch, dirty="; ".join(filter(None, [freed.dirty, *found]))))
 
     def _drop(self, child: Child) -> None:

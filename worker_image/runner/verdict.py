@@ -15,7 +15,8 @@ from runner.report import Report
 class Evidence:
     """All that is known once the child is gone."""
 
-    killed_for: Outcome | None  #: why the runner killed it, if it did: timeout, cancelled, output
+    killed_for: Outcome | None  #: why the runner killed it, if it did: timeout, cancelled, output, memory
+    killed_because: str = ""  #: the same in words, where there is more to say than the outcome does
     status: int  #: as from wait4
     cpu_s: float
     oom_kills: int  #: kills the worker's memory cgroup counted during the attempt
@@ -41,7 +42,8 @@ class Verdict:
 def decide(job: wire.Run, seen: Evidence) -> Verdict:
     """The one outcome of an attempt."""
     if seen.killed_for is not None:
-        return Verdict(outcome=seen.killed_for, reason=_killed(job, seen.killed_for), signal=signal.SIGKILL)
+        reason = seen.killed_because or _killed(job, seen.killed_for)
+        return Verdict(outcome=seen.killed_for, reason=reason, signal=signal.SIGKILL)
     if seen.report is not None:
         return Verdict.of(job, seen.report)
     if os.WIFSIGNALED(seen.status):

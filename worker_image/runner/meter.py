@@ -48,7 +48,7 @@ def _table(path: Path) -> dict[str, int]:
     return {name.decode(): int(value) for name, value in (line.split() for line in path.read_bytes().splitlines())}
 
 
-class Watch:
+class Meter:
     """Of one worker. `before` is taken while it is idle, off the path of any job."""
 
     def __init__(self, root: Path = _ROOT) -> None:

@@ -1,0 +1,90 @@
+"""What a job and its processes use together, from the counters of a cgroup of either version."""
+
+from __future__ import annotations
+
+import pytest
+
+from pool import wire
+from pool.model import Outcome
+from runner.meter import Meter, read
+
+MIB = 1 << 20
+JOB = wire.Run(job_id="j", epoch=1, wall_s=9, cpu_s=2, memory=100 * MIB, tmp=16 * MIB, output=1, result=1, processes=4)
+
+
+class Version1:
+    def __init__(self, root):
+        self._memory, self._cpu = root / "memory", root / "cpuacct"
+        self._memory.mkdir()
+        self._cpu.mkdir()
+
+    def say(self, *, cpu_s=0.0, anonymous=0, shared=0):
+        (self._cpu / "cpuacct.usage").write_text(f"{int(cpu_s * 1e9)}\n")
+        lines = {"cache": 1, "rss": 1, "shmem": 1, "total_rss": anonymous, "total_shmem": shared}
+        (self._memory / "memory.stat").write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
+
+
+class Version2:
+    def __init__(self, root):
+        self._root = root
+        (root / "cgroup.controllers").write_text("cpu memory pids\n")
+
+    def say(self, *, cpu_s=0.0, anonymous=0, shared=0):
+        (self._root / "cpu.stat").write_text(f"usage_usec {int(cpu_s * 1e6)}\nuser_usec 1\nsystem_usec 1\n")
+        (self._root / "memory.stat").write_text(f"anon {anonymous}\nfile 1\nshmem {shared}\n")
+
+
+@pytest.fixture(params=[Version1, Version2])
+def cgroup(request, tmp_path):
+    made = request.param(tmp_path)
+    made.say(cpu_s=50, anonymous=60 * MIB, shared=MIB)
+    return made
+
+
+def test_the_counters_are_read(cgroup, tmp_path):
+    found = read(tmp_path)
+    assert (found.cpu_s, found.anonymous, found.shared) == (50.0, 60 * MIB, MIB)
+
+
+def test_what_was_used_before_the_job_is_not_the_jobs(cgroup, tmp_path):
+    meter = Meter(tmp_path)
+    cgroup.say(cpu_s=51.9, anonymous=150 * MIB, shared=15 * MIB)
+    assert meter.excess(JOB) is None
+
+
+def test_more_cpu_time_than_the_limit_is_a_timeout_with_both_figures(cgroup, tmp_path):
+    meter = Meter(tmp_path)
+    cgroup.say(cpu_s=52.5, anonymous=60 * MIB)
+    outcome, reason = meter.excess(JOB)
+    assert outcome is Outcome.TIMEOUT
+    assert "2.5 s of CPU, its limit is 2 s" in reason
+
+
+@pytest.mark.parametrize("held", [{"anonymous": 260 * MIB}, {"anonymous": 60 * MIB, "shared": 200 * MIB}])
+def test_more_memory_than_the_limit_is_memory_whether_it_is_private_or_shared(cgroup, tmp_path, held):
+    meter = Meter(tmp_path)
+    cgroup.say(cpu_s=50, **held)
+    outcome, reason = meter.excess(JOB)
+    assert outcome is Outcome.MEMORY
+    assert f"its limit is {100 * MIB}" in reason
+
+
+def test_files_in_the_scratch_space_are_not_memory(cgroup, tmp_path):
+    meter = Meter(tmp_path)
+    job = wire.Run(
+        job_id="j", epoch=1, wall_s=9, cpu_s=2, memory=32 * MIB, tmp=500 * MIB, output=1, result=1, processes=4
+    )
+    cgroup.say(cpu_s=50, anonymous=60 * MIB, shared=400 * MIB)
+    assert meter.excess(job) is None
+
+
+def test_an_idle_worker_is_the_new_measure(cgroup, tmp_path):
+    meter = Meter(tmp_path)
+    cgroup.say(cpu_s=90, anonymous=300 * MIB)
+    meter.renew()
+    assert meter.excess(JOB) is None
+
+
+def test_where_nothing_can_be_read_there_is_no_verdict(tmp_path):
+    assert read(tmp_path) is None
+    assert Meter(tmp_path).excess(JOB) is None
