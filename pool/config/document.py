@@ -81,6 +81,9 @@ def parse(text: str, environ: Mapping[str, str]) -> Document:
             _Builder(text, environ, document=document).build()
     except yaml.YAMLError as error:
         document.problems.append(_not_yaml(error))
+    except UnicodeEncodeError as error:  # libyaml reads bytes
+        line = text.count("\n", 0, error.start) + 1
+        document.problems.append(Problem(line, (), "not text: a lone surrogate; save the file as UTF-8"))
     return document
 
 

@@ -328,6 +328,10 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, expected)
     assert expected in caught.value.problems[0]
 
 
+def test_text_with_a_lone_surrogate_is_refused_with_its_line():
+    assert "pool.yaml:2: not text: a lone surrogate" in problems("daemon:\n  log_level: '\udc80'\n")[0]
+
+
 @pytest.mark.parametrize(("name", "expected"), [("none.yaml", "No such file"), (".", "Is a directory")])
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, name, expected):
     with pytest.raises(ConfigError) as caught:
