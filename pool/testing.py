@@ -102,7 +102,7 @@ def _localize(spec: WorkerSpec, scratch: Path) -> list[str]:
             if word == mount.target or word.startswith(mount.target + "/"):
                 command[at] = str(mount.source) + word.removeprefix(mount.target)
             elif word.endswith(f"={mount.target}"):
-                command[at] = f"{word.partition('=')[0]}={mount.source}"
+                command[at] = f"{word.removesuffix(mount.target)}{mount.source}"
         if command[at - 1] == "--scratch":
             command[at] = str(scratch / word.strip("/").replace("/", "-"))
             Path(command[at]).mkdir()

@@ -1,7 +1,8 @@
 """Runs inside the base image: lays out the file system of a worker, or byte-compiles the runner.
 
-    assemble.py root PACKAGES OUT    interpreter + standard library + PACKAGES + the shared libraries all of them load
-    assemble.py compile OUT          byte-code for the sources below OUT/opt
+    assemble.py root PACKAGES LOADERS OUT    interpreter and standard library, PACKAGES for all, LOADERS for what loads
+                                             data sets, and the shared libraries that all of them load
+    assemble.py compile OUT                  byte-code for the sources below OUT/opt
 
 Works with Debian's python3 (/usr/bin, dist-packages) and with an official Python image (/usr/local, site-packages),
 because it asks the interpreter where things are. Standard library only.
@@ -29,6 +30,16 @@ STDLIB_DROPPED = (
 #: Parts of installed libraries that are there for developers.
 PACKAGES_DROPPED = ("tests", "*.pyi", "*.a", "__pycache__", "pip", "pip-*", "bin")
 
+#: Of pyarrow, what reads parquet and feather is kept: no network, no other file systems, no query engine, no headers.
+LOADERS_DROPPED = (
+    *PACKAGES_DROPPED, "include", "includes", "src", "*.pyx", "*.pxi", "*.pxd", "*.so.*.*.*", "libarrow_python.so",
+    "*flight*", "*s3*", "_gcsfs*", "_azurefs*", "_hdfs*", "*_cpp_tests*", "*orc*", "_dataset*", "_acero*",
+    "_substrait*", "*encryption*", "_csv*", "_json*", "*gandiva*", "*cuda*",
+)  # fmt: skip
+
+#: Where the runner looks for them: worker_image/runner/datasets.py.
+LOADERS = Path("usr/lib/pool-loaders")
+
 #: Loaded by name at run time, so the dynamic linker does not list them.
 LOADED_LATER = ("libgcc_s.so.1",)
 
@@ -44,14 +55,14 @@ FILES = {
 
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["root"]:
-        assemble(Path(arguments[1]), Path(arguments[2]))
+        assemble(*map(Path, arguments[1:]))
     else:
         out = Path(arguments[1])
         compile_below(out, out / "opt")
         harden(out)
 
 
-def assemble(packages: Path, out: Path) -> None:
+def assemble(packages: Path, loaders: Path, out: Path) -> None:
     say("interpreter and standard library")
     lay_out(out)
     python = copy_interpreter(out)
@@ -60,6 +71,7 @@ def assemble(packages: Path, out: Path) -> None:
     say("libraries")
     libraries = Path(site.getsitepackages()[0])
     shutil.copytree(packages, out / libraries.relative_to("/"), ignore=shutil.ignore_patterns(*PACKAGES_DROPPED))
+    shutil.copytree(loaders, out / LOADERS, ignore=shutil.ignore_patterns(*LOADERS_DROPPED))
     say("shared libraries")
     copy_shared_libraries(out, [python, *out.rglob("*.so*")])
     say("byte-code")
@@ -153,7 +165,11 @@ def harden(out: Path) -> None:
 def check(out: Path) -> None:
     """The result runs by itself."""
     names = "ctypes, sqlite3, ssl, zoneinfo, multiprocessing.synchronize, zmq, msgpack, msgspec, cloudpickle"
-    subprocess.run(["/usr/sbin/chroot", str(out), "/usr/bin/python3", "-I", "-c", f"import {names}"], check=True)
+    programs = [f"import {names}"]
+    if (out / LOADERS / "pyarrow").exists():
+        programs.append(f"import sys; sys.path.append('/{LOADERS}'); import pyarrow.parquet, pyarrow.feather")
+    for program in programs:
+        subprocess.run(["/usr/sbin/chroot", str(out), "/usr/bin/python3", "-I", "-c", program], check=True)
 
 
 def place(path: Path, out: Path) -> Path:

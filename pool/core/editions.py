@@ -30,6 +30,7 @@ class Trial:
     worker_id: str | None = None  #: the one that tries it now
     failures: int = 0
     reason: str = ""
+    failed_at: float | None = None  #: the first time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,8 @@ class EditionsView:
     current: int
     trial: int | None = None
     reason: str = ""  #: why the trial failed, last time
-    retry_at: float | None = None  #: monotonic seconds
+    failed_at: float | None = None  #: monotonic seconds
+    retry_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -93,6 +95,7 @@ class Editions:
         if trial is not None and trial.worker_id == worker_id:
             trial.worker_id, trial.reason = None, reason
             trial.failures += 1
+            trial.failed_at = trial.failed_at or now
             trial.retry_at = None if permanent else now + backoff_s(trial.failures)
 
     def retry(self, now: float) -> None:
@@ -127,4 +130,10 @@ class Editions:
         trial = self.trial
         if trial is None:
             return EditionsView(current=self.current)
-        return EditionsView(current=self.current, trial=trial.edition, reason=trial.reason, retry_at=trial.retry_at)
+        return EditionsView(
+            current=self.current,
+            trial=trial.edition,
+            reason=trial.reason,
+            failed_at=trial.failed_at,
+            retry_at=trial.retry_at,
+        )

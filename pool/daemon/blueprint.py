@@ -7,16 +7,19 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pool.config import Template
 from pool.core.policy import PoolPolicy
 from pool.daemon.boot import Boot
+from pool.daemon.shelf import Pins
 from pool.engines.base import Mount, WorkerSpec
 from pool.screen import Policy
 
 LINK_TARGET = "/run/pool"
 DATASET_TARGET = "/datasets"
+_NONE: Pins = MappingProxyType({})
 SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside the container, where each is a tmpfs of its own
 #: Users of workers: one each, so that limits the kernel counts per user are not shared. Above what distributions and
 #: common subordinate ranges hand out to people and services.
@@ -47,7 +50,8 @@ class Blueprint:
     uids: Iterator[int] = field(repr=False)
     isolates: bool = True  #: whether the engine has a lockdown that a worker can prove
 
-    def spec(self, worker_id: str, link_directory: Path) -> WorkerSpec:
+    def spec(self, worker_id: str, link_directory: Path, pins: Pins = _NONE) -> WorkerSpec:
+        """Of a worker that has this content of its data sets."""
         template = self.template
         most = template.maximum
         return WorkerSpec(
@@ -58,8 +62,8 @@ class Blueprint:
             image=template.image,
             runtime=template.runtime,
             uid=next(self.uids),
-            command=self._command(),
-            mounts=(Mount(source=link_directory, target=LINK_TARGET), *self._dataset_mounts()),
+            command=self._command(pins),
+            mounts=(Mount(source=link_directory, target=LINK_TARGET), *_dataset_mounts(pins)),
             memory_bytes=most.memory,
             cpus=template.cpus,
             processes=most.processes + _OWN_PROCESSES,
@@ -75,7 +79,7 @@ class Blueprint:
         limits: dict[str, Any] = {name: getattr(defaults, name) for name in type(defaults).model_fields}
         return Boot(sources=self.sources, limits=limits, allow=self.template.allow, verified=self.isolates)
 
-    def _command(self) -> tuple[str, ...]:
+    def _command(self, pins: Pins) -> tuple[str, ...]:
         command = ["--link", f"{LINK_TARGET}/link.sock", "--beat-s", str(self.template.heartbeat_s)]
         for directory in SCRATCH:
             command += ["--scratch", directory]
@@ -84,8 +88,8 @@ class Blueprint:
         command += ["--screen", self._screen()]
         if self.template.preload.modules:
             command += ["--preload", ",".join(self.template.preload.modules)]
-        for name, path in self.template.preload.datasets.items():
-            command += ["--dataset", f"{name}={_target(name, path)}"]
+        for name, pin in pins.items():
+            command += ["--dataset", f"{name}={pin.digest}={_target(name, pin.path)}"]
         return tuple(command)
 
     def _screen(self) -> str:
@@ -100,9 +104,9 @@ class Blueprint:
             deny_names=chosen.deny_names,
         ).to_json()
 
-    def _dataset_mounts(self) -> list[Mount]:
-        datasets = self.template.preload.datasets
-        return [Mount(source=path, target=_target(name, path)) for name, path in datasets.items()]
+
+def _dataset_mounts(pins: Pins) -> list[Mount]:
+    return [Mount(source=pin.copy, target=_target(name, pin.path)) for name, pin in pins.items()]
 
 
 def _target(name: str, path: Path) -> str:

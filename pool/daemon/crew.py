@@ -53,14 +53,14 @@ class Crew:
                 container = self._engine.launch(spec)
             except PoolError as error:
                 failure = error
-                self._deliver(lambda: on_failed(failure))
+                self.deliver(lambda: on_failed(failure))
                 raise
             except Exception as error:
                 failure = EngineError(f"the engine failed: {type(error).__name__}: {error}")
-                self._deliver(lambda: on_failed(failure))
+                self.deliver(lambda: on_failed(failure))
                 raise failure from error
             launched = _identify(container)
-            self._deliver(lambda: on_up(launched))
+            self.deliver(lambda: on_up(launched))
             return container
 
         self._launches[spec.worker_id] = self._threads.submit(work)
@@ -75,7 +75,7 @@ class Crew:
             if container is not None:
                 words = container.diagnose() if diagnose else ""
                 self._kill(container, worker_id)
-            self._deliver(lambda: on_gone(words))
+            self.deliver(lambda: on_gone(words))
 
         self._threads.submit(work)
 
@@ -84,7 +84,7 @@ class Crew:
 
         def work() -> None:
             words = container.diagnose()
-            self._deliver(lambda: deliver(words))
+            self.deliver(lambda: deliver(words))
 
         self._threads.submit(work)
 
@@ -93,6 +93,11 @@ class Crew:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._inbox.get_nowait()()
+
+    def deliver(self, call: Deliver) -> None:
+        """Have the loop run it; called from any thread."""
+        self._inbox.put(call)
+        self._wakeup.set()
 
     def close(self) -> None:
         """Wait for the calls that are under way."""
@@ -103,10 +108,6 @@ class Crew:
             container.kill()
         except Exception:
             log.exception("a container could not be removed", action="remove", worker=worker_id)
-
-    def _deliver(self, call: Deliver) -> None:
-        self._inbox.put(call)
-        self._wakeup.set()
 
 
 def _settled(launch: Future[Container] | None) -> Container | None:

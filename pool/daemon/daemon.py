@@ -30,8 +30,10 @@ from pool.daemon.ledger import Entry, Ledger
 from pool.daemon.links import Link
 from pool.daemon.outlet import Outlet
 from pool.daemon.premises import Premises
+from pool.daemon.shelf import Shelf
 from pool.daemon.snapshot import snapshot
 from pool.daemon.transport import Source, Transport
+from pool.daemon.watch import Report, Watch
 from pool.engines.base import Engine, EngineFacts
 from pool.errors import ConfigError, PoolError
 
@@ -85,11 +87,14 @@ class Daemon:
         )
         starts = self._settings.daemon.starts
         crew = Crew(engine, threads=starts + 2, wakeup=transport.wakeup)
+        watch = self._make_watch(premises, crew)
         try:
             self._open(premises, facts, transport, crew)
             self._install_signals(transport)
+            watch.start()
             self._serve(transport, crew)
         finally:
+            watch.close()
             crew.close()
             transport.close()
         log.info("the daemon has stopped", action="daemon_stopped")
@@ -139,8 +144,19 @@ class Daemon:
                 uids=users,
                 isolates=facts.isolates,
             )
-            state = PoolState(name, blueprint.policy(template, starts=settings.starts))
-            self._keepers[name] = Keeper(state, template, plan, shared)
+            shelf = Shelf(template.preload.datasets)
+            state = PoolState(name, blueprint.policy(template, starts=settings.starts), edition=shelf.newest)
+            self._keepers[name] = Keeper(state, template, plan, shared, shelf=shelf)
+
+    def _make_watch(self, premises: Premises, crew: Crew) -> Watch:
+        paths = {path for template in self._settings.pools.values() for path in template.preload.datasets.values()}
+        watch = Watch(sorted(paths), premises.datasets, lambda report: crew.deliver(lambda: self._stock(watch, report)))
+        return watch
+
+    def _stock(self, watch: Watch, report: Report) -> None:
+        for keeper in self._keepers.values():
+            keeper.stock(report)
+        watch.keep(report.number, {copy for each in self._keepers.values() for copy in each.shelf.copies()})
 
     def _install_signals(self, transport: Transport) -> None:
         def note(number: int, _: FrameType | None) -> None:

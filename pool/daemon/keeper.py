@@ -29,6 +29,8 @@ from pool.daemon.intake import largest_answer
 from pool.daemon.ledger import Entry
 from pool.daemon.links import UNLEASED_BYTES
 from pool.daemon.metrics import Metrics
+from pool.daemon.shelf import Shelf
+from pool.daemon.watch import Report
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
 from pool.model import WorkerState
@@ -39,9 +41,12 @@ log = structlog.get_logger(__name__)
 class Keeper:
     """Runs one pool. All methods are called from the loop's thread."""
 
-    def __init__(self, state: PoolState, template: Template, blueprint: Blueprint, shared: Shared) -> None:
+    def __init__(
+        self, state: PoolState, template: Template, blueprint: Blueprint, shared: Shared, *, shelf: Shelf
+    ) -> None:
         self.state = state
         self.template = template
+        self.shelf = shelf
         self.metrics = Metrics()
         self.berths: dict[str, Berth] = {}
         self.was_ready = False
@@ -139,7 +144,7 @@ class Keeper:
     def _start_worker(self, command: ev.StartWorker) -> None:
         worker_id = command.worker_id
         directory = self._shared.transport.links.open(worker_id)
-        spec = self._blueprint.spec(worker_id, directory)
+        spec = self._blueprint.spec(worker_id, directory, self.shelf.of(command.edition))
         conduct = Conduct(heartbeat_s=self.template.heartbeat_s)
         self.berths[worker_id] = Berth(boot=self._blueprint.boot(), conduct=conduct, uid=spec.uid)
         log.info(
@@ -240,6 +245,18 @@ class Keeper:
 
     def _probe_worker(self, command: ev.ProbeWorker) -> None:
         self._shared.transport.links.send(command.worker_id, wire.Probe(seq=0))
+
+    # ---- data sets ----
+
+    def stock(self, report: Report) -> None:
+        """What the watch has found: offer it, if it is new."""
+        if self.shelf.update(report):
+            edition = self.shelf.newest
+            contents = {name: f"{pin.path} {pin.digest[:12]}" for name, pin in self.shelf.of(edition).items()}
+            log.info("data sets", action="datasets", pool=self.state.name, edition=edition, **contents)
+            self.apply(ev.EditionOffered(edition=edition, cause="data sets"))
+        view = self.state.editions
+        self.shelf.trim({view.current, view.trial or 0, *(each.edition for each in self.state.workers.values())})
 
     # ---- jobs ----
 

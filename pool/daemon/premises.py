@@ -1,7 +1,7 @@
 """The directories of one daemon: made, locked and identified before anything else happens.
 
     run_dir/   submit.sock  admin.sock  lock  w/<number>/link.sock         0711 so that submitters reach their socket
-    state_dir/ lock  owner                                                 0700
+    state_dir/ lock  owner  datasets/<digest>.npy                          0700
 
 `owner` is made once and stays: containers carry it as a label, so that a daemon finds what a dead predecessor on the
 same state directory left behind, and never touches anybody else's.
@@ -43,6 +43,8 @@ class Premises:
             self.links = run_dir / "w"
             shutil.rmtree(self.links, ignore_errors=True)  # no container can write there: each sees its own, read-only
             _make(self.links, 0o700)
+            self.datasets = state_dir / "datasets"
+            _make(self.datasets, 0o700)
             self._locks = locks.pop_all()
 
     @property

@@ -71,7 +71,29 @@ def _pool(keeper: Keeper, engine: EngineFacts, now: float) -> Json:
         "overhead_ms": metrics.overhead_ms,
         "queue_ms": metrics.queue_ms,
         "breaker": _breaker(keeper, now),
-        "datasets": {name: str(path) for name, path in keeper.template.preload.datasets.items()},
+        "datasets": {name: _dataset(keeper, name) for name in keeper.shelf.paths},
+        "edition": _edition(keeper, now),
+    }
+
+
+def _dataset(keeper: Keeper, name: str) -> Json:
+    """What a worker that is started now is given; `problem` is why that may not be what is in the file."""
+    pin = keeper.shelf.of(keeper.state.editions.current).get(name)
+    return {
+        "path": str(keeper.shelf.paths[name]),
+        "digest": pin.digest if pin is not None else None,
+        "size_bytes": pin.size_bytes if pin is not None else None,
+        "problem": problem.text if (problem := keeper.shelf.problems.get(name)) is not None else None,
+    }
+
+
+def _edition(keeper: Keeper, now: float) -> Json:
+    view = keeper.state.editions
+    return {
+        "current": view.current,
+        "trial": view.trial,
+        "reason": view.reason or None,
+        "retry_in_s": round(max(0.0, view.retry_at - now), 1) if view.retry_at is not None else None,
     }
 
 
@@ -84,6 +106,7 @@ def _worker(keeper: Keeper, worker: WorkerRecord, now: float) -> Json:
         "container": container.id if container is not None else None,
         "state": str(worker.state),
         "jobs": worker.jobs,
+        "edition": worker.edition,
         "age_s": round(now - worker.started_at, 1),
         "rss_bytes": footprint.of_worker(
             berth.pid if berth is not None else None, container.id if container is not None else None
@@ -119,6 +142,26 @@ def _alerts(keeper: Keeper, now: float) -> list[Json]:
         text = f"pool {name} runs without {'; '.join(missing)}: no worker serves two clients; see pool-admin doctor"
         since = min((worker.started_at for worker in keeper.state.workers.values()), default=now)
         alerts.append({"id": f"isolation:{name}", "since": _date(since, now), "text": text})
+    return alerts + _dataset_alerts(keeper, now)
+
+
+def _dataset_alerts(keeper: Keeper, now: float) -> list[Json]:
+    pool, view = keeper.state.name, keeper.state.editions
+    has = "workers keep the data they have" if view.current else "no worker is started without it"
+    alerts: list[Json] = [
+        {
+            "id": f"dataset:{pool}:{name}",
+            "since": _date(problem.since, now),
+            "text": f"pool {pool}, data set {name}: {problem.text}; {has}",
+        }
+        for name, problem in sorted(keeper.shelf.problems.items())
+    ]
+    if view.reason:
+        text = (
+            f"pool {pool} keeps the data it has, for the new ones cannot be used: {view.reason}; put a whole file in "
+            "place by rename, or have it tried again with pool-admin resume"
+        )
+        alerts.append({"id": f"datasets:{pool}", "since": _date(view.failed_at, now), "text": text})
     return alerts
 
 

@@ -10,6 +10,7 @@ import importlib.util
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import docker
@@ -21,6 +22,9 @@ from pool.images.steps import Progress, docker_build, fingerprint, has_image, ru
 
 #: What the runner imports.
 RUNNER_NEEDS = ("cloudpickle>=3.1", "msgpack>=1.2.4", "msgspec>=0.19", "pyzmq>=26.2")
+
+#: What reads parquet and feather, for data sets; laid out apart from the libraries of the jobs, who do not see it.
+LOADER_NEEDS = ("pyarrow>=18",)
 
 #: The oldest C library that wheels are still built for.
 _OLDEST_LIBC_MINOR = 5
@@ -34,7 +38,7 @@ def ensure_libraries(
     recipe = fingerprint(
         base.id,
         requirements.read_bytes(),
-        "\n".join(RUNNER_NEEDS),
+        "\n".join((*RUNNER_NEEDS, *LOADER_NEEDS)),
         (sources / "base" / "Dockerfile").read_bytes(),
         (sources / "assemble.py").read_bytes(),
     )
@@ -46,14 +50,17 @@ def ensure_libraries(
         context = Path(scratch)
         shutil.copy(sources / "base" / "Dockerfile", context)
         shutil.copy(sources / "assemble.py", context)
-        download(base, requirements, context / "packages", progress=progress)
+        download(base, ("--requirement", str(requirements), *RUNNER_NEEDS), context / "packages", progress=progress)
+        (context / "loaders").mkdir()
+        if (context / "packages" / "pandas").is_dir():  # a table becomes a frame, or nothing
+            download(base, ("--no-deps", *LOADER_NEEDS), context / "loaders", progress=progress)
         progress(f"libraries: laying out {tag}")
         labels = {"pool.image.libraries": recipe}
         docker_build(client, context, tag=tag, arguments={"BASE": base.name}, labels=labels, progress=progress)
     return tag
 
 
-def download(base: Base, requirements: Path, target: Path, *, progress: Progress) -> None:
+def download(base: Base, wanted: Sequence[str], target: Path, *, progress: Progress) -> None:
     """Install wheels for the image's Python into `target`, with the user's own pip and its configuration."""
     if importlib.util.find_spec("pip") is None:
         raise EngineError(
@@ -62,15 +69,13 @@ def download(base: Base, requirements: Path, target: Path, *, progress: Progress
         )
     progress(f"libraries: downloading for Python {base.python} on {base.machine}")
     command = [
-        sys.executable, "-m", "pip", "install", "--target", str(target), "--requirement", str(requirements),
+        sys.executable, "-m", "pip", "install", "--target", str(target),
         "--only-binary=:all:", "--implementation=cp", f"--python-version={base.python}",
         *(f"--platform={name}" for name in platforms(base)),
         "--no-compile", "--no-input", "--disable-pip-version-check", "--root-user-action=ignore", "--progress-bar=off",
-        *RUNNER_NEEDS,
+        *wanted,
     ]  # fmt: skip
-    remedy = (
-        f"see whether each line of {requirements} has a wheel for Python {base.python}, and whether pip has a network"
-    )
+    remedy = f"see whether all of {' '.join(wanted)} has wheels for Python {base.python}, and whether pip has a network"
     run(command, progress=progress, remedy=remedy)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from pool.config import load
 from pool.daemon.blueprint import Blueprint
+from pool.daemon.copies import Copies
 from pool.engines.base import Mount
 from pool.engines.lockdown import CPU_PERIOD_US, ENVIRONMENT, OOM_SCORE_ADJ
 from tests.support.daemons import DaemonProcess
@@ -89,7 +90,9 @@ def workers(daemon, sdk):
             pool="default", template=template, owner=owner, instance=labels["pool.instance"], sources="",
             uids=itertools.repeat(uid),
         )  # fmt: skip
-        found.append(Worker(sdk, container["Id"], blueprint.spec(labels["pool.worker"], Path(link))))
+        copies = Copies(daemon.state_dir / "datasets")
+        pins = {name: copies.pin(path) for name, path in template.preload.datasets.items()}
+        found.append(Worker(sdk, container["Id"], blueprint.spec(labels["pool.worker"], Path(link), pins)))
     assert len(found) == 2
     return found
 

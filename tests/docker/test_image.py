@@ -217,7 +217,7 @@ def test_without_pip_the_error_says_what_to_run(monkeypatch, tmp_path):
     monkeypatch.setattr("pool.images.libraries.importlib.util.find_spec", lambda _: None)
     ground = base.Base(name="x", id="y", python="3.11", python_full="3.11.2", libc=(2, 36), machine="x86_64")
     with pytest.raises(EngineError, match="ensurepip"):
-        libraries.download(ground, tmp_path / "r", tmp_path / "t", progress=print)
+        libraries.download(ground, ("numpy",), tmp_path / "t", progress=print)
 
 
 def test_wheels_are_chosen_for_the_c_library_of_the_base():

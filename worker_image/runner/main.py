@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner import kernel, launcher, zygote
+from runner.datasets import Source
 from runner.zygote import Plan
 
 #: Time for the last words to leave before the process ends.
@@ -32,7 +33,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--link", required=True, help="path of the daemon's socket")
     parser.add_argument("--scratch", action="append", type=Path, required=True, help="emptied after each job; repeat")
     parser.add_argument("--preload", default="", help="modules for the zygote to import, comma-separated")
-    parser.add_argument("--dataset", action="append", default=[], help="NAME=PATH for the zygote to load; repeat")
+    parser.add_argument("--dataset", action="append", default=[], help="NAME=DIGEST=PATH to load; repeat")
     parser.add_argument("--screen", default="", help="the screen's policy, as JSON; empty: none")
     parser.add_argument("--isolation", choices=launcher.LEVELS, default="auto", help="none is for tests of the runner")
     parser.add_argument("--allow", default="", help="what jobs may do beyond computing, comma-separated")
@@ -58,7 +59,7 @@ def _shield() -> None:
 def _plan(options: argparse.Namespace) -> Plan:
     return Plan(
         modules=tuple(name for name in options.preload.split(",") if name),
-        datasets={name: Path(path) for name, _, path in (each.partition("=") for each in options.dataset)},
+        datasets=tuple(Source.parse(each) for each in options.dataset),
         scratch=options.scratch[0],
         screen=options.screen,
         isolation=options.isolation,

@@ -7,17 +7,18 @@ import importlib
 import os
 import socket
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from pool.screen import Policy
-from runner import child
-from runner.confine import Confinement, Grant
+from runner import child, datasets
+from runner.confine import Confinement
+from runner.datasets import DatasetError, Source
 from runner.execution import UNSCREENED, Setting
 from runner.nursery import FAILED, LOADED, LOADED_BODY, Nursery
 from runner.rehearsal import ZYGOTE_ROUNDS, RehearsalError, parts, rehearse
+from runner.survey import Grant
 
 
 class PreloadError(Exception):
@@ -29,7 +30,7 @@ class Plan:
     """What the template says of a worker's children."""
 
     modules: tuple[str, ...]
-    datasets: Mapping[str, Path]
+    datasets: tuple[Source, ...]
     scratch: Path
     screen: str
     isolation: str
@@ -43,10 +44,10 @@ def main(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
     try:
         started = time.monotonic()
         _require_isolation(plan, grant)
+        fetched = datasets.fetch(plan.datasets)  # while no library is imported here
         for name in plan.modules:
             _import(name)
-        datasets = {name: _load_dataset(name, path) for name, path in plan.datasets.items()}
-        setting = Setting(datasets, Policy.from_json(plan.screen) if plan.screen else UNSCREENED)
+        setting = Setting(datasets.unpack(fetched), Policy.from_json(plan.screen) if plan.screen else UNSCREENED)
         for part in parts() * ZYGOTE_ROUNDS:
             rehearse(part, setting)
         _require_single_thread()
@@ -57,7 +58,7 @@ def main(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
         words = "\n".join((grant.level, *grant.missing))
         control.send(LOADED + LOADED_BODY.pack((time.monotonic() - started) * 1000) + words.encode())
         nursery.serve()
-    except (PreloadError, RehearsalError) as error:
+    except (PreloadError, DatasetError, RehearsalError) as error:
         control.send(FAILED + str(error).encode()[:2000])
     finally:
         os._exit(0)
@@ -78,40 +79,6 @@ def _import(name: str) -> None:
             f"preload.modules names {name!r}, which does not import in this image ({type(error).__name__}: {error}); "
             "add it to the image's requirements and run pool-admin image build --requirements FILE, or take it out"
         ) from error
-
-
-def _load_dataset(name: str, path: Path) -> object:
-    try:
-        return _LOADERS[path.suffix](path)
-    except Exception as error:
-        raise PreloadError(f"data set {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def _load_npy(path: Path) -> object:
-    import numpy as np
-
-    return np.load(path, allow_pickle=False)
-
-
-def _load_csv(path: Path) -> object:
-    import pandas as pd
-
-    return pd.read_csv(path)
-
-
-def _load_parquet(path: Path) -> object:
-    import pandas as pd
-
-    return pd.read_parquet(path)
-
-
-def _load_feather(path: Path) -> object:
-    import pandas as pd
-
-    return pd.read_feather(path)
-
-
-_LOADERS = {".npy": _load_npy, ".csv": _load_csv, ".parquet": _load_parquet, ".feather": _load_feather}
 
 
 def _require_single_thread() -> None:

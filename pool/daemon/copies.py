@@ -1,0 +1,119 @@
+"""Private copies of data sets, by digest: what workers are given never changes, whatever happens to the file.
+
+    /srv/prices.npy ──read, SHA-256──▶ state_dir/datasets/<digest>.npy      0444, below a directory that only we enter
+
+A copy shares its blocks with the original where the file system can do that. Everything here reads whole files and is
+called from a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pool.core.freshness import Stamp
+
+_BITE_BYTES = 1 << 20
+#: ioctl of Linux: let two files share their blocks.
+_FICLONE = 0x40049409
+
+
+class PinError(Exception):
+    """The file cannot be pinned now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """One content of one data set."""
+
+    path: Path  #: the operator's
+    copy: Path
+    digest: str  #: SHA-256, in hex
+    size_bytes: int
+    stamp: Stamp
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """None: there is no such file."""
+    try:
+        return _stamp(path.stat())
+    except OSError:
+        return None
+
+
+class Copies:
+    """The directory of copies. `halted` is asked between bites: a stop does not wait for the end of a large file."""
+
+    def __init__(self, directory: Path, *, halted: Callable[[], bool] = lambda: False) -> None:
+        self._directory = directory
+        self._halted = halted
+        self._digests: dict[Stamp, str] = {}
+
+    def pin(self, path: Path) -> Pin:
+        """Digest and copy of what is there now. Raises PinError."""
+        try:
+            with path.open("rb", buffering=0) as file:
+                return self._pin(path, file)
+        except OSError as error:
+            what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+            raise PinError(f"{path} cannot be read and copied to {self._directory}: {what}") from error
+
+    def prune(self, kept: Collection[Path]) -> None:
+        """Remove every copy but these. Workers that have one mounted keep it."""
+        with contextlib.suppress(OSError):  # what cannot be removed now may be next time
+            for path in self._directory.iterdir():
+                if path not in kept:
+                    path.unlink(missing_ok=True)
+
+    def _pin(self, path: Path, file: IO[bytes]) -> Pin:
+        before = _stamp(os.fstat(file.fileno()))
+        digest = self._digests.get(before) or self._digest(file)
+        copy = self._directory / f"{digest}{path.suffix}"
+        if stamp_of(copy) is None or copy.stat().st_size != before.size:
+            self._copy(file, copy)
+        if _stamp(os.fstat(file.fileno())) != before:
+            raise PinError(f"{path} changed while it was read; it is read again when it has come to rest")
+        self._digests = {stamp: known for stamp, known in self._digests.items() if stamp.inode != before.inode}
+        self._digests[before] = digest
+        return Pin(path=path, copy=copy, digest=digest, size_bytes=before.size, stamp=before)
+
+    def _digest(self, file: IO[bytes]) -> str:
+        state = hashlib.sha256()
+        while bite := self._bite(file):
+            state.update(bite)
+        return state.hexdigest()
+
+    def _bite(self, file: IO[bytes]) -> bytes:
+        if self._halted():
+            raise PinError("the daemon is stopping")
+        return file.read(_BITE_BYTES)
+
+    def _copy(self, file: IO[bytes], target: Path) -> None:
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        partial = target.with_name(f"{target.name}.partial")
+        try:
+            with partial.open("wb", buffering=0) as out:
+                self._fill(file, out)
+                os.fchmod(out.fileno(), 0o444)
+                os.fsync(out.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _fill(self, file: IO[bytes], out: IO[bytes]) -> None:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(out.fileno(), _FICLONE, file.fileno())
+            return
+        file.seek(0)
+        while bite := self._bite(file):
+            out.write(bite)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

@@ -1,0 +1,204 @@
+"""Data sets: from the files that the daemon has pinned to what every job finds as `datasets["name"]`.
+
+    zygote ──fork──▶ loader   each file against its digest; tables with pandas and, for parquet and feather, pyarrow
+      ◀── the frames of pool.values, or what is wrong ──┘ ends, with its threads, its allocators and its garbage
+      imports the template's modules, unpacks the tables, maps the arrays ──▶ children, by fork
+
+1. The loader is forked before the zygote has imported a library, so that pandas meets pyarrow there and nowhere else:
+   the zygote and the jobs have columns of numpy and of Python's own text, whatever the file was.
+2. An array (.npy) is mapped privately: its pages are the page cache's, shared by all workers and charged once, and what
+   a job writes becomes a page of that job's. A table is memory of the zygote, and copied likewise on a write.
+3. Nothing is loaded that does not have the digest it was announced with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import NamedTuple, NoReturn
+
+from pool import values
+from pool.errors import ValueCodecError
+from runner import channel, kernel
+
+#: Libraries that only loaders see; not on the path of a job. See worker_image/assemble.py.
+LOADERS = Path("/usr/lib/pool-loaders")
+_BITE_BYTES = 1 << 20
+#: More than a worker can hold: the worker's own memory limit comes first.
+_MOST_BYTES = 1 << 62
+#: One thread for each thing that pyarrow would have many for, and no allocator that keeps a thread of its own.
+_FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "ARROW_IO_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+class DatasetError(Exception):
+    """A data set cannot be had; the reason names it."""
+
+
+class Source(NamedTuple):
+    """One data set, as the daemon announces it: NAME=DIGEST=PATH."""
+
+    name: str
+    digest: str  #: SHA-256, in hex
+    path: Path
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        name, digest, path = text.split("=", 2)
+        return cls(name, digest, Path(path))
+
+
+#: By name: the frames of a table, none for an array.
+Fetched = dict[Source, list[bytearray]]
+
+
+def fetch(sources: Sequence[Source]) -> Fetched:
+    """Have all of them checked, and the tables read, in a process that ends. Raises DatasetError.
+
+    Before anything is imported here: see above.
+    """
+    if not sources:
+        return {}
+    ours, theirs = socket.socketpair()
+    with ours:
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _load_all(theirs, sources)
+        theirs.close()
+        try:
+            return {source: _receive(ours, source, pid) for source in sources}
+        finally:
+            _end(pid)
+
+
+def unpack(fetched: Fetched) -> Mapping[str, object]:
+    """What jobs see. Raises DatasetError."""
+    return MappingProxyType({source.name: _unpack(source, frames) for source, frames in fetched.items()})
+
+
+# ---- the zygote's side ----
+
+
+def _receive(sock: socket.socket, source: Source, pid: int) -> list[bytearray]:
+    try:
+        complaint, *frames = channel.receive(sock)
+    except (EOFError, ConnectionResetError):
+        raise DatasetError(f"data set {source.name!r}: {_how_it_ended(pid)}") from None
+    if complaint:
+        raise DatasetError(f"data set {source.name!r}: {complaint.decode()}")
+    return frames
+
+
+def _how_it_ended(pid: int) -> str:
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    if ended is not None and ended.si_code != os.CLD_EXITED and ended.si_status == signal.SIGKILL:
+        return "the memory of the worker was not enough to load it; raise limits.memory, or keep it as .npy"
+    return f"its loader died (code {ended.si_code}, status {ended.si_status})" if ended is not None else "it died"
+
+
+def _end(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)  # it has said all it has to say, or we do not want to hear the rest
+    os.waitpid(pid, 0)
+
+
+def _unpack(source: Source, frames: list[bytearray]) -> object:
+    try:
+        return values.decode(frames) if frames else _map_array(source.path)
+    except (ValueCodecError, ImportError, OSError, ValueError) as error:
+        raise DatasetError(f"data set {source.name!r}: {error}") from error
+
+
+def _map_array(path: Path) -> object:
+    import numpy as np
+
+    mapped = np.load(path, mmap_mode="c", allow_pickle=False)
+    return np.asarray(mapped) if mapped.size else np.load(path, allow_pickle=False)
+
+
+# ---- the loader's side ----
+
+
+def _load_all(sock: socket.socket, sources: Sequence[Source]) -> NoReturn:
+    try:
+        kernel.die_with_parent()
+        _be_the_first_to_go()
+        os.environ.update(_FRUGAL)
+        if any(source.path.suffix in _WITH_ARROW for source in sources):
+            sys.path.append(str(LOADERS))
+        for source in sources:
+            channel.send(sock, _load(source))
+        sock.recv(1)  # the end comes from the other side
+    finally:
+        os._exit(0)
+
+
+def _be_the_first_to_go() -> None:
+    """Where the worker's memory is not enough, this process is killed and the zygote can say so."""
+    kernel.set_dumpable(True)  # else its own files in /proc are not its own
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _load(source: Source) -> list[bytes | memoryview]:
+    """Nothing and the frames of a table, nothing alone for an array, or what is wrong."""
+    try:
+        _check(source)
+        loader = _TABLES.get(source.path.suffix)
+        table = values.encode(loader(source.path), max_bytes=_MOST_BYTES) if loader is not None else []
+    except MemoryError:
+        return [b"the memory of the worker was not enough to load it; raise limits.memory, or keep it as .npy"]
+    except Exception as error:  # noqa: BLE001 - a library may say anything of a file that is none
+        return [f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:1500]]
+    return [b"", *table]
+
+
+def _check(source: Source) -> None:
+    with source.path.open("rb", buffering=0) as file:
+        found = digest(file.read)
+    if found != source.digest:
+        raise DatasetError(
+            f"its file has the digest {found[:12]} and the daemon pinned {source.digest[:12]}: it was "
+            "changed in place; replace data sets by rename"
+        )
+
+
+def digest(read: Callable[[int], bytes]) -> str:
+    """SHA-256 in hex of all there is to read, a bite at a time."""
+    state = hashlib.sha256()
+    while bite := read(_BITE_BYTES):
+        state.update(bite)
+    return state.hexdigest()
+
+
+def _read_csv(path: Path) -> object:
+    return _pandas().read_csv(path)
+
+
+def _read_parquet(path: Path) -> object:
+    return _pandas().read_parquet(path, engine="pyarrow", use_threads=False)
+
+
+def _read_feather(path: Path) -> object:
+    return _pandas().read_feather(path, use_threads=False)
+
+
+def _pandas() -> ModuleType:
+    import pandas as pd
+
+    pd.options.mode.string_storage = "python"  # as in the zygote, which has no pyarrow
+    return pd
+
+
+_TABLES: Mapping[str, Callable[[Path], object]] = {
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+    ".feather": _read_feather,
+}
+_WITH_ARROW = frozenset({".parquet", ".feather"})
