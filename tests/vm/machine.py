@@ -43,7 +43,7 @@ def boot(system, payload, cache, *, hear):
 
 def arguments(system, payload, results, console):
     return [
-        "setpriv", "--pdeathsig", "KILL", "nice", "-n", "15", EMULATOR, "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", MEMORY,
+        "setpriv", "--pdeathsig", "KILL", EMULATOR, "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", MEMORY,
         "-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none",
         "-serial", f"file:{console}", "-serial", f"file:{results}",
         "-kernel", str(system.kernel), "-initrd", str(system.initrd), "-append", COMMAND_LINE,
