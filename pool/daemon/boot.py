@@ -24,6 +24,8 @@ NOOP_ID = "noop"
 NOOP_CODE = b"def main(x):\n    return [x, x + 1]\n"
 NOOP_ARGUMENT = 41
 _NOOP_ANSWER = [41, 42]
+#: Characters of what a job of ours that failed has to say.
+_MOST_WORDS = 500
 
 
 class Step(Enum):
@@ -89,6 +91,8 @@ class Boot:
             return "none"
         if not self.rows:
             return "unproven"
+        if probe.broken(self.rows):
+            return "broken"
         return "degraded" if self.missing else "verified"
 
     def _greet(self, hello: wire.Hello) -> None:
@@ -113,8 +117,8 @@ class Boot:
         """The only payloads that the daemon ever decodes: answers to its own questions, and small ones."""
         question = self._questions.pop(0)
         if done.outcome is not Outcome.OK:
-            words = bytes(payload[1][:500]).decode(errors="replace") if len(payload) > 1 else ""
-            raise BootError(f"its {question.run.job_id} job ended {done.outcome}: {done.reason} {words}".strip())
+            words = f"{done.reason} {_complaint(payload)}".strip()
+            raise BootError(f"its {question.run.job_id} job ended {done.outcome}: {words}")
         question.judge(payload)
         self.step = Step.DONE
 
@@ -131,6 +135,19 @@ class Boot:
             raise BootError(f"a job of the daemon's own left something behind: {freed.dirty}")
         self.step = Step.TRYING if self._questions else Step.UP
         return self._questions[0] if self._questions else None
+
+
+def _complaint(payload: Sequence[wire.Frame]) -> str:
+    """What a job of our own that failed has left in words: on stderr, or as its error."""
+    if len(payload) < 3:
+        return ""
+    if said := bytes(payload[1][:_MOST_WORDS]).decode(errors="replace"):
+        return said
+    try:
+        fault = wire.decode_fault(payload[2])
+    except RemoteProtocolError:
+        return ""
+    return f"{fault.type}: {fault.message}"[:_MOST_WORDS]
 
 
 def _judge_noop(payload: Sequence[wire.Frame]) -> None:

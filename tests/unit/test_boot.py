@@ -184,8 +184,18 @@ def test_a_question_that_ends_otherwise_than_ok_ends_the_start_with_its_words(ou
 
 
 def test_words_of_a_failed_question_are_bounded():
-    error = failed(start(), HELLO, READY, (done(outcome=Outcome.CRASH), [b"", b"e" * 100_000, b""]))
-    assert len(str(error)) < 600
+    fault = wire.encode_fault(wire.Fault(type="OSError", message="m" * 60_000))
+    for payload in ([b"", b"e" * 100_000, b""], [b"", b"", fault]):
+        error = failed(start(), HELLO, READY, (done(outcome=Outcome.CRASH), payload))
+        assert 500 < len(str(error)) < 600
+
+
+def test_a_question_that_failed_without_a_word_on_stderr_is_told_by_its_error():
+    fault = wire.encode_fault(wire.Fault(type="PermissionError", message="capset: not permitted"))
+    error = failed(start(), HELLO, READY, (done(outcome=Outcome.ERROR, reason="it raised"), [b"", b"", fault]))
+    assert str(error) == "its noop job ended error: it raised PermissionError: capset: not permitted"
+    junk = failed(start(), HELLO, READY, (done(outcome=Outcome.ERROR, reason="it raised"), [b"", b"", b"\xc1"]))
+    assert str(junk) == "its noop job ended error: it raised"
 
 
 @pytest.mark.parametrize("rows", [(NOOP,), (NOOP, FREED, (done(PROBE_ID), answer(HELD)))], ids=["no-op", "probe"])
@@ -203,6 +213,7 @@ def test_a_probe_that_gets_through_ends_the_start_for_good_and_is_named():
         "its lockdown does not hold: ptrace (it went through (0)); signal (process 7); see pool-admin doctor"
     )
     assert [row.verdict for row in boot.rows] == ["held", "held", "broken", "broken"], "doctor shows the table"
+    assert boot.lockdown == "broken"
     assert boot.step is not Step.UP
 
 
