@@ -26,6 +26,7 @@ from pool import values, wire
 from pool.model import Outcome
 
 HOLD = "# hold"
+Output = tuple[bytes, bytes]
 
 
 @dataclass(kw_only=True)
@@ -89,9 +90,16 @@ class FakeDaemon:
         self._actions.append(action)
         os.eventfd_write(self._wake, 1)
 
-    def finish(self, job_id: str, outcome: Outcome = Outcome.OK, value: object = None) -> None:
+    def finish(
+        self, job_id: str, outcome: Outcome = Outcome.OK, value: object = None, output: Output = (b"", b"")
+    ) -> None:
         """End a job that is held."""
-        self.do(lambda: self._end(self.jobs[job_id], outcome=outcome, value=value))
+        self.do(lambda: self._end(self.jobs[job_id], outcome=outcome, value=value, output=output))
+
+    def show(self, job_id: str, name: str, offset: int, text: bytes) -> None:
+        """Send a piece of a held job's output to those who wait for it."""
+        output = wire.encode(wire.Output(job_id=job_id, name=name, offset=offset), [text])
+        self.do(lambda: [self.send(peer, output) for peer in self.jobs[job_id].watchers])
 
     def stop(self) -> None:
         """Gone at once, like a daemon that was killed; jobs are forgotten with it."""
@@ -189,11 +197,17 @@ class FakeDaemon:
             job.watchers.append(call.peer)
 
     def _end(
-        self, job: Job, *, outcome: Outcome = Outcome.OK, value: object = None, fault: wire.Fault | None = None
+        self,
+        job: Job,
+        *,
+        outcome: Outcome = Outcome.OK,
+        value: object = None,
+        fault: wire.Fault | None = None,
+        output: Output = (b"", b""),
     ) -> None:
         header = wire.Result(job_id=job.job_id, outcome=outcome, reason="" if outcome is Outcome.OK else "so it was")
         frames = values.encode(value, max_bytes=1 << 20) if outcome is Outcome.OK else []
-        job.result = wire.encode(header, [b"", b"", wire.encode_fault(fault) if fault else b"", *frames])
+        job.result = wire.encode(header, [*output, wire.encode_fault(fault) if fault else b"", *frames])
         for peer in job.watchers:
             self.send(peer, job.result)
         job.watchers.clear()

@@ -26,6 +26,10 @@ def done(job="j", epoch=1, **more):
     return wire.Done(job_id=job, epoch=epoch, **{"outcome": Outcome.OK} | more)
 
 
+def printed(job="j", epoch=1):
+    return wire.Printed(job_id=job, epoch=epoch, name="stdout", offset=0)
+
+
 def freed(epoch=1):
     return wire.Freed(epoch=epoch)
 
@@ -98,6 +102,48 @@ def test_beats_may_pile_up_while_nobody_listens_but_not_come_more_often_than_ask
         flood.hear(BEAT, 1)
     with pytest.raises(RemoteProtocolError, match="it beat"):
         flood.hear(BEAT, 1)
+
+
+def test_a_worker_that_was_asked_for_it_says_what_its_job_prints_until_it_is_done():
+    it = conduct()
+    assert it.stream() == wire.Stream(job_id="j", epoch=1)
+    assert it.stream() is None  # once is enough
+    for word in (started(), printed(), printed(), done()):
+        it.hear(word, 0)
+    with pytest.raises(RemoteProtocolError, match="it said Printed while it clears up"):
+        it.hear(printed(), 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "word", "problem"),
+    [
+        ((), printed(), "was given a job"),
+        ((started(),), printed("k"), "of job k"),
+        ((started(),), printed(epoch=2), "epoch 2"),
+        ((started(), done(), freed()), printed(), "has no job"),
+    ],
+)
+def test_what_is_printed_is_of_the_lease_and_of_a_running_job(said, word, problem):
+    it = conduct()
+    assert it.stream()
+    for each in said:
+        it.hear(each, 0)
+    with pytest.raises(RemoteProtocolError, match=problem):
+        it.hear(word, 0)
+
+
+def test_nobody_prints_unasked_and_being_asked_is_for_one_lease():
+    with pytest.raises(RemoteProtocolError, match="nobody had asked"):
+        conduct(started()).hear(printed(), 0)
+    it = conduct()
+    it.stream()
+    for word in (started(), done(), freed()):
+        it.hear(word, 0)
+    assert it.stream() is None
+    it.lease("k", 2)
+    it.hear(started("k", 2), 0)
+    with pytest.raises(RemoteProtocolError, match="nobody had asked"):
+        it.hear(printed("k", 2), 0)
 
 
 @given(st.text(max_size=5000))

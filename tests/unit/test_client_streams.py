@@ -1,0 +1,344 @@
+"""A job's output at the client while the job runs, against a scripted daemon."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool import Client, JobResult, OutputEvent, wire
+from pool.client.feed import Feed
+from pool.client.ledger import Delivery
+from pool.errors import ClosedError, DaemonUnreachableError, InvalidJobError, ResultTimeoutError, UnknownJobError
+from pool.model import Outcome
+from tests.unit.fake_daemon import HOLD, FakeDaemon, eventually
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    with FakeDaemon(tmp_path / "s") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def client(daemon):
+    with Client(daemon.endpoint, timeout=5) as client:
+        yield client
+
+
+class Running:
+    """A call on a thread of its own."""
+
+    def __init__(self, call):
+        self.value = self.error = None
+        self._call = call
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            self.value = self._call()
+        except BaseException as error:  # noqa: BLE001 - to be looked at
+            self.error = error
+
+    def join(self):
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return self
+
+
+def held(client, daemon, heard, **options):
+    """A job that runs until the test ends it, with its output going to `heard`."""
+    running = Running(lambda: client.run(HOLD, job_id="j", on_stdout=heard.append, timeout=20, **options))
+    daemon.job("j")
+    return running
+
+
+def text_of(events, stream="stdout"):
+    return "".join(each.text for each in events if isinstance(each, OutputEvent) and each.stream == stream)
+
+
+# ---- run with callbacks ----
+
+
+def test_output_reaches_the_callback_while_the_job_runs(client, daemon):
+    heard = []
+    running = held(client, daemon, heard)
+    daemon.show("j", "stdout", 0, b"first\n")
+    eventually(lambda: heard == ["first\n"])
+    daemon.show("j", "stdout", 6, b"second\n")
+    eventually(lambda: heard == ["first\n", "second\n"])
+    daemon.finish("j", value=7, output=(b"first\nsecond\nthird\n", b"unheard\n"))
+    result = running.join().value
+    assert (result.value, result.stdout, result.stderr) == (7, "first\nsecond\nthird\n", "unheard\n")
+    assert heard == ["first\n", "second\n", "third\n"]
+
+
+def test_stdout_and_stderr_go_each_to_their_own_callback_on_the_caller_s_thread(client, daemon):
+    out, err = [], []
+
+    def call():
+        me = threading.get_ident()
+        return me, client.run(
+            HOLD, job_id="j", on_stdout=lambda text: out.append((text, threading.get_ident())),
+            on_stderr=lambda text: err.append((text, threading.get_ident())),
+        )  # fmt: skip
+
+    running = Running(call)
+    daemon.job("j")
+    daemon.show("j", "stderr", 0, b"oops\n")
+    daemon.show("j", "stdout", 0, b"fine\n")
+    daemon.finish("j", output=(b"fine\n", b"oops\n"))
+    me, _ = running.join().value
+    assert (out, err) == ([("fine\n", me)], [("oops\n", me)])
+
+
+def test_without_callbacks_nothing_is_streamed(client, daemon):
+    client.run("result = 1")
+    assert not daemon.of(wire.Submit)[0].stream
+
+
+def test_what_never_came_as_a_piece_comes_with_the_result(client, daemon):
+    heard = []
+    running = held(client, daemon, heard)
+    daemon.show("j", "stdout", 0, b"abc")
+    daemon.show("j", "stdout", 6, b"ghi")  # the piece between was dropped on the way
+    daemon.finish("j", output=(b"abcdefghi", b""))
+    running.join()
+    assert "".join(heard) == "abcdefghi"
+
+
+def test_what_comes_twice_is_heard_once(client, daemon):
+    heard = []
+    running = held(client, daemon, heard)
+    for offset, text in ((0, b"abcd"), (0, b"abcd"), (2, b"cdef"), (0, b"ab"), (6, b"g")):
+        daemon.show("j", "stdout", offset, text)
+    daemon.finish("j", output=(b"abcdefg", b""))
+    running.join()
+    assert heard == ["abcd", "ef", "g"]
+
+
+def test_a_callback_that_raises_ends_the_call_and_the_job(client, daemon):
+    def stumble(text):
+        raise ZeroDivisionError(text)
+
+    running = Running(lambda: client.run(HOLD, job_id="j", on_stdout=stumble))
+    daemon.job("j")
+    daemon.show("j", "stdout", 0, b"now")
+    assert isinstance(running.join().error, ZeroDivisionError)
+    assert [each.job_id for each in daemon.of(wire.Cancel)] == ["j"]
+
+
+def test_an_error_of_the_pool_that_a_callback_raises_ends_the_job_too(client, daemon):
+    running = Running(lambda: client.run(HOLD, job_id="j", on_stdout=lambda _: client.cancel("nobody-s")))
+    daemon.job("j")
+    daemon.show("j", "stdout", 0, b"now")
+    assert isinstance(running.join().error, UnknownJobError)
+    assert [each.job_id for each in daemon.of(wire.Cancel)] == ["nobody-s", "j"]
+
+
+def test_a_callback_may_use_the_client(client, daemon):
+    values = []
+    running = held(client, daemon, [], on_stderr=lambda _: values.append(client.run("result = 6 * 7").value))
+    daemon.show("j", "stderr", 0, b"x")
+    eventually(lambda: values == [42])
+    daemon.finish("j")
+    running.join()
+
+
+def test_a_slow_callback_holds_up_nobody_else(client, daemon):
+    go = threading.Event()
+    running = Running(lambda: client.run(HOLD, job_id="j", on_stdout=lambda _: go.wait(20)))
+    daemon.job("j")
+    daemon.show("j", "stdout", 0, b"x")
+    for _ in range(20):
+        assert client.run("result = 1").value == 1
+    go.set()
+    daemon.finish("j", output=(b"x", b""))
+    running.join()
+
+
+@pytest.mark.parametrize("name", ["on_stdout", "on_stderr"])
+@pytest.mark.parametrize("given", ["print", 1, [], b"x"])
+def test_a_callback_that_is_none_is_refused_before_anything_is_sent(client, daemon, name, given):
+    with pytest.raises(InvalidJobError, match=f"{name}: .*give a function"):
+        client.run("result = 1", **{name: given})
+    assert not daemon.heard
+
+
+def test_the_wait_ends_at_the_timeout_and_the_job_goes_on(client, daemon):
+    heard = []
+    running = Running(lambda: client.run(HOLD, job_id="j", on_stdout=heard.append, timeout=0.3))
+    daemon.job("j")
+    daemon.show("j", "stdout", 0, b"x")
+    assert isinstance(running.join().error, ResultTimeoutError)
+    assert heard == ["x"]
+    assert not daemon.of(wire.Cancel)
+
+
+def test_a_refused_job_is_refused_as_without_callbacks(client, daemon):
+    daemon.on(wire.Submit, lambda call: call.refuse("backlog_full", "too many", retry_after_s=1.0))
+    with pytest.raises(Exception, match="too many") as caught:
+        client.run("result = 1", on_stdout=print)
+    assert caught.value.fields["retry_after_s"] == 1.0
+
+
+# ---- stream ----
+
+
+def test_events_come_as_they_are_printed_and_the_result_is_the_last(client, daemon):
+    client.submit(HOLD, job_id="j")
+    events = client.stream("j", timeout=20)
+    reader = Running(lambda: list(events))
+    daemon.wait_for(wire.Watch)
+    assert daemon.of(wire.Watch)[0].stream
+    eventually(lambda: daemon.job("j").watchers)
+    daemon.show("j", "stdout", 0, b"a\n")
+    daemon.show("j", "stderr", 0, b"b\n")
+    daemon.finish("j", value=1, output=(b"a\nc\n", b"b\n"))
+    *output, result = reader.join().value
+    assert output == [
+        OutputEvent(stream="stdout", text="a\n", offset=0),
+        OutputEvent(stream="stderr", text="b\n", offset=0),
+        OutputEvent(stream="stdout", text="c\n", offset=2),
+    ]
+    assert isinstance(result, JobResult)
+    assert (result.value, result.stdout) == (1, "a\nc\n")
+
+
+def test_a_job_that_has_ended_gives_its_output_and_then_the_result(client, daemon):
+    client.submit(HOLD, job_id="j")
+    daemon.finish("j", Outcome.TIMEOUT, output=(b"out", b"err"))
+    eventually(lambda: daemon.job("j").result)
+    assert [text_of([each], each.stream) for each in list(client.stream("j"))[:2]] == ["out", "err"]
+    assert list(client.stream("j"))[-1].outcome is Outcome.TIMEOUT
+
+
+def test_two_readers_of_one_client_both_get_everything(client, daemon):
+    client.submit(HOLD, job_id="j")
+    readers = [Running(lambda: list(client.stream("j", timeout=20))) for _ in range(2)]
+    eventually(lambda: len(daemon.job("j").watchers) == 2)
+    daemon.show("j", "stdout", 0, b"hello ")  # to the one address twice
+    daemon.finish("j", output=(b"hello world", b""))
+    for reader in readers:
+        assert text_of(reader.join().value) == "hello world"
+
+
+def test_a_loop_that_is_left_early_leaves_nothing_open(client, daemon):
+    client.submit(HOLD, job_id="j")
+    events = client.stream("j")
+    reader = Running(lambda: next(events))
+    eventually(lambda: daemon.job("j").watchers)
+    daemon.show("j", "stdout", 0, b"x")
+    assert reader.join().value.text == "x"
+    events.close()
+    daemon.finish("j", value=3)
+    assert client.result("j", timeout=10).value == 3
+    assert not daemon.of(wire.Cancel)
+
+
+def test_a_stream_of_an_unknown_job_says_so(client):
+    with pytest.raises(UnknownJobError):
+        list(client.stream("never-heard-of"))
+
+
+@pytest.mark.parametrize("job_id", ["", "a b", "x" * 200, None, 7])
+def test_a_job_id_that_is_none_is_refused_at_once(client, daemon, job_id):
+    with pytest.raises(InvalidJobError, match="job_id"):
+        client.stream(job_id)
+    assert not daemon.heard
+
+
+def test_a_stream_ends_at_its_timeout(client, daemon):
+    client.submit(HOLD, job_id="j")
+    with pytest.raises(ResultTimeoutError, match="goes on"):
+        list(client.stream("j", timeout=0.2))
+    with pytest.raises(InvalidJobError, match="timeout"):
+        client.stream("j", timeout=-1)
+
+
+def test_a_reader_whose_client_is_closed_is_told(client, daemon):
+    client.submit(HOLD, job_id="j")
+    reader = Running(lambda: list(client.stream("j")))
+    eventually(lambda: daemon.job("j").watchers)
+    client.close()
+    assert isinstance(reader.join().error, ClosedError)
+
+
+def test_a_daemon_that_falls_silent_ends_the_stream(tmp_path):
+    with FakeDaemon(tmp_path / "s") as daemon, Client(daemon.endpoint, timeout=1) as client:
+        client.submit(HOLD, job_id="j")
+        reader = Running(lambda: list(client.stream("j")))
+        eventually(lambda: daemon.job("j").watchers)
+        daemon.on(wire.Hail, lambda _: None)
+        assert isinstance(reader.join().error, DaemonUnreachableError)
+
+
+def test_after_a_break_of_the_connection_the_stream_goes_on_where_it_was(tmp_path):
+    with Client(f"ipc://{tmp_path}/s", timeout=20) as client:
+        with FakeDaemon(tmp_path / "s") as before:
+            heard = []
+            running = held(client, before, heard)
+            before.show("j", "stdout", 0, b"one ")
+            eventually(lambda: heard == ["one "])
+            jobs = before.jobs
+        jobs["j"].watchers.clear()
+        with FakeDaemon(tmp_path / "s", jobs=jobs) as after:
+            eventually(lambda: after.jobs["j"].watchers)
+            assert all(each.stream for each in after.of(wire.Watch))
+            after.show("j", "stdout", 0, b"one two ")
+            eventually(lambda: "".join(heard) == "one two ")
+            after.finish("j", value=5, output=(b"one two three", b""))
+            assert running.join().value.value == 5
+        assert "".join(heard) == "one two three"
+
+
+def test_a_lost_job_ends_with_less_output_than_was_heard(client, daemon):
+    heard = []
+    running = held(client, daemon, heard)
+    daemon.show("j", "stdout", 0, b"so far")
+    daemon.finish("j", Outcome.LOST)
+    assert running.join().value.outcome is Outcome.LOST
+    assert heard == ["so far"]
+
+
+# ---- text ----
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=6))
+def test_text_that_is_cut_anywhere_reads_as_if_it_had_come_whole(data, cuts):
+    feed, edges = Feed(), sorted({0, *(min(cut, len(data)) for cut in cuts)})
+    request = _answered(data)
+    for start, end in pairwise(edges):
+        feed.put(wire.Output(job_id="j", name="stdout", offset=start), [data[start:end]])
+    feed.end(request)
+    *output, result = feed.events(request, None)
+    assert text_of(output) == result.stdout == data.decode(errors="replace")
+    for event in output:
+        assert text_of(output[: output.index(event)]) == data[: event.offset].decode(errors="replace")
+
+
+def _answered(data):
+    answer = Future()
+    answer.set_result(Delivery(wire.Result(job_id="j", outcome=Outcome.OK), (data, b"", b"")))
+    return answer
+
+
+def test_a_feed_that_nobody_reads_holds_no_more_than_the_job_may_print():
+    feed = Feed()
+    for _ in range(1000):
+        feed.put(wire.Output(job_id="j", name="stdout", offset=0), [b"x" * 1000])
+    assert feed._queue.qsize() == 1
+
+
+def test_events_wait_no_longer_than_they_were_told(client, daemon):
+    client.submit(HOLD, job_id="j")
+    start = time.monotonic()
+    with pytest.raises(ResultTimeoutError):
+        next(client.stream("j", timeout=0))
+    assert time.monotonic() - start < 10

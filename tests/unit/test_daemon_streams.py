@@ -1,0 +1,290 @@
+"""A job's output while it runs: a real daemon, real runners as plain processes, real clients."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pool import JobResult, OutputEvent
+from pool.model import Limits, Outcome
+from tests.support.daemons import DaemonProcess
+
+POOL = {
+    "size": {"min": 3, "max": 3},
+    "preload": {"modules": []},
+    "limits": {"wall_s": 30, "cpu_s": 30, "memory": "256m", "output": "1m", "result": "1m"},
+    "max_limits": {"wall_s": 30, "cpu_s": 30, "memory": "256m", "output": "16m", "result": "1m"},
+}
+#: Prints, and goes on when the test says so by making a file.
+STEPS = """
+import os, sys, time
+def step(name):
+    while not os.path.exists({place!r} + name):
+        time.sleep(0.005)
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with DaemonProcess({"default": POOL}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(daemon):
+    with daemon.client(timeout=20) as it:
+        yield it
+
+
+@pytest.fixture(autouse=True)
+def next_job_is_served(client):
+    yield
+    assert client.run("result = 6 * 7").value == 42
+
+
+class Steps:
+    """A job goes on when it is told to."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.source = STEPS.format(place=f"{directory}/")
+
+    def go(self, name):
+        (self.directory / name).touch()
+
+
+@pytest.fixture
+def steps(tmp_path):
+    return Steps(tmp_path)
+
+
+def text_of(events, stream="stdout"):
+    return "".join(each.text for each in events if isinstance(each, OutputEvent) and each.stream == stream)
+
+
+def resident(daemon):
+    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+def test_a_job_is_heard_before_it_goes_on(client, steps):
+    heard = []
+
+    def listen(text):
+        heard.append(text)
+        steps.go(str(len(heard)))  # the job prints the next line only after this one was heard
+
+    code = steps.source + "for n in range(1, 6):\n    print('line', n)\n    step(str(n))"
+    result = client.run(code, on_stdout=listen)
+    assert result.outcome is Outcome.OK, result
+    assert heard == [f"line {n}\n" for n in range(1, 6)]
+    assert result.stdout == "".join(heard)
+
+
+def test_both_streams_are_heard_in_the_order_in_which_they_were_printed(client, steps):
+    heard = []
+
+    def listen(text):
+        heard.append(text)
+        steps.go(str(len(heard)))
+
+    code = steps.source + "for n in range(1, 9):\n    print(n, file=(sys.stdout, sys.stderr)[n % 2])\n    step(str(n))"
+    result = client.run(code, on_stdout=listen, on_stderr=listen)
+    assert "".join(heard).split() == [str(n) for n in range(1, 9)]
+    assert (result.stdout, result.stderr) == ("2\n4\n6\n8\n", "1\n3\n5\n7\n")
+
+
+def test_what_is_printed_without_a_pause_comes_whole_and_in_order(client):
+    out, err = [], []
+    code = "import sys\nfor n in range(30_000):\n    print(n)\n    print(-n, file=sys.stderr)"
+    result = client.run(code, on_stdout=out.append, on_stderr=err.append)
+    assert "".join(out) == result.stdout == "".join(f"{n}\n" for n in range(30_000))
+    assert "".join(err) == result.stderr == "".join(f"{-n}\n" for n in range(30_000))
+    assert result.truncated == ()
+
+
+def test_a_character_that_is_printed_in_halves_is_heard_once_and_whole(client):
+    heard = []
+    code = "import os, time\nfor byte in '\\u20ac\\U0001f600x'.encode():\n    os.write(1, bytes([byte]))\n    time.sleep(0.03)"
+    result = client.run(code, on_stdout=heard.append)
+    assert heard == ["\u20ac", "\U0001f600", "x"]
+    assert result.stdout == "\u20ac\U0001f600x"
+
+
+def test_a_reader_that_comes_late_starts_at_the_first_byte(client, daemon, steps):
+    job_id = client.submit(steps.source + "print('early')\nstep('seen')\nprint('late')")
+    with daemon.client() as other:
+        events = other.stream(job_id, timeout=20)
+        assert next(events) == OutputEvent(stream="stdout", text="early\n", offset=0)
+        again = client.stream(job_id, timeout=20)  # when somebody reads already
+        assert next(again) == OutputEvent(stream="stdout", text="early\n", offset=0)
+        steps.go("seen")
+        for each in (events, again):
+            *output, result = each
+            assert text_of(output) == "late\n"
+            assert isinstance(result, JobResult)
+            assert result.stdout == "early\nlate\n"
+    assert text_of(client.stream(job_id, timeout=20)) == "early\nlate\n"  # and after the end
+
+
+def test_two_readers_of_one_client_get_the_same(client, steps):
+    job_id = client.submit(steps.source + "print('a' * 100_000)\nstep('on')\nprint('b' * 100_000)")
+    with ThreadPoolExecutor(2) as threads:
+        readers = [threads.submit(lambda: list(client.stream(job_id, timeout=20))) for _ in range(2)]
+        time.sleep(0.2)
+        steps.go("on")
+        texts = [text_of(reader.result()) for reader in readers]
+    assert texts == ["a" * 100_000 + "\n" + "b" * 100_000 + "\n"] * 2
+
+
+def test_another_process_can_read(client, daemon, steps):
+    job_id = client.submit(steps.source + "print('hello')\nstep('on')\nprint('world')")
+    program = textwrap.dedent("""
+        import sys
+        from pool import Client, OutputEvent
+        with Client(sys.argv[1]) as client:
+            for event in client.stream(sys.argv[2], timeout=20):
+                print(event.text if isinstance(event, OutputEvent) else event.outcome, end="", flush=True)
+    """)
+    command = [sys.executable, "-c", program, daemon.endpoint, job_id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout.readline() == "hello\n"
+        steps.go("on")
+        assert reader.stdout.read() == "world\nok"
+
+
+def test_a_reader_of_a_job_that_waits_hears_it_once_it_runs(client, steps):
+    blocked = [client.submit(steps.source + "step('on')") for _ in range(3)]
+    job_id = client.submit("print('my turn')")
+    with ThreadPoolExecutor(1) as threads:
+        reader = threads.submit(lambda: list(client.stream(job_id, timeout=20)))
+        time.sleep(0.2)
+        assert not reader.done()
+        steps.go("on")
+        *output, result = reader.result()
+    assert text_of(output) == "my turn\n"
+    assert result.ok
+    for each in blocked:
+        assert client.result(each, timeout=20).ok
+
+
+def test_a_job_that_is_killed_by_its_deadline_is_heard_to_the_end(client):
+    heard = []
+    result = client.run(
+        "import time\nprint('before')\ntime.sleep(60)", limits=Limits(wall_s=0.5), on_stdout=heard.append
+    )
+    assert result.outcome is Outcome.TIMEOUT
+    assert heard == ["before\n"]
+    assert result.stdout == "before\n"
+
+
+def test_a_job_that_is_cancelled_while_it_is_heard_ends_with_what_it_had_printed(client):
+    job_id = client.submit("import time\nprint('before')\ntime.sleep(60)")
+    events = client.stream(job_id, timeout=20)
+    assert next(events).text == "before\n"
+    client.cancel(job_id)
+    (result,) = events
+    assert (result.outcome, result.stdout) == (Outcome.CANCELLED, "before\n")
+
+
+def test_a_callback_that_raises_has_the_job_killed(client):
+    def stumble(text):
+        raise ZeroDivisionError(text)
+
+    with pytest.raises(ZeroDivisionError):
+        client.run("import time\nprint('x')\ntime.sleep(60)", job_id="stumbled", on_stdout=stumble)
+    assert client.result("stumbled", timeout=20).outcome is Outcome.CANCELLED
+
+
+def test_a_worker_that_dies_leaves_what_was_heard_of_its_job(client, daemon):
+    job_id = client.submit("import os, time\nprint('pid', os.getppid())\ntime.sleep(60)")
+    events = client.stream(job_id, timeout=60)
+    first = next(events)
+    (worker,) = daemon.workers(state="leased")
+    os.kill(int(worker["container"].removeprefix("process-")), signal.SIGKILL)
+    (result,) = events
+    assert (result.outcome, result.stdout) == (Outcome.LOST, first.text)
+    daemon.until(lambda: len(daemon.workers(state="idle")) == 3)
+
+
+def test_a_flood_is_heard_up_to_the_cap_and_the_daemon_stays_small(client, daemon):
+    heard = []
+    client.run("result = 1")
+    before = resident(daemon)
+    code = "import os\nblock = b'0123456789abcdef' * 4096\nfor _ in range(16 * 1024):\n    os.write(1, block)"
+    result = client.run(code, on_stdout=heard.append, limits=Limits(wall_s=30, cpu_s=30))
+    assert result.outcome is Outcome.OK, result
+    assert (result.stdout_bytes, result.truncated) == (1 << 30, ("stdout",))
+    assert "".join(heard) == result.stdout == "0123456789abcdef" * 65536
+    assert resident(daemon) - before < 24 << 20
+
+
+def test_a_reader_that_stands_still_slows_nobody_and_gets_it_all_in_the_end(client, daemon, tmp_path):
+    """Its process is stopped, so nothing is taken from its socket."""
+    program = textwrap.dedent("""
+        import sys
+        from pool import Client, Limits
+        text = []
+        with Client(sys.argv[1]) as client:
+            flood = "for n in range(60):\\n    print(str(n % 10) * 100_000)"
+            code = f"import time\\nprint('go')\\ntime.sleep(0.5)\\n{flood}\\ntime.sleep(1)"
+            def heard(piece):
+                if not text:
+                    print("stop me", flush=True)
+                    sys.stdin.readline()
+                text.append(piece)
+            result = client.run(code, on_stdout=heard, limits=Limits(output="16m"))
+            print(result.outcome, "".join(text) == result.stdout, len(result.stdout), flush=True)
+    """)
+    command = [sys.executable, "-c", program, daemon.endpoint]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout.readline() == "stop me\n"
+        reader.send_signal(signal.SIGSTOP)
+        try:
+            times = []
+            for _ in range(20):
+                start, heard = time.monotonic(), []
+                assert client.run("print('quick')", on_stdout=heard.append).ok
+                assert heard == ["quick\n"]
+                times.append(time.monotonic() - start)
+            assert sorted(times)[10] < 1
+            time.sleep(1.5)  # its job ends meanwhile
+        finally:
+            reader.send_signal(signal.SIGCONT)
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+        assert reader.stdout.readline() == "ok True 6000063\n"
+
+
+def test_many_are_heard_at_once_and_each_hears_its_own(client):
+    def listen(number):
+        heard = []
+        code = f"import time\nfor n in range(20):\n    print({number}, n)\n    time.sleep(0.002)"
+        result = client.run(code, on_stdout=heard.append)
+        return result.outcome, "".join(heard) == "".join(f"{number} {n}\n" for n in range(20))
+
+    with ThreadPoolExecutor(12) as threads:
+        assert set(threads.map(listen, range(24))) == {(Outcome.OK, True)}
+
+
+def test_the_same_job_submitted_again_with_callbacks_is_the_same_job(client, steps):
+    code = steps.source + "print('once')\nstep('on')"
+    first = client.submit(code, job_id="twice")
+    heard = []
+    thread = threading.Thread(target=lambda: client.run(code, job_id=first, on_stdout=heard.append, timeout=20))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not heard and time.monotonic() < deadline:
+        time.sleep(0.005)
+    steps.go("on")
+    thread.join(20)
+    assert heard == ["once\n"]
