@@ -43,11 +43,21 @@ def kill_strays(own: Collection[int]) -> str:
         strays = [pid for pid in descendants(os.getpid()) if pid not in own]
         if not strays:
             return ""
-        for pid in strays:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if not all(map(_kill, strays)):
+            break
         _reap(strays)
     return f"processes: {len(strays)} would not die"
+
+
+def _kill(pid: int) -> bool:
+    """False for another user's, which no job can have started."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except PermissionError:
+        return False
+    except ProcessLookupError:
+        pass
+    return True
 
 
 def _reap(pids: Sequence[int]) -> None:
