@@ -59,7 +59,8 @@ def survey() -> Grant:
 
 def plain(grant: Grant) -> Grant:
     """The same without namespaces, because the template wants it so."""
-    return Grant(grant.parts - NAMESPACES.keys(), ("namespaces: the template's isolation is plain",))
+    others = [each for each in grant.missing if "namespace" not in each.partition(":")[0]]
+    return Grant(grant.parts - NAMESPACES.keys(), ("namespaces: the template's isolation is plain", *others))
 
 
 def _try_namespaces() -> Sequence[tuple[str, str]]:
