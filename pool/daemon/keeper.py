@@ -22,7 +22,7 @@ from pool.core.machine import InvalidTransition, PoolState
 from pool.daemon.answers import check, from_worker, without_run
 from pool.daemon.berth import Berth, Shared
 from pool.daemon.blueprint import Blueprint
-from pool.daemon.boot import BootError, Step
+from pool.daemon.boot import Boot, BootError, Step
 from pool.daemon.conduct import Conduct, shown
 from pool.daemon.crew import Launched
 from pool.daemon.intake import largest_answer
@@ -51,6 +51,7 @@ class Keeper:
         self.berths: dict[str, Berth] = {}
         self.was_ready = False
         self.broken_since: float | None = None
+        self.failed: tuple[str, Boot] | None = None  #: the last worker whose lockdown did not hold, while none is up
         self._blueprint = blueprint
         self._shared = shared
         self._events: deque[ev.Event] = deque()
@@ -189,9 +190,12 @@ class Keeper:
                 berth.conduct.lease(question.run.job_id, 0)
                 self._shared.transport.links.send(worker_id, question.run, question.payload)
         except BootError as error:
+            if berth.boot.lockdown == "broken":
+                self.failed = worker_id, berth.boot
             self._boot_failed(worker_id, str(error), permanent=error.permanent)
             return
         if berth.boot.step is Step.UP:
+            self.failed = None
             log.info(
                 "a worker is idle",
                 action="worker_ready",

@@ -13,6 +13,7 @@ import psutil
 from pool._version import __version__
 from pool.core.records import WorkerRecord
 from pool.daemon import footprint
+from pool.daemon.boot import Boot
 from pool.daemon.keeper import Keeper
 from pool.engines.base import EngineFacts
 from pool.model import Outcome, WorkerState
@@ -176,12 +177,18 @@ def doctor(keepers: Mapping[str, Keeper]) -> Json:
             {
                 "id": worker_id,
                 "pool": keeper.state.name,
-                "isolation": berth.boot.isolation or None,
-                "lockdown": berth.boot.lockdown,
-                "missing": list(berth.boot.missing),
-                "probes": [asdict(row) for row in berth.boot.rows],
+                "isolation": boot.isolation or None,
+                "lockdown": boot.lockdown,
+                "missing": list(boot.missing),
+                "probes": [asdict(row) for row in boot.rows],
             }
             for keeper in keepers.values()
-            for worker_id, berth in keeper.berths.items()
+            for worker_id, boot in _starts(keeper).items()
         ]
     }
+
+
+def _starts(keeper: Keeper) -> dict[str, Boot]:
+    """Of all that are there, and of the one whose lockdown did not hold: it is gone, and what it saw matters most."""
+    starts = {worker_id: berth.boot for worker_id, berth in keeper.berths.items()}
+    return starts | dict([keeper.failed] if keeper.failed is not None else [])
