@@ -155,7 +155,9 @@ def test_a_job_finds_its_own_empty_scratch_space_and_nothing_of_the_worker(clien
     client.run("open('/tmp/left', 'w'); open('/dev/shm/left', 'w'); open('left', 'w')", pool=pool)
     seen = value(client, VIEW, pool=pool)
     assert seen["files"] == {"/tmp": ["work"], "/dev/shm": [], "/run": [], "/sys": [], "/proc": []}
-    assert seen["cwd"] == ("/tmp/work", [])
+    place, found = seen["cwd"]
+    assert place == "/tmp/work"
+    assert set(found) <= {"out"}, "only the directory for what the job gives back"
     assert seen["space"] == [4 * MIB, 4 * MIB]
 
 
@@ -429,6 +431,25 @@ def test_without_namespaces_a_worker_is_not_shared_whatever_the_template_says(ho
         assert client.run("result = 1").value == 1
 
 
+def test_where_landlock_is_refused_a_worker_without_namespaces_says_both_and_comes_up(worker_image):
+    del worker_image
+    pools = {"default": TEMPLATE, "plain": TEMPLATE | {"isolation": "plain"}}
+    with host(profile(without=["landlock_create_ruleset"]), pools) as running:
+        assert [each.partition(":")[0] for each in running.pool()["missing"]] == ["landlock"]
+        assert running.pool()["isolation"] == "namespaces"
+        assert [each.partition(":")[0] for each in running.pool("plain")["missing"]] == ["landlock", "namespaces"]
+        assert "broken" not in probes(running, "plain").values()
+        assert probes(running, "plain")["read of other processes"] == "skipped"
+        assert {running.pool(pool)["reuse_scope"] for pool in pools} == {"client"}
+
+
+def test_a_right_that_cannot_be_given_up_is_named_as_the_reason(worker_image):
+    del worker_image
+    with host(profile(without=["capset"]), {"default": TEMPLATE}) as running:
+        running.until(lambda: running.pool()["breaker"]["open"])
+        assert "PermissionError: [Errno 1] capset: Operation not permitted" in refusal(running, "default")
+
+
 def test_where_only_mounts_are_refused_the_rest_is_in_force(worker_image):
     del worker_image
     with host(profile(without=["mount"]), {"default": TEMPLATE}) as running:
@@ -455,6 +476,8 @@ def test_a_worker_whose_lockdown_does_not_hold_is_never_leased_and_the_reason_is
             for words in (breaker["last_reason"], refusal(running, pool)):
                 assert "its lockdown does not hold: system call " in words
                 assert "system call socket (socket: it went through" in words
-                assert "network" not in words  # the container's own filter holds
+                assert "network (" not in words, "the container's own filter holds"
             assert running.workers(pool, state="idle") == []
+            running.until(lambda name=pool: running.workers(name) == [])
+            assert probes(running, pool)["system call socket"] == "broken", "what it saw is kept when it is gone"
             assert (running.pool(pool)["hit_rate"], running.pool(pool)["jobs"]["ok"]) == (None, 0), "none had a job"
