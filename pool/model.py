@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     MEMORY = "memory"  #: over its memory
     OUTPUT = "output"  #: its result is over the cap
     CRASH = "crash"  #: the process died without an answer: signal, os._exit, closed channel
-    REJECTED = "rejected"  #: the screen refused the code; it did not run
+    REJECTED = "rejected"  #: the screen refused the code, or it had cost too many workers; it did not run
     CANCELLED = "cancelled"  #: its submitter cancelled it
     LOST = "lost"  #: the worker vanished after dispatch and the effect is unknown; never retried silently
 
@@ -178,7 +178,7 @@ class JobResult:
     stderr_bytes: int = 0
     error: JobError | None = None  #: for outcome error
     findings: tuple[Finding, ...] = ()  #: for outcome rejected: what the screen has against the code
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)  #: what it left in $OUTPUT_DIR, by relative path with "/"
     exit_code: int | None = None
     signal: int | None = None
     truncated: tuple[str, ...] = ()  #: which of stdout and stderr were cut at their cap

@@ -43,6 +43,8 @@ MAX_FRAME_BYTES = 256 * 1024 * 1024
 MAX_CODE_BYTES = 1024 * 1024
 #: All payload frames of a Submit together.
 MAX_JOB_BYTES = 256 * 1024 * 1024
+#: Files that one job can leave.
+MAX_FILES_OUT = 200
 #: Output in one Printed or Output; and how often a runner that was asked for it says what is new, at most.
 MAX_PRINTED_BYTES = 64 * 1024
 PRINT_INTERVAL_S = 0.01
@@ -385,6 +387,15 @@ def check_preamble(preamble: bytes) -> None:
             ours=PROTOCOL_VERSION,
         )
     raise RemoteProtocolError("the message does not begin with this protocol's preamble")
+
+
+def is_relative_name(name: str) -> bool:
+    """Whether a file that a job left may have this name: a path of plain parts that stays below where it is written."""
+    try:
+        fits = 0 < len(name.encode()) <= 255
+    except UnicodeEncodeError:
+        return False
+    return fits and "\0" not in name and not any(part in {"", ".", ".."} for part in name.split("/"))
 
 
 def encode_fault(fault: Fault) -> bytes:

@@ -34,7 +34,7 @@ def to_result(delivery: Delivery | None) -> JobResult:
     files, (error, findings) = _files(header.files, contents), _error(fault)
     value: object = None
     if files is None:
-        error = JobError(type="InvalidError", message="a file that the job left has a name that is no plain file name")
+        error = JobError(type="InvalidError", message="a file that the job left has a name that leads elsewhere")
     elif header.outcome is Outcome.OK and error is None:
         value, error = _value(payload[FIXED_FRAMES + len(header.files) :])
     return _result(header, error=error, findings=findings, output=(stdout, stderr), files=files or {}, value=value)
@@ -46,8 +46,8 @@ def plain_name(name: str) -> bool:
 
 
 def _files(names: Sequence[str], contents: Sequence[bytes]) -> dict[str, bytes] | None:
-    """None if a name is not plain: a loop may well write them to its disk."""
-    return dict(zip(names, contents, strict=True)) if all(map(plain_name, names)) else None
+    """None if a name leads elsewhere: a loop may well write them to its disk."""
+    return dict(zip(names, contents, strict=True)) if all(map(wire.is_relative_name, names)) else None
 
 
 def _error(frame: bytes) -> tuple[JobError | None, tuple[Finding, ...]]:

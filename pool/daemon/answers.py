@@ -25,7 +25,7 @@ def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> No
     """Raise RemoteProtocolError for what no honest worker says."""
     if done.outcome is Outcome.LOST:
         raise RemoteProtocolError("a worker cannot say that it is lost")
-    if any(name in {".", ".."} or "/" in name or "\0" in name for name in done.files):
+    if not all(map(wire.is_relative_name, done.files)) or len(set(done.files)) < len(done.files):
         raise RemoteProtocolError("an answer names a file that is no plain file name")
     if not (_fits(done.exit_code, 255) and _fits(done.signal, signal.NSIG) and _STREAMS.issuperset(done.truncated)):
         raise RemoteProtocolError("an answer has an exit code, a signal or a stream that there is not")

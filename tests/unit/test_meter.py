@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from runner.meter import Meter, read
 
 from pool import wire
 from pool.model import Outcome
-from runner.meter import Meter, read
 
 MIB = 1 << 20
 JOB = wire.Run(job_id="j", epoch=1, wall_s=9, cpu_s=2, memory=100 * MIB, tmp=16 * MIB, output=1, result=1, processes=4)

@@ -185,17 +185,18 @@ class Attempt:
     def _claim(self) -> report.Report | None:
         """What the child says of itself, if it says it in the proper form."""
         frames = self._collector.frames
-        return report.unpack(frames[0]) if frames is not None and len(frames) >= 2 else None
+        return report.read(frames) if frames is not None else None
 
     def _done(self, used: usage.Usage, verdict: Verdict) -> tuple[wire.Done, list[channel.Frame]]:
         claim = None if self.killed_for else self._claim()
         started_ns, ended_ns = self._stamps(claim)
-        answer = (self._collector.frames or [])[1:] if claim is not None else [b""]
+        error, names, contents, value = self._parts(claim)
         done = wire.Done(
             job_id=self.job.job_id,
             epoch=self.job.epoch,
             outcome=verdict.outcome,
             reason=verdict.reason,
+            files=names,
             exit_code=verdict.exit_code,
             signal=verdict.signal,
             truncated=tuple(name for name, each in (("stdout", self.out), ("stderr", self.err)) if each.cut),
@@ -206,7 +207,17 @@ class Attempt:
             cpu_s=used.cpu_s,
             max_rss_bytes=used.max_rss_bytes,
         )
-        return done, [self.out.kept, self.err.kept, *answer]
+        return done, [self.out.kept, self.err.kept, error, *contents, *value]
+
+    def _parts(
+        self, claim: report.Report | None
+    ) -> tuple[channel.Frame, tuple[str, ...], Sequence[channel.Frame], Sequence[channel.Frame]]:
+        """Error, names and contents of files, and value, of the frames of the answer."""
+        if claim is None:
+            return b"", (), (), ()
+        error, *rest = (self._collector.frames or [])[1:]
+        end = 2 * claim.files
+        return error, report.names(rest[0:end:2]), rest[1:end:2], rest[end:]
 
     def _evidence(self, end: Exit) -> Evidence:
         return Evidence(

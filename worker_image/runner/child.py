@@ -24,7 +24,7 @@ from typing import NamedTuple
 import msgspec
 
 from pool import wire
-from runner import channel, kernel
+from runner import channel, kernel, outbox
 from runner.confine import Confinement
 from runner.denials import Teller
 from runner.execution import Setting, execute, failure
@@ -36,6 +36,8 @@ _THINKING_S = 0.002
 PARKED = b"p"
 _STREAMS = (("stdin", "r", "replace"), ("stdout", "w", "backslashreplace"), ("stderr", "w", "backslashreplace"))
 _request = msgspec.msgpack.Decoder(wire.Run)
+#: A job's current directory, in its scratch space.
+WORK = "work"
 #: Reset for the job: the runner and the zygote ignore what a job could send them.
 _SIGNALS = (signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -151,15 +153,16 @@ def _tell_denials() -> Teller:
 
 def _settle(job: wire.Run, scratch: Path) -> None:
     """Environment and random numbers of this job."""
-    os.environ.update(job.env, HOME=str(scratch / "work"), TMPDIR=str(scratch))
+    work = scratch / WORK
+    os.environ.update(job.env, HOME=str(work), TMPDIR=str(scratch), **{outbox.VARIABLE: str(work / outbox.DIRECTORY)})
     if job.seed is not None:
         _reseed(job.seed)
 
 
 def _unpack(job: wire.Run, stdin: bytearray, files: Sequence[bytearray], scratch: Path) -> None:
     """Its work directory with its files; after a change of size, which asks for a right that is gone by now."""
-    work = scratch / "work"
-    work.mkdir()
+    work = scratch / WORK
+    (work / outbox.DIRECTORY).mkdir(parents=True)
     os.chdir(work)
     for name, content in zip(job.files, files, strict=True):
         (work / name).write_bytes(content)

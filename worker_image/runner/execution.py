@@ -14,13 +14,15 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import cast
+from typing import NamedTuple, cast
 
 from pool import screen, values, wire
 from pool.errors import ValueCodecError
 from pool.model import Finding, Outcome
 from pool.screen import Policy
+from runner import outbox
 from runner.report import Report
 
 FILENAME = "<job>"
@@ -56,31 +58,70 @@ class Setting:
 
     datasets: Mapping[str, object]
     policy: Policy
+    output: Path  #: the directory whose files its client gets
+
+
+class Ending(NamedTuple):
+    """How a job ended, and the frames of what it gives: names and contents of its files, and its value."""
+
+    outcome: Outcome
+    ended_ns: int
+    exit_code: int | None = None
+    error: bytes = b""
+    files: Sequence[bytes | memoryview] = ()
+    value: Sequence[bytes | memoryview] = ()
 
 
 def execute(
     job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
 ) -> list[bytes | memoryview]:
-    """Run the job; the frames of its answer: [report, error, *value]."""
+    """Run the job; the frames of its answer: [report, error, *file names and contents, *value]."""
     started_ns = time.monotonic_ns()
-    outcome, exit_code, error, frames = Outcome.OK, None, b"", []
+    ending = _ending(job, code, arguments, setting)
+    flush()
+    ending = _with_files(ending, job, setting)
+    report = Report(
+        outcome=ending.outcome,
+        started_ns=started_ns,
+        ended_ns=ending.ended_ns,
+        exit_code=ending.exit_code,
+        files=len(ending.files) // 2,
+    )
+    return [report.pack(), ending.error, *ending.files, *ending.value]
+
+
+def _ending(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting) -> Ending:
+    ended_ns = 0
     try:
         value, exit_code = _run(job, code, arguments, setting)
         ended_ns = time.monotonic_ns()
-        frames = values.encode(value, max_bytes=job.result)
+        return Ending(Outcome.OK, ended_ns, exit_code, value=values.encode(value, max_bytes=job.result))
     except RejectedError as raised:
-        outcome, error, ended_ns = Outcome.REJECTED, _rejection(raised), time.monotonic_ns()
+        return Ending(Outcome.REJECTED, time.monotonic_ns(), error=_rejection(raised))
     except MemoryError as raised:
-        outcome, error, ended_ns = Outcome.MEMORY, _fault(raised), time.monotonic_ns()
+        return Ending(Outcome.MEMORY, time.monotonic_ns(), error=_fault(raised))
     except ValueCodecError as raised:
-        outcome = Outcome.OUTPUT if "limit" in raised.fields else Outcome.ERROR
-        error, ended_ns = _fault(raised), time.monotonic_ns()
+        return Ending(_uncarried(raised), ended_ns or time.monotonic_ns(), error=_fault(raised))
     except BaseException as raised:  # noqa: BLE001 - a job may raise anything at all, and all of it is its result
-        outcome, error, ended_ns = Outcome.ERROR, _fault(raised), time.monotonic_ns()
-        exit_code = _exit_code(raised)
-    flush()
-    report = Report(outcome=outcome, started_ns=started_ns, ended_ns=ended_ns, exit_code=exit_code)
-    return [report.pack(), error, *frames]
+        return Ending(Outcome.ERROR, time.monotonic_ns(), _exit_code(raised), error=_fault(raised))
+
+
+def _uncarried(raised: ValueCodecError) -> Outcome:
+    """Over a limit, or of a kind that cannot be carried."""
+    return Outcome.OUTPUT if "limit" in raised.fields else Outcome.ERROR
+
+
+def _with_files(ending: Ending, job: wire.Run, setting: Setting) -> Ending:
+    """What it left in its output directory, also when it failed; the limit is on files and value together."""
+    if ending.outcome not in {Outcome.OK, Outcome.ERROR}:
+        return ending
+    left = job.result - sum(memoryview(frame).nbytes for frame in ending.value)
+    try:
+        return ending._replace(files=outbox.collect(setting.output, max_bytes=left))
+    except ValueCodecError as raised:
+        if ending.outcome is Outcome.ERROR:
+            return ending
+        return Ending(_uncarried(raised), ending.ended_ns, error=_fault(raised))
 
 
 def failure(raised: BaseException) -> list[bytes | memoryview]:

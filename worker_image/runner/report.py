@@ -4,15 +4,17 @@
     │ u8 outcome │ i32 exit   │ u8 files │ u64 started  │ u64 ended  │      big endian; stamps are CLOCK_MONOTONIC, ns
     └────────────┴────────────┴──────────┴──────────────┴────────────┘
 
-The frames after it are [error, *file names and contents, *value]. A child can only claim one of CLAIMS; all other
+The frames after it are [error, *(file name, content), *value]. A child can only claim one of CLAIMS; all other
 outcomes are the runner's to give, from what the kernel told it.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pool import wire
 from pool.model import Outcome
 
 _LAYOUT = struct.Struct("!BiBQQ")
@@ -33,6 +35,21 @@ class Report:
     def pack(self) -> bytes:
         code = NO_EXIT_CODE if self.exit_code is None else self.exit_code
         return _LAYOUT.pack(CLAIMS.index(self.outcome), code, self.files, self.started_ns, self.ended_ns)
+
+
+def read(frames: Sequence[bytes | bytearray]) -> Report | None:
+    """The report of a whole answer. None for anything but an answer, or for one with a file that has no proper name."""
+    claim = unpack(frames[0]) if len(frames) >= 2 else None
+    if claim is None or len(frames) < 2 + 2 * claim.files:
+        return None
+    wanted = claim.files
+    return claim if wanted <= wire.MAX_FILES_OUT and len(names(frames[2 : 2 + 2 * wanted : 2])) == wanted else None
+
+
+def names(frames: Sequence[bytes | bytearray]) -> tuple[str, ...]:
+    """The names of files, each once, in order; what is none is left out."""
+    found = dict.fromkeys(bytes(frame[:256]).decode(errors="replace") for frame in frames if len(frame) <= 255)
+    return tuple(name for name in found if wire.is_relative_name(name) and "\ufffd" not in name)
 
 
 def unpack(frame: bytes | bytearray) -> Report | None:

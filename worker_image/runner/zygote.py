@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pool.screen import Policy
-from runner import child, datasets
+from runner import child, datasets, outbox
 from runner.confine import Confinement
 from runner.datasets import DatasetError, Source
 from runner.execution import UNSCREENED, Setting
@@ -47,7 +47,11 @@ def main(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
         fetched = datasets.fetch(plan.datasets)  # while no library is imported here
         for name in plan.modules:
             _import(name)
-        setting = Setting(datasets.unpack(fetched), Policy.from_json(plan.screen) if plan.screen else UNSCREENED)
+        setting = Setting(
+            datasets.unpack(fetched),
+            Policy.from_json(plan.screen) if plan.screen else UNSCREENED,
+            plan.scratch / child.WORK / outbox.DIRECTORY,
+        )
         for part in parts() * ZYGOTE_ROUNDS:
             rehearse(part, setting)
         _require_single_thread()
