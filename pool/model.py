@@ -61,9 +61,9 @@ class Limits:
     """
 
     wall_s: float | None = None  #: seconds from the start of the code to its end
-    cpu_s: float | None = None  #: CPU seconds of the job's process
-    memory: int | str | None = None  #: bytes of memory
-    tmp: int | str | None = None  #: bytes of scratch space
+    cpu_s: float | None = None  #: CPU seconds of the job and all that it starts
+    memory: int | str | None = None  #: bytes of memory of the job and all that it starts, beyond what is preloaded
+    tmp: int | str | None = None  #: bytes of scratch space, /tmp and /dev/shm together
     output: int | str | None = None  #: bytes kept of stdout, and of stderr; the rest is counted and cut
     result: int | str | None = None  #: bytes of the encoded value and of the files together
     processes: int | None = None  #: processes and threads at the same time
