@@ -7,6 +7,7 @@
     │   ├── TooLargeError          code, arguments or files over a size cap
     │   ├── UnknownPoolError       no pool of that name
     │   ├── UnknownJobError        no job of that id, or not one of yours
+    │   ├── PoisonedCodeError      this code has cost too many workers lately (carries kills, history, retry_after_s)
     │   └── ValueCodecError        an argument or a result that cannot be carried (names the type and the path)
     ├── BusyError              nobody's: later it may work (carries retry_after_s)
     │   ├── BacklogFullError
@@ -79,6 +80,12 @@ class UnknownJobError(JobRefusedError):
     """There is no job of that id."""
 
     code = "unknown_job"
+
+
+class PoisonedCodeError(JobRefusedError):
+    """This code has cost too many workers; it is refused for a while."""
+
+    code = "poisoned_code"
 
 
 class ValueCodecError(JobRefusedError):

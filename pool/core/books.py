@@ -13,6 +13,7 @@ from pool.core.backlog import Backlog
 from pool.core.breaker import Breaker
 from pool.core.editions import Editions
 from pool.core.events import Command, Event, Finish, StartWorker, StopWorker
+from pool.core.poison import Poison
 from pool.core.policy import PoolPolicy
 from pool.core.records import (
     JOB_MOVES,
@@ -40,6 +41,9 @@ class Books:
         self.backlog = Backlog(max_jobs=policy.backlog_max, max_per_client=policy.backlog_per_client)
         self.breaker = Breaker()
         self.editions = Editions(edition)
+        self.poison = Poison(
+            kills=policy.poison_kills, window_s=policy.poison_window_s, refuse_s=policy.poison_refuse_s
+        )
         self.bygone = Bygone()
         self.outgoing: WorkerRecord | None = None  #: the one worn worker that is being replaced
         self.epoch = 0

@@ -34,6 +34,7 @@ def _check_worker(books: Books, worker: WorkerRecord) -> None:
     assert (worker.ready_at is None) <= (worker.jobs == 0), f"{name} served a job before it was ready"
     if state in _UNUSED:
         assert worker.job_id is None, f"{name} is {state} with job {worker.job_id}"
+        assert not worker.code, f"{name} is {state}, and code is to blame for what becomes of it"
     if state in _AT_WORK:
         assert (worker.job_id is None) == worker.clearing, f"{name} is {state} with job {worker.job_id}"
     if worker.clearing:
@@ -49,6 +50,8 @@ def _check_job(books: Books, job: JobRecord) -> None:
     name, state = job.id, job.state
     assert (state is JobState.QUEUED) == (name in books.backlog), f"{name} is {state}; in the backlog or not?"
     assert (state is JobState.DONE) == (job.outcome is not None), f"{name} is {state}, outcome: {job.outcome}"
+    if state is JobState.QUEUED:
+        assert books.poison.refused_s(job.code, books.now) is None, f"{name} waits and its code is refused"
     assert job.attempt <= 1, f"{name} was tried {job.attempt} times"
     if state in _ON_A_WORKER:
         assert job.worker_id is not None, f"{name} is {state} without a worker"

@@ -32,6 +32,13 @@ class Overdue(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reject(Event):
+    """This job waits, and its code is refused by now."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Condemn(Event):
     """The job's worker is being killed, and the job with it; it ends so when the container is gone."""
 

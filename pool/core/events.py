@@ -6,8 +6,10 @@ story carry it on, so that each effect can be traced back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from pool.errors import Scalar
 from pool.model import Outcome, StartKind
 
 
@@ -28,6 +30,7 @@ class JobSubmitted(Event):
     wall_s: float
     priority: int = 0
     queue_timeout_s: float | None = None
+    code: str = ""  #: digest of what it runs, by which the pool remembers what that has done; empty: not remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +146,13 @@ class EditionOffered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PardonRequested(Event):
+    """Forget what code has done to workers, and take it again. None: every code."""
+
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShutdownRequested(Event):
     """Take no new jobs, cancel what is queued, let running jobs finish until `deadline`, stop every worker."""
 
@@ -223,3 +233,4 @@ class Refuse(Command):
     code: str
     message: str
     retry_after_s: float | None = None
+    fields: Mapping[str, Scalar] = field(default_factory=dict)

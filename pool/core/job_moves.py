@@ -2,7 +2,7 @@
 
     QUEUED ──Lease──▶ LEASED ──JobStarted──▶ RUNNING ──JobEnded──▶ DONE(the worker's outcome)
        │                └──────────┬────────────┴──Bereave───────▶ DONE(lost), or its verdict if it was condemned
-       └──CancelRequested, ShutdownRequested, Overdue────────────▶ DONE(cancelled | timeout)
+       └──CancelRequested, ShutdownRequested, Overdue, Reject────▶ DONE(cancelled | timeout | rejected)
 
 A job that is killed together with its worker ends only when the container is gone: who hears `timeout` or `cancelled`
 may rely on it that nothing of the job is left.
@@ -11,7 +11,7 @@ may rely on it that nothing of the job is left.
 from __future__ import annotations
 
 from pool.core.books import Books
-from pool.core.decisions import Bereave, Condemn, Lease, Overdue
+from pool.core.decisions import Bereave, Condemn, Lease, Overdue, Reject
 from pool.core.events import (
     CancelRequested,
     Dispatch,
@@ -64,7 +64,8 @@ def _cancel_leased(books: Books, job: JobRecord, _event: CancelRequested) -> Non
         return
     assert job.worker_id is not None
     job.cancelled_at = books.now
-    books.workers[job.worker_id].due = books.answer_deadline(job)
+    worker = books.workers[job.worker_id]
+    worker.due, worker.code = books.answer_deadline(job), ""
     books.tell(job, "cancel: the worker was told to kill it")
     books.emit(KillJob(worker_id=job.worker_id, job_id=job.id, epoch=job.epoch, cause=books.cause))
 
@@ -75,6 +76,11 @@ def _wait_over(books: Books, job: JobRecord, _event: Overdue) -> None:
     books.finish_job(
         job, Outcome.TIMEOUT, f"waited {waited_s:.3g} s in the backlog, over its queue timeout; it did not run"
     )
+
+
+def _reject(books: Books, job: JobRecord, event: Reject) -> None:
+    books.backlog.remove(job.id)
+    books.finish_job(job, Outcome.REJECTED, event.reason)
 
 
 def _shut_down_waiting(books: Books, job: JobRecord, _event: ShutdownRequested) -> None:
@@ -118,6 +124,7 @@ TABLE: Table[JobState, JobRecord] = table(
     row(ShutdownRequested, _STATES, queued=_shut_down_waiting, leased=RUNS_ON, running=RUNS_ON, done=ENDED),
     row(Lease, _STATES, queued=_lease, leased=NOT_WAITING, running=NOT_WAITING, done=OVER),
     row(Overdue, _STATES, queued=_wait_over, leased=NOT_WAITING, running=NOT_WAITING, done=OVER),
+    row(Reject, _STATES, queued=_reject, leased=NOT_WAITING, running=NOT_WAITING, done=OVER),
     row(Condemn, _STATES, queued=NEVER_LEASED, leased=_condemn, running=_condemn, done=OVER),
     row(Bereave, _STATES, queued=NEVER_LEASED, leased=_bereave, running=_bereave, done=OVER),
 )

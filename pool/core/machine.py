@@ -36,6 +36,7 @@ from pool.core.events import (
     JobForgotten,
     JobStarted,
     JobSubmitted,
+    PardonRequested,
     RecycleRequested,
     ResizeRequested,
     ResumeRequested,
@@ -47,6 +48,7 @@ from pool.core.events import (
     WorkerRemoved,
     WorkerVanished,
 )
+from pool.core.poison import PoisonView
 from pool.core.policy import PoolPolicy
 from pool.core.records import JobRecord, PoolPhase, WorkerRecord
 from pool.core.story import StoryEntry
@@ -96,6 +98,7 @@ ROUTES: Mapping[type[Event], Callable[[Books, Event], None]] = MappingProxyType(
         RecycleRequested: pool_moves.apply,
         ResizeRequested: pool_moves.apply,
         EditionOffered: pool_moves.apply,
+        PardonRequested: pool_moves.apply,
         ShutdownRequested: pool_moves.apply,
         Tick: pool_moves.apply,
     }
@@ -182,6 +185,10 @@ class PoolState:
     def running(self) -> int:
         """Jobs that are with a worker."""
         return sum(worker.job_id is not None for worker in self._books.workers.values())
+
+    def poison(self, now: float) -> list[PoisonView]:
+        """Code that has cost workers lately, the last killer first."""
+        return self._books.poison.view(now)
 
     @property
     def editions(self) -> EditionsView:

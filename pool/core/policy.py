@@ -64,9 +64,13 @@ class PoolPolicy:
     heartbeat_s: float = 2.0  #: interval at which an idle runner beats
     kill_grace_s: float = 2.0  #: what a worker has to answer in, after a wall limit or a KillJob, before it is killed
     start_concurrency: int = 2  #: starts under way at the same time
+    poison_kills: int = 3  #: workers that code may cost within the window before it is refused; 0: it never is
+    poison_window_s: float = 3600.0
+    poison_refuse_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        least = {"min_workers": 0, "max_workers": 1, "max_jobs": 1, "backlog_max": 0, "backlog_per_client": 0}
+        least = dict.fromkeys(("min_workers", "backlog_max", "backlog_per_client", "poison_kills"), 0)
+        least |= {"max_workers": 1, "max_jobs": 1}
         problems = [f"{name} must be at least {low}" for name, low in least.items() if getattr(self, name) < low]
         if self.min_workers > self.max_workers:
             problems.append(f"min_workers ({self.min_workers}) must not be above max_workers ({self.max_workers})")

@@ -5,7 +5,9 @@ RUNNING ◀──Resume, Drain──▶ DRAINING          any ──ShutdownRequ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from pool.core import job_moves, worker_moves
 from pool.core.books import Books
@@ -15,6 +17,7 @@ from pool.core.events import (
     EditionOffered,
     Event,
     JobSubmitted,
+    PardonRequested,
     RecycleRequested,
     Refuse,
     ResizeRequested,
@@ -25,16 +28,20 @@ from pool.core.events import (
 from pool.core.policy import choose_worker
 from pool.core.records import JobRecord, PoolPhase, PoolRecord, StopReason, WorkerRecord
 from pool.core.table import Ignore, Table, row, table
-from pool.errors import BacklogFullError, DrainingError, PoolUnavailableError
+from pool.errors import BacklogFullError, DrainingError, PoisonedCodeError, PoolUnavailableError, Scalar
 from pool.model import WorkerState
 
 #: When to ask again where nothing better is known.
 RETRY_S = 1.0
+NO_FIELDS: Mapping[str, Scalar] = MappingProxyType({})
 
 # ---- jobs that come ----
 
 
 def _submitted(books: Books, _pool: PoolRecord, event: JobSubmitted) -> None:
+    if books.poison.refused_s(event.code, books.now) is not None:
+        _refuse_poison(books, event)
+        return
     breaker = books.breaker
     if breaker.open and not any(_serves(worker) for worker in books.workers.values()):
         retry_s = RETRY_S if breaker.retry_at is None else max(RETRY_S, breaker.retry_at - books.now)
@@ -46,6 +53,17 @@ def _submitted(books: Books, _pool: PoolRecord, event: JobSubmitted) -> None:
         _refuse(books, event, BacklogFullError.code, message=full, retry_after_s=RETRY_S)
         return
     _accept(books, event)
+
+
+def _refuse_poison(books: Books, event: JobSubmitted) -> None:
+    code, now = event.code, books.now
+    facts: dict[str, Scalar] = {
+        "digest": code,
+        "kills": books.poison.count(code, now),
+        "history": books.poison.history(code, now),
+    }
+    message, left_s = books.poison.sentence(code, now), books.poison.refused_s(code, now)
+    _refuse(books, event, PoisonedCodeError.code, message=message, retry_after_s=left_s, fields=facts)
 
 
 def _serves(worker: WorkerRecord) -> bool:
@@ -63,6 +81,7 @@ def _accept(books: Books, event: JobSubmitted) -> None:
         client=event.client,
         wall_s=event.wall_s,
         priority=event.priority,
+        code=event.code,
         submitted_at=books.now,
     )
     books.jobs[job.id] = job
@@ -81,9 +100,26 @@ def _submitted_late(books: Books, pool: PoolRecord, event: JobSubmitted) -> None
     _refuse(books, event, DrainingError.code, message=message)
 
 
-def _refuse(books: Books, event: JobSubmitted, code: str, *, message: str, retry_after_s: float | None = None) -> None:
+def _refuse(
+    books: Books,
+    event: JobSubmitted,
+    code: str,
+    *,
+    message: str,
+    retry_after_s: float | None = None,
+    fields: Mapping[str, Scalar] = NO_FIELDS,
+) -> None:
     books.tell_bygone(event.job_id, f"refused: {code}: {message}")
-    books.emit(Refuse(job_id=event.job_id, code=code, message=message, retry_after_s=retry_after_s, cause=books.cause))
+    books.emit(
+        Refuse(
+            job_id=event.job_id,
+            code=code,
+            message=message,
+            retry_after_s=retry_after_s,
+            fields=fields,
+            cause=books.cause,
+        )
+    )
 
 
 # ---- the operator's wishes ----
@@ -119,6 +155,12 @@ def _offer(books: Books, pool: PoolRecord, event: EditionOffered) -> None:
         books.tell(pool, f"data {event.edition} is current")
     else:
         books.tell(pool, f"data {event.edition} is offered, one worker is to try it")
+
+
+def _pardon(books: Books, pool: PoolRecord, event: PardonRequested) -> None:
+    for code in books.poison.pardon(event.code):
+        books.tell_bygone(code, "pardoned")
+        books.tell(pool, f"code {code} is pardoned")
 
 
 def _resize(books: Books, pool: PoolRecord, event: ResizeRequested) -> None:
@@ -174,6 +216,7 @@ TABLE: Table[PoolPhase, PoolRecord] = table(
     row(ResumeRequested, _STATES, running=_resume, draining=_resume, stopping=GOING, stopped=NOTHING_LEFT),
     row(RecycleRequested, _STATES, running=_recycle, draining=_recycle, stopping=GOING, stopped=NOTHING_LEFT),
     row(EditionOffered, _STATES, running=_offer, draining=_offer, stopping=GOING, stopped=NOTHING_LEFT),
+    row(PardonRequested, _STATES, running=_pardon, draining=_pardon, stopping=GOING, stopped=NOTHING_LEFT),
     row(ResizeRequested, _STATES, running=_resize, draining=_resize, stopping=GOING, stopped=NOTHING_LEFT),
     row(ShutdownRequested, _STATES, running=_shut_down, draining=_shut_down, stopping=_shut_down, stopped=NOTHING_LEFT),
     row(Tick, _STATES, running=_tick, draining=_tick, stopping=_tick, stopped=NO_TIME),

@@ -90,6 +90,7 @@ class WorkerRecord:
     epoch: int = 0
     leaving: StopReason | None = None  #: set while DRAINING and STOPPING
     worn: StopReason | None = None  #: why it is to be replaced; it serves until its successor is there
+    code: str = ""  #: what is to blame if the worker is lost now; see `blame.py`
     history: History = field(default_factory=list)
 
 
@@ -100,6 +101,7 @@ class JobRecord:
     wall_s: float
     submitted_at: float
     priority: int = 0
+    code: str = ""
     state: JobState = JobState.QUEUED
     leased_at: float | None = None
     started_at: float | None = None

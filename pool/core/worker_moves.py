@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pool.core import job_moves
+from pool.core.blame import blame
 from pool.core.books import Books
 from pool.core.decisions import Bereave, Condemn, Lease, Overdue, Retire
 from pool.core.events import (
@@ -61,7 +62,7 @@ def _make_elders_worn(books: Books) -> None:
 
 
 def _become_idle(books: Books, worker: WorkerRecord, text: str) -> None:
-    worker.last_used = books.now
+    worker.last_used, worker.code = books.now, ""
     worker.due = books.now + MISSED_BEATS * books.policy.heartbeat_s
     books.move_worker(worker, WorkerState.IDLE, text)
 
@@ -118,6 +119,8 @@ def _vanish(books: Books, worker: WorkerRecord, event: WorkerFailed | WorkerVani
     books.tell(worker, f"vanished: {event.reason}")
     _lose_job(books, worker, f"worker {worker.id} vanished ({event.reason})")
     books.stop_worker(worker, StopReason.VANISHED)
+    if isinstance(event, WorkerVanished):
+        blame(books, worker, f"vanished ({event.reason})")
 
 
 def _gone_unready(books: Books, worker: WorkerRecord, _event: WorkerRemoved) -> None:
@@ -162,7 +165,9 @@ def _holds(books: Books, worker: WorkerRecord, event: JobStarted | JobEnded) -> 
 def _job_started(books: Books, worker: WorkerRecord, event: JobStarted) -> None:
     if _holds(books, worker, event):
         job_moves.apply(books, event.job_id, event)
-        worker.due = books.answer_deadline(books.jobs[event.job_id])
+        job = books.jobs[event.job_id]
+        worker.due = books.answer_deadline(job)
+        worker.code = job.code if job.cancelled_at is None else ""
 
 
 def _job_ended(books: Books, worker: WorkerRecord, event: JobEnded) -> None:
@@ -185,6 +190,7 @@ def _freed(books: Books, worker: WorkerRecord, event: WorkerFreed) -> None:
     elif event.dirty:
         books.tell(worker, f"dirty: {event.dirty}")
         books.stop_worker(worker, StopReason.DIRTY)
+        blame(books, worker, f"was left dirty ({event.dirty})")
     else:
         worker.clearing = False
         _become_idle(books, worker, "free")
@@ -195,6 +201,7 @@ def _unanswered(books: Books, worker: WorkerRecord, _event: Overdue) -> None:
     if worker.job_id is None:
         books.tell(worker, f"dirty: it was not free {CLEARING_S:g} s after its job")
         books.stop_worker(worker, StopReason.DIRTY)
+        blame(books, worker, f"was not free {CLEARING_S:g} s after the job")
         return
     job, grace_s = books.jobs[worker.job_id], books.policy.kill_grace_s
     reason = StopReason.JOB_DEADLINE
@@ -213,6 +220,8 @@ def _unanswered(books: Books, worker: WorkerRecord, _event: Overdue) -> None:
         )
     job_moves.apply(books, job.id, Condemn(verdict=verdict))
     books.stop_worker(worker, reason)
+    if reason is StopReason.JOB_DEADLINE:
+        blame(books, worker, f"did not answer at the job's deadline of {job.wall_s:g} s")
 
 
 # ---- without a job ----

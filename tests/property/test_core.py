@@ -32,6 +32,9 @@ POLICIES = st.builds(
     boot_timeout_s=st.sampled_from([5.0, 60.0]),
     heartbeat_s=st.sampled_from([1.0, 30.0]),
     start_concurrency=st.integers(1, 3),
+    poison_kills=st.integers(0, 3),
+    poison_window_s=st.sampled_from([10.0, 1000.0]),
+    poison_refuse_s=st.sampled_from([5.0, 1000.0]),
 )
 NUMBERS = st.integers(0, 10_000)
 
@@ -69,7 +72,10 @@ class AnyOrder(RuleBasedStateMachine):
     def illegal(self, number):
         self.world.illegal(number)
 
-    @rule(number=NUMBERS, act=st.sampled_from([World.drain, World.resume, World.recycle, World.resize, World.offer]))
+    @rule(
+        number=NUMBERS,
+        act=st.sampled_from([World.drain, World.resume, World.recycle, World.resize, World.offer, World.pardon]),
+    )
     def operator(self, number, act):
         act(self.world, number)
 
@@ -107,6 +113,7 @@ def test_on_a_long_random_walk_the_invariants_hold_and_every_job_ends_once(seed)
         backlog_max=rng.choice([5, 100]),
         boot_timeout_s=20.0,
         heartbeat_s=5.0,
+        poison_kills=1 + seed % 2,
     )
     world = World(policy, seed=seed)
     actions, weights = list(ACTIONS), list(ACTIONS.values())

@@ -6,6 +6,7 @@ out. Each action takes a number and makes its choices from it, so that hypothesi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -18,8 +19,11 @@ from pool.model import Outcome, WorkerState
 T = TypeVar("T")
 
 CLIENTS = ("ann", "bob", "cid")
+CODES = ("", "tame", "wild", "wilder")
 ANSWERS = (Outcome.OK, Outcome.ERROR, Outcome.TIMEOUT, Outcome.CRASH)
 KILLED = {Outcome.TIMEOUT, Outcome.CANCELLED}
+#: Reasons for which a worker is stopped that code may be to blame for.
+COSTLY = {"vanished", "dirty", "job_deadline"}
 
 
 @dataclass(slots=True)
@@ -33,6 +37,7 @@ class Container:
     started: bool = False
     served: list[str] = field(default_factory=list)
     jobs: int = 0
+    code: str = ""  #: of its latest job
 
 
 class World:
@@ -43,6 +48,8 @@ class World:
         self.containers: dict[str, Container] = {}
         self.removed: list[str] = []
         self.accepted: dict[str, str] = {}  # job -> client
+        self.codes: dict[str, str] = {}
+        self.cost: Counter[str] = Counter()  # workers that each code may be to blame for
         self.finished: dict[str, ev.Finish] = {}
         self.old_leases: list[ev.Dispatch] = []
         self.shutting_down = False
@@ -61,6 +68,7 @@ class World:
         if isinstance(event, ev.JobSubmitted) and event.job_id not in self.accepted:
             refusals = [command for command in commands if isinstance(command, ev.Refuse)]
             assert len(refusals) <= 1
+            self.check_poison([each.job_id for each in refusals if each.code == "poisoned_code"])
             if not refusals:
                 self.accepted[event.job_id] = event.client
         if isinstance(event, ev.WorkerReady) and not event.shareable and not self.containers[event.worker_id].stopping:
@@ -79,6 +87,8 @@ class World:
             case ev.StopWorker():
                 assert not self.containers[command.worker_id].stopping, "stopped twice"
                 self.containers[command.worker_id].stopping = True
+                if command.reason in COSTLY:
+                    self.cost[self.containers[command.worker_id].code] += 1
             case ev.ProbeWorker():
                 assert self.containers[command.worker_id].lease is None, "a busy worker is not probed"
             case ev.Dispatch():
@@ -112,6 +122,7 @@ class World:
         assert command.attempt == 1, "a job was tried twice"
         container.lease, container.started = command, False
         container.jobs += 1
+        container.code = self.codes[command.job_id]
         client = self.accepted[command.job_id]
         assert container.jobs <= self.pool.policy.max_jobs, "a worker served more than its share"
         # What it served before its pool learnt that its workers are not isolated cannot be undone.
@@ -122,8 +133,17 @@ class World:
         assert command.job_id in self.accepted, "a job ended that was never accepted"
         assert command.job_id not in self.finished, "a job ended twice"
         self.finished[command.job_id] = command
+        if command.outcome is Outcome.REJECTED:
+            assert command.worker_id is None, "a job that had run was rejected"
+            self.check_poison([command.job_id])
         if command.outcome in KILLED and command.worker_id is not None and not command.from_worker:
             assert command.worker_id not in self.containers, "said to be killed while its container is still there"
+
+    def check_poison(self, refused: Sequence[str]) -> None:
+        for job_id in refused:
+            code, kills = self.codes[job_id], self.pool.policy.poison_kills
+            assert code, "code that nobody knows was refused"
+            assert 0 < kills <= self.cost[code], f"{code} has cost {self.cost[code]} workers and was refused"
 
     # ---- choices ----
 
@@ -149,6 +169,7 @@ class World:
 
     def submit(self, number: int) -> None:
         self.submitted += 1
+        self.codes[f"j{self.submitted}"] = CODES[number // 108 % 4]
         self.play(
             ev.JobSubmitted(
                 job_id=f"j{self.submitted}",
@@ -156,6 +177,7 @@ class World:
                 wall_s=(1.0, 5.0, 60.0)[number // 3 % 3],
                 priority=number // 9 % 3 - 1,
                 queue_timeout_s=(None, None, 3.0, 20.0)[number // 27 % 4],
+                code=self.codes[f"j{self.submitted}"],
             )
         )
 
@@ -293,6 +315,12 @@ class World:
         self.edition += 1
         self.play(ev.EditionOffered(edition=self.edition))
 
+    def pardon(self, number: int) -> None:
+        code = (None, *CODES[1:])[number % 4]
+        self.play(ev.PardonRequested(code=code))
+        for each in [code] if code else CODES:
+            self.cost[each] = 0
+
     def resize(self, number: int) -> None:
         low, more = number % 3, number // 3 % 4
         # Workers above a lowered maximum may still be finishing their jobs; nothing is started until they are gone.
@@ -376,6 +404,7 @@ ACTIONS: dict[Callable[[World, int], None], int] = {
     World.recycle: 1,
     World.resize: 1,
     World.offer: 1,
+    World.pardon: 1,
     World.wait: 2,
     World.wait_for_deadline: 4,
 }
