@@ -19,7 +19,7 @@ from rich.text import Text
 
 from pool.cli.cells import cell, counts, duration, memory, overhead, plain, share, size, state
 from pool.cli.printable import visible
-from pool.cli.view import DaemonView, JobsView, PoolView, SnapshotView, StoryView, WorkerView, troubles
+from pool.cli.view import DaemonView, DatasetView, JobsView, PoolView, SnapshotView, StoryView, WorkerView, troubles
 
 #: Wider than any row, so that what is piped into another program keeps one line for each row.
 PIPED_WIDTH = 10_000
@@ -54,7 +54,7 @@ def status(snapshot: SnapshotView) -> Group:
         why = snapshot.fallback.last_reason or "no reason given"
         sentence = f"{share(snapshot.fallback.rate)} of the jobs ran outside of containers: {why}"
         parts.append(_warning(sentence, style="yellow"))
-    return Group(*parts, Text(), _worker_lines(snapshot.pools))
+    return Group(*parts, Text(), _worker_lines(snapshot.pools), *_dataset_lines(snapshot.pools))
 
 
 def workers(pools: Sequence[PoolView]) -> Table:
@@ -186,6 +186,17 @@ def _worker_lines(pools: Sequence[PoolView]) -> RenderableType:
             wide.add_row(cell(worker.id), cell(pool.name), *cells)
             narrow.add_row(cell(worker.id), *cells)
     return _Fitting(wide, narrow)
+
+
+def _dataset_lines(pools: Sequence[PoolView]) -> list[RenderableType]:
+    """One row for each data set of each pool, below an empty line; nothing where there is none."""
+    table = columns("DATA SET", "POOL", "DIGEST", ">SIZE", "FILE")
+    for pool in pools:
+        for name, found in pool.datasets.items():
+            each = DatasetView(path=found) if isinstance(found, str) else found
+            digest = (each.digest or "")[:SHORT_ID_CHARS]
+            table.add_row(cell(name), cell(pool.name), cell(digest), Text(memory(each.size_bytes)), cell(each.path))
+    return [Text(), table] if table.row_count else []
 
 
 def _worker_cells(worker: WorkerView, *, whole_id: bool = False) -> list[Text]:

@@ -68,6 +68,13 @@ class WorkerView(View, frozen=True):
     boot_ms: float | None = None
 
 
+class DatasetView(View, frozen=True):
+    path: str = ""
+    digest: str | None = None
+    size_bytes: int | None = None
+    problem: str | None = None
+
+
 class PoolView(View, frozen=True):
     name: str
     engine: str | None = None
@@ -82,6 +89,7 @@ class PoolView(View, frozen=True):
     jobs: dict[str, int] = {}
     hit_rate: float | None = None
     recycles: dict[str, int] = {}
+    datasets: dict[str, DatasetView | str] = {}  #: an older daemon names the file alone
     overhead_ms: Quantiles | None = None
     queue_ms: Quantiles | None = None
 

@@ -55,6 +55,20 @@ def test_status_shows_a_row_for_each_pool_and_a_line_for_each_worker(daemon):
     assert row(result.stdout, "pool-daemon")[1:6] == ["0.1.0", "running", "pid", "4242", "up"]
 
 
+def test_status_shows_the_data_sets_of_each_pool_if_there_are_any():
+    prices = {"path": "/srv/prices.npy", "digest": "0123456789abcdef" * 4, "size_bytes": 3 << 20, "problem": None}
+    first = {"path": "/srv/first.csv", "digest": None, "size_bytes": None, "problem": "no such file"}
+    shown = status_of(a_snapshot(a_pool(datasets={"prices": prices, "first": first}), a_pool(name="other")))
+    assert " ".join(row(shown, "prices ")) == "prices default 0123456789ab 3.0 MiB /srv/prices.npy"
+    assert " ".join(row(shown, "first ")) == "first default - - /srv/first.csv"
+    assert "DATA SET" not in status_of(a_snapshot())
+
+
+def test_data_sets_of_an_older_daemon_are_shown_by_their_file():
+    shown = status_of(a_snapshot(a_pool(datasets={"prices": "/srv/prices.npy"})))
+    assert " ".join(row(shown, "prices ")) == "prices default - - /srv/prices.npy"
+
+
 def test_status_json_is_exactly_what_the_daemon_said(daemon):
     snapshot = a_snapshot(later={"added": ["key", 1.5, None]})
     daemon.answers["status"] = lambda _: snapshot

@@ -1,0 +1,246 @@
+"""The host's side of data sets: copies by digest, the watch over the files, and which content an edition has."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+from pathlib import Path
+
+import pytest
+
+from pool.daemon.copies import Copies, PinError, stamp_of
+from pool.daemon.shelf import Shelf
+from pool.daemon.watch import Problem, Report, Watch
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "prices.csv"
+    path.write_bytes(b"a,b\n1,2\n")
+    return path
+
+
+def replace(path, content):
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+# ---- copies ----
+
+
+def test_a_pin_is_a_read_only_copy_by_digest(file, tmp_path):
+    pin = Copies(tmp_path / "copies").pin(file)
+    assert pin.digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert pin.copy == tmp_path / "copies" / f"{pin.digest}.csv"
+    assert pin.copy.read_bytes() == file.read_bytes()
+    assert pin.copy.stat().st_mode & 0o777 == 0o444
+    assert (pin.path, pin.size_bytes, pin.stamp) == (file, 8, stamp_of(file))
+
+
+def test_a_copy_stays_what_it_is_whatever_happens_to_the_file(file, tmp_path):
+    pin = Copies(tmp_path / "copies").pin(file)
+    file.write_bytes(b"other")
+    assert pin.copy.read_bytes() == b"a,b\n1,2\n"
+    file.unlink()
+    assert pin.copy.read_bytes() == b"a,b\n1,2\n"
+
+
+def test_a_file_that_has_not_changed_is_not_read_again(file, tmp_path, monkeypatch):
+    copies = Copies(tmp_path / "copies")
+    pin = copies.pin(file)
+    monkeypatch.setattr(Copies, "_digest", lambda *_: pytest.fail("it was read"))
+    assert copies.pin(file) == pin
+
+
+def test_a_copy_that_a_predecessor_made_is_used(file, tmp_path):
+    copy = Copies(tmp_path / "copies").pin(file).copy
+    before = copy.stat().st_ino
+    assert Copies(tmp_path / "copies").pin(file).copy.stat().st_ino == before
+
+
+def test_a_copy_that_is_not_whole_is_made_again(file, tmp_path):
+    copy = Copies(tmp_path / "copies").pin(file).copy
+    copy.chmod(0o644)
+    copy.write_bytes(b"a,")
+    assert Copies(tmp_path / "copies").pin(file).copy.read_bytes() == b"a,b\n1,2\n"
+
+
+@pytest.mark.parametrize("bites", [0, 1, 2])
+def test_a_file_that_changes_while_it_is_read_is_not_pinned(file, tmp_path, monkeypatch, bites):
+    copies, bite, taken = Copies(tmp_path / "copies"), Copies._bite, []
+
+    def slow(self, source):
+        if len(taken) == bites:
+            file.write_bytes(b"x" * 100)
+            os.utime(file, ns=(1, 1))
+        taken.append(1)
+        return bite(self, source)
+
+    monkeypatch.setattr(Copies, "_bite", slow)
+    with pytest.raises(PinError, match="changed while it was read"):
+        copies.pin(file)
+
+
+def test_what_cannot_be_read_or_copied_is_said_with_both_places(file, tmp_path):
+    with pytest.raises(PinError, match=r"missing\.csv cannot be read and copied to .*copies: No such file"):
+        Copies(tmp_path / "copies").pin(tmp_path / "missing.csv")
+    (tmp_path / "no-directory").write_text("")
+    with pytest.raises(PinError, match="no-directory"):
+        Copies(tmp_path / "no-directory").pin(file)
+
+
+def test_a_stop_does_not_wait_for_the_end_of_a_file(file, tmp_path):
+    with pytest.raises(PinError, match="stopping"):
+        Copies(tmp_path / "copies", halted=lambda: True).pin(file)
+    assert not (tmp_path / "copies").exists()
+
+
+def test_copies_that_nobody_needs_are_removed(file, tmp_path):
+    copies = Copies(tmp_path / "copies")
+    old = copies.pin(file).copy
+    replace(file, b"other")
+    new = copies.pin(file).copy
+    (tmp_path / "copies" / "left.csv.partial").write_text("")
+    copies.prune({new})
+    assert list((tmp_path / "copies").iterdir()) == [new] != [old]
+
+
+# ---- the watch ----
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    monkeypatch.setattr("pool.daemon.watch.POLL_S", 0.02)
+    monkeypatch.setattr("pool.core.freshness.SETTLE_S", 0.1)
+    monkeypatch.setattr("pool.core.freshness.RETRY_S", 0.1)
+    return queue.SimpleQueue()
+
+
+@pytest.fixture
+def watch(file, tmp_path, reports):
+    watch = Watch([file], tmp_path / "copies", reports.put)
+    watch.start()
+    yield watch
+    watch.close()
+
+
+def until(reports, condition):
+    while not condition(report := reports.get(timeout=30)):
+        pass
+    return report
+
+
+def test_the_first_report_has_a_pin_of_every_file(watch, reports, file):
+    assert reports.get(timeout=30).pins[file].copy.read_bytes() == b"a,b\n1,2\n"
+
+
+def test_a_file_that_is_replaced_or_written_over_gets_another_pin(watch, reports, file):
+    first = reports.get(timeout=30).pins[file].digest
+    replace(file, b"by rename")
+    second = until(reports, lambda report: report.pins[file].digest != first).pins[file]
+    assert second.copy.read_bytes() == b"by rename"
+    file.write_bytes(b"in place!")
+    third = until(reports, lambda report: report.pins[file].digest != second.digest).pins[file]
+    assert third.copy.read_bytes() == b"in place!"
+
+
+def test_a_file_that_is_gone_is_a_problem_until_it_is_back_and_its_pin_stays(watch, reports, file):
+    pin = reports.get(timeout=30).pins[file]
+    file.rename(file.with_suffix(".away"))
+    report = until(reports, lambda report: report.problems)
+    assert report.problems[file].text == f"{file} is gone; put it back"
+    assert report.pins[file] == pin
+    file.with_suffix(".away").rename(file)
+    assert until(reports, lambda report: not report.problems).pins[file] == pin
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_until_it_can(watch, reports, file):
+    reports.get(timeout=30)
+    file.unlink()
+    file.mkdir()
+    assert "Is a directory" in until(reports, lambda report: report.problems.get(file, ("",))[0]).problems[file].text
+    file.rmdir()
+    file.write_bytes(b"a file again")
+    report = until(reports, lambda report: not report.problems)
+    assert report.pins[file].size_bytes == 12
+
+
+def test_copies_go_when_the_loop_has_seen_a_report_and_does_not_name_them(watch, reports, file):
+    old = reports.get(timeout=30).pins[file].copy
+    replace(file, b"other")
+    report = until(reports, lambda report: report.pins[file].copy != old)
+    assert old.exists()
+    while old.exists():
+        watch.keep(report.number, {report.pins[file].copy})
+        report = reports.get(timeout=30)
+    assert report.pins[file].copy.exists()
+
+
+def test_without_data_sets_there_is_no_thread(tmp_path):
+    before = threading.active_count()
+    watch = Watch([], tmp_path, lambda _: pytest.fail("nothing to report"))
+    watch.start()
+    assert threading.active_count() == before
+    watch.close()
+
+
+# ---- editions ----
+
+
+@pytest.fixture
+def pins(tmp_path):
+    def make(content, name="prices"):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(content)
+        return Copies(tmp_path / "copies").pin(path)
+
+    return make
+
+
+def report(*pins, problems=None):
+    return Report(1, {pin.path: pin for pin in pins}, problems or {})
+
+
+def test_an_edition_comes_when_every_data_set_has_a_pin_and_again_when_one_has_another(pins):
+    one, two = pins("1", "one"), pins("2", "two")
+    shelf = Shelf({"one": one.path, "two": two.path})
+    assert shelf.newest == 0
+    assert not shelf.update(report(one))
+    assert shelf.update(report(one, two))
+    assert not shelf.update(report(one, two))
+    again = pins("3", "two")
+    assert shelf.update(report(one, again))
+    assert (shelf.newest, shelf.of(1), shelf.of(2)) == (2, {"one": one, "two": two}, {"one": one, "two": again})
+
+
+def test_a_file_that_was_only_touched_makes_no_edition(pins):
+    pin = pins("1")
+    shelf = Shelf({"prices": pin.path})
+    shelf.update(report(pin))
+    os.utime(pin.path, ns=(1, 1))
+    assert not shelf.update(report(pins("1")))
+
+
+def test_editions_that_no_worker_needs_are_forgotten_with_their_copies(pins):
+    kept = [pins(str(number)) for number in range(4)]
+    shelf = Shelf({"prices": kept[0].path})
+    for pin in kept:
+        shelf.update(report(pin))
+    shelf.trim({2})
+    assert set(shelf.copies()) == {kept[1].copy, kept[3].copy}
+    assert shelf.of(1) == {}
+
+
+def test_problems_are_shown_by_the_name_of_the_data_set(pins):
+    pin = pins("1")
+    shelf = Shelf({"prices": pin.path})
+    problem = Problem("it is gone", 1.0)
+    shelf.update(report(pin, problems={pin.path: problem, Path("/other"): problem}))
+    assert shelf.problems == {"prices": problem}
+
+
+def test_a_pool_without_data_sets_has_its_edition_from_the_start():
+    assert (Shelf({}).newest, Shelf({}).update(report())) == (1, False)
