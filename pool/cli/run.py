@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
@@ -43,7 +43,8 @@ def run(
 ) -> None:
     """Run a Python file as a job and print what it printed and returned.
 
-    The job's stdout and then its value go to stdout; its stderr, and how it failed if it did, go to stderr.
+    The job's stdout and then its value go to stdout; its stderr, and how it failed if it did, go to stderr: what it
+    prints at once, unless all of it is to be one JSON object.
     """
     if stdin is file:
         raise typer.BadParameter("FILE is already read from there", param_hint="--stdin")
@@ -63,11 +64,32 @@ def run(
             "pool": pool,
             "explain_denials": explain_denials,
         }
-        with Client(address(context).submit) as client:
-            result = client.run(code, **options)
-    _show(result, name=file.name, as_json=as_json)
+        with Client(address(context).submit) as client, _Echo(err=False) as out, _Echo(err=True) as err:
+            live = (None, None) if as_json else (out, err)
+            result = client.run(code, on_stdout=live[0], on_stderr=live[1], **options)
+    _show(result, name=getattr(file, "name", "-"), as_json=as_json)
     if not result.ok:
         raise typer.Exit(ExitStatus.ERROR)
+
+
+class _Echo:
+    """Passes a job's output on as it comes, and as it is: it is what was asked for. Ends it with a line end."""
+
+    def __init__(self, *, err: bool) -> None:
+        self._stream = sys.stderr if err else sys.stdout
+        self._last = "\n"
+
+    def __call__(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+        self._last = text or self._last
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._last.endswith("\n"):
+            self("\n")
 
 
 def _source(file: typer.FileBinaryRead) -> str:
@@ -97,23 +119,12 @@ def _show(result: JobResult, *, name: str, as_json: bool) -> None:
     if as_json:
         print_json(result_object(result))
         return
-    # The job's own output is what was asked for, so it is passed on as it is.
-    _write(result.stdout, err=False)
-    _write(result.stderr, err=True)
     if result.value is not None:
         typer.echo(visible_block(written(result.value)))
     if result.truncated:
         complain(f"cut at the output limit: {', '.join(result.truncated)}")
     if not result.ok:
         _explain(result, name=name)
-
-
-def _write(output: str, *, err: bool) -> None:
-    """All of it, and a line end where it lacks one."""
-    if output:
-        stream = sys.stderr if err else sys.stdout
-        stream.write(output if output.endswith("\n") else output + "\n")
-        stream.flush()
 
 
 def _explain(result: JobResult, *, name: str) -> None:

@@ -32,7 +32,11 @@ POOL = {
 
 
 def shown(result: JobResult, capsys: pytest.CaptureFixture[str], *, as_json: bool = False) -> tuple[str, str]:
-    run._show(result, as_json=as_json)
+    if not as_json:
+        with run._Echo(err=False) as out, run._Echo(err=True) as err:
+            out(result.stdout)
+            err(result.stderr)
+    run._show(result, name="job.py", as_json=as_json)
     captured = capsys.readouterr()
     return captured.out, captured.err
 
@@ -130,6 +134,34 @@ def test_a_file_is_run_with_arguments_and_its_value_printed(daemon, tmp_path):
     )
     result = admin(daemon, "run", str(file), "--entry", "main", "--arg", "1.5", "--kwarg", 'b={"c": null}')
     assert (result.exit_code, result.stdout, result.stderr) == (0, "out\n[1.5, {'c': None}]\n", "err\n")
+
+
+def test_what_a_job_prints_is_shown_while_it_runs_and_not_with_json(daemon, tmp_path):
+    file = tmp_path / "job.py"
+    file.write_text(
+        "import os, sys, time\nprint('out')\nprint('err', file=sys.stderr, end='', flush=True)\n"
+        f"while not os.path.exists({str(tmp_path / 'go')!r}):\n    time.sleep(0.01)\nresult = 7\n"
+    )
+    command = [sys.executable, "-m", "pool.cli.admin", "--run-dir", str(daemon.run_dir), "run", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "out\n"  # the job waits for us
+        assert process.stderr.read(3) == "err"
+        (tmp_path / "go").touch()
+        assert process.communicate(timeout=60) == ("7\n", "\n")
+    result = json.loads(admin(daemon, "run", str(file), "--json").stdout)
+    assert (result["stdout"], result["stderr"]) == ("out\n", "err")
+
+
+def test_a_reader_of_the_output_that_goes_away_ends_the_job(daemon, tmp_path):
+    file = tmp_path / "job.py"
+    file.write_text("import time\nwhile True:\n    print('more')\n    time.sleep(0.02)\n")
+    command = [sys.executable, "-m", "pool.cli.admin", "--run-dir", str(daemon.run_dir), "run", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"more\n"
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert b"Traceback" not in process.stderr.read()
+    daemon.until(lambda: daemon.call("jobs")["jobs"][-1]["outcome"] == "cancelled")
 
 
 def test_a_script_is_read_from_stdin_and_its_input_from_a_file(daemon, tmp_path):
