@@ -26,7 +26,9 @@ DISK_SIZE = "1G"
 
 def find_or_make(root, cache, *, rebuild):
     """The payload disk for the checkout at `root`; quick when nothing has changed."""
-    with tempfile.TemporaryDirectory(prefix="payload-", dir=cache) as scratch:
+    for old in cache.glob("packing-*"):
+        shutil.rmtree(old)
+    with tempfile.TemporaryDirectory(prefix="packing-", dir=cache) as scratch:
         tree = Path(scratch, "tree")
         tree.mkdir()
         wheel = build_wheel(root, tree)

@@ -2,8 +2,8 @@
 
     debootstrap ─▶ root/ ─▶ virtual environment in /opt/pool ─▶ initrd with the disk's driver ─▶ mke2fs -d ─▶ system.ext4
 
-Made once and kept, until its recipe or the wheel's dependencies change. It runs in a mount namespace of its own, so
-that what debootstrap mounts is gone with the process, however that ends. Nothing is mounted to write the disk.
+Made once and kept, until its recipe or the wheel's dependencies change. Nothing is mounted to write the disk, and what
+debootstrap mounts and starts is gone with the process that makes it, however that ends.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ PACKAGES = (
 DISK_SIZE = "6G"
 #: Another mirror of Debian's packages than that of this machine.
 MIRROR_VARIABLE = "POOL_DEBIAN_MIRROR"
+
+#: Namespaces of its own for what makes the disk: all its processes and mounts end with the first of them.
+APART = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 FILES = {
     "etc/fstab": "/dev/vda / ext4 defaults 0 0\n/dev/vdb /payload ext4 ro 0 0\n",
@@ -74,11 +77,10 @@ def find_or_make(root, cache, *, rebuild):
     digest = hashlib.sha256(b"\0".join(recipe)).hexdigest()[:12]
     place = cache / f"system-{digest}"
     if rebuild or not place.exists():
-        for old in cache.glob("system-*"):
+        for old in (*cache.glob("system-*"), *cache.glob("making-*")):
             shutil.rmtree(old)
-        # A process of its own, whose mounts nobody else sees.
-        command = ["unshare", "--mount", "--propagation", "private", sys.executable, __file__, str(place), *needed]
-        subprocess.run(command, check=True)
+        if subprocess.run([*APART, sys.executable, __file__, str(place), *needed], check=False).returncode != 0:
+            sys.exit("error: the system disk could not be made; what went wrong is above")
     return System(disk=place / "system.ext4", kernel=place / "vmlinuz", initrd=place / "initrd")
 
 
