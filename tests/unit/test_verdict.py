@@ -54,3 +54,9 @@ def test_cpu_time_over_its_limit_is_a_timeout():
 def test_a_kill_is_memory_only_when_the_kernel_counted_one():
     assert decide(JOB, evidence(status=signal.SIGKILL, oom_kills=1)).outcome is Outcome.MEMORY
     assert decide(JOB, evidence(status=signal.SIGKILL)).outcome is Outcome.CRASH
+
+
+def test_a_child_that_was_killed_for_its_answer_is_a_crash_that_says_so():
+    verdict = decide(JOB, evidence(status=signal.SIGKILL, garbage="after an answer that is not one (it is empty)"))
+    assert verdict.outcome is Outcome.CRASH
+    assert "an answer that is not one" in verdict.reason

@@ -151,8 +151,14 @@ class Attempt:
         try:
             self._collector.feed()
         except ChannelError as error:
-            self._garbage = f"after an answer that is not one ({error})"
-            self.kill(Outcome.OUTPUT if self._collector.over_cap else None)
+            self._reject(str(error))
+        else:
+            if self._collector.frames is not None and self._claim() is None:
+                self._reject("it does not begin with a report")
+
+    def _reject(self, why: str) -> None:
+        self._garbage = f"after an answer that is not one ({why})"
+        self.kill(Outcome.OUTPUT if self._collector.over_cap else None)
 
     def kill(self, why: Outcome | None, because: str = "") -> None:
         """End the child; the first reason stands."""

@@ -78,5 +78,7 @@ def _by_signal(job: wire.Run, seen: Evidence, number: int) -> Verdict:
     if number == signal.SIGKILL and seen.oom_kills:
         reason = "the worker ran out of memory and the kernel killed the job"
         return Verdict(outcome=Outcome.MEMORY, reason=reason, signal=number)
+    if number == signal.SIGKILL and seen.garbage:
+        return Verdict(outcome=Outcome.CRASH, reason=f"the process was killed {seen.garbage}", signal=number)
     name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
     return Verdict(outcome=Outcome.CRASH, reason=f"the process was killed by {name}", signal=number)
