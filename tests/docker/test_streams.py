@@ -1,0 +1,173 @@
+"""Output as it comes, from real containers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from pool import JobResult, OutputEvent
+from pool.model import Limits, Outcome
+from tests.support.daemons import DaemonProcess
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
+
+POOL = {
+    "size": {"min": 2, "max": 2},
+    "recycle": {"max_jobs": 1000},
+    "preload": {"modules": []},
+    "limits": {"wall_s": 60, "cpu_s": 60, "memory": "256m", "output": "1m"},
+}
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def daemon(worker_image):
+    del worker_image
+    with DaemonProcess({"default": POOL}, engine="docker", submit_mode="0666") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(daemon):
+    with daemon.client(timeout=30) as it:
+        yield it
+
+
+@pytest.fixture(autouse=True)
+def next_job_is_served(client):
+    yield
+    assert client.run("result = 6 * 7").value == 42
+
+
+def text_of(events, stream="stdout"):
+    return "".join(each.text for each in events if isinstance(each, OutputEvent) and each.stream == stream)
+
+
+def test_what_is_flushed_is_heard_soon_while_the_job_runs(client):
+    """Containers and host have one monotonic clock, so a line can say when it was printed."""
+    late = []
+
+    def listen(text):
+        now = time.monotonic()
+        late.extend(now - float(line) for line in text.split())
+
+    code = "import time\nfor _ in range(40):\n    print(time.monotonic(), flush=True)\n    time.sleep(0.02)"
+    result = client.run(code, on_stdout=listen)
+    assert result.outcome is Outcome.OK, result
+    assert len(late) == 40
+    assert 0 < max(late) < 1
+
+
+def test_both_streams_come_in_order_and_as_they_were_printed(client):
+    heard = []
+    code = (
+        "import sys, time\n"
+        "for n in range(12):\n"
+        "    print(n, file=(sys.stdout, sys.stderr)[n % 2], flush=True)\n"
+        "    time.sleep(0.1)"
+    )
+    result = client.run(code, on_stdout=heard.append, on_stderr=heard.append)
+    assert "".join(heard).split() == [str(n) for n in range(12)]
+    assert result.stdout.split() + result.stderr.split() == [
+        "0",
+        "2",
+        "4",
+        "6",
+        "8",
+        "10",
+        "1",
+        "3",
+        "5",
+        "7",
+        "9",
+        "11",
+    ]
+
+
+def resident(daemon):
+    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+def test_a_gigabyte_is_heard_up_to_the_cap_and_the_daemon_stays_small(client, daemon):
+    heard = []
+    client.run("result = 1")
+    before = resident(daemon)
+    code = "import os\nblock = b'0123456789abcdef' * 4096\nfor _ in range(16 * 1024):\n    os.write(1, block)"
+    result = client.run(code, on_stdout=heard.append)
+    assert result.outcome is Outcome.OK, result
+    assert (result.stdout_bytes, result.truncated) == (1 << 30, ("stdout",))
+    assert "".join(heard) == result.stdout == "0123456789abcdef" * 65536
+    assert resident(daemon) - before < 24 << 20
+
+
+def test_another_process_that_comes_late_reads_from_the_first_byte(client, daemon):
+    job_id = client.submit("import time\nfor n in range(10):\n    print(n, flush=True)\n    time.sleep(0.1)")
+    assert isinstance(next(client.stream(job_id, timeout=30)), OutputEvent)
+    program = textwrap.dedent("""
+        import sys
+        from pool import Client, OutputEvent
+        with Client(sys.argv[1]) as client:
+            for event in client.stream(sys.argv[2], timeout=30):
+                print(event.text if isinstance(event, OutputEvent) else event.outcome, end="")
+    """)
+    read = subprocess.run(
+        [sys.executable, "-c", program, daemon.endpoint, job_id], capture_output=True, text=True, check=True
+    )
+    assert read.stdout == "".join(f"{n}\n" for n in range(10)) + "ok"
+    assert text_of(client.stream(job_id, timeout=30)) == "".join(f"{n}\n" for n in range(10))  # after its end
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_cannot_hear_it(client, daemon):
+    for directory in (daemon.home, daemon.run_dir):
+        directory.chmod(0o755)
+    job_id = client.submit("import time\nprint('secret', flush=True)\ntime.sleep(2)")
+    assert next(client.stream(job_id, timeout=30)).text == "secret\n"
+    probe = textwrap.dedent(f"""
+        import os
+        os.setgroups([]); os.setresgid({NOBODY}, {NOBODY}, {NOBODY}); os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+        from pool.client import Client
+        from pool.errors import UnknownJobError
+        with Client({daemon.endpoint!r}) as client:
+            try:
+                print(list(client.stream({job_id!r}, timeout=10)))
+            except UnknownJobError:
+                print("unknown", client.run("result = 1").value)
+    """)
+    # A package that is installed for development is found by who may read the checkout; the imports come before.
+    probe = "import pool.client, pool.errors, pool.client.client, pool.wire, pool.model, zmq, msgspec\n" + probe
+    seen = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert seen.stdout == "unknown 1\n", seen.stderr
+    client.cancel(job_id)
+
+
+def test_a_job_that_is_killed_is_heard_up_to_then(client):
+    heard = []
+    code = "import time\nprint('before', flush=True)\ntime.sleep(60)"
+    result = client.run(code, limits=Limits(wall_s=1), on_stdout=heard.append)
+    assert (result.outcome, result.stdout, heard) == (Outcome.TIMEOUT, "before\n", ["before\n"])
+    job_id = client.submit(code)
+    events = client.stream(job_id, timeout=30)
+    assert next(events).text == "before\n"
+    client.cancel(job_id)
+    (result,) = events
+    assert (result.outcome, result.stdout) == (Outcome.CANCELLED, "before\n")
+
+
+def test_a_container_that_is_killed_leaves_what_was_heard_of_its_job(client, daemon, sdk):
+    job_id = client.submit("import time\nprint('before', flush=True)\ntime.sleep(60)")
+    events = client.stream(job_id, timeout=60)
+    assert next(events).text == "before\n"
+    (worker,) = daemon.workers(state="leased")
+    sdk.kill(worker["container"])
+    (result,) = events
+    assert isinstance(result, JobResult)
+    assert (result.outcome, result.stdout) == (Outcome.LOST, "before\n")
+    daemon.until(lambda: len(daemon.workers(state="idle")) == 2)
