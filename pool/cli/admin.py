@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pool._version import __version__
-from pool.cli import check, doctor, image, look, operate, run
+from pool.cli import check, doctor, image, look, operate, poison, run
 from pool.cli.address import resolve
 
 EXIT_STATUS = (
@@ -33,11 +33,11 @@ app = typer.Typer(
 image_app = typer.Typer(help="The worker image.", no_args_is_help=True)
 app.add_typer(image_app, name="image", rich_help_panel="Image")
 
-for look_command in (look.status, look.workers, look.jobs, look.job, doctor.doctor):
+for look_command in (look.status, look.workers, look.jobs, look.job, poison.poison, doctor.doctor):
     app.command(rich_help_panel="Look")(look_command)
 for run_command in (run.run, check.check):
     app.command(rich_help_panel="Run")(run_command)
-for order in (operate.cancel, operate.drain, operate.resume, operate.recycle, operate.resize):
+for order in (operate.cancel, operate.drain, operate.resume, operate.recycle, operate.resize, poison.pardon):
     app.command(rich_help_panel="Operate")(order)
 image_app.command("build")(image.build)
 

@@ -2,7 +2,7 @@
 
     Settings ─┬─ sandbox: SandboxSettings
               ├─ daemon:  DaemonSettings
-              └─ pools:   name -> Template ─┬─ size, recycle, preload, backlog
+              └─ pools:   name -> Template ─┬─ size, recycle, preload, backlog, poison
                                             └─ limits (what a job gets), max_limits (the most it may ask for)
 
 Sizes are kept as bytes. A `${VAR}` scalar arrives here as `Interpolated` and leaves typed (see `allowed.py`).
@@ -154,6 +154,12 @@ class Backlog(_Section):
     queue_timeout_s: Annotated[float, allowed.seconds(0.01, 7 * DAY_S)] | None = None
 
 
+class Poison(_Section):
+    kills: Annotated[int, allowed.whole(0, 100)] | None = 3
+    window_s: Annotated[float, allowed.seconds(1, 30 * DAY_S)] = 3600.0
+    refuse_s: Annotated[float, allowed.seconds(1, 30 * DAY_S)] = 3600.0
+
+
 class Template(_Section):
     engine: Literal["auto", "docker", "oci", "local"] = "auto"
     image: Annotated[
@@ -168,6 +174,7 @@ class Template(_Section):
     limits: TemplateLimits = TemplateLimits()
     max_limits: MaxLimits = MaxLimits()
     backlog: Backlog = Backlog()
+    poison: Poison = Poison()
     screen: Screen = Screen()
     isolation: Literal["auto", "namespaces", "plain"] = "auto"
     allow: Annotated[tuple[Permission, ...], Field(max_length=2)] = ()

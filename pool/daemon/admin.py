@@ -16,6 +16,8 @@ Json = dict[str, object]
 #: Jobs shown by `jobs`, the newest; the whole ledger may hold a hundred thousand.
 _SHOWN_JOBS = 1000
 _MOST_WORKERS = 256
+#: Codes that a sentence names; there may be thousands.
+_NAMED_CODES = 10
 
 
 class Admin:
@@ -33,6 +35,7 @@ class Admin:
             "story": self._story,
             "jobs": self._jobs,
             "cancel": self._cancel,
+            "pardon": self._pardon,
             "doctor": lambda _: doctor(self._keepers),
         }
 
@@ -94,6 +97,23 @@ class Admin:
         for entry in found:
             self._keepers[entry.pool].apply(ev.CancelRequested(job_id=entry.key, cause="operator"))
         return {"pools": sorted({entry.pool for entry in found}), "text": f"{wanted} is cancelled"}
+
+    def _pardon(self, arguments: Mapping[str, Scalar]) -> Json:
+        """One code by the beginning of its digest, or all of it; in one pool, or in all that remember it."""
+        wanted, everything = arguments.get("code"), arguments.get("all") is True
+        if (wanted is None) is not everything:
+            raise InvalidJobError("pardon takes a code, as pool-admin poison lists it, or else all")
+        keepers = list(self._keepers.values()) if arguments.get("pool") is None else [self._one(arguments)]
+        known = [(keeper, each.code) for keeper in keepers for each in keeper.state.poison(time.monotonic())]
+        found = [(keeper, code) for keeper, code in known if code.startswith(str(wanted or ""))]
+        codes = sorted({code for _, code in found})
+        if wanted is not None and len(codes) != 1:
+            problem = f"{len(codes)} codes begin with" if codes else "no code is remembered that begins with"
+            raise InvalidJobError(f"{problem} {wanted!r:.80}; see pool-admin poison")
+        for keeper, code in found:
+            keeper.apply(ev.PardonRequested(code=code, cause="operator"))
+        text = f"pardoned: {', '.join(codes[:_NAMED_CODES]) or 'there was nothing to pardon'}"
+        return {"pools": sorted({keeper.state.name for keeper, _ in found}), "codes": codes, "text": text}
 
     def _tell(self, arguments: Mapping[str, Scalar], event: ev.Event, text: str) -> Json:
         keepers = list(self._keepers.values()) if arguments.get("pool") is None else [self._one(arguments)]

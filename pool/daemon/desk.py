@@ -101,7 +101,7 @@ class Desk:
         if refusal is not None:
             self._ledger.drop(entry)
             retry = {} if refusal.retry_after_s is None else {"retry_after_s": refusal.retry_after_s}
-            raise from_code(refusal.code, refusal.message, dict(retry))
+            raise from_code(refusal.code, refusal.message, {**refusal.fields, **retry})
 
     def _keeper(self, pool: str) -> Keeper:
         keeper = self._keepers.get(pool)
@@ -148,5 +148,6 @@ def _event(entry: Entry, job: wire.Submit, keeper: Keeper) -> ev.JobSubmitted:
         wall_s=wall_s,
         priority=job.priority,
         queue_timeout_s=timeout,
+        code=intake.code_digest(job, entry.payload),
         cause=f"client {entry.client}",
     )

@@ -5,6 +5,7 @@ The client checks the same things earlier and better explained; a client need no
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,17 @@ def prepare(job: wire.Submit, payload: Sequence[wire.Frame], template: Template)
         explain=job.explain,
         **limits,
     )
+
+
+def code_digest(job: wire.Submit, payload: Sequence[wire.Frame]) -> str:
+    """What the pool knows the program by, whoever sends it and with whatever arguments. It has 128 bits, so that
+    nobody can make a program that another one is taken for.
+    """
+    entry = (job.entry or "").encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(b"%d %d " % (job.pickled, len(entry)), digest_size=16)
+    digest.update(entry)
+    digest.update(payload[0])
+    return digest.hexdigest()
 
 
 def _check_payload(job: wire.Submit, payload: Sequence[wire.Frame]) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import psutil
 
 from pool._version import __version__
+from pool.core.poison import PoisonView
 from pool.core.records import WorkerRecord
 from pool.daemon import footprint
 from pool.daemon.boot import Boot
@@ -19,6 +20,8 @@ from pool.engines.base import EngineFacts
 from pool.model import Outcome, WorkerState
 
 Json = dict[str, object]
+#: Of the code that has cost workers, the last killers.
+_SHOWN_CODES = 100
 
 
 def snapshot(
@@ -72,6 +75,7 @@ def _pool(keeper: Keeper, engine: EngineFacts, now: float) -> Json:
         "overhead_ms": metrics.overhead_ms,
         "queue_ms": metrics.queue_ms,
         "breaker": _breaker(keeper, now),
+        "poison": [_poisoned(each, now) for each in core.poison(now)[:_SHOWN_CODES]],
         "datasets": {name: _dataset(keeper, name) for name in keeper.shelf.paths},
         "edition": _edition(keeper, now),
     }
@@ -95,6 +99,16 @@ def _edition(keeper: Keeper, now: float) -> Json:
         "trial": view.trial,
         "reason": view.reason or None,
         "retry_in_s": round(max(0.0, view.retry_at - now), 1) if view.retry_at is not None else None,
+    }
+
+
+def _poisoned(code: PoisonView, now: float) -> Json:
+    until, last = code.refused_until, code.kills[-1]
+    return {
+        "code": code.code,
+        "kills": len(code.kills),
+        "refused_until_s": round(until - now, 1) if until is not None else None,
+        "last": {"age_s": round(now - last.at, 1), "worker": last.worker, "what": last.what},
     }
 
 
@@ -163,6 +177,9 @@ def _dataset_alerts(keeper: Keeper, now: float) -> list[Json]:
             "place by rename, or have it tried again with pool-admin resume"
         )
         alerts.append({"id": f"datasets:{pool}", "since": _date(view.failed_at, now), "text": text})
+    if refused := [code for code in keeper.state.poison(now) if code.refused_until is not None]:
+        text = f"pool {pool} refuses code that has cost it workers ({len(refused)}); see pool-admin poison"
+        alerts.append({"id": f"poison:{pool}", "since": _date(refused[-1].kills[-1].at, now), "text": text})
     return alerts
 
 

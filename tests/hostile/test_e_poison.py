@@ -1,0 +1,50 @@
+"""Code that takes its worker over, again and again: after three workers it is refused, and nobody else is.
+
+The worker here is a script that turns rogue when the job comes (tests/support/rogue_peer.py): what is left of a runner
+whose job has got through all layers.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pool.errors import PoisonedCodeError
+from pool.model import Outcome
+from tests.hostile.siege import SMALL, Besieged
+
+ROGUE = SMALL | {"size": {"min": 1, "max": 1}, "heartbeat_s": 0.5, "boot_timeout_s": 8}
+HOSTILE = "def main(x):\n    return 'everything that this runner can say, it says'"
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with Besieged({"default": SMALL, "rogue": ROGUE}, engine="rogue") as running:
+        yield running
+
+
+def cost(daemon, script):
+    """One worker goes down with the hostile code; the outcome of its job."""
+    worker = daemon.leasable(script)
+    result = daemon.result(daemon.submit(HOSTILE, 1, pool="rogue"))
+    daemon.replaced(worker)
+    return result.outcome
+
+
+def test_code_that_takes_over_worker_after_worker_is_refused_and_others_are_served(daemon):
+    with daemon.unharmed():
+        outcomes = [cost(daemon, script) for script in ("job_half_a_message", "job_dirty_words", "job_two_results")]
+        assert outcomes == [Outcome.LOST, Outcome.OK, Outcome.OK]
+        with pytest.raises(PoisonedCodeError, match="has cost 3 workers") as caught:
+            daemon.submit(HOSTILE, 2, pool="rogue")
+        workers = len(daemon.workers("rogue"))
+        for _ in range(20):
+            with pytest.raises(PoisonedCodeError):
+                daemon.submit(HOSTILE, 2, pool="rogue")
+        assert len(daemon.workers("rogue", state="idle")) == workers
+        daemon.honest("rogue")
+        assert daemon.run(HOSTILE, 3).ok, "what it did in one pool says nothing about another"
+    history = str(caught.value.fields["history"])
+    assert "was left dirty" in history
+    assert "it said Done while it clears up" in history
+    assert history.isprintable()
+    assert "\x1b" not in str(daemon.pool("rogue")["poison"])

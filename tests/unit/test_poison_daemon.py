@@ -1,0 +1,149 @@
+"""Code that costs workers, end to end: the daemon, its client, pool-admin, and workers that are plain processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+from typer.testing import CliRunner
+
+from pool.cli.admin import app
+from pool.errors import InvalidJobError, JobRefusedError, PoisonedCodeError, UnknownPoolError
+from pool.model import Outcome
+from tests.support.daemons import DaemonProcess
+
+POOL = {
+    "size": {"min": 1, "max": 1},
+    "preload": {"modules": []},
+    "limits": {"wall_s": 60, "cpu_s": 60, "memory": "256m"},
+    "poison": {"kills": 2, "window_s": 600, "refuse_s": 600},
+}
+HELD = "def main(x):\n    import time\n    time.sleep(x)\n    return x"
+OTHER = "result = 6 * 7"
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with DaemonProcess({"default": POOL, "patient": POOL | {"poison": {"kills": None}}}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(daemon):
+    with daemon.client(timeout=20) as it:
+        yield it
+
+
+@pytest.fixture(autouse=True)
+def pardoned(daemon):
+    yield
+    daemon.call("pardon", all=True)
+
+
+def kill_worker(daemon, pool="default"):
+    """From outside, while it runs its job."""
+    daemon.until(lambda: daemon.pool(pool)["running"] == 1)
+    victim = daemon.workers(pool, state="leased")[0]
+    os.kill(int(victim["container"].removeprefix("process-")), signal.SIGKILL)
+    return victim["id"]
+
+
+def lose(daemon, client, code=HELD, **options):
+    """A job whose worker dies under it; the worker."""
+    job_id = client.submit(code, entry="main", args=[60], **options)
+    daemon.until(lambda: any("started" in each["what"] for each in daemon.call("story", id=job_id)["entries"]))
+    worker = kill_worker(daemon, options.get("pool", "default"))
+    assert client.result(job_id, timeout=60).outcome is Outcome.LOST
+    return worker
+
+
+def admin(daemon, *arguments):
+    return CliRunner().invoke(app, ["--run-dir", str(daemon.run_dir), *arguments], catch_exceptions=False)
+
+
+def test_code_that_costs_its_worker_again_and_again_is_refused_with_its_history(daemon, client):
+    workers = [lose(daemon, client) for _ in range(2)]
+    with pytest.raises(PoisonedCodeError) as caught:
+        client.run(HELD, entry="main", args=[0])
+    fields = caught.value.fields
+    assert isinstance(caught.value, JobRefusedError)
+    assert fields["kills"] == 2
+    assert 590 < fields["retry_after_s"] <= 600
+    assert all(worker in fields["history"] for worker in workers)
+    assert f"pool-admin pardon {fields['digest']}" in caught.value.message
+    assert client.run(OTHER, timeout=60).value == 42
+
+
+def test_the_same_code_elsewhere_with_another_entry_or_pool_is_other_code(daemon, client):
+    for _ in range(2):
+        lose(daemon, client)
+    assert client.run(HELD + "\nresult = 1", timeout=60).value == 1
+    assert client.run(HELD, pool="patient", entry="main", args=[0], timeout=60).value == 0
+    assert client.run(f"{HELD}\ndef other(): return 2", entry="other", timeout=60).value == 2
+
+
+def test_a_pool_without_this_rule_refuses_nothing(daemon, client):
+    for _ in range(2):
+        lose(daemon, client, pool="patient")
+    assert client.run(HELD, pool="patient", entry="main", args=[0], timeout=60).value == 0
+    assert daemon.pool("patient")["poison"] == []
+
+
+def test_jobs_of_it_that_wait_end_rejected_and_the_others_run(daemon, client):
+    lose(daemon, client)
+    runs = client.submit(HELD, entry="main", args=[60])
+    waiting = [client.submit(HELD, entry="main", args=[1]) for _ in range(3)]
+    other = client.submit(OTHER)
+    daemon.until(lambda: any("started" in each["what"] for each in daemon.call("story", id=runs)["entries"]))
+    kill_worker(daemon)
+    assert client.result(runs, timeout=60).outcome is Outcome.LOST
+    for job_id in waiting:
+        result = client.result(job_id, timeout=60)
+        assert (result.outcome, result.worker, result.findings) == (Outcome.REJECTED, None, ())
+        assert result.reason.startswith("This code has cost 2 workers")
+        assert client.result(job_id, timeout=60) == result
+    assert client.result(other, timeout=60).value == 42
+
+
+def test_jobs_that_fail_or_are_cancelled_are_never_held_against_their_code(daemon, client):
+    failing = "def main(how):\n    import os\n    raise ValueError if how else os._exit(3)"
+    for how in (0, 1) * 3:
+        assert client.run(failing, entry="main", args=[how], timeout=60).outcome in {Outcome.ERROR, Outcome.CRASH}
+    for _ in range(3):
+        job_id = client.submit(HELD, entry="main", args=[60])
+        daemon.until(lambda: daemon.pool()["running"] == 1)
+        client.cancel(job_id)
+        assert client.result(job_id, timeout=60).outcome is Outcome.CANCELLED
+    assert daemon.pool()["poison"] == []
+
+
+def test_an_operator_sees_it_and_pardons_it(daemon, client):
+    assert admin(daemon, "poison").stdout == "no code has cost a worker lately\n"
+    workers = [lose(daemon, client) for _ in range(2)]
+    (code,) = json.loads(admin(daemon, "poison", "--json").stdout)["poison"]
+    assert (code["pool"], code["kills"], code["last"]["worker"]) == ("default", 2, workers[-1])
+    assert 590 < code["refused_until_s"] <= 600
+    listed = admin(daemon, "poison", "--pool", "default").stdout
+    assert code["code"] in listed
+    assert "vanished" in listed
+    assert "refuses code that has cost it workers (1); see pool-admin poison" in admin(daemon, "status").stdout
+    assert "is refused for 600 s" in admin(daemon, "job", code["code"]).stdout
+    pardon = admin(daemon, "pardon", code["code"][:8], "--pool", "default")
+    assert (pardon.exit_code, pardon.stdout) == (0, f"pardoned: {code['code']}\n")
+    assert client.run(HELD, entry="main", args=[0], timeout=60).value == 0
+    assert admin(daemon, "pardon", "--all").stdout == "pardoned: there was nothing to pardon\n"
+
+
+def test_a_pardon_that_names_nothing_is_refused(daemon):
+    with pytest.raises(InvalidJobError, match="no code is remembered that begins with 'feed'"):
+        daemon.call("pardon", code="feed")
+    with pytest.raises(InvalidJobError, match="pardon takes a code"):
+        daemon.call("pardon")
+    with pytest.raises(InvalidJobError, match="pardon takes a code"):
+        daemon.call("pardon", code="feed", all=True)
+    with pytest.raises(UnknownPoolError):
+        daemon.call("pardon", all=True, pool="nowhere")
+    assert admin(daemon, "pardon").exit_code == 2
+    assert admin(daemon, "poison", "--pool", "nowhere").exit_code == 1
