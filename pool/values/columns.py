@@ -191,7 +191,10 @@ def _read_intervals(_reader: Reader, parts: list[Any]) -> object:
     left, right, closed = parts
     if not isinstance(left, pd.Index) or not isinstance(right, pd.Index):
         raise TypeError("not the parts of intervals")
-    return pd.arrays.IntervalArray.from_arrays(small(left), small(right), closed=exact_side(closed))
+    made = pd.arrays.IntervalArray.from_arrays(small(left), small(right), closed=exact_side(closed))
+    if len(made) and made.left.dtype.kind not in "iufmM":  # pandas makes these, and can neither show nor iterate them
+        raise TypeError("intervals of what has no order")
+    return made
 
 
 READERS: dict[int, ReadFn] = {
