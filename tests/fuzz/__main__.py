@@ -129,6 +129,8 @@ def _arguments() -> argparse.Namespace:
     unknown = set(given.targets) - set(NAMES)
     if unknown or given.inputs < 0:
         parser.error(f"there is no target {', '.join(sorted(unknown))}" if unknown else "--inputs is a count")
+    if given.repeat is not None and not (given.repeat.is_file() and given.repeat.resolve().parent.name in NAMES):
+        parser.error("--repeat takes a file in a directory that has the name of its target")
     return given
 
 
@@ -143,7 +145,11 @@ def main() -> int:
     started = time.monotonic()
     names = [name for name in NAMES if name in given.targets or not given.targets]
     with ThreadPoolExecutor(_TOGETHER) as pool:
-        outcomes = list(pool.map(lambda name: _run(name, given.inputs), names))
+        try:
+            outcomes = list(pool.map(lambda name: _run(name, given.inputs), names))
+        except KeyboardInterrupt:  # the engines have it too
+            pool.shutdown(cancel_futures=True)
+            return 130
     _table(outcomes, time.monotonic() - started)
     return int(any(outcome.status for outcome in outcomes))
 
