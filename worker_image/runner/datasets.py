@@ -25,7 +25,6 @@ from types import MappingProxyType, ModuleType
 from typing import NamedTuple, NoReturn
 
 from pool import values
-from pool.errors import ValueCodecError
 from runner import channel, kernel
 
 #: Libraries that only loaders see; not on the path of a job. See worker_image/assemble.py.
@@ -111,15 +110,14 @@ def _end(pid: int) -> None:
 def _unpack(source: Source, frames: list[bytearray]) -> object:
     try:
         return values.decode(frames) if frames else _map_array(source.path)
-    except (ValueCodecError, ImportError, OSError, ValueError) as error:
+    except Exception as error:
         raise DatasetError(f"data set {source.name!r}: {error}") from error
 
 
 def _map_array(path: Path) -> object:
     import numpy as np
 
-    mapped = np.load(path, mmap_mode="c", allow_pickle=False)
-    return np.asarray(mapped) if mapped.size else np.load(path, allow_pickle=False)
+    return np.asarray(np.lib.format.open_memmap(path, mode="c"))
 
 
 # ---- the loader's side ----
