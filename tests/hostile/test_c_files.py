@@ -163,7 +163,17 @@ def main(places):
     assert b"65532" in read["/etc/passwd"], "the image's users, not the host's"
     assert read["/etc/hostname"] == b"worker\n"
     assert (read["/etc/resolv.conf"].split(), names[1]) == ([b"nameserver", b"127.0.0.1"], "worker")
-    allowed = {"HOME", "HOSTNAME", "LANG", "PATH", "TMPDIR", "TZ", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"}
+    allowed = {
+        "HOME",
+        "HOSTNAME",
+        "LANG",
+        "OUTPUT_DIR",
+        "PATH",
+        "TMPDIR",
+        "TZ",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONHASHSEED",
+    }
     assert {name for name in environment if not name.endswith("_THREADS")} == allowed
     record("C34", "names, environment and files that tell of the host", "INERT", stopped_by=["container", "namespaces", "image"],
            seen=f"kernel {names[2]}, {len(read)} files of the image's /etc")  # fmt: skip

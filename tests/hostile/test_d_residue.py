@@ -40,7 +40,7 @@ def probe(alone):
 @pytest.mark.parametrize("leaving", LEAVINGS, ids=lambda each: f"{each.number}-{each.title}".replace(" ", "_"))
 def test_the_next_job_sees_nothing_of_it(alone, untouched, record, leaving):
     replaced = alone.recycles("dirty")
-    dirty = alone.run(leaving.code, limits={"wall_s": 8 if "timeout" not in leaving.outcomes else 1})
+    dirty = alone.run(leaving.code, limits={"wall_s": 20 if "timeout" not in leaving.outcomes else 1})
     assert dirty.outcome in leaving.outcomes, (dirty.reason, dirty.error)
     after = probe(alone)
     changed = {
