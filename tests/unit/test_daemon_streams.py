@@ -265,6 +265,23 @@ def test_a_reader_that_stands_still_slows_nobody_and_gets_it_all_in_the_end(clie
         assert reader.stdout.readline() == "ok True 6000063\n"
 
 
+def test_a_reader_that_dies_changes_nothing_for_the_job_and_for_other_readers(client, daemon, steps):
+    job_id = client.submit(steps.source + "print('a' * 50_000)\nstep('on')\nprint('b' * 50_000)")
+    program = textwrap.dedent("""
+        import os, sys
+        from pool import Client
+        next(Client(sys.argv[1]).stream(sys.argv[2], timeout=20))
+        os.kill(os.getpid(), 9)
+    """)
+    died = subprocess.run([sys.executable, "-c", program, daemon.endpoint, job_id], check=False)
+    assert died.returncode == -signal.SIGKILL
+    with ThreadPoolExecutor(1) as threads:
+        reader = threads.submit(lambda: list(client.stream(job_id, timeout=20)))
+        steps.go("on")
+        *output, result = reader.result()
+    assert text_of(output) == result.stdout == "a" * 50_000 + "\n" + "b" * 50_000 + "\n"
+
+
 def test_many_are_heard_at_once_and_each_hears_its_own(client):
     def listen(number):
         heard = []
