@@ -70,6 +70,7 @@ def main(missing: Sequence[str], options: Sequence[str], processes: int, memory:
         ("other binary interfaces", _NATIVE == 0, _other_interfaces),
         ("network", True, _network),
         ("write to the root file system", True, _write),
+        ("write to a device", not any(each.startswith("landlock") for each in missing), _device),
         ("run from scratch space", not any(each.startswith("noexec") for each in missing), _scratch_flags),
         ("scratch space past its size", mounted, lambda: _scratch_size(tmp)),
         ("the worker's link", mounted, _link),
@@ -217,6 +218,11 @@ def _open_socket(family: str) -> str:
 def _write() -> str:
     places = ("/", "/usr", "/usr/lib", "/etc", "/opt/pool", "/datasets", "/dev", "/var")
     return ", ".join(sorted({_create_file(place) for place in filter(os.path.isdir, places)}))
+
+
+def _device() -> str:
+    """Everybody may write to it, and nothing but Landlock refuses it to a job."""
+    return _refused(lambda: os.open("/dev/full", os.O_WRONLY), "/dev/full")
 
 
 def _create_file(place: str) -> str:

@@ -394,9 +394,9 @@ ALL_NAMES = {
     "namespaces": ({"namespaces: the template's isolation is plain"}, {"scratch space past its size", "the worker's link",
                                                                         "signal another process", "processes past the limit"}),
     "mount": ({"mount namespace: no"}, {"scratch space past its size", "the worker's link"}),
-    "landlock": ({"landlock: none"}, set()),
+    "landlock": ({"landlock: none"}, {"write to a device"}),
     "all": ({"user: no", "landlock: none"}, {"scratch space past its size", "the worker's link", "signal another process",
-                                             "processes past the limit", "read of other processes"}),
+                                             "processes past the limit", "read of other processes", "write to a device"}),
     "subprocess": ({"-"}, {"run a program"}),
 }  # fmt: skip
 

@@ -131,24 +131,19 @@ def _work(sock: socket.socket, cradle: Cradle, held: Held) -> None:
     header, code, stdin, *rest = channel.receive(sock)
     job = _request.decode(header)
     files, arguments = rest[: len(job.files)], rest[len(job.files) :]
+    teller = Teller() if job.explain else None
     try:
         _settle(job, cradle.scratch)
-        teller = _tell_denials() if job.explain else None
+        if teller is not None:
+            teller.install()
         cradle.confinement.seal(tmp_bytes=job.tmp, explain=job.explain)
         _unpack(job, stdin, files, cradle.scratch)
         _limit(job, held, cradle.confinement)
         answer = execute(job, bytes(code), arguments, cradle.setting)
     except OSError as error:  # its input does not fit into the scratch space
         answer = failure(error)
-    del teller
     channel.send(sock, answer)
     sock.recv(1)  # the runner reads what this process has used, and ends it
-
-
-def _tell_denials() -> Teller:
-    teller = Teller()
-    teller.install()
-    return teller
 
 
 def _settle(job: wire.Run, scratch: Path) -> None:
@@ -181,17 +176,14 @@ def _feed_stdin(stdin: bytearray, scratch: Path) -> None:
 
 
 def _limit(job: wire.Run, held: Held, confinement: Confinement) -> None:
-    """Soft limits that end the job with a reason, hard ones that it cannot lift. `held`: bytes not of the job.
-
-    Processes are counted by user and user namespace: in one of its own, only the job's count.
-    """
+    """Soft limits that end the job with a reason, hard ones that it cannot lift. `held`: bytes not of the job."""
     seconds = max(1, int(job.cpu_s + 0.999))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
     kind, before = confinement.memory_limit(*held)
     resource.setrlimit(kind, (before + job.memory, before + job.memory))
-    if confinement.nested:
-        resource.setrlimit(resource.RLIMIT_NPROC, (job.processes, job.processes))
+    if (processes := confinement.process_limit(job.processes)) is not None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
 
 
 def _held_bytes(status: io.FileIO) -> Held:

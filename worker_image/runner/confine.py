@@ -21,6 +21,8 @@ from runner.kernel import CLONE_NEWPID, Filter
 from runner.survey import BARE, DATA_LIMIT, NAMESPACES, SCRATCH_FLAGS, Grant
 
 PROC = "proc"
+#: Processes and threads of the runner, the zygote and the next child, where a job shares their user namespace.
+_OF_THE_WORKER = 8
 _NO_ROOM = "size=4k,nr_inodes=40,mode=555"
 _IMAGE = (
     "/usr",
@@ -96,6 +98,12 @@ class Confinement:
         if DATA_LIMIT in self.grant.parts or self.grant is BARE:
             return resource.RLIMIT_DATA, data
         return resource.RLIMIT_AS, mapped
+
+    def process_limit(self, wanted: int) -> int | None:
+        """Processes are counted by user and user namespace: in one of its own only the job's, else the worker's too."""
+        if self.nested:
+            return wanted
+        return None if self.grant is BARE else wanted + _OF_THE_WORKER
 
     def isolate(self) -> None:
         """All that needs a right which is given up later. After this /proc is empty."""

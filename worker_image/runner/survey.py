@@ -79,12 +79,21 @@ def _try_all() -> list[tuple[str, str]]:
 
 def _try_as_a_child() -> list[tuple[str, str]]:
     tries: dict[str, Callable[[], object]] = {
-        "user": kernel.own_user_namespace,
+        "user": _try_nest,
         "mount": _try_mounts,
         "ipc": lambda: kernel.unshare(CLONE_NEWIPC),
         "net": lambda: kernel.unshare(CLONE_NEWNET),
     }
     return [(name, _refusal(attempt)) for name, attempt in tries.items()]
+
+
+def _try_nest() -> None:
+    """What the zygote does for a child, and what the child does."""
+    kernel.set_dumpable(True)
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    kernel.unshare(CLONE_NEWPID)
+    kernel.setns(own, CLONE_NEWPID)
+    kernel.own_user_namespace()
 
 
 def _try_mounts() -> None:

@@ -57,7 +57,7 @@ def _killed(job: wire.Run, why: Outcome) -> str:
     return {
         Outcome.TIMEOUT: f"it ran past its wall limit of {job.wall_s:g} s and was killed with all it had started",
         Outcome.CANCELLED: "it was cancelled while it ran and was killed with all it had started",
-        Outcome.OUTPUT: f"its result is over the limit of {job.result} bytes, files and all; return less, or ask for limits.result",
+        Outcome.OUTPUT: _too_much(job),
     }[why]
 
 
@@ -66,9 +66,13 @@ def _claimed(job: wire.Run, report: Report) -> str:
         Outcome.OK: "",
         Outcome.ERROR: "the code raised an exception",
         Outcome.MEMORY: f"it asked for more memory than its limit of {job.memory} bytes",
-        Outcome.OUTPUT: f"its result is over the limit of {job.result} bytes, files and all; return less, or ask for limits.result",
+        Outcome.OUTPUT: _too_much(job),
         Outcome.REJECTED: "the screen refused the code and it did not run; its findings say what to change",
     }[report.outcome]
+
+
+def _too_much(job: wire.Run) -> str:
+    return f"its result is over the limit of {job.result} bytes, files and all; return less, or ask for more as limits.result"
 
 
 def _by_signal(job: wire.Run, seen: Evidence, number: int) -> Verdict:
