@@ -149,7 +149,12 @@ class Keeper:
         conduct = Conduct(heartbeat_s=self.template.heartbeat_s)
         self.berths[worker_id] = Berth(boot=self._blueprint.boot(), conduct=conduct, uid=spec.uid)
         log.info(
-            "starting a worker", action="worker_start", pool=self.state.name, worker=worker_id, cause=command.cause
+            "starting a worker",
+            action="worker_start",
+            pool=self.state.name,
+            worker=worker_id,
+            edition=command.edition,
+            cause=command.cause,
         )
         self._shared.crew.launch(
             spec,

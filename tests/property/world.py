@@ -31,6 +31,7 @@ class Container:
     """What the engine has."""
 
     ready: bool = False
+    edition: int = 1
     stopping: bool = False
     lease: ev.Dispatch | None = None
     clearing: ev.Dispatch | None = None
@@ -56,6 +57,7 @@ class World:
         self.scope = policy.reuse_scope
         self.submitted = 0
         self.edition = 1
+        self.seen: dict[str, int] = {}  # client -> the newest data it had a job on
         self.events = 0
         self.play(ev.Tick())
 
@@ -74,6 +76,8 @@ class World:
         if isinstance(event, ev.WorkerReady) and not event.shareable and not self.containers[event.worker_id].stopping:
             self.scope = "client"  # for good
         assert self.pool.policy.reuse_scope == self.scope, "workers that are not isolated are shared, or others are not"
+        if self.pool.breaker.open:
+            self.seen.clear()  # while nothing can be started, older data are better than none
         for command in commands:
             self.carry_out(command)
         if isinstance(event, ev.Tick):
@@ -83,7 +87,7 @@ class World:
     def carry_out(self, command: ev.Command) -> None:
         match command:
             case ev.StartWorker():
-                self.start_worker(command.worker_id)
+                self.start_worker(command.worker_id, command.edition)
             case ev.StopWorker():
                 assert not self.containers[command.worker_id].stopping, "stopped twice"
                 self.containers[command.worker_id].stopping = True
@@ -102,11 +106,12 @@ class World:
             case ev.Refuse():
                 assert command.job_id not in self.accepted, "an accepted job is not refused"
 
-    def start_worker(self, worker_id: str) -> None:
+    def start_worker(self, worker_id: str, edition: int) -> None:
         assert worker_id not in self.containers
         assert worker_id not in self.removed, "ids are not used twice"
         assert not self.shutting_down, "nothing is started in a shutdown"
-        self.containers[worker_id] = Container()
+        assert edition <= self.edition, "started on data that nobody offered"
+        self.containers[worker_id] = Container(edition=edition)
         live = [each for each in self.containers.values() if not each.stopping]
         starting = [each for each in live if not each.ready]
         assert len(live) <= self.max_workers, "more workers than may live"
@@ -128,6 +133,8 @@ class World:
         # What it served before its pool learnt that its workers are not isolated cannot be undone.
         assert self.scope == "any" or container.served[-1:] in ([], [client]), "a worker served two clients"
         container.served.append(client)
+        assert container.edition >= self.seen.get(client, 0), "a client got older data after newer ones"
+        self.seen[client] = container.edition
 
     def finish(self, command: ev.Finish) -> None:
         assert command.job_id in self.accepted, "a job ended that was never accepted"
