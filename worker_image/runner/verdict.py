@@ -72,7 +72,7 @@ def _claimed(job: wire.Run, report: Report) -> str:
 
 
 def _too_much(job: wire.Run) -> str:
-    return f"its result is over the limit of {job.result} bytes, files and all; return less, or ask for more as limits.result"
+    return f"its result, files and all, is over the limit of {job.result} bytes; return less, or ask for limits.result"
 
 
 def _by_signal(job: wire.Run, seen: Evidence, number: int) -> Verdict:
