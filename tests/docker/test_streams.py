@@ -165,7 +165,7 @@ def test_a_container_that_is_killed_leaves_what_was_heard_of_its_job(client, dae
     job_id = client.submit("import time\nprint('before', flush=True)\ntime.sleep(60)")
     events = client.stream(job_id, timeout=60)
     assert next(events).text == "before\n"
-    (worker,) = daemon.workers(state="leased")
+    (worker,) = (each for each in daemon.workers() if each["job"] == job_id)
     sdk.kill(worker["container"])
     (result,) = events
     assert isinstance(result, JobResult)

@@ -209,7 +209,7 @@ def test_a_worker_that_dies_leaves_what_was_heard_of_its_job(client, daemon):
     job_id = client.submit("import os, time\nprint('pid', os.getppid())\ntime.sleep(60)")
     events = client.stream(job_id, timeout=60)
     first = next(events)
-    (worker,) = daemon.workers(state="leased")
+    (worker,) = (each for each in daemon.workers() if each["job"] == job_id)
     os.kill(int(worker["container"].removeprefix("process-")), signal.SIGKILL)
     (result,) = events
     assert (result.outcome, result.stdout) == (Outcome.LOST, first.text)
