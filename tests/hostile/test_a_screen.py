@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from runner import outbox
 
 from pool.errors import InvalidJobError
 from pool.model import Outcome
@@ -20,7 +21,17 @@ pytestmark = pytest.mark.docker
 
 #: What holds a program that the screen has let pass.
 BELOW = ("job filter", "landlock", "namespaces", "container")
-OWN_ENVIRONMENT = {"HOME", "HOSTNAME", "LANG", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "TMPDIR", "TZ"}
+OWN_ENVIRONMENT = {
+    "HOME",
+    "HOSTNAME",
+    "LANG",
+    "PATH",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONHASHSEED",
+    "TMPDIR",
+    "TZ",
+    outbox.VARIABLE,
+}
 #: How a program that is no threat to anybody may end.
 TYPED = {Outcome.OK, Outcome.ERROR, Outcome.CRASH, Outcome.MEMORY}
 _OUTSIDE = """

@@ -51,7 +51,7 @@ FORGERIES = (
     _f("two answers", "everywhere(answer() + answer(b'\\x07'))\ntime.sleep(9)", "ok"),
     _f("an answer, then a flood", "everywhere(answer())\nwhile True: everywhere(b'x' * 65536)", "ok"),
     _f("stamps out of this world", "everywhere(answer(started=2**64 - 1, ended=1))\ntime.sleep(9)", "ok"),
-    _f("files that are not there", "everywhere(answer(files=255))\ntime.sleep(9)", "ok error"),
+    _f("files that are not there", "everywhere(answer(files=255))\ntime.sleep(9)", "ok error crash"),
     _f("an outcome that is not its to give", "everywhere(answer(claim=5))\ntime.sleep(9)", "crash"),
     _f("an outcome that is none", "everywhere(answer(claim=255))\nos._exit(0)", "crash"),
     _f("a refusal without findings", "everywhere(answer(claim=4, value=b''))\ntime.sleep(9)", "rejected"),
