@@ -72,9 +72,10 @@ def rows(entries: Iterable[Entry]) -> list[Row]:
 
 
 def natural(number: str) -> tuple[str, int, str]:
-    parts = re.fullmatch(r"([A-Z]+)(\d+)(.*)", number)
+    """A class alone, for an attack that is not in the catalogue, comes last in it."""
+    parts = re.fullmatch(r"([A-Z]+)(\d*)(.*)", number)
     assert parts, number
-    return parts[1], int(parts[2]), parts[3]
+    return parts[1], int(parts[2] or 1_000_000), parts[3]
 
 
 def without_record(entries: Iterable[Entry]) -> list[str]:

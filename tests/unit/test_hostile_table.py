@@ -22,8 +22,8 @@ def lines(entries):
 
 
 def test_attacks_are_in_the_natural_order_of_their_numbers():
-    shown = table.rows([entry(number) for number in ("B10", "F1", "B9", "A2", "A12", "B1")])
-    assert [row.number for row in shown] == ["A2", "A12", "B1", "B9", "B10", "F1"]
+    shown = table.rows([entry(number) for number in ("B10", "F1", "B", "B9", "A2", "A12", "B1")])
+    assert [row.number for row in shown] == ["A2", "A12", "B1", "B9", "B10", "B", "F1"]
 
 
 def test_an_attack_with_the_screen_on_and_off_is_one_line():
