@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from queue import Empty
 from typing import Final, Self, Unpack
@@ -17,11 +17,15 @@ import msgspec
 
 from pool import wire
 from pool.client import checks, job
+from pool.client.batch import Batch, BatchJob, Progress, Report
 from pool.client.connection import Connection
 from pool.client.endpoint import submit_endpoint
 from pool.client.feed import Feed
+from pool.client.flights import Flights
 from pool.client.job import Code, Draft, JobOptions, Program
 from pool.client.ledger import Delivery, Request
+from pool.client.many import results, submit_many
+from pool.client.mapping import MapRun, jobs_of
 from pool.client.results import to_result
 from pool.errors import PoolError, ResultTimeoutError
 from pool.model import JobResult, OutputEvent
@@ -126,18 +130,85 @@ class Client:
         """
         return self._follow(job.checked_id(job_id), checks.waiting("timeout", timeout))
 
+    def map(
+        self,
+        code: Code,
+        argument_lists: Iterable[Sequence[object]],
+        /,
+        *,
+        timeout: float | None = None,
+        window: int | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Iterator[JobResult]:
+        """Run the code once for each list of arguments; the results come in the order of the lists.
+
+            for result in client.map(SOURCE, ([n] for n in range(10**6)), entry="main"): ...
+
+        At most `window` jobs (128) are in the pool ahead of the result that is waited for, so endless inputs do. Each
+        list has exactly one result; where the job was not taken, because of its arguments or a limit, it is `rejected`,
+        with the error's name and message in `error`, and the others go on. A busy pool is waited for. `progress` is
+        called in this thread with (ended, total or None). The first jobs begin with this call; what is left when the
+        iteration ends early, for whatever reason, is cancelled. Other options as for `run`, the same for all jobs.
+
+        Raises ResultTimeoutError `timeout` seconds from now, and what concerns all jobs: the daemon is unreachable.
+        """
+        wait_s = checks.waiting("timeout", timeout)
+        program = job.program_of(code, options.pop("entry", None))
+        run = MapRun(
+            self,
+            jobs_of(self, program, argument_lists, options),
+            flights=Flights(wait_s),
+            report=Report(progress, argument_lists),
+            window=window,
+        )
+        run.begin()
+        return run.results()
+
+    def submit_many(
+        self, jobs: Iterable[BatchJob], *, timeout: float | None = None, progress: Progress | None = None
+    ) -> Batch:
+        """Hand over many jobs, each `{"code": ..., and the options of submit}`; their ids, in their order.
+
+        The ids of jobs that were not taken stand among them, and why is in `.refused`. A busy pool is waited for, at
+        most `timeout` seconds in all. `progress` is called in this thread with (handed over, total or None).
+
+        Raises BatchError when it cannot go on; its `batch` has what was submitted, its cause says why.
+        """
+        return submit_many(self, jobs, wait_s=checks.waiting("timeout", timeout), progress=progress)
+
+    def results(
+        self, job_ids: Iterable[str], *, timeout: float | None = None, progress: Progress | None = None
+    ) -> Iterator[JobResult]:
+        """The results of many jobs as the jobs end, by whomever of this user they were submitted: one for each id.
+
+        For what `submit_many` has refused it is `rejected`, for an id that the daemon does not know, `lost`. Listens
+        for 1000 jobs at a time, in the order of the ids. Leaving the loop early does not end the jobs.
+
+        Raises ResultTimeoutError `timeout` seconds after the first step: the jobs go on.
+        """
+        return results(self, job_ids, wait_s=checks.waiting("timeout", timeout), progress=progress)
+
     def cancel(self, job_id: str) -> None:
         """End the job: take it from the backlog, or kill it. No error if it has ended. Raises UnknownJobError."""
         self.begin_cancel(job.checked_id(job_id)).result()
 
-    def begin(self, draft: Draft) -> Request:
+    def begin(self, draft: Draft, *, watch: bool = True) -> Request:
         """Send a job without waiting. For this package: the answer is resolved on the I/O thread."""
-        submit = msgspec.structs.replace(draft.submit, request=self._connection.number(), watch=True)
+        submit = msgspec.structs.replace(draft.submit, request=self._connection.number(), watch=watch)
         return self._connection.ask(submit, draft.payload)
+
+    def begin_watch(self, job_id: str) -> Request:
+        """Ask for a result without waiting. For this package, as `begin`."""
+        return self._connection.ask(wire.Watch(request=self._connection.number(), job_id=job_id))
 
     def begin_cancel(self, job_id: str) -> Future[Delivery | None]:
         """Send the wish without waiting. For this package, as `begin`."""
         return self._connection.ask(wire.Cancel(request=self._connection.number(), job_id=job_id)).answer
+
+    def drop(self, request: Request) -> None:
+        """Nobody waits for this answer any more; the job goes on. For this package."""
+        self._connection.forget(request)
 
     def give_up(self, request: Request) -> Future[Delivery | None]:
         """Cancel the job of `begin` and drop its answer. For this package."""

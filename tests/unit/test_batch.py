@@ -1,0 +1,399 @@
+"""Many jobs at once: map, submit_many and results, against a daemon that is scripted."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import pytest
+
+from pool import Client, Limits, wire
+from pool import values as codec
+from pool.client import Batch, BatchError, flights
+from pool.errors import (
+    BacklogFullError,
+    ClosedError,
+    DaemonUnreachableError,
+    InvalidJobError,
+    LimitExceededError,
+    ResultTimeoutError,
+)
+from tests.unit.fake_daemon import HOLD, FakeDaemon, eventually
+
+DOUBLE = "def main(x):\n    return x * 2"
+MAIN = {"entry": "main"}
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    with FakeDaemon(tmp_path / "s") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def client(daemon):
+    with Client(daemon.endpoint, timeout=5) as client:
+        yield client
+
+
+def values(results):
+    return [(str(result.outcome), result.value) for result in results]
+
+
+def open_jobs(daemon):
+    return [job.job_id for job in list(daemon.jobs.values()) if job.result is None]
+
+
+def hold(*_):
+    """The fake daemon does not end a job of this name by itself."""
+
+
+class Busy:
+    """Turns jobs away while so many are open."""
+
+    def __init__(self, daemon, room, retry_after_s=0.01):
+        self.room, self.turned_away, self.retry_after_s = room, 0, retry_after_s
+        daemon.on(wire.Submit, self)
+
+    def __call__(self, call):
+        if len(open_jobs(call.daemon)) >= self.room:
+            self.turned_away += 1
+            call.refuse("backlog_full", "The backlog is full", retry_after_s=self.retry_after_s)
+        else:
+            call.proceed()
+
+
+def refusing(args):
+    """A reaction that refuses jobs with these arguments."""
+
+    def react(call):
+        given, _ = wire_values(call)
+        if given == args:
+            call.refuse("limit_exceeded", "too much", limit="wall_s", asked=9, maximum=1)
+        else:
+            call.proceed()
+
+    return react
+
+
+def wire_values(call):
+    return codec.decode(call.payload[2:])
+
+
+# ---- map ----
+
+
+def test_map_gives_a_result_for_each_argument_list_in_their_order(client):
+    results = list(client.map(DOUBLE, [[n] for n in range(300)], entry="main"))
+    assert values(results) == [("ok", 2 * n) for n in range(300)]
+    assert len({result.job_id for result in results}) == 300
+
+
+def test_map_takes_a_callable_and_options_that_all_jobs_share(client, daemon):
+    assert values(client.map(max, [(1, 2), (4, 3)], priority=7, limits=Limits(wall_s=3))) == [("ok", 2), ("ok", 4)]
+    assert {(each.priority, each.limits.wall_s) for each in daemon.of(wire.Submit)} == {(7, 3.0)}
+
+
+def test_map_of_nothing_gives_nothing(client, daemon):
+    assert list(client.map(DOUBLE, [], entry="main")) == []
+    assert daemon.heard == []
+
+
+def test_map_starts_at_once_and_is_never_more_than_its_window_ahead(client, daemon):
+    taken = []
+
+    def endless():
+        for n in itertools.count():
+            taken.append(n)
+            yield [n]
+
+    results = client.map(DOUBLE, endless(), entry="main", window=5)
+    assert taken == [0, 1, 2, 3, 4]
+    for n in range(50):
+        assert next(results).value == 2 * n
+        assert len(taken) == n + 6
+    results.close()
+
+
+def test_a_slow_job_holds_back_the_results_after_it_and_not_their_work(client, daemon):
+    def react(call):
+        if wire_values(call)[0] == (0,):
+            call.answer(wire.Accepted(request=call.message.request, job_id=call.message.job_id))
+            slow.append(call)
+        else:
+            call.proceed()
+
+    slow, done = [], []
+    daemon.on(wire.Submit, react)
+    results = client.map(DOUBLE, [[n] for n in range(10)], entry="main", progress=lambda *at: done.append(at))
+    eventually(lambda: len(daemon.of(wire.Submit)) == 10)
+    daemon.do(lambda: daemon.usual(slow[0]))
+    assert values(results) == [("ok", 2 * n) for n in range(10)]
+    assert done == [(n, 10) for n in range(1, 11)]
+
+
+def test_a_job_that_is_refused_has_a_result_at_its_place_and_the_others_go_on(client, daemon):
+    daemon.on(wire.Submit, refusing((3,)))
+    results = list(client.map(DOUBLE, [[1], [2, {3: threading.Lock()}], 7, [3], ["four"]], entry="main"))
+    assert [str(result.outcome) for result in results] == ["ok", "rejected", "rejected", "rejected", "ok"]
+    assert [result.error and result.error.type for result in results] == [
+        None, "ValueCodecError", "InvalidJobError", "LimitExceededError", None,
+    ]  # fmt: skip
+    assert "args[1]" in results[1].reason
+    assert "give a list or tuple" in results[2].reason
+    assert (results[3].reason, results[4].value) == ("too much", "fourfour")
+
+
+def test_a_job_that_fails_is_a_result_among_the_others(client):
+    results = list(client.map("def main(x):\n    return 1 / x", [[1], [0], [2]], entry="main"))
+    assert [str(result.outcome) for result in results] == ["ok", "error", "ok"]
+    assert results[1].error.type == "ZeroDivisionError"
+
+
+def test_a_busy_pool_is_waited_for_and_no_job_is_lost_or_sent_twice(client, daemon):
+    busy = Busy(daemon, room=3)
+    ender = threading.Thread(target=lambda: [end_one(daemon) for _ in range(40)])
+    results = client.map(HOLD, [[] for _ in range(40)], window=10)
+    eventually(lambda: busy.turned_away)
+    ender.start()
+    assert [str(result.outcome) for result in results] == ["ok"] * 40
+    ender.join(20)
+    assert len(daemon.jobs) == 40
+
+
+def end_one(daemon):
+    eventually(lambda: open_jobs(daemon))
+    job_id = open_jobs(daemon)[0]
+    daemon.finish(job_id)
+    eventually(lambda: daemon.jobs[job_id].result is not None)
+
+
+def test_a_job_that_was_turned_away_goes_in_as_soon_as_another_has_ended(client, daemon, monkeypatch):
+    monkeypatch.setattr(flights, "AGAIN_MOST_S", 3600)
+    busy = Busy(daemon, room=1, retry_after_s=3600)
+    results = client.map(HOLD, [[] for _ in range(5)], timeout=60)
+    eventually(lambda: busy.turned_away == 4)
+    ender = threading.Thread(target=lambda: [end_one(daemon) for _ in range(5)])
+    ender.start()
+    assert [str(result.outcome) for result in results] == ["ok"] * 5
+    ender.join(20)
+
+
+def test_a_pool_that_stays_busy_ends_the_map_with_the_reason_when_its_time_is_over(client, daemon):
+    Busy(daemon, room=0)
+    with pytest.raises(ResultTimeoutError, match="the pool was busy: The backlog is full") as caught:
+        list(client.map(DOUBLE, [[1]], entry="main", timeout=0.2))
+    assert isinstance(caught.value.__cause__, BacklogFullError)
+
+
+def test_map_whose_time_is_over_cancels_what_is_left(client, daemon):
+    with pytest.raises(ResultTimeoutError, match=r"5 jobs have not ended within 0\.3 s"):
+        list(client.map(hold, [[n] for n in range(5)], timeout=0.3))
+    eventually(lambda: len(daemon.of(wire.Cancel)) == 5 and not open_jobs(daemon))
+
+
+def test_map_that_is_left_early_cancels_what_is_left(client, daemon):
+    results = client.map(hold, [[n] for n in range(5)])
+    eventually(lambda: len(open_jobs(daemon)) == 5)
+    daemon.finish(daemon.of(wire.Submit)[0].job_id)
+    assert next(results).ok
+    results.close()
+    eventually(lambda: not open_jobs(daemon))
+    assert len(daemon.of(wire.Cancel)) == 4
+
+
+@pytest.mark.parametrize("where", ["inputs", "progress"])
+def test_what_the_caller_raises_comes_through_and_cancels_what_is_left(client, daemon, where):
+    def inputs():
+        yield from ([n] for n in range(3))
+        if where == "inputs":
+            raise KeyError("mine")
+
+    def progress(*_):
+        raise KeyError("mine")
+
+    def first_ends():
+        daemon.wait_for(wire.Submit, 3)
+        daemon.finish(daemon.of(wire.Submit)[0].job_id)
+
+    ender = threading.Thread(target=first_ends)
+    ender.start()
+    with pytest.raises(KeyError, match="mine"):
+        list(client.map(hold, inputs(), progress=progress))
+    ender.join(20)
+    eventually(lambda: len(daemon.jobs) == 3 and not open_jobs(daemon))
+
+
+def test_a_daemon_that_is_gone_ends_the_map(client, daemon):
+    results = client.map(hold, [[n] for n in range(3)])
+    eventually(lambda: len(open_jobs(daemon)) == 3)
+    daemon.stop()
+    with pytest.raises(DaemonUnreachableError):
+        next(results)
+
+
+def test_a_client_that_is_closed_ends_the_map(client, daemon):
+    results = client.map(hold, [[1]])
+    eventually(lambda: open_jobs(daemon))
+    client.close()
+    with pytest.raises(ClosedError):
+        next(results)
+
+
+def test_progress_tells_how_many_have_ended_of_how_many_if_that_is_known(client):
+    told = []
+    list(client.map(DOUBLE, [[1], [2]], entry="main", progress=lambda *at: told.append((*at, threading.get_ident()))))
+    list(client.map(DOUBLE, iter([[1]]), entry="main", progress=lambda *at: told.append((*at, threading.get_ident()))))
+    me = threading.get_ident()
+    assert told == [(1, 2, me), (2, 2, me), (1, None, me)]
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"args": [1]}, "args"),
+        ({"job_id": "x"}, "job_id"),
+        ({"window": 0}, "window"),
+        ({"window": "8"}, "window"),
+        ({"timeout": -1}, "timeout"),
+        ({"progress": 3}, "progress"),
+    ],
+)
+def test_what_is_wrong_with_a_map_as_a_whole_is_raised_at_once(client, daemon, options, field):
+    with pytest.raises(InvalidJobError, match=field):
+        client.map(DOUBLE, [[1]], **MAIN, **options)
+    assert daemon.heard == []
+
+
+# ---- submit_many and results ----
+
+
+def test_jobs_that_are_submitted_together_give_their_ids_in_order_and_their_results_as_they_end(client, daemon):
+    jobs = [{"code": DOUBLE, **MAIN, "args": [n], "job_id": f"j{n}"} for n in range(300)]
+    told = []
+    batch = client.submit_many(jobs, progress=lambda *at: told.append(at))
+    assert batch == [f"j{n}" for n in range(300)]
+    assert told == [(n, 300) for n in range(1, 301)]
+    assert not any(each.watch for each in daemon.of(wire.Submit))
+    told.clear()
+    results = {result.job_id: result.value for result in client.results(batch, progress=lambda *at: told.append(at))}
+    assert results == {f"j{n}": 2 * n for n in range(300)}
+    assert told[-1] == (300, 300)
+
+
+def test_results_come_as_the_jobs_end(client, daemon):
+    batch = client.submit_many([{"code": HOLD} for _ in range(4)])
+    results = client.results(batch)
+    for number in (2, 0, 3, 1):
+        daemon.finish(batch[number], value=number)
+        assert next(results).value == number
+    assert next(results, None) is None
+
+
+def test_refused_jobs_are_named_and_the_others_are_in_the_pool(client, daemon):
+    daemon.on(wire.Submit, refusing((3,)))
+    jobs = [
+        {"code": DOUBLE, **MAIN, "args": [1]},
+        {"code": DOUBLE, **MAIN, "args": [3], "job_id": "refused-there"},
+        {"code": DOUBLE, "entry": "no name", "job_id": "refused-here"},
+        "no mapping",
+        {"code": DOUBLE, **MAIN, "args": [5]},
+    ]
+    batch = client.submit_many(jobs)
+    assert len(batch) == 5
+    assert batch[1:3] == ["refused-there", "refused-here"]
+    assert set(batch.refused) == set(batch[1:4])
+    assert isinstance(batch.refused["refused-there"], LimitExceededError)
+    assert batch.refused["refused-there"].fields["maximum"] == 1
+    results = {result.job_id: result for result in client.results(batch)}
+    assert [str(results[job_id].outcome) for job_id in batch] == ["ok", "rejected", "rejected", "rejected", "ok"]
+    assert results["refused-there"].error.type == "LimitExceededError"
+
+
+def test_an_id_that_the_daemon_does_not_know_is_lost_and_the_others_are_not(client, daemon):
+    batch = client.submit_many([{"code": DOUBLE, **MAIN, "args": [1]}])
+    results = list(client.results(["nobody", *batch]))
+    assert sorted((str(result.outcome), result.value) for result in results) == [("lost", None), ("ok", 2)]
+    lost = next(result for result in results if not result.ok)
+    assert (lost.job_id, lost.error.type) == ("nobody", "UnknownJobError")
+
+
+def test_the_same_id_twice_has_its_result_twice(client, daemon):
+    job = {"code": DOUBLE, **MAIN, "args": [1], "job_id": "same"}
+    batch = client.submit_many([job, job])
+    assert [result.value for result in client.results(batch)] == [2, 2]
+
+
+def test_submit_many_waits_for_a_busy_pool_within_its_time(client, daemon):
+    busy = Busy(daemon, room=2)
+    ids = []
+    thread = threading.Thread(target=lambda: ids.extend(client.submit_many([{"code": HOLD}] * 6, timeout=60)))
+    thread.start()
+    eventually(lambda: busy.turned_away > 10)
+    for _ in range(6):
+        end_one(daemon)
+    thread.join(20)
+    assert len(set(ids)) == 6
+
+
+def test_what_ends_submit_many_early_tells_what_was_submitted(client, daemon):
+    Busy(daemon, room=2)
+    jobs = [{"code": HOLD, "job_id": f"j{n}"} for n in range(5)]
+    with pytest.raises(BatchError, match=r"2 jobs were submitted and go on; then: 3 jobs have not") as caught:
+        client.submit_many(jobs, timeout=0.3)
+    assert caught.value.batch == ["j0", "j1"]
+    assert isinstance(caught.value.__cause__, ResultTimeoutError)
+    assert not daemon.of(wire.Cancel)
+
+
+def test_inputs_that_raise_end_submit_many_with_what_was_submitted(client, daemon):
+    def jobs():
+        for n in range(200):
+            yield {"code": DOUBLE, **MAIN, "args": [n], "job_id": f"j{n}"}
+        raise OSError("the file ends here")
+
+    with pytest.raises(BatchError, match="the file ends here") as caught:
+        client.submit_many(jobs())
+    batch = caught.value.batch
+    assert 200 - 128 <= len(batch) <= 200
+    assert batch == [f"j{n}" for n in range(len(batch))]
+    assert len(list(client.results(batch, timeout=20))) == len(batch)
+
+
+def test_results_whose_time_is_over_leave_the_jobs_alone(client, daemon):
+    batch = client.submit_many([{"code": HOLD}])
+    with pytest.raises(ResultTimeoutError):
+        list(client.results(batch, timeout=0.1))
+    assert not daemon.of(wire.Cancel)
+    daemon.finish(batch[0], value=1)
+    assert next(client.results(list(batch))).value == 1
+
+
+def test_a_batch_of_one_client_is_waited_for_by_another(client, daemon):
+    batch = client.submit_many([{"code": DOUBLE, **MAIN, "args": [n]} for n in range(5)])
+    with Client(daemon.endpoint) as other:
+        assert sorted(result.value for result in other.results(list(batch))) == [0, 2, 4, 6, 8]
+
+
+def test_more_jobs_than_are_listened_for_have_all_their_results(client):
+    batch = client.submit_many({"code": DOUBLE, **MAIN, "args": [n]} for n in range(1500))
+    assert isinstance(batch, Batch)
+    assert sorted(result.value for result in client.results(batch)) == [2 * n for n in range(1500)]
+
+
+# ---- many threads ----
+
+
+def test_sixty_four_threads_share_a_client_and_each_gets_its_own(client):
+    def work(base, found):
+        for n in range(10):
+            found.append(client.run(DOUBLE, entry="main", args=[base + n]).value == 2 * (base + n))
+        found += [each.value == 2 * base for each in client.map(DOUBLE, [[base]] * 5, entry="main")]
+
+    found = []
+    threads = [threading.Thread(target=work, args=(1000 * number, found)) for number in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert found == [True] * 64 * 15
