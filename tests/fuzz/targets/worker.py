@@ -15,6 +15,7 @@ from pool import values, wire
 from pool.daemon import answers
 from pool.daemon.boot import Boot, BootError, Step
 from pool.daemon.conduct import MAX_TEXT, Conduct, Phase
+from pool.daemon.tape import Tape
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
 from tests.fuzz.frames import join, split
@@ -27,6 +28,8 @@ _LIMITS = {
 _JOBS = ("noop", "lockdown-probe", "j", "other")
 _OUTCOMES = tuple(Outcome)
 _LARGEST = 2048
+_PRINTS = 8  #: bytes that a job may print
+_UNHEARD = 3  #: the epoch in which nobody asks for output
 _ROWS = [["network", "held", "EPERM"], ["mount", "skipped", ""]]
 _BROKEN = [["network", "broken", "connected\x1b[2J"]]
 _SOURCES = "s"
@@ -75,6 +78,7 @@ class _Berth:
     def __init__(self, *, verified: bool) -> None:
         self.conduct = Conduct(heartbeat_s=2)
         self.boot = Boot(sources=_SOURCES, limits=_LIMITS, verified=verified)
+        self.tape = Tape("j", limit=_PRINTS)
         self._now = 0.0
         self._epoch = 0
 
@@ -91,6 +95,10 @@ class _Berth:
         if self.conduct.phase is Phase.IDLE and self.boot.step is Step.UP:
             self._epoch = self._epoch % 3 + 1
             self.conduct.lease("j", self._epoch)
+            self.tape = Tape("j", limit=_PRINTS)
+            if self._epoch != _UNHEARD:
+                assert self.conduct.stream()
+                self.tape.start(self._now)
 
     def _hear(self, said: wire.FromRunner, payload: Sequence[wire.Frame]) -> None:
         message = self.conduct.hear(said, self._now)
@@ -99,8 +107,12 @@ class _Berth:
             question = self.boot.hear(message, payload)
             if question is not None:
                 self.conduct.lease(question.run.job_id, 0)
+        elif isinstance(message, wire.Printed):
+            assert self._epoch != _UNHEARD
+            self.tape.take(message, payload, self._now)
         elif isinstance(message, wire.Done):
             answers.check(message, payload, largest=_LARGEST)
+            self.tape.check(payload)
 
 
 def _check_shown(message: wire.FromRunner) -> None:
@@ -116,6 +128,7 @@ def one(data: bytes) -> None:
             berth.take(word)
     except (RemoteProtocolError, BootError) as error:
         str(error).encode(errors="surrogatepass")
+    assert all(len(each) <= _PRINTS for each in berth.tape.frames)
     if berth.boot.step is Step.UP:
         assert not berth.boot._questions
         assert bool(berth.boot.rows) is berth.boot.verified
@@ -180,6 +193,16 @@ def seeds() -> Iterable[bytes]:
                 b"f",
             ),
             _raw(wire.Freed(epoch=1)),
+        ]
+    )
+    yield b"\0" + join(
+        [
+            *(*_UP, b"\x08", b"\2\2\1"),
+            _raw(wire.Printed(job_id="j", epoch=1, name="stdout", offset=0), b"out"),
+            _raw(wire.Printed(job_id="j", epoch=1, name="stderr", offset=0), b"err"),
+            _raw(wire.Printed(job_id="j", epoch=1, name="stdout", offset=3), b"more"),
+            _raw(wire.Done(job_id="j", epoch=1, outcome=Outcome.OK), b"outmore", b"error", b""),
+            b"\4\1",
         ]
     )
     yield b"\0" + join([*_UP[:3], b"\3\0\0\0\x09" + join([b"", b"", b"", b"\x92\x29\x2a"]), b"\4\0"])
