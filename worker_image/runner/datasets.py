@@ -53,7 +53,7 @@ class Source(NamedTuple):
         return cls(name, digest, Path(path))
 
 
-#: By name: the frames of a table, none for an array.
+#: The frames of each table; none for an array.
 Fetched = dict[Source, list[bytearray]]
 
 
@@ -78,8 +78,8 @@ def fetch(sources: Sequence[Source]) -> Fetched:
 
 
 def unpack(fetched: Fetched) -> Mapping[str, object]:
-    """What jobs see. Raises DatasetError."""
-    return MappingProxyType({source.name: _unpack(source, frames) for source, frames in fetched.items()})
+    """What jobs see. Raises DatasetError. Empties `fetched`: of the frames only what arrays lie in shall stay."""
+    return MappingProxyType({source.name: _unpack(source, fetched.pop(source)) for source in list(fetched)})
 
 
 # ---- the zygote's side ----
