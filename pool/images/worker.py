@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
 
 import docker
+from docker.errors import APIError
 
 from pool import assets
 from pool._version import __version__
@@ -105,6 +107,10 @@ def _build_worker(
 
 
 def _clear_up(client: docker.APIClient) -> None:
-    """Remove the stages of the build, and the worker image that had the tag before unless a worker still runs it."""
+    """Remove the stages of the build, and the worker image that had the tag before unless a worker still runs it.
+
+    The Engine clears up for one at a time; what it refuses now, the next build removes.
+    """
     for label in (STAGE_LABEL, RECIPE_LABEL):
-        client.prune_images(filters={"dangling": True, "label": label})  # type: ignore[no-untyped-call]
+        with contextlib.suppress(APIError):
+            client.prune_images(filters={"dangling": True, "label": label})  # type: ignore[no-untyped-call]
