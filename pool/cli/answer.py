@@ -46,13 +46,13 @@ def ask(context: typer.Context, name: str, **arguments: str | float | None) -> o
 
 
 @contextmanager
-def answering(*, as_json: bool) -> Iterator[None]:
-    """Turn an error of the pool into its answer and exit status."""
+def answering(*, as_json: bool, compact: bool = False) -> Iterator[None]:
+    """Turn an error of the pool into its answer and exit status. `compact`: JSON on one line."""
     try:
         yield
     except PoolError as error:
         if as_json:
-            print_json({"error": error_object(error)})
+            print_json({"error": error_object(error)}, compact=compact)
         else:
             complain(error.message)
         unreachable = isinstance(error, DaemonUnreachableError)

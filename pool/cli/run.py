@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
 from pool.cli.answer import ExitStatus, Json, address, answering, complain, print_json
+from pool.cli.batch import is_batch, run_batch, source
 from pool.cli.plain import result_object, written
 from pool.cli.printable import visible, visible_block
 from pool.model import Limits
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
 def run(
     context: typer.Context,
-    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="Python source; - is stdin.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Python source; - is stdin; of a directory every *.py in it."),
+    ],
     *,
     entry: Annotated[str | None, typer.Option("--entry", metavar="NAME", help="The function to call.")] = None,
     arg: Annotated[
@@ -45,14 +50,18 @@ def run(
 
     The job's stdout and then its value go to stdout; its stderr, and how it failed if it did, go to stderr: what it
     prints at once, unless all of it is to be one JSON object.
+
+    Several files, or a directory, are a job each, side by side: a bar or a line for each while they run, and a table of
+    how they ended, or with --json an object on one line for each. Exit status 1 unless all end ok.
     """
-    if stdin is file:
+    if files == [Path("-")] and stdin is typer.get_binary_stream("stdin"):
         raise typer.BadParameter("FILE is already read from there", param_hint="--stdin")
-    code = _source(file)
+    several = is_batch(files)
+    code = "" if several else source(files[0])
     args = [_json("--arg", text) for text in arg or []]
     kwargs = dict(_named(text) for text in kwarg or [])
     given = None if stdin is None else stdin.read()
-    with answering(as_json=as_json):
+    with answering(as_json=as_json, compact=several):
         from pool.client import Client
 
         options: JobOptions = {
@@ -64,10 +73,13 @@ def run(
             "pool": pool,
             "explain_denials": explain_denials,
         }
+        if several:
+            run_batch(address(context).submit, files, options, as_json=as_json)
+            return
         with Client(address(context).submit) as client, _Echo(err=False) as out, _Echo(err=True) as err:
             live = (None, None) if as_json else (out, err)
             result = client.run(code, on_stdout=live[0], on_stderr=live[1], **options)
-    _show(result, name=getattr(file, "name", "-"), as_json=as_json)
+    _show(result, name=_name(files[0]), as_json=as_json)
     if not result.ok:
         raise typer.Exit(ExitStatus.ERROR)
 
@@ -92,11 +104,8 @@ class _Echo:
             self("\n")
 
 
-def _source(file: typer.FileBinaryRead) -> str:
-    try:
-        return file.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise typer.BadParameter(f"not UTF-8 text: {error}", param_hint="FILE") from None
+def _name(file: Path) -> str:
+    return "<stdin>" if file == Path("-") else str(file)
 
 
 def _json(option: str, text: str) -> object:

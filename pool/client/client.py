@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import Empty
 from typing import Final, Self, Unpack
 
@@ -27,7 +27,7 @@ from pool.client.ledger import Delivery, Request
 from pool.client.many import results, submit_many
 from pool.client.mapping import MapRun, jobs_of
 from pool.client.results import to_result
-from pool.errors import PoolError, ResultTimeoutError
+from pool.errors import ClosedError, PoolError, ResultTimeoutError
 from pool.model import JobResult, OutputEvent
 
 #: Called with a piece of a job's output.
@@ -214,6 +214,11 @@ class Client:
         """Cancel the job of `begin` and drop its answer. For this package."""
         self._connection.forget(request)
         return self.begin_cancel(request.job_id)
+
+    def give_up_all(self, requests: Iterable[Request]) -> None:
+        """The same for many, and see to it that the daemon hears of it before this client is closed."""
+        with contextlib.suppress(ClosedError):
+            wait([self.give_up(each) for each in requests], CANCEL_S)
 
     def draft(self, code: Code | Program, options: JobOptions) -> Draft:
         """A job for `begin`, checked. For this package."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from pool.client import job
 from pool.client.batch import Batch, BatchError, BatchJob, Progress, Report, asked, refusal, result_of
 from pool.client.flights import Flights
 from pool.client.job import Draft
-from pool.errors import ClosedError, JobRefusedError
+from pool.errors import JobRefusedError
 from pool.model import JobResult
 
 if TYPE_CHECKING:
@@ -76,9 +75,7 @@ class Submission:
         return batch
 
     def cancel(self) -> None:
-        with contextlib.suppress(ClosedError):
-            for request in self._flights.requests():
-                self._client.give_up(request)
+        self._client.give_up_all(self._flights.requests())
 
     def _settle_one(self) -> None:
         number, answer = self._flights.next()

@@ -6,7 +6,6 @@ arguments ─▶ window: at most so many jobs begun and not yet given out ─▶
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from pool.client import checks
 from pool.client.batch import Asked, Report, asked, refusal, result_of
 from pool.client.flights import Flights
 from pool.client.job import Draft, JobOptions, Program
-from pool.errors import ClosedError, JobRefusedError
+from pool.errors import JobRefusedError
 from pool.model import JobResult
 
 if TYPE_CHECKING:
@@ -86,6 +85,4 @@ class MapRun:
         self._report.one_more()
 
     def _cancel(self) -> None:
-        with contextlib.suppress(ClosedError):
-            for request in self._flights.requests():
-                self._client.give_up(request)
+        self._client.give_up_all(self._flights.requests())
