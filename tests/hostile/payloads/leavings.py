@@ -311,8 +311,9 @@ def main():
     for number in (29, 64, 68): libc.syscall(number, 4242, 4096, 0o1777)
     libc.syscall(240, b"/left", 0o102, 0o666, None)
     for name in ("sem.left", "psm_left", "left"): open(f"/dev/shm/{name}", "w").write("left")
-    from multiprocessing import shared_memory
-    shared_memory.SharedMemory("left2", create=True, size=4096)
+    import _posixshmem
+    fd = _posixshmem.shm_open("/left2", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+    os.ftruncate(fd, 4096)
     return 1
 """, stopped_by=("job filter", "seccomp", "namespaces")),
     _l("D14", "an abstract socket, and pairs held by a daemon", _DAEMON + """
