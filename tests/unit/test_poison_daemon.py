@@ -9,7 +9,9 @@ import signal
 import pytest
 from typer.testing import CliRunner
 
+from pool import wire
 from pool.cli.admin import app
+from pool.daemon.intake import code_digest
 from pool.errors import InvalidJobError, JobRefusedError, PoisonedCodeError, UnknownPoolError
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess
@@ -134,6 +136,23 @@ def test_an_operator_sees_it_and_pardons_it(daemon, client):
     assert (pardon.exit_code, pardon.stdout) == (0, f"pardoned: {code['code']}\n")
     assert client.run(HELD, entry="main", args=[0], timeout=60).value == 0
     assert admin(daemon, "pardon", "--all").stdout == "pardoned: there was nothing to pardon\n"
+
+
+def test_no_two_programs_share_a_digest_by_what_stands_beside_the_code():
+    def digest(code, **about):
+        return code_digest(wire.Submit(request=1, job_id="j", **about), [code, b""])
+
+    programs = [
+        digest(b"x"),
+        digest(b"x", pickled=True),
+        digest(b"x", entry="x"),
+        digest(b"", entry="xx"),
+        digest(b"xx"),
+        digest(b"0 x"),
+        digest(b"\0x", pickled=True),
+    ]
+    assert len(set(programs)) == len(programs)
+    assert digest(b"x", priority=3, seed=1) == programs[0]
 
 
 def test_a_pardon_that_names_nothing_is_refused(daemon):
