@@ -9,7 +9,7 @@ import re
 import types
 
 import pytest
-from runner import confine, kernel, survey
+from runner import furniture, kernel, survey
 from runner.confine import PROC, Confinement, Grant
 from runner.kernel import MS_BIND, MS_PRIVATE, MS_REC, MS_REMOUNT
 
@@ -49,7 +49,7 @@ def allowed(source, target, kind, flags):
 def as_apparmor_sees(path):
     """Links resolved, and a slash after a directory."""
     path = path.replace("/proc/self", "/proc/7") if path.startswith("/proc/") else path
-    plain = path in ("", "/") or path.rpartition("/")[2] in confine._PROC_FILES
+    plain = path in ("", "/") or path.rpartition("/")[2] in furniture._PROC_FILES
     return path if plain else f"{path}/"
 
 
@@ -62,8 +62,8 @@ def made(monkeypatch):
         calls.append((as_apparmor_sees(source), as_apparmor_sees(target), kind, flags))
 
     harmless = dict.fromkeys(("chdir", "close", "open"), lambda *_: 3)
-    monkeypatch.setattr(confine, "os", types.SimpleNamespace(**(vars(os) | harmless)))
-    monkeypatch.setattr(confine, "_make_directories", lambda *_, **__: None)
+    monkeypatch.setattr(furniture, "os", types.SimpleNamespace(**(vars(os) | harmless)))
+    monkeypatch.setattr(furniture, "_make_directories", lambda *_, **__: None)
     monkeypatch.setattr(kernel, "mount", mount)
     monkeypatch.setattr(kernel, "unshare", lambda _: None)
     return calls

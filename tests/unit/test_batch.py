@@ -182,7 +182,7 @@ def test_a_job_that_was_turned_away_goes_in_as_soon_as_another_has_ended(client,
 def test_a_pool_that_stays_busy_ends_the_map_with_the_reason_when_its_time_is_over(client, daemon):
     Busy(daemon, room=0)
     with pytest.raises(ResultTimeoutError, match="the pool was busy: The backlog is full") as caught:
-        list(client.map(DOUBLE, [[1]], entry="main", timeout=0.2))
+        list(client.map(DOUBLE, [[1]], entry="main", timeout=3))
     assert isinstance(caught.value.__cause__, BacklogFullError)
 
 
@@ -340,10 +340,10 @@ def test_what_ends_submit_many_early_tells_what_was_submitted(client, daemon):
     Busy(daemon, room=2)
     jobs = [{"code": HOLD, "job_id": f"j{n}"} for n in range(5)]
     with pytest.raises(BatchError, match=r"2 jobs were submitted and go on; then: 3 jobs have not") as caught:
-        client.submit_many(jobs, timeout=0.3)
+        client.submit_many(jobs, timeout=3)
     assert caught.value.batch == ["j0", "j1"]
     assert isinstance(caught.value.__cause__, ResultTimeoutError)
-    assert not daemon.of(wire.Cancel)
+    assert not {"j0", "j1"} & {order.job_id for order in daemon.of(wire.Cancel)}
 
 
 def test_inputs_that_raise_end_submit_many_with_what_was_submitted(client, daemon):

@@ -16,14 +16,13 @@ import os
 import resource
 from collections.abc import Collection
 
-from runner import job_filter, kernel, landlock
+from runner import furniture, job_filter, kernel, landlock
 from runner.kernel import CLONE_NEWPID, Filter
-from runner.survey import BARE, DATA_LIMIT, NAMESPACES, SCRATCH_FLAGS, Grant
+from runner.survey import BARE, DATA_LIMIT, NAMESPACES, Grant
 
 PROC = "proc"
 #: Processes and threads of the runner, the zygote and the next child, where a job shares their user namespace.
 _OF_THE_WORKER = 8
-_NO_ROOM = "size=4k,nr_inodes=40,mode=555"
 _IMAGE = (
     "/usr",
     "/lib",
@@ -36,8 +35,6 @@ _IMAGE = (
     "/dev/random",
     "/dev/urandom",
 )
-#: What programs ask of /proc that tells nothing of others.
-_PROC_FILES = ("cpuinfo", "filesystems", "meminfo", "stat", "uptime", "version")
 
 
 def enter() -> None:
@@ -110,14 +107,14 @@ class Confinement:
         if self.nested:
             kernel.own_user_namespace(self._flags)
         if self.own_scratch:
-            self._furnish()
+            furniture.furnish(self._tmp_bytes, self._tmp_inodes, own_proc=PROC in self._options)
         if self._abi:
             self._rules = self._ruleset()
 
     def seal(self, *, tmp_bytes: int, explain: bool) -> None:
         """Give up every right. What follows is the job's code."""
         if self.own_scratch and tmp_bytes != self._tmp_bytes:
-            kernel.mount("", "/tmp", "", kernel.MS_REMOUNT | SCRATCH_FLAGS, self._room(tmp_bytes))  # noqa: S108
+            furniture.resize(tmp_bytes, self._tmp_inodes)
         if self.nested:
             kernel.drop_capabilities()
         if self._rules is not None:
@@ -125,27 +122,6 @@ class Confinement:
         chosen = self._telling_filter if explain else self._filter
         if chosen is not None:
             chosen.install()
-
-    def _room(self, tmp_bytes: int) -> str:
-        return f"size={tmp_bytes},nr_inodes={self._tmp_inodes},mode=1777"
-
-    def _furnish(self) -> None:
-        """One fresh tmpfs for both scratch directories, so that one size holds for both; and nothing where the worker's
-        own files and the host's would show.
-        """
-        kernel.detach_mounts()
-        kernel.mount("tmpfs", "/tmp", "tmpfs", SCRATCH_FLAGS, self._room(self._tmp_bytes))  # noqa: S108
-        _make_directories("/tmp/shm", "/tmp/tmp", mode=0o1777)  # noqa: S108
-        kernel.mount("/tmp/shm", "/dev/shm", "", kernel.MS_BIND)  # noqa: S108
-        kernel.mount("tmpfs", "/run", "tmpfs", SCRATCH_FLAGS | kernel.MS_RDONLY, _NO_ROOM)
-        kernel.mount("/run", "/sys", "", kernel.MS_BIND)
-        kernel.mount("/run", "/dev/pts", "", kernel.MS_BIND)  # a host has so many terminals for all its containers
-        if PROC in self._options:
-            _show_own_proc()
-        else:
-            kernel.mount("/run", "/proc", "", kernel.MS_BIND)
-        kernel.mount("/tmp/tmp", "/tmp", "", kernel.MS_BIND)  # noqa: S108
-        os.chdir("/tmp")  # noqa: S108 - the old one is still what the current directory means
 
     def _ruleset(self) -> landlock.Ruleset:
         """A rule costs each job 25 us: there is one for all of the image, where what should not be seen is covered."""
@@ -157,24 +133,3 @@ class Confinement:
         for path in ("/tmp", "/dev/shm"):  # noqa: S108
             rules.allow(path, landlock.WRITE)
         return rules
-
-
-def _make_directories(*paths: str, mode: int) -> None:
-    before = os.umask(0)
-    for path in paths:
-        os.mkdir(path, mode)  # noqa: PTH102
-    os.umask(before)
-
-
-def _show_own_proc() -> None:
-    """A /proc with the child's own directory and what tells of the host only what programs compute with.
-
-    All is bound aside, below the root of the scratch space, while /proc is still there; then it takes its place.
-    """
-    aside = "/tmp/proc"  # noqa: S108
-    _make_directories(aside, f"{aside}/self", mode=0o755)
-    for name in _PROC_FILES:
-        os.close(os.open(f"{aside}/{name}", os.O_CREAT | os.O_WRONLY, 0o444))
-    for name in ("self", *_PROC_FILES):
-        kernel.mount(f"/proc/{name}", f"{aside}/{name}", "", kernel.MS_BIND)
-    kernel.mount(aside, "/proc", "", kernel.MS_BIND | kernel.MS_REC)

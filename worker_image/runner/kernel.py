@@ -140,7 +140,7 @@ class Init:
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
     words = [each.encode() or None for each in (source, target, kind, options)]
-    _check(_libc.mount(words[0], words[1], words[2], flags, words[3]), f"mount {kind or source} on {target}")
+    _check(_libc.mount(words[0], words[1], words[2], flags, words[3]), f"mount {kind or source or 'flags'} on {target}")
 
 
 def detach_mounts() -> None:

@@ -14,12 +14,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from runner import kernel, landlock
+from runner import furniture, kernel, landlock
 from runner.kernel import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID
 
 #: Parts that come with namespaces, and what each needs besides a user namespace.
 NAMESPACES = {"user": 0, "mount": CLONE_NEWNS, "ipc": CLONE_NEWIPC, "net": CLONE_NEWNET}
-SCRATCH_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 #: The part that makes RLIMIT_DATA hold; where it does not, RLIMIT_AS has to do.
 DATA_LIMIT = "data limit"
 _SOME_BYTES = 1 << 30
@@ -98,9 +97,7 @@ def _try_nest() -> None:
 
 def _try_mounts() -> None:
     kernel.unshare(CLONE_NEWNS)
-    kernel.detach_mounts()
-    kernel.mount("tmpfs", "/tmp", "tmpfs", SCRATCH_FLAGS)  # noqa: S108
-    kernel.mount("/tmp", "/run", "", kernel.MS_BIND)  # noqa: S108
+    furniture.furnish(_SOME_BYTES, 64, own_proc=False)
 
 
 def _try_kernel() -> list[tuple[str, str]]:
