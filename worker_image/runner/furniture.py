@@ -1,4 +1,4 @@
-"""What a child finds mounted: scratch space of its own, and nothing where the files of the worker and the host would be.
+"""What a child finds mounted: scratch space of its own, and nothing where files of the worker and the host would be.
 
     /tmp, /dev/shm          one fresh tmpfs, so that one size holds for both
     /run, /sys, /dev/pts    one that is empty and read-only
