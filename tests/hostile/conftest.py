@@ -129,6 +129,7 @@ def outside():
                 [sys.executable, "-c", _RUN],
                 input=json.dumps([code, args, user]),
                 capture_output=True,
+                check=False,
                 text=True,
                 cwd=home,
                 timeout=timeout,
