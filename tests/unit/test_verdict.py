@@ -51,6 +51,20 @@ def test_cpu_time_over_its_limit_is_a_timeout():
     assert decide(JOB, evidence(status=signal.SIGKILL, cpu_s=2.0)).outcome is Outcome.TIMEOUT
 
 
+def test_a_signal_for_cpu_time_that_was_not_used_is_a_crash():
+    verdict = decide(JOB, evidence(status=signal.SIGXCPU, cpu_s=0.02))
+    assert (verdict.outcome, verdict.signal) == (Outcome.CRASH, signal.SIGXCPU)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [("tmp", "limits.tmp"), ("nofile", "nofile"), ("processes", "limits.processes"), ("", "exception")],
+)
+def test_an_error_that_speaks_of_a_limit_has_the_limit_in_its_reason(limit, words):
+    claim = Report(outcome=Outcome.ERROR, limit=limit, started_ns=1, ended_ns=2)
+    assert words in decide(JOB, evidence(report=claim)).reason
+
+
 def test_a_kill_is_memory_only_when_the_kernel_counted_one():
     assert decide(JOB, evidence(status=signal.SIGKILL, oom_kills=1)).outcome is Outcome.MEMORY
     assert decide(JOB, evidence(status=signal.SIGKILL)).outcome is Outcome.CRASH

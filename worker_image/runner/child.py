@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import random
 import resource
@@ -15,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from pool import wire
 from runner import channel, kernel, outbox
 from runner.confine import Confinement
 from runner.denials import Teller
-from runner.execution import Setting, execute, failure
+from runner.execution import ROOM_BYTES, Setting, execute, failure
 from runner.rehearsal import parts, rehearse
 
 #: How long a loop that sends one job after the other takes to send the next.
@@ -177,11 +179,12 @@ def _feed_stdin(stdin: bytearray, scratch: Path) -> None:
 
 def _limit(job: wire.Run, held: Held, confinement: Confinement) -> None:
     """Soft limits that end the job with a reason, hard ones that it cannot lift. `held`: bytes not of the job."""
-    seconds = max(1, int(job.cpu_s + 0.999))
+    seconds = math.ceil(time.process_time() + job.cpu_s)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
     kind, before = confinement.memory_limit(*held)
-    resource.setrlimit(kind, (before + job.memory, before + job.memory))
+    most = before + job.memory + ROOM_BYTES
+    resource.setrlimit(kind, (most, most))
     if (processes := confinement.process_limit(job.processes)) is not None:
         resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
 

@@ -21,7 +21,7 @@ import sys
 from types import FrameType
 
 from runner import syscalls
-from runner.execution import FILENAME
+from runner.fault import FILENAME
 
 _SA_SIGINFO = 4
 _SIGNAL_SET_BYTES = 128

@@ -6,31 +6,35 @@ Everything here may be subverted by the job once its code has begun; nothing her
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import inspect
 import linecache
+import mmap
+import os
 import sys
-import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import NamedTuple, cast
+from time import monotonic_ns  # by name: a job may put a clock of its own into the module
+from types import ModuleType
+from typing import NamedTuple, NoReturn, cast
 
 from pool import screen, values, wire
 from pool.errors import ValueCodecError
 from pool.model import Finding, Outcome
 from pool.screen import Policy
-from runner import outbox
+from runner import fault, outbox
+from runner.fault import FILENAME
 from runner.report import Report
 
-FILENAME = "<job>"
-_MESSAGE_CHARS = 16_384
-_TRACEBACK_CHARS = 65_536
-
-
 UNSCREENED = Policy(mode="off")
+#: Whatever a job does to the builtins, what comes after it has them. No name in this is looked up when it is called.
+_mend_builtins = partial(vars(builtins).update, dict(vars(builtins)))
+#: The words for a job that has taken all its memory take memory themselves: so much comes on top of its limit.
+ROOM_BYTES = 4 << 20
+_trace, _profile = sys.settrace, sys.setprofile
 _PICKLED = Finding(
     rule="S506",
     line=1,
@@ -67,6 +71,7 @@ class Ending(NamedTuple):
     outcome: Outcome
     ended_ns: int
     exit_code: int | None = None
+    limit: str = ""  #: that it has run into, if that is what its exception says
     error: bytes = b""
     files: Sequence[bytes | memoryview] = ()
     value: Sequence[bytes | memoryview] = ()
@@ -76,34 +81,59 @@ def execute(
     job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
 ) -> list[bytes | memoryview]:
     """Run the job; the frames of its answer: [report, error, *file names and contents, *value]."""
-    started_ns = time.monotonic_ns()
-    ending = _ending(job, code, arguments, setting)
-    flush()
-    ending = _with_files(ending, job, setting)
+    owner, started_ns = os.getpid(), monotonic_ns()
+    try:
+        ending = _ending(job, code, arguments, setting)
+        flush()
+        if os.getpid() != owner:
+            _leave(ending)
+        ending = _with_files(ending, job, setting)
+    except BaseException as raised:  # noqa: BLE001 - the job has broken what is used here, or left it no memory
+        ending = _untold(raised)
     report = Report(
         outcome=ending.outcome,
         started_ns=started_ns,
         ended_ns=ending.ended_ns,
         exit_code=ending.exit_code,
+        limit=ending.limit,
         files=len(ending.files) // 2,
     )
     return [report.pack(), ending.error, *ending.files, *ending.value]
 
 
 def _ending(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting) -> Ending:
-    ended_ns = 0
+    ended_ns, room = 0, mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
         value, exit_code = _run(job, code, arguments, setting)
-        ended_ns = time.monotonic_ns()
+        ended_ns = monotonic_ns()
         return Ending(Outcome.OK, ended_ns, exit_code, value=values.encode(value, max_bytes=job.result))
     except RejectedError as raised:
-        return Ending(Outcome.REJECTED, time.monotonic_ns(), error=_rejection(raised))
+        return Ending(Outcome.REJECTED, monotonic_ns(), error=_rejection(raised))
     except MemoryError as raised:
-        return Ending(Outcome.MEMORY, time.monotonic_ns(), error=_fault(raised))
-    except ValueCodecError as raised:
-        return Ending(_uncarried(raised), ended_ns or time.monotonic_ns(), error=_fault(raised))
+        room.close()
+        return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
     except BaseException as raised:  # noqa: BLE001 - a job may raise anything at all, and all of it is its result
-        return Ending(Outcome.ERROR, time.monotonic_ns(), _exit_code(raised), error=_fault(raised))
+        if ended_ns and isinstance(raised, ValueCodecError):
+            return Ending(_uncarried(raised), ended_ns, error=fault.encoded(raised))
+        return _raised(raised)
+
+
+def _raised(raised: BaseException) -> Ending:
+    limit, exit_code = fault.limit_of(raised), fault.exit_code(raised)
+    return Ending(Outcome.ERROR, monotonic_ns(), exit_code, limit=limit, error=fault.encoded(raised))
+
+
+def _untold(raised: BaseException) -> Ending:
+    if issubclass(type(raised), MemoryError):
+        return Ending(Outcome.MEMORY, monotonic_ns())
+    return Ending(Outcome.ERROR, monotonic_ns(), error=fault.UNTOLD)
+
+
+def _leave(ending: Ending) -> NoReturn:
+    """The end of a process that the job has forked and that came out of its code: who forked it answers."""
+    if ending.outcome is Outcome.ERROR and ending.exit_code is None:
+        os.write(2, wire.decode_fault(ending.error).traceback.encode())
+    os._exit(ending.exit_code or int(ending.outcome is not Outcome.OK))
 
 
 def _uncarried(raised: ValueCodecError) -> Outcome:
@@ -121,33 +151,43 @@ def _with_files(ending: Ending, job: wire.Run, setting: Setting) -> Ending:
     except ValueCodecError as raised:
         if ending.outcome is Outcome.ERROR:
             return ending
-        return Ending(_uncarried(raised), ending.ended_ns, error=_fault(raised))
+        return Ending(_uncarried(raised), ending.ended_ns, error=fault.encoded(raised))
 
 
 def failure(raised: BaseException) -> list[bytes | memoryview]:
     """The frames of a job that could not even begin."""
-    now = time.monotonic_ns()
-    return [Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now).pack(), _fault(raised)]
+    now = monotonic_ns()
+    report = Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now, limit=fault.limit_of(raised))
+    return [report.pack(), fault.encoded(raised)]
 
 
 def flush() -> None:
     """Push out what was printed; a job that closed or replaced its streams is no error."""
-    for stream in (sys.stdout, sys.__stdout__, sys.stderr, sys.__stderr__):
-        with contextlib.suppress(Exception):  # the stream may be any object by now
-            stream.flush()  # type: ignore[union-attr]
+    for name in ("stdout", "__stdout__", "stderr", "__stderr__"):
+        with contextlib.suppress(BaseException):  # the stream may be any object by now, or none
+            getattr(sys, name).flush()
 
 
 def _run(
     job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
 ) -> tuple[object, int | None]:
-    """Value and exit code. A plain `sys.exit()` or `sys.exit(0)` is an end like any other."""
+    """Value and exit code. To exit with status 0 is an end like any other."""
     try:
-        args, kwargs = _arguments(arguments)
-        return _finish(_call(job, code, args, kwargs, setting)), None
+        return _finish(_called(job, code, arguments, setting)), None
     except SystemExit as end:
-        if end.code not in (None, 0):
+        if fault.exit_code(end) != 0:
             raise
         return None, 0
+
+
+def _called(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting) -> object:
+    args, kwargs = _arguments(arguments)
+    try:
+        return _call(job, code, args, kwargs, setting)
+    finally:
+        _trace(None)
+        _profile(None)
+        _mend_builtins()
 
 
 def _arguments(frames: Sequence[bytes | bytearray]) -> tuple[Sequence[object], dict[str, object]]:
@@ -216,57 +256,4 @@ def _rejection(raised: RejectedError) -> bytes:
         wire.Complaint(rule=each.rule, line=each.line, column=each.column, reason=each.reason, remedy=each.remedy)
         for each in raised.findings
     )
-    return wire.encode_fault(wire.Fault(type="Rejected", message=_message(raised), findings=complaints))
-
-
-def _exit_code(raised: BaseException) -> int | None:
-    if not isinstance(raised, SystemExit):
-        return None
-    return raised.code & 0xFF if isinstance(raised.code, int) else 1
-
-
-def _fault(raised: BaseException) -> bytes:
-    return wire.encode_fault(
-        wire.Fault(type=_type_name(raised), message=_message(raised), traceback=_traceback(raised))
-    )
-
-
-def _type_name(raised: BaseException) -> str:
-    kind = type(raised)
-    return _clean(
-        kind.__qualname__
-        if kind.__module__ in {"builtins", "job", "__main__", __name__}
-        else f"{kind.__module__}.{kind.__qualname__}",
-        512,
-    )
-
-
-def _message(raised: BaseException) -> str:
-    try:
-        return _clean(str(raised), _MESSAGE_CHARS)
-    except Exception as error:  # noqa: BLE001 - __str__ is the job's
-        return f"<its __str__ raised {type(error).__name__}>"
-
-
-def _traceback(raised: BaseException) -> str:
-    """As Python prints it, from the job's own first line on."""
-    try:
-        lines = traceback.format_exception(type(raised), raised, _own_frames(raised.__traceback__), limit=50)
-        return _clean("".join(lines), _TRACEBACK_CHARS)
-    except Exception as error:  # noqa: BLE001 - formatting calls into the job's objects
-        return f"<its traceback could not be formatted: {type(error).__name__}>"
-
-
-def _own_frames(trace: TracebackType | None) -> TracebackType | None:
-    at = trace
-    while at is not None and at.tb_frame.f_code.co_filename != FILENAME:
-        at = at.tb_next
-    return at
-
-
-def _clean(text: str, most: int) -> str:
-    """At most `most` characters that UTF-8 can carry; the middle of a longer text goes, for both ends matter."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    if len(text) <= most:
-        return text
-    return f"{text[: most // 2]}\n... {len(text) - most} characters left out ...\n{text[-(most // 2) :]}"
+    return wire.encode_fault(wire.Fault(type="Rejected", message=fault.message(raised), findings=complaints))

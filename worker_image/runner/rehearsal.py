@@ -13,7 +13,8 @@ import sys
 from pool import screen, values, wire
 from pool.model import Outcome
 from runner import report
-from runner.execution import FILENAME, Setting, execute
+from runner.execution import Setting, execute
+from runner.fault import FILENAME
 
 #: CPython 3.11 specialises a function's byte code at its eighth call; a few more settle the rest.
 ZYGOTE_ROUNDS = 12

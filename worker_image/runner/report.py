@@ -1,8 +1,8 @@
 """The first frame of a child's answer: a fixed struct, so that the runner decodes nothing that a job made.
 
-    ┌────────────┬────────────┬──────────┬──────────────┬────────────┐
-    │ u8 outcome │ i32 exit   │ u8 files │ u64 started  │ u64 ended  │      big endian; stamps are CLOCK_MONOTONIC, ns
-    └────────────┴────────────┴──────────┴──────────────┴────────────┘
+    ┌────────────┬────────────┬──────────┬──────────┬──────────────┬────────────┐
+    │ u8 outcome │ i32 exit   │ u8 limit │ u8 files │ u64 started  │ u64 ended  │      big endian; CLOCK_MONOTONIC, ns
+    └────────────┴────────────┴──────────┴──────────┴──────────────┴────────────┘
 
 The frames after it are [error, *(file name, content), *value]. A child can only claim one of CLAIMS; all other
 outcomes are the runner's to give, from what the kernel told it.
@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pool import wire
 from pool.model import Outcome
 
-_LAYOUT = struct.Struct("!BiBQQ")
+_LAYOUT = struct.Struct("!BiBBQQ")
 
 #: What a child may say of itself, by its number on the channel.
 CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT, Outcome.REJECTED)
+#: The limit that its exception speaks of, by its number on the channel; the first for none.
+LIMITS = ("", "tmp", "nofile", "processes")
 NO_EXIT_CODE = -1
 
 
@@ -30,11 +32,13 @@ class Report:
     started_ns: int
     ended_ns: int
     exit_code: int | None = None
+    limit: str = ""
     files: int = 0
 
     def pack(self) -> bytes:
         code = NO_EXIT_CODE if self.exit_code is None else self.exit_code
-        return _LAYOUT.pack(CLAIMS.index(self.outcome), code, self.files, self.started_ns, self.ended_ns)
+        claim, limit = CLAIMS.index(self.outcome), LIMITS.index(self.limit)
+        return _LAYOUT.pack(claim, code, limit, self.files, self.started_ns, self.ended_ns)
 
 
 def read(frames: Sequence[bytes | bytearray]) -> Report | None:
@@ -56,13 +60,14 @@ def unpack(frame: bytes | bytearray) -> Report | None:
     """None for anything but a report."""
     if len(frame) != _LAYOUT.size:
         return None
-    claim, code, files, started_ns, ended_ns = _LAYOUT.unpack(frame)
-    if claim >= len(CLAIMS):
+    claim, code, limit, files, started_ns, ended_ns = _LAYOUT.unpack(frame)
+    if claim >= len(CLAIMS) or limit >= len(LIMITS):
         return None
     return Report(
         outcome=CLAIMS[claim],
         started_ns=started_ns,
         ended_ns=ended_ns,
         exit_code=None if code == NO_EXIT_CODE else code & 0xFF,
+        limit=LIMITS[limit],
         files=files,
     )

@@ -10,6 +10,9 @@ from pool import wire
 from pool.model import Outcome
 from runner.report import Report
 
+#: The kernel enforces a CPU limit by ticks and accounts for it by the nanosecond: so much of it may be missing.
+_COUNTED = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
@@ -64,7 +67,7 @@ def _killed(job: wire.Run, why: Outcome) -> str:
 def _claimed(job: wire.Run, report: Report) -> str:
     return {
         Outcome.OK: "",
-        Outcome.ERROR: "the code raised an exception",
+        Outcome.ERROR: f"the code raised an exception{_hit(job, report.limit)}",
         Outcome.MEMORY: f"it asked for more memory than its limit of {job.memory} bytes",
         Outcome.OUTPUT: _too_much(job),
         Outcome.REJECTED: "the screen refused the code and it did not run; its findings say what to change",
@@ -75,9 +78,19 @@ def _too_much(job: wire.Run) -> str:
     return f"its result, files and all, is over the limit of {job.result} bytes; return less, or ask for limits.result"
 
 
+def _hit(job: wire.Run, limit: str) -> str:
+    return {
+        "": "",
+        "tmp": f": it has {job.tmp} bytes of scratch space (limits.tmp), for so many files as the template says",
+        "nofile": ": it has no more descriptors for open files (nofile of the template)",
+        "processes": f": it has {job.processes} processes and threads (limits.processes)",
+    }[limit]
+
+
 def _by_signal(job: wire.Run, seen: Evidence, number: int) -> Verdict:
-    if number == signal.SIGXCPU or (number == signal.SIGKILL and seen.cpu_s >= job.cpu_s):
-        reason = f"it used {seen.cpu_s:.1f} s of CPU, its limit is {job.cpu_s:g} s"
+    enough = {signal.SIGXCPU: job.cpu_s * _COUNTED, signal.SIGKILL: job.cpu_s}
+    if number in enough and seen.cpu_s >= enough[signal.Signals(number)]:
+        reason = f"the kernel ended it for its CPU time ({seen.cpu_s:.1f} s in the end), its limit is {job.cpu_s:g} s"
         return Verdict(outcome=Outcome.TIMEOUT, reason=reason, signal=number)
     if number == signal.SIGKILL and seen.oom_kills:
         reason = "the worker ran out of memory and the kernel killed the job"

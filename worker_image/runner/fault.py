@@ -1,0 +1,119 @@
+"""An exception of a job as data: type, message, traceback, exit code. Called in the child, under the job's deadline.
+
+What was raised is the job's own object, and all that can be asked of it may be code of the job's: a property that
+raises, a `__str__` that exits, a name that is no text. So whatever the interpreter itself keeps is read from where it
+keeps it; what only the object can say is asked for once, and may fail in any way. A question that never ends is ended
+with the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import traceback
+from types import TracebackType
+
+from pool import wire
+
+FILENAME = "<job>"
+_TYPE_CHARS = 512
+_MESSAGE_CHARS = 16_384
+_TRACEBACK_CHARS = 65_536
+_GAP_CHARS = 60
+_FRAMES = 50
+#: Modules that a user does not think of as part of a name.
+_UNNAMED = frozenset({"builtins", "job", "__main__", "runner.execution"})
+_LONG = 1 << 63
+
+_qualname_of = type.__dict__["__qualname__"].__get__
+_module_of = type.__dict__["__module__"].__get__
+_trace_of = BaseException.__dict__["__traceback__"].__get__
+_arguments_of = BaseException.__dict__["args"].__get__
+_code_of = SystemExit.__dict__["code"].__get__
+_errno_of = OSError.__dict__["errno"].__get__
+
+#: Which limit an error of the system speaks of, by its number.
+_LIMITS = {errno.ENOSPC: "tmp", errno.EFBIG: "tmp", errno.EMFILE: "nofile", errno.EAGAIN: "processes"}
+
+#: For a job that has broken what its error would be written with; so it is written before any job.
+UNTOLD = wire.encode_fault(
+    wire.Fault(
+        type="UntoldError",
+        message="the job ended, and how cannot be told: it had changed what its answer is made with",
+    )
+)
+
+
+def encoded(raised: BaseException) -> bytes:
+    """The error frame of an answer."""
+    fault = wire.Fault(type=_type_name(type(raised)), message=message(raised), traceback=_traceback(raised))
+    return wire.encode_fault(fault)
+
+
+def exit_code(raised: BaseException) -> int | None:
+    """The status that the process would have ended with, had this ended it; None for all but SystemExit."""
+    if not issubclass(type(raised), SystemExit):  # isinstance would ask the object
+        return None
+    code = _code_of(raised)
+    if code is None:
+        return 0
+    if not issubclass(type(code), int):
+        return 1
+    return int.__and__(code, 0xFF) if int.__lt__(code, _LONG) and int.__ge__(code, -_LONG) else 0xFF
+
+
+def limit_of(raised: BaseException) -> str:
+    """The limit that the job has run into, if that is what the error says."""
+    if issubclass(type(raised), OSError):
+        number = _errno_of(raised)
+        return _LIMITS.get(number, "") if type(number) is int else ""
+    thread = type(raised) is RuntimeError and _arguments_of(raised) == ("can't start new thread",)
+    return "processes" if thread else ""
+
+
+def message(raised: BaseException) -> str:
+    try:
+        return clean(str(raised), _MESSAGE_CHARS)
+    except BaseException as error:  # noqa: BLE001 - __str__ is the job's
+        return f"<its __str__ raised {_type_name(type(error))}>"
+
+
+def clean(text: str, most: int) -> str:
+    """At most `most` characters that UTF-8 can carry; the middle of a longer text goes, for both ends matter."""
+    text = _cut(str.__str__(text), most)
+    return _cut(str.encode(text, "utf-8", "backslashreplace").decode(), most)
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    kept = (most - _GAP_CHARS) // 2
+    return f"{text[:kept]}\n... {len(text) - 2 * kept} characters left out ...\n{text[-kept:]}"
+
+
+def _type_name(kind: type) -> str:
+    name, module = _qualname_of(kind), None
+    with contextlib.suppress(AttributeError):
+        module = _module_of(kind)
+    prefix = f"{module}." if type(module) is str and module not in _UNNAMED else ""
+    return clean(prefix + str.__str__(name), _TYPE_CHARS)
+
+
+def _traceback(raised: BaseException) -> str:
+    """As Python prints it, from the job's own first line on."""
+    own = _own_frames(_trace_of(raised))
+    try:
+        return clean("".join(traceback.format_exception(type(raised), raised, own, limit=_FRAMES)), _TRACEBACK_CHARS)
+    except BaseException as error:  # noqa: BLE001 - formatting calls into the job's objects
+        why = f"<the rest could not be formatted: {_type_name(type(error))}>\n"
+    try:
+        return clean("".join(traceback.format_tb(own, limit=_FRAMES)) + why, _TRACEBACK_CHARS)
+    except BaseException:  # noqa: BLE001 - it has replaced even what formats frames
+        return why
+
+
+def _own_frames(trace: TracebackType | None) -> TracebackType | None:
+    at = trace
+    while at is not None and at.tb_frame.f_code.co_filename != FILENAME:
+        at = at.tb_next
+    return at
