@@ -253,7 +253,7 @@ def main():
     pd.set_option("display.max_rows", 1); pd.set_option("display.precision", 1); decimal.getcontext().prec = 3
     try: locale.setlocale(locale.LC_ALL, "C")
     except locale.Error: pass
-    sys.setrecursionlimit(90); sys.setswitchinterval(1); gc.disable(); sys.path.insert(0, "/tmp"); sys.argv[:] = ["evil"]
+    sys.setrecursionlimit(400); sys.setswitchinterval(1); gc.disable(); sys.path.insert(0, "/tmp"); sys.argv[:] = ["evil"]
     return 1
 """),
     _l("D9", "modules and builtins patched", """
