@@ -1,0 +1,302 @@
+"""What goes into a job and what comes out of it, through the real client, the real daemon and real containers."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pool.errors import InvalidJobError
+from pool.model import Limits, Outcome, StartKind
+from tests.docker import live
+from tests.support.daemons import DaemonProcess
+from tests.support.same import same
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
+
+TEMPLATE = {
+    "size": {"min": 2, "max": 2},
+    "recycle": {"max_jobs": 100_000},
+    "preload": {"modules": ["numpy", "pandas"]},
+    "limits": {"wall_s": 30, "cpu_s": 30, "memory": "256m", "tmp": "16m", "result": "8m"},
+    "max_limits": {"memory": "512m", "result": "100m"},
+    "env_allow": ["MODE"],
+}
+IDENTITY = "def main(x):\n    return x"
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def daemon(worker_image):
+    del worker_image
+    with DaemonProcess({"default": TEMPLATE}, engine="docker") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(daemon):
+    with daemon.client(timeout=60) as it:
+        yield it
+
+
+@pytest.fixture(autouse=True)
+def next_job_is_untouched(client):
+    yield
+    assert client.run("result = 6 * 7").value == 42
+
+
+# ---- values --------------------------------------------------------------------------------------------------------
+
+TIMES = pd.date_range("2024-10-27", periods=5, freq="h", tz="Europe/Berlin")
+SAMPLES = {
+    "plain": [None, True, False, 0, -1, 2**63, -(2**200), 1.5, -0.0, math.inf, -math.inf, 1e-320, "", "ü\0\ud800", b"\0\xff"],
+    "nan": [math.nan, complex(math.nan, -0.0)],
+    "containers": [[], (), {}, set(), frozenset({1}), {1: "a", (1, 2): None, None: [], 1.5: b"", frozenset({3}): {}}],
+    "times": [dt.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")), dt.datetime.fromisoformat("0001-01-01"), dt.date.max,
+              dt.time(1, 2, 3, 4), dt.timedelta(-1, 2, 3), dt.datetime(2024, 1, 1, tzinfo=dt.UTC)],
+    "decimals": [Decimal("1.10"), Decimal("-0"), Decimal("NaN"), Decimal("Infinity"), Decimal(10) ** 100],
+    "numpy scalars": [np.float32(1.5), np.int8(-1), np.uint64(2**64 - 1), np.bool_(True), np.complex64(1j), np.str_("a"), np.bytes_(b"a"),
+                      np.datetime64("2024-01-01T00", "h"), np.timedelta64(5, "ns"), np.longdouble(1) / 3, np.float16("nan")],
+    "every dtype": [np.arange(3).astype(kind) for kind in "?bhilqBHILQefdgFDG"],
+    "big endian": [np.arange(5).astype(kind) for kind in (">i4", ">f8", ">u2", ">c16", ">M8[s]")],
+    "texts of numpy": [np.array(["a", "bcd", ""]), np.array([b"x", b"yz"]), np.array(["ü"], dtype=">U3")],
+    "times of numpy": [np.array(["2024-01-01", "NaT"], "M8[D]"), np.array([1, 2], "m8[us]")],
+    "structured": [np.array([(1, 2.5, "ab", (1, 2))], [("a", "<i4"), ("b", ">f8"), ("c", "U2"), ("d", "i2", 2)])],
+    "shapes": [np.array(5.0), np.zeros((0, 3)), np.asfortranarray(np.arange(12.0).reshape(3, 4)), np.arange(20)[::3], np.ones((1,) * 20)],
+    "objects": [np.array([1, "a", None, [2.5]], object)],
+    "series": [pd.Series([1.0, np.nan], name="x"), pd.Series(["a", None], dtype="string"), pd.Series([1, None], dtype="Int8"),
+               pd.Series([True, None], dtype="boolean"), pd.Series(list("aba"), dtype="category"), pd.Series([0.5, None], dtype="Float32"),
+               pd.Series(pd.period_range("2024", periods=3, freq="Q")), pd.Series(pd.interval_range(0, 3)), pd.Series(TIMES)],
+    "index": [pd.RangeIndex(0, 10**12, 7), pd.Index(["a", "b"], name="n"), TIMES, pd.period_range("2024-01", periods=3, freq="M"),
+              pd.timedelta_range(0, periods=3, freq="D"), pd.CategoricalIndex(["x", "y"], ordered=True), pd.interval_range(0.0, 2.0),
+              pd.MultiIndex.from_product([["a", "b"], TIMES[:2]], names=["k", None])],
+    "frame": [pd.DataFrame({"t": TIMES, "c": pd.Categorical(list("abcab")), "s": pd.array(["a", None, "b", "c", "d"], dtype="string"),
+                            "i": pd.array([1, None, 3, 4, 5], dtype="Int64"), "f": np.arange(5.0), "o": [1, "a", None, b"", 2.5]}, index=TIMES),
+              pd.DataFrame(np.arange(6).reshape(2, 3), columns=pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)])), pd.DataFrame()],
+    "stamps": [pd.Timestamp("2024-01-01", tz="UTC"), pd.Timedelta("1ns"), pd.NaT, pd.NA, pd.Period("2024Q1"), pd.Interval(0, 1)],
+    "nested": [{"frames": [pd.DataFrame({"x": [np.float32(1)]})], ("a", 1): {"deep": ({"er": np.arange(2)}, {1, 2})}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_value_goes_in_and_comes_out_equal_and_of_the_same_type(name, client):
+    result = client.run(IDENTITY, entry="main", args=[SAMPLES[name]])
+    assert result.outcome is Outcome.OK, result
+    for given, came in zip(SAMPLES[name], result.value, strict=True):
+        assert same(given, came), (given, came)
+
+
+def test_records_and_enums_come_out_as_data(client):
+    code = (
+        "import dataclasses, enum, typing\n"
+        "@dataclasses.dataclass\n"
+        "class Trade:\n    symbol: str\n    legs: list\n"
+        "class Side(enum.Enum):\n    BUY = 'buy'\n"
+        "class Point(typing.NamedTuple):\n    x: int\n    y: object\n"
+        "result = Trade('A', [Side.BUY, Point(1, None)])\n"
+    )
+    assert client.run(code).value == {"symbol": "A", "legs": ["buy", {"x": 1, "y": None}]}
+
+
+UNCARRIED = {
+    "{'a': [1, lambda: 0]}": ("function", "value['a'][1]"),
+    "[open('/dev/null')]": ("TextIOWrapper", "value[0]"),
+    "type('Mine', (), {})()": ("Mine", "value"),
+    "(n for n in 'ab')": ("generator", "value"),
+    "ValueError('x')": ("ValueError", "value"),
+    "__import__('threading').Lock()": ("lock", "value"),
+    "(1, {2: __import__('sys')})": ("module", "value[1][2]"),
+}
+
+
+@pytest.mark.parametrize("expression", UNCARRIED)
+def test_what_cannot_be_carried_ends_error_and_names_type_and_place(expression, client):
+    result = client.run(f"result = {expression}")
+    kind, path = UNCARRIED[expression]
+    assert (result.outcome, result.error.type) == (Outcome.ERROR, "pool.errors.ValueCodecError")
+    assert kind in result.error.message
+    assert path in result.error.message
+
+
+BOTTOMLESS = {
+    "a list in itself": ("x = []\nx.append(x)\nresult = x", "error", "contains itself"),
+    "a dict in itself": ("x = {}\nx['x'] = [x]\nresult = x", "error", "contains itself"),
+    "a million deep": ("x = []\nfor _ in range(10**6): x = [x]\nresult = x", "error", "nested deeper"),
+    "ten million keys": ("result = dict.fromkeys(range(10**7))", "memory", ""),
+    "two million keys": ("result = dict.fromkeys(range(2 * 10**6))", "output", "limits.result"),
+    "ten million items": ("result = [None] * 10**7", "output", "limits.result"),
+    "a column of ten million": ("import numpy as np, pandas as pd\nresult = pd.DataFrame({'x': np.zeros(10**7)})", "output", "limits.result"),
+    "a range without end": ("result = range(10**18)", "ok", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOTTOMLESS)
+def test_a_bottomless_result_is_bounded_in_time_and_in_everybodys_memory(name, client, daemon):
+    code, outcome, words = BOTTOMLESS[name]
+    mine, theirs = Peak("self"), Peak(daemon.process.pid)
+    result = client.run(code)
+    assert result.outcome == outcome, result
+    assert words in result.reason + (result.error.message if result.error else "")
+    assert max(mine.grown(), theirs.grown()) < 32 * MIB
+    assert result.timings.total_ms < 20_000
+
+
+class Peak:
+    """The most memory that a process has from now on."""
+
+    def __init__(self, pid):
+        self._process = Path(f"/proc/{pid}")
+        (self._process / "clear_refs").write_text("5")
+        self._before = self._read()
+
+    def grown(self):
+        return self._read() - self._before
+
+    def _read(self):
+        lines = (self._process / "status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def test_eighty_megabytes_come_out_with_at_most_three_copies_anywhere(client, daemon):
+    code = "import numpy as np\ndef main():\n    return np.arange(10_000_000.0)"
+    limits = Limits(memory="512m", result="100m")
+    client.run(code, entry="main", limits=limits)
+    mine, theirs = Peak("self"), Peak(daemon.process.pid)
+    runners = [Peak(min(live.processes(each["container"]))) for each in daemon.workers()]
+    began = time.monotonic()
+    result = client.run(code, entry="main", limits=limits)
+    took_s = time.monotonic() - began
+    assert result.outcome is Outcome.OK, result
+    assert (result.value.nbytes, result.value[-1], result.value.flags.writeable) == (80_000_000, 9_999_999.0, True)
+    grown = [max(each.grown() for each in runners), theirs.grown(), mine.grown()]
+    copies = [round(each / result.value.nbytes, 2) for each in grown]
+    print(f"\n80 MB: {took_s * 1000:.0f} ms; copies in runner, daemon and client: {copies}")
+    assert max(copies) < 1.3
+    assert result.usage.max_rss_bytes < 80e6 + 100 * MIB
+
+
+# ---- inputs --------------------------------------------------------------------------------------------------------
+
+
+def test_callables_of_every_kind_run_with_their_arguments(client):
+    offset = 5
+    assert client.run(lambda x, *, y: x + y + offset, args=[1], kwargs={"y": 2}).value == 8
+    assert client.run(math.hypot, args=[3, 4]).value == 5.0
+    assert client.run(Strategy(3).score, args=[np.arange(3)]).value == 9
+    assert client.run(Strategy(2), args=[4]).value == 8
+
+
+class Strategy:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def __call__(self, x: int) -> int:
+        return self.factor * x
+
+    def score(self, prices: np.ndarray) -> int:
+        return int(prices.sum()) * self.factor
+
+
+async def _coroutine(x: int) -> int:
+    await asyncio.sleep(0.01)
+    return x + 1
+
+
+def _generator() -> Iterator[int]:
+    yield 1
+
+
+def test_a_coroutine_is_run_to_its_end_and_a_generator_is_no_value(client):
+    assert client.run(_coroutine, args=[1]).value == 2
+    code = "import asyncio\nasync def main(x):\n    await asyncio.sleep(0)\n    return x + 1\nasync def each():\n    yield 1\nclass Made:\n    pass"
+    assert client.run(code, entry="main", args=[1]).value == 2
+    for entry, kind in (("each", "async_generator"), ("Made", "Made")):
+        result = client.run(code, entry=entry)
+        assert (result.outcome, kind in result.error.message) == (Outcome.ERROR, True), result
+    assert "generator" in client.run(_generator).error.message
+
+
+def test_stdin_files_and_environment_reach_the_job_and_files_come_back(client):
+    code = (
+        "import os, sys\n"
+        "def main():\n"
+        "    os.makedirs('out/deep')\n"
+        "    open(os.path.join(os.environ['OUTPUT_DIR'], 'deep', 'report.txt'), 'w').write('done')\n"
+        "    return sys.stdin.read(), open('a.csv').read(), os.environ['MODE'], sorted(os.listdir('.'))\n"
+    )
+    options = {"stdin": "züri\n" * 100_000, "files": {"a.csv": b"1,2", "ü b": b""}, "env": {"MODE": "x=y"}}
+    result = client.run(code, entry="main", **options)
+    assert result.value == ("züri\n" * 100_000, "1,2", "x=y", ["a.csv", "out", "ü b"])
+    assert result.files == {"deep/report.txt": b"done"}
+
+
+@pytest.mark.parametrize("name", ["HOME", "LD_PRELOAD", "PYTHONPATH", "PATH", "mode"])
+def test_a_variable_that_the_pool_does_not_list_is_refused(name, client):
+    with pytest.raises(InvalidJobError, match="env_allow"):
+        client.run("result = 1", env={name: "x"})
+
+
+def test_the_same_seed_gives_the_same_result_and_none_another(client):
+    code = "import random, numpy as np\nresult = random.random(), np.random.rand(), random.sample(range(99), 5), list({'a', 'b', 'c'})"
+    one, two, other = (client.run(code, seed=seed).value for seed in (7, 7, 8))
+    assert one == two
+    assert one[:3] != other[:3]
+    assert client.run(code).value[:3] != client.run(code).value[:3]
+    fresh = "import numpy as np\nresult = float(np.random.default_rng().random())"  # asks the kernel, as its documentation says
+    assert client.run(fresh, seed=7).value != client.run(fresh, seed=7).value
+
+
+# ---- cancel, timings -----------------------------------------------------------------------------------------------
+
+
+def test_a_job_can_be_cancelled_in_every_state_and_more_than_once(client, daemon):
+    sleep = "import time\nprint('up', flush=True)\ntime.sleep(60)"
+    running = [client.submit(sleep) for _ in range(2)]
+    for each in running:
+        next(client.stream(each, timeout=30))
+    queued = client.submit("result = 1")
+    client.cancel(queued)
+    client.cancel(queued)
+    never_ran = client.result(queued, timeout=10)
+    assert (never_ran.outcome, never_ran.worker, never_ran.attempt) == (Outcome.CANCELLED, None, 0)
+    client.cancel(running[0])
+    client.cancel(running[0])
+    assert client.result(running[0], timeout=10).outcome is Outcome.CANCELLED
+    program = "import sys\nfrom pool import Client\nwith Client(sys.argv[1]) as client: client.cancel(sys.argv[2])"
+    subprocess.run([sys.executable, "-c", program, daemon.endpoint, running[1]], check=True)
+    assert client.result(running[1], timeout=10).outcome is Outcome.CANCELLED
+    ended = client.submit("result = 5")
+    assert client.result(ended, timeout=30).value == 5
+    client.cancel(ended)
+    assert client.result(ended, timeout=10).value == 5
+
+
+def test_the_parts_of_the_time_add_up_and_usage_is_the_kernels(client):
+    code = "import time\nbegan = time.process_time()\nx = bytearray(100 << 20)\nwhile time.process_time() - began < 0.3: pass\ntime.sleep(0.2)"
+    began = time.monotonic()
+    result = client.run(code)
+    outside_ms = (time.monotonic() - began) * 1000
+    at = result.timings
+    assert at.queue_ms + at.dispatch_ms + at.run_ms + at.collect_ms == pytest.approx(at.total_ms, abs=0.01)
+    assert 500 <= at.run_ms <= at.total_ms <= outside_ms
+    assert 0.3 <= result.usage.cpu_s < 3
+    assert 100 * MIB < result.usage.max_rss_bytes < 300 * MIB
+    assert (result.attempt, result.start in set(StartKind)) == (1, True)
+
+
+def test_a_job_that_waits_for_another_says_so(client):
+    ids = [client.submit("import time\ntime.sleep(0.3)") for _ in range(4)]
+    results = [client.result(each, timeout=30) for each in ids]
+    assert [each.start for each in results[2:]] == [StartKind.WARM] * 2
+    assert all(each.timings.queue_ms > 100 for each in results[2:])
