@@ -123,6 +123,7 @@ class Keeper:
             self._hear_done(worker_id, berth, message, payload)
         elif isinstance(message, wire.Freed):
             if message.dirty:
+                log.warning("a worker is not as before its job", action="dirty", worker=worker_id, reason=message.dirty)
                 self.metrics.dirtied(message.dirty)
             self.apply(ev.WorkerFreed(worker_id=worker_id, epoch=message.epoch, dirty=message.dirty, cause="link"))
         elif isinstance(message, wire.Broken):

@@ -61,8 +61,8 @@ def test_c23_no_family_of_sockets_is_there_by_name_or_number(attack, outside, re
 def test_c24_the_job_has_an_empty_network_of_its_own_behind_that(daemon, client, attack, record):
     """By the host's view of a running job: the second line, should the filter fail."""
     job = client.submit("import time\ntime.sleep(60)", pool="open", limits=Limits(wall_s=20))
-    daemon.until(lambda: daemon.workers("open", state="leased"))
-    container = daemon.workers("open", state="leased")[0]["container"]
+    daemon.until(lambda: job in {each["job"] for each in daemon.workers("open")})
+    container = next(each["container"] for each in daemon.workers("open") if each["job"] == job)
     daemon.until(lambda: len(networks_of(container)) == 3, timeout=15)  # the worker's, the job's and the parked child's
     networks = networks_of(container)
     client.cancel(job)

@@ -40,8 +40,8 @@ _STREAMS = (("stdin", "r", "replace"), ("stdout", "w", "backslashreplace"), ("st
 _request = msgspec.msgpack.Decoder(wire.Run)
 #: A job's current directory, in its scratch space.
 WORK = "work"
-#: Reset for the job: the runner and the zygote ignore what a job could send them.
-_SIGNALS = (signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+#: Reset for the job: the runner and the zygote ignore what a job could send them. Python itself ignores SIGPIPE.
+_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Held(NamedTuple):
