@@ -34,7 +34,12 @@ _JOB_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
 
 class JobOptions(TypedDict, total=False):
-    """What may be said about a job besides its code. None is the same as not saying it."""
+    """What may be said about a job besides its code. None is the same as not saying it.
+
+    What is called may be anything that can be called. A coroutine function is run to its end; what a class makes has to
+    be data; a generator, asynchronous or not, is none: return `list(...)` of it. A job ends when its code does: exit
+    handlers do not run, and threads and processes that live on are killed.
+    """
 
     entry: str | None  #: the function of the source text to call; None: a script, whose variable `result` is the value
     args: Sequence[object]
@@ -43,7 +48,9 @@ class JobOptions(TypedDict, total=False):
     files: Mapping[str, Buffer] | None  #: plain names to contents, put into the job's work directory
     env: Mapping[str, str] | None
     limits: Limits | None
-    seed: int | None  #: for random and numpy, 0 to 2**32 - 1
+    seed: (
+        int | None
+    )  #: 0 to 2**32 - 1, for random and numpy.random; a default_rng() without a seed still asks the kernel
     pool: str | None
     priority: int  #: -100 to 100; higher goes first among the jobs of one client
     job_id: str | None  #: the same id again is the same job; None: a new one
