@@ -16,7 +16,7 @@ from types import FunctionType
 
 _LIMITS = [value for name, value in vars(resource).items() if name.startswith("RLIMIT_")]
 
-_TURNS = 32
+_TURNS = 8
 
 
 class Baseline:
@@ -47,7 +47,7 @@ class Baseline:
         return {name: look() for name, look in self._facts.items()}
 
     def _code(self) -> object:
-        """Whether its functions are its own and do what they did; of their byte code a part each time."""
+        """Whether its functions are its own and do what they did; of their byte code an eighth each time."""
         own = all(place.get(name) is function for place, name, function in self._functions)
         self._turn = (self._turn + 1) % _TURNS
         changed = [
