@@ -50,7 +50,7 @@ class JobOptions(TypedDict, total=False):
     limits: Limits | None
     seed: (
         int | None
-    )  #: 0 to 2**32 - 1, for random and numpy.random; a default_rng() without a seed still asks the kernel
+    )  #: 0 to 2**32 - 1, for random and numpy.random; default_rng() without a seed of its own asks the kernel
     pool: str | None
     priority: int  #: -100 to 100; higher goes first among the jobs of one client
     job_id: str | None  #: the same id again is the same job; None: a new one

@@ -125,6 +125,7 @@ def test_what_cannot_be_carried_ends_error_and_names_type_and_place(expression, 
     result = client.run(f"result = {expression}")
     kind, path = UNCARRIED[expression]
     assert (result.outcome, result.error.type) == (Outcome.ERROR, "pool.errors.ValueCodecError")
+    assert "cannot be carried" in result.reason
     assert kind in result.error.message
     assert path in result.error.message
 

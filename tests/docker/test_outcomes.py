@@ -58,8 +58,8 @@ def next_job_is_untouched(client):
 TOUCH = "def touch(block):\n    for at in range(0, len(block), 4096): block[at] = 1\n"
 SPIN = "while True: pass"
 FORKS = "import os, time\nfor _ in range({count}):\n    if os.fork() == 0:\n        {work}\n        os._exit(0)\n{then}"
-EAT = TOUCH + FORKS.format(count=5, work="touch(bytearray(30 << 20)); time.sleep(9)", then="time.sleep(9)")
-SHARE = TOUCH + "import mmap, time\ntouch(mmap.mmap(-1, {size} << 20))\ntime.sleep(9)"
+EAT = TOUCH + FORKS.format(count=5, work="held = bytearray(30 << 20); touch(held); time.sleep(9)", then="time.sleep(9)")
+SHARE = TOUCH + "import mmap, time\nheld = mmap.mmap(-1, {size} << 20)\ntouch(held)\ntime.sleep(9)"
 LIMITS = {
     "wall": (SPIN, {"wall_s": 0.3}, "timeout", "wall limit of 0.3 s"),
     "wall, asleep": ("import time\ntime.sleep(60)", {"wall_s": 0.3}, "timeout", "wall limit of 0.3 s"),
@@ -72,14 +72,14 @@ LIMITS = {
     "more memory": ("x = bytearray(170 << 20)", {"memory": "160m"}, "memory", "167772160 bytes"),
     "memory of numpy": ("import numpy as np\nx = np.ones(100 << 20)", {"memory": "64m"}, "memory", "67108864 bytes"),
     "memory bit by bit": ("x = {}\nn = 0\nwhile True:\n    x[n] = str(n)\n    n += 1", {"memory": "40m"}, "memory", "bytes"),
-    "memory of many together": (EAT, {"memory": "64m"}, "memory", "it and what it started held"),
-    "memory that is shared": (SHARE.format(size=140), {"memory": "64m"}, "memory", "it and what it started held"),
-    "memory over the container's": (SHARE.format(size=900), {}, "memory", ""),
+    "memory of many together": (EAT, {"memory": "64m"}, "memory", " memory"),
+    "memory that is shared": (SHARE.format(size=140), {"memory": "64m"}, "memory", " memory"),
+    "memory over the container's": (SHARE.format(size=900), {}, "memory", " memory"),
     "a result": ("result = b'x' * (5 << 20)", {}, "output", "4194304 bytes"),
     "a smaller result": ("result = b'x' * (2 << 20)", {"result": "1m"}, "output", "1048576 bytes"),
     "scratch space": ("for n in range(3): open(f'f{n}', 'wb').write(bytes(7 << 20))", {}, "error", "limits.tmp"),
     "less scratch space": ("for n in 'ab': open(f'/dev/shm/{n}', 'wb').write(bytes(700 << 10))", {"tmp": "1m"}, "error", "1048576"),
-    "inodes": ("for n in range(10_000): open(f'f{n}', 'w').close()", {}, "error", "so many files"),
+    "inodes": ("for n in range(10_000): open(f'f{n}', 'w').close()", {}, "error", "tmp_inodes"),
     "the size of a file": ("open('x', 'wb').truncate(17 << 20)", {}, "error", "16777216 bytes"),
     "processes": (FORKS.format(count=50, work="time.sleep(9)", then=""), {}, "error", "24 processes and threads"),
     "fewer processes": (FORKS.format(count=9, work="time.sleep(9)", then=""), {"processes": 3}, "error", "3 processes"),
@@ -106,6 +106,13 @@ def test_a_limit_has_its_own_outcome_and_says_which_it_was(name, client, daemon)
 @pytest.mark.parametrize("code", ["import os\nos.kill(os.getpid(), 9)", "import os\nos._exit(137)", "exit(137)"])
 def test_that_it_was_memory_is_never_guessed_from_how_a_process_ended(code, client):
     assert client.run(code).outcome in {Outcome.CRASH, Outcome.ERROR}
+
+
+def test_a_job_whose_process_the_kernel_had_to_kill_is_over_its_memory(client):
+    """Also where the job itself went on: it would end without what that process was to do, and nobody would know why."""
+    eat = "held = mmap.mmap(-1, 900 << 20); touch(held)"
+    result = client.run(TOUCH + "import mmap\n" + FORKS.format(count=1, work=eat, then="os.wait()\ntime.sleep(9)"))
+    assert result.outcome is Outcome.MEMORY, result
 
 
 def test_a_job_that_handles_its_lack_of_memory_is_no_failure(client):

@@ -57,11 +57,17 @@ def test_a_signal_for_cpu_time_that_was_not_used_is_a_crash():
 
 
 @pytest.mark.parametrize(
-    ("limit", "words"),
-    [("tmp", "limits.tmp"), ("nofile", "nofile"), ("processes", "limits.processes"), ("", "exception")],
+    ("about", "words"),
+    [
+        ("value", "cannot be carried"),
+        ("tmp", "limits.tmp"),
+        ("nofile", "nofile"),
+        ("processes", "limits.processes"),
+        ("", "exception"),
+    ],
 )
-def test_an_error_that_speaks_of_a_limit_has_the_limit_in_its_reason(limit, words):
-    claim = Report(outcome=Outcome.ERROR, limit=limit, started_ns=1, ended_ns=2)
+def test_what_an_error_is_about_is_in_its_reason(about, words):
+    claim = Report(outcome=Outcome.ERROR, about=about, started_ns=1, ended_ns=2)
     assert words in decide(JOB, evidence(report=claim)).reason
 
 

@@ -166,6 +166,12 @@ class Attempt:
             self.killed_for, self.killed_because = why, because
         self.child.kill()
 
+    def starved(self) -> tuple[Outcome, str] | None:
+        """The kernel has killed a process of the job for want of memory: also if it was none that the job waits for."""
+        if oom_kills() == self._oom_before:
+            return None
+        return Outcome.MEMORY, "the worker ran out of memory and the kernel killed a process of the job"
+
     @property
     def running(self) -> bool:
         """Whether its deadline still counts."""

@@ -71,7 +71,7 @@ class Ending(NamedTuple):
     outcome: Outcome
     ended_ns: int
     exit_code: int | None = None
-    limit: str = ""  #: that it has run into, if that is what its exception says
+    about: str = ""  #: what its error is about, if that is known
     error: bytes = b""
     files: Sequence[bytes | memoryview] = ()
     value: Sequence[bytes | memoryview] = ()
@@ -95,7 +95,7 @@ def execute(
         started_ns=started_ns,
         ended_ns=ending.ended_ns,
         exit_code=ending.exit_code,
-        limit=ending.limit,
+        about=ending.about,
         files=len(ending.files) // 2,
     )
     return [report.pack(), ending.error, *ending.files, *ending.value]
@@ -114,13 +114,13 @@ def _ending(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], 
         return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
     except BaseException as raised:  # noqa: BLE001 - a job may raise anything at all, and all of it is its result
         if ended_ns and isinstance(raised, ValueCodecError):
-            return Ending(_uncarried(raised), ended_ns, error=fault.encoded(raised))
+            return _uncarried(raised, ended_ns)
         return _raised(raised)
 
 
 def _raised(raised: BaseException) -> Ending:
-    limit, exit_code = fault.limit_of(raised), fault.exit_code(raised)
-    return Ending(Outcome.ERROR, monotonic_ns(), exit_code, limit=limit, error=fault.encoded(raised))
+    about, exit_code = fault.limit_of(raised), fault.exit_code(raised)
+    return Ending(Outcome.ERROR, monotonic_ns(), exit_code, about=about, error=fault.encoded(raised))
 
 
 def _untold(raised: BaseException) -> Ending:
@@ -136,9 +136,10 @@ def _leave(ending: Ending) -> NoReturn:
     os._exit(ending.exit_code or int(ending.outcome is not Outcome.OK))
 
 
-def _uncarried(raised: ValueCodecError) -> Outcome:
-    """Over a limit, or of a kind that cannot be carried."""
-    return Outcome.OUTPUT if "limit" in raised.fields else Outcome.ERROR
+def _uncarried(raised: ValueCodecError, ended_ns: int) -> Ending:
+    """Its value or its files are over a limit, or of a kind that cannot be carried."""
+    outcome = Outcome.OUTPUT if "limit" in raised.fields else Outcome.ERROR
+    return Ending(outcome, ended_ns, about="value", error=fault.encoded(raised))
 
 
 def _with_files(ending: Ending, job: wire.Run, setting: Setting) -> Ending:
@@ -151,13 +152,13 @@ def _with_files(ending: Ending, job: wire.Run, setting: Setting) -> Ending:
     except ValueCodecError as raised:
         if ending.outcome is Outcome.ERROR:
             return ending
-        return Ending(_uncarried(raised), ending.ended_ns, error=fault.encoded(raised))
+        return _uncarried(raised, ending.ended_ns)
 
 
 def failure(raised: BaseException) -> list[bytes | memoryview]:
     """The frames of a job that could not even begin."""
     now = monotonic_ns()
-    report = Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now, limit=fault.limit_of(raised))
+    report = Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now, about=fault.limit_of(raised))
     return [report.pack(), fault.encoded(raised)]
 
 

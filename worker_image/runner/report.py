@@ -1,7 +1,7 @@
 """The first frame of a child's answer: a fixed struct, so that the runner decodes nothing that a job made.
 
     ┌────────────┬────────────┬──────────┬──────────┬──────────────┬────────────┐
-    │ u8 outcome │ i32 exit   │ u8 limit │ u8 files │ u64 started  │ u64 ended  │      big endian; CLOCK_MONOTONIC, ns
+    │ u8 outcome │ i32 exit   │ u8 about │ u8 files │ u64 started  │ u64 ended  │      big endian; CLOCK_MONOTONIC, ns
     └────────────┴────────────┴──────────┴──────────┴──────────────┴────────────┘
 
 The frames after it are [error, *(file name, content), *value]. A child can only claim one of CLAIMS; all other
@@ -21,8 +21,8 @@ _LAYOUT = struct.Struct("!BiBBQQ")
 
 #: What a child may say of itself, by its number on the channel.
 CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT, Outcome.REJECTED)
-#: The limit that its exception speaks of, by its number on the channel; the first for none.
-LIMITS = ("", "tmp", "nofile", "processes")
+#: What its error is about, by its number on the channel: a limit, its own value, or what only the error itself says.
+ABOUT = ("", "tmp", "nofile", "processes", "value")
 NO_EXIT_CODE = -1
 
 
@@ -32,13 +32,13 @@ class Report:
     started_ns: int
     ended_ns: int
     exit_code: int | None = None
-    limit: str = ""
+    about: str = ""
     files: int = 0
 
     def pack(self) -> bytes:
         code = NO_EXIT_CODE if self.exit_code is None else self.exit_code
-        claim, limit = CLAIMS.index(self.outcome), LIMITS.index(self.limit)
-        return _LAYOUT.pack(claim, code, limit, self.files, self.started_ns, self.ended_ns)
+        claim, about = CLAIMS.index(self.outcome), ABOUT.index(self.about)
+        return _LAYOUT.pack(claim, code, about, self.files, self.started_ns, self.ended_ns)
 
 
 def read(frames: Sequence[bytes | bytearray]) -> Report | None:
@@ -60,14 +60,14 @@ def unpack(frame: bytes | bytearray) -> Report | None:
     """None for anything but a report."""
     if len(frame) != _LAYOUT.size:
         return None
-    claim, code, limit, files, started_ns, ended_ns = _LAYOUT.unpack(frame)
-    if claim >= len(CLAIMS) or limit >= len(LIMITS):
+    claim, code, about, files, started_ns, ended_ns = _LAYOUT.unpack(frame)
+    if claim >= len(CLAIMS) or about >= len(ABOUT):
         return None
     return Report(
         outcome=CLAIMS[claim],
         started_ns=started_ns,
         ended_ns=ended_ns,
         exit_code=None if code == NO_EXIT_CODE else code & 0xFF,
-        limit=LIMITS[limit],
+        about=ABOUT[about],
         files=files,
     )

@@ -165,7 +165,8 @@ class Runner:
             attempt.kill(Outcome.TIMEOUT)
         elif now >= self._measure_at:
             self._measure_at = now + meter.INTERVAL_S
-            if self._meter is not None and (excess := self._meter.excess(attempt.job)) is not None:
+            excess = attempt.starved() or (self._meter.excess(attempt.job) if self._meter is not None else None)
+            if excess is not None:
                 attempt.kill(*excess)
 
     # ---- the daemon's words ----

@@ -67,7 +67,7 @@ def _killed(job: wire.Run, why: Outcome) -> str:
 def _claimed(job: wire.Run, report: Report) -> str:
     return {
         Outcome.OK: "",
-        Outcome.ERROR: f"the code raised an exception{_hit(job, report.limit)}",
+        Outcome.ERROR: _error(job, report.about),
         Outcome.MEMORY: f"it asked for more memory than its limit of {job.memory} bytes",
         Outcome.OUTPUT: _too_much(job),
         Outcome.REJECTED: "the screen refused the code and it did not run; its findings say what to change",
@@ -78,13 +78,15 @@ def _too_much(job: wire.Run) -> str:
     return f"its result, files and all, is over the limit of {job.result} bytes; return less, or ask for limits.result"
 
 
-def _hit(job: wire.Run, limit: str) -> str:
+def _error(job: wire.Run, about: str) -> str:
+    raised = "the code raised an exception"
     return {
-        "": "",
-        "tmp": f": it has {job.tmp} bytes of scratch space (limits.tmp), for so many files as the template says",
-        "nofile": ": it has no more descriptors for open files (nofile of the template)",
-        "processes": f": it has {job.processes} processes and threads (limits.processes)",
-    }[limit]
+        "": raised,
+        "tmp": f"{raised}: its scratch space has {job.tmp} bytes (limits.tmp) and room for so many files (tmp_inodes)",
+        "nofile": f"{raised}: it has no more descriptors for open files (nofile of the template)",
+        "processes": f"{raised}: it has {job.processes} processes and threads (limits.processes)",
+        "value": "the code ended, and what it gives cannot be carried; the error says what, and where in it",
+    }[about]
 
 
 def _by_signal(job: wire.Run, seen: Evidence, number: int) -> Verdict:
