@@ -149,7 +149,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the job's process used, as the kernel counted it."""
+    """What the job's process used, as the kernel counted it: with its threads and the children it waited for."""
 
     cpu_s: float = 0.0
     max_rss_bytes: int = 0

@@ -48,9 +48,7 @@ class JobOptions(TypedDict, total=False):
     files: Mapping[str, Buffer] | None  #: plain names to contents, put into the job's work directory
     env: Mapping[str, str] | None
     limits: Limits | None
-    seed: (
-        int | None
-    )  #: 0 to 2**32 - 1, for random and numpy.random; default_rng() without a seed of its own asks the kernel
+    seed: int | None  #: 0 to 2**32 - 1: for random and numpy.random, not for a default_rng() that is given none
     pool: str | None
     priority: int  #: -100 to 100; higher goes first among the jobs of one client
     job_id: str | None  #: the same id again is the same job; None: a new one
