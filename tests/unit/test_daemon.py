@@ -198,7 +198,10 @@ def test_every_way_out_has_its_one_outcome(client, code, outcome):
 
 
 def test_a_job_leaves_no_file_to_the_next_one(client):
-    assert client.run("open('left', 'w').write('x'); import os; result = sorted(os.listdir('.'))").value == ["left", "out"]
+    assert client.run("open('left', 'w').write('x'); import os; result = sorted(os.listdir('.'))").value == [
+        "left",
+        "out",
+    ]
     assert client.run("import os; result = os.listdir('.')").value == ["out"]
 
 
