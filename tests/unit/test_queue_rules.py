@@ -118,7 +118,7 @@ def test_code_that_becomes_poisonous_within_a_map_is_rejected_from_then_on(daemo
     results = client.map(
         "def main(x):\n    import time\n    time.sleep(x)", [[60]] * 20, entry="main", pool="narrow", timeout=120
     )
-    daemon.until(lambda: daemon.pool("narrow")["running"] == 1 and daemon.pool("narrow")["backlog"] == 4)
+    daemon.until(lambda: daemon.pool("narrow")["running"] == 1 and daemon.pool("narrow")["backlog"] >= 3)
     victim = daemon.workers("narrow", state="leased")[0]
     psutil.Process(int(victim["container"].removeprefix("process-"))).kill()
     ended = list(results)
