@@ -249,11 +249,11 @@ def test_a_variable_that_the_pool_does_not_list_is_refused(name, client):
 
 
 def test_the_same_seed_gives_the_same_result_and_none_another(client):
-    code = "import random, numpy as np\nresult = random.random(), np.random.rand(), random.sample(range(99), 5), list({'a', 'b', 'c'})"
+    code = "import random, numpy as np\nresult = random.random(), np.random.rand(), random.sample(range(99), 5)"
     one, two, other = (client.run(code, seed=seed).value for seed in (7, 7, 8))
     assert one == two
-    assert one[:3] != other[:3]
-    assert client.run(code).value[:3] != client.run(code).value[:3]
+    assert one != other
+    assert client.run(code).value != client.run(code).value
     fresh = "import numpy as np\nresult = float(np.random.default_rng().random())"  # asks the kernel, as its documentation says
     assert client.run(fresh, seed=7).value != client.run(fresh, seed=7).value
 
