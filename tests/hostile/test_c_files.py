@@ -190,7 +190,7 @@ def main(root):
     told += [attempt(lambda: os.setxattr("own", "user.x", b"x"))]
     told += [attempt(lambda: os.setuid(0)), attempt(lambda: os.setgid(0)), attempt(lambda: os.setgroups([0]))]
     marked = [os.path.join(d, f) for d, _, files in os.walk(root) for f in files if os.lstat(os.path.join(d, f)).st_mode & 0o6000]
-    return told, [path for path in marked if path != "/tmp/work/own"], os.getresuid(), os.statvfs(".").f_flag & os.ST_NOSUID
+    return told, [path for path in marked if path != os.path.abspath("own")], os.getresuid(), os.statvfs(".").f_flag & os.ST_NOSUID
 """
     loose, *_ = literal_eval(outside(PRELUDE + code, ".").value)
     assert loose[4:] == ["ok"] * 3

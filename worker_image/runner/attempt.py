@@ -24,6 +24,8 @@ _ANSWER_MARGIN_BYTES = 1024 * 1024
 _READ_BYTES = 65536
 #: Reads from one stream before the others get their turn; a job that floods stdout must not hold up its own deadline.
 _READS_PER_TURN = 16
+#: What a pipe can hold at the most, 1 MiB, and as much again: what a job has started may go on to fill it meanwhile.
+_LAST_READS = 32
 
 
 @dataclass(slots=True)
@@ -244,8 +246,9 @@ class Attempt:
 
     def _drain_all(self) -> None:
         for stream in (self.out, self.err):
-            while stream.open and stream.drain():
-                pass
+            for _ in range(_LAST_READS):
+                if not (stream.open and stream.drain()):
+                    break
         if not self._garbage:
             self._collect()
 
