@@ -6,6 +6,7 @@ are to the letter what they were, and the same worker serves on.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from ast import literal_eval
@@ -200,3 +201,32 @@ def main():
     record(
         "C6", "starve the runner of CPU and processes", "KILL", stopped_by=["limits", "namespaces"], seen=result.reason
     )
+
+
+# ---- descriptors in flight -------------------------------------------------------------------------------------------
+
+IN_FLIGHT = """
+import array, socket, time
+def main(pause):
+    ends, sent = [], 0
+    try:
+        while True:  # the kernel counts them for each user: those of all processes of a worker together
+            ends.append(socket.socketpair())
+            sent += ends[-1][0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 250))])
+    except OSError as error:
+        time.sleep(pause)  # the runner has the next child forked and handed over meanwhile, or tries to
+        return sent, error.errno
+"""
+
+
+def test_b41_a_job_that_has_all_descriptors_of_its_user_in_flight_keeps_no_next_child_from_the_runner(
+    unmoved, outside, record
+):
+    result = unmoved(IN_FLIGHT, 0.5)
+    assert result.ok, result
+    sent, number = result.value
+    assert sent >= 1
+    assert number == errno.ETOOMANYREFS
+    assert outside(IN_FLIGHT, 0, user=65533).value.endswith(f", {errno.ETOOMANYREFS})")
+    record("B41", "all descriptors of its user are in flight", "INERT", stopped_by=["runner"],
+           seen=f"the next child comes after it ({sent} messages of 250)", outside="the same")  # fmt: skip

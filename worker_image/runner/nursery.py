@@ -32,6 +32,9 @@ LOADED, CHILD, NO_CHILD, EXITED, FAILED = b"L", b"C", b"N", b"X", b"E"
 LOADED_BODY = struct.Struct("!d")
 CHILD_BODY = struct.Struct("!i")
 EXITED_BODY = struct.Struct("!iidQ")
+#: What a running job may have taken all of, since it is counted by user or by worker: processes, memory, namespaces,
+#: descriptors in flight between processes. It comes back when the job ends.
+_TAKEN = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE})
 #: How often to look for dead children where the kernel has no pidfds: before Linux 5.3, and in old gVisors.
 _LOOK_MS = 5
 
@@ -74,15 +77,26 @@ class Nursery:
         err_read, err_write = os.pipe()
         try:
             brood = self._bear(theirs, out_write, err_write)
-            handed = [ours.fileno(), out_read, err_read, *self._attend(brood)]
-            socket.send_fds(self._control, [CHILD + CHILD_BODY.pack(brood.pid)], handed)
-        except BlockingIOError:  # a running job may have taken all the processes there are
+            self._hand_over(brood, ours.fileno(), out_read, err_read)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
             self._control.send(NO_CHILD)
         finally:
             for sock in (ours, theirs):
                 sock.close()
             for fd in (out_read, out_write, err_read, err_write):
                 os.close(fd)
+
+    def _hand_over(self, brood: Brood, *ends: int) -> None:
+        """To the runner, with all that it needs of it. A child that cannot be handed over has no life ahead."""
+        handed = [*ends, *self._attend(brood)]
+        try:
+            socket.send_fds(self._control, [CHILD + CHILD_BODY.pack(brood.pid)], handed)
+        except OSError:
+            os.kill(brood.pid, signal.SIGKILL)
+            self._forget(brood)
+            raise
 
     def _bear(self, channel: socket.socket, out: int, err: int) -> Brood:
         """Fork; in a pid namespace with an init of its own where that is granted."""
@@ -92,7 +106,7 @@ class Nursery:
         init_fd = os.pidfd_open(init)
         try:
             return Brood(self._fork_child(channel, out, err), init, init_fd)
-        except BlockingIOError:
+        except OSError:
             _end(init, init_fd)
             raise
         finally:
@@ -117,6 +131,18 @@ class Nursery:
         self._broods[pidfd] = brood
         self._poller.register(pidfd, select.POLLIN)
         return [pidfd, brood.init_fd] if brood.init else [pidfd]
+
+    def _forget(self, brood: Brood) -> None:
+        """One that is killed and that the runner has not heard of."""
+        if brood in self._unwatched:
+            self._unwatched.remove(brood)
+        for pidfd in [pidfd for pidfd, each in self._broods.items() if each == brood]:
+            del self._broods[pidfd]
+            self._poller.unregister(pidfd)
+            os.close(pidfd)
+        os.waitpid(brood.pid, 0)
+        if brood.init:
+            _end(brood.init, brood.init_fd)
 
     def _look_for_dead(self) -> None:
         """Where the kernel has no pidfds."""
