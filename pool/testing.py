@@ -63,7 +63,7 @@ class ProcessEngine:
         self.launched.append(spec)
         scratch = Path(tempfile.mkdtemp(prefix="pool-scratch-"))
         tree = self._tree
-        command = [sys.executable, "-I", "-c", _START, str(tree), *_localize(spec, scratch)]
+        command = [sys.executable, "-s", "-P", "-c", _START, str(tree), *_localize(spec, scratch)]
         try:
             process = subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL)
         except OSError as error:
@@ -80,7 +80,13 @@ class ProcessEngine:
             shutil.rmtree(self._made, ignore_errors=True)
 
 
-_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+}
 
 
 def lay_out(root: Path) -> Path:

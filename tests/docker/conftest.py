@@ -48,7 +48,7 @@ def learning_stand_in(sdk: docker.APIClient, tmp_path_factory: pytest.TempPathFa
 
 
 def make_stand_in(sdk: docker.APIClient, base: str, tag: str) -> str:
-    text = f'FROM {base}\nENTRYPOINT ["/usr/bin/python3", "-I", "-X", "utf8", "-u", "-c"]\n'
+    text = f'FROM {base}\nENTRYPOINT ["/usr/bin/python3", "-s", "-P", "-X", "utf8", "-u", "-c"]\n'
     for event in sdk.build(fileobj=io.BytesIO(text.encode()), tag=tag, decode=True, rm=True, network_mode="none"):
         assert "error" not in event, event
     return tag

@@ -207,6 +207,16 @@ def test_a_container_killed_from_outside_is_noticed_and_replaced(daemon, client,
     assert not any(each["Id"] == victim["container"] for each in containers(sdk, daemon))
 
 
+def test_the_order_of_a_set_is_the_same_in_every_worker(client):
+    code = "print(list({f'asset-{n}' for n in range(100)}))\n"
+    here = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONHASHSEED": "0"}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    results = [client.run(code, pool="single") for _ in range(3)]
+    assert len({each.worker for each in results}) == 3
+    assert {each.stdout for each in results} == {here.stdout}
+
+
 def test_an_executor_maps_in_order_and_raises_what_the_job_raised(daemon):
     def half(x):
         if x == 3:

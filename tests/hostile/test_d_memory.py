@@ -201,9 +201,9 @@ def main():
     first, second = alone.run(code).value, alone.run(code).value
     assert first[0] == second[0], "and no module that is preloaded by default has one"
     assert first[0] == []
-    assert first[1] == second[1], "the jobs of a worker share its hash seed"
+    assert first[1] == second[1], "every worker has the hash seed 0, so that a job gives the same result in each"
     record("D21", "hash seed; generators of preloaded modules", "INERT", stopped_by=[],
-           seen="the jobs of a worker share its hash seed; numpy and pandas hold no generator", outside="two forks draw the same number")  # fmt: skip
+           seen="all workers have the hash seed 0; numpy and pandas hold no generator", outside="two forks draw the same number")  # fmt: skip
 
 
 def test_d23_jobs_of_a_worker_share_their_addresses_and_another_worker_does_not(alone, record):
