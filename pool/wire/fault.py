@@ -1,0 +1,47 @@
+"""Why a job has no value. Not a message but a payload frame: formatted in the child, read by the client alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from pool.errors import RemoteProtocolError
+from pool.wire.codec import MALFORMED, Frame
+from pool.wire.fields import Message
+
+
+class Complaint(Message, frozen=True):
+    """A `model.Finding` as it travels."""
+
+    rule: Annotated[str, Meta(max_length=32)]
+    line: Annotated[int, Meta(ge=1, le=1 << 31)]
+    column: Annotated[int, Meta(ge=1, le=1 << 31)]
+    reason: Annotated[str, Meta(max_length=1024)]
+    remedy: Annotated[str, Meta(max_length=1024)]
+
+
+class Fault(Message, frozen=True, omit_defaults=True):
+    """Why a job has no value, formatted inside the child: its exception, or what the screen found."""
+
+    type: Annotated[str, Meta(max_length=512)]
+    message: Annotated[str, Meta(max_length=65536)]
+    traceback: Annotated[str, Meta(max_length=262144)] = ""
+    findings: Annotated[tuple[Complaint, ...], Meta(max_length=100)] = ()
+
+
+_decoder: msgspec.msgpack.Decoder[Fault] = msgspec.msgpack.Decoder(Fault)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_fault(fault: Fault) -> bytes:
+    return _encoder.encode(fault)
+
+
+def decode_fault(frame: Frame) -> Fault:
+    """Raises RemoteProtocolError for anything but a Fault."""
+    try:
+        return _decoder.decode(frame)
+    except MALFORMED as error:
+        raise RemoteProtocolError(f"the job's error is not valid: {error}") from None
