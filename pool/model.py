@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from pool.errors import InvalidJobError
-from pool.units import parse_size
+from pool.units import parse_size, plain_int, real
 
 
 class Outcome(StrEnum):
@@ -70,26 +70,31 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("wall_s", "cpu_s"):
-            _check_seconds(name, getattr(self, name))
+            object.__setattr__(self, name, _seconds_of(name, getattr(self, name)))
         for name in ("memory", "tmp", "output", "result"):
             object.__setattr__(self, name, _bytes_of(name, getattr(self, name)))
-        if self.processes is not None and (not _is_int(self.processes) or not 1 <= self.processes <= 1_000_000):
-            raise InvalidJobError(f"limits.processes must be a whole number from 1 on, got {self.processes!r:.40}")
+        object.__setattr__(self, "processes", _count_of("processes", self.processes))
 
     def items(self) -> list[tuple[str, float | int | None]]:
         """Name and value of each limit, in the order of the fields."""
         return [(each.name, getattr(self, each.name)) for each in fields(self)]
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _check_seconds(name: str, value: object) -> None:
+def _seconds_of(name: str, value: object) -> float | None:
     if value is None:
-        return
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+        return None
+    if not 0 < real(value) < math.inf:
         raise InvalidJobError(f"limits.{name} must be a positive, finite number of seconds, got {value!r:.40}")
+    return real(value)
+
+
+def _count_of(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    count = plain_int(value)
+    if type(count) is not int or not 1 <= count <= 1_000_000:
+        raise InvalidJobError(f"limits.{name} must be a whole number from 1 on, got {value!r:.40}")
+    return count
 
 
 def _bytes_of(name: str, value: int | str | None) -> int | None:

@@ -1,11 +1,31 @@
-"""Sizes as people write them: 512m, 64k, 1g, or a plain number of bytes."""
+"""Numbers and sizes as people write them: 512m, 64k, 1g, a plain number of bytes, a number of any library's making."""
 
 from __future__ import annotations
 
+import math
+import operator
 import re
+from numbers import Real
+from typing import Any
 
 _SIZE = re.compile(r"(\d{1,15})\s*([kmgt]?)i?b?", re.IGNORECASE)
 _FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def real(given: object) -> float:
+    """NaN for what is no real number; a flag is none."""
+    try:
+        return float(given) if isinstance(given, Real) and not isinstance(given, bool) else math.nan
+    except OverflowError:
+        return math.inf
+
+
+def plain_int(given: Any) -> Any:
+    """A whole number of any make, such as numpy's, as an int; anything else as it is."""
+    try:
+        return given if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        return given
 
 
 def parse_size(text: str | int) -> int:
@@ -13,6 +33,7 @@ def parse_size(text: str | int) -> int:
 
     Raises ValueError with the accepted forms in its text.
     """
+    text = plain_int(text)
     if isinstance(text, bool) or not isinstance(text, str | int):
         raise ValueError(  # noqa: TRY004 - one kind of error for the caller
             f"a size is a number of bytes or text such as '512m', not {type(text).__name__}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from pool.errors import InvalidJobError, TooLargeError
+from pool.units import real
 
 Buffer = bytes | bytearray | memoryview
 V = TypeVar("V")
@@ -21,18 +22,18 @@ def seconds(field: str, given: object) -> float | None:
     """A time span above 0, up to a year."""
     if given is None:
         return None
-    if not isinstance(given, (int, float)) or isinstance(given, bool) or not 0 < given <= MAX_SECONDS:
+    if not 0 < real(given) <= MAX_SECONDS:
         raise invalid(field, f"got {given!r:.40}", f"give a number of seconds above 0, at most {MAX_SECONDS}")
-    return float(given)
+    return real(given)
 
 
 def waiting(field: str, given: object) -> float | None:
     """How long a caller waits: None is without end, 0 is a look."""
     if given is None:
         return None
-    if not isinstance(given, (int, float)) or isinstance(given, bool) or not 0 <= given <= MAX_SECONDS:
+    if not 0 <= real(given) <= MAX_SECONDS:
         raise invalid(field, f"got {given!r:.40}", "give a number of seconds from 0 on, or None to wait without end")
-    return float(given)
+    return real(given)
 
 
 def whole(field: str, given: int | None, lowest: int, highest: int) -> int | None:
@@ -59,17 +60,19 @@ def flag(field: str, given: bool | None) -> bool:  # noqa: FBT001
     return bool(given)
 
 
-def word(field: str, given: str) -> str:
-    if not 0 < len(text(field, given)) <= MAX_WORD or "\0" in given:
-        raise invalid(field, f"got {given!r:.150}", f"give 1 to {MAX_WORD} characters without NUL")
-    utf8(field, given)
-    return given
+def word(field: str, given: object) -> str:
+    found = text(field, given)
+    if not 0 < len(found) <= MAX_WORD or "\0" in found:
+        raise invalid(field, f"got {found!r:.150}", f"give 1 to {MAX_WORD} characters without NUL")
+    utf8(field, found)
+    return found
 
 
 def text(field: str, given: object) -> str:
+    """As a plain str: the codec of the messages takes no subclass, such as numpy's."""
     if not isinstance(given, str):
         raise invalid(field, f"{given!r:.80} is {kind(given)}", "give text (str)")
-    return given
+    return str.__str__(given)
 
 
 def content(field: str, given: object) -> bytes:

@@ -31,6 +31,8 @@ MAX_ENV_NAME = 256
 MAX_ENV_VALUE = 8192
 MAX_SIZE = 1 << 50
 _JOB_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+#: Of the job's work directory, where it leaves its own files.
+OUTPUT_DIRECTORY = "out"
 
 
 class JobOptions(TypedDict, total=False):
@@ -77,12 +79,12 @@ def build(code: Code | Program, options: JobOptions, *, pool: str) -> Draft:
     _known(options)
     program = code if isinstance(code, Program) else program_of(code, options.get("entry"))
     files = _files(options.get("files"))
-    arguments = _arguments(options.get("args", ()), options.get("kwargs"))
+    arguments = _arguments(program, options.get("args"), options.get("kwargs"))
     payload: list[wire.Frame] = [program.frame, _stdin(options.get("stdin")), *files.values(), *arguments]
     submit = wire.Submit(
         request=0,
         job_id=_job_id(options.get("job_id")),
-        pool=checks.word("pool", options.get("pool") or pool),
+        pool=checks.word("pool", pool if options.get("pool") is None else options.get("pool")),
         entry=program.entry,
         pickled=program.pickled,
         python=program.python,
@@ -123,7 +125,7 @@ def checked_id(given: object) -> str:
     if not isinstance(given, str) or not _JOB_ID.fullmatch(given):
         remedy = "1 to 128 of the characters A-Z a-z 0-9 . _ : -, or leave it out"
         raise checks.invalid("job_id", f"{given!r:.150} will not do", remedy)
-    return given
+    return checks.text("job_id", given)
 
 
 def _job_id(given: str | None) -> str:
@@ -144,38 +146,49 @@ def _stdin(given: Buffer | str | None) -> bytes:
 
 def _files(given: Mapping[str, Buffer] | None) -> dict[str, bytes]:
     files = checks.mapping("files", given, MAX_FILES)
-    for name in files:
-        if len(checks.utf8("files", checks.text("files", name))) > MAX_NAME_BYTES or not plain_name(name):
-            remedy = f"give a plain file name of 1 to {MAX_NAME_BYTES} bytes, without '/', '..' and NUL"
-            raise checks.invalid("files", f"the name {name!r:.150} will not do", remedy)
-    return {name: checks.content(f"files[{name!r:.80}]", content) for name, content in files.items()}
+    return {_file_name(name): checks.content(f"files[{name!r:.80}]", content) for name, content in files.items()}
+
+
+def _file_name(given: object) -> str:
+    name = checks.text("files", given)
+    if len(checks.utf8("files", name)) > MAX_NAME_BYTES or not plain_name(name):
+        remedy = f"give a plain file name of 1 to {MAX_NAME_BYTES} bytes, without '/', '..' and NUL"
+        raise checks.invalid("files", f"the name {name!r:.150} will not do", remedy)
+    if name == OUTPUT_DIRECTORY:
+        raise checks.invalid("files", f"{name!r} is where the job leaves its own files", "give it another name")
+    return name
 
 
 def _env(given: Mapping[str, str] | None) -> dict[str, str]:
     env = checks.mapping("env", given, MAX_ENV)
-    for name, value in env.items():
-        checks.utf8("env", checks.text("env", name))
-        if not name or "=" in name or "\0" in name or len(name) > MAX_ENV_NAME:
-            raise checks.invalid(
-                "env", f"the name {name!r:.80} will not do", f"1 to {MAX_ENV_NAME} characters without '='"
-            )
-        field = f"env[{name!r:.80}]"
-        checks.utf8(field, checks.text(field, value))
-        if "\0" in value or len(value) > MAX_ENV_VALUE:
-            raise checks.invalid(
-                field, "it has NUL or is too long", f"give at most {MAX_ENV_VALUE} characters without NUL"
-            )
-    return dict(env)
+    return {_env_name(name): _env_value(f"env[{name!r:.80}]", value) for name, value in env.items()}
 
 
-def _arguments(args: Sequence[object] | None, kwargs: Mapping[str, object] | None) -> list[bytes]:
+def _env_name(given: object) -> str:
+    name = checks.text("env", given)
+    checks.utf8("env", name)
+    if not name or "=" in name or "\0" in name or len(name) > MAX_ENV_NAME:
+        raise checks.invalid("env", f"the name {name!r:.80} will not do", f"1 to {MAX_ENV_NAME} characters without '='")
+    return name
+
+
+def _env_value(field: str, given: object) -> str:
+    value = checks.text(field, given)
+    checks.utf8(field, value)
+    if "\0" in value or len(value) > MAX_ENV_VALUE:
+        raise checks.invalid(field, "it has NUL or is too long", f"give at most {MAX_ENV_VALUE} characters without NUL")
+    return value
+
+
+def _arguments(program: Program, args: Sequence[object] | None, kwargs: Mapping[str, object] | None) -> list[bytes]:
     if not isinstance(args, (list, tuple, type(None))):
         raise checks.invalid("args", f"it is {checks.kind(args)}", "give a list or tuple, such as args=[21]")
-    named = dict(checks.mapping("kwargs", kwargs, wire.MAX_FRAMES))
-    for name in named:
-        checks.text("kwargs", name)
+    given = checks.mapping("kwargs", kwargs, wire.MAX_FRAMES)
+    named = {checks.text("kwargs", name): value for name, value in given.items()}
     if not args and not named:
         return []
+    if program.entry is None and not program.pickled:
+        raise checks.invalid("args" if args else "kwargs", "a script takes none", "name the function of it as entry")
     try:
         return [bytes(each) for each in values.encode((tuple(args or ()), named), max_bytes=wire.MAX_JOB_BYTES)]
     except ValueCodecError as error:

@@ -11,6 +11,7 @@ from pathlib import PurePath
 
 import numpy as np
 import pytest
+from runner import outbox
 
 from pool import Client, Limits, values, wire
 from pool.client import job
@@ -42,6 +43,8 @@ class Strange:
         ("args", {"args": 5}),
         ("args", {"args": "text"}),
         ("args", {"args": {"x": 1}}),
+        ("args", {"args": [1]}),
+        ("kwargs", {"kwargs": {"x": 1}}),
         ("kwargs", {"kwargs": [1]}),
         ("kwargs", {"kwargs": {1: 1}}),
         ("stdin", {"stdin": 5}),
@@ -50,6 +53,7 @@ class Strange:
         ("files", {"files": {"": b""}}),
         ("files", {"files": {".": b""}}),
         ("files", {"files": {"..": b""}}),
+        ("files", {"files": {"out": b""}}),
         ("files", {"files": {"a/b": b""}}),
         ("files", {"files": {"a\0b": b""}}),
         ("files", {"files": {"\ud800": b""}}),
@@ -76,6 +80,9 @@ class Strange:
         ("seed", {"seed": 1.0}),
         ("seed", {"seed": True}),
         ("pool", {"pool": 5}),
+        ("pool", {"pool": 0}),
+        ("pool", {"pool": ""}),
+        ("pool", {"pool": np.array([1, 2])}),
         ("pool", {"pool": "a\0"}),
         ("pool", {"pool": "x" * 129}),
         ("priority", {"priority": 101}),
@@ -136,8 +143,29 @@ def test_the_job_ids_of_other_calls_are_checked_as_well(tmp_path):
 
 
 def test_numbers_of_numpy_are_numbers():
-    submit = build(seed=np.int64(5), priority=np.int8(-1), queue_timeout=np.float64(2)).submit
+    limits = Limits(wall_s=np.float64(2), cpu_s=np.int64(3), memory=np.int64(1 << 20), processes=np.uint8(4))
+    options = {"seed": np.int64(5), "priority": np.int8(-1), "queue_timeout": np.int32(2), "limits": limits}
+    submit = sent(build(**options))
     assert (submit.seed, submit.priority, submit.queue_timeout_s) == (5, -1, 2.0)
+    assert submit.limits == wire.JobLimits(wall_s=2.0, cpu_s=3.0, memory=1 << 20, processes=4)
+
+
+def test_text_of_numpy_is_text():
+    main, default, name = np.array(["main", "default", "A"])
+    draft = build(entry=main, pool=default, job_id=name, env={name: default}, files={name: b""}, stdin=default)
+    submit = sent(draft)
+    assert (submit.entry, submit.pool, submit.job_id, submit.env, submit.files) == (
+        "main", "default", "A", {"A": "default"}, ("A",),
+    )  # fmt: skip
+
+
+def sent(draft):
+    """As the daemon reads it."""
+    return wire.decode(wire.from_client, wire.encode(draft.submit, draft.payload))[0]
+
+
+def test_the_name_that_no_file_may_have_is_that_of_the_jobs_own_directory():
+    assert job.OUTPUT_DIRECTORY == outbox.DIRECTORY
 
 
 # ---- sizes ----
@@ -165,7 +193,7 @@ def test_a_job_over_the_cap_is_refused_with_both_numbers(monkeypatch):
 def test_arguments_over_the_cap_are_refused(monkeypatch):
     monkeypatch.setattr(wire, "MAX_JOB_BYTES", 1000)
     with pytest.raises((TooLargeError, ValueCodecError), match="1000"):
-        build(args=[b"x" * 2000])
+        build(entry="main", args=[b"x" * 2000])
 
 
 def test_an_environment_that_does_not_fit_a_header_is_too_large():
@@ -177,7 +205,7 @@ def test_an_environment_that_does_not_fit_a_header_is_too_large():
 
 
 def test_arguments_travel_as_one_value():
-    *_, frame = build(args=[1, (2, 3)], kwargs={"x": {"y": None}}).payload
+    *_, frame = build(entry="main", args=[1, (2, 3)], kwargs={"x": {"y": None}}).payload
     assert values.decode([frame]) == ((1, (2, 3)), {"x": {"y": None}})
 
 
@@ -187,7 +215,7 @@ def test_arguments_travel_as_one_value():
 )
 def test_an_argument_that_cannot_be_carried_is_named(name, options):
     with pytest.raises(ValueCodecError) as caught:
-        build(**options)
+        build(entry="main", **options)
     assert caught.value.message.startswith(f"{name}: ")
     assert "Strange" in caught.value.message
     assert caught.value.fields["argument"] == name
@@ -195,7 +223,7 @@ def test_an_argument_that_cannot_be_carried_is_named(name, options):
 
 def test_an_argument_that_is_changed_after_the_call_arrives_as_it_was():
     array, stdin = np.zeros(1 << 16), bytearray(b"before")
-    draft = build(args=[array], stdin=stdin)
+    draft = build(entry="main", args=[array], stdin=stdin)
     array[:] = 1
     stdin[:] = b"after!"
     assert all(isinstance(frame, bytes) for frame in draft.payload)
