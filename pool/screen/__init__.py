@@ -13,6 +13,7 @@ Standard library, `pool.model` and `pool.errors` only: it is copied into the wor
 from __future__ import annotations
 
 import ast
+import codecs
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,8 +43,10 @@ class Reading:
 def check(code: str | bytes, *, screen: Mode | Policy = "standard") -> list[Finding]:
     """What the screen has against the code, at most 100 findings in their order in the text.
 
-    Raises SyntaxError for code that is no Python. The code is not executed, and needs no daemon.
+    Raises SyntaxError for code that is no Python. The code is not executed, and needs no daemon. A byte order mark at
+    its start is passed over, as Python does with a file.
     """
+    code = code.removeprefix("\ufeff") if isinstance(code, str) else code.removeprefix(codecs.BOM_UTF8)
     policy = screen if isinstance(screen, Policy) else Policy(mode=screen)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -176,7 +176,8 @@ SOURCES = {
     "an unknown encoding": ("# -*- coding: no-such-thing -*-\nresult = 'ü'", "ok"),
     "an encoding that is another": ("# -*- coding: latin-1 -*-\nresult = 'ü'", "ok"),
     "an encoding that runs code": ("# -*- coding: unicode_escape -*-\nresult = 'ü'  # \\nresult = 'no'", "ok"),
-    "a byte order mark": ("\ufeffresult = 1", "error"),
+    "a byte order mark, as of a file": ("\ufeffresult = 'ü'", "ok"),
+    "two of them": ("\ufeff\ufeffresult = 1", "error"),
     "line ends of every kind": ("result = 1\r\nresult = 2\rresult = 'ü'\n", "ok"),
     "nothing": ("", "ok"),
     "no code at all": ("\n\n\x0c\n", "ok"),
@@ -193,6 +194,12 @@ def test_source_is_read_as_the_text_that_it_is(name, client):
     result = client.run(code)
     assert result.outcome == outcome or (outcome is None and result.outcome in {"error", "crash", "memory"}), result
     assert result.value in {None, "ü", b"\xed\xa0\x80"}
+
+
+def test_a_byte_order_mark_is_in_no_line_that_is_shown(client):
+    code = "\ufeffdef main():\n    return 1 / 0"
+    assert client.run(code, entry="main").error.type == "ZeroDivisionError"
+    assert "\ufeff" not in client.run("\ufeff1 / 0").error.traceback
 
 
 def test_source_with_a_nul_is_refused(client):
@@ -314,6 +321,11 @@ def test_the_daemon_refuses_by_itself_what_a_client_would_have(name, ask, client
     answer = ask(*REFUSED[name])
     assert isinstance(answer, wire.Refused)
     assert answer.code in CODES - {"pool"}
+
+
+def test_arguments_that_fill_the_memory_of_the_job_end_it_for_its_memory(client):
+    result = client.run("def main(x): return 1", entry="main", args=[bytes(100 << 20)], limits=Limits(memory="90m"))
+    assert result.outcome is Outcome.MEMORY, result
 
 
 #: Valid for the daemon, which reads no payload: the job ends with a type.

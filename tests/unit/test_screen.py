@@ -152,10 +152,17 @@ def test_a_finding_about_hostile_text_is_short_and_printable():
         assert found.reason.isprintable()
 
 
-@pytest.mark.parametrize("code", ["x = (", "def f(:", "(" * 10_000, "x = " + "9" * 10_000, "\tx\n y", "\ufeffx = 1"])
+@pytest.mark.parametrize(
+    "code", ["x = (", "def f(:", "(" * 10_000, "x = " + "9" * 10_000, "\tx\n y", "\ufeff\ufeffx = 1"]
+)
 def test_what_is_no_python_stays_a_syntax_error(code):
     with pytest.raises(SyntaxError):
         check(code)
+
+
+@pytest.mark.parametrize("code", ["\ufeffimport socket", "\ufeffimport socket".encode()])
+def test_a_byte_order_mark_is_passed_over(code):
+    assert [(found.line, found.column) for found in check(code)] == [(1, 8)]
 
 
 def test_bytes_are_utf_8_whatever_a_cookie_claims():

@@ -102,7 +102,9 @@ def execute(
 
 
 def _ending(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting) -> Ending:
-    ended_ns, room = 0, mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    ended_ns, room = 0, _room()
+    if room is None:  # its arguments and files have taken it all
+        return Ending(Outcome.MEMORY, monotonic_ns())
     try:
         value, exit_code = _run(job, code, arguments, setting)
         ended_ns = monotonic_ns()
@@ -116,6 +118,13 @@ def _ending(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], 
         if ended_ns and isinstance(raised, ValueCodecError):
             return _uncarried(raised, ended_ns)
         return _raised(raised)
+
+
+def _room() -> mmap.mmap | None:
+    try:
+        return mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        return None
 
 
 def _raised(raised: BaseException) -> Ending:
@@ -204,7 +213,7 @@ def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[st
         if policy.strict:
             raise RejectedError([_PICKLED])
         return _unpickle(job, code)(*args, **kwargs)  # type: ignore[operator]
-    module = _load(code.decode(), policy, script=job.entry is None, datasets=setting.datasets)
+    module = _load(code.decode("utf-8-sig"), policy, script=job.entry is None, datasets=setting.datasets)
     if job.entry is None:
         return module.__dict__.get("result")
     return _entry(module, job.entry)(*args, **kwargs)  # type: ignore[operator]
