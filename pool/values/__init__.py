@@ -9,7 +9,7 @@
     └───────────────────────────┴──────────────┴──────────────┴───
 
 Rules:
-1. Both raise `pool.errors.ValueCodecError` and nothing else.
+1. Both raise `pool.errors.ValueCodecError` and, but for a MemoryError where there is none left, nothing else.
 2. `decode` makes objects of the types below and no others. It never unpickles, evaluates, or imports by name, and its
    memory is bounded by the bytes it was given (about a hundred times the head, for a head of nothing but empty dicts).
 3. `encode` runs none of a value's own code: no `__iter__`, `__repr__`, `__eq__`, `__reduce__`, no property.
@@ -18,7 +18,7 @@ What comes out equal, and of the same type, nested in any way:
 
     None bool int float complex str bytes bytearray list tuple dict set frozenset range slice
     datetime date time timedelta timezone ZoneInfo (by key) Decimal Fraction UUID PurePosixPath PureWindowsPath
-    numpy     scalars and arrays of every dtype but StringDType; object arrays item by item
+    numpy     scalars and arrays of every dtype; object arrays item by item
     pandas    Series DataFrame, every Index, Timestamp Timedelta Period Interval NaT NA; columns of numpy dtypes, zoned
               times, category, str and string, Int Float boolean, period, interval, object. `freq` of a time index up
               to 100,000 items; not `attrs`, not sparse and Arrow columns
@@ -31,8 +31,12 @@ What comes out as something else, by rule:
     Path                                                                    the pure path of its kind
     zone of pytz                                                            itself, or ZoneInfo where pytz is missing
     subclass of ndarray, Series, DataFrame                                  the plain one
+    pandas array of numpy's own dtypes, on its own                          numpy's array
 
 Arrays come out writable: in place where their frame is a bytearray, else copied once. All other types are refused.
+
+Bytes between the fields of a record are zeros. A range and a RangeIndex are three numbers, however long they are: look
+at the length before you make a list of one that hostile code returned.
 
 What is not bounded: pandas hashes without a secret, so work on a hostile frame (`groupby`, a lookup, already making
 its categories) can be made slow. Whoever decodes for others should do it where a stall hurts nobody else.

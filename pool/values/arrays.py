@@ -2,6 +2,7 @@
 
     [ARRAY, dtype, shape, order, buffer]     buffer: bytes, or the number of the frame that has them
     [OBJECTS, shape, items]                  an object array, its items as values of their own
+    [TEXTS, shape, items, coerce, missing]   text of any length (StringDType); missing: [] or [what stands for it]
 
 Large arrays leave without a copy when they are contiguous, in either order. They come out writable: in place when the
 frame they came in is writable, else copied once. A subclass (matrix, recarray, memmap) travels as a plain array.
@@ -15,11 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from pool.values import dtypes
 from pool.values.codes import MAX_EMPTY_ITEMS, Code
+from pool.values.padding import cleared
 from pool.values.reader import Reader, ReadFn, exact, exact_ints
 from pool.values.writer import RefusalError, WriteFn, Writer
 
 if TYPE_CHECKING:
     import numpy as np
+
+#: Types of what may stand for a missing text; nothing else that is decoded has such a name.
+_MISSING = frozenset({"NoneType", "float", "str", "NAType"})
 
 
 @cache
@@ -43,8 +48,8 @@ def write_array(writer: Writer, value: Any) -> None:
     import numpy as np
 
     array = value if type(value) is np.ndarray else np.ndarray.view(value, np.ndarray)
-    if array.dtype.kind == "O":
-        _write_objects(writer, array)
+    if array.dtype.kind in _BY_ITEM:
+        _BY_ITEM[array.dtype.kind](writer, array)
         return
     dtype = dtypes.describe(array.dtype)
     if array.nbytes > writer.left:  # before a copy is made: a broadcast array is huge only once it is copied
@@ -52,7 +57,7 @@ def write_array(writer: Writer, value: Any) -> None:
     in_c_order = array.flags.c_contiguous or not array.flags.f_contiguous
     order = "C" if in_c_order else "F"
     flat = (np.ascontiguousarray(array) if in_c_order else array.T).reshape(-1)
-    buffer = flat.view(np.uint8).data if array.nbytes else memoryview(b"")
+    buffer = cleared(flat).view(np.uint8).data if array.nbytes else memoryview(b"")
     writer.composite(
         value, Code.ARRAY, dtype=dtype, shape=list(array.shape), order=order, buffer=writer.out_of_band(buffer)
     )
@@ -61,14 +66,29 @@ def write_array(writer: Writer, value: Any) -> None:
 def _write_objects(writer: Writer, array: np.ndarray[Any, Any]) -> None:
     if array.size > writer.left:
         writer.over_limit()
-    writer.composite(array, Code.OBJECTS, shape=list(array.shape), items=array.reshape(-1).tolist())
+    writer.composite(array, Code.OBJECTS, shape=list(array.shape), flat=array.reshape(-1).tolist())
+
+
+def _write_texts(writer: Writer, array: np.ndarray[Any, Any]) -> None:
+    if array.size > writer.left:
+        writer.over_limit()
+    dtype: Any = array.dtype
+    missing = [dtype.na_object] if hasattr(dtype, "na_object") else []
+    flat = array.reshape(-1).tolist()
+    writer.composite(array, Code.TEXTS, shape=list(array.shape), flat=flat, coerce=dtype.coerce, missing=missing)
+
+
+_BY_ITEM = {"O": _write_objects, "T": _write_texts}
 
 
 def _write_scalar(writer: Writer, value: Any) -> None:
     import numpy as np
 
     dtype = np.generic.dtype.__get__(value)
-    writer.composite(value, Code.SCALAR, dtype=dtypes.describe(dtype), buffer=np.generic.tobytes(value))
+    description, buffer = dtypes.describe(dtype), np.generic.tobytes(value)
+    if dtype.itemsize:
+        buffer = cleared(np.frombuffer(buffer, dtype)).tobytes()
+    writer.composite(value, Code.SCALAR, dtype=description, buffer=buffer)
 
 
 def _write_str(writer: Writer, value: str) -> None:
@@ -127,11 +147,28 @@ def _read_objects(_reader: Reader, parts: list[Any]) -> object:
     import numpy as np
 
     dimensions, items = parts
+    shape, values = _checked_items(dimensions, items)
+    return np.fromiter(values, dtype=object, count=len(values)).reshape(shape)
+
+
+def _checked_items(dimensions: object, items: object) -> tuple[list[int], list[Any]]:
     shape = exact_ints(exact(list, dimensions), len(exact(list, dimensions)))
     values = exact(list, items)
     if min(shape, default=0) < 0 or prod(shape) != len(values):
-        raise ValueError("an object array of another size than its shape")
-    return np.fromiter(values, dtype=object, count=len(values)).reshape(shape)
+        raise ValueError("an array of another size than its shape")
+    return shape, values
+
+
+def _read_texts(_reader: Reader, parts: list[Any]) -> object:
+    import numpy as np
+
+    dimensions, items, coerce, missing = parts
+    shape, values = _checked_items(dimensions, items)
+    kinds = {type(each) for each in exact(list, missing)}
+    if not {kind.__name__ for kind in kinds} <= _MISSING or not {str, *kinds}.issuperset(map(type, values)):
+        raise TypeError("not an array of text")
+    options: dict[str, Any] = dict(zip(["na_object"], missing, strict=False))
+    return np.array(values, dtype=np.dtypes.StringDType(coerce=exact(bool, coerce), **options)).reshape(shape)
 
 
 def _read_scalar(_reader: Reader, parts: list[Any]) -> object:
@@ -165,6 +202,7 @@ def _read_bytes(_reader: Reader, parts: list[Any]) -> object:
 READERS: dict[int, ReadFn] = {
     Code.ARRAY: _read_array,
     Code.OBJECTS: _read_objects,
+    Code.TEXTS: _read_texts,
     Code.SCALAR: _read_scalar,
     Code.NUMPY_STR: _read_str,
     Code.NUMPY_BYTES: _read_bytes,

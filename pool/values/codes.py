@@ -57,6 +57,7 @@ class Code(enum.IntEnum):
     SCALAR = 42
     NUMPY_STR = 43
     NUMPY_BYTES = 44
+    TEXTS = 45
     # pandas
     NAT = 60
     NA = 61

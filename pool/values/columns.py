@@ -70,7 +70,9 @@ def small(index: Any) -> Any:
 
 
 def _refuse(_writer: Writer, value: Any) -> None:
-    raise RefusalError(f"a column of dtype {str(value.dtype)[:60]} cannot be carried; convert it with .astype()")
+    raise RefusalError(
+        f"a column of dtype {str(value.dtype)[:60]} cannot be carried; convert it with .astype()", kind=type(value)
+    )
 
 
 def _write_numpy(writer: Writer, value: Any) -> None:

@@ -31,7 +31,7 @@ _SCAN_BYTES = 1024
 
 
 def decode(frames: Sequence[Buffer], *, max_bytes: int | None = None) -> object:
-    """The value of the frames that `encode` made. Raises ValueCodecError for any others, and nothing else."""
+    """The value of the frames that `encode` made. Raises ValueCodecError for any others; MemoryError for want of it."""
     try:
         head, *buffers = frames
         _check_sizes(frames, max_bytes)
@@ -40,7 +40,7 @@ def decode(frames: Sequence[Buffer], *, max_bytes: int | None = None) -> object:
         reader.finish()
     except ImportError as error:
         raise _missing(error) from None
-    except ValueCodecError:
+    except (ValueCodecError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - hostile bytes; whatever stumbles over them, this is the one error
         raise ValueCodecError(f"the bytes are not an encoded value: {explain(error)}") from None

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from pool.values.reader import exact, exact_ints
-from pool.values.writer import RefusalError
+from pool.values.writer import RefusalError, key_step
 
 _PLAIN = re.compile(
     r"[<>|=]?(b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SUV][0-9]{1,9}"
@@ -21,7 +21,7 @@ _MAX_NESTED = 16
 
 
 def describe(dtype: Any) -> str | list[object]:
-    """The description of a dtype. Raises RefusalError for what has no bytes of its own: objects, StringDType."""
+    """The description of a dtype. Raises RefusalError for what has no bytes of its own, such as objects."""
     import numpy as np
 
     if dtype.subdtype is not None:
@@ -42,7 +42,11 @@ def _describe_field(name: str, field: tuple[Any, ...]) -> list[object]:
     title = titles[0] if titles else None
     if title is not None and type(title) is not str:
         raise RefusalError("the titles of a structured dtype can only be text; leave them out")
-    return [name, describe(dtype), offset, title]
+    try:
+        return [name, describe(dtype), offset, title]
+    except RefusalError as refusal:
+        refusal.steps.append(key_step(name))
+        raise
 
 
 def build(description: object, *, nested: int = 0) -> Any:

@@ -10,7 +10,9 @@ from pool.errors import ValueCodecError
 from pool.values import arrays, columns, containers, frames, records, scalars, stamps, times
 from pool.values.writer import RefusalError, WriteFn, Writer, module_of, mro_of, name_of
 
-_BUILTINS: dict[type, WriteFn] = {**scalars.WRITERS, **containers.WRITERS, **times.WRITERS}
+_BUILTINS: dict[type, WriteFn] = {
+    **scalars.WRITERS, **containers.WRITERS, **times.WRITERS, frames.Columns: frames.write_columns,
+}  # fmt: skip
 #: By the package that a class says it is from; only when one turns up is the package looked at, and never by its name.
 _PACKAGES: dict[str, tuple[Callable[[], dict[type, WriteFn]], ...]] = {
     "numpy": (arrays.writers,),
@@ -22,13 +24,16 @@ def encode(value: object, *, max_bytes: int) -> list[bytes | memoryview]:
     """Frames of the value: the first is msgpack, the others are the raw buffers of large arrays, not copied.
 
     Raises ValueCodecError, with `path` and where it applies `type`, for what cannot be carried, for a value that
-    contains itself or is nested too deep, and as soon as all frames together would take more than `max_bytes`.
+    contains itself or is nested too deep, and as soon as all frames together would take more than `max_bytes`. Raises
+    MemoryError where the machine has no more.
     """
     writer = Writer(max_bytes, _writer_for)
     try:
         writer.write(value)
     except RefusalError as refusal:
         raise _error(refusal) from None
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a library says of an odd value, this is the one error we raise
         raise ValueCodecError(f"the value cannot be encoded: {explain(error)}", path="value") from None
     return [writer.head, *writer.buffers]

@@ -9,17 +9,24 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pool.values.codes import Code
 from pool.values.columns import exact_column, small, values_of
 from pool.values.reader import Reader, ReadFn, exact, exact_ints
 from pool.values.stamps import exact_freq
-from pool.values.writer import WriteFn, Writer
+from pool.values.writer import WriteFn, Writer, key_step
 
 _MATRIX_KINDS = frozenset("biufcmM")
 #: pandas checks a frequency by generating the times one by one, unless it is a fixed span.
 _MAX_FREQ_LENGTH = 100_000
+
+
+class Columns(NamedTuple):
+    """What is in a frame; written as the list of the arrays, named by their labels in paths."""
+
+    arrays: list[Any]
+    labels: Any
 
 
 @cache
@@ -76,8 +83,14 @@ def _write_frame(writer: Writer, frame: Any) -> None:
             writer.over_limit()
         code, values = Code.MATRIX_FRAME, frame.to_numpy()
     else:
-        code, values = Code.FRAME, [values_of(frame.iloc[:, at]) for at in range(len(frame.columns))]
-    writer.composite(frame, code, values=values, index=frame.index, columns=frame.columns)
+        arrays = [values_of(frame.iloc[:, at]) for at in range(len(frame.columns))]
+        code, values = Code.FRAME, Columns(arrays, frame.columns)
+    writer.composite(frame, code, _values=values, index=frame.index, columns=frame.columns)
+
+
+def write_columns(writer: Writer, columns: Columns) -> None:
+    arrays, labels = columns
+    writer.array(arrays, arrays, count=len(arrays), step=lambda at: key_step(labels[at : at + 1].tolist()[0]))
 
 
 def _read_index(_reader: Reader, parts: list[Any]) -> object:

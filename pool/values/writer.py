@@ -124,15 +124,23 @@ class Writer:
         self.put(chunk)
         return True
 
-    def array(self, owner: object, items: Iterable[object], *, count: int, code: Code | None = None) -> None:
-        """A container of `count` items, marked with `code` unless it is a plain list."""
+    def array(
+        self,
+        owner: object,
+        items: Iterable[object],
+        *,
+        count: int,
+        code: Code | None = None,
+        step: Callable[[int], str] = "[{}]".format,
+    ) -> None:
+        """A container of `count` items, marked with `code` unless it is a plain list. `step` leads to one in a path."""
         self._enter(owner, count, code)
         at = -1
         try:
             for at, item in enumerate(items):  # noqa: B007 - said in the path
                 self.write(item)
         except RefusalError as refusal:
-            refusal.steps.append(f"[{at}]")
+            refusal.steps.append(step(at))
             raise
         self._leave(count, at + 1)
 
@@ -147,19 +155,19 @@ class Writer:
                 self.write(item)
                 written += 2
         except RefusalError as refusal:
-            refusal.steps.append(_key_step(key))
+            refusal.steps.append(key_step(key))
             raise
         self._leave(2 * count, written)
 
     def composite(self, owner: object, code: Code, **parts: object) -> None:
-        """A value out of named parts, in this order; the names appear in error paths only."""
+        """A value out of named parts, in this order; the names appear in error paths, unless with _."""
         self._enter(owner, len(parts), code)
         name = ""
         try:
             for name, part in parts.items():  # noqa: B007 - said in the path
                 self.write(part)
         except RefusalError as refusal:
-            refusal.steps.append(f".{name}")
+            refusal.steps.append("" if name.startswith("_") else f".{name}")
             raise
         self._parents.pop()
 
@@ -194,7 +202,8 @@ class Writer:
         raise RefusalError(f"the value is nested deeper than {MAX_DEPTH} levels; carry a flatter one")
 
 
-def _key_step(key: object) -> str:
+def key_step(key: object) -> str:
+    """What leads in a path to the value of a key, or to the column of a label."""
     if type(key) is str:
         return f"[{key[:40]!a}]"
     if type(key) is int and key.bit_length() <= 64:

@@ -1,0 +1,48 @@
+"""Through the value codec and back, or not; and bytes that are made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+import msgpack
+import pytest
+
+from pool.errors import ValueCodecError
+from pool.values import decode, encode
+
+MIB = 1 << 20
+
+
+def carried(value, *, max_bytes=64 * MIB):
+    return decode(encode(value, max_bytes=max_bytes))
+
+
+def refused(value, *, max_bytes=64 * MIB):
+    with pytest.raises(ValueCodecError) as caught:
+        encode(value, max_bytes=max_bytes)
+    return caught.value
+
+
+def marked(code, *parts):
+    return [msgpack.ExtType(code, b""), *parts]
+
+
+def rejected(value, *buffers, max_bytes=None):
+    """The error of a head that is well-formed msgpack (or raw bytes) and means nothing."""
+    head = value if isinstance(value, bytes) else msgpack.packb(value)
+    with pytest.raises(ValueCodecError) as caught:
+        decode([head, *buffers], max_bytes=max_bytes)
+    return caught.value
+
+
+@dataclasses.dataclass
+class Trade:
+    symbol: str
+    legs: list[object]
+    venue: typing.ClassVar[str] = "nowhere"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slotted:
+    price: float
