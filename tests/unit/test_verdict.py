@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 
 import pytest
@@ -62,13 +63,31 @@ def test_a_signal_for_cpu_time_that_was_not_used_is_a_crash():
         ("value", "cannot be carried"),
         ("tmp", "limits.tmp"),
         ("nofile", "nofile"),
+        ("nofile", str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
         ("processes", "limits.processes"),
+        ("processes", "limits.memory"),  # a thread's stack is memory, and both say only that no thread can be started
         ("", "exception"),
     ],
 )
 def test_what_an_error_is_about_is_in_its_reason(about, words):
     claim = Report(outcome=Outcome.ERROR, about=about, started_ns=1, ended_ns=2)
     assert words in decide(JOB, evidence(report=claim)).reason
+
+
+def test_an_exit_status_is_not_called_an_exception():
+    claim = Report(outcome=Outcome.ERROR, exit_code=3, started_ns=1, ended_ns=2)
+    verdict = decide(JOB, evidence(report=claim))
+    assert (verdict.exit_code, verdict.reason) == (3, "the code ended itself with exit status 3")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGXFSZ, "limits.tmp"), (signal.SIGBUS, "limits.tmp"), (signal.SIGSEGV, "C stack")],
+)
+def test_a_signal_that_a_limit_or_the_stack_leads_to_says_so(number, words):
+    verdict = decide(JOB, evidence(status=number))
+    assert (verdict.outcome, verdict.signal) == (Outcome.CRASH, number)
+    assert words in verdict.reason
 
 
 def test_a_kill_is_memory_only_when_the_kernel_counted_one():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ def _killed(job: wire.Run, why: Outcome) -> str:
 def _claimed(job: wire.Run, report: Report) -> str:
     return {
         Outcome.OK: "",
-        Outcome.ERROR: _error(job, report.about),
+        Outcome.ERROR: _error(job, report),
         Outcome.MEMORY: f"it asked for more memory than its limit of {job.memory} bytes",
         Outcome.OUTPUT: _too_much(job),
         Outcome.REJECTED: "the screen refused the code and it did not run; its findings say what to change",
@@ -78,15 +79,19 @@ def _too_much(job: wire.Run) -> str:
     return f"its result, files and all, is over the limit of {job.result} bytes; return less, or ask for limits.result"
 
 
-def _error(job: wire.Run, about: str) -> str:
+def _error(job: wire.Run, report: Report) -> str:
+    if report.exit_code is not None:
+        return f"the code ended itself with exit status {report.exit_code}"
     raised = "the code raised an exception"
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # a job's is the worker's own
     return {
         "": raised,
         "tmp": f"{raised}: its scratch space has {job.tmp} bytes (limits.tmp) and room for so many files (tmp_inodes)",
-        "nofile": f"{raised}: it has no more descriptors for open files (nofile of the template)",
-        "processes": f"{raised}: it has {job.processes} processes and threads (limits.processes)",
+        "nofile": f"{raised}: it has no more descriptors than {files} for open files (nofile of the template)",
+        "processes": f"{raised}: it has {job.processes} processes and threads (limits.processes), and the stack of a "
+        f"thread takes some of its {job.memory} bytes of memory (limits.memory)",
         "value": "the code ended, and what it gives cannot be carried; the error says what, and where in it",
-    }[about]
+    }[report.about]
 
 
 def _by_signal(job: wire.Run, seen: Evidence, number: int) -> Verdict:
@@ -100,4 +105,15 @@ def _by_signal(job: wire.Run, seen: Evidence, number: int) -> Verdict:
     if number == signal.SIGKILL and seen.garbage:
         return Verdict(outcome=Outcome.CRASH, reason=f"the process was killed {seen.garbage}", signal=number)
     name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    return Verdict(outcome=Outcome.CRASH, reason=f"the process was killed by {name}", signal=number)
+    reason = f"the process was killed by {name}{_meaning(job, number)}"
+    return Verdict(outcome=Outcome.CRASH, reason=reason, signal=number)
+
+
+def _meaning(job: wire.Run, number: int) -> str:
+    """What a signal commonly means, where its name says it to few."""
+    meanings: dict[int, str] = {
+        signal.SIGSEGV: ": it touched memory that is not there, or went deeper than the C stack",
+        signal.SIGBUS: f": a mapped file has no content there, or no room for it ({job.tmp} bytes, limits.tmp)",
+        signal.SIGXFSZ: f": a file of it grew over {job.tmp} bytes (limits.tmp)",
+    }
+    return meanings.get(number, "")
