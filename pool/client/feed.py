@@ -10,16 +10,19 @@ piece is taken from the result. So the queue holds no more than the job's output
 from __future__ import annotations
 
 import codecs
+import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from pool import wire
 from pool.client.ledger import Delivery
 from pool.client.results import to_result
 from pool.model import JobResult, OutputEvent
 
+_Piece = tuple[wire.StreamName, bytes]
 _NAMES: tuple[wire.StreamName, wire.StreamName] = ("stdout", "stderr")
 
 
@@ -43,7 +46,8 @@ class Feed:
     """`put` and `end` are called on the I/O thread, `events` on the caller's."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[wire.StreamName, bytes] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Piece | None] = SimpleQueue()
+        self._next: deque[_Piece | None] = deque()  #: taken from the queue and not given out; of the caller's thread
         self._have: dict[wire.StreamName, int] = dict.fromkeys(_NAMES, 0)
 
     def put(self, output: wire.Output, payload: Sequence[wire.Frame]) -> None:
@@ -62,7 +66,7 @@ class Feed:
         """All that comes, the result last. Raises queue.Empty after `wait_s`, or what the daemon answered instead."""
         texts = {name: _Text(name) for name in _NAMES}
         until = None if wait_s is None else time.monotonic() + wait_s
-        while (item := self._next(until)) is not None:
+        while (item := self._take(until)) is not None:
             name, piece = item
             if (event := texts[name].event(piece)) is not None:
                 yield event
@@ -73,5 +77,21 @@ class Feed:
                 yield event
         yield result
 
-    def _next(self, until: float | None) -> tuple[wire.StreamName, bytes] | None:
-        return self._queue.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+    def _take(self, until: float | None) -> _Piece | None:
+        """The next piece: one for all that came of its stream in a row while the caller was elsewhere."""
+        patience_s = None if until is None else max(0.0, until - time.monotonic())
+        first = self._next.popleft() if self._next else self._queue.get(timeout=patience_s)
+        if first is None:
+            return None
+        name, pieces = first[0], [first[1]]
+        while (following := self._waiting()) is not None and following[0] == name:
+            pieces.append(following[1])
+            self._next.popleft()
+        return name, b"".join(pieces)
+
+    def _waiting(self) -> _Piece | None:
+        """What comes after the piece that is being taken; it stays. None if nothing is there, or only the end."""
+        with contextlib.suppress(Empty):
+            if not self._next:
+                self._next.append(self._queue.get_nowait())
+        return self._next[0] if self._next else None

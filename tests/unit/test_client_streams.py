@@ -120,7 +120,22 @@ def test_what_comes_twice_is_heard_once(client, daemon):
         daemon.show("j", "stdout", offset, text)
     daemon.finish("j", output=(b"abcdefg", b""))
     running.join()
-    assert heard == ["abcd", "ef", "g"]
+    assert "".join(heard) == "abcdefg"
+
+
+def test_a_reader_that_was_elsewhere_gets_what_came_meanwhile_as_one_piece_of_each_stream_in_a_row():
+    feed = Feed()
+    events = feed.events(request := _answered(b"abcdefg", b"xy"), None)
+    feed.put(wire.Output(job_id="j", name="stdout", offset=0), [b"a"])
+    assert next(events).text == "a"
+    for name, offset, piece in (("stdout", 1, b"b"), ("stdout", 2, b"cd"), ("stderr", 0, b"xy"), ("stdout", 4, b"ef")):
+        feed.put(wire.Output(job_id="j", name=name, offset=offset), [piece])
+    feed.end(request)
+    *output, result = events
+    assert [(each.stream, each.text, each.offset) for each in output] == [
+        ("stdout", "bcd", 1), ("stderr", "xy", 0), ("stdout", "ef", 4), ("stdout", "g", 6),
+    ]  # fmt: skip
+    assert (result.stdout, result.stderr) == ("abcdefg", "xy")
 
 
 def test_a_callback_that_raises_ends_the_call_and_the_job(client, daemon):
@@ -313,19 +328,21 @@ def test_a_lost_job_ends_with_less_output_than_was_heard(client, daemon):
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=6))
 def test_text_that_is_cut_anywhere_reads_as_if_it_had_come_whole(data, cuts):
     feed, edges = Feed(), sorted({0, *(min(cut, len(data)) for cut in cuts)})
-    request = _answered(data)
-    for start, end in pairwise(edges):
+    request = _answered(data, b"." * len(edges))
+    for at, (start, end) in enumerate(pairwise(edges)):
         feed.put(wire.Output(job_id="j", name="stdout", offset=start), [data[start:end]])
+        feed.put(wire.Output(job_id="j", name="stderr", offset=at), [b"."])  # or the pieces would come as one
     feed.end(request)
-    *output, result = feed.events(request, None)
+    *events, result = feed.events(request, None)
+    output = [each for each in events if each.stream == "stdout"]
     assert text_of(output) == result.stdout == data.decode(errors="replace")
     for event in output:
         assert text_of(output[: output.index(event)]) == data[: event.offset].decode(errors="replace")
 
 
-def _answered(data):
+def _answered(stdout, stderr=b""):
     answer = Future()
-    answer.set_result(Delivery(wire.Result(job_id="j", outcome=Outcome.OK), (data, b"", b"")))
+    answer.set_result(Delivery(wire.Result(job_id="j", outcome=Outcome.OK), (stdout, stderr, b"")))
     return answer
 
 
