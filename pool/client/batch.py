@@ -65,7 +65,8 @@ def asked(client: Client, job: object) -> Asked:
     given: object = None
     try:
         if not isinstance(job, Mapping) or "code" not in job:
-            raise checks.invalid("job", f"it is {checks.kind(job)}", "give a mapping with the key 'code' and options")
+            problem = "it has no 'code'" if isinstance(job, Mapping) else f"it is {checks.kind(job)}"
+            raise checks.invalid("job", problem, "give a mapping with the key 'code' and options")
         options = {**job}
         code, given = options.pop("code"), options.get("job_id")
         draft = client.draft(code, options)  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ class Flights(Generic[K]):
         self._open: dict[K, tuple[Ask, Request]] = {}
         self._turned_away: deque[_Waiting[K]] = deque()
         self._ended: SimpleQueue[tuple[K, Answer]] = SimpleQueue()
-        self._why_busy: BusyError | None = None
+        self._why_busy: dict[K, BusyError] = {}  # of those that were turned away, also while they ask again
 
     def __len__(self) -> int:
         """Those under way and those that were turned away."""
@@ -68,9 +68,10 @@ class Flights(Generic[K]):
                 self._check_time()
                 continue
             ask, _ = self._open.pop(key)
+            self._why_busy.pop(key, None)
             error = answer.exception()
             if isinstance(error, BusyError):
-                self._why_busy = error
+                self._why_busy[key] = error
                 self._turned_away.append(_Waiting(time.monotonic() + _again_s(error), key, ask))
                 self._check_time()
                 continue
@@ -93,10 +94,17 @@ class Flights(Generic[K]):
 
     def _check_time(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            busy = f"; the pool was busy: {self._why_busy.message}" if self._turned_away and self._why_busy else ""
+            why = self._turned_away_for()
+            busy = f"; the pool was busy: {why.message}" if why is not None else ""
+            jobs = "1 job has" if len(self) == 1 else f"{len(self)} jobs have"
             raise ResultTimeoutError(
-                f"{len(self)} jobs have not ended within {self._wait_s:g} s{busy}", timeout_s=self._wait_s
-            ) from self._why_busy
+                f"{jobs} not ended within {self._wait_s:g} s{busy}", timeout_s=self._wait_s
+            ) from why
+
+    def _turned_away_for(self) -> BusyError | None:
+        """Why the pool has not taken the last of those that it has not taken."""
+        taken = {key for key, (_, request) in self._open.items() if request.accepted}
+        return next((error for key, error in reversed(self._why_busy.items()) if key not in taken), None)
 
 
 def _again_s(error: BusyError) -> float:

@@ -10,6 +10,7 @@ import pytest
 from pool import Client, Limits, wire
 from pool import values as codec
 from pool.client import Batch, BatchError, flights
+from pool.client.ledger import Request
 from pool.errors import (
     BacklogFullError,
     ClosedError,
@@ -186,6 +187,22 @@ def test_a_pool_that_stays_busy_ends_the_map_with_the_reason_when_its_time_is_ov
     assert isinstance(caught.value.__cause__, BacklogFullError)
 
 
+def test_the_reason_is_told_also_when_the_time_is_over_while_the_job_asks_again():
+    asked = []
+
+    def ask():
+        asked.append(request := Request(wire.Cancel(request=1, job_id="j"), []))
+        if len(asked) == 1:
+            request.answer.set_exception(BacklogFullError("full", retry_after_s=0))
+        return request
+
+    under_way = flights.Flights(0.3)
+    under_way.start("j", ask)
+    with pytest.raises(ResultTimeoutError, match="1 job has not ended within 0.3 s; the pool was busy: full"):
+        under_way.next()
+    assert len(asked) == 2
+
+
 def test_map_whose_time_is_over_cancels_what_is_left(client, daemon):
     with pytest.raises(ResultTimeoutError, match=r"5 jobs have not ended within 0\.3 s"):
         list(client.map(hold, [[n] for n in range(5)], timeout=0.3))
@@ -298,15 +315,20 @@ def test_refused_jobs_are_named_and_the_others_are_in_the_pool(client, daemon):
         {"code": DOUBLE, "entry": "no name", "job_id": "refused-here"},
         "no mapping",
         {"code": DOUBLE, **MAIN, "args": [5]},
+        {"entry": "main"},
     ]
     batch = client.submit_many(jobs)
-    assert len(batch) == 5
+    assert len(batch) == 6
     assert batch[1:3] == ["refused-there", "refused-here"]
-    assert set(batch.refused) == set(batch[1:4])
+    assert set(batch.refused) == {*batch[1:4], batch[5]}
+    assert "type str" in batch.refused[batch[3]].message
+    assert "no 'code'" in batch.refused[batch[5]].message
     assert isinstance(batch.refused["refused-there"], LimitExceededError)
     assert batch.refused["refused-there"].fields["maximum"] == 1
     results = {result.job_id: result for result in client.results(batch)}
-    assert [str(results[job_id].outcome) for job_id in batch] == ["ok", "rejected", "rejected", "rejected", "ok"]
+    assert [str(results[job_id].outcome) for job_id in batch] == [
+        "ok", "rejected", "rejected", "rejected", "ok", "rejected",
+    ]  # fmt: skip
     assert results["refused-there"].error.type == "LimitExceededError"
 
 
