@@ -21,6 +21,7 @@ import typer
 from pool.cli.answer import ExitStatus, print_json
 from pool.cli.plain import result_object
 from pool.cli.printable import visible
+from pool.model import Outcome
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -135,7 +136,7 @@ def _why(result: JobResult) -> str:
     """One line on a job that is not ok."""
     if result.findings:
         return str(result.findings[0])
-    if result.error is not None:
+    if result.error is not None and result.outcome is not Outcome.MEMORY:  # a MemoryError seldom says a word
         return f"{result.error.type}: {result.error.message}"
     return result.reason
 

@@ -75,6 +75,11 @@ def test_every_python_file_of_a_directory_is_run_and_the_table_tells_how_it_ende
     assert sorted(line.split()[0] for line in lines) == ["error", "ok", "timeout"]
 
 
+def test_a_program_that_ran_out_of_memory_is_told_with_its_limit_and_not_with_an_empty_message(daemon, programs):
+    result = admin(daemon, "run", programs(hog="held = bytearray(1 << 40)"), programs(), "--memory", "64m")
+    assert str(64 << 20) in table(result.stdout)["hog.py"]
+
+
 def test_more_files_than_the_pool_has_room_for_are_all_run(daemon, programs):
     place = programs(**{f"n{number:03}": f"result = {number}" for number in range(60)})
     result = admin(daemon, "run", place, "--json")
