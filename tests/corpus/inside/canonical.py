@@ -1,0 +1,111 @@
+"""A value as text, so that two values have the same text if they are equal and of the same types.
+
+It knows the rules by which a value of the pool may come out as another type (an enum as its value, a dataclass as a
+dict), and nothing of how the pool carries values. Runs in the plain process and, for results of the pool, outside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import fractions
+import hashlib
+import json
+import pathlib
+import sys
+import uuid
+
+_DEPTH = 400
+_BY_REPR = (dt.datetime, dt.date, dt.time, dt.timedelta, dt.timezone, decimal.Decimal, fractions.Fraction, uuid.UUID,
+            pathlib.PurePath, range, slice)  # fmt: skip
+_BUILTINS = (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+
+
+class ForeignError(Exception):
+    """The value is, or has in it, what the pool does not carry."""
+
+
+def canonical(value: object) -> str:
+    """Raises ForeignError."""
+    return json.dumps(_tree(value, 0))
+
+
+def _tree(value: object, depth: int) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if depth > _DEPTH:
+        raise ForeignError("deep or endless")
+    if isinstance(value, enum.Enum):
+        return _tree(value.value, depth + 1)
+    tree = _of_libraries(value, depth + 1)
+    if tree is not None:
+        return tree
+    if (record := _record(value)) is not None:
+        return _dict(record, depth + 1)
+    if isinstance(value, _BY_REPR):
+        return [type(value).__name__.replace("Posix", "PurePosix").replace("PurePure", "Pure"), _spoken(value)]
+    return _builtin(value, depth + 1)
+
+
+def _record(value: object) -> dict | None:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=True))
+    return None
+
+
+def _spoken(value: object) -> str:
+    return str(value) if isinstance(value, pathlib.PurePath) else repr(value)
+
+
+def _builtin(value: object, depth: int) -> object:
+    kind = next((each for each in _BUILTINS if isinstance(value, each)), None)
+    if kind is None:
+        raise ForeignError(f"{type(value).__module__}.{type(value).__qualname__}")
+    if kind is int:
+        return ["int", hex(int(value))]
+    if kind in {float, complex}:
+        return [kind.__name__, kind.__repr__(value)]
+    if kind is str:
+        return str.__str__(value)
+    if kind in {bytes, bytearray}:
+        return [kind.__name__, bytes(value).hex()]
+    if kind is dict:
+        return _dict(value, depth)
+    items = [_tree(item, depth) for item in value]
+    return [kind.__name__, sorted(items, key=json.dumps) if kind in {set, frozenset} else items]
+
+
+def _dict(value: dict, depth: int) -> object:
+    return ["dict", [[_tree(key, depth), _tree(item, depth)] for key, item in dict.items(value)]]
+
+
+def _of_libraries(value: object, depth: int) -> object:
+    """A value of numpy or pandas, if its program has them."""
+    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
+    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
+        return _array(value, depth)
+    if pandas is None:
+        return None
+    if isinstance(value, pandas.DataFrame):
+        columns = [_of_libraries(value.iloc[:, at], depth) for at in range(value.shape[1])]
+        return ["DataFrame", _of_libraries(value.columns, depth), columns]
+    if isinstance(value, pandas.Series):
+        index = _of_libraries(value.index, depth)
+        return ["Series", str(value.dtype), _tree(value.name, depth), index, _tree(value.tolist(), depth)]
+    if isinstance(value, pandas.Index):
+        return [type(value).__name__, str(value.dtype), _tree(list(value.names), depth), _tree(value.tolist(), depth)]
+    scalars = (pandas.Timestamp, pandas.Timedelta, pandas.Period, pandas.Interval, type(pandas.NaT), type(pandas.NA))
+    return [type(value).__name__, repr(value)] if isinstance(value, scalars) else None
+
+
+def _array(value, depth: int) -> object:
+    kind = "array" if hasattr(value, "tolist") and value.shape else type(value).__name__
+    if value.dtype.kind == "O":
+        return [kind, "O", list(value.shape), _tree(value.tolist(), depth)]
+    content = value.tobytes()
+    told = content.hex() if len(content) <= 256 else hashlib.sha256(content).hexdigest()
+    return [kind, str(value.dtype), list(value.shape), told]
