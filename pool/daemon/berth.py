@@ -1,19 +1,25 @@
-"""What a keeper holds besides decisions: for each worker, and together with the other pools."""
+"""What a keeper holds: for each worker, for its pool, and together with the other pools."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pool import wire
+from pool.config import Template
+from pool.core.events import Event
+from pool.core.machine import PoolState
 from pool.daemon.boot import Boot
 from pool.daemon.conduct import Conduct
 from pool.daemon.crew import Crew
 from pool.daemon.ledger import Entry, Ledger
+from pool.daemon.metrics import Metrics
 from pool.daemon.outlet import Outlet
+from pool.daemon.shelf import Shelf
 from pool.daemon.transport import Transport
 from pool.engines.base import Container
 
+Apply = Callable[[Event], None]
 Deliver = Callable[[Entry, set[bytes]], None]
 
 
@@ -39,3 +45,15 @@ class Shared:
     ledger: Ledger
     outlet: Outlet
     deliver: Deliver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """All there is of one pool. `state` is changed through the keeper's `apply` only."""
+
+    state: PoolState
+    template: Template
+    shelf: Shelf
+    shared: Shared
+    metrics: Metrics = field(default_factory=Metrics)
+    berths: dict[str, Berth] = field(default_factory=dict)
