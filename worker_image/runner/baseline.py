@@ -2,21 +2,29 @@
 
 Layer 4 leaves a job nothing to change; this is how the worker finds out if it did not hold. Each fact has a name, and a
 deviation is told by it, so that it can be counted. Files, processes and mounts that a job left are `residue`'s.
+
+Each job pays for this: files of /proc are opened once and read again, and what is compared is compared by the
+interpreter's own loops.
 """
 
 from __future__ import annotations
 
 import os
-import resource
+import select
 import sys
 import zlib
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from operator import is_, itemgetter
 from types import FunctionType
 
-_LIMITS = [value for name, value in vars(resource).items() if name.startswith("RLIMIT_")]
-
 _TURNS = 8
+#: What is loaded here as well, but called by the zygote and its children only, who have memory of their own.
+_RUN_ELSEWHERE = frozenset({
+    "bpf", "child", "confine", "datasets", "denials", "execution", "fault", "furniture", "job_filter", "landlock",
+    "launcher", "nursery", "outbox", "rehearsal", "survey", "syscalls", "zygote",
+})  # fmt: skip
+_PAGE_BYTES = 4096
 
 
 class Baseline:
@@ -24,17 +32,18 @@ class Baseline:
 
     def __init__(self, zygote_pid: int) -> None:
         self._pids = (os.getpid(), zygote_pid)
-        self._functions = _functions()
-        self._sums = [zlib.crc32(function.__code__.co_code) for *_, function in self._functions]
-        self._turn = 0
+        self._limit_files = [_File(f"/proc/{pid}/limits") for pid in self._pids]
+        self._score_files = [_File(f"/proc/{pid}/oom_score_adj") for pid in self._pids]
+        self._ipc_files = [_File(f"/proc/sysvipc/{kind}") for kind in ("shm", "sem", "msg")]
+        thread_counts = [_counting(f"/proc/{pid}/task", lambda found: found.st_nlink - 2) for pid in self._pids]
         self._facts: Mapping[str, Callable[[], object]] = {
-            "limits": self._limits,
+            "limits": lambda: [file.read() for file in self._limit_files],
             "scheduling": self._scheduling,
-            "threads": lambda: [len(os.listdir(f"/proc/{pid}/task")) for pid in self._pids],  # noqa: PTH208
-            "descriptors": lambda: len(os.listdir("/proc/self/fd")),  # noqa: PTH208
-            "mounts": lambda: _read("/proc/self/mountinfo"),
-            "ipc": lambda: [_read(f"/proc/sysvipc/{kind}") for kind in ("shm", "sem", "msg")],
-            "code": self._code,
+            "threads": lambda: [count() for count in thread_counts],
+            "descriptors": _counting("/proc/self/fd", lambda found: found.st_size + 1),
+            "mounts": _Mounts().read,
+            "ipc": lambda: [file.read() for file in self._ipc_files],
+            "code": _Code().changed,
         }
         self._before = self._now()
 
@@ -46,48 +55,109 @@ class Baseline:
     def _now(self) -> dict[str, object]:
         return {name: look() for name, look in self._facts.items()}
 
-    def _code(self) -> object:
-        """Whether its functions are its own and do what they did; of their byte code an eighth each time."""
-        own = all(place.get(name) is function for place, name, function in self._functions)
-        self._turn = (self._turn + 1) % _TURNS
-        changed = [
-            name
-            for (_, name, function), before in zip(
-                self._functions[self._turn :: _TURNS], self._sums[self._turn :: _TURNS], strict=True
-            )
-            if zlib.crc32(function.__code__.co_code) != before
-        ]
-        return own, changed
-
-    def _limits(self) -> object:
-        own = [resource.getrlimit(each) for each in _LIMITS]
-        return own, [_read(f"/proc/{pid}/limits") for pid in self._pids]
-
     def _scheduling(self) -> object:
         return [
             (
                 os.getpriority(os.PRIO_PROCESS, pid),
                 os.sched_getaffinity(pid),
                 os.sched_getscheduler(pid),
-                _read(f"/proc/{pid}/oom_score_adj"),
+                score.read(),
             )
-            for pid in self._pids
+            for pid, score in zip(self._pids, self._score_files, strict=True)
         ]
 
 
-def _functions() -> list[tuple[Mapping[str, object], str, FunctionType]]:
-    """Each function of the runner's modules and where it is found. What is on disk is read-only anyway."""
-    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "runner"]
-    places: list[Mapping[str, object]] = [vars(module) for module in modules]
-    places += [vars(value) for place in places for value in place.values() if isinstance(value, type)]
-    return [
-        (place, name, value) for place in places for name, value in place.items() if isinstance(value, FunctionType)
-    ]
+class _File:
+    """A file of /proc: the kernel writes it anew each time it is read from its start, and gives a page at a time."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self.fd = -1
+
+    def read(self, offset: int = 0) -> bytes:
+        """A page at the most; b"" for a file that this kernel does not have, and once its process is gone."""
+        try:
+            return os.pread(self.fd, _PAGE_BYTES, offset)
+        except OSError:
+            return b""
+
+    def read_all(self) -> bytes:
+        whole = b""
+        while page := self.read(len(whole)):
+            whole += page
+        return whole
 
 
-def _read(path: str) -> bytes:
-    """b"" for a file that this kernel does not have."""
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        return b""
+def _counting(path: str, told: Callable[[os.stat_result], int]) -> Callable[[], int]:
+    """How many entries a directory of /proc has: as its status tells, where that is so, else by listing it.
+
+    Listing takes a descriptor, which is listed too.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if told(os.fstat(fd)) == len(os.listdir(fd)):  # noqa: PTH208
+        return lambda: told(os.fstat(fd))
+    return lambda: len(os.listdir(fd))  # noqa: PTH208
+
+
+class _Mounts:
+    """The table of mounts, read again when the kernel says that it has changed, and now and then without its word."""
+
+    def __init__(self) -> None:
+        self._file = _File("/proc/self/mountinfo")
+        self._changes = select.poll()
+        if self._file.fd >= 0:
+            self._changes.register(self._file.fd, select.POLLPRI)  # proc(5): this, and an error, after each change
+        self._table = b""
+        self._turn = 0
+
+    def read(self) -> bytes:
+        if self._turn == 0 or self._changes.poll(0):
+            self._table = self._file.read_all()
+        self._turn = (self._turn + 1) % _TURNS
+        return self._table
+
+
+class _Code:
+    """The functions of the runner: where each is found and what it does. On disk all is read-only anyway."""
+
+    def __init__(self) -> None:
+        self._lookups = [(itemgetter(*names), place) for place, names in _places()]
+        self._functions = [*self._found()]
+        self._codes = [function.__code__ for function in self._functions]
+        self._sums = [zlib.crc32(code.co_code) for code in self._codes]
+        self._turn = 0
+
+    def changed(self) -> bool:
+        """Whether they are not its own or do something else; the latter is asked of an eighth a time."""
+        try:
+            own = all(map(is_, self._found(), self._functions))
+        except KeyError:
+            own = False
+        return not own or self._turn_shows_a_change()
+
+    def _turn_shows_a_change(self) -> bool:
+        self._turn = (self._turn + 1) % _TURNS
+        part = slice(self._turn, None, _TURNS)
+        codes = [function.__code__ for function in self._functions[part]]
+        return [zlib.crc32(code.co_code) for code in codes] != self._sums[part]
+
+    def _found(self) -> Iterator[FunctionType]:
+        return chain.from_iterable([get(place) for get, place in self._lookups])
+
+
+def _places() -> Iterator[tuple[Mapping[str, object], list[str]]]:
+    """The modules of which this process runs code, and their classes, with the names of the functions there."""
+    modules = [vars(module) for name, module in sys.modules.items() if _is_run_here(name)]
+    values = {id(value): value for module in modules for value in module.values()}.values()
+    classes = [vars(value) for value in values if isinstance(value, type) and _is_run_here(value.__module__)]
+    for place in [*modules, *classes]:
+        names = [name for name, value in place.items() if isinstance(value, FunctionType)]
+        if names:
+            yield place, [*names, names[0]]  # once more, for of a single name an itemgetter makes no tuple
+
+
+def _is_run_here(name: str) -> bool:
+    package, _, module = name.partition(".")
+    return package == "runner" and module not in _RUN_ELSEWHERE
