@@ -198,7 +198,7 @@ def test_the_reason_is_told_also_when_the_time_is_over_while_the_job_asks_again(
 
     under_way = flights.Flights(0.3)
     under_way.start("j", ask)
-    with pytest.raises(ResultTimeoutError, match="1 job has not ended within 0.3 s; the pool was busy: full"):
+    with pytest.raises(ResultTimeoutError, match=r"1 job has not ended within 0\.3 s; the pool was busy: full"):
         under_way.next()
     assert len(asked) == 2
 
