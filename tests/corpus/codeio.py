@@ -9,7 +9,8 @@ from __future__ import annotations
 import gzip
 import json
 
-from tests.corpus.case import Case, carried
+from tests.corpus.case import Case
+from tests.corpus.packages import carried
 
 PART = "CodeIO"
 SEEDS = (1, 2, 3)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pool.images import build
-from tests.corpus.case import CorpusMissingError
+from tests.corpus import packages
 
 REPORT = Path(__file__).resolve().parents[2] / "docs" / "corpus.md"
 FINDINGS = pytest.StashKey()
@@ -40,13 +40,14 @@ def share(pytestconfig):
 def findings(pytestconfig, share):
     from tests.corpus import session  # with pandas: not for whoever only collects
 
-    build(session.IMAGE, progress=lambda _: None)
     try:
-        with session.visible(pytestconfig):
-            print()
-            seen = session.run(share)
-    except CorpusMissingError as missing:
-        pytest.fail(str(missing), pytrace=False)
+        packages.require()
+    except packages.CorpusMissingError as error:
+        pytest.fail(str(error), pytrace=False)
+    build(session.IMAGE, progress=lambda _: None)
+    with session.visible(pytestconfig):
+        print()
+        seen = session.run(share)
     pytestconfig.stash[FINDINGS] = seen
     return seen
 

@@ -10,8 +10,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.corpus.case import Case, carried
+from tests.corpus.case import Case
 from tests.corpus.mutate import mutants
+from tests.corpus.packages import carried
 from tests.corpus.seen import Seen
 
 PASS, FAIL = "HumanEval, canonical", "HumanEval, mutated"

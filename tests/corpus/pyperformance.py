@@ -9,7 +9,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.corpus.case import Case, carried
+from tests.corpus.case import Case
+from tests.corpus.packages import carried
 
 PART = "pyperformance"
 _PYPERF = Path(__file__).with_name("inside") / "pyperf.py"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {"setup", "demo", "test", "lint", "bench", "fuzz", "vm", "stop"}
+COMMANDS = {"setup", "demo", "test", "lint", "bench", "corpus", "fuzz", "vm", "stop"}
 
 
 NOBODY = 65534

