@@ -9,11 +9,15 @@ Where a function, class or module that the callable refers to was defined decide
 
 cloudpickle knows the last row as `register_pickle_by_value(module)`. That is a switch of the whole process, which would
 change what another library pickles in another thread; here the same rule holds for one pickle only.
+
+The lines of functions that travel by value go with them, for a traceback to show: the sandbox has no file of theirs.
 """
 
 from __future__ import annotations
 
 import io
+import linecache
+import operator
 import pickle
 import site
 import sys
@@ -29,11 +33,15 @@ from cloudpickle import cloudpickle as reducers
 from pool.errors import InvalidJobError
 
 
+_Lines = dict[str, dict[int, str]]
+
+
 def pickled(target: Callable[..., object]) -> bytes:
     """Raises InvalidJobError for what cannot be pickled."""
     with io.BytesIO() as file:
         try:
-            _Pickler(file).dump(target)
+            pickler = _Pickler(file)
+            pickler.dump(_Sourced(target, pickler.lines))
         except (
             pickle.PicklingError,
             TypeError,
@@ -56,18 +64,63 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, file: io.BytesIO) -> None:
         # Byte code ties a pickle to the Python version anyway, so the newest protocol costs no compatibility.
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.lines: _Lines = {}  #: of what was pickled by value, by its file
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, types.FunctionType):
-            if is_users(obj.__module__):
-                return self._dynamic_function_reduce(obj)
-        elif isinstance(obj, type):
+            by_value = self._dynamic_function_reduce if is_users(obj.__module__) else super().reducer_override
+            reduced = by_value(obj)
+            if reduced is not NotImplemented:
+                _take_lines(obj.__code__, self.lines)
+            return reduced
+        if isinstance(obj, type):
             if is_users(obj.__module__):
                 return reducers._dynamic_class_reduce(obj)  # noqa: SLF001 - what registering the module leads to
         elif isinstance(obj, types.ModuleType) and is_users(obj.__name__):
             # Names are set after the module is made, so that modules which import each other come to an end.
             return types.ModuleType, (obj.__name__,), _state(obj)
         return super().reducer_override(obj)
+
+
+class _Sourced:
+    """Unpickled it is the target, and by then its lines are where tracebacks look for them."""
+
+    def __init__(self, target: object, lines: _Lines) -> None:
+        self._target = target
+        self._shown = _Shown(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The target comes first: while it is pickled its lines are found.
+        return operator.getitem, ((self._target, self._shown), 0)
+
+
+class _Shown:
+    """A pickle has no statements; this is one."""
+
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, (_SHOW, {"found": self._lines})
+
+
+_SHOW = """
+import linecache
+for name, lines in found.items():
+    text = [lines.get(number, "\\n") for number in range(1, max(lines) + 1)]
+    linecache.cache[name] = len(text), None, text, name
+"""
+
+
+def _take_lines(code: types.CodeType, found: _Lines) -> None:
+    """Those of a function, and of what is defined in it; none where its file cannot be read."""
+    source = linecache.getlines(code.co_filename)
+    numbers = {number for *_, number in code.co_lines() if number is not None and 0 < number <= len(source)}
+    if numbers:
+        found.setdefault(code.co_filename, {}).update((number, source[number - 1]) for number in numbers)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            _take_lines(constant, found)
 
 
 def is_users(module: str | None) -> bool:
