@@ -17,7 +17,7 @@ import pathlib
 import sys
 import uuid
 
-_DEPTH = 400
+_DEPTH = 250
 _BY_REPR = (dt.datetime, dt.date, dt.time, dt.timedelta, dt.timezone, decimal.Decimal, fractions.Fraction, uuid.UUID,
             pathlib.PurePath, range, slice)  # fmt: skip
 _BUILTINS = (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
@@ -29,14 +29,17 @@ class ForeignError(Exception):
 
 def canonical(value: object) -> str:
     """Raises ForeignError."""
-    return json.dumps(_tree(value, 0))
+    try:
+        return json.dumps(_tree(value, 0))
+    except RecursionError:
+        raise ForeignError("deep or endless") from None
 
 
 def _tree(value: object, depth: int) -> object:
     if value is None or isinstance(value, bool):
         return value
     if depth > _DEPTH:
-        raise ForeignError("deep or endless")
+        raise RecursionError
     if isinstance(value, enum.Enum):
         return _tree(value.value, depth + 1)
     tree = _of_libraries(value, depth + 1)

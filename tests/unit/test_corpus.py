@@ -1,0 +1,197 @@
+"""How the corpus run compares: equal values have equal text, a mutant differs, and no difference goes without a cause."""
+
+from __future__ import annotations
+
+import ast
+import collections
+import dataclasses
+import datetime as dt
+import enum
+import json
+import pathlib
+import subprocess
+import sys
+from decimal import Decimal
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pool import values
+from tests.corpus import compare
+from tests.corpus.case import Case, share_of
+from tests.corpus.compare import Cause
+from tests.corpus.inside import one
+from tests.corpus.inside.canonical import ForeignError, canonical
+from tests.corpus.mutate import mutants
+from tests.corpus.poolrun import Answer
+from tests.corpus.pyperformance import _PROGRAM
+from tests.corpus.reference import Witness
+from tests.corpus.seen import Seen, of_answer
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Color(enum.Enum):
+    RED = 3
+
+
+@dataclasses.dataclass
+class Order:
+    price: float
+    side: Color
+
+
+VALUES = [
+    None, True, 3, -(10**5000), 0.1, float("nan"), -0.0, 1j, "é\ud800", b"\0", bytearray(b"x"), [1, (2,)], {1: {2, 3}},
+    frozenset("ab"), range(3), dt.datetime(2026, 1, 2, tzinfo=dt.UTC), dt.timedelta(1), Decimal("1.10"),
+    pathlib.Path("a/b"), Point(1, 2), Color.RED, Order(1.5, Color.RED), collections.Counter("aab"),
+    np.float64(0.1), np.arange(6).reshape(2, 3), np.array(["a", None], dtype=object), np.array(5),
+    pd.DataFrame({"a": [1, 2], "b": ["x", None]}), pd.Series([1.5, np.nan], name="s"), pd.Timestamp("2026-01-02"), pd.NaT,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_what_the_pool_carries_has_the_same_text_on_the_other_side(value):
+    carried = values.decode([bytes(frame) for frame in values.encode(value, max_bytes=1 << 20)])
+    assert canonical(carried) == canonical(value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (1, 1.0), (1, True), (0.0, -0.0), ([1], (1,)), ("a", b"a"), ({1, 2}, [1, 2]), ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        (np.float64(1), 1.0), (np.int32(1), np.int64(1)), (np.zeros(2), np.zeros((1, 2))), (0.1 + 0.2, 0.3), (None, False),
+        (Decimal("1.0"), Decimal("1.00")), (pd.Series([1]), pd.Series([1.0])), ("1", 1),
+    ],
+)  # fmt: skip
+def test_what_differs_in_value_type_or_order_differs_in_text(first, second):
+    assert canonical(first) != canonical(second)
+
+
+def test_the_order_of_a_set_does_not_matter():
+    assert canonical({8, 16, 0}) == canonical({16, 0, 8})
+
+
+def test_what_the_pool_does_not_carry_is_named():
+    endless: list[object] = []
+    endless.append(endless)
+    for value, told in ((object(), "builtins.object"), ([lambda: 1], "builtins.function"), (endless, "endless")):
+        with pytest.raises(ForeignError, match=told):
+            canonical(value)
+
+
+SOURCE = '''
+def largest(numbers: list = [0]) -> int:
+    """The largest."""
+    best = 0
+    for number in numbers:
+        if number > best and number != 7:
+            best = number + 0
+    return best
+'''
+
+
+def test_each_mutant_is_another_program_and_differs_in_one_place_of_the_function():
+    found = list(mutants(SOURCE, "largest"))
+    plain = ast.unparse(ast.parse(SOURCE)).splitlines()
+    assert len(set(found)) == len(found) > 5
+    for mutant in found:
+        changed = [line for line, before in zip(mutant.splitlines(), plain, strict=True) if line != before]
+        assert len(changed) == 1, mutant
+        assert "def " not in changed[0]
+
+
+def test_the_mutants_are_the_same_every_time():
+    assert list(mutants(SOURCE, "largest")) == list(mutants(SOURCE, "largest"))
+
+
+CASE = Case(name="x.1", part="X", code="import time\nresult = time.time()")
+
+
+def answer(truncated=(), **fields):
+    return Answer(Seen(**({"outcome": "ok"} | fields)), "parked", truncated, 1.0, 1.0)
+
+
+def witness(foreign="", **fields):
+    return Witness(Seen(**({"outcome": "ok"} | fields)), foreign)
+
+
+def cause(pool, plain, *again, case=CASE):
+    found = compare.between(case, pool, plain, again)
+    return found.cause if found else None
+
+
+def test_no_difference_has_no_cause():
+    assert cause(answer(value="1", stdout="a"), witness(value="1", stdout="a")) is None
+
+
+@pytest.mark.parametrize("field", ["value", "stdout", "stderr", "type", "message", "outcome", "exit_code"])
+def test_a_difference_that_repeats_is_unexplained(field):
+    same = witness(**{field: "b"})
+    assert cause(answer(**{field: "a"}), same, same, same) is Cause.UNEXPLAINED
+
+
+def test_a_program_that_differs_from_itself_has_that_as_its_cause():
+    assert cause(answer(value="1"), witness(value="2"), witness(value="3")) is Cause.CLOCK
+    addresses = [f"<x at 0x7f00000{digit}>" for digit in "123"]
+    assert cause(answer(value=addresses[0]), *(witness(value=each) for each in addresses[1:])) is Cause.ADDRESS
+    plain = Case(name="y", part="X", code="result = hash(object())")
+    assert cause(answer(value="1"), witness(value="2"), witness(value="3"), case=plain) is Cause.ITSELF
+
+
+def test_a_field_that_repeats_is_not_excused_by_another_that_does_not():
+    pool, plain = answer(value="1", stdout="a"), witness(value="2", stdout="b")
+    assert cause(pool, plain, witness(value="3", stdout="b")) is Cause.UNEXPLAINED
+
+
+def test_limits_and_types_that_are_not_carried_are_causes():
+    assert cause(answer(outcome="timeout"), witness(value="1")) is Cause.LIMIT
+    assert cause(answer(stdout="a", truncated=("stdout",)), witness(stdout="ab")) is Cause.LIMIT
+    refused = answer(outcome="error", type="pool.errors.ValueCodecError", message="value: a generator")
+    assert cause(refused, witness(foreign="builtins.generator")) is Cause.NOT_CARRIED
+    assert cause(refused, witness(value="1"), witness(value="1")) is Cause.UNEXPLAINED
+
+
+def test_two_runs_in_the_pool_may_differ_only_where_plain_ones_do():
+    one, two = answer(value="1"), answer(value="2")
+    assert compare.of_rounds(CASE, one, one, [witness(value="1")]) is None
+    assert compare.of_rounds(CASE, one, two, [witness(value="3"), witness(value="3")]).cause is Cause.UNEXPLAINED
+    assert compare.of_rounds(CASE, one, two, [witness(value="3"), witness(value="4")]).cause is Cause.CLOCK
+
+
+def test_a_share_is_spread_over_all_cases():
+    cases = [dataclasses.replace(CASE, name=str(number)) for number in range(100)]
+    assert [each.name for each in share_of(cases, 0.04)] == ["0", "25", "50", "75"]
+    assert share_of(cases, 1.0) == cases
+    assert len(share_of(cases, 0.0001)) == 1
+
+
+def plain_process(tmp_path, code, **case):
+    case = {"code": code, "entry": None, "args": [], "seed": 5, "files": {}} | case
+    (tmp_path / "case").write_text(json.dumps(case))
+    command = [sys.executable, one.__file__, str(tmp_path / "case"), str(tmp_path / "answer")]
+    streams = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True)
+    told = json.loads((tmp_path / "answer").read_text())
+    return of_answer(told | {"stdout": streams.stdout, "stderr": streams.stderr})
+
+
+def test_a_plain_process_tells_value_streams_and_exceptions(tmp_path):
+    code = "import sys, random\ndef f(x):\n    print('out'); print('err', file=sys.stderr)\n    return [x, random.random(), __name__]"
+    first = plain_process(tmp_path, code, entry="f", args=[1])
+    assert (first.outcome, first.stdout, first.stderr) == ("ok", "out\n", "err\n")
+    assert '"job"' in first.value
+    assert plain_process(tmp_path, code, entry="f", args=[1]) == first
+    assert plain_process(tmp_path, code, entry="f", args=[1], seed=6) != first
+    failed = plain_process(tmp_path, "import json\njson.loads('{')")
+    assert (failed.outcome, failed.type) == ("error", "json.decoder.JSONDecodeError")
+    assert plain_process(tmp_path, "raise SystemExit(3)").exit_code == 3
+    assert plain_process(tmp_path, "result = __name__").value == '"__main__"'
+
+
+def test_the_program_of_a_benchmark_compiles():
+    ast.parse(_PROGRAM)
