@@ -32,7 +32,6 @@ from cloudpickle import cloudpickle as reducers
 
 from pool.errors import InvalidJobError
 
-
 _Lines = dict[str, dict[int, str]]
 
 
