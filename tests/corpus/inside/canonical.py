@@ -6,21 +6,18 @@ dict), and nothing of how the pool carries values. Runs in the plain process and
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
-import decimal
-import enum
-import fractions
-import hashlib
 import json
-import pathlib
 import sys
-import uuid
 
 _DEPTH = 250
-_BY_REPR = (dt.datetime, dt.date, dt.time, dt.timedelta, dt.timezone, decimal.Decimal, fractions.Fraction, uuid.UUID,
-            pathlib.PurePath, range, slice)  # fmt: skip
 _BUILTINS = (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+#: Looked up where they are, if they are: to import them all takes longer than most programs run.
+_BY_REPR = {
+    "datetime": ("datetime", "date", "time", "timedelta", "timezone"),
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "uuid": ("UUID",),
+}
 
 
 class ForeignError(Exception):
@@ -36,32 +33,41 @@ def canonical(value: object) -> str:
 
 
 def _tree(value: object, depth: int) -> object:
-    if value is None or isinstance(value, bool):
-        return value
     if depth > _DEPTH:
         raise RecursionError
-    if isinstance(value, enum.Enum):
-        return _tree(value.value, depth + 1)
-    tree = _of_libraries(value, depth + 1)
-    if tree is not None:
-        return tree
-    if (record := _record(value)) is not None:
-        return _dict(record, depth + 1)
-    if isinstance(value, _BY_REPR):
-        return [type(value).__name__.replace("Posix", "PurePosix").replace("PurePure", "Pure"), _spoken(value)]
+    if value is None or isinstance(value, bool):
+        return value
+    if type(value) not in _BUILTINS:
+        for told in (_of_libraries, _of_records, _of_leaves):
+            tree = told(value, depth + 1)
+            if tree is not NotImplemented:
+                return tree
     return _builtin(value, depth + 1)
 
 
-def _record(value: object) -> dict | None:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+def _of_leaves(value: object, _depth: int) -> object:
+    known = ((range, slice), *(_loaded(module, *names) for module, names in _BY_REPR.items()))
+    if any(isinstance(value, kinds) for kinds in known):
+        return [type(value).__name__, repr(value)]
+    return ["path", str(value)] if isinstance(value, _loaded("pathlib", "PurePath")) else NotImplemented
+
+
+def _loaded(module: str, *names: str) -> tuple[type, ...]:
+    """These types, unless nobody has imported their module."""
+    found = sys.modules.get(module)
+    return () if found is None else tuple(getattr(found, name) for name in names)
+
+
+def _of_records(value: object, depth: int) -> object:
+    """What the pool carries as data."""
+    if isinstance(value, _loaded("enum", "Enum")):
+        return _tree(value.value, depth)
+    if hasattr(type(value), "__dataclass_fields__"):
+        names = [each.name for each in sys.modules["dataclasses"].fields(value)]
+        return _dict({name: getattr(value, name) for name in names}, depth)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return dict(zip(value._fields, value, strict=True))
-    return None
-
-
-def _spoken(value: object) -> str:
-    return str(value) if isinstance(value, pathlib.PurePath) else repr(value)
+        return _dict(dict(zip(value._fields, value, strict=True)), depth)
+    return NotImplemented
 
 
 def _builtin(value: object, depth: int) -> object:
@@ -92,7 +98,7 @@ def _of_libraries(value: object, depth: int) -> object:
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
         return _array(value, depth)
     if pandas is None:
-        return None
+        return NotImplemented
     if isinstance(value, pandas.DataFrame):
         columns = [_of_libraries(value.iloc[:, at], depth) for at in range(value.shape[1])]
         return ["DataFrame", _of_libraries(value.columns, depth), columns]
@@ -102,13 +108,15 @@ def _of_libraries(value: object, depth: int) -> object:
     if isinstance(value, pandas.Index):
         return [type(value).__name__, str(value.dtype), _tree(list(value.names), depth), _tree(value.tolist(), depth)]
     scalars = (pandas.Timestamp, pandas.Timedelta, pandas.Period, pandas.Interval, type(pandas.NaT), type(pandas.NA))
-    return [type(value).__name__, repr(value)] if isinstance(value, scalars) else None
+    return [type(value).__name__, repr(value)] if isinstance(value, scalars) else NotImplemented
 
 
 def _array(value, depth: int) -> object:
     kind = "array" if hasattr(value, "tolist") and value.shape else type(value).__name__
     if value.dtype.kind == "O":
         return [kind, "O", list(value.shape), _tree(value.tolist(), depth)]
+    import hashlib
+
     content = value.tobytes()
     told = content.hex() if len(content) <= 256 else hashlib.sha256(content).hexdigest()
     return [kind, str(value.dtype), list(value.shape), told]

@@ -8,14 +8,13 @@ else is. It shares no code with the pool.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import contextlib
 import json
 import linecache
 import os
 import random
 import sys
-from pathlib import Path
 from types import ModuleType
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -27,15 +26,18 @@ _UNNAMED = {"builtins", "job", "__main__"}
 
 
 def main(case_path: str, answer_path: str) -> None:
-    case = json.loads(Path(case_path).read_text(encoding="utf-8"))
+    with open(case_path, encoding="utf-8") as file:
+        case = json.load(file)
     for name, content in case["files"].items():
-        Path(name).write_bytes(base64.b64decode(content))
+        with open(name, "wb") as file:
+            file.write(binascii.a2b_base64(content))
     _seed(case)
     answer = _answer(case)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):  # the program may have replaced it
             stream.flush()
-    Path(answer_path).write_text(json.dumps(answer), encoding="utf-8")
+    with open(answer_path, "w", encoding="utf-8") as file:
+        json.dump(answer, file)
     os._exit(0)
 
 
