@@ -89,7 +89,8 @@ class Blueprint:
         if self.template.preload.modules:
             command += ["--preload", ",".join(self.template.preload.modules)]
         for name, pin in pins.items():
-            command += ["--dataset", f"{name}={pin.digest}={_target(name, pin.path)}"]
+            stamp = f"{pin.copied.size}-{pin.copied.mtime_ns}"
+            command += ["--dataset", f"{name}={stamp}={_target(name, pin.path)}"]
         return tuple(command)
 
     def _screen(self) -> str:

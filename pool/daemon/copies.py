@@ -2,8 +2,9 @@
 
     /srv/prices.npy ──read, SHA-256──▶ state_dir/datasets/<digest>.npy      0444, below a directory that only we enter
 
-A copy shares its blocks with the original where the file system can do that. Everything here reads whole files and is
-called from a thread of its own.
+A copy is read once more when it is made, and when a daemon first finds it there: from then on its size and its time
+vouch for its digest, and no worker reads all of it before it may start. It shares its blocks with the original where
+the file system can do that. Everything here reads whole files and is called from a thread of its own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Pin:
     digest: str  #: SHA-256, in hex
     size_bytes: int
     stamp: Stamp
+    copied: Stamp  #: of the copy, when it was found to have the digest
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -54,6 +56,7 @@ class Copies:
         self._directory = directory
         self._halted = halted
         self._digests: dict[Stamp, str] = {}
+        self._sound: dict[Path, Stamp] = {}  #: copies that have been found to have their digest
 
     def pin(self, path: Path) -> Pin:
         """Digest and copy of what is there now. Raises PinError."""
@@ -70,18 +73,32 @@ class Copies:
             for path in self._directory.iterdir():
                 if path not in kept:
                     path.unlink(missing_ok=True)
+                    self._sound.pop(path, None)
 
     def _pin(self, path: Path, file: IO[bytes]) -> Pin:
         before = _stamp(os.fstat(file.fileno()))
         digest = self._digests.get(before) or self._digest(file)
         copy = self._directory / f"{digest}{path.suffix}"
-        if stamp_of(copy) is None or copy.stat().st_size != before.size:
+        if not self._is_sound(copy, digest):
             self._copy(file, copy)
-        if _stamp(os.fstat(file.fileno())) != before:
+        if _stamp(os.fstat(file.fileno())) != before or not self._is_sound(copy, digest):
             raise PinError(f"{path} changed while it was read; it is read again when it has come to rest")
         self._digests = {stamp: known for stamp, known in self._digests.items() if stamp.inode != before.inode}
         self._digests[before] = digest
-        return Pin(path=path, copy=copy, digest=digest, size_bytes=before.size, stamp=before)
+        copied = self._sound[copy]
+        return Pin(path=path, copy=copy, digest=digest, size_bytes=before.size, stamp=before, copied=copied)
+
+    def _is_sound(self, copy: Path, digest: str) -> bool:
+        """Whether it is there and has this digest. It is read unless it was found so and has not been touched since."""
+        stamp = stamp_of(copy)
+        if stamp is None:
+            return False
+        if self._sound.get(copy) != stamp:
+            with copy.open("rb", buffering=0) as file:
+                if self._digest(file) != digest:
+                    return False
+            self._sound[copy] = stamp
+        return True
 
     def _digest(self, file: IO[bytes]) -> str:
         state = hashlib.sha256()

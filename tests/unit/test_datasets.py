@@ -37,7 +37,7 @@ def test_a_pin_is_a_read_only_copy_by_digest(file, tmp_path):
     assert pin.copy == tmp_path / "copies" / f"{pin.digest}.csv"
     assert pin.copy.read_bytes() == file.read_bytes()
     assert pin.copy.stat().st_mode & 0o777 == 0o444
-    assert (pin.path, pin.size_bytes, pin.stamp) == (file, 8, stamp_of(file))
+    assert (pin.path, pin.size_bytes, pin.stamp, pin.copied) == (file, 8, stamp_of(file), stamp_of(pin.copy))
 
 
 def test_a_copy_stays_what_it_is_whatever_happens_to_the_file(file, tmp_path):
@@ -66,6 +66,16 @@ def test_a_copy_that_is_not_whole_is_made_again(file, tmp_path):
     copy.chmod(0o644)
     copy.write_bytes(b"a,")
     assert Copies(tmp_path / "copies").pin(file).copy.read_bytes() == b"a,b\n1,2\n"
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_copy_of_the_right_size_with_something_else_in_it_is_made_again(file, tmp_path, later):
+    copies = Copies(tmp_path / "copies")
+    copy = copies.pin(file).copy
+    copy.chmod(0o644)
+    copy.write_bytes(b"b,a\n2,1\n")
+    pin = (Copies(tmp_path / "copies") if later else copies).pin(file)
+    assert (copy.read_bytes(), pin.copied) == (b"a,b\n1,2\n", stamp_of(copy))
 
 
 @pytest.mark.parametrize("bites", [0, 1, 2])

@@ -1,6 +1,6 @@
 """Data sets: from the files that the daemon has pinned to what every job finds as `datasets["name"]`.
 
-    zygote ──fork──▶ loader   each file against its digest; tables with pandas and, for parquet and feather, pyarrow
+    zygote ──fork──▶ loader   each file against its stamp; tables with pandas and, for parquet and feather, pyarrow
       ◀── the frames of pool.values, or what is wrong ──┘ ends, with its threads, its allocators and its garbage
       imports the template's modules, unpacks the tables, maps the arrays ──▶ children, by fork
 
@@ -8,13 +8,13 @@
    the zygote and the jobs have columns of numpy and of Python's own text, whatever the file was.
 2. An array (.npy) is mapped privately: its pages are the page cache's, shared by all workers and charged once, and what
    a job writes becomes a page of that job's. A table is memory of the zygote, and copied likewise on a write.
-3. Nothing is loaded that does not have the digest it was announced with.
+3. Nothing is loaded that was touched since the daemon found that it has its digest: see pool/daemon/copies.py. A worker
+   that read all of it again would take most of its start for that, where data sets are large.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
 import socket
@@ -29,7 +29,6 @@ from runner import channel, kernel
 
 #: Libraries that only loaders see; not on the path of a job. See worker_image/assemble.py.
 LOADERS = Path("/usr/lib/pool-loaders")
-_BITE_BYTES = 1 << 20
 #: More than a worker can hold: the worker's own memory limit comes first.
 _MOST_BYTES = 1 << 62
 #: One thread for each thing that pyarrow would have many for, and no allocator that keeps a thread of its own.
@@ -41,16 +40,16 @@ class DatasetError(Exception):
 
 
 class Source(NamedTuple):
-    """One data set, as the daemon announces it: NAME=DIGEST=PATH."""
+    """One data set, as the daemon announces it: NAME=STAMP=PATH."""
 
     name: str
-    digest: str  #: SHA-256, in hex
+    stamp: str  #: size and time of the last change, in bytes and nanoseconds: SIZE-TIME
     path: Path
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        name, digest, path = text.split("=", 2)
-        return cls(name, digest, Path(path))
+        name, stamp, path = text.split("=", 2)
+        return cls(name, stamp, Path(path))
 
 
 #: The frames of each table; none for an array.
@@ -158,21 +157,9 @@ def _load(source: Source) -> list[bytes | memoryview]:
 
 
 def _check(source: Source) -> None:
-    with source.path.open("rb", buffering=0) as file:
-        found = digest(file.read)
-    if found != source.digest:
-        raise DatasetError(
-            f"its file has the digest {found[:12]} and the daemon pinned {source.digest[:12]}: it was "
-            "changed in place; replace data sets by rename"
-        )
-
-
-def digest(read: Callable[[int], bytes]) -> str:
-    """SHA-256 in hex of all there is to read, a bite at a time."""
-    state = hashlib.sha256()
-    while bite := read(_BITE_BYTES):
-        state.update(bite)
-    return state.hexdigest()
+    found = source.path.stat()
+    if f"{found.st_size}-{found.st_mtime_ns}" != source.stamp:
+        raise DatasetError("the daemon's copy of its file was changed after it was pinned; restart the daemon")
 
 
 def _read_csv(path: Path) -> object:

@@ -33,7 +33,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--link", required=True, help="path of the daemon's socket")
     parser.add_argument("--scratch", action="append", type=Path, required=True, help="emptied after each job; repeat")
     parser.add_argument("--preload", default="", help="modules for the zygote to import, comma-separated")
-    parser.add_argument("--dataset", action="append", default=[], help="NAME=DIGEST=PATH to load; repeat")
+    parser.add_argument("--dataset", action="append", default=[], help="NAME=STAMP=PATH to load; repeat")
     parser.add_argument("--screen", default="", help="the screen's policy, as JSON; empty: none")
     parser.add_argument("--isolation", choices=launcher.LEVELS, default="auto", help="none is for tests of the runner")
     parser.add_argument("--allow", default="", help="what jobs may do beyond computing, comma-separated")
