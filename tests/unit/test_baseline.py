@@ -69,8 +69,8 @@ CHANGES = {
         "limits",
         "resource.prlimit(zygote.pid, resource.RLIMIT_CPU, (1000, 2000))",
     ),
-    "the runner's priority": ("scheduling", "os.setpriority(os.PRIO_PROCESS, 0, 5)"),
-    "the zygote's priority": ("scheduling", "os.setpriority(os.PRIO_PROCESS, zygote.pid, 5)"),
+    "the runner's priority": ("scheduling", "os.setpriority(os.PRIO_PROCESS, 0, 17)"),
+    "the zygote's priority": ("scheduling", "os.setpriority(os.PRIO_PROCESS, zygote.pid, 17)"),
     "the zygote's cores": (
         "scheduling",
         "os.sched_setaffinity(zygote.pid, {min(os.sched_getaffinity(0))} if len(os.sched_getaffinity(0)) > 1 else {0})",
@@ -111,7 +111,7 @@ def test_other_byte_code_in_the_same_function_is_seen_within_eight_checks(functi
 
 
 def test_several_changes_are_told_together():
-    found, _ = changed("left = os.open('/dev/null', os.O_RDONLY)\nos.setpriority(os.PRIO_PROCESS, 0, 5)")
+    found, _ = changed("left = os.open('/dev/null', os.O_RDONLY)\nos.setpriority(os.PRIO_PROCESS, 0, 17)")
     told = ["scheduling: not as before the job", "descriptors: not as before the job"]
     assert found == [told] * CHECKS
 
