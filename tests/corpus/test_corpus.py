@@ -10,7 +10,7 @@ from pool.model import Outcome
 from tests.corpus import humaneval
 from tests.corpus.memory import MOST_GROWTH_BYTES
 
-pytestmark = [pytest.mark.corpus, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.corpus, pytest.mark.docker, pytest.mark.timeout(3600)]
 
 
 def _of(findings, part):
