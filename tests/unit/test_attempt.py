@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from contextlib import contextmanager
 
 import pytest
 from runner import channel
 from runner.attempt import Attempt, Child
+from runner.meter import INTERVAL_S, Meter
 from runner.report import Report
 
 from pool import wire
@@ -18,18 +21,46 @@ JOB = wire.Run(
 )
 
 
+ANSWER = [Report(outcome=Outcome.OK, started_ns=1, ended_ns=2).pack(), b"", b"value"]
+
+
+@contextmanager
+def conversation(out="/dev/null", **options):
+    """An attempt whose child is the test: at the other end of the socket, and the process that is asked for usage."""
+    ours, theirs = socket.socketpair()
+    streams = [os.open(path, os.O_RDONLY) for path in (out, "/dev/null")]
+    child = Child(os.getpid(), ours, *streams, os.pidfd_open(os.getpid()))
+    with theirs:
+        yield Attempt(JOB, child, [b"code", b""], **options), theirs
+    child.close()
+
+
 @pytest.mark.timeout(60)
 def test_an_answer_does_not_wait_until_what_the_job_has_started_stops_printing():
-    ours, theirs = socket.socketpair()
-    endless, silent = os.open("/dev/zero", os.O_RDONLY), os.open("/dev/null", os.O_RDONLY)
-    child = Child(os.getpid(), ours, endless, silent, os.pidfd_open(os.getpid()))
-    with theirs:
-        attempt = Attempt(JOB, child, [b"code", b""])
-        channel.send(theirs, [Report(outcome=Outcome.OK, started_ns=1, ended_ns=2).pack(), b"", b"value"])
-        attempt.readable(ours.fileno())
+    with conversation("/dev/zero") as (attempt, theirs):
+        channel.send(theirs, ANSWER)
+        attempt.readable(attempt.child.sock.fileno())
         assert attempt.complete
         done, payload = attempt.answer()
-        child.close()
     assert (done.outcome, done.truncated) == (Outcome.OK, ("stdout",))
     assert (bytes(payload[0]), bytes(payload[3])) == (bytes(1000), b"value")
     assert done.stdout_bytes > 1000
+
+
+def test_usage_counts_what_the_job_has_started_and_nobody_has_waited_for(tmp_path):
+    def say(cpu_s, anonymous):
+        (tmp_path / "cpu.stat").write_text(f"usage_usec {cpu_s * 1_000_000}\n")
+        (tmp_path / "memory.stat").write_text(f"anon {anonymous}\nshmem 0\n")
+
+    (tmp_path / "cgroup.controllers").touch()
+    say(0, 0)
+    meter = Meter(tmp_path)
+    with conversation(meter=meter) as (attempt, theirs):
+        say(5000, 1 << 40)
+        meter.excess(JOB)
+        time.sleep(2 * INTERVAL_S)  # one that has ended by then can have used next to nothing
+        channel.send(theirs, ANSWER)
+        attempt.readable(attempt.child.sock.fileno())
+        done, _ = attempt.answer()
+    assert done.cpu_s == pytest.approx(5000, abs=1)
+    assert done.max_rss_bytes == 1 << 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from runner.meter import Meter, read
+from runner.usage import Usage
 
 from pool import wire
 from pool.model import Outcome
@@ -78,6 +79,18 @@ def test_files_in_the_scratch_space_are_not_memory(cgroup, tmp_path):
     assert meter.excess(job) is None
 
 
+def test_what_was_used_together_is_told_but_for_what_the_next_child_may_have_had(cgroup, tmp_path):
+    meter = Meter(tmp_path)
+    cgroup.say(cpu_s=51, anonymous=150 * MIB)
+    assert meter.excess(JOB) is None
+    cgroup.say(cpu_s=51.5, anonymous=70 * MIB)
+    used = meter.used()
+    assert used.max_rss_bytes == 90 * MIB
+    assert used.cpu_s == pytest.approx(1.4)
+    meter.renew()
+    assert meter.used() == Usage()
+
+
 def test_an_idle_worker_is_the_new_measure(cgroup, tmp_path):
     meter = Meter(tmp_path)
     cgroup.say(cpu_s=90, anonymous=300 * MIB)
@@ -88,3 +101,4 @@ def test_an_idle_worker_is_the_new_measure(cgroup, tmp_path):
 def test_where_nothing_can_be_read_there_is_no_verdict(tmp_path):
     assert read(tmp_path) is None
     assert Meter(tmp_path).excess(JOB) is None
+    assert Meter(tmp_path).used() == Usage()

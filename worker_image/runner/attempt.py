@@ -15,6 +15,7 @@ from pool import wire
 from pool.model import Outcome
 from runner import channel, report, usage
 from runner.channel import ChannelError, Collector
+from runner.meter import INTERVAL_S, Meter
 from runner.verdict import Evidence, Verdict, decide
 
 #: How long the hand-over of a job may take; the parked child only has to read.
@@ -109,9 +110,12 @@ class Stream:
 class Attempt:
     """From the hand-over to the answer."""
 
-    def __init__(self, job: wire.Run, child: Child, payload: Sequence[channel.Frame]) -> None:
+    def __init__(
+        self, job: wire.Run, child: Child, payload: Sequence[channel.Frame], *, meter: Meter | None = None
+    ) -> None:
         self.job = job
         self.child = child
+        self._meter = meter
         self.killed_for: Outcome | None = None
         self.killed_because = ""
         self.answered = False
@@ -204,6 +208,7 @@ class Attempt:
     def _done(self, used: usage.Usage, verdict: Verdict) -> tuple[wire.Done, list[channel.Frame]]:
         claim = None if self.killed_for else self._claim()
         started_ns, ended_ns = self._stamps(claim)
+        used |= self._used_together()
         error, names, contents, value = self._parts(claim)
         done = wire.Done(
             job_id=self.job.job_id,
@@ -222,6 +227,11 @@ class Attempt:
             max_rss_bytes=used.max_rss_bytes,
         )
         return done, [self.out.kept, self.err.kept, error, *contents, *value]
+
+    def _used_together(self) -> usage.Usage:
+        """By all that the job has started, also what nobody has waited for. What is over at once cannot be much."""
+        long = time.monotonic_ns() - self._handed_ns > INTERVAL_S * 1e9
+        return self._meter.used() if self._meter is not None and long else usage.Usage()
 
     def _parts(
         self, claim: report.Report | None

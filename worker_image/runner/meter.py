@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pool import wire
 from pool.model import Outcome
+from runner.usage import Usage
 
 #: How often to look while a job runs.
 INTERVAL_S = 0.05
@@ -53,11 +54,12 @@ class Meter:
 
     def __init__(self, root: Path = _ROOT) -> None:
         self._root = root
-        self._before = read(root)
+        self.renew()
 
     def renew(self) -> None:
-        """The worker is idle again."""
+        """The worker is idle."""
         self._before = read(self._root)
+        self._most_held = 0
 
     def excess(self, job: wire.Run) -> tuple[Outcome, str] | None:
         """Why the job has to end, if it has: the outcome, and the figures in words."""
@@ -65,10 +67,21 @@ class Meter:
         if now is None or self._before is None:
             return None
         cpu_s = now.cpu_s - self._before.cpu_s
-        if cpu_s > job.cpu_s + _SLACK_CPU_S:
-            return Outcome.TIMEOUT, f"it and what it started used {cpu_s:.1f} s of CPU, its limit is {job.cpu_s:g} s"
         shared = max(0, now.shared - self._before.shared - job.tmp)  # what fits into the scratch space is not memory
         held = now.anonymous - self._before.anonymous + shared
+        self._most_held = max(self._most_held, held)
+        if cpu_s > job.cpu_s + _SLACK_CPU_S:
+            return Outcome.TIMEOUT, f"it and what it started used {cpu_s:.1f} s of CPU, its limit is {job.cpu_s:g} s"
         if held > job.memory + _SLACK_BYTES:
             return Outcome.MEMORY, f"it and what it started held {held} bytes of memory, its limit is {job.memory}"
         return None
+
+    def used(self) -> Usage:
+        """What the job and all that it started have used at the least: the next child may have had the slack of CPU
+        time; what that holds is less than the preloaded pages, which count as the job's and are not in here.
+        """
+        now = read(self._root) if self._before is not None else None
+        if now is None or self._before is None:
+            return Usage()
+        cpu_s = now.cpu_s - self._before.cpu_s - _SLACK_CPU_S
+        return Usage(cpu_s=max(0.0, cpu_s), max_rss_bytes=self._most_held)

@@ -17,6 +17,10 @@ class Usage:
     cpu_s: float = 0.0
     max_rss_bytes: int = 0
 
+    def __or__(self, other: Usage) -> Usage:
+        """Two counts of the same job, neither of which is too high."""
+        return Usage(cpu_s=max(self.cpu_s, other.cpu_s), max_rss_bytes=max(self.max_rss_bytes, other.max_rss_bytes))
+
 
 def of(pid: int) -> Usage:
     """CPU time of the process, its threads and its reaped children, and its peak memory; zeros once it is gone.
