@@ -10,9 +10,11 @@ import docker
 import pytest
 from docker.utils import kwargs_from_env
 
+from pool.client import Client
 from pool.engines.base import ImageFacts, WorkerSpec
 from pool.engines.docker import DockerEngine
 from pool.images import DEFAULT_TAG, build
+from tests.support.daemons import DaemonProcess
 
 #: Same file system and lockdown as a worker; the command is a program for `python3 -c`.
 STAND_IN = "pool-worker-stand-in:latest"
@@ -23,6 +25,20 @@ OWNER = f"test-{secrets.token_hex(4)}"
 def worker_image() -> ImageFacts:
     """Built when it is missing or stale."""
     return build(DEFAULT_TAG, progress=print)
+
+
+@pytest.fixture(scope="module")
+def daemon(request: pytest.FixtureRequest, worker_image: ImageFacts) -> Iterator[DaemonProcess]:
+    """With one pool, of the module's TEMPLATE."""
+    del worker_image
+    with DaemonProcess({"default": request.module.TEMPLATE}, engine="docker") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(daemon: DaemonProcess) -> Iterator[Client]:
+    with daemon.client(timeout=60) as it:
+        yield it
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,6 @@ import pytest
 
 from pool.errors import InvalidJobError
 from pool.model import Limits, Outcome, StartKind
-from tests.docker import live
-from tests.support.daemons import DaemonProcess
 from tests.support.same import same
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
@@ -35,19 +33,6 @@ TEMPLATE = {
 }
 IDENTITY = "def main(x):\n    return x"
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def daemon(worker_image):
-    del worker_image
-    with DaemonProcess({"default": TEMPLATE}, engine="docker") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(daemon):
-    with daemon.client(timeout=60) as it:
-        yield it
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +59,7 @@ SAMPLES = {
     "times of numpy": [np.array(["2024-01-01", "NaT"], "M8[D]"), np.array([1, 2], "m8[us]")],
     "structured": [np.array([(1, 2.5, "ab", (1, 2))], [("a", "<i4"), ("b", ">f8"), ("c", "U2"), ("d", "i2", 2)])],
     "shapes": [np.array(5.0), np.zeros((0, 3)), np.asfortranarray(np.arange(12.0).reshape(3, 4)), np.arange(20)[::3], np.ones((1,) * 20)],
+    "text of any length": [np.array(["a", "x" * 99], np.dtypes.StringDType()), np.array([], np.dtypes.StringDType(na_object=None))],
     "objects": [np.array([1, "a", None, [2.5]], object)],
     "series": [pd.Series([1.0, np.nan], name="x"), pd.Series(["a", None], dtype="string"), pd.Series([1, None], dtype="Int8"),
                pd.Series([True, None], dtype="boolean"), pd.Series(list("aba"), dtype="category"), pd.Series([0.5, None], dtype="Float32"),
@@ -169,12 +155,12 @@ class Peak:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def test_eighty_megabytes_come_out_with_at_most_three_copies_anywhere(client, daemon):
+def test_eighty_megabytes_come_out_with_at_most_three_copies_anywhere(client, daemon, sdk):
     code = "import numpy as np\ndef main():\n    return np.arange(10_000_000.0)"
     limits = Limits(memory="512m", result="100m")
     client.run(code, entry="main", limits=limits)
     mine, theirs = Peak("self"), Peak(daemon.process.pid)
-    runners = [Peak(min(live.processes(each["container"]))) for each in daemon.workers()]
+    runners = [Peak(sdk.inspect_container(each["container"])["State"]["Pid"]) for each in daemon.workers()]
     began = time.monotonic()
     result = client.run(code, entry="main", limits=limits)
     took_s = time.monotonic() - began
@@ -188,6 +174,16 @@ def test_eighty_megabytes_come_out_with_at_most_three_copies_anywhere(client, da
 
 
 # ---- inputs --------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_that_fill_the_memory_of_a_job_end_it_for_its_memory(client):
+    options = {"entry": "main", "limits": Limits(memory="64m")}
+    results = [client.run("def main(x): return 1", args=[bytes(size << 20)], **options) for size in (40, 60, 70)]
+    assert {each.outcome for each in results} == {Outcome.MEMORY}, results
+
+
+def test_a_program_with_a_byte_order_mark_runs_as_its_file_would(client):
+    assert client.run("\ufeff# -*- coding: utf-8 -*-\nresult = 'ü'").value == "ü"
 
 
 def test_callables_of_every_kind_run_with_their_arguments(client):

@@ -15,7 +15,6 @@ import pytest
 from pool.errors import LimitExceededError
 from pool.model import Limits, Outcome
 from tests.docker import live
-from tests.support.daemons import DaemonProcess
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
 
@@ -31,19 +30,6 @@ TEMPLATE = {
 }  # fmt: skip
 #: For what ends by itself, on a machine that is shared.
 PATIENCE_S = 15
-
-
-@pytest.fixture(scope="module")
-def daemon(worker_image):
-    del worker_image
-    with DaemonProcess({"default": TEMPLATE}, engine="docker") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(daemon):
-    with daemon.client(timeout=60) as it:
-        yield it
 
 
 @pytest.fixture(autouse=True)
