@@ -2,7 +2,8 @@
 
 What they cannot do: name a class, a module or code; make an object of a type that is not listed in `pool.values`;
 ask for memory that the frames do not hold (lists and strings are checked against the head before they are made, arrays
-against their buffer); nest deeper than MAX_DEPTH; stall us with keys that collide.
+against their buffer); nest deeper than MAX_DEPTH, or inside arrays and frames than msgpack's 1024; stall us with keys
+that collide.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pool.values.codes import Code, Mark
+from pool.values.codes import MAX_DEPTH, Code, Mark
 
 T = TypeVar("T")
 
@@ -35,7 +35,9 @@ class Reader:
             return leaf(payload)
         if code not in _MARKS or payload:
             raise ValueError(f"unknown code {code}")
-        self._open_marks += 1
+        self._open_marks += 1  # a mark comes before what it heads: as many composites are we in
+        if self._open_marks > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         return _MARKS[code]
 
     def on_list(self, items: list[Any]) -> object:

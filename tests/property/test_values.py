@@ -96,6 +96,10 @@ def arrays(draw):
         array = np.ndarray(shape, dtype, bytearray(draw(st.binary(min_size=size, max_size=size))))
     else:
         array = draw(hnp.arrays(dtype, shape))
+    if draw(st.integers(0, 9)) == 0:
+        missing = draw(st.sampled_from([{}, {"na_object": None}, {"na_object": math.nan}, {"na_object": pd.NA}]))
+        items = draw(st.lists(st.text() | st.sampled_from(list(missing.values()) or [""]), max_size=9))
+        return np.array(items, np.dtypes.StringDType(**missing))
     bent = draw(st.sampled_from(["C", "F", "reversed", "broadcast", "frozen"]))
     if bent == "F":
         return np.asfortranarray(array)

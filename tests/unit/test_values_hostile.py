@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from pool.errors import ValueCodecError
-from pool.values import MAX_BUFFERS, decode
+from pool.values import MAX_BUFFERS, MAX_DEPTH, decode
 from pool.values.codes import Code
 from tests.support.coded import MIB, marked, rejected
 
@@ -97,6 +97,27 @@ def test_nonsense_within_a_sound_head_is_rejected(value):
         assert tracemalloc.get_traced_memory()[1] < 16 * MIB
     finally:
         tracemalloc.stop()
+
+
+ROW = marked(Code.RANGE_INDEX, 0, 1, 1, None)
+OPAQUE = {
+    "an array of objects": lambda inner: marked(Code.OBJECTS, [1], [inner]),
+    "a series": lambda inner: marked(Code.SERIES, marked(Code.OBJECTS, [1], [inner]), ROW, None),
+    "a frame": lambda inner: marked(Code.FRAME, [marked(Code.OBJECTS, [1], [inner])], ROW, ROW),
+    "a slice": lambda inner: marked(Code.SLICE, None, inner, None),
+}
+
+
+@pytest.mark.parametrize("kind", OPAQUE)
+def test_what_is_no_container_of_python_nests_no_deeper_either(kind):
+    def nest(depth):
+        value = None
+        for _ in range(depth):
+            value = OPAQUE[kind](value)
+        return value
+
+    decode([msgpack.packb(nest(50))])
+    assert "nested deeper" in rejected(nest(MAX_DEPTH + 1)).message
 
 
 def test_a_buffer_can_be_used_once_and_must_be_used():
