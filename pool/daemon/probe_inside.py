@@ -84,6 +84,9 @@ def main(missing: Sequence[str], options: Sequence[str], processes: int, memory:
     return [_row(name, attempt if wanted else None) for name, wanted, attempt in attempts]
 
 
+# ---- what an attempt comes to ----
+
+
 def _row(name: str, attempt: Callable[[], str] | None) -> list[str]:
     if attempt is None:
         return [name, SKIPPED, "the part that stops it is missing, or the template allows it"]
@@ -104,6 +107,9 @@ def _refused(attempt: Callable[[], object], what: str) -> str:
             return errno.errorcode[error.errno]
         raise ThroughError(f"{what}: {error}") from None
     raise ThroughError(f"{what}: it went through ({got!r:.60})")
+
+
+# ---- system calls ----
 
 
 def _raw(number: int, *arguments: int) -> int:
@@ -131,6 +137,9 @@ def _fork_into_namespace() -> int:
     return child
 
 
+# ---- rights ----
+
+
 def _privileges() -> str:
     found = {
         "uid": os.getuid(),
@@ -149,6 +158,9 @@ def _capabilities() -> str:
     if any(sets):
         raise ThroughError(f"capget gives {list(sets)}")
     return "none in any set"
+
+
+# ---- programs and binary interfaces ----
 
 
 def _execute() -> str:
@@ -206,6 +218,9 @@ def _x32(number: int) -> int:
     return _raw(number | 0x40000000)
 
 
+# ---- network and files ----
+
+
 def _network() -> str:
     seen = {_open_socket(name) for name in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_VSOCK")}
     return ", ".join(sorted(seen))
@@ -220,11 +235,6 @@ def _write() -> str:
     return ", ".join(sorted({_create_file(place) for place in filter(os.path.isdir, places)}))
 
 
-def _device() -> str:
-    """Everybody may write to it, and nothing but Landlock refuses it to a job."""
-    return _refused(lambda: os.open("/dev/full", os.O_WRONLY), "/dev/full")
-
-
 def _create_file(place: str) -> str:
     def create() -> None:
         path = f"{place}/probe"
@@ -232,6 +242,11 @@ def _create_file(place: str) -> str:
         os.unlink(path)  # noqa: PTH108
 
     return _refused(create, place)
+
+
+def _device() -> str:
+    """Everybody may write to it, and nothing but Landlock refuses it to a job."""
+    return _refused(lambda: os.open("/dev/full", os.O_WRONLY), "/dev/full")
 
 
 def _scratch_flags() -> str:
@@ -248,6 +263,9 @@ def _scratch_size(tmp: int) -> str:
         if found.f_blocks * found.f_frsize > tmp + mmap.PAGESIZE or found.f_files == 0:
             raise ThroughError(f"{place} has {found.f_blocks * found.f_frsize} bytes, {tmp} are the limit")
     return f"{tmp} bytes in all"
+
+
+# ---- the link and other processes ----
 
 
 def _link() -> str:
@@ -284,6 +302,9 @@ def _change_others() -> str:
         _refused(lambda: os.setpriority(process, other, os.getpriority(process, other)), "setpriority"),
     ]
     return ", ".join(sorted(set(seen)))
+
+
+# ---- limits ----
 
 
 def _descriptors() -> str:
