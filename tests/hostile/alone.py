@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from pool.images import DEFAULT_TAG, build
 from pool.model import Limits
 from tests.docker import live
@@ -43,6 +45,8 @@ def attempt(action):
         return errno.errorcode.get(error.errno, str(error.errno))
     return "ok"
 """
+#: For tests that look at a worker from the host.
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into another user's processes")
 #: What the signals that a process ignores, blocks and catches are called, and who traces it.
 _SIGNALS = ("SigBlk", "SigIgn", "SigCgt", "TracerPid", "State", "NoNewPrivs", "Seccomp")
 

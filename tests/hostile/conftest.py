@@ -3,6 +3,10 @@
     attack(code)    runs `main` of the code in the pool `open` (the screen is off): a JobResult
     screened(code)  the same in the pool `screened`
     outside(code)   the same in a plain process of this host, to show that the attack works where nothing stops it
+
+    unmoved(code)   in a pool with one worker, whose runner and zygote are afterwards what they were (alone.py)
+    unbound(code)   the value of the same code, with the same prelude, outside; `victim` is a process to try it on
+
     record(...)     what it came to, for the table of docs/security.md
 
 After each test the pool is whole again: an honest job gives the right value.
@@ -15,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from ast import literal_eval
 from dataclasses import dataclass
 
 import pytest
@@ -22,6 +27,7 @@ import pytest
 from pool.images import DEFAULT_TAG, build
 from pool.model import Limits
 from tests.hostile import record as records
+from tests.hostile.alone import PRELUDE, bystander, one_worker
 from tests.hostile.surroundings import Surroundings
 from tests.support.daemons import DaemonProcess
 
@@ -139,6 +145,29 @@ def outside():
         return Outside(**json.loads(last[0]), status=process.returncode)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def alone():
+    with one_worker() as it:
+        yield it
+
+
+@pytest.fixture
+def unmoved(alone):
+    with alone.unmoved() as run:
+        yield run
+
+
+@pytest.fixture
+def victim():
+    with bystander() as process:
+        yield process
+
+
+@pytest.fixture
+def unbound(outside):
+    return lambda code, *args: literal_eval(outside(PRELUDE + code, *args).value)
 
 
 @pytest.fixture

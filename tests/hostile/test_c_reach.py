@@ -2,36 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from ast import literal_eval
-
 import pytest
 
-from tests.hostile.alone import PRELUDE, bystander, one_worker
+from tests.hostile.alone import only_root
 
-pytestmark = [
-    pytest.mark.docker,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into another user's processes"),
-]
-
-
-@pytest.fixture(scope="module")
-def alone():
-    with one_worker() as it:
-        yield it
-
-
-@pytest.fixture
-def unmoved(alone):
-    with alone.unmoved() as run:
-        yield run
-
-
-@pytest.fixture
-def victim():
-    with bystander() as process:
-        yield process
-
+pytestmark = [pytest.mark.docker, only_root]
 
 # ---- memory, files and descriptors -----------------------------------------------------------------------------------
 
@@ -54,8 +29,8 @@ def main(pids):
 """
 
 
-def test_c8_a_job_finds_no_process_in_proc(unmoved, outside, victim, record):
-    loose = literal_eval(outside(PRELUDE + LOOK, [victim.pid]).value)
+def test_c8_a_job_finds_no_process_in_proc(unmoved, unbound, victim, record):
+    loose = unbound(LOOK, [victim.pid])
     assert {word for words in loose.values() for word in words} == {"ok"}
     seen = unmoved(LOOK, [1, 2, 3, 4, 5, 7, 20, "self", "thread-self"]).value
     assert {word for words in seen.values() for word in words} == {"ENOENT"}
@@ -96,10 +71,10 @@ def main(pid, address):
 """
 
 
-def test_c7_the_memory_of_another_process_is_neither_read_nor_written(unmoved, outside, victim, record):
+def test_c7_the_memory_of_another_process_is_neither_read_nor_written(unmoved, unbound, victim, record):
     with open(f"/proc/{victim.pid}/maps") as maps:
         address = next(int(line.split("-")[0], 16) for line in maps if " rw-p " in line and "[heap]" in line)
-    loose = literal_eval(outside(PRELUDE + VM, victim.pid, address).value)
+    loose = unbound(VM, victim.pid, address)
     assert [
         loose[name] for name in ("process_vm_readv", "process_vm_writev", "ptrace_seize", "kcmp", "pidfd_getfd")
     ] == ["ok"] * 5
@@ -182,7 +157,7 @@ def test_c36_a_job_reaches_no_socket_by_any_name(unmoved, record):
            stopped_by=["job filter", "namespaces", "landlock"], seen=seen | to)  # fmt: skip
 
 
-def test_c36_sendto_from_a_pair_reaches_a_named_socket_nowhere(unmoved, outside, record):
+def test_c36_sendto_from_a_pair_reaches_a_named_socket_nowhere(unmoved, unbound, record):
     """The one way to name a socket that is left: a datagram from a pair. There is nobody it could be for."""
     code = """
 def main():
@@ -194,7 +169,7 @@ def main():
     return told
 """
     receiver = "def main():\n    r = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); r.bind('\\0hostile')\n    s, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n    s.sendto(b'x', '\\0hostile')\n    return r.recv(1)\n"
-    assert literal_eval(outside(PRELUDE + receiver).value) == b"x", "a pair can send by name"
+    assert unbound(receiver) == b"x", "a pair can send by name"
     seen = unmoved(code).value
     assert set(seen.values()) <= {"ENOENT", "ECONNREFUSED", "EPERM", "EACCES"}, seen
     record(
