@@ -7,7 +7,6 @@ touched before the last step.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import os
 import random
@@ -64,13 +63,14 @@ def live(sock: socket.socket, cradle: Cradle) -> None:
     """The whole life of a child, after the fork. Never returns."""
     status = 1
     try:
-        with Path("/proc/self/status").open("rb", buffering=0) as own_status:
-            _detach()
-            cradle.confinement.isolate()
-            kernel.die_with_parent()  # again: new credentials may have cleared it
-            plain, *others = parts()
-            rehearse(plain, cradle.setting)
-            held = _held_bytes(own_status)
+        own_status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        _detach()
+        cradle.confinement.isolate()
+        os.umask(0o077)
+        kernel.die_with_parent()  # again: new credentials may have cleared it
+        plain, *others = parts()
+        rehearse(plain, cradle.setting)
+        held = _held_bytes(own_status)
         sock.sendall(PARKED)
         _rehearse_while_parked(others, sock, cradle.setting)
         _work(sock, cradle, held)
@@ -96,7 +96,6 @@ def _detach() -> None:
     kernel.die_with_parent()
     _offer_to_oom_killer()
     resource.setrlimit(resource.RLIMIT_CORE, (min(1, resource.getrlimit(resource.RLIMIT_CORE)[1]),) * 2)
-    os.umask(0o077)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
@@ -114,11 +113,9 @@ def _renew_streams() -> None:
 
 
 def _offer_to_oom_killer() -> None:
-    """When the worker runs out of memory the child goes first. Only a dumpable process may write its own score."""
-    kernel.set_dumpable(True)
+    """When the worker runs out of memory the child goes first."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    kernel.set_dumpable(False)
+        kernel.write_own([("/proc/self/oom_score_adj", b"1000")])
 
 
 def _reseed(seed: int | None) -> None:
@@ -189,7 +186,8 @@ def _limit(job: wire.Run, held: Held, confinement: Confinement) -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
 
 
-def _held_bytes(status: io.FileIO) -> Held:
+def _held_bytes(status: int) -> Held:
     """What the preloaded libraries hold already: the job's memory comes on top of it."""
-    fields = dict(line.split(b":", 1) for line in status.readlines())
-    return Held(*(int(fields[name].split()[0]) * 1024 for name in (b"VmData", b"VmSize")))
+    text = os.read(status, 4096)
+    os.close(status)
+    return Held(*(int(text.partition(name)[2].split(None, 1)[0]) * 1024 for name in (b"VmData:", b"VmSize:")))

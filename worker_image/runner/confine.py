@@ -2,9 +2,13 @@
 
     launcher ──try──▶ which parts does this host grant?
        └─ enter: user + pid namespace, once ──fork──▶ zygote (process 1 of its namespace)
+                                                         │ loads ─ covers, once: nothing on /run and /sys
                                                          └─ for each child: a pid namespace with an init ──fork──▶ child
-    child ─ isolate: user, mount, ipc, net namespace; fresh /tmp and /dev/shm; nothing on /proc, /sys and /run ─ parks
+    child ─ isolate: user, mount, ipc, net namespace; fresh /tmp and /dev/shm; nothing on /proc ─ parks
           ─ seal, once it has its job: size of /tmp, capabilities, Landlock, second filter ─ runs the code
+
+What a child does for this is laid out by the zygote, as far as it can be: code and objects that are not touched need
+not be copied, and most of the price of a child is pages that are.
 
 The zygote owns the pid namespaces of its children because it made them in a user namespace of its own: so no right on
 the host is needed for any of this. A part that the host refuses is left out and named in `missing`.
@@ -17,7 +21,8 @@ import resource
 from collections.abc import Collection
 
 from runner import furniture, job_filter, kernel, landlock
-from runner.kernel import CLONE_NEWPID, Filter
+from runner.furniture import Furniture
+from runner.kernel import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, Filter
 from runner.survey import BARE, DATA_LIMIT, NAMESPACES, Grant
 
 PROC = "proc"
@@ -66,19 +71,19 @@ class Nest:
 
 
 class Confinement:
-    """The child's side. Made once by the zygote, used by each child."""
+    """Made once by the zygote, when it has loaded; used by each child."""
 
     def __init__(self, grant: Grant, options: Collection[str], *, tmp_bytes: int, tmp_inodes: int) -> None:
         self.grant = grant
         self._options = frozenset(options)
         self._tmp_bytes = tmp_bytes
-        self._tmp_inodes = tmp_inodes
-        self._flags = sum(flag for part, flag in NAMESPACES.items() if part in grant.parts)
-        self._abi = landlock.abi() if "landlock" in grant.parts else 0
-        self._rules: landlock.Ruleset | None = None
-        wanted = "seccomp" in grant.parts
-        self._filter = Filter(job_filter.program(options)) if wanted else None
-        self._telling_filter = Filter(job_filter.program(options, explain=True)) if wanted else None
+        flags = sum(flag for part, flag in NAMESPACES.items() if part in grant.parts)
+        self._unsharing = [kernel.unsharing(CLONE_NEWUSER | flags)]
+        self._maps = kernel.identity_maps()
+        self._furniture = Furniture(tmp_bytes, tmp_inodes, own_proc=PROC in options)
+        self._rules = self._ruleset(landlock.abi()) if "landlock" in grant.parts else None
+        self._dropping = [kernel.dropping_capabilities()] if self.nested else []
+        self._filters = {each: Filter(job_filter.program(options, explain=each)) for each in (False, True)}
 
     @property
     def nested(self) -> bool:
@@ -102,34 +107,35 @@ class Confinement:
             return wanted
         return None if self.grant is BARE else wanted + _OF_THE_WORKER
 
+    def cover(self) -> None:
+        """By the zygote: what none of its children is to see."""
+        if self.own_scratch:
+            kernel.unshare(CLONE_NEWNS)
+            furniture.cover()
+
     def isolate(self) -> None:
         """All that needs a right which is given up later. After this /proc is empty."""
         if self.nested:
-            kernel.own_user_namespace(self._flags)
+            kernel.perform(self._unsharing)
+            kernel.write_own(self._maps)  # and no setgroups(): what its maker denies itself is denied to it
         if self.own_scratch:
-            furniture.furnish(self._tmp_bytes, self._tmp_inodes, own_proc=PROC in self._options)
-        if self._abi:
-            self._rules = self._ruleset()
+            self._furniture.place()
+        if self._rules is not None:
+            self._rules.make()
 
     def seal(self, *, tmp_bytes: int, explain: bool) -> None:
         """Give up every right. What follows is the job's code."""
         if self.own_scratch and tmp_bytes != self._tmp_bytes:
-            furniture.resize(tmp_bytes, self._tmp_inodes)
-        if self.nested:
-            kernel.drop_capabilities()
+            self._furniture.resize(tmp_bytes)
+        kernel.perform(self._dropping)
         if self._rules is not None:
             self._rules.apply()
-        chosen = self._telling_filter if explain else self._filter
-        if chosen is not None:
-            chosen.install()
+        if "seccomp" in self.grant.parts:
+            self._filters[explain].install()
 
-    def _ruleset(self) -> landlock.Ruleset:
+    def _ruleset(self, abi: int) -> landlock.Ruleset:
         """A rule costs each job 25 us: there is one for all of the image, where what should not be seen is covered."""
-        rules = landlock.Ruleset(self._abi)
         read = landlock.RUN if job_filter.SUBPROCESS in self._options else landlock.READ
-        for path in ("/",) if self.own_scratch else _IMAGE:
-            rules.allow(path, read)
-        rules.allow("/dev/null", landlock.DEVICE)
-        for path in ("/tmp", "/dev/shm"):  # noqa: S108
-            rules.allow(path, landlock.WRITE)
-        return rules
+        rights = dict.fromkeys(("/",) if self.own_scratch else _IMAGE, read)
+        writable = dict.fromkeys(("/tmp", "/dev/shm"), landlock.WRITE)  # noqa: S108
+        return landlock.Ruleset(abi, {**rights, "/dev/null": landlock.DEVICE, **writable})

@@ -10,6 +10,8 @@ import mmap
 import os
 import signal
 import struct
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from runner import syscalls
 
@@ -38,11 +40,13 @@ _SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
 _STACK_BYTES = 16384
+_SIGSET_BYTES = 128
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+_libc.sigprocmask.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _numbers = syscalls.numbers()
 
@@ -57,6 +61,25 @@ def _check(result: int, doing: str) -> int:
 def call(name: str, *arguments: object) -> int:
     """A system call by its name; integers, pointers and bytes as ctypes takes them."""
     return _check(_libc.syscall(ctypes.c_long(_numbers[name]), *arguments), name)
+
+
+class Step(NamedTuple):
+    """A call that is laid out before the fork: a child that makes it writes to few pages that it does not own yet."""
+
+    function: Callable[..., int]
+    arguments: tuple[object, ...]
+    doing: str
+
+
+def calling(name: str, *arguments: object) -> Step:
+    return Step(_libc.syscall, (ctypes.c_long(_numbers[name]), *arguments), name)
+
+
+def perform(steps: Iterable[Step]) -> None:
+    """One after the other, up to the first that fails."""
+    for function, arguments, doing in steps:
+        if function(*arguments) < 0:
+            _check(-1, doing)
 
 
 def prctl(option: int, value: int) -> None:
@@ -83,31 +106,39 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
+def unsharing(flags: int) -> Step:
+    return Step(_libc.unshare, (flags,), "unshare")
+
+
 def setns(fd: int, flags: int) -> None:
     _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns")
 
 
 def own_user_namespace(flags: int = 0) -> None:
-    """Into a new user namespace, and others by `flags`; the user and group keep their numbers in there.
-
-    The files of the mapping are the process's own only while it is dumpable.
-    """
-    uid, gid = os.geteuid(), os.getegid()
+    """Into a new user namespace, and others by `flags`; the user and group keep their numbers in there."""
+    maps = identity_maps()
     unshare(CLONE_NEWUSER | flags)
+    write_own([("/proc/self/setgroups", b"deny"), *maps])
+
+
+def identity_maps() -> list[tuple[str, bytes]]:
+    """What makes a user and a group of a new user namespace those of this process, where setgroups() is denied."""
+    numbers = {"uid": os.geteuid(), "gid": os.getegid()}
+    return [(f"/proc/self/{kind}_map", b"%d %d 1" % (number, number)) for kind, number in numbers.items()]
+
+
+def write_own(files: Iterable[tuple[str, bytes]]) -> None:
+    """Into files of /proc/self: they are the process's own only while it is dumpable."""
     set_dumpable(True)
     try:
-        for name, content in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            _write(f"/proc/self/{name}", content)
+        for path, content in files:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, content)
+            finally:
+                os.close(fd)
     finally:
         set_dumpable(False)
-
-
-def _write(path: str, content: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, content.encode())
-    finally:
-        os.close(fd)
 
 
 class Init:
@@ -122,39 +153,54 @@ class Init:
         top = ctypes.addressof(ctypes.c_char.from_buffer(self._stack)) + _STACK_BYTES
         self._top = ctypes.c_void_p(top - 64)  # aligned, with room for what clone() puts there
         self._pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
+        self._every_signal = ctypes.create_string_buffer(b"\xff" * _SIGSET_BYTES, _SIGSET_BYTES)
+        self._mask = ctypes.create_string_buffer(_SIGSET_BYTES)
 
     def spawn(self) -> int:
         """Its pid. All inits of one maker use the same few bytes of stack: none of them ever returns to it.
 
         It is born with every signal blocked, so that no handler of the maker's runs in it and nothing ends its pause.
+        The masks are libc's own: Python's would make an object of each signal, three times for each init.
         """
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        _check(_libc.sigprocmask(signal.SIG_BLOCK, self._every_signal, self._mask), "sigprocmask")
         try:
             return _check(_libc.clone(self._pause, self._top, _CLONE_VM | signal.SIGCHLD, None), "clone")
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            _libc.sigprocmask(signal.SIG_SETMASK, self._mask, None)
 
 
 # ---- mounts ----
 
 
-def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
+def mounting(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> Step:
     words = [each.encode() or None for each in (source, target, kind, options)]
-    _check(_libc.mount(words[0], words[1], words[2], flags, words[3]), f"mount {kind or source or 'flags'} on {target}")
+    return Step(_libc.mount, (*words[:3], flags, words[3]), f"mount {kind or source or 'flags'} on {target}")
 
 
-def detach_mounts() -> None:
-    """What is mounted from now on is seen here only."""
-    mount("", "/", "", MS_REC | MS_PRIVATE)
+def making_directory(path: str, mode: int) -> Step:
+    return Step(_libc.mkdir, (path.encode(), mode), f"mkdir {path}")
+
+
+def setting_umask(mask: int) -> Step:
+    return Step(_libc.umask, (mask,), "umask")
+
+
+def changing_directory(path: str) -> Step:
+    return Step(_libc.chdir, (path.encode(),), f"chdir {path}")
+
+
+def detaching_mounts() -> Step:
+    """What is mounted from then on is seen here only."""
+    return mounting("", "/", "", MS_REC | MS_PRIVATE)
 
 
 # ---- giving up rights ----
 
 
-def drop_capabilities() -> None:
+def dropping_capabilities() -> Step:
     """All of them, from every set; with no-new-privileges nothing brings one back."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    call("capset", header, bytes(24))
+    return calling("capset", header, bytes(24))
 
 
 def forbid_new_privileges() -> None:
@@ -169,5 +215,7 @@ class Filter:
         length = struct.pack("=H6x", len(program) // 8)
         self._head = ctypes.create_string_buffer(length + struct.pack("=Q", ctypes.addressof(self._program)), 16)
 
+        self._installing = [calling("seccomp", _SECCOMP_SET_MODE_FILTER, 0, self._head)]
+
     def install(self) -> None:
-        call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, self._head)
+        perform(self._installing)

@@ -6,14 +6,16 @@ of what is handled, so that the rules hold as far as it goes.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
+from collections.abc import Mapping
+from pathlib import Path
 
 from runner import kernel
 
 _VERSION = 1
 _PATH_BENEATH = 1
+_RULE = struct.Struct("=Qi")
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _TRUNCATE = 1 << 14
@@ -40,25 +42,28 @@ def abi() -> int:
 
 
 class Ruleset:
-    """Made while paths can still be opened, applied at the end."""
+    """Laid out once; made by each child while paths can still be opened, applied at its end."""
 
-    def __init__(self, version: int) -> None:
-        self._handled = _ALL.get(version, _ALL_SINCE_5)
+    def __init__(self, version: int, allowed: Mapping[str, int]) -> None:
+        """`allowed`: rights by path, below a directory or for one file; a path that is not there needs no rule."""
+        handled = _ALL.get(version, _ALL_SINCE_5)
         net = _NET if version >= _NET_ABI else 0
         scope = _SCOPE if version >= _SCOPE_ABI else 0
-        attributes = struct.pack("=QQQ", self._handled, net, scope)
-        size = 24 if scope else 16 if net else 8
-        self._fd = kernel.call("landlock_create_ruleset", attributes, size, 0)
+        self._attributes = struct.pack("=QQQ", handled, net, scope)
+        self._size = 24 if scope else 16 if net else 8
+        self._rules = [
+            (path, rights & handled if Path(path).is_dir() else rights & handled & _OF_FILES)
+            for path, rights in allowed.items()
+            if Path(path).exists()
+        ]
+        self._fd = -1
 
-    def allow(self, path: str, rights: int) -> None:
-        """Below a directory, or for one file; a path that is not there needs no rule."""
-        with contextlib.suppress(FileNotFoundError):
+    def make(self) -> None:
+        self._fd = kernel.call("landlock_create_ruleset", self._attributes, self._size, 0)
+        for path, rights in self._rules:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            try:
-                rights &= self._handled if os.path.isdir(path) else self._handled & _OF_FILES  # noqa: PTH112
-                kernel.call("landlock_add_rule", self._fd, _PATH_BENEATH, struct.pack("=Qi", rights, fd), 0)
-            finally:
-                os.close(fd)
+            kernel.call("landlock_add_rule", self._fd, _PATH_BENEATH, _RULE.pack(rights, fd), 0)
+            os.close(fd)
 
     def apply(self) -> None:
         """To this thread and all it starts; there is no way back."""

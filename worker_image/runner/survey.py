@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runner import furniture, kernel, landlock
+from runner.furniture import Furniture
 from runner.kernel import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID
 
 #: Parts that come with namespaces, and what each needs besides a user namespace.
@@ -96,8 +97,11 @@ def _try_nest() -> None:
 
 
 def _try_mounts() -> None:
+    """What the zygote does once, and what each child does after it."""
     kernel.unshare(CLONE_NEWNS)
-    furniture.furnish(_SOME_BYTES, 64, own_proc=False)
+    furniture.cover()
+    kernel.own_user_namespace(CLONE_NEWNS)
+    Furniture(_SOME_BYTES, 64, own_proc=False).place()
 
 
 def _try_kernel() -> list[tuple[str, str]]:

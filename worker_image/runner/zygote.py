@@ -56,6 +56,7 @@ def main(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
             rehearse(part, setting)
         _require_single_thread()
         confinement = Confinement(grant, plan.allow, tmp_bytes=plan.tmp_bytes, tmp_inodes=plan.tmp_inodes)
+        confinement.cover()
         nursery = Nursery(control, child.Cradle(plan.scratch, setting, confinement))
         gc.collect()
         gc.freeze()  # the collector would write to, and so copy, every page it looks at
