@@ -73,8 +73,9 @@ def _cancel_leased(books: Books, job: JobRecord, _event: CancelRequested) -> Non
 def _wait_over(books: Books, job: JobRecord, _event: Overdue) -> None:
     books.backlog.remove(job.id)
     waited_s = books.now - job.submitted_at
+    limit = "" if job.queue_timeout_s is None else f" of {job.queue_timeout_s:g} s"
     books.finish_job(
-        job, Outcome.TIMEOUT, f"waited {waited_s:.3g} s in the backlog, over its queue timeout; it did not run"
+        job, Outcome.TIMEOUT, f"waited {waited_s:.3g} s in the backlog, over its queue timeout{limit}; it did not run"
     )
 
 

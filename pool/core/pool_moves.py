@@ -82,6 +82,7 @@ def _accept(books: Books, event: JobSubmitted) -> None:
         wall_s=event.wall_s,
         priority=event.priority,
         code=event.code,
+        queue_timeout_s=event.queue_timeout_s,
         submitted_at=books.now,
     )
     books.jobs[job.id] = job

@@ -102,6 +102,7 @@ class JobRecord:
     submitted_at: float
     priority: int = 0
     code: str = ""
+    queue_timeout_s: float | None = None
     state: JobState = JobState.QUEUED
     leased_at: float | None = None
     started_at: float | None = None

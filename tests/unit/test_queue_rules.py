@@ -65,7 +65,7 @@ def test_a_job_that_waits_too_long_ends_timeout_with_that_reason_and_does_not_ru
     blocker = blocked(daemon, client, pool)
     result = client.run("print('ran')", pool=pool, **options)
     assert (result.outcome, result.stdout, result.worker, result.attempt) == (Outcome.TIMEOUT, "", None, 0)
-    assert "over its queue timeout; it did not run" in result.reason
+    assert "over its queue timeout of 0.3 s; it did not run" in result.reason
     assert result.timings.run_ms == 0
     assert result.timings.queue_ms >= 300
     client.cancel(blocker)
