@@ -53,7 +53,8 @@ def _write_bytes(writer: Writer, value: bytes) -> None:
 def _write_bytearray(writer: Writer, value: bytearray) -> None:
     if bytearray.__len__(value) > writer.left:
         writer.over_limit()
-    writer.leaf(Code.BYTEARRAY, bytes(bytearray.__getitem__(value, slice(None))))
+    own = value if type(value) is bytearray else bytearray.__getitem__(value, slice(None))
+    writer.leaf(Code.BYTEARRAY, bytes(own))
 
 
 def _write_decimal(writer: Writer, value: Decimal) -> None:
