@@ -3,14 +3,13 @@
 Layer 4 leaves a job nothing to change; this is how the worker finds out if it did not hold. Each fact has a name, and a
 deviation is told by it, so that it can be counted. Files, processes and mounts that a job left are `residue`'s.
 
-Each job pays for this: files of /proc are opened once and read again, and what is compared is compared by the
-interpreter's own loops.
+Each job pays for this: /proc is asked for as little as will do, and what is compared is compared by the interpreter's
+own loops. Nothing of it is kept open: the runner holds no descriptor of a file.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -32,17 +31,14 @@ class Baseline:
 
     def __init__(self, zygote_pid: int) -> None:
         self._pids = (os.getpid(), zygote_pid)
-        self._limit_files = [_File(f"/proc/{pid}/limits") for pid in self._pids]
-        self._score_files = [_File(f"/proc/{pid}/oom_score_adj") for pid in self._pids]
-        self._ipc_files = [_File(f"/proc/sysvipc/{kind}") for kind in ("shm", "sem", "msg")]
         thread_counts = [_counting(f"/proc/{pid}/task", lambda found: found.st_nlink - 2) for pid in self._pids]
         self._facts: Mapping[str, Callable[[], object]] = {
-            "limits": lambda: [file.read() for file in self._limit_files],
+            "limits": lambda: [_read(f"/proc/{pid}/limits") for pid in self._pids],
             "scheduling": self._scheduling,
             "threads": lambda: [count() for count in thread_counts],
             "descriptors": _counting("/proc/self/fd", lambda found: found.st_size + 1),
-            "mounts": _Mounts().read,
-            "ipc": lambda: [file.read() for file in self._ipc_files],
+            "mounts": lambda: _read("/proc/self/mountinfo"),
+            "ipc": lambda: [_read(f"/proc/sysvipc/{kind}") for kind in ("shm", "sem", "msg")],
             "code": _Code().changed,
         }
         self._before = self._now()
@@ -61,33 +57,24 @@ class Baseline:
                 os.getpriority(os.PRIO_PROCESS, pid),
                 os.sched_getaffinity(pid),
                 os.sched_getscheduler(pid),
-                score.read(),
+                _read(f"/proc/{pid}/oom_score_adj"),
             )
-            for pid, score in zip(self._pids, self._score_files, strict=True)
+            for pid in self._pids
         ]
 
 
-class _File:
-    """A file of /proc: the kernel writes it anew each time it is read from its start, and gives a page at a time."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self.fd = -1
-
-    def read(self, offset: int = 0) -> bytes:
-        """A page at the most; b"" for a file that this kernel does not have, and once its process is gone."""
-        try:
-            return os.pread(self.fd, _PAGE_BYTES, offset)
-        except OSError:
-            return b""
-
-    def read_all(self) -> bytes:
-        whole = b""
-        while page := self.read(len(whole)):
-            whole += page
-        return whole
+def _read(path: str) -> bytes:
+    """b"" for a file that this kernel does not have, and once its process is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return b"".join(iter(lambda: os.read(fd, _PAGE_BYTES), b""))
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _counting(path: str, told: Callable[[os.stat_result], int]) -> Callable[[], int]:
@@ -95,28 +82,9 @@ def _counting(path: str, told: Callable[[os.stat_result], int]) -> Callable[[], 
 
     Listing takes a descriptor, which is listed too.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    if told(os.fstat(fd)) == len(os.listdir(fd)):  # noqa: PTH208
-        return lambda: told(os.fstat(fd))
-    return lambda: len(os.listdir(fd))  # noqa: PTH208
-
-
-class _Mounts:
-    """The table of mounts, read again when the kernel says that it has changed, and now and then without its word."""
-
-    def __init__(self) -> None:
-        self._file = _File("/proc/self/mountinfo")
-        self._changes = select.poll()
-        if self._file.fd >= 0:
-            self._changes.register(self._file.fd, select.POLLPRI)  # proc(5): this, and an error, after each change
-        self._table = b""
-        self._turn = 0
-
-    def read(self) -> bytes:
-        if self._turn == 0 or self._changes.poll(0):
-            self._table = self._file.read_all()
-        self._turn = (self._turn + 1) % _TURNS
-        return self._table
+    if told(os.stat(path)) == len(os.listdir(path)):  # noqa: PTH116, PTH208
+        return lambda: told(os.stat(path))  # noqa: PTH116
+    return lambda: len(os.listdir(path))  # noqa: PTH208
 
 
 class _Code:
