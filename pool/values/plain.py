@@ -6,6 +6,7 @@ a value that looks small in memory and is huge when written out (`x = [x, x]` fo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any
@@ -14,6 +15,9 @@ import msgpack
 
 #: Items looked through for containers at once; a value with more on one level is written piece by piece instead.
 _MAX_LEVEL = 1 << 20
+
+#: From so many containers on one level it is worth a look whether they are the same few over and over.
+_MANY = 1024
 
 #: The packer asks for 256 KiB unless told otherwise, which costs more than packing a small value; it grows as needed.
 _FIRST_BUFFER = 1024
@@ -36,13 +40,11 @@ def is_plain(value: list[Any] | dict[Any, Any], limit: int, *, depth: int) -> bo
     lists: list[list[Any]] = [value] if type(value) is list else []
     dicts: list[dict[Any, Any]] = [value] if type(value) is dict else []
     least = 1
-    for _ in range(depth):
+    for left in range(depth, 0, -1):
         count = sum(map(len, lists)) + sum(map(len, dicts))
-        least += count
-        if dicts:
-            if not _KEYS.issuperset(map(type, chain.from_iterable(dicts))):
-                return False
-            least += sum(map(len, chain.from_iterable(dicts)))
+        if not _KEYS.issuperset(map(type, chain.from_iterable(dicts))):
+            return False
+        least += count + sum(map(len, chain.from_iterable(dicts)))
         if least > limit:
             raise OverLimitError
         kinds = set(map(type, _items(lists, dicts)))
@@ -56,9 +58,47 @@ def is_plain(value: list[Any] | dict[Any, Any], limit: int, *, depth: int) -> bo
             return True
         if count > _MAX_LEVEL:
             return False
-        inner = list(_items(lists, dicts))
-        lists = [item for item in inner if type(item) is list] if list in kinds else []
-        dicts = [item for item in inner if type(item) is dict] if dict in kinds else []
+        lists, dicts = _containers(list(_items(lists, dicts)), kinds)
+        if _are_shared(lists, dicts):
+            return _is_plain_shared([*lists, *dicts], limit - least, depth=left - 1)
+    return False
+
+
+def _containers(items: list[Any], kinds: set[type]) -> tuple[list[list[Any]], list[dict[Any, Any]]]:
+    lists = [item for item in items if type(item) is list] if list in kinds else []
+    dicts = [item for item in items if type(item) is dict] if dict in kinds else []
+    return lists, dicts
+
+
+def _are_shared(lists: list[list[Any]], dicts: list[dict[Any, Any]]) -> bool:
+    """By a sample of them: what is made by doubling shows in any."""
+    sample = (lists or dicts)[:_MANY]
+    return len(sample) == _MANY and 2 * len(set(map(id, sample))) <= _MANY
+
+
+def _is_plain_shared(containers: list[Any], limit: int, *, depth: int) -> bool:
+    """`is_plain` of containers that are the same over and over: each is looked at once, and counted as often as it is
+    there.
+    """
+    times, level = Counter(map(id, containers)), {id(each): each for each in containers}
+    for _ in range(depth):
+        inner_times: Counter[int] = Counter()
+        inner: dict[int, Any] = {}
+        for key, each in level.items():
+            items = each.values() if type(each) is dict else each
+            keys = each if type(each) is dict else ()
+            if not (_PLAIN.issuperset(map(type, items)) and _KEYS.issuperset(map(type, keys))):
+                return False
+            limit -= times[key] * (len(each) + sum(map(len, keys)) + sum(map(len, filter(_is_text, items))))
+            if limit < 0:
+                raise OverLimitError
+            for item in items:
+                if type(item) in _NESTED:
+                    inner_times[id(item)] += times[key]
+                    inner[id(item)] = item
+        if not inner:
+            return True
+        times, level = inner_times, inner
     return False
 
 

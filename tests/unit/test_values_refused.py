@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import tracemalloc
+from time import thread_time
 
 import numpy as np
 import pandas as pd
@@ -118,6 +119,31 @@ def test_a_huge_value_is_refused_before_it_is_written():
     finally:
         tracemalloc.stop()
     assert peak < 32 * MIB
+
+
+def doubled(inner, times, make):
+    for _ in range(times):
+        inner = make(inner)
+    return inner
+
+
+@pytest.mark.parametrize(
+    "make", [lambda it: [it, it], lambda it: {"a": it, "b": it}, lambda it: [1, it, "x", {"k": it}]]
+)
+def test_a_small_value_that_is_huge_when_written_out_is_refused_at_once(make):
+    began = thread_time()
+    assert "takes more than" in refused(doubled([1], 60, make), max_bytes=16 * MIB).message
+    assert thread_time() - began < 5
+
+
+@pytest.mark.parametrize("make", [lambda it: [it, it], lambda it: {"a": it, "b": it}])
+def test_what_is_shared_and_fits_is_written_as_often_as_it_is_there(make):
+    value = doubled(["text"], 13, make)
+    assert carried(value) == value
+    odd = doubled([(1,), 2**70], 13, make)
+    assert carried(odd) == odd
+    deep = [doubled([], MAX_DEPTH + 1 - 12, lambda it: [it])] * 2
+    assert "nested deeper" in refused(doubled(deep, 11, make)).message
 
 
 def test_the_limit_counts_all_frames():
