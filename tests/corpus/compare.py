@@ -1,7 +1,7 @@
 """What differs between the pool and the plain process, and why: every difference has a cause, or the run fails.
 
 The causes are tried in this order. The first is proven: the plain process has run the program again, and it differed
-from itself in every field in question.
+from itself in every field in question. The pool's preloads are proven too, by a plain process that has them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 #: Names by which a program reads a clock, or random numbers that no seed sets.
 _CLOCKS = {"time", "now", "today", "utcnow", "perf_counter", "monotonic", "process_time", "time_ns", "timeit"}
 _RANDOM = {"uuid4", "uuid1", "urandom", "SystemRandom", "secrets", "default_rng", "seed", "RandomState"}
+_THREADS = {"Thread", "ThreadPoolExecutor", "ThreadPool"}
 #: What the pool's sandbox denies ends as one of these in the program.
 _DENIED = ("PermissionError", "FileNotFoundError", "OSError", "BlockingIOError")
 
@@ -30,13 +31,12 @@ class Cause(StrEnum):
     ADDRESS = "prints an address; differs from itself"
     RANDOM = "draws numbers that no seed sets; differs from itself"
     ITSELF = "differs from itself"
+    THREADS = "its threads print in the order in which they come to run"
+    PRELOADED = "a module that it hides or changes is loaded already: the same in a plain process with the preloads"
     LIMIT = "a limit of the template"
     NOT_CARRIED = "its value is of a type that the pool does not carry"
     ISOLATION = "what the sandbox denies"
     UNEXPLAINED = "UNEXPLAINED"
-
-
-OF_ITSELF = frozenset({Cause.CLOCK, Cause.ADDRESS, Cause.RANDOM, Cause.ITSELF})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,21 @@ class Difference:
     between: str = "pool and plain process"
 
 
-def between(case: Case, answer: Answer, witness: Witness, again: Sequence[Witness]) -> Difference | None:
-    """`again`: further runs in the plain process; needed only if there is a difference."""
+def between(
+    case: Case, answer: Answer, witness: Witness, again: Sequence[Witness], preloaded: Witness | None = None
+) -> Difference | None:
+    """`again`: further runs in the plain process, `preloaded`: one with the template's modules imported before it.
+
+    They are needed only if there is a difference.
+    """
     if witness.foreign and answer.seen.outcome == "error" and answer.seen.type == "pool.errors.ValueCodecError":
         return Difference(case, ("outcome",), Cause.NOT_CARRIED, witness.foreign)
     differing = answer.seen.differences(witness.seen)
     if not differing:
         return None
     cause, about = _cause(case, answer, witness, again, differing)
+    if cause is Cause.UNEXPLAINED and preloaded is not None and not answer.seen.differences(preloaded.seen):
+        cause, about = Cause.PRELOADED, ""
     return Difference(case, differing, cause, about)
 
 
@@ -65,8 +72,12 @@ def of_rounds(case: Case, one: Answer, two: Answer, witnesses: Sequence[Witness]
     if not differing:
         return None
     unsteady = differs_from_itself(witnesses)
-    cause = _of_itself(case, one.seen, two.seen, differing) if set(differing) <= unsteady else Cause.UNEXPLAINED
-    about = "" if cause in OF_ITSELF else f"{brief(one.seen, differing)} then {brief(two.seen, differing)}"
+    cause = Cause.UNEXPLAINED
+    if set(differing) <= unsteady:
+        cause = _of_itself(case, one.seen, two.seen, differing)
+    elif _threads(case, one.seen, two.seen, differing):
+        cause = Cause.THREADS
+    about = "" if cause is not Cause.UNEXPLAINED else f"{brief(one.seen, differing)} then {brief(two.seen, differing)}"
     return Difference(case, differing, cause, about, "first and second run in the pool")
 
 
@@ -81,6 +92,8 @@ def _cause(
 ) -> tuple[Cause, str]:
     if set(differing) <= differs_from_itself([witness, *again]):
         return _of_itself(case, answer.seen, witness.seen, differing), ""
+    if _threads(case, answer.seen, witness.seen, differing):
+        return Cause.THREADS, ""
     if answer.seen.outcome in {"memory", "timeout", "output"}:
         return Cause.LIMIT, answer.seen.outcome
     if answer.truncated and set(differing) <= set(answer.truncated):
@@ -88,6 +101,12 @@ def _cause(
     if denial := _denial(answer.seen, witness.seen):
         return Cause.ISOLATION, denial
     return Cause.UNEXPLAINED, f"pool {brief(answer.seen, differing)}; plain {brief(witness.seen, differing)}"
+
+
+def _threads(case: Case, one: Seen, two: Seen, differing: tuple[str, ...]) -> bool:
+    """The same lines in another order, from a program with threads."""
+    lines = [[sorted(getattr(seen, name).splitlines()) for name in ("stdout", "stderr")] for seen in (one, two)]
+    return set(differing) <= {"stdout", "stderr"} and lines[0] == lines[1] and bool(_names(case.code) & _THREADS)
 
 
 def _denial(pool: Seen, plain: Seen) -> str:

@@ -86,11 +86,12 @@ class Reference:
         *,
         wall_s: float = WALL_S,
         slots: int = 2,
+        preload: Sequence[str] = (),
         ended: Callable[[], None] = lambda: None,
     ) -> list[Witness]:
         """Run the cases, `slots` at a time; what came of them, in their order."""
         found: dict[int, Witness] = {}
-        rows = [_row(case) for case in cases]
+        rows = [_row(case) | {"preload": list(preload)} for case in cases]
         for line in self._lines(self._batch({"wall_s": wall_s, "slots": slots, "cases": rows})):
             answer: Mapping[str, object] = json.loads(line)
             found[int(str(answer["at"]))] = Witness(of_answer(answer), str(answer["foreign"]))

@@ -29,10 +29,7 @@ def text(findings: Findings) -> str:
 
 
 def _machine() -> str:
-    return (
-        f"Machine: {os.cpu_count()} cores of {platform.machine()}, Linux {platform.release().split('-')[0]}, "
-        f"Python {platform.python_version()}."
-    )
+    return f"Machine: {os.cpu_count()} cores of {platform.machine()}, Linux {platform.release().split('-')[0]}."
 
 
 def _outcomes(findings: Findings) -> Iterator[str]:
@@ -52,7 +49,7 @@ def _outcomes(findings: Findings) -> Iterator[str]:
     yield _table(["corpus", "jobs", *outcomes, "of them: module not in the image"], [*rows, total])
     yield (
         f"Every job had exactly one result, in both runs: {2 * len(first.answers):,} jobs. An error is what the program "
-        "does: it raises in the plain process as well."
+        "does in the plain process as well, but for those that are listed below."
     )
 
 

@@ -20,19 +20,21 @@ from tests.corpus.progress import progress
 from tests.corpus.reference import Reference, Witness
 from tests.support.daemons import DaemonProcess
 
+PRELOAD = ["numpy", "pandas"]
 #: A tag of its own, so that whoever builds the usual one meanwhile changes nothing here.
 IMAGE = "pool-worker-corpus:latest"
 TEMPLATE = {
     "image": IMAGE,
     "size": {"min": 2, "max": 2},
     "recycle": {"max_jobs": 1_000_000},
-    "preload": {"modules": ["numpy", "pandas"]},
+    "preload": {"modules": PRELOAD},
     "screen": "off",
     "isolation": "auto",
 }
 #: Results are fetched at once. With the defaults the daemon would keep ten minutes of them, which is no leak but growth.
 KEPT = {"result_ttl_s": 5, "result_bytes": "8m", "log_level": "info"}
-_AGAIN = 2
+#: One that draws five times one of two numbers is the same as before once in 32 times.
+_AGAIN = 6
 
 
 @dataclass(slots=True)
@@ -72,7 +74,7 @@ def _seen(reference: Reference, cases: Sequence[Case], wall_s: float) -> list:
     return [witness.seen for witness in reference.look(cases, wall_s=wall_s)]
 
 
-def _look(reference: Reference, cases: Sequence[Case], title: str) -> list[Witness]:
+def _look(reference: Reference, cases: Sequence[Case], title: str, *, preload: Sequence[str] = ()) -> list[Witness]:
     """Programs of pyperformance one at a time: two of them take the same port."""
     if not cases:
         return []
@@ -81,7 +83,7 @@ def _look(reference: Reference, cases: Sequence[Case], title: str) -> list[Witne
     with progress(title, len(cases)) as ended:
         for slots, places in ((2, sorted(set(range(len(cases))) - alone)), (1, sorted(alone))):
             if places:
-                seen = reference.look([cases[at] for at in places], slots=slots, ended=ended)
+                seen = reference.look([cases[at] for at in places], slots=slots, preload=preload, ended=ended)
                 found |= dict(zip(places, seen, strict=True))
     return [found[at] for at in range(len(cases))]
 
@@ -104,26 +106,20 @@ def _ended(watch: Watch, ended: Callable[[], None]) -> None:
 
 
 def _judge(reference: Reference, findings: Findings) -> None:
-    """What differs runs again in the plain process, to see whether it differs from itself."""
-    suspects = [at for at in range(len(findings.cases)) if _differs(findings, at)]
-    runs = [
-        _look(reference, [findings.cases[at] for at in suspects], "what differs, in a plain process again")
-        for _ in range(_AGAIN)
-    ]
+    """What differs runs again in the plain process, to see whether it differs from itself; and once with the preloads."""
+    suspects = [at for at in range(len(findings.cases)) if _differences(findings, at, [], None)]
+    cases = [findings.cases[at] for at in suspects]
+    runs = [_look(reference, cases, "what differs, in a plain process again") for _ in range(_AGAIN)]
+    preloaded = _look(reference, cases, "what differs, with the preloads", preload=PRELOAD)
     for number, at in enumerate(suspects):
-        again = [run[number] for run in runs]
-        findings.differences += _differences(findings, at, again)
+        findings.differences += _differences(findings, at, [run[number] for run in runs], preloaded[number])
 
 
-def _differs(findings: Findings, at: int) -> bool:
-    return bool(_differences(findings, at, []))
-
-
-def _differences(findings: Findings, at: int, again: Sequence[Witness]) -> list[Difference]:
+def _differences(findings: Findings, at: int, again: Sequence[Witness], preloaded: Witness | None) -> list[Difference]:
     case, witness = findings.cases[at], findings.witnesses[at]
     one, two = (each.answers[at] for each in findings.rounds)
     found = (
-        compare.between(case, one, witness, again),
+        compare.between(case, one, witness, again, preloaded),
         compare.of_rounds(case, one, two, [witness, *again]),
     )
     return [each for each in found if each is not None]

@@ -164,6 +164,22 @@ def test_two_runs_in_the_pool_may_differ_only_where_plain_ones_do():
     assert compare.of_rounds(CASE, one, two, [witness(value="3"), witness(value="4")]).cause is Cause.CLOCK
 
 
+def test_a_difference_that_the_preloads_alone_make_is_named_so():
+    pool, plain = answer(outcome="error", type="RuntimeError"), witness(value="1")
+    found = compare.between(CASE, pool, plain, [plain], witness(outcome="error", type="RuntimeError"))
+    assert found.cause is Cause.PRELOADED
+    assert compare.between(CASE, pool, plain, [plain], plain).cause is Cause.UNEXPLAINED
+
+
+def test_threads_excuse_another_order_of_lines_and_nothing_else():
+    case = Case(name="z", part="X", code="from threading import Thread\nThread(target=print).start()")
+    swapped, other = answer(stdout="b\na\n"), answer(stdout="a\nc\n")
+    plain = witness(stdout="a\nb\n")
+    assert cause(swapped, plain, plain, case=case) is Cause.THREADS
+    assert cause(other, plain, plain, case=case) is Cause.UNEXPLAINED
+    assert cause(swapped, plain, plain) is Cause.UNEXPLAINED
+
+
 def test_a_share_is_spread_over_all_cases():
     cases = [dataclasses.replace(CASE, name=str(number)) for number in range(100)]
     assert [each.name for each in share_of(cases, 0.04)] == ["0", "25", "50", "75"]
@@ -172,7 +188,7 @@ def test_a_share_is_spread_over_all_cases():
 
 
 def plain_process(tmp_path, code, **case):
-    case = {"code": code, "entry": None, "args": [], "seed": 5, "files": {}} | case
+    case = {"code": code, "entry": None, "args": [], "seed": 5, "files": {}, "preload": []} | case
     (tmp_path / "case").write_text(json.dumps(case))
     command = [sys.executable, one.__file__, str(tmp_path / "case"), str(tmp_path / "answer")]
     streams = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True)

@@ -31,6 +31,8 @@ def main(case_path: str, answer_path: str) -> None:
     for name, content in case["files"].items():
         with open(name, "wb") as file:
             file.write(binascii.a2b_base64(content))
+    for name in case["preload"]:
+        __import__(name)
     _seed(case)
     answer = _answer(case)
     for stream in (sys.stdout, sys.stderr):
