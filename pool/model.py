@@ -154,7 +154,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the job's process used, as the kernel counted it: with its threads and the children it waited for."""
+    """What the job and all that it started used, as the kernel counted it.
+
+    Processes that it did not wait for count by the worker's cgroup: but for a tenth of a second of CPU, and what they
+    held when it was looked at, every 50 ms.
+    """
 
     cpu_s: float = 0.0
     max_rss_bytes: int = 0

@@ -149,6 +149,7 @@ class Books:
                 worker_id=job.worker_id,
                 attempt=job.attempt,
                 from_worker=from_worker,
+                started_at=job.started_at,
                 cause=self.cause,
             )
         )

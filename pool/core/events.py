@@ -223,6 +223,7 @@ class Finish(Command):
     worker_id: str | None
     attempt: int
     from_worker: bool
+    started_at: float | None = None  #: monotonic seconds; None if no worker has said that it began
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,7 @@ def without_run(entry: Entry, command: Finish, *, container: str | None) -> tupl
         container=container if dispatched else None,
         attempt=command.attempt,
         start=entry.start,
-        **_timings(entry, now, now),
+        **_timings(entry, now if command.started_at is None else int(command.started_at * _NS_PER_S), now),
     )
     return result, (stdout, stderr, b"")
 

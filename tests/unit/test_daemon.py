@@ -273,10 +273,12 @@ def test_a_killed_worker_is_noticed_its_job_is_lost_and_it_is_replaced(daemon, c
     job_id = client.submit("import time; time.sleep(60)")
     daemon.until(lambda: daemon.workers(state="leased"))
     victim = daemon.workers(state="leased")[0]
+    time.sleep(1)
     os.kill(int(victim["container"].removeprefix("process-")), signal.SIGKILL)
     result = client.result(job_id, timeout=20)
     assert (result.outcome, result.worker) == (Outcome.LOST, victim["id"])
     assert "unknown" in result.reason
+    assert result.timings.run_ms > 900  # it had begun, and that time was the job's
     daemon.until(lambda: victim["id"] not in {each["id"] for each in daemon.workers()})
     daemon.until(lambda: len(daemon.workers(state="idle")) >= 2)
 

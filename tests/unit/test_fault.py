@@ -100,13 +100,29 @@ SPEAKS_OF = {
     "import errno\nraise OSError(errno.ENOSPC, 'full')": "tmp",
     "import errno\nraise OSError(errno.EFBIG, 'large')": "tmp",
     "import errno\nraise OSError(errno.EMFILE, 'many')": "nofile",
-    "import errno\nraise BlockingIOError(errno.EAGAIN, 'again')": "processes",
+    "import errno\nraise OSError(errno.ENOMEM, 'none left')": "memory",
+    "import errno, os\nos.fork = None\nraise BlockingIOError(errno.EAGAIN, 'again')": "processes",  # it names fork
+    "import errno\nraise BlockingIOError(errno.EAGAIN, 'nothing to read yet')": "",
     'raise RuntimeError("can\'t start new thread")': "processes",
     "raise RuntimeError('x')": "",
     "raise OSError": "",
     "raise OSError([], 'x')": "",
     "raise FileNotFoundError(2, 'x')": "",
 }
+
+
+def test_a_traceback_begins_with_the_jobs_first_frame_also_where_its_file_is_its_clients():
+    def called_by_the_runner():
+        raise KeyError("mine")
+
+    try:
+        # As execution.py calls a function that came by value.
+        exec(compile("target()", fault.__file__, "exec"), {"target": called_by_the_runner})
+    except KeyError as raised:
+        raised.__traceback__ = raised.__traceback__.tb_next  # without this test's own frame
+        lines = wire.decode_fault(fault.encoded(raised)).traceback.splitlines()
+    assert lines[1].endswith("in called_by_the_runner")
+    assert lines[2].strip() == 'raise KeyError("mine")'
 
 
 @pytest.mark.parametrize("source", SPEAKS_OF)

@@ -66,6 +66,20 @@ def test_too_many_files_are_refused_with_both_numbers(client):
     assert str(wire.MAX_FILES_OUT) in result.error.message
 
 
+def test_a_job_that_has_all_its_descriptors_in_use_gets_all_its_files_out(client):
+    result = client.run(
+        "import resource\n"
+        "for n in range(100): open(f'out/{n}', 'w').write('x')\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "held = []\n"
+        "try:\n"
+        "    while True: held.append(open('/dev/null'))\n"
+        "except OSError: pass\n"
+    )
+    assert result.ok
+    assert len(result.files) == 100
+
+
 def test_one_jobs_files_are_not_the_next_ones(client):
     client.run("open('out/mine', 'w').write('x')")
     assert client.run("import os\nresult = os.listdir('out')").value == []

@@ -62,6 +62,7 @@ def test_a_signal_for_cpu_time_that_was_not_used_is_a_crash():
     [
         ("value", "cannot be carried"),
         ("tmp", "limits.tmp"),
+        ("inodes", "tmp_inodes"),
         ("nofile", "nofile"),
         ("nofile", str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
         ("processes", "limits.processes"),

@@ -9,6 +9,7 @@ import asyncio
 import builtins
 import contextlib
 import inspect
+import io
 import linecache
 import mmap
 import os
@@ -27,7 +28,7 @@ from pool.model import Finding, Outcome
 from pool.screen import Policy
 from runner import fault, outbox
 from runner.fault import FILENAME
-from runner.report import Report
+from runner.report import ABOUT, Report
 
 UNSCREENED = Policy(mode="off")
 #: Whatever a job does to the builtins, what comes after it has them. No name in this is looked up when it is called.
@@ -87,6 +88,7 @@ def execute(
         flush()
         if os.getpid() != owner:
             _leave(ending)
+        _have_a_descriptor()
         ending = _with_files(ending, job, setting)
     except BaseException as raised:  # noqa: BLE001 - the job has broken what is used here, or left it no memory
         ending = _untold(raised)
@@ -129,6 +131,8 @@ def _room() -> mmap.mmap | None:
 
 def _raised(raised: BaseException) -> Ending:
     about, exit_code = fault.limit_of(raised), fault.exit_code(raised)
+    if about == "memory":  # as a system call puts it
+        return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
     return Ending(Outcome.ERROR, monotonic_ns(), exit_code, about=about, error=fault.encoded(raised))
 
 
@@ -138,9 +142,18 @@ def _untold(raised: BaseException) -> Ending:
     return Ending(Outcome.ERROR, monotonic_ns(), error=fault.UNTOLD)
 
 
+def _have_a_descriptor() -> None:
+    """One is needed for the files, and the job may have all of them in use; its stdin is of no use any more."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.close(0)
+
+
 def _leave(ending: Ending) -> NoReturn:
     """The end of a process that the job has forked and that came out of its code: who forked it answers."""
-    if ending.outcome is Outcome.ERROR and ending.exit_code is None:
+    if ending.error and ending.exit_code is None:
         os.write(2, wire.decode_fault(ending.error).traceback.encode())
     os._exit(ending.exit_code or int(ending.outcome is not Outcome.OK))
 
@@ -167,7 +180,8 @@ def _with_files(ending: Ending, job: wire.Run, setting: Setting) -> Ending:
 def failure(raised: BaseException) -> list[bytes | memoryview]:
     """The frames of a job that could not even begin."""
     now = monotonic_ns()
-    report = Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now, about=fault.limit_of(raised))
+    about = fault.limit_of(raised)
+    report = Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now, about=about if about in ABOUT else "")
     return [report.pack(), fault.encoded(raised)]
 
 
@@ -234,7 +248,7 @@ def _unpickle(job: wire.Run, code: bytes) -> object:
 
 def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, object]) -> ModuleType:
     """Execute the source as a module: `__main__` for a script, `job` for code that has an entry."""
-    linecache.cache[FILENAME] = (len(source), None, source.splitlines(keepends=True), FILENAME)
+    linecache.cache[FILENAME] = (len(source), None, list(io.StringIO(source, newline=None)), FILENAME)
     reading = screen.examine(source, policy, filename=FILENAME)
     if reading.findings:
         raise RejectedError(reading.findings)

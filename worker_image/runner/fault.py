@@ -8,14 +8,19 @@ with the job.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import os
 import traceback
 from types import TracebackType
 
+import pool
 from pool import wire
 
 FILENAME = "<job>"
+#: What calls a job: frames of it are none of the job's own, up to the first that is.
+_CALLERS = tuple(os.path.dirname(each) + "/" for each in (__file__, pool.__file__, asyncio.__file__))  # noqa: PTH120
 _TYPE_CHARS = 512
 _MESSAGE_CHARS = 16_384
 _TRACEBACK_CHARS = 65_536
@@ -24,6 +29,7 @@ _FRAMES = 50
 #: Modules that a user does not think of as part of a name.
 _UNNAMED = frozenset({"builtins", "job", "__main__", "runner.execution"})
 _LONG = 1 << 63
+_statvfs = os.statvfs  # a job may put another into the module
 
 _qualname_of = type.__dict__["__qualname__"].__get__
 _module_of = type.__dict__["__module__"].__get__
@@ -33,7 +39,16 @@ _code_of = SystemExit.__dict__["code"].__get__
 _errno_of = OSError.__dict__["errno"].__get__
 
 #: Which limit an error of the system speaks of, by its number.
-_LIMITS = {errno.ENOSPC: "tmp", errno.EFBIG: "tmp", errno.EMFILE: "nofile", errno.EAGAIN: "processes"}
+_LIMITS = {
+    errno.ENOSPC: "tmp",
+    errno.EFBIG: "tmp",
+    errno.EMFILE: "nofile",
+    errno.EAGAIN: "processes",
+    errno.ENOMEM: "memory",
+}
+
+#: Names by which what has failed for want of a process is known; EAGAIN is said of other things too.
+_FORKS = frozenset({"fork", "forkpty", "_fork_exec", "fork_exec", "posix_spawn"})
 
 #: For a job that has broken what its error would be written with; so it is written before any job.
 UNTOLD = wire.encode_fault(
@@ -66,9 +81,25 @@ def limit_of(raised: BaseException) -> str:
     """The limit that the job has run into, if that is what the error says."""
     if issubclass(type(raised), OSError):
         number = _errno_of(raised)
-        return _LIMITS.get(number, "") if type(number) is int else ""
+        found = _LIMITS.get(number, "") if type(number) is int else ""
+        if number == errno.ENOSPC and _no_inodes():
+            return "inodes"
+        return "" if found == "processes" and not _forked(_trace_of(raised)) else found
     thread = type(raised) is RuntimeError and _arguments_of(raised) == ("can't start new thread",)
     return "processes" if thread else ""
+
+
+def _no_inodes() -> bool:
+    with contextlib.suppress(OSError):
+        return _statvfs("/tmp").f_favail == 0  # noqa: S108 - the scratch space is what it is about
+    return False
+
+
+def _forked(trace: TracebackType | None) -> bool:
+    """Whether it was raised where a process is made."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and not _FORKS.isdisjoint(trace.tb_frame.f_code.co_names)
 
 
 def message(raised: BaseException) -> str:
@@ -113,7 +144,8 @@ def _traceback(raised: BaseException) -> str:
 
 
 def _own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """From the job's first frame on: that of its text, or of a function, whose file is its client's."""
     at = trace
-    while at is not None and at.tb_frame.f_code.co_filename != FILENAME:
+    while at is not None and str.startswith(at.tb_frame.f_code.co_filename, _CALLERS):
         at = at.tb_next
     return at

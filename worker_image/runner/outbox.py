@@ -1,7 +1,8 @@
 """Files that a job leaves for its client: whatever is below its output directory when it ends. Called in the child.
 
 Each becomes two frames, its name and its content; names are relative paths with "/". Links and other things that are no
-plain files are left where they are. Contents are mapped and not read: they are in memory already.
+plain files are left where they are. Large contents are mapped and not read: they are in memory already. A map keeps a
+descriptor, of which there are few, so small ones are read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pool.errors import ValueCodecError
 #: The output directory, in the job's work directory; its path is also in the environment.
 DIRECTORY = "out"
 VARIABLE = "OUTPUT_DIR"
+_MAPPED_FROM_BYTES = 1 << 20
 
 
 def collect(directory: Path, *, max_bytes: int) -> list[bytes | memoryview]:
@@ -75,6 +77,8 @@ def _content(path: str) -> memoryview:
         found = os.fstat(fd)
         if not found.st_size or not stat.S_ISREG(found.st_mode):
             return memoryview(b"")
+        if found.st_size < _MAPPED_FROM_BYTES:
+            return memoryview(os.read(fd, found.st_size))
         return memoryview(mmap.mmap(fd, found.st_size, prot=mmap.PROT_READ))
     finally:
         os.close(fd)

@@ -22,7 +22,7 @@ _LAYOUT = struct.Struct("!BiBBQQ")
 #: What a child may say of itself, by its number on the channel.
 CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT, Outcome.REJECTED)
 #: What its error is about, by its number on the channel: a limit, its own value, or what only the error itself says.
-ABOUT = ("", "tmp", "nofile", "processes", "value")
+ABOUT = ("", "tmp", "nofile", "processes", "value", "inodes")
 NO_EXIT_CODE = -1
 
 

@@ -156,6 +156,8 @@ class Runner:
             self._beat_at = now + self._settings.beat_s
             if self._ready and attempt is None:
                 self._say(wire.Beat())
+                if self._meter is not None and self._freed is None:
+                    self._meter.renew()  # what an idle worker uses is not the next job's
         if self._away_since is not None and now - self._away_since > self._settings.orphan_s:
             raise DaemonGoneError
 
@@ -186,7 +188,7 @@ class Runner:
         if self._attempt is not None or self._freed is not None or self._parked is None:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
         child, self._parked = self._parked, None
-        self._attempt = Attempt(job, child, payload)
+        self._attempt = Attempt(job, child, payload, meter=self._meter)
         self._measure_at = time.monotonic() + meter.INTERVAL_S
         self._fork_at = time.monotonic() + _FORK_AFTER_S
         self._say(wire.Started(job_id=job.job_id, epoch=job.epoch))
@@ -269,7 +271,7 @@ class Runner:
     def _announce(self) -> None:
         self._ready = True
         if self._settings.checked:
-            self._baseline, self._meter = Baseline(self._zygote_pid), Meter()
+            self._meter = Meter()
         boot_ms = (time.monotonic() - self._settings.born) * 1000
         ready = wire.Ready(
             boot_ms=boot_ms, preload_ms=self._preload_ms, isolation=self._isolation, missing=tuple(self._missing)
@@ -321,10 +323,18 @@ class Runner:
         """Say that this worker can take a job, once it can."""
         if self._freed is not None and self._parked is not None and self._parked.ready:
             freed, self._freed = self._freed, None
-            found = self._baseline.deviations() if self._baseline is not None else []
+            found = self._deviations()
             if self._meter is not None:
                 self._meter.renew()
             self._say(wire.Freed(epoch=freed.epoch, dirty="; ".join(filter(None, [freed.dirty, *found]))))
+
+    def _deviations(self) -> list[str]:
+        """The first job is the daemon's own and does nothing: only after it has libzmq all its descriptors."""
+        if self._baseline is not None:
+            return self._baseline.deviations()
+        if self._settings.checked:
+            self._baseline = Baseline(self._zygote_pid)
+        return []
 
     def _drop(self, child: Child) -> None:
         for fd in self._watched & {child.sock.fileno(), child.out, child.err}:

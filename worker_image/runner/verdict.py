@@ -86,7 +86,8 @@ def _error(job: wire.Run, report: Report) -> str:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # a job's is the worker's own
     return {
         "": raised,
-        "tmp": f"{raised}: its scratch space has {job.tmp} bytes (limits.tmp) and room for so many files (tmp_inodes)",
+        "tmp": f"{raised}: its scratch space has {job.tmp} bytes (limits.tmp)",
+        "inodes": f"{raised}: its scratch space has room for no more files (tmp_inodes of the template)",
         "nofile": f"{raised}: it has no more descriptors than {files} for open files (nofile of the template)",
         "processes": f"{raised}: it has {job.processes} processes and threads (limits.processes), and the stack of a "
         f"thread takes some of its {job.memory} bytes of memory (limits.memory)",
