@@ -13,14 +13,16 @@ import contextlib
 import errno
 import os
 import traceback
+from pathlib import Path
 from types import TracebackType
 
-import pool
 from pool import wire
 
 FILENAME = "<job>"
 #: What calls a job: frames of it are none of the job's own, up to the first that is.
-_CALLERS = tuple(os.path.dirname(each) + "/" for each in (__file__, pool.__file__, asyncio.__file__))  # noqa: PTH120
+_CALLERS = tuple(
+    f"{each}/" for each in (Path(__file__).parent, Path(wire.__file__).parents[1], Path(asyncio.__file__).parent)
+)
 _TYPE_CHARS = 512
 _MESSAGE_CHARS = 16_384
 _TRACEBACK_CHARS = 65_536
