@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -49,31 +49,39 @@ class Difference:
 
 
 def between(
-    case: Case, answer: Answer, witness: Witness, again: Sequence[Witness], preloaded: Witness | None = None
+    case: Case,
+    answer: Answer,
+    witness: Witness,
+    again: Sequence[Witness],
+    preloaded: Witness | None = None,
+    *,
+    unsteady: Set[str] = frozenset(),
 ) -> Difference | None:
     """`again`: further runs in the plain process, `preloaded`: one with the template's modules imported before it.
 
-    They are needed only if there is a difference.
+    They are needed only if there is a difference. `unsteady`: the fields in which the same program did not repeat itself
+    in the plain process with another seed.
     """
     if witness.foreign and answer.seen.outcome == "error" and answer.seen.type == "pool.errors.ValueCodecError":
         return Difference(case, ("outcome",), Cause.NOT_CARRIED, witness.foreign)
     differing = answer.seen.differences(witness.seen)
     if not differing:
         return None
-    cause, about = _cause(case, answer, witness, again, differing)
+    cause, about = _cause(case, answer, witness, unsteady | differs_from_itself([witness, *again]), differing)
     if cause is Cause.UNEXPLAINED and preloaded is not None and not answer.seen.differences(preloaded.seen):
         cause, about = Cause.PRELOADED, ""
     return Difference(case, differing, cause, about)
 
 
-def of_rounds(case: Case, one: Answer, two: Answer, witnesses: Sequence[Witness]) -> Difference | None:
+def of_rounds(
+    case: Case, one: Answer, two: Answer, witnesses: Sequence[Witness], *, unsteady: Set[str] = frozenset()
+) -> Difference | None:
     """Of two runs in the pool; only what differs from itself in a plain process may do so here."""
     differing = one.seen.differences(two.seen)
     if not differing:
         return None
-    unsteady = differs_from_itself(witnesses)
     cause = Cause.UNEXPLAINED
-    if set(differing) <= unsteady:
+    if set(differing) <= unsteady | differs_from_itself(witnesses):
         cause = _of_itself(case, one.seen, two.seen, differing)
     elif _threads(case, one.seen, two.seen, differing):
         cause = Cause.THREADS
@@ -88,9 +96,9 @@ def differs_from_itself(witnesses: Sequence[Witness]) -> set[str]:
 
 
 def _cause(
-    case: Case, answer: Answer, witness: Witness, again: Sequence[Witness], differing: tuple[str, ...]
+    case: Case, answer: Answer, witness: Witness, unsteady: Set[str], differing: tuple[str, ...]
 ) -> tuple[Cause, str]:
-    if set(differing) <= differs_from_itself([witness, *again]):
+    if set(differing) <= unsteady:
         return _of_itself(case, answer.seen, witness.seen, differing), ""
     if _threads(case, answer.seen, witness.seen, differing):
         return Cause.THREADS, ""

@@ -7,7 +7,8 @@ cases ─▶ Reference.look ─────────────────�
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -111,16 +112,33 @@ def _judge(reference: Reference, findings: Findings) -> None:
     cases = [findings.cases[at] for at in suspects]
     runs = [_look(reference, cases, "what differs, in a plain process again") for _ in range(_AGAIN)]
     preloaded = _look(reference, cases, "what differs, with the preloads", preload=PRELOAD)
-    for number, at in enumerate(suspects):
-        findings.differences += _differences(findings, at, [run[number] for run in runs], preloaded[number])
+    again = {at: [run[number] for run in runs] for number, at in enumerate(suspects)}
+    unsteady = _unsteady(findings, again)
+    for at, other in zip(suspects, preloaded, strict=True):
+        findings.differences += _differences(findings, at, again[at], other, unsteady=unsteady[findings.cases[at].code])
 
 
-def _differences(findings: Findings, at: int, again: Sequence[Witness], preloaded: Witness | None) -> list[Difference]:
+def _unsteady(findings: Findings, again: Mapping[int, Sequence[Witness]]) -> Mapping[str, set[str]]:
+    """For each program, the fields in which it has not repeated itself in the plain process, with whatever seed."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for at, others in again.items():
+        found[findings.cases[at].code] |= compare.differs_from_itself([findings.witnesses[at], *others])
+    return found
+
+
+def _differences(
+    findings: Findings,
+    at: int,
+    again: Sequence[Witness],
+    preloaded: Witness | None,
+    *,
+    unsteady: Set[str] = frozenset(),
+) -> list[Difference]:
     case, witness = findings.cases[at], findings.witnesses[at]
     one, two = (each.answers[at] for each in findings.rounds)
     found = (
-        compare.between(case, one, witness, again, preloaded),
-        compare.of_rounds(case, one, two, [witness, *again]),
+        compare.between(case, one, witness, again, preloaded, unsteady=unsteady),
+        compare.of_rounds(case, one, two, [witness, *again], unsteady=unsteady),
     )
     return [each for each in found if each is not None]
 

@@ -162,6 +162,7 @@ def test_two_runs_in_the_pool_may_differ_only_where_plain_ones_do():
     assert compare.of_rounds(CASE, one, one, [witness(value="1")]) is None
     assert compare.of_rounds(CASE, one, two, [witness(value="3"), witness(value="3")]).cause is Cause.UNEXPLAINED
     assert compare.of_rounds(CASE, one, two, [witness(value="3"), witness(value="4")]).cause is Cause.CLOCK
+    assert compare.of_rounds(CASE, one, two, [witness(value="3")], unsteady={"value"}).cause is Cause.CLOCK
 
 
 def test_a_difference_that_the_preloads_alone_make_is_named_so():
