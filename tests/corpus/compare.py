@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -55,7 +56,7 @@ def between(
     again: Sequence[Witness],
     preloaded: Witness | None = None,
     *,
-    unsteady: Set[str] = frozenset(),
+    unsteady: AbstractSet[str] = frozenset(),
 ) -> Difference | None:
     """`again`: further runs in the plain process, `preloaded`: one with the template's modules imported before it.
 
@@ -74,7 +75,7 @@ def between(
 
 
 def of_rounds(
-    case: Case, one: Answer, two: Answer, witnesses: Sequence[Witness], *, unsteady: Set[str] = frozenset()
+    case: Case, one: Answer, two: Answer, witnesses: Sequence[Witness], *, unsteady: AbstractSet[str] = frozenset()
 ) -> Difference | None:
     """Of two runs in the pool; only what differs from itself in a plain process may do so here."""
     differing = one.seen.differences(two.seen)
@@ -96,7 +97,7 @@ def differs_from_itself(witnesses: Sequence[Witness]) -> set[str]:
 
 
 def _cause(
-    case: Case, answer: Answer, witness: Witness, unsteady: Set[str], differing: tuple[str, ...]
+    case: Case, answer: Answer, witness: Witness, unsteady: AbstractSet[str], differing: tuple[str, ...]
 ) -> tuple[Cause, str]:
     if set(differing) <= unsteady:
         return _of_itself(case, answer.seen, witness.seen, differing), ""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -132,7 +133,7 @@ def _differences(
     again: Sequence[Witness],
     preloaded: Witness | None,
     *,
-    unsteady: Set[str] = frozenset(),
+    unsteady: AbstractSet[str] = frozenset(),
 ) -> list[Difference]:
     case, witness = findings.cases[at], findings.witnesses[at]
     one, two = (each.answers[at] for each in findings.rounds)
