@@ -8,11 +8,11 @@
     Cancel       Accepted | Refused            Cancel
 
 Rules:
-1. Nothing is sent while nothing is open. The first request on a new socket goes with a Hail, so that the daemon's
-   instance is known; after that a Hail goes out while something has been open for a second, once a second.
-2. Nothing heard for `timeout_s` and a Hail unanswered: everything open fails with DaemonUnreachableError. A Submit or
+1. Nothing is sent while nothing is open. The first request on a new socket goes with a Ping, so that the daemon's
+   instance is known; after that a Ping goes out while something has been open for a second, once a second.
+2. Nothing heard for `timeout_s` and a Ping unanswered: everything open fails with DaemonUnreachableError. A Submit or
    Cancel that a living daemon leaves unanswered for that long fails alone.
-3. A broken connection, or another instance in Hailed: answers may have been lost, so what is open is asked again. A
+3. A broken connection, or another instance in Pong: answers may have been lost, so what is open is asked again. A
    job that had been accepted and is not known any more ended `lost`.
 4. Bytes that are no message: which request they should have answered is not known, so everything open fails. A valid
    message that answers nothing is counted and dropped.
@@ -31,7 +31,7 @@ from pool.errors import DaemonUnreachableError, PoolError, RemoteProtocolError, 
 from pool.model import Outcome
 
 #: A second is short enough to notice a restart and long enough to cost nothing.
-HAIL_INTERVAL_S = 1.0
+PING_INTERVAL_S = 1.0
 #: An answer that breaks the connection each time it is sent, as one over the frame cap does, is not asked for for ever.
 MAX_AGAIN = 10
 
@@ -88,13 +88,13 @@ class Ledger:
     def __init__(self, endpoint: str, timeout_s: float, *, number: Callable[[], int]) -> None:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
-        self._interval_s = min(HAIL_INTERVAL_S, timeout_s / 4)
+        self._interval_s = min(PING_INTERVAL_S, timeout_s / 4)
         self._number = number
         self._open: dict[int, Request] = {}
         self._by_job: dict[str, list[Request]] = {}  # an index into _open
         self._instance: str | None = None
-        self._hails: dict[int, float] = {}  # number to when it was sent; unanswered ones only
-        self._hailed_at = 0.0
+        self._pings: dict[int, float] = {}  # number to when it was sent; unanswered ones only
+        self._pinged_at = 0.0
         self._heard_at = 0.0
         self.garbage = 0  #: messages that could not be read
         self.strays = 0  #: messages that answered nothing
@@ -106,7 +106,7 @@ class Ledger:
         if not self._open:
             self._heard_at = now
         request.asked_at = now
-        outgoing = [] if self._instance or self._hails else [self._hail(now)]
+        outgoing = [] if self._instance or self._pings else [self._ping(now)]
         self._open[request.message.request] = request
         self._by_job.setdefault(request.job_id, []).append(request)
         return [*outgoing, request.send_off()]
@@ -135,8 +135,8 @@ class Ledger:
                 self._on_accepted(message)
             case wire.Refused():
                 self._on_refused(message)
-            case wire.Hailed():
-                return self._on_hailed(message)
+            case wire.Pong():
+                return self._on_pong(message)
         return []
 
     def _on_output(self, message: wire.Output, payload: Sequence[wire.Frame]) -> None:
@@ -184,17 +184,17 @@ class Ledger:
         else:
             self._fail(request, _not_taken(request.job_id, "was started anew before it accepted"))
 
-    def _on_hailed(self, message: wire.Hailed) -> Outgoing:
-        sent_at = self._hails.get(message.request)
+    def _on_pong(self, message: wire.Pong) -> Outgoing:
+        sent_at = self._pings.get(message.request)
         if sent_at is None:
             self.strays += 1
             return []
-        self._hails = {number: at for number, at in self._hails.items() if number > message.request}
+        self._pings = {number: at for number, at in self._pings.items() if number > message.request}
         before, self._instance = self._instance, message.instance
         if before not in {None, message.instance}:
             return self._ask_again()
         for request in self._open.values():
-            # Answers come in order: a Watch that was sent before this Hail was not refused, so the job is known.
+            # Answers come in order: a Watch that was sent before this Ping was not refused, so the job is known.
             if isinstance(request.message, wire.Watch) and request.asked_at < sent_at:
                 request.accepted = True
         return []
@@ -206,7 +206,7 @@ class Ledger:
             self._fail(
                 request, RemoteProtocolError(f"the connection broke {MAX_AGAIN} times over job {request.job_id}")
             )
-        return [self._hail(now), *self._ask_again()] if self._open else []
+        return [self._ping(now), *self._ask_again()] if self._open else []
 
     def _ask_again(self) -> Outgoing:
         return [request.ask_again() for request in self._open.values()]
@@ -217,24 +217,24 @@ class Ledger:
         """Raises DaemonUnreachableError, for `fail`, when the daemon has been silent for too long."""
         if self._open and now >= self._silent_until():
             raise unreachable(self._endpoint, self._timeout_s)
-        if not self._open or now < self._hail_due():
+        if not self._open or now < self._ping_due():
             return []
         for request in list(self._untaken(now - self._timeout_s)):
             self._fail(request, _not_taken(request.job_id, f"took longer than {self._timeout_s:g} s to accept"))
-        return [self._hail(now)] if self._open else []
+        return [self._ping(now)] if self._open else []
 
     def wait_s(self, now: float) -> float | None:
         """Seconds until `tick` has something to do; None: only a request or a message can change anything."""
-        return max(0.0, min(self._silent_until(), self._hail_due()) - now) if self._open else None
+        return max(0.0, min(self._silent_until(), self._ping_due()) - now) if self._open else None
 
     def _silent_until(self) -> float:
         # A process that was stopped for an hour has heard nothing, and may not judge before it has asked.
-        asked = self._hailed_at + self._interval_s / 2 if self._hails else float("inf")
+        asked = self._pinged_at + self._interval_s / 2 if self._pings else float("inf")
         return max(self._heard_at + self._timeout_s, asked)
 
-    def _hail_due(self) -> float:
+    def _ping_due(self) -> float:
         oldest = next(iter(self._open.values()))
-        return max(oldest.asked_at, self._hailed_at) + self._interval_s
+        return max(oldest.asked_at, self._pinged_at) + self._interval_s
 
     def _untaken(self, asked_before: float) -> Iterator[Request]:
         for request in self._open.values():
@@ -245,10 +245,10 @@ class Ledger:
             ):
                 yield request
 
-    def _hail(self, now: float) -> list[wire.Frame]:
+    def _ping(self, now: float) -> list[wire.Frame]:
         number = self._number()
-        self._hails[number] = self._hailed_at = now
-        return wire.encode(wire.Hail(request=number))
+        self._pings[number] = self._pinged_at = now
+        return wire.encode(wire.Ping(request=number))
 
     # ---- ends ----
 
@@ -260,7 +260,7 @@ class Ledger:
     def reset(self) -> None:
         """A new socket: who answers there is not known."""
         self._instance = None
-        self._hails.clear()
+        self._pings.clear()
 
     def _fail(self, request: Request, error: PoolError) -> None:
         self._close(request)

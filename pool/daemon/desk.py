@@ -46,8 +46,8 @@ class Desk:
             elif isinstance(message, wire.Cancel):
                 self._cancel(address, client, message)
             else:
-                hailed = wire.Hailed(request=request, instance=self._instance, version=__version__)
-                self._door.send(address, hailed)
+                pong = wire.Pong(request=request, instance=self._instance, version=__version__)
+                self._door.send(address, pong)
         except PoolError as error:
             log.info(
                 "a request was refused", action="refuse", client=client, code=error.code, reason=error.message[:500]

@@ -60,8 +60,8 @@ class Cancel(Message, frozen=True, tag="cancel"):
     job_id: Id
 
 
-class Hail(Message, frozen=True, tag="hail"):
-    """Are you there? Answer: Hailed."""
+class Ping(Message, frozen=True, tag="ping"):
+    """Asks whether the daemon answers. Answer: Pong."""
 
     request: Count
 
@@ -117,14 +117,14 @@ class Result(Message, frozen=True, tag="result"):
     fallback: bool = False
 
 
-class Hailed(Message, frozen=True, tag="hailed"):
+class Pong(Message, frozen=True, tag="pong"):
     request: Count
     instance: Id  #: changes when the daemon was started anew
     version: Text
 
 
-FromClient = Submit | Watch | Cancel | Hail
-ToClient = Accepted | Refused | Output | Result | Hailed
+FromClient = Submit | Watch | Cancel | Ping
+ToClient = Accepted | Refused | Output | Result | Pong
 
 from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
 to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)

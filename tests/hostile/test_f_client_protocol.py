@@ -102,7 +102,7 @@ def test_f3_a_peer_that_asks_for_a_security_mechanism_is_not_served_without_it(d
         dealer.setsockopt(zmq.LINGER, 0)
         dealer.curve_serverkey, dealer.curve_publickey, dealer.curve_secretkey = public, public, secret
         dealer.connect(daemon.endpoint)
-        dealer.send_multipart(wire.encode(wire.Hail(request=1)))
+        dealer.send_multipart(wire.encode(wire.Ping(request=1)))
         assert not dealer.poll(300)
     record("F3", "another security mechanism than the socket's", "DROP", stopped_by=["daemon"])
 
@@ -156,7 +156,7 @@ def test_f4_unfinished_messages_of_one_user_are_capped_together_and_given_back(d
         [wire.PREAMBLE, b"\xdd\xff\xff\xff\xff"],
         [wire.PREAMBLE, b"\xff" * 70_000],
         [wire.PREAMBLE, b"\x80"] + [b""] * 1024,
-        [wire.PREAMBLE, b'{"type": "hail"}'],
+        [wire.PREAMBLE, b'{"type": "ping"}'],
     ],
 )
 @pytest.mark.parametrize("name", ["submit", "admin"])

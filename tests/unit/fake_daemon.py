@@ -142,8 +142,8 @@ class FakeDaemon:
                 call.answer(wire.Accepted(request=request, job_id=job_id))
                 if self.jobs[job_id].result is None:
                     self._end(self.jobs[job_id], outcome=Outcome.CANCELLED)
-            case wire.Hail(request=request):
-                call.answer(wire.Hailed(request=request, instance=self.instance, version="0"))
+            case wire.Ping(request=request):
+                call.answer(wire.Pong(request=request, instance=self.instance, version="0"))
 
     def _run(self) -> None:
         with zmq.Context() as context, context.socket(zmq.ROUTER) as self._socket:

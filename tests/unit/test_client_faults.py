@@ -16,7 +16,7 @@ from pool import Client, Outcome, values, wire
 from pool.errors import DaemonUnreachableError, RemoteProtocolError, UnknownJobError, VersionMismatchError
 from tests.unit.fake_daemon import HOLD, FakeDaemon, eventually
 
-#: A daemon is hailed every quarter of a short timeout.
+#: A daemon is pinged every quarter of a short timeout.
 TIMEOUT_S = 0.4
 
 
@@ -124,7 +124,7 @@ def test_a_request_that_failed_is_not_sent_to_a_daemon_that_starts_later(path, c
 def test_a_daemon_that_falls_silent_fails_everything_that_is_pending(client, daemon):
     waiting = [Waiting(client.run, HOLD) for _ in range(3)]
     daemon.wait_for(wire.Submit, 3)
-    for kind in (wire.Hail, wire.Submit):
+    for kind in (wire.Ping, wire.Submit):
         daemon.on(kind, mute)
     errors = [each.end() for each in waiting]
     assert {type(error) for error in errors} == {DaemonUnreachableError}
@@ -145,25 +145,25 @@ def test_a_job_may_take_much_longer_than_the_timeout_while_the_daemon_answers(cl
     time.sleep(3 * TIMEOUT_S)
     daemon.finish("long", value="done")
     assert waiting.end().value == "done"
-    assert len(daemon.of(wire.Hail)) > 3
+    assert len(daemon.of(wire.Ping)) > 3
 
 
 def test_nothing_is_sent_while_nothing_is_pending(client, daemon):
     client.run("")
-    eventually(lambda: len(daemon.heard) == 2)  # a hail with the first request, and the job
+    eventually(lambda: len(daemon.heard) == 2)  # a ping with the first request, and the job
     time.sleep(TIMEOUT_S)
     assert len(daemon.heard) == 2
     client.run("")
     assert len(daemon.of(wire.Submit)) == 2
 
 
-def test_nobody_is_hailed_for_an_answer_that_nobody_waits_for(client, daemon):
+def test_nobody_is_pinged_for_an_answer_that_nobody_waits_for(client, daemon):
     with pytest.raises(TimeoutError):
         client.run(HOLD, timeout=0.05)
     time.sleep(TIMEOUT_S / 4)
-    hails = len(daemon.of(wire.Hail))
+    pings = len(daemon.of(wire.Ping))
     time.sleep(TIMEOUT_S)
-    assert len(daemon.of(wire.Hail)) == hails
+    assert len(daemon.of(wire.Ping)) == pings
 
 
 def test_a_submit_that_a_living_daemon_does_not_answer_fails_alone(client, daemon):
@@ -215,7 +215,7 @@ def test_a_watched_job_that_a_new_daemon_does_not_know_was_lost(path, client, da
     job_id = client.submit(HOLD)
     waiting = Waiting(client.result, job_id)
     daemon.wait_for(wire.Watch)
-    daemon.wait_for(wire.Hail, len(daemon.of(wire.Hail)) + 1)
+    daemon.wait_for(wire.Ping, len(daemon.of(wire.Ping)) + 1)
     settle(client)
     with restarted(path, daemon):
         assert waiting.end().outcome is Outcome.LOST
@@ -348,7 +348,7 @@ HEADER = msgspec.msgpack.encode
         [wire.PREAMBLE, HEADER({"type": "accepted", "request": -1, "job_id": "j"})],
         [wire.PREAMBLE, b"\x81" * 60_000],
         [wire.PREAMBLE, b"x" * (wire.MAX_HEADER_BYTES + 1)],
-        [wire.PREAMBLE, HEADER({"type": "hailed", "request": 1, "instance": "i", "version": "0"}), *[b""] * 1025],
+        [wire.PREAMBLE, HEADER({"type": "pong", "request": 1, "instance": "i", "version": "0"}), *[b""] * 1025],
     ],
 )
 def test_garbage_fails_what_is_pending_at_once_and_the_next_job_is_served(client, daemon, frames):
@@ -362,7 +362,7 @@ def test_garbage_fails_what_is_pending_at_once_and_the_next_job_is_served(client
 
 
 def test_another_version_of_the_protocol_fails_what_is_pending_at_once(client, daemon):
-    daemon.on(wire.Hail, lambda call: call.raw([wire.MAGIC + bytes([wire.PROTOCOL_VERSION + 1]), b"what may come"]))
+    daemon.on(wire.Ping, lambda call: call.raw([wire.MAGIC + bytes([wire.PROTOCOL_VERSION + 1]), b"what may come"]))
     with pytest.raises(VersionMismatchError, match="install the same version") as caught:
         client.run(HOLD)
     assert caught.value.fields == {"theirs": 2, "ours": 1}
@@ -373,7 +373,7 @@ def test_messages_that_answer_nothing_are_dropped(client, daemon):
         call.answer(wire.Accepted(request=999_999, job_id="other"))
         call.answer(wire.Refused(request=999_999, code="busy", message="no"))
         call.answer(wire.Result(job_id="other", outcome=Outcome.OK), [b"", b"", b""])
-        call.answer(wire.Hailed(request=999_999, instance="other", version="0"))
+        call.answer(wire.Pong(request=999_999, instance="other", version="0"))
         call.proceed()
         call.proceed()
 

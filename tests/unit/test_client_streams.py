@@ -290,7 +290,7 @@ def test_a_daemon_that_falls_silent_ends_the_stream(tmp_path):
         client.submit(HOLD, job_id="j")
         reader = Running(lambda: list(client.stream("j")))
         eventually(lambda: daemon.job("j").watchers)
-        daemon.on(wire.Hail, lambda _: None)
+        daemon.on(wire.Ping, lambda _: None)
         assert isinstance(reader.join().error, DaemonUnreachableError)
 
 

@@ -27,7 +27,7 @@ OPENED = []
 
 
 class Host:
-    """A transport served by a thread: the submit door says every Hail again, a link says what it has heard."""
+    """A transport served by a thread: the submit door says every Ping again, a link says what it has heard."""
 
     def __init__(self, root):
         (root / "w").mkdir()
@@ -125,7 +125,7 @@ def dial(context, endpoint, kind=zmq.DEALER, **options):
 
 
 def ask(sock, *payload, request=1):
-    sock.send_multipart(wire.encode(wire.Hail(request=request), payload), copy=False)
+    sock.send_multipart(wire.encode(wire.Ping(request=request), payload), copy=False)
     assert sock.poll(20_000), "no answer"
     return wire.decode(wire.to_client, sock.recv_multipart())
 
@@ -156,7 +156,7 @@ def test_a_dealer_is_heard_with_its_user_and_answered(host, context):
 def test_a_thousand_messages_come_in_order_and_so_do_their_answers(host, context):
     sock = dial(context, host.submit)
     for number in range(1000):
-        sock.send_multipart(wire.encode(wire.Hail(request=1), [str(number).encode()]))
+        sock.send_multipart(wire.encode(wire.Ping(request=1), [str(number).encode()]))
     for number in range(1000):
         assert sock.poll(20_000)
         answer, payload = wire.decode(wire.to_client, sock.recv_multipart())
@@ -216,7 +216,7 @@ def test_other_kinds_of_sockets_are_not_let_in(host, context, kind):
 def test_a_security_mechanism_is_not_taken_for_none(host, context):
     public, secret = zmq.curve_keypair()
     curve = dial(context, host.submit, CURVE_SERVERKEY=public, CURVE_PUBLICKEY=public, CURVE_SECRETKEY=secret)
-    curve.send_multipart(wire.encode(wire.Hail(request=1)))
+    curve.send_multipart(wire.encode(wire.Ping(request=1)))
     assert not curve.poll(300)
     ask(dial(context, host.submit))
     assert len(host.seen) == 1
@@ -226,7 +226,7 @@ def test_a_slow_reader_gets_everything_and_holds_up_nobody(host, context):
     slow, quick = dial(context, host.submit, RCVHWM=1), dial(context, host.submit)
     host.payload = [bytes(2_000_000)]
     for _ in range(20):
-        slow.send_multipart(wire.encode(wire.Hail(request=1)))
+        slow.send_multipart(wire.encode(wire.Ping(request=1)))
     until(lambda: len(host.seen) == 20)
     host.payload = ()
     ask(quick)
@@ -243,7 +243,7 @@ def test_who_never_reads_is_cut_off_at_its_share_and_the_others_are_not(host, co
     monkeypatch.setattr(host.transport.submit, "_caps", caps)
     monkeypatch.setattr(host.transport.submit, "_outgoing", doors.Budget(each=4 << 20, total=8 << 20))
     host.payload = [bytes(1_000_000)]
-    question = b"".join(map(bytes, zmtp_words.pack(wire.encode(wire.Hail(request=1)))))
+    question = b"".join(map(bytes, zmtp_words.pack(wire.encode(wire.Ping(request=1)))))
     stubborn, other = host.raw(), host.raw()
     for sock in (stubborn, other):
         sock.sendall(HELLO)
@@ -459,7 +459,7 @@ def test_a_link_that_floods_does_not_keep_the_others_waiting(host, context, link
 def test_one_client_that_never_reads_is_cut_off_too(host, context, monkeypatch):
     monkeypatch.setattr(host.transport.submit, "_outgoing", doors.Budget(each=4 << 20, total=8 << 20))
     host.payload = [bytes(6_000_000)]
-    question = b"".join(map(bytes, zmtp_words.pack(wire.encode(wire.Hail(request=1)))))
+    question = b"".join(map(bytes, zmtp_words.pack(wire.encode(wire.Ping(request=1)))))
     stubborn = host.raw()
     stubborn.sendall(HELLO + question)
     until(lambda: len(host.seen) == 1)
