@@ -50,7 +50,8 @@ class ProcessEngine:
 
     def __init__(self, *, sources: Path | None = None) -> None:
         self._made = None if sources else Path(tempfile.mkdtemp(prefix="pool-tree-"))
-        self._tree = sources or lay_out(self._made or Path())
+        self.tree = sources or lay_out(self._made or Path())
+        self.start = _START  #: the program of a worker, for `python -c`; its first argument is the tree
         self.launched: list[WorkerSpec] = []
 
     def facts(self) -> EngineFacts:
@@ -62,8 +63,7 @@ class ProcessEngine:
     def launch(self, spec: WorkerSpec) -> ProcessContainer:
         self.launched.append(spec)
         scratch = Path(tempfile.mkdtemp(prefix="pool-scratch-"))
-        tree = self._tree
-        command = [sys.executable, "-s", "-P", "-c", _START, str(tree), *_localize(spec, scratch)]
+        command = [sys.executable, "-s", "-P", "-c", self.start, str(self.tree), *_localize(spec, scratch)]
         try:
             process = subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL)
         except OSError as error:
