@@ -132,7 +132,7 @@ def _jobs(home, here):
             sys.setprofile(None)
             assert result.value == 42, result
             time.sleep(_PAUSE_S)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - raised again in the main thread
         here.error = error
     finally:
         threading.setprofile(None)
