@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pool.core.records import StopReason, Verdict
 from pool.errors import Scalar
 from pool.model import Outcome, StartKind
 
@@ -162,6 +163,58 @@ class ShutdownRequested(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick(Event):
     """Time has passed: deadlines, ages, backoff."""
+
+
+# ---- what the core decides itself ----
+
+
+class Decision(Event):
+    """Goes through the same tables as an event from outside."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease(Decision):
+    """This job goes to this worker."""
+
+    worker_id: str
+    job_id: str
+    epoch: int
+    start: StartKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retire(Decision):
+    """This worker takes no more jobs and goes when it has none."""
+
+    reason: StopReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue(Decision):
+    """The deadline of the record's present state has passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject(Decision):
+    """This job waits, and its code is refused by now."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condemn(Decision):
+    """The job's worker is being killed, and the job with it; it ends so when the container is gone."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bereave(Decision):
+    """The job's worker is no more."""
+
+    reason: str
 
 
 # ---- commands ----

@@ -1,7 +1,7 @@
 """The core of a pool: events in, commands out, the clock an argument. No sockets, threads, files or containers.
 
                        ┌──────────────────────── PoolState ────────────────────────┐
-    event, now ──▶ handle ─▶ tables (worker_moves, job_moves, pool_moves) ─▶ Books ─▶ sizing.settle ──▶ [command, ...]
+    event, now ──▶ handle ─▶ the tables of *_transitions.py ─▶ State ─▶ sizing.settle ──▶ [command, ...]
                        └────────────────────────────────────────────────────────────┘
 
 Contract:
@@ -21,8 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from pool.core import checks, job_moves, pool_moves, sizing, worker_moves
-from pool.core.books import Books
+from pool.core import job_transitions, pool_transitions, sizing, worker_transitions
 from pool.core.breaker import BreakerView
 from pool.core.editions import EditionsView
 from pool.core.events import (
@@ -50,8 +49,8 @@ from pool.core.events import (
 )
 from pool.core.poison import PoisonView
 from pool.core.policy import PoolPolicy
-from pool.core.records import JobRecord, PoolPhase, WorkerRecord
-from pool.core.story import StoryEntry
+from pool.core.records import JobRecord, PoolPhase, StoryEntry, WorkerRecord
+from pool.core.state import State, validate
 from pool.core.table import InvalidTransition
 
 __all__ = ["InvalidTransition", "PoolState"]
@@ -61,26 +60,26 @@ _WorkerEvent = (
 )
 
 
-def _to_worker(books: Books, event: Event) -> None:
+def _to_worker(books: State, event: Event) -> None:
     assert isinstance(event, _WorkerEvent)
-    worker_moves.apply(books, event.worker_id, event)
+    worker_transitions.apply(books, event.worker_id, event)
 
 
-def _to_job(books: Books, event: Event) -> None:
+def _to_job(books: State, event: Event) -> None:
     assert isinstance(event, CancelRequested | JobForgotten)
-    job_moves.apply(books, event.job_id, event)
+    job_transitions.apply(books, event.job_id, event)
 
 
-def _to_pool_or_job(books: Books, event: Event) -> None:
+def _to_pool_or_job(books: State, event: Event) -> None:
     assert isinstance(event, JobSubmitted)
     if event.job_id in books.jobs:
-        job_moves.apply(books, event.job_id, event)
+        job_transitions.apply(books, event.job_id, event)
     else:
-        pool_moves.apply(books, event)
+        pool_transitions.apply(books, event)
 
 
 #: Whose table an event from outside goes to first.
-ROUTES: Mapping[type[Event], Callable[[Books, Event], None]] = MappingProxyType(
+ROUTES: Mapping[type[Event], Callable[[State, Event], None]] = MappingProxyType(
     {
         JobSubmitted: _to_pool_or_job,
         CancelRequested: _to_job,
@@ -93,14 +92,14 @@ ROUTES: Mapping[type[Event], Callable[[Books, Event], None]] = MappingProxyType(
         JobStarted: _to_worker,
         JobEnded: _to_worker,
         WorkerFreed: _to_worker,
-        DrainRequested: pool_moves.apply,
-        ResumeRequested: pool_moves.apply,
-        RecycleRequested: pool_moves.apply,
-        ResizeRequested: pool_moves.apply,
-        EditionOffered: pool_moves.apply,
-        PardonRequested: pool_moves.apply,
-        ShutdownRequested: pool_moves.apply,
-        Tick: pool_moves.apply,
+        DrainRequested: pool_transitions.apply,
+        ResumeRequested: pool_transitions.apply,
+        RecycleRequested: pool_transitions.apply,
+        ResizeRequested: pool_transitions.apply,
+        EditionOffered: pool_transitions.apply,
+        PardonRequested: pool_transitions.apply,
+        ShutdownRequested: pool_transitions.apply,
+        Tick: pool_transitions.apply,
     }
 )
 
@@ -114,7 +113,7 @@ class PoolState:
 
     def __init__(self, name: str, policy: PoolPolicy, *, seed: int = 0, edition: int = 1) -> None:
         """`edition`: of the data sets; 0 where no worker can be started before one is offered."""
-        self._books = Books(name, policy, seed=seed, edition=edition)
+        self._books = State(name, policy, seed=seed, edition=edition)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What has happened, and what is to be done about it. `now` is monotonic seconds and does not go back."""
@@ -134,7 +133,7 @@ class PoolState:
 
     def validate(self) -> None:
         """Assert every invariant across the collections."""
-        checks.validate(self._books)
+        validate(self._books)
 
     def story(self, record_id: str) -> list[StoryEntry]:
         """The bounded history of a job, a worker or the pool itself; also for a while after it is gone."""

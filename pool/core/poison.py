@@ -4,8 +4,20 @@
         ▲                                         │                     last k - 1 and it is refused again
         └──────── last kill older than window_s ──┴── pardon ──▶ forgotten
 
-Code is known by a digest. What counts as a kill is decided in `blame.py`; here it is only counted. Memory is bounded:
-the last k kills of each code, and the codes that killed last.
+Code is known by a digest. Memory is bounded: the last k kills of each code, and the codes that killed last. What counts
+as a kill is decided in `worker_transitions.py`:
+
+    counted      the worker broke down, or broke the protocol, while it ran the code or cleared up after it
+                 the worker was not clean after it, or not free within CLEARING_S
+                 the worker did not answer at the job's deadline and was killed with it
+    not counted  errors, crashes, and limits that the runner enforced, memory among them: the worker lives on
+                 a job that was cancelled, whatever becomes of its worker
+                 a job whose worker had not said that it began; a container that somebody removed; a start that failed
+                 shutdown, recycling and every other stop that the pool decides on
+                 the last job of a worker that is worn: it is stopped anyway, clean or not
+
+A worker that ran out of memory as a whole is counted as what it leads to: the kernel kills the child, and the worker is
+fine; or its zygote or runner, and the worker breaks down or is not clean.
 """
 
 from __future__ import annotations

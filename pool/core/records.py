@@ -11,10 +11,49 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from pool.core.story import History
 from pool.model import JobState, Outcome, StartKind, WorkerState
+
+#: Entries of one record: the whole life of a job, the last dozen or so jobs of a worker.
+MAX_ENTRIES = 64
+#: Histories kept of what is gone; a few minutes of a busy pool, a few megabytes.
+MAX_BYGONE = 2000
+
+
+class StoryEntry(NamedTuple):
+    at: float  #: monotonic seconds
+    id: str
+    state: str  #: the state after it
+    text: str
+    cause: str
+
+
+History = list[StoryEntry]
+
+
+def append(history: History, entry: StoryEntry) -> None:
+    history.append(entry)
+    if len(history) > MAX_ENTRIES:
+        del history[0]
+
+
+class Bygone:
+    """Histories by id of records that are gone, oldest first."""
+
+    def __init__(self) -> None:
+        self._histories: dict[str, History] = {}
+
+    def keep(self, record_id: str, entries: History) -> None:
+        history = self._histories.pop(record_id, [])
+        for entry in entries:
+            append(history, entry)
+        self._histories[record_id] = history
+        if len(self._histories) > MAX_BYGONE:
+            del self._histories[next(iter(self._histories))]
+
+    def of(self, record_id: str) -> History:
+        return self._histories.get(record_id, [])
 
 
 class PoolPhase(StrEnum):
@@ -90,7 +129,7 @@ class WorkerRecord:
     epoch: int = 0
     leaving: StopReason | None = None  #: set while DRAINING and STOPPING
     worn: StopReason | None = None  #: why it is to be replaced; it serves until its successor is there
-    code: str = ""  #: what is to blame if the worker is lost now; see `blame.py`
+    code: str = ""  #: what is to blame if the worker is lost now; see worker_transitions.py
     history: History = field(default_factory=list)
 
 
@@ -126,3 +165,14 @@ class PoolRecord:
     state: PoolPhase = PoolPhase.RUNNING
     shutdown_at: float | None = None  #: until when running jobs may go on
     history: History = field(default_factory=list)
+
+
+class Record(Protocol):
+    """What every record has."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def state(self) -> StrEnum: ...
+    @property
+    def history(self) -> History: ...

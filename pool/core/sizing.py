@@ -13,14 +13,14 @@ from itertools import islice
 from operator import attrgetter
 
 from pool.core import policy as rules
-from pool.core import worker_moves
-from pool.core.books import Books
-from pool.core.decisions import Lease, Retire
+from pool.core import worker_transitions
+from pool.core.events import Lease, Retire
 from pool.core.records import PoolPhase, StopReason, WorkerRecord
+from pool.core.state import State
 from pool.model import StartKind, WorkerState
 
 
-def settle(books: Books) -> None:
+def settle(books: State) -> None:
     """Bring supply and demand together."""
     books.review_at = None
     if books.pool.state is PoolPhase.STOPPED:
@@ -42,7 +42,7 @@ def settle(books: Books) -> None:
 # ---- who gets a worker ----
 
 
-def dispatch(books: Books) -> None:
+def dispatch(books: State) -> None:
     backlog = books.backlog
     if not backlog:
         return
@@ -57,10 +57,10 @@ def dispatch(books: Books) -> None:
         start = _start_kind(books, worker, job_id)
         books.epoch += 1
         lease = Lease(worker_id=worker.id, job_id=job_id, epoch=books.epoch, start=start)
-        worker_moves.apply(books, worker.id, lease)
+        worker_transitions.apply(books, worker.id, lease)
 
 
-def _start_kind(books: Books, worker: WorkerRecord, job_id: str) -> StartKind:
+def _start_kind(books: State, worker: WorkerRecord, job_id: str) -> StartKind:
     """Cold is a job that waited for this very container to start; one that waited for other jobs is not."""
     if job_id == books.arrival:
         return StartKind.PARKED
@@ -68,7 +68,7 @@ def _start_kind(books: Books, worker: WorkerRecord, job_id: str) -> StartKind:
     return StartKind.COLD if fresh else StartKind.WARM
 
 
-def _next_pair(books: Books, idle: list[WorkerRecord]) -> tuple[WorkerRecord, str] | None:
+def _next_pair(books: State, idle: list[WorkerRecord]) -> tuple[WorkerRecord, str] | None:
     """A worker and the client it goes to: the client whose turn it is, or, where no worker fits that one, a client that
     has a worker of its own idle. The first keeps its turn and gets the next fresh worker.
     """
@@ -106,7 +106,7 @@ class Census:
     leased: list[WorkerRecord] = field(default_factory=list)
 
     @classmethod
-    def of(cls, books: Books) -> Census:
+    def of(cls, books: State) -> Census:
         census, policy, waiting = cls(), books.policy, len(books.backlog)
         census._count(books)
         census.live = len(books.workers) - census.stopping
@@ -125,7 +125,7 @@ class Census:
         )
         return census
 
-    def _count(self, books: Books) -> None:
+    def _count(self, books: State) -> None:
         outgoing, idle, leased = books.outgoing, WorkerState.IDLE, WorkerState.LEASED
         for worker in books.workers.values():
             state = worker.state
@@ -145,7 +145,7 @@ class Census:
             elif worker is not outgoing:
                 self.suspect += 1
 
-    def _count_leased(self, books: Books, worker: WorkerRecord) -> None:
+    def _count_leased(self, books: State, worker: WorkerRecord) -> None:
         if worker.jobs < worker.jobs_limit:
             self.leased.append(worker)
         elif (at := worker.leased_at + rules.REPLACE_AFTER_S) > books.now:
@@ -156,7 +156,7 @@ class Census:
 # ---- clients that have no worker ----
 
 
-def _make_room(books: Books, census: Census) -> bool:
+def _make_room(books: State, census: Census) -> bool:
     """In a full pool where a worker serves one client only: take workers from those who have some, so that fresh ones
     can take their place. Idle ones go first; a busy one only for a client that has none at all.
     """
@@ -177,7 +177,7 @@ def _make_room(books: Books, census: Census) -> bool:
     return bool(taken + _claim(books, sorted(census.leased, key=attrgetter("bound_at")), still_wanted))
 
 
-def _claim(books: Books, workers: list[WorkerRecord], wanted: int) -> int:
+def _claim(books: State, workers: list[WorkerRecord], wanted: int) -> int:
     taken = 0
     for worker in workers:
         if taken >= wanted:
@@ -185,7 +185,7 @@ def _claim(books: Books, workers: list[WorkerRecord], wanted: int) -> int:
         idle_since = worker.last_used if worker.state is WorkerState.IDLE else None
         at = rules.claimable_at(bound_at=worker.bound_at, idle_since=idle_since)
         if at <= books.now:
-            worker_moves.apply(books, worker.id, Retire(reason=StopReason.FOREIGN))
+            worker_transitions.apply(books, worker.id, Retire(reason=StopReason.FOREIGN))
             taken += 1
         else:
             books.review(at)
@@ -195,7 +195,7 @@ def _claim(books: Books, workers: list[WorkerRecord], wanted: int) -> int:
 # ---- data sets that have changed ----
 
 
-def _try_edition(books: Books, census: Census) -> bool:
+def _try_edition(books: State, census: Census) -> bool:
     """Have one worker started on the data that are offered; in a full pool, in the place of another."""
     trial, breaker, policy = books.editions.trial, books.breaker, books.policy
     if trial is None or trial.worker_id is not None or trial.retry_at is None:
@@ -214,7 +214,7 @@ def _try_edition(books: Books, census: Census) -> bool:
     return False
 
 
-def _give_way(books: Books, census: Census) -> None:
+def _give_way(books: State, census: Census) -> None:
     """The idle one that is least missed, else the one whose job has run the longest."""
     idle = min(census.idle, key=attrgetter("last_used"), default=None)
     worker = idle or min(census.leased, key=attrgetter("leased_at"), default=None)
@@ -225,7 +225,7 @@ def _give_way(books: Books, census: Census) -> None:
 # ---- too old, too many, too few ----
 
 
-def _choose_worn(books: Books, census: Census) -> bool:
+def _choose_worn(books: State, census: Census) -> bool:
     """One at a time, the one that is overdue the longest first."""
     if books.outgoing is not None:
         return False
@@ -241,7 +241,7 @@ def _choose_worn(books: Books, census: Census) -> bool:
     return True
 
 
-def _retire_worn(books: Books, census: Census) -> bool:
+def _retire_worn(books: State, census: Census) -> bool:
     worker = books.outgoing
     if worker is None or worker.worn is None or worker.leaving is not None:
         return False
@@ -254,11 +254,11 @@ def _retire_worn(books: Books, census: Census) -> bool:
     # While no start can be tried, an old worker is better than none.
     if not free_to_go or (census.ready < books.target and books.breaker.blocked(books.now)):
         return False
-    worker_moves.apply(books, worker.id, Retire(reason=worker.worn))
+    worker_transitions.apply(books, worker.id, Retire(reason=worker.worn))
     return True
 
 
-def _shed_surplus(books: Books, census: Census) -> bool:
+def _shed_surplus(books: State, census: Census) -> bool:
     wanted = books.target + books.editions.trying
     surplus = 0 if books.backlog else census.supply - census.suspect - census.ending - wanted
     shed = 0
@@ -267,12 +267,12 @@ def _shed_surplus(books: Books, census: Census) -> bool:
         if held_until > books.now:
             books.review(held_until)
             break
-        worker_moves.apply(books, worker.id, Retire(reason=StopReason.SURPLUS))
+        worker_transitions.apply(books, worker.id, Retire(reason=StopReason.SURPLUS))
         shed += 1
     return shed > 0
 
 
-def _start_missing(books: Books, census: Census) -> None:
+def _start_missing(books: State, census: Census) -> None:
     breaker, concurrency = books.breaker, books.policy.start_concurrency
     if census.supply >= books.target or not books.editions.current:
         return

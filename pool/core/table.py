@@ -12,32 +12,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 from pool.core.events import Event
-from pool.core.story import History, StoryEntry
+from pool.core.records import Record, StoryEntry
+from pool.core.state import State
 from pool.errors import PoolError
-
-if TYPE_CHECKING:
-    from pool.core.books import Books
-
-
-class Record(Protocol):
-    """What every record has."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def state(self) -> StrEnum: ...
-    @property
-    def history(self) -> History: ...
-
 
 E = TypeVar("E", bound=Event)
 R = TypeVar("R", bound=Record)
 S = TypeVar("S", bound=StrEnum)
 
-Step = Callable[["Books", R, E], None]
+Step = Callable[[State, R, E], None]
 Table = Mapping[tuple[S, type[Event]], Step[R, Event]]
 
 
@@ -64,7 +50,7 @@ class Ignore:
     why: str
     silent: bool = False
 
-    def __call__(self, books: Books, record: Record, event: Event) -> None:
+    def __call__(self, books: State, record: Record, event: Event) -> None:
         if not self.silent:
             books.tell(record, f"{type(event).__name__} ignored: {self.why}")
 
@@ -73,7 +59,7 @@ class Ignore:
 class Illegal:
     why: str
 
-    def __call__(self, _books: Books, record: Record, event: Event) -> None:
+    def __call__(self, _books: State, record: Record, event: Event) -> None:
         raise InvalidTransition(record, event, self.why)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pool.core.freshness import Stamp
+from pool.core.editions import Stamp
 
 _BITE_BYTES = 1 << 20
 #: ioctl of Linux: let two files share their blocks.

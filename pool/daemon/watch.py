@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pool.core.freshness import Freshness
+from pool.core.editions import Freshness
 from pool.daemon.copies import Copies, Pin, PinError, stamp_of
 
 POLL_S = 1.0

@@ -124,8 +124,8 @@ def test_copies_that_nobody_needs_are_removed(file, tmp_path):
 @pytest.fixture
 def reports(monkeypatch):
     monkeypatch.setattr("pool.daemon.watch.POLL_S", 0.02)
-    monkeypatch.setattr("pool.core.freshness.SETTLE_S", 0.1)
-    monkeypatch.setattr("pool.core.freshness.RETRY_S", 0.1)
+    monkeypatch.setattr("pool.core.editions.SETTLE_S", 0.1)
+    monkeypatch.setattr("pool.core.editions.RETRY_S", 0.1)
     return queue.SimpleQueue()
 
 

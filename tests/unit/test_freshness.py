@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pool.core.freshness import RETRY_S, SETTLE_S, Freshness, Stamp
+from pool.core.editions import RETRY_S, SETTLE_S, Freshness, Stamp
 
 OLD, NEW, NEWER = (Stamp(1, inode, 100, 5) for inode in (1, 2, 3))
 

@@ -10,10 +10,10 @@ may rely on it that nothing of the job is left.
 
 from __future__ import annotations
 
-from pool.core.books import Books
-from pool.core.decisions import Bereave, Condemn, Lease, Overdue, Reject
 from pool.core.events import (
+    Bereave,
     CancelRequested,
+    Condemn,
     Dispatch,
     Event,
     JobEnded,
@@ -21,14 +21,18 @@ from pool.core.events import (
     JobStarted,
     JobSubmitted,
     KillJob,
+    Lease,
+    Overdue,
+    Reject,
     ShutdownRequested,
 )
 from pool.core.records import JobRecord
+from pool.core.state import State
 from pool.core.table import Ignore, Illegal, Table, row, table
 from pool.model import JobState, Outcome
 
 
-def _lease(books: Books, job: JobRecord, event: Lease) -> None:
+def _lease(books: State, job: JobRecord, event: Lease) -> None:
     job.leased_at, job.worker_id, job.epoch, job.start = books.now, event.worker_id, event.epoch, event.start
     job.attempt += 1
     books.move_job(job, JobState.LEASED, f"leased {event.worker_id}, epoch {event.epoch}, {event.start}")
@@ -44,21 +48,21 @@ def _lease(books: Books, job: JobRecord, event: Lease) -> None:
     )
 
 
-def _start(books: Books, job: JobRecord, _event: JobStarted) -> None:
+def _start(books: State, job: JobRecord, _event: JobStarted) -> None:
     job.started_at = books.now
     books.move_job(job, JobState.RUNNING, "started")
 
 
-def _end(books: Books, job: JobRecord, event: JobEnded) -> None:
+def _end(books: State, job: JobRecord, event: JobEnded) -> None:
     books.finish_job(job, event.outcome, event.reason, from_worker=True)
 
 
-def _cancel_waiting(books: Books, job: JobRecord, _event: CancelRequested) -> None:
+def _cancel_waiting(books: State, job: JobRecord, _event: CancelRequested) -> None:
     books.backlog.remove(job.id)
     books.finish_job(job, Outcome.CANCELLED, "cancelled while it waited in the backlog; it did not run")
 
 
-def _cancel_leased(books: Books, job: JobRecord, _event: CancelRequested) -> None:
+def _cancel_leased(books: State, job: JobRecord, _event: CancelRequested) -> None:
     if job.cancelled_at is not None or job.verdict is not None:
         books.tell(job, "CancelRequested ignored: it is being killed already")
         return
@@ -70,7 +74,7 @@ def _cancel_leased(books: Books, job: JobRecord, _event: CancelRequested) -> Non
     books.emit(KillJob(worker_id=job.worker_id, job_id=job.id, epoch=job.epoch, cause=books.cause))
 
 
-def _wait_over(books: Books, job: JobRecord, _event: Overdue) -> None:
+def _wait_over(books: State, job: JobRecord, _event: Overdue) -> None:
     books.backlog.remove(job.id)
     waited_s = books.now - job.submitted_at
     limit = "" if job.queue_timeout_s is None else f" of {job.queue_timeout_s:g} s"
@@ -79,29 +83,29 @@ def _wait_over(books: Books, job: JobRecord, _event: Overdue) -> None:
     )
 
 
-def _reject(books: Books, job: JobRecord, event: Reject) -> None:
+def _reject(books: State, job: JobRecord, event: Reject) -> None:
     books.backlog.remove(job.id)
     books.finish_job(job, Outcome.REJECTED, event.reason)
 
 
-def _shut_down_waiting(books: Books, job: JobRecord, _event: ShutdownRequested) -> None:
+def _shut_down_waiting(books: State, job: JobRecord, _event: ShutdownRequested) -> None:
     books.backlog.remove(job.id)
     books.finish_job(job, Outcome.CANCELLED, "the pool shut down while the job waited in the backlog; it did not run")
 
 
-def _condemn(books: Books, job: JobRecord, event: Condemn) -> None:
+def _condemn(books: State, job: JobRecord, event: Condemn) -> None:
     job.verdict = event.verdict
     books.tell(job, f"is killed together with its worker: {event.verdict.outcome}")
 
 
-def _bereave(books: Books, job: JobRecord, event: Bereave) -> None:
+def _bereave(books: State, job: JobRecord, event: Bereave) -> None:
     if job.verdict is not None:
         books.finish_job(job, job.verdict.outcome, job.verdict.reason)
     else:
         books.finish_job(job, Outcome.LOST, f"{event.reason}; whether the job had an effect is unknown")
 
 
-def _forget(books: Books, job: JobRecord, _event: JobForgotten) -> None:
+def _forget(books: State, job: JobRecord, _event: JobForgotten) -> None:
     books.tell(job, "forgotten")
     books.bygone.keep(job.id, books.jobs.pop(job.id).history)
 
@@ -131,7 +135,7 @@ TABLE: Table[JobState, JobRecord] = table(
 )
 
 
-def apply(books: Books, job_id: str, event: Event) -> None:
+def apply(books: State, job_id: str, event: Event) -> None:
     """Look the event up in the row of the job's state, and do what stands there."""
     job = books.jobs.get(job_id)
     if job is None:

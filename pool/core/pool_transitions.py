@@ -9,24 +9,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from pool.core import job_moves, worker_moves
-from pool.core.books import Books
-from pool.core.decisions import Overdue, Retire
+from pool.core import job_transitions, worker_transitions
 from pool.core.events import (
     DrainRequested,
     EditionOffered,
     Event,
     JobSubmitted,
+    Overdue,
     PardonRequested,
     RecycleRequested,
     Refuse,
     ResizeRequested,
     ResumeRequested,
+    Retire,
     ShutdownRequested,
     Tick,
 )
 from pool.core.policy import choose_worker
 from pool.core.records import JobRecord, PoolPhase, PoolRecord, StopReason, WorkerRecord
+from pool.core.state import State
 from pool.core.table import Ignore, Table, row, table
 from pool.errors import BacklogFullError, DrainingError, PoisonedCodeError, PoolUnavailableError, Scalar
 from pool.model import WorkerState
@@ -38,7 +39,7 @@ NO_FIELDS: Mapping[str, Scalar] = MappingProxyType({})
 # ---- jobs that come ----
 
 
-def _submitted(books: Books, _pool: PoolRecord, event: JobSubmitted) -> None:
+def _submitted(books: State, _pool: PoolRecord, event: JobSubmitted) -> None:
     if books.poison.refused_s(event.code, books.now) is not None:
         _refuse_poison(books, event)
         return
@@ -55,7 +56,7 @@ def _submitted(books: Books, _pool: PoolRecord, event: JobSubmitted) -> None:
     _accept(books, event)
 
 
-def _refuse_poison(books: Books, event: JobSubmitted) -> None:
+def _refuse_poison(books: State, event: JobSubmitted) -> None:
     code, now = event.code, books.now
     facts: dict[str, Scalar] = {
         "digest": code,
@@ -70,12 +71,12 @@ def _serves(worker: WorkerRecord) -> bool:
     return worker.state in {WorkerState.IDLE, WorkerState.LEASED, WorkerState.SUSPECT}
 
 
-def _runs_at_once(books: Books, client: str) -> bool:
+def _runs_at_once(books: State, client: str) -> bool:
     idle = [worker for worker in books.workers.values() if worker.state is WorkerState.IDLE]
     return choose_worker(books.editions.fit(idle, client), client, reuse_scope=books.policy.reuse_scope) is not None
 
 
-def _accept(books: Books, event: JobSubmitted) -> None:
+def _accept(books: State, event: JobSubmitted) -> None:
     job = JobRecord(
         id=event.job_id,
         client=event.client,
@@ -92,7 +93,7 @@ def _accept(books: Books, event: JobSubmitted) -> None:
     books.tell(job, f"accepted from {job.client}")
 
 
-def _submitted_late(books: Books, pool: PoolRecord, event: JobSubmitted) -> None:
+def _submitted_late(books: State, pool: PoolRecord, event: JobSubmitted) -> None:
     message = (
         "The pool is draining and takes no new jobs until it is resumed."
         if pool.state is PoolPhase.DRAINING
@@ -102,7 +103,7 @@ def _submitted_late(books: Books, pool: PoolRecord, event: JobSubmitted) -> None
 
 
 def _refuse(
-    books: Books,
+    books: State,
     event: JobSubmitted,
     code: str,
     *,
@@ -126,21 +127,21 @@ def _refuse(
 # ---- the operator's wishes ----
 
 
-def _drain(books: Books, pool: PoolRecord, _event: DrainRequested) -> None:
+def _drain(books: State, pool: PoolRecord, _event: DrainRequested) -> None:
     pool.state = PoolPhase.DRAINING
     books.tell(pool, "draining: takes no new jobs")
 
 
-def _resume(books: Books, pool: PoolRecord, _event: ResumeRequested) -> None:
+def _resume(books: State, pool: PoolRecord, _event: ResumeRequested) -> None:
     pool.state = PoolPhase.RUNNING
     books.breaker.close()
     books.editions.retry(books.now)
     books.tell(pool, "resumed")
 
 
-def _recycle(books: Books, pool: PoolRecord, event: RecycleRequested) -> None:
+def _recycle(books: State, pool: PoolRecord, event: RecycleRequested) -> None:
     if event.worker_id is not None:
-        worker_moves.apply(books, event.worker_id, Retire(reason=StopReason.OPERATOR))
+        worker_transitions.apply(books, event.worker_id, Retire(reason=StopReason.OPERATOR))
         return
     for worker in books.workers.values():
         if worker.leaving is None:
@@ -148,7 +149,7 @@ def _recycle(books: Books, pool: PoolRecord, event: RecycleRequested) -> None:
     books.tell(pool, "every worker is to be replaced, one after another")
 
 
-def _offer(books: Books, pool: PoolRecord, event: EditionOffered) -> None:
+def _offer(books: State, pool: PoolRecord, event: EditionOffered) -> None:
     if event.edition <= books.editions.newest:
         books.tell(pool, f"EditionOffered ignored: data {event.edition} is not new")
     elif books.editions.offer(event.edition, books.now):
@@ -158,19 +159,19 @@ def _offer(books: Books, pool: PoolRecord, event: EditionOffered) -> None:
         books.tell(pool, f"data {event.edition} is offered, one worker is to try it")
 
 
-def _pardon(books: Books, pool: PoolRecord, event: PardonRequested) -> None:
+def _pardon(books: State, pool: PoolRecord, event: PardonRequested) -> None:
     for code in books.poison.pardon(event.code):
         books.tell_bygone(code, "pardoned")
         books.tell(pool, f"code {code} is pardoned")
 
 
-def _resize(books: Books, pool: PoolRecord, event: ResizeRequested) -> None:
+def _resize(books: State, pool: PoolRecord, event: ResizeRequested) -> None:
     books.policy = replace(books.policy, min_workers=event.min_workers, max_workers=event.max_workers)
     books.tell(pool, f"resized: {event.min_workers} to {event.max_workers} workers")
     staying = [worker for worker in books.workers.values() if worker.leaving is None]
     staying.sort(key=_cheapness)
     for worker in staying[: max(0, len(staying) - event.max_workers)]:
-        worker_moves.apply(books, worker.id, Retire(reason=StopReason.RESIZE))
+        worker_transitions.apply(books, worker.id, Retire(reason=StopReason.RESIZE))
 
 
 def _cheapness(worker: WorkerRecord) -> tuple[bool, bool, float]:
@@ -178,26 +179,26 @@ def _cheapness(worker: WorkerRecord) -> tuple[bool, bool, float]:
     return worker.state is WorkerState.LEASED, worker.state is not WorkerState.STARTING, worker.last_used
 
 
-def _shut_down(books: Books, pool: PoolRecord, event: ShutdownRequested) -> None:
+def _shut_down(books: State, pool: PoolRecord, event: ShutdownRequested) -> None:
     pool.state = PoolPhase.STOPPING
     pool.shutdown_at = event.deadline if pool.shutdown_at is None else min(pool.shutdown_at, event.deadline)
     books.tell(pool, f"shutting down; running jobs have {max(0.0, pool.shutdown_at - books.now):.3g} s")
     for job_id in list(books.backlog):
-        job_moves.apply(books, job_id, event)
+        job_transitions.apply(books, job_id, event)
     for worker in list(books.workers.values()):
-        worker_moves.apply(books, worker.id, event)
+        worker_transitions.apply(books, worker.id, event)
 
 
 # ---- the clock ----
 
 
-def _tick(books: Books, _pool: PoolRecord, _event: Tick) -> None:
+def _tick(books: State, _pool: PoolRecord, _event: Tick) -> None:
     """Deadlines are judged here and nowhere else, so that an answer that has arrived by then is heard first."""
     for worker in list(books.workers.values()):
         if worker.due is not None and worker.due <= books.now:
-            worker_moves.apply(books, worker.id, Overdue())
+            worker_transitions.apply(books, worker.id, Overdue())
     for job_id in books.backlog.overdue(books.now):
-        job_moves.apply(books, job_id, Overdue())
+        job_transitions.apply(books, job_id, Overdue())
 
 
 GOING = Ignore("the pool is shutting down")
@@ -224,5 +225,5 @@ TABLE: Table[PoolPhase, PoolRecord] = table(
 )  # fmt: skip
 
 
-def apply(books: Books, event: Event) -> None:
+def apply(books: State, event: Event) -> None:
     TABLE[books.pool.state, type(event)](books, books.pool, event)
