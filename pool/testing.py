@@ -124,7 +124,7 @@ def main() -> None:
 
     from pool import config
     from pool.daemon.daemon import Daemon
-    from pool.daemon.service import setup_logging
+    from pool.daemon.systemd import setup_logging
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True)

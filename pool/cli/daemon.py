@@ -83,7 +83,7 @@ def _load(path: Path | None) -> Settings:
 
 def _run(settings: Settings) -> int:
     from pool.daemon.daemon import Daemon
-    from pool.daemon.service import setup_logging
+    from pool.daemon.systemd import setup_logging
 
     setup_logging(settings.daemon)
     return Daemon(settings).run()

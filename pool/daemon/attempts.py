@@ -22,7 +22,7 @@ from pool.daemon.answers import check, from_worker, without_run
 from pool.daemon.berth import Apply, Pool
 from pool.daemon.intake import largest_answer
 from pool.daemon.ledger import Entry
-from pool.daemon.links import UNLEASED_BYTES
+from pool.daemon.zmtp import UNLEASED_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Attempts:
         entry.attempt, entry.start = command.attempt, command.start
         self._pool.metrics.leased(command.start)
         run = msgspec.structs.replace(entry.run, epoch=command.epoch)
-        self._links.allow(command.worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
+        self._links.set_limit(command.worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
         self._pool.berths[command.worker_id].conduct.lease(run.job_id, run.epoch)
         if not self._links.send(command.worker_id, run, entry.payload):
             self._lost(command.worker_id, "it did not take a job")
@@ -98,7 +98,7 @@ class Attempts:
         entry = self._ledger.get(self._key(worker_id))
         if entry is not None and entry.tape is not None:
             entry.tape.check(payload)
-        self._links.allow(worker_id, UNLEASED_BYTES)
+        self._links.set_limit(worker_id, UNLEASED_BYTES)
         berth = self._pool.berths[worker_id]
         berth.done = done, payload
         self._apply(

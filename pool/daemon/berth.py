@@ -11,12 +11,12 @@ from pool.core.events import Event
 from pool.core.machine import PoolState
 from pool.daemon.boot import Boot
 from pool.daemon.conduct import Conduct
-from pool.daemon.crew import Crew
+from pool.daemon.datasets import PoolDatasets
+from pool.daemon.engine_executor import EngineExecutor
 from pool.daemon.ledger import Entry, Ledger
 from pool.daemon.metrics import Metrics
 from pool.daemon.outlet import Outlet
-from pool.daemon.shelf import Shelf
-from pool.daemon.transport import Transport
+from pool.daemon.zmtp import Transport
 from pool.engines.base import Container
 
 Apply = Callable[[Event], None]
@@ -41,7 +41,7 @@ class Shared:
     """What all pools of a daemon share."""
 
     transport: Transport
-    crew: Crew
+    executor: EngineExecutor
     ledger: Ledger
     outlet: Outlet
     deliver: Deliver
@@ -53,7 +53,7 @@ class Pool:
 
     state: PoolState
     template: Template
-    shelf: Shelf
+    datasets: PoolDatasets
     shared: Shared
     metrics: Metrics = field(default_factory=Metrics)
     berths: dict[str, Berth] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pool import values, wire
 from pool._version import __version__
-from pool.daemon import probe
+from pool.daemon import lockdown_probe
 from pool.errors import RemoteProtocolError, ValueCodecError
 from pool.model import Outcome
 
@@ -64,7 +64,7 @@ class Boot:
     isolation: str = ""
     missing: tuple[str, ...] = ()
     boot_ms: float = 0.0
-    rows: tuple[probe.Row, ...] = ()  #: of the lockdown probe
+    rows: tuple[lockdown_probe.Row, ...] = ()  #: of the lockdown probe
     _questions: list[Question] = field(default_factory=list)
 
     def hear(self, message: wire.FromRunner, payload: Sequence[wire.Frame]) -> Question | None:
@@ -91,7 +91,7 @@ class Boot:
             return "none"
         if not self.rows:
             return "unproven"
-        if probe.broken(self.rows):
+        if lockdown_probe.broken(self.rows):
             return "broken"
         return "degraded" if self.missing else "verified"
 
@@ -108,7 +108,7 @@ class Boot:
         self.isolation, self.missing, self.boot_ms = ready.isolation, ready.missing, ready.boot_ms
         self._questions.append(Question(*noop(self.limits), _judge_noop))
         if self.verified:
-            asked = probe.job(self.limits, missing=self.missing, allow=self.allow)
+            asked = lockdown_probe.job(self.limits, missing=self.missing, allow=self.allow)
             self._questions.append(Question(*asked, self._judge_lockdown))
         self.step = Step.TRYING
         return self._questions[0]
@@ -124,10 +124,10 @@ class Boot:
 
     def _judge_lockdown(self, payload: Sequence[wire.Frame]) -> None:
         try:
-            self.rows = probe.table(payload)
+            self.rows = lockdown_probe.table(payload)
         except RemoteProtocolError as error:
             raise BootError(str(error), permanent=True) from None
-        if words := probe.broken(self.rows):
+        if words := lockdown_probe.broken(self.rows):
             raise BootError(f"its lockdown does not hold: {words}; see pool-admin doctor", permanent=True)
 
     def _go_on(self, freed: wire.Freed) -> Question | None:

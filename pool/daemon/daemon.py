@@ -18,22 +18,19 @@ from pool import images, sources, wire
 from pool.config import Settings
 from pool.core import events as ev
 from pool.core.machine import PoolState
-from pool.daemon import blueprint, service
+from pool.daemon import systemd, worker_spec
 from pool.daemon.admin import Admin
 from pool.daemon.berth import Shared
-from pool.daemon.blueprint import Blueprint
-from pool.daemon.crew import Crew
+from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
 from pool.daemon.desk import Desk
-from pool.daemon.doors import Door
+from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
 from pool.daemon.keeper import Keeper
 from pool.daemon.ledger import Entry, Ledger
-from pool.daemon.links import Link
 from pool.daemon.outlet import Outlet
-from pool.daemon.premises import Premises
-from pool.daemon.shelf import Shelf
+from pool.daemon.run_directories import RunDirectories
 from pool.daemon.snapshot import snapshot
-from pool.daemon.transport import Source, Transport
-from pool.daemon.watch import Report, Watch
+from pool.daemon.worker_spec import WorkerSpecFactory
+from pool.daemon.zmtp import ClientListener, Handlers, Transport
 from pool.engines.base import Engine, EngineFacts
 from pool.errors import ConfigError, PoolError
 
@@ -41,8 +38,6 @@ log = structlog.get_logger(__name__)
 
 #: How long the loop sleeps when nothing is due.
 _LONGEST_WAIT_S = 1.0
-#: Messages taken from one door in a turn before the workers are heard again.
-_PER_TURN = 64
 
 
 def docker_engine() -> Engine:
@@ -53,7 +48,7 @@ def docker_engine() -> Engine:
 
 
 class Daemon:
-    """`run()` returns the exit status. Everything is used from the thread that calls it, but for the crew's threads."""
+    """`run()` returns the exit status. All code runs in the thread that calls it, except for calls of the engine."""
 
     def __init__(self, settings: Settings, *, make_engine: Callable[[], Engine] = docker_engine) -> None:
         self._settings = settings
@@ -66,57 +61,58 @@ class Daemon:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises PoolError when it cannot start."""
         _require_supported(self._settings)
-        premises = Premises(self._settings.daemon.run_dir, self._settings.daemon.state_dir)
+        directories = RunDirectories(self._settings.daemon.run_dir, self._settings.daemon.state_dir)
         try:
             engine = self._make_engine()
             try:
-                return self._run_with(premises, engine)
+                return self._run_with(directories, engine)
             finally:
                 engine.close()
         finally:
-            premises.close()
+            directories.close()
 
-    def _run_with(self, premises: Premises, engine: Engine) -> int:
-        facts = self._survey(premises, engine)
+    def _run_with(self, directories: RunDirectories, engine: Engine) -> int:
+        facts = self._survey(directories, engine)
         transport = Transport(
-            submit=premises.submit,
-            admin=premises.admin,
-            links=premises.links,
+            submit=directories.submit,
+            admin=directories.admin,
+            links=directories.links,
             submit_mode=self._settings.daemon.submit_bits,
             submit_group=self._settings.daemon.submit_group,
         )
-        starts = self._settings.daemon.starts
-        crew = Crew(engine, threads=starts + 2, wakeup=transport.wakeup)
-        watch = self._make_watch(premises, crew)
+        threads = LoopExecutor(self._settings.daemon.starts + 2, name="engine", call_soon=transport.call_soon)
+        watcher = self._make_watcher(directories, transport)
         try:
-            self._open(premises, facts, transport, crew)
+            self._open(directories, facts, transport, EngineExecutor(engine, threads))
             self._install_signals(transport)
-            watch.start()
-            self._serve(transport, crew)
+            watcher.start()
+            self._serve(transport)
         finally:
-            watch.close()
-            crew.close()
+            watcher.close()
+            threads.close()
             transport.close()
         log.info("the daemon has stopped", action="daemon_stopped")
         return 0
 
-    def _survey(self, premises: Premises, engine: Engine) -> EngineFacts:
+    def _survey(self, directories: RunDirectories, engine: Engine) -> EngineFacts:
         """Is the engine there, are the images, and did somebody leave containers?"""
         facts = engine.facts()
         log.info("the engine answers", action="engine", engine=facts.name, version=facts.version, runtime=facts.runtime)
         for name in {template.image for template in self._settings.pools.values()}:
             engine.image(name)
-        swept = engine.sweep(owner=premises.owner, instance=premises.instance)
+        swept = engine.sweep(owner=directories.owner, instance=directories.instance)
         if swept:
             log.warning("removed containers of a dead predecessor", action="sweep", count=len(swept))
         return facts
 
-    def _open(self, premises: Premises, facts: EngineFacts, transport: Transport, crew: Crew) -> None:
+    def _open(
+        self, directories: RunDirectories, facts: EngineFacts, transport: Transport, executor: EngineExecutor
+    ) -> None:
         settings = self._settings.daemon
         self._ledger = Ledger(ttl_s=settings.result_ttl_s, max_bytes=settings.result_bytes)
         self._outlet = Outlet(transport.submit)
         self._desk = Desk(
-            transport.submit, self._keepers, self._ledger, outlet=self._outlet, instance=premises.instance
+            transport.submit, self._keepers, self._ledger, outlet=self._outlet, instance=directories.instance
         )
         self._admin = Admin(
             self._keepers,
@@ -125,73 +121,68 @@ class Daemon:
                 self._keepers,
                 state=self._state,
                 born=self._born,
-                instance=premises.instance,
-                run_dir=str(premises.run_dir),
+                instance=directories.instance,
+                run_dir=str(directories.run_dir),
                 engine=facts,
             ),
         )
         shared = Shared(
-            transport=transport, crew=crew, ledger=self._ledger, outlet=self._outlet, deliver=self._desk.deliver
+            transport=transport, executor=executor, ledger=self._ledger, outlet=self._outlet, deliver=self._desk.deliver
         )
-        users, digest = blueprint.uids(premises.owner), sources.digest(images.runner_tree())
+        users, digest = worker_spec.uids(directories.owner), sources.digest(images.runner_tree())
         for name, template in self._settings.pools.items():
-            plan = Blueprint(
+            plan = WorkerSpecFactory(
                 pool=name,
                 template=template,
-                owner=premises.owner,
-                instance=premises.instance,
+                owner=directories.owner,
+                instance=directories.instance,
                 sources=digest,
                 uids=users,
                 isolates=facts.isolates,
             )
-            shelf = Shelf(template.preload.datasets)
-            state = PoolState(name, blueprint.policy(template, starts=settings.starts), edition=shelf.newest)
-            self._keepers[name] = Keeper(state, template, plan, shared, shelf=shelf)
+            datasets = PoolDatasets(template.preload.datasets)
+            state = PoolState(name, worker_spec.policy(template, starts=settings.starts), edition=datasets.newest)
+            self._keepers[name] = Keeper(state, template, plan, shared, datasets=datasets)
 
-    def _make_watch(self, premises: Premises, crew: Crew) -> Watch:
+    def _make_watcher(self, directories: RunDirectories, transport: Transport) -> DatasetWatcher:
         paths = {path for template in self._settings.pools.values() for path in template.preload.datasets.values()}
-        watch = Watch(sorted(paths), premises.datasets, lambda report: crew.deliver(lambda: self._stock(watch, report)))
-        return watch
 
-    def _stock(self, watch: Watch, report: Report) -> None:
+        def deliver(report: Report) -> None:
+            transport.call_soon(lambda: self._stock(watcher, report))
+
+        watcher = DatasetWatcher(sorted(paths), directories.datasets, deliver)
+        return watcher
+
+    def _stock(self, watcher: DatasetWatcher, report: Report) -> None:
         for keeper in self._keepers.values():
             keeper.stock(report)
-        watch.keep(report.number, {copy for each in self._keepers.values() for copy in each.shelf.copies()})
+        watcher.keep(report.number, {copy for each in self._keepers.values() for copy in each.datasets.copies()})
 
     def _install_signals(self, transport: Transport) -> None:
         def note(number: int, _: FrameType | None) -> None:
             self._stop_signal = number
-            transport.wakeup.set()
+            transport.call_soon(lambda: None)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, note)
 
     # ---- the loop ----
 
-    def _serve(self, transport: Transport, crew: Crew) -> None:
+    def _serve(self, transport: Transport) -> None:
         log.info(
             "the daemon is starting its workers", action="daemon_start", run_dir=str(self._settings.daemon.run_dir)
         )
         for keeper in self._keepers.values():
             keeper.apply(ev.Tick(cause="start"))
+        handlers = Handlers(
+            on_submit=self._desk.serve,
+            on_admin=lambda address, _, frames: self._answer(transport.admin, address, frames),
+            on_worker=self._hear,
+            on_worker_lost=self._lost,
+        )
         while not self._stopped():
-            for source in transport.poll(self._patience_s()):
-                self._turn(source, transport, crew)
+            transport.run_once(self._patience_s(), handlers)
             self._after_turn()
-
-    def _turn(self, source: Source, transport: Transport, crew: Crew) -> None:
-        if isinstance(source, Link):
-            transport.links.hear(source, on_message=self._hear, on_lost=self._lost)
-        elif isinstance(source, int):
-            if source == transport.wakeup.fd:
-                transport.wakeup.clear()
-                crew.settle()
-            else:
-                transport.fire(source)
-        elif source is transport.submit:
-            _each(transport.submit, self._desk.serve)
-        else:
-            _each(transport.admin, lambda address, _, frames: self._answer(transport.admin, address, frames))
 
     def _after_turn(self) -> None:
         now = time.monotonic()
@@ -222,7 +213,7 @@ class Daemon:
     def _forget(self, entry: Entry) -> None:
         self._keepers[entry.pool].apply(ev.JobForgotten(job_id=entry.key, cause="ledger"))
 
-    def _answer(self, door: Door, address: bytes, frames: Sequence[wire.Frame]) -> None:
+    def _answer(self, listener: ClientListener, address: bytes, frames: Sequence[wire.Frame]) -> None:
         request, body = 0, b"null"
         try:
             call, _ = wire.decode(wire.from_admin, frames)
@@ -231,7 +222,7 @@ class Daemon:
             reply = wire.AdminReply(request=request)
         except PoolError as error:
             reply = wire.AdminReply(request=request, code=error.code, message=error.message[:4000], fields=error.fields)
-        door.send(address, reply, [body])
+        listener.send(address, reply, [body])
 
     # ---- begin and end ----
 
@@ -244,27 +235,19 @@ class Daemon:
         if self._state == "starting" and all(keeper.was_ready for keeper in self._keepers.values()):
             self._state = "running"
             log.info("the daemon is ready", action="daemon_ready", after_s=round(time.monotonic() - self._born, 2))
-            service.notify("READY=1")
+            systemd.notify("READY=1")
 
     def _begin_stop(self, now: float) -> None:
         self._state = "stopping"
         deadline = now + self._settings.daemon.drain_timeout_s
         name = signal.Signals(self._stop_signal or signal.SIGTERM).name
         log.info("the daemon is stopping", action="daemon_stop", signal=name)
-        service.notify("STOPPING=1")
+        systemd.notify("STOPPING=1")
         for keeper in self._keepers.values():
             keeper.apply(ev.ShutdownRequested(deadline=deadline, cause=name))
 
     def _stopped(self) -> bool:
         return self._state == "stopping" and all(keeper.state.state == "stopped" for keeper in self._keepers.values())
-
-
-def _each(door: Door, serve: Callable[[bytes, str, Sequence[wire.Frame]], None]) -> None:
-    for _ in range(_PER_TURN):
-        heard = door.receive()
-        if heard is None:
-            return
-        serve(*heard)
 
 
 def _require_supported(settings: Settings) -> None:

@@ -11,11 +11,11 @@ from pool import wire
 from pool._version import __version__
 from pool.core import events as ev
 from pool.daemon import intake
-from pool.daemon.doors import Door
 from pool.daemon.keeper import Keeper
 from pool.daemon.ledger import Entry, Ledger, fingerprint, key_of
 from pool.daemon.outlet import Outlet
 from pool.daemon.tape import Tape
+from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError, UnknownJobError, UnknownPoolError, from_code
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,7 @@ class Desk:
     """Takes jobs in and hands results out. Called from the loop's thread."""
 
     def __init__(
-        self, door: Door, keepers: Mapping[str, Keeper], ledger: Ledger, *, outlet: Outlet, instance: str
+        self, door: ClientListener, keepers: Mapping[str, Keeper], ledger: Ledger, *, outlet: Outlet, instance: str
     ) -> None:
         self._door = door
         self._keepers = keepers

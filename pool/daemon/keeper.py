@@ -21,12 +21,11 @@ from pool.core import events as ev
 from pool.core.machine import InvalidTransition, PoolState
 from pool.daemon.attempts import Attempts
 from pool.daemon.berth import Pool, Shared
-from pool.daemon.blueprint import Blueprint
 from pool.daemon.boot import Boot, Step
+from pool.daemon.datasets import PoolDatasets, Report
 from pool.daemon.ledger import Entry
 from pool.daemon.lifecycle import Lifecycle
-from pool.daemon.shelf import Shelf
-from pool.daemon.watch import Report
+from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.errors import RemoteProtocolError
 from pool.model import WorkerState
 
@@ -37,18 +36,18 @@ class Keeper:
     """Runs one pool. All methods are called from the loop's thread."""
 
     def __init__(
-        self, state: PoolState, template: Template, blueprint: Blueprint, shared: Shared, *, shelf: Shelf
+        self, state: PoolState, template: Template, specs: WorkerSpecFactory, shared: Shared, *, datasets: PoolDatasets
     ) -> None:
-        pool = Pool(state=state, template=template, shelf=shelf, shared=shared)
+        pool = Pool(state=state, template=template, datasets=datasets, shared=shared)
         self.state = state
         self.template = template
-        self.shelf = shelf
+        self.datasets = datasets
         self.metrics = pool.metrics
         self.berths = pool.berths
         self.was_ready = False
         self.broken_since: float | None = None
         self._links = shared.transport.links
-        self._lifecycle = Lifecycle(pool, blueprint, apply=self.apply)
+        self._lifecycle = Lifecycle(pool, specs, apply=self.apply)
         self._attempts = Attempts(pool, apply=self.apply, lost=self._lifecycle.lost)
         self._events: deque[ev.Event] = deque()
         self._busy = False
@@ -102,13 +101,13 @@ class Keeper:
 
     def stock(self, report: Report) -> None:
         """What the watch has found of the data sets: offer it, if it is new."""
-        if self.shelf.update(report):
-            edition = self.shelf.newest
-            contents = {name: f"{pin.path} {pin.digest[:12]}" for name, pin in self.shelf.of(edition).items()}
+        if self.datasets.update(report):
+            edition = self.datasets.newest
+            contents = {name: f"{pin.path} {pin.digest[:12]}" for name, pin in self.datasets.of(edition).items()}
             log.info("data sets", action="datasets", pool=self.state.name, edition=edition, **contents)
             self.apply(ev.EditionOffered(edition=edition, cause="data sets"))
         view = self.state.editions
-        self.shelf.trim({view.current, view.trial or 0, *(each.edition for each in self.state.workers.values())})
+        self.datasets.trim({view.current, view.trial or 0, *(each.edition for each in self.state.workers.values())})
 
     # ---- workers ----
 

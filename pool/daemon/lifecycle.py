@@ -1,10 +1,10 @@
 """A worker's start and its end: the container, its link, and the handshake in between.
 
-    StartWorker ─▶ link bound ─▶ crew: container ─▶ boot.py: the handshake ──▶ WorkerReady, or
+    StartWorker ─▶ link bound ─▶ engine: container ─▶ boot.py: the handshake ──▶ WorkerReady, or
                                       └── it fails, or ends before its first word ──▶ WorkerFailed
-    its link breaks ──▶ WorkerVanished             StopWorker ─▶ link closed ─▶ crew: container gone ──▶ WorkerRemoved
+    its link breaks ──▶ WorkerVanished             StopWorker ─▶ link closed ─▶ engine: container gone ──▶ WorkerRemoved
 
-Nothing here waits: engine calls are the crew's, and what came of them is told in the loop's thread.
+Nothing here waits: engine calls run in threads, and their outcome comes back on the loop's thread.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import structlog
 from pool import wire
 from pool.core import events as ev
 from pool.daemon.berth import Apply, Berth, Pool
-from pool.daemon.blueprint import Blueprint
 from pool.daemon.boot import Boot, BootError, Step
 from pool.daemon.conduct import Conduct, shown
-from pool.daemon.crew import Launched
+from pool.daemon.engine_executor import Launched
+from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError
 
@@ -30,12 +30,12 @@ log = structlog.get_logger(__name__)
 class Lifecycle:
     """Starts and stops the workers of one pool, as it is told, and says how that went."""
 
-    def __init__(self, pool: Pool, blueprint: Blueprint, *, apply: Apply) -> None:
+    def __init__(self, pool: Pool, specs: WorkerSpecFactory, *, apply: Apply) -> None:
         self.failed: tuple[str, Boot] | None = None  #: the last worker whose lockdown did not hold, while none is up
         self._pool = pool
-        self._blueprint = blueprint
+        self._specs = specs
         self._apply = apply
-        self._crew = pool.shared.crew
+        self._executor = pool.shared.executor
         self._transport = pool.shared.transport
 
     # ---- start ----
@@ -43,9 +43,9 @@ class Lifecycle:
     def start(self, command: ev.StartWorker) -> None:
         worker_id = command.worker_id
         directory = self._transport.links.open(worker_id)
-        spec = self._blueprint.spec(worker_id, directory, self._pool.shelf.of(command.edition))
+        spec = self._specs.spec(worker_id, directory, self._pool.datasets.of(command.edition))
         conduct = Conduct(heartbeat_s=self._pool.template.heartbeat_s)
-        self._pool.berths[worker_id] = Berth(boot=self._blueprint.boot(), conduct=conduct, uid=spec.uid)
+        self._pool.berths[worker_id] = Berth(boot=self._specs.boot(), conduct=conduct, uid=spec.uid)
         log.info(
             "starting a worker",
             action="worker_start",
@@ -54,7 +54,7 @@ class Lifecycle:
             edition=command.edition,
             cause=command.cause,
         )
-        self._crew.launch(
+        self._executor.launch(
             spec,
             on_up=lambda launched: self._launched(worker_id, launched),
             on_failed=lambda error: self._launch_failed(worker_id, error),
@@ -80,7 +80,7 @@ class Lifecycle:
         berth = self._pool.berths.get(worker_id)
         if berth is not None:
             berth.pidfd = None
-        self._crew.diagnose(
+        self._executor.diagnose(
             container, lambda words: self._boot_failed(worker_id, f"its container ended before it said a word: {words}")
         )
 
@@ -150,7 +150,7 @@ class Lifecycle:
         self._transport.links.close(worker_id)
         if berth is not None:
             self._unwatch(berth)
-        self._crew.stop(
+        self._executor.stop(
             worker_id, diagnose=command.reason == "boot_timeout", on_gone=lambda words: self._removed(worker_id, words)
         )
 

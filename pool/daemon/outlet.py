@@ -7,8 +7,8 @@ the rest with the result. So a slow reader costs a fixed amount, and nobody else
 from __future__ import annotations
 
 from pool import wire
-from pool.daemon.doors import Door
 from pool.daemon.tape import Tape
+from pool.daemon.zmtp import ClientListener
 
 #: A client that has so much untaken is not sent more.
 _UNTAKEN_BYTES = 4 * wire.MAX_PRINTED_BYTES
@@ -19,7 +19,7 @@ _PIECES_PER_TURN = 16
 class Outlet:
     """Sends tapes to their readers. Used from the loop's thread only."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: ClientListener) -> None:
         self._door = door
         self._behind: set[Tape] = set()
         self.eager = False  #: whether somebody is behind who would take more at once
@@ -45,7 +45,7 @@ class Outlet:
     def _bring(self, tape: Tape, reader: bytes) -> bool:
         """Whether this reader has everything, or has gone."""
         for _ in range(_PIECES_PER_TURN):
-            untaken = self._door.untaken(reader)
+            untaken = self._door.queued_bytes(reader)
             if untaken is None:
                 tape.leave(reader)
                 return True

@@ -13,7 +13,7 @@ import psutil
 from pool._version import __version__
 from pool.core.poison import PoisonView
 from pool.core.records import WorkerRecord
-from pool.daemon import footprint
+from pool.daemon import metrics
 from pool.daemon.boot import Boot
 from pool.daemon.keeper import Keeper
 from pool.engines.base import EngineFacts
@@ -76,19 +76,19 @@ def _pool(keeper: Keeper, engine: EngineFacts, now: float) -> Json:
         "queue_ms": metrics.queue_ms,
         "breaker": _breaker(keeper, now),
         "poison": [_poisoned(each, now) for each in core.poison(now)[:_SHOWN_CODES]],
-        "datasets": {name: _dataset(keeper, name) for name in keeper.shelf.paths},
+        "datasets": {name: _dataset(keeper, name) for name in keeper.datasets.paths},
         "edition": _edition(keeper, now),
     }
 
 
 def _dataset(keeper: Keeper, name: str) -> Json:
     """What a worker that is started now is given; `problem` is why that may not be what is in the file."""
-    pin = keeper.shelf.of(keeper.state.editions.current).get(name)
+    pin = keeper.datasets.of(keeper.state.editions.current).get(name)
     return {
-        "path": str(keeper.shelf.paths[name]),
+        "path": str(keeper.datasets.paths[name]),
         "digest": pin.digest if pin is not None else None,
         "size_bytes": pin.size_bytes if pin is not None else None,
-        "problem": problem.text if (problem := keeper.shelf.problems.get(name)) is not None else None,
+        "problem": problem.text if (problem := keeper.datasets.problems.get(name)) is not None else None,
     }
 
 
@@ -123,7 +123,7 @@ def _worker(keeper: Keeper, worker: WorkerRecord, now: float) -> Json:
         "jobs": worker.jobs,
         "edition": worker.edition,
         "age_s": round(now - worker.started_at, 1),
-        "rss_bytes": footprint.of_worker(
+        "rss_bytes": metrics.worker_memory(
             berth.pid if berth is not None else None, container.id if container is not None else None
         ),
         "lockdown": berth.boot.lockdown if berth is not None else None,
@@ -169,7 +169,7 @@ def _dataset_alerts(keeper: Keeper, now: float) -> list[Json]:
             "since": _date(problem.since, now),
             "text": f"pool {pool}, data set {name}: {problem.text}; {has}",
         }
-        for name, problem in sorted(keeper.shelf.problems.items())
+        for name, problem in sorted(keeper.datasets.problems.items())
     ]
     if view.reason:
         text = (

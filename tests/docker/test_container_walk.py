@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from pool.config import load
-from pool.daemon.blueprint import Blueprint
-from pool.daemon.copies import Copies
+from pool.daemon.datasets import DatasetCopies
+from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.engines.base import Mount
 from pool.engines.lockdown import CPU_PERIOD_US, ENVIRONMENT, OOM_SCORE_ADJ
 from tests.support.daemons import DaemonProcess
@@ -86,11 +86,11 @@ def workers(daemon, sdk):
         link = next(mount["Source"] for mount in container["Mounts"] if mount["Destination"] == "/run/pool")
         assert Path(link).is_relative_to(daemon.run_dir)
         uid = os.stat(f"/proc/{sdk.inspect_container(container['Id'])['State']['Pid']}").st_uid
-        blueprint = Blueprint(
+        blueprint = WorkerSpecFactory(
             pool="default", template=template, owner=owner, instance=labels["pool.instance"], sources="",
             uids=itertools.repeat(uid),
         )  # fmt: skip
-        copies = Copies(daemon.state_dir / "datasets")
+        copies = DatasetCopies(daemon.state_dir / "datasets")
         pins = {name: copies.pin(path) for name, path in template.preload.datasets.items()}
         found.append(Worker(sdk, container["Id"], blueprint.spec(labels["pool.worker"], Path(link), pins)))
     assert len(found) == 2

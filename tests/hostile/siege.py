@@ -15,7 +15,7 @@ import traceback
 import psutil
 import zmq
 
-from pool.daemon import zmtp_words
+from pool.daemon.zmtp import codec
 from pool.errors import UnknownJobError
 from tests.support.daemons import DaemonProcess
 
@@ -132,7 +132,7 @@ def is_closed(sock):
     return True
 
 
-GREETED = zmtp_words.GREETING + zmtp_words.ready("DEALER")
+GREETED = codec.GREETING + codec.ready("DEALER")
 
 
 _BARE_ROUTER = """
@@ -166,7 +166,7 @@ def _pour(path, process, stop, deadline):
         sock.settimeout(10)
         sock.connect(path)
         sock.sendall(GREETED)
-        sock.recv(len(zmtp_words.GREETING) + 1, socket.MSG_WAITALL)  # its READY has begun: it takes messages now
+        sock.recv(len(codec.GREETING) + 1, socket.MSG_WAITALL)  # its READY has begun: it takes messages now
         while process.memory_info().rss - before < stop and time.monotonic() < deadline:
             sock.sendall(part)
     return process.memory_info().rss - before

@@ -17,8 +17,8 @@ import zmq
 
 from pool import values, wire
 from pool.client import Client
-from pool.daemon import zmtp_words
 from pool.daemon.ledger import Entry, Ledger
+from pool.daemon.zmtp import codec
 from pool.errors import BacklogFullError, PoolError
 from pool.model import Outcome
 from tests.hostile.siege import GREETED, HONEST, MIB, SMALL, Besieged, as_user, ask, growth_of_libzmq, is_closed
@@ -80,19 +80,19 @@ def test_f1_garbage_ends_its_connection_and_disturbs_nobody(daemon, record, name
 
 
 def test_f2_no_greeting_and_no_ready_of_another_kind_gets_further(daemon, record):
-    greetings = [zmtp_words.GREETING[:10] + bytes([version]) + zmtp_words.GREETING[11:] for version in range(3)]
+    greetings = [codec.GREETING[:10] + bytes([version]) + codec.GREETING[11:] for version in range(3)]
     greetings += [
-        zmtp_words.GREETING[:12] + mechanism.ljust(20, b"\0") + bytes(32) for mechanism in (b"CURVE", b"PLAIN", b"")
+        codec.GREETING[:12] + mechanism.ljust(20, b"\0") + bytes(32) for mechanism in (b"CURVE", b"PLAIN", b"")
     ]
     readies = [b"\x04\x06\x05READ", b"\x04\x01\xff", b"\x04\x0b\x05READY\xffname", b"\x06" + b"\xff" * 8, b"\x00\x01x"]
-    for words in greetings + [zmtp_words.GREETING + each for each in readies]:
+    for words in greetings + [codec.GREETING + each for each in readies]:
         with daemon.raw() as sock, contextlib.suppress(BrokenPipeError):
             sock.sendall(words + bytes(100))
             assert is_closed(sock), words
     for version in range(3, 256, 36):
         with daemon.raw() as sock:
             sock.sendall(GREETED[:10] + bytes([version, version]) + GREETED[12:])
-            assert sock.recv(64) == zmtp_words.GREETING
+            assert sock.recv(64) == codec.GREETING
     record("F2", "ZMTP greetings and commands of every other kind", "DROP", stopped_by=["daemon"])
 
 

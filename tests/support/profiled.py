@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pool import config
 from pool.daemon.daemon import Daemon
-from pool.daemon.service import setup_logging
+from pool.daemon.systemd import setup_logging
 from pool.engines.docker import DockerEngine
 
 

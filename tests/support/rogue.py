@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 from pool import config, images, sources
-from pool.daemon.blueprint import LINK_TARGET
 from pool.daemon.daemon import Daemon
-from pool.daemon.service import setup_logging
+from pool.daemon.systemd import setup_logging
+from pool.daemon.worker_spec import LINK_TARGET
 from pool.testing import ProcessContainer, ProcessEngine
 
 ROOT = Path(__file__).parents[2]

@@ -20,8 +20,8 @@ from pathlib import Path
 import msgspec
 
 from pool import wire
-from pool.daemon import zmtp_words
-from pool.daemon.zmtp import Decoder, Parts
+from pool.daemon.zmtp import codec
+from pool.daemon.zmtp.decoder import Decoder, Parts
 from pool.model import Outcome
 from tests.support import rogue_prints
 
@@ -45,7 +45,7 @@ class Peer:
         self.sock.sendall(data)
 
     def frames(self, *frames):
-        for each in zmtp_words.pack(frames):
+        for each in codec.pack(frames):
             self.raw(each)
 
     def say(self, message, *payload):
@@ -56,7 +56,7 @@ class Peer:
         self.frames(wire.PREAMBLE, body, *payload)
 
     def greet(self):
-        self.raw(zmtp_words.GREETING + zmtp_words.ready("PAIR"))
+        self.raw(codec.GREETING + codec.ready("PAIR"))
         self.say(wire.Hello(runner="rogue", sources=self.digest, python="3.11"))
         self.say(wire.Ready(boot_ms=1, preload_ms=1, isolation="plain"))
 
@@ -104,7 +104,7 @@ NOTHING = (b"", b"", b"")
 
 
 def boot_half_a_greeting(peer):
-    peer.raw(zmtp_words.GREETING[:20])
+    peer.raw(codec.GREETING[:20])
 
 
 def boot_random_bytes(peer):
@@ -112,7 +112,7 @@ def boot_random_bytes(peer):
 
 
 def boot_no_hello(peer):
-    peer.raw(zmtp_words.GREETING + zmtp_words.ready("PAIR"))
+    peer.raw(codec.GREETING + codec.ready("PAIR"))
     peer.say(wire.Beat())
 
 
@@ -129,7 +129,7 @@ def idle_large_message(peer):
 
 
 def idle_flood_of_beats(peer):
-    beat = b"".join(map(bytes, zmtp_words.pack(wire.encode(wire.Beat()))))
+    beat = b"".join(map(bytes, codec.pack(wire.encode(wire.Beat()))))
     while True:
         peer.raw(beat * 1000)
 
@@ -154,7 +154,7 @@ def idle_last_words(peer):
 def idle_descriptors(peer):
     with open(os.devnull) as null:
         fds = array.array("i", [null.fileno()] * 200)
-    beat = b"".join(map(bytes, zmtp_words.pack(wire.encode(wire.Beat()))))
+    beat = b"".join(map(bytes, codec.pack(wire.encode(wire.Beat()))))
     with open(os.devnull) as null:
         fds = array.array("i", [null.fileno()] * 200)
         for _ in range(10):
@@ -234,8 +234,8 @@ def job_second_peer(peer, run):
     second = socket.socket(socket.AF_UNIX)
     second.connect(peer.link)
     with contextlib.suppress(OSError):
-        second.sendall(zmtp_words.GREETING + zmtp_words.ready("PAIR"))
-        for each in zmtp_words.pack(wire.encode(done(run, reason="forged"), NOTHING)):
+        second.sendall(codec.GREETING + codec.ready("PAIR"))
+        for each in codec.pack(wire.encode(done(run, reason="forged"), NOTHING)):
             second.sendall(each)
     time.sleep(_TENTH_S)
     peer.answer(run, "honest")

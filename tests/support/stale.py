@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pool import config
 from pool.daemon.daemon import Daemon
-from pool.daemon.service import setup_logging
+from pool.daemon.systemd import setup_logging
 from pool.testing import ProcessEngine, lay_out
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from pool import values, wire
 from pool.daemon import boot as boots
-from pool.daemon import probe, probe_inside
+from pool.daemon import lockdown_probe, probe_inside
 from pool.daemon.boot import NOOP_ID, Boot, BootError, Step
-from pool.daemon.probe import PROBE_ID, Row
+from pool.daemon.lockdown_probe import PROBE_ID, Row
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
 
@@ -236,20 +236,20 @@ def test_a_value_that_is_no_table_ends_the_start_for_good(value):
 def test_a_table_that_is_too_large_is_not_even_decoded():
     rows = [["a", "held", "x" * 70_000]]
     with pytest.raises(RemoteProtocolError, match="too large"):
-        probe.table(answer(rows))
+        lockdown_probe.table(answer(rows))
     with pytest.raises(RemoteProtocolError, match="too large"):
-        probe.table([b"x" * 70_000, b"", b"", *values.encode(HELD, max_bytes=4096)])
+        lockdown_probe.table([b"x" * 70_000, b"", b"", *values.encode(HELD, max_bytes=4096)])
 
 
 def test_the_words_of_a_table_are_short_and_show_no_control_characters():
-    (row,) = probe.table(answer([["\x1b[2Jname" + "n" * 500, "held", "\u202e\n\ud800" * 300]]))
+    (row,) = lockdown_probe.table(answer([["\x1b[2Jname" + "n" * 500, "held", "\u202e\n\ud800" * 300]]))
     assert len(row.probe) <= 200
     assert len(row.seen) <= 200
     assert (row.probe + row.seen).isprintable()
 
 
 def test_a_full_table_of_a_hundred_rows_is_taken():
-    assert len(probe.table(answer([["a", "skipped", "b"]] * 100))) == 100
+    assert len(lockdown_probe.table(answer([["a", "skipped", "b"]] * 100))) == 100
 
 
 JUNK = st.recursive(
@@ -412,6 +412,6 @@ def test_only_what_a_missing_part_would_stop_is_skipped(missing, skipped, monkey
 
 def test_the_probe_fits_into_its_table_and_its_words_say_what_broke():
     rows = (Row("a", "held", "x"), Row("b", "broken", "y"), Row("c", "skipped", "z"))
-    assert probe.broken(rows) == "b (y)"
-    assert probe.broken([replace(row, verdict="held") for row in rows]) == ""
+    assert lockdown_probe.broken(rows) == "b (y)"
+    assert lockdown_probe.broken([replace(row, verdict="held") for row in rows]) == ""
     assert boots.NOOP_ID != PROBE_ID

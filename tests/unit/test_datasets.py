@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pool.daemon.copies import Copies, PinError, stamp_of
-from pool.daemon.shelf import Shelf
-from pool.daemon.watch import Problem, Report, Watch
+from pool.daemon.datasets import DatasetCopies, DatasetWatcher, PinError, PoolDatasets, Problem, Report, stamp_of
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def replace(path, content):
 
 
 def test_a_pin_is_a_read_only_copy_by_digest(file, tmp_path):
-    pin = Copies(tmp_path / "copies").pin(file)
+    pin = DatasetCopies(tmp_path / "copies").pin(file)
     assert pin.digest == hashlib.sha256(file.read_bytes()).hexdigest()
     assert pin.copy == tmp_path / "copies" / f"{pin.digest}.csv"
     assert pin.copy.read_bytes() == file.read_bytes()
@@ -41,7 +39,7 @@ def test_a_pin_is_a_read_only_copy_by_digest(file, tmp_path):
 
 
 def test_a_copy_stays_what_it_is_whatever_happens_to_the_file(file, tmp_path):
-    pin = Copies(tmp_path / "copies").pin(file)
+    pin = DatasetCopies(tmp_path / "copies").pin(file)
     file.write_bytes(b"other")
     assert pin.copy.read_bytes() == b"a,b\n1,2\n"
     file.unlink()
@@ -49,38 +47,38 @@ def test_a_copy_stays_what_it_is_whatever_happens_to_the_file(file, tmp_path):
 
 
 def test_a_file_that_has_not_changed_is_not_read_again(file, tmp_path, monkeypatch):
-    copies = Copies(tmp_path / "copies")
+    copies = DatasetCopies(tmp_path / "copies")
     pin = copies.pin(file)
-    monkeypatch.setattr(Copies, "_digest", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(DatasetCopies, "_digest", lambda *_: pytest.fail("it was read"))
     assert copies.pin(file) == pin
 
 
 def test_a_copy_that_a_predecessor_made_is_used(file, tmp_path):
-    copy = Copies(tmp_path / "copies").pin(file).copy
+    copy = DatasetCopies(tmp_path / "copies").pin(file).copy
     before = copy.stat().st_ino
-    assert Copies(tmp_path / "copies").pin(file).copy.stat().st_ino == before
+    assert DatasetCopies(tmp_path / "copies").pin(file).copy.stat().st_ino == before
 
 
 def test_a_copy_that_is_not_whole_is_made_again(file, tmp_path):
-    copy = Copies(tmp_path / "copies").pin(file).copy
+    copy = DatasetCopies(tmp_path / "copies").pin(file).copy
     copy.chmod(0o644)
     copy.write_bytes(b"a,")
-    assert Copies(tmp_path / "copies").pin(file).copy.read_bytes() == b"a,b\n1,2\n"
+    assert DatasetCopies(tmp_path / "copies").pin(file).copy.read_bytes() == b"a,b\n1,2\n"
 
 
 @pytest.mark.parametrize("later", [False, True])
 def test_a_copy_of_the_right_size_with_something_else_in_it_is_made_again(file, tmp_path, later):
-    copies = Copies(tmp_path / "copies")
+    copies = DatasetCopies(tmp_path / "copies")
     copy = copies.pin(file).copy
     copy.chmod(0o644)
     copy.write_bytes(b"b,a\n2,1\n")
-    pin = (Copies(tmp_path / "copies") if later else copies).pin(file)
+    pin = (DatasetCopies(tmp_path / "copies") if later else copies).pin(file)
     assert (copy.read_bytes(), pin.copied) == (b"a,b\n1,2\n", stamp_of(copy))
 
 
 @pytest.mark.parametrize("bites", [0, 1, 2])
 def test_a_file_that_changes_while_it_is_read_is_not_pinned(file, tmp_path, monkeypatch, bites):
-    copies, bite, taken = Copies(tmp_path / "copies"), Copies._bite, []
+    copies, bite, taken = DatasetCopies(tmp_path / "copies"), DatasetCopies._bite, []
 
     def slow(self, source):
         if len(taken) == bites:
@@ -89,27 +87,27 @@ def test_a_file_that_changes_while_it_is_read_is_not_pinned(file, tmp_path, monk
         taken.append(1)
         return bite(self, source)
 
-    monkeypatch.setattr(Copies, "_bite", slow)
+    monkeypatch.setattr(DatasetCopies, "_bite", slow)
     with pytest.raises(PinError, match="changed while it was read"):
         copies.pin(file)
 
 
 def test_what_cannot_be_read_or_copied_is_said_with_both_places(file, tmp_path):
     with pytest.raises(PinError, match=r"missing\.csv cannot be read and copied to .*copies: No such file"):
-        Copies(tmp_path / "copies").pin(tmp_path / "missing.csv")
+        DatasetCopies(tmp_path / "copies").pin(tmp_path / "missing.csv")
     (tmp_path / "no-directory").write_text("")
     with pytest.raises(PinError, match="no-directory"):
-        Copies(tmp_path / "no-directory").pin(file)
+        DatasetCopies(tmp_path / "no-directory").pin(file)
 
 
 def test_a_stop_does_not_wait_for_the_end_of_a_file(file, tmp_path):
     with pytest.raises(PinError, match="stopping"):
-        Copies(tmp_path / "copies", halted=lambda: True).pin(file)
+        DatasetCopies(tmp_path / "copies", halted=lambda: True).pin(file)
     assert not (tmp_path / "copies").exists()
 
 
 def test_copies_that_nobody_needs_are_removed(file, tmp_path):
-    copies = Copies(tmp_path / "copies")
+    copies = DatasetCopies(tmp_path / "copies")
     old = copies.pin(file).copy
     replace(file, b"other")
     new = copies.pin(file).copy
@@ -123,7 +121,7 @@ def test_copies_that_nobody_needs_are_removed(file, tmp_path):
 
 @pytest.fixture
 def reports(monkeypatch):
-    monkeypatch.setattr("pool.daemon.watch.POLL_S", 0.02)
+    monkeypatch.setattr("pool.daemon.datasets.POLL_S", 0.02)
     monkeypatch.setattr("pool.core.editions.SETTLE_S", 0.1)
     monkeypatch.setattr("pool.core.editions.RETRY_S", 0.1)
     return queue.SimpleQueue()
@@ -131,7 +129,7 @@ def reports(monkeypatch):
 
 @pytest.fixture
 def watch(file, tmp_path, reports):
-    watch = Watch([file], tmp_path / "copies", reports.put)
+    watch = DatasetWatcher([file], tmp_path / "copies", reports.put)
     watch.start()
     yield watch
     watch.close()
@@ -191,7 +189,7 @@ def test_copies_go_when_the_loop_has_seen_a_report_and_does_not_name_them(watch,
 
 def test_without_data_sets_there_is_no_thread(tmp_path):
     before = threading.active_count()
-    watch = Watch([], tmp_path, lambda _: pytest.fail("nothing to report"))
+    watch = DatasetWatcher([], tmp_path, lambda _: pytest.fail("nothing to report"))
     watch.start()
     assert threading.active_count() == before
     watch.close()
@@ -205,7 +203,7 @@ def pins(tmp_path):
     def make(content, name="prices"):
         path = tmp_path / f"{name}.csv"
         path.write_text(content)
-        return Copies(tmp_path / "copies").pin(path)
+        return DatasetCopies(tmp_path / "copies").pin(path)
 
     return make
 
@@ -216,41 +214,45 @@ def report(*pins, problems=None):
 
 def test_an_edition_comes_when_every_data_set_has_a_pin_and_again_when_one_has_another(pins):
     one, two = pins("1", "one"), pins("2", "two")
-    shelf = Shelf({"one": one.path, "two": two.path})
-    assert shelf.newest == 0
-    assert not shelf.update(report(one))
-    assert shelf.update(report(one, two))
-    assert not shelf.update(report(one, two))
+    datasets = PoolDatasets({"one": one.path, "two": two.path})
+    assert datasets.newest == 0
+    assert not datasets.update(report(one))
+    assert datasets.update(report(one, two))
+    assert not datasets.update(report(one, two))
     again = pins("3", "two")
-    assert shelf.update(report(one, again))
-    assert (shelf.newest, shelf.of(1), shelf.of(2)) == (2, {"one": one, "two": two}, {"one": one, "two": again})
+    assert datasets.update(report(one, again))
+    assert (datasets.newest, datasets.of(1), datasets.of(2)) == (
+        2,
+        {"one": one, "two": two},
+        {"one": one, "two": again},
+    )
 
 
 def test_a_file_that_was_only_touched_makes_no_edition(pins):
     pin = pins("1")
-    shelf = Shelf({"prices": pin.path})
-    shelf.update(report(pin))
+    datasets = PoolDatasets({"prices": pin.path})
+    datasets.update(report(pin))
     os.utime(pin.path, ns=(1, 1))
-    assert not shelf.update(report(pins("1")))
+    assert not datasets.update(report(pins("1")))
 
 
 def test_editions_that_no_worker_needs_are_forgotten_with_their_copies(pins):
     kept = [pins(str(number)) for number in range(4)]
-    shelf = Shelf({"prices": kept[0].path})
+    datasets = PoolDatasets({"prices": kept[0].path})
     for pin in kept:
-        shelf.update(report(pin))
-    shelf.trim({2})
-    assert set(shelf.copies()) == {kept[1].copy, kept[3].copy}
-    assert shelf.of(1) == {}
+        datasets.update(report(pin))
+    datasets.trim({2})
+    assert set(datasets.copies()) == {kept[1].copy, kept[3].copy}
+    assert datasets.of(1) == {}
 
 
 def test_problems_are_shown_by_the_name_of_the_data_set(pins):
     pin = pins("1")
-    shelf = Shelf({"prices": pin.path})
+    datasets = PoolDatasets({"prices": pin.path})
     problem = Problem("it is gone", 1.0)
-    shelf.update(report(pin, problems={pin.path: problem, Path("/other"): problem}))
-    assert shelf.problems == {"prices": problem}
+    datasets.update(report(pin, problems={pin.path: problem, Path("/other"): problem}))
+    assert datasets.problems == {"prices": problem}
 
 
 def test_a_pool_without_data_sets_has_its_edition_from_the_start():
-    assert (Shelf({}).newest, Shelf({}).update(report())) == (1, False)
+    assert (PoolDatasets({}).newest, PoolDatasets({}).update(report())) == (1, False)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool.daemon import footprint
-from pool.daemon.metrics import RESIDUE, Metrics
+from pool.daemon import metrics
+from pool.daemon.metrics import RESIDUE, Metrics, worker_memory
 
 # ---- what jobs left behind ----
 
@@ -49,13 +49,13 @@ def test_words_that_are_none_of_a_worker_count_as_other():
 
 
 def test_a_worker_without_a_process_has_no_figure():
-    assert footprint.of_worker(None, "abc") is None
+    assert worker_memory(None, "abc") is None
 
 
 def test_a_process_that_is_gone_has_no_figure():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    assert footprint.of_worker(child.pid, None) is None
+    assert worker_memory(child.pid, None) is None
 
 
 def test_without_a_cgroup_of_its_own_a_worker_takes_what_its_processes_take():
@@ -64,7 +64,7 @@ def test_without_a_cgroup_of_its_own_a_worker_takes_what_its_processes_take():
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", program], **pipes) as first:
         assert first.stdout.readline() == "1\n"
-        found = footprint.of_worker(first.pid, "no-such-container")
+        found = worker_memory(first.pid, "no-such-container")
         first.communicate("\n")
     assert size < found < 4 * size
 
@@ -81,13 +81,13 @@ def test_a_container_takes_what_its_own_cgroup_counts(line, place, stat, tmp_pat
     place.mkdir(parents=True)
     (place / "memory.stat").write_text(stat)
     read = Path.read_text
-    monkeypatch.setattr(footprint, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(metrics, "_CGROUPS", tmp_path)
     monkeypatch.setattr(
         Path,
         "read_text",
         lambda self, **how: line.format(id="c0ffee") if self.name == "cgroup" else read(self, **how),
     )
-    assert footprint.of_worker(os.getpid(), "c0ffee") == 4096
-    assert footprint.of_worker(os.getpid(), "another") != 4096
+    assert worker_memory(os.getpid(), "c0ffee") == 4096
+    assert worker_memory(os.getpid(), "another") != 4096
     (place / "memory.stat").write_text("nothing of the kind\n")
-    assert footprint.of_worker(os.getpid(), "c0ffee") > 1 << 20
+    assert worker_memory(os.getpid(), "c0ffee") > 1 << 20

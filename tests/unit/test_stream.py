@@ -14,13 +14,11 @@ import pytest
 import zmq
 
 from pool import wire
-from pool.daemon import doors, stream, zmtp_words
-from pool.daemon.links import UNLEASED_BYTES
-from pool.daemon.transport import Transport
+from pool.daemon.zmtp import UNLEASED_BYTES, Handlers, Transport, codec, connection, listener
 from pool.errors import ConfigError
 from pool.model import Outcome
 
-HELLO = zmtp_words.GREETING + zmtp_words.ready("DEALER")
+HELLO = codec.GREETING + codec.ready("DEALER")
 BIG = 80_000_000
 #: Sockets of the test that runs: one that is collected closes its connection.
 OPENED = []
@@ -38,7 +36,7 @@ class Host:
         self.heard, self.lost, self.seen = [], [], []
         self.payload = ()
         self.failure = None
-        self._calls, self._end, self._raw = [], False, []
+        self._end, self._raw = False, []
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self):
@@ -56,25 +54,20 @@ class Host:
     def call(self, function):
         """Run it on the thread of the loop, and give what it gave."""
         done, box = threading.Event(), []
-        self._calls.append(lambda: (box.append(function()), done.set()))
-        self.transport.wakeup.set()
+        self.transport.call_soon(lambda: (box.append(function()), done.set()))
         assert done.wait(20), self.failure
         return box[0]
 
     def _run(self):
+        handlers = Handlers(
+            on_submit=lambda *message: self._echo(self.transport.submit, *message),
+            on_admin=lambda *message: self._echo(self.transport.admin, *message),
+            on_worker=lambda *message: self.heard.append(message),
+            on_worker_lost=self._lose,
+        )
         try:
             while not self._end:
-                for source in self.transport.poll(1):
-                    if source in (self.transport.submit, self.transport.admin):
-                        while (heard := source.receive()) is not None:
-                            self._echo(source, *heard)
-                    elif not isinstance(source, int):
-                        self.transport.links.hear(
-                            source, on_message=lambda *a: self.heard.append(a), on_lost=self._lose
-                        )
-                self.transport.wakeup.clear()
-                while self._calls:
-                    self._calls.pop(0)()
+                self.transport.run_once(1, handlers)
             self.transport.close()
         except BaseException as error:
             self.failure = error
@@ -236,14 +229,14 @@ def test_a_slow_reader_gets_everything_and_holds_up_nobody(host, context):
 
 
 def test_who_never_reads_is_cut_off_at_its_share_and_the_others_are_not(host, context, monkeypatch):
-    caps = doors.Caps(
+    caps = listener.Caps(
         message=1 << 20, connections=9, connections_each=9, incoming=1 << 30, incoming_each=1 << 30,
         outgoing=8 << 20, outgoing_each=4 << 20, answers=1000,
     )  # fmt: skip
     monkeypatch.setattr(host.transport.submit, "_caps", caps)
-    monkeypatch.setattr(host.transport.submit, "_outgoing", doors.Budget(each=4 << 20, total=8 << 20))
+    monkeypatch.setattr(host.transport.submit, "_outgoing", listener.Budget(each=4 << 20, total=8 << 20))
     host.payload = [bytes(1_000_000)]
-    question = b"".join(map(bytes, zmtp_words.pack(wire.encode(wire.Ping(request=1)))))
+    question = b"".join(map(bytes, codec.pack(wire.encode(wire.Ping(request=1)))))
     stubborn, other = host.raw(), host.raw()
     for sock in (stubborn, other):
         sock.sendall(HELLO)
@@ -270,7 +263,7 @@ def test_who_never_reads_is_cut_off_at_its_share_and_the_others_are_not(host, co
         b"\xff" * 64,
         b"\x01\x00" * 50,
         HELLO + b"\xff" * 100,
-        zmtp_words.GREETING + b"\x04\xff" + bytes(255),
+        codec.GREETING + b"\x04\xff" + bytes(255),
     ],
 )
 def test_garbage_ends_its_own_connection_and_is_counted(host, context, words):
@@ -284,8 +277,8 @@ def test_garbage_ends_its_own_connection_and_is_counted(host, context, words):
 
 
 def test_what_is_half_open_is_given_up(host, monkeypatch):
-    monkeypatch.setattr(doors, "_HANDSHAKE_S", 0.2)
-    for start in (b"", b"\xff", zmtp_words.GREETING, zmtp_words.GREETING + b"\x04"):
+    monkeypatch.setattr(listener, "_HANDSHAKE_S", 0.2)
+    for start in (b"", b"\xff", codec.GREETING, codec.GREETING + b"\x04"):
         with host.raw() as lazy:
             lazy.sendall(start)
             assert closed(lazy)
@@ -293,7 +286,7 @@ def test_what_is_half_open_is_given_up(host, monkeypatch):
 
 
 def test_a_message_that_stops_in_the_middle_is_given_up_and_an_idle_client_is_not(host, context, monkeypatch):
-    monkeypatch.setattr(doors, "_STALLED_S", 0.2)
+    monkeypatch.setattr(listener, "_STALLED_S", 0.2)
     ask(idle := dial(context, host.submit))
     with host.raw() as stalled:
         stalled.sendall(HELLO + b"\x01\x01a")
@@ -304,7 +297,7 @@ def test_a_message_that_stops_in_the_middle_is_given_up_and_an_idle_client_is_no
 
 
 def test_one_user_has_so_many_connections_and_no_more(host, monkeypatch):
-    most = doors.SUBMIT.connections_each
+    most = listener.SUBMIT.connections_each
     held = [host.raw() for _ in range(most)]
     with host.raw() as late:
         assert closed(late)
@@ -312,13 +305,13 @@ def test_one_user_has_so_many_connections_and_no_more(host, monkeypatch):
     time.sleep(0.1)
     with host.raw() as next_one:
         next_one.sendall(HELLO)
-        assert next_one.recv(64, socket.MSG_WAITALL) == zmtp_words.GREETING
+        assert next_one.recv(64, socket.MSG_WAITALL) == codec.GREETING
     for each in held:
         each.close()
 
 
 def test_who_has_too_much_on_its_way_loses_what_is_largest(host, context, monkeypatch):
-    monkeypatch.setattr(host.transport.submit, "_incoming", doors.Budget(each=3 << 20, total=1 << 30))
+    monkeypatch.setattr(host.transport.submit, "_incoming", listener.Budget(each=3 << 20, total=1 << 30))
     large, small = host.raw(), host.raw()
     start = HELLO + b"\x02" + (100 << 20).to_bytes(8)
     small.sendall(start + bytes(1 << 20))
@@ -336,17 +329,17 @@ def test_descriptors_that_are_sent_along_are_not_taken(host):
     with host.raw() as sock, open(os.devnull) as null:
         fds = array.array("i", [null.fileno()] * 10)
         for _ in range(50):
-            sock.sendmsg([zmtp_words.GREETING[:1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            sock.sendmsg([codec.GREETING[:1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
             break
-        sock.sendmsg([zmtp_words.GREETING[1:]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-        assert sock.recv(64, socket.MSG_WAITALL) == zmtp_words.GREETING
+        sock.sendmsg([codec.GREETING[1:]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        assert sock.recv(64, socket.MSG_WAITALL) == codec.GREETING
         time.sleep(0.1)
         assert len(os.listdir("/proc/self/fd")) <= before + 3  # our end, theirs, and the file
 
 
 def test_a_flood_of_pings_is_no_conversation(host):
     with host.raw() as sock:
-        sock.sendall(HELLO + b"\x04\x07\x04PING\0\0" * (stream._CONTROLS_PER_S + 1))
+        sock.sendall(HELLO + b"\x04\x07\x04PING\0\0" * (connection._CONTROLS_PER_S + 1))
         assert closed(sock)
 
 
@@ -355,7 +348,7 @@ def test_without_a_free_descriptor_the_door_waits_and_goes_on(host, context, mon
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pool.daemon.stream_listen.Listener.accept", none_left)
+        patch.setattr("pool.daemon.zmtp.poller.ListeningSocket.accept", none_left)
         sock = dial(context, host.submit)
         until(lambda: host.transport.submit.counts["no_descriptors"])
     ask(sock)
@@ -390,7 +383,7 @@ def test_a_pair_says_hello_gets_a_large_job_and_gives_a_large_answer(host, conte
     until(lambda: host.heard)
     assert host.heard == [("p-1", HI, [])]
     job = [b"code", bytes(BIG)]
-    host.call(lambda: host.transport.links.allow("p-1", BIG + 10_000))
+    host.call(lambda: host.transport.links.set_limit("p-1", BIG + 10_000))
     assert host.call(lambda: host.transport.links.send("p-1", wire.Probe(seq=7), job))
     assert runner.poll(20_000)
     message, payload = wire.decode(wire.to_runner, runner.recv_multipart(copy=True))
@@ -437,7 +430,7 @@ def test_without_a_lease_a_worker_says_little(host, context, link):
 def test_a_worker_that_takes_nothing_is_told_so_by_the_send(host, context, link):
     with socket.socket(socket.AF_UNIX) as runner:
         runner.connect(str(link))
-        runner.sendall(zmtp_words.GREETING + zmtp_words.ready("PAIR"))
+        runner.sendall(codec.GREETING + codec.ready("PAIR"))
         job = [bytes(1_000_000)]
         sent = [host.call(lambda: host.transport.links.send("p-1", wire.Probe(seq=1), job)) for _ in range(80)]
     assert sent[0]
@@ -446,10 +439,10 @@ def test_a_worker_that_takes_nothing_is_told_so_by_the_send(host, context, link)
 
 def test_a_link_that_floods_does_not_keep_the_others_waiting(host, context, link):
     other = host.call(lambda: host.transport.links.open("p-2")) / "link.sock"
-    beat = b"".join(map(bytes, zmtp_words.pack(wire.encode(wire.Beat()))))
+    beat = b"".join(map(bytes, codec.pack(wire.encode(wire.Beat()))))
     with socket.socket(socket.AF_UNIX) as flood:
         flood.connect(str(link))
-        flood.sendall(zmtp_words.GREETING + zmtp_words.ready("PAIR") + beat * 3000)
+        flood.sendall(codec.GREETING + codec.ready("PAIR") + beat * 3000)
         runner = dial(context, f"ipc://{other}", zmq.PAIR)
         runner.send_multipart(wire.encode(HI))
         until(lambda: len(host.heard) == 3001)
@@ -457,9 +450,9 @@ def test_a_link_that_floods_does_not_keep_the_others_waiting(host, context, link
 
 
 def test_one_client_that_never_reads_is_cut_off_too(host, context, monkeypatch):
-    monkeypatch.setattr(host.transport.submit, "_outgoing", doors.Budget(each=4 << 20, total=8 << 20))
+    monkeypatch.setattr(host.transport.submit, "_outgoing", listener.Budget(each=4 << 20, total=8 << 20))
     host.payload = [bytes(6_000_000)]
-    question = b"".join(map(bytes, zmtp_words.pack(wire.encode(wire.Ping(request=1)))))
+    question = b"".join(map(bytes, codec.pack(wire.encode(wire.Ping(request=1)))))
     stubborn = host.raw()
     stubborn.sendall(HELLO + question)
     until(lambda: len(host.seen) == 1)

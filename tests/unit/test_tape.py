@@ -109,7 +109,7 @@ class Counter:
         self.takes = {name.encode(): takes for name, takes in clients.items()}
         self.got = {name.encode(): b"" for name in clients}
 
-    def untaken(self, address):
+    def queued_bytes(self, address):
         return self.waiting.get(address)
 
     def send(self, address, message, payload):

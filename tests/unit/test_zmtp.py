@@ -9,18 +9,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pool.daemon import zmtp_words
-from pool.daemon.zmtp import FRAME_COST, MAX_COMMAND_BYTES, Decoder, Parts
-from pool.daemon.zmtp_body import LARGE_BYTES, Body
-from pool.daemon.zmtp_words import GREETING, Peer, Ping, Pong
+from pool.daemon.zmtp import codec
+from pool.daemon.zmtp.codec import GREETING, Peer, Ping, Pong
+from pool.daemon.zmtp.decoder import FRAME_COST, LARGE_BYTES, MAX_COMMAND_BYTES, Body, Decoder, Parts
 from pool.errors import RemoteProtocolError
 
 LIMIT = 4 * LARGE_BYTES
-HELLO = GREETING + zmtp_words.ready("DEALER")
+HELLO = GREETING + codec.ready("DEALER")
 
 
 def framed(*messages):
-    return b"".join(bytes(each) for message in messages for each in zmtp_words.pack(message))
+    return b"".join(bytes(each) for message in messages for each in codec.pack(message))
 
 
 def frame(flags, body=b"", size=None):
@@ -149,7 +148,7 @@ def test_whatever_the_bytes_nothing_else_is_raised_and_no_more_than_the_cap_is_h
         (GREETING + command(b"READY", b"\x0bSocket-Type\0\0\0\2\xff\xfe"), "no socket type"),
         (GREETING + command(b"READY", b"\1A\0\0\0\0\1a\0\0\0\0"), "twice"),
         (GREETING + frame(6, size=MAX_COMMAND_BYTES + 1), "command of"),
-        (HELLO + zmtp_words.ready("DEALER"), "not known"),
+        (HELLO + codec.ready("DEALER"), "not known"),
         (HELLO + command(b"SUBSCRIBE", b"x"), "not known"),
         (HELLO + command(b"PING", b"\0\0" + b"c" * 17), "not known"),
         (HELLO + command(b"PING", b"\0"), "not known"),
@@ -218,6 +217,6 @@ def test_a_large_frame_is_not_copied_when_it_is_whole():
 
 def test_a_large_frame_is_sent_from_where_it_lies():
     large = bytearray(1_000_000)
-    buffers = zmtp_words.pack([b"small", large, b"after"])
+    buffers = codec.pack([b"small", large, b"after"])
     assert [len(each) for each in buffers] == [2 + 5 + 9, len(large), 2 + 5]
     assert buffers[1].obj is large

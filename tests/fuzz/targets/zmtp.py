@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from random import Random
 
-from pool.daemon import zmtp_body, zmtp_words
-from pool.daemon.zmtp import FRAME_COST, MAX_COMMAND_BYTES, Decoder, Event, Parts
+from pool.daemon.zmtp import codec, decoder
+from pool.daemon.zmtp.decoder import FRAME_COST, MAX_COMMAND_BYTES, Decoder, Event, Parts
 from pool.errors import RemoteProtocolError
 from tests.fuzz.mutate import bend_bytes
 from tests.fuzz.target import Target
@@ -20,8 +20,8 @@ _LIMIT = 8192
 _MAX_FRAMES = 12
 _MOST_PIECES = 200
 _SMALL = {"LARGE_BYTES": 256, "_FIRST_BYTES": 64}
-_READY = zmtp_words.GREETING + zmtp_words.ready("DEALER")
-_GREETING = len(zmtp_words.GREETING)
+_READY = codec.GREETING + codec.ready("DEALER")
+_GREETING = len(codec.GREETING)
 
 
 class _Talk:
@@ -72,12 +72,12 @@ class _Talk:
 
 @contextmanager
 def _small_pages() -> Iterator[None]:
-    before = {name: getattr(zmtp_body, name) for name in _SMALL}
-    vars(zmtp_body).update(_SMALL)
+    before = {name: getattr(decoder, name) for name in _SMALL}
+    vars(decoder).update(_SMALL)
     try:
         yield
     finally:
-        vars(zmtp_body).update(before)
+        vars(decoder).update(before)
 
 
 def one(data: bytes) -> None:
@@ -94,7 +94,7 @@ def one(data: bytes) -> None:
 def _check_packed(events: list[Event]) -> None:
     """What we would send on comes out as it went in."""
     said = [event for event in events if isinstance(event, Parts)]
-    stream = b"".join(bytes(each) for event in said for each in zmtp_words.pack(event.frames))
+    stream = b"".join(bytes(each) for event in said for each in codec.pack(event.frames))
     again = _Talk()
     again.hear(_READY + stream, first=0, piece=0)
     assert again.events[1:] == said
@@ -121,16 +121,16 @@ def _frame(random: Random) -> bytes:
 
 
 def seeds() -> Iterable[bytes]:
-    pack = zmtp_words.pack
-    yield b"\0\0" + zmtp_words.GREETING[:20]
+    pack = codec.pack
+    yield b"\0\0" + codec.GREETING[:20]
     yield b"\1\1" + _READY
     yield b"\7\3" + _READY + b"\4\6\4PONGx" + b"\4\x08\4PING\0\1x"
     yield b"\0\1" + _READY + b"".join(map(bytes, pack([b"a", b"", b"b" * 300])))
     yield b"\x40\x11" + _READY + b"".join(map(bytes, pack([b"c" * 3000, b"d" * 40])))
     yield b"\0\5" + _READY + b"".join(map(bytes, pack([b""] * (_MAX_FRAMES + 1))))
     yield b"\0\5" + _READY + b"\2" + (1 << 60).to_bytes(8) + b"x"
-    yield b"\0\5" + zmtp_words.GREETING + b"\4\x26\5READY\x0bSocket-Type\0\0\0\6DEALER\x08Identity\0\0\0\0"
-    yield b"\0\5" + zmtp_words.GREETING + zmtp_words.error("no")
+    yield b"\0\5" + codec.GREETING + b"\4\x26\5READY\x0bSocket-Type\0\0\0\6DEALER\x08Identity\0\0\0\0"
+    yield b"\0\5" + codec.GREETING + codec.error("no")
 
 
 TARGET = Target(
@@ -139,7 +139,7 @@ TARGET = Target(
     mutate=mutate,
     seeds=seeds,
     words=(
-        zmtp_words.GREETING,
+        codec.GREETING,
         _READY[_GREETING:],
         b"\4PING",
         b"\4PONG",

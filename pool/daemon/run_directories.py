@@ -25,7 +25,7 @@ SUN_PATH_BYTES = 107
 _LONGEST_LINK = "w/1234567890/link.sock"
 
 
-class Premises:
+class RunDirectories:
     """Held for as long as the daemon lives; the kernel drops the locks with the process."""
 
     def __init__(self, run_dir: Path, state_dir: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from pool.daemon.premises import Premises
+from pool.daemon.run_directories import RunDirectories
 from pool.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ def made():
     held = []
 
     def make(run_dir, state_dir):
-        held.append(Premises(run_dir, state_dir))
+        held.append(RunDirectories(run_dir, state_dir))
         return held[-1]
 
     yield make
@@ -35,7 +35,7 @@ def test_the_owner_stays_and_the_instance_changes(tmp_path, made):
     first = made(tmp_path / "run", tmp_path / "state")
     first.close = lambda: None
     owner, instance = first.owner, first.instance
-    Premises.close(first)
+    RunDirectories.close(first)
     second = made(tmp_path / "run", tmp_path / "state")
     assert second.owner == owner
     assert second.instance != instance

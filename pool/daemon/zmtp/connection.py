@@ -9,19 +9,19 @@ be written to is read on. Descriptors that a peer sends along are dropped by the
 
 from __future__ import annotations
 
+import itertools
 import select
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pool.daemon import zmtp_words
-from pool.daemon.stream_out import Outbox
-from pool.daemon.stream_poll import Poller
-from pool.daemon.zmtp import Decoder, Event, Parts
-from pool.daemon.zmtp_body import Frame
-from pool.daemon.zmtp_words import Peer, Ping
+from pool.daemon.zmtp import codec
+from pool.daemon.zmtp.codec import Frame, Peer, Ping
+from pool.daemon.zmtp.decoder import Decoder, Event, Parts
+from pool.daemon.zmtp.poller import Poller
 from pool.errors import RemoteProtocolError
 
 #: Reads for one message before the others get their turn.
@@ -67,7 +67,7 @@ class Connection:
         self._controls = 0
         self._controls_at = self.read_at
         poller.add(sock.fileno(), self._heard)
-        self._post([zmtp_words.GREETING])
+        self._post([codec.GREETING])
 
     # ---- state ----
 
@@ -132,11 +132,11 @@ class Connection:
         if isinstance(event, Peer):
             if event.kind != self._speech.theirs:
                 raise RemoteProtocolError(f"a {event.kind:.16} socket does not talk with this one")
-            self._post([zmtp_words.ready(self._speech.ours)])
+            self._post([codec.ready(self._speech.ours)])
             return
         self._count_control()
         if isinstance(event, Ping) and not self.out.size:
-            self._post([zmtp_words.pong(event.context)])
+            self._post([codec.pong(event.context)])
 
     def _count_control(self) -> None:
         if self.read_at - self._controls_at >= 1:
@@ -150,13 +150,13 @@ class Connection:
     def send(self, frames: Sequence[Frame]) -> bool:
         """False when nobody is there to take it."""
         if not self._deaf:
-            self._post(zmtp_words.pack(frames))
+            self._post(codec.pack(frames))
         return not self._deaf
 
     def refuse(self, reason: str) -> None:
         """Say why the connection will be closed now."""
         if not self._deaf and not self.out.size:
-            self._post([zmtp_words.error(reason)])
+            self._post([codec.error(reason)])
 
     def _post(self, buffers: Sequence[bytes | memoryview]) -> None:
         waiting = self.out.size > 0
@@ -189,3 +189,55 @@ class Connection:
         self._poller.remove(self._sock.fileno())
         self._sock.close()
         self.out.clear()
+
+
+#: Buffers given to the kernel in one call.
+_BUFFERS = 64
+
+Buffer = bytes | memoryview
+
+
+class Outbox:
+    """Bytes that the peer has not taken yet. `size` and `messages` are the owner's to hold against its caps."""
+
+    def __init__(self) -> None:
+        self._buffers: deque[Buffer] = deque()
+        self._ends: deque[int] = deque()  # of each message, counted from the first byte ever
+        self._written = 0
+        self._queued = 0
+
+    @property
+    def size(self) -> int:
+        return self._queued - self._written
+
+    @property
+    def messages(self) -> int:
+        return len(self._ends)
+
+    def put(self, buffers: Sequence[Buffer]) -> None:
+        self._buffers.extend(buffers)
+        self._queued += sum(map(len, buffers))
+        self._ends.append(self._queued)
+
+    def write(self, sock: socket.socket) -> None:
+        """Write until all is gone or the kernel takes no more. Raises OSError when nobody is there to read it."""
+        try:
+            while self._buffers:
+                count = sock.sendmsg(itertools.islice(self._buffers, _BUFFERS), (), socket.MSG_NOSIGNAL)
+                self._forget(count)
+        except BlockingIOError:
+            return
+
+    def _forget(self, count: int) -> None:
+        self._written += count
+        while self._buffers and count >= len(self._buffers[0]):
+            count -= len(self._buffers.popleft())
+        if count:
+            self._buffers[0] = memoryview(self._buffers[0])[count:]
+        while self._ends and self._ends[0] <= self._written:
+            self._ends.popleft()
+
+    def clear(self) -> None:
+        self._buffers.clear()
+        self._ends.clear()
+        self._written = self._queued

@@ -14,9 +14,8 @@ from pathlib import Path
 import structlog
 
 from pool import wire
-from pool.daemon.stream import Connection, Speech
-from pool.daemon.stream_listen import Listener
-from pool.daemon.stream_poll import Poller
+from pool.daemon.zmtp.connection import Connection, Speech
+from pool.daemon.zmtp.poller import ListeningSocket, Poller
 from pool.errors import RemoteProtocolError
 
 log = structlog.get_logger(__name__)
@@ -33,7 +32,7 @@ _DIRECTORY_MODE = 0o711
 UNLEASED_BYTES = 64 * 1024 + 4096
 
 
-class Link:
+class WorkerLink:
     """One worker's link. Used from the loop's thread only."""
 
     def __init__(self, poller: Poller, worker_id: str, directory: Path, *, wake: Callable[[], None]) -> None:
@@ -45,7 +44,7 @@ class Link:
         self._connection: Connection | None = None
         directory.mkdir(mode=_DIRECTORY_MODE)
         directory.chmod(_DIRECTORY_MODE)
-        self._listener: Listener | None = Listener(directory / "link.sock", _SOCKET_MODE, backlog=1)
+        self._listener: ListeningSocket | None = ListeningSocket(directory / "link.sock", _SOCKET_MODE, backlog=1)
         poller.add(self._listener.fileno(), self._knocked)
 
     def _knocked(self, _: int) -> None:
@@ -74,7 +73,7 @@ class Link:
         """Whether the runner's end was closed, and everything it had said was received."""
         return self._connection is not None and self._connection.ended
 
-    def allow(self, size: int) -> None:
+    def set_limit(self, size: int) -> None:
         """What the worker may say in one message from now on."""
         if self._connection is not None:
             self._connection.allow(max(size, UNLEASED_BYTES))
@@ -103,29 +102,29 @@ class Link:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-Hear = Callable[[str, wire.FromRunner, Sequence[wire.Frame]], None]
+Receive = Callable[[str, wire.FromRunner, Sequence[wire.Frame]], None]
 Lose = Callable[[str, str], None]
 
 
-class Links:
+class WorkerLinks:
     """All links, by worker id, and those of them that have something to say."""
 
     def __init__(self, poller: Poller, root: Path) -> None:
         self._poller = poller
         self._root = root
         self._count = 0
-        self._links: dict[str, Link] = {}
-        self._waiting: dict[str, Link] = {}
+        self._links: dict[str, WorkerLink] = {}
+        self._waiting: dict[str, WorkerLink] = {}
 
     @property
-    def waiting(self) -> list[Link]:
+    def waiting(self) -> list[WorkerLink]:
         """Those that can be heard, in the order of their turn."""
         return list(self._waiting.values())
 
     def open(self, worker_id: str) -> Path:
         """Bind a link; the directory to be mounted."""
         self._count += 1
-        link = Link(self._poller, worker_id, self._root / str(self._count), wake=lambda: self._spoken(worker_id))
+        link = WorkerLink(self._poller, worker_id, self._root / str(self._count), wake=lambda: self._spoken(worker_id))
         self._links[worker_id] = link
         return link.directory
 
@@ -139,17 +138,17 @@ class Links:
         if link is not None:
             link.close()
 
-    def allow(self, worker_id: str, size: int) -> None:
+    def set_limit(self, worker_id: str, size: int) -> None:
         """What a worker may say in one message from now on."""
         link = self._links.get(worker_id)
         if link is not None:
-            link.allow(size)
+            link.set_limit(size)
 
     def send(self, worker_id: str, message: wire.Message, payload: Sequence[wire.Frame] = ()) -> bool:
         link = self._links.get(worker_id)
         return link is not None and link.send(message, payload)
 
-    def hear(self, link: Link, *, on_message: Hear, on_lost: Lose) -> None:
+    def receive(self, link: WorkerLink, *, on_message: Receive, on_lost: Lose) -> None:
         """Take what a link has. One that breaks has been read to its end: what was said still counts."""
         worker_id = link.worker_id
         self._waiting.pop(worker_id, None)

@@ -13,16 +13,21 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import NamedTuple
 
-from pool.daemon.zmtp_body import Body, Frame
-from pool.daemon.zmtp_words import GREETING_BYTES, Peer, Ping, Pong, check_greeting, read_command, read_ready
+from pool.daemon.zmtp.codec import GREETING_BYTES, Frame, Peer, Ping, Pong, check_greeting, read_command, read_ready
 from pool.errors import RemoteProtocolError
 
 #: What a command may have. READY holds a socket type and an identity, PING 18 bytes.
 MAX_COMMAND_BYTES = 8192
 #: What the holder of a frame costs, about.
 FRAME_COST = 64
+
+#: From this size on a body has pages of its own. Below, copying into memory that the heap has at hand is cheaper than
+#: faulting in new pages, and a process can have only so many mappings.
+LARGE_BYTES = 16 * 1024 * 1024
+_FIRST_BYTES = 256 * 1024
 
 _MORE, _LONG, _COMMAND = 1, 2, 4
 _RESERVED = 0xF8
@@ -181,3 +186,58 @@ class Decoder:
         peer = read_ready(body, self._minor)
         self.ready = True
         return peer
+
+
+class Body:
+    """`add` or `room` and `took` until nothing is missing, then `frame`."""
+
+    __slots__ = ("_pages", "_small", "filled", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.filled = 0
+        self._small: bytes | bytearray = b""
+        self._pages: mmap.mmap | None = None
+
+    @property
+    def missing(self) -> int:
+        return self.size - self.filled
+
+    def add(self, taken: memoryview) -> int:
+        """Copy some bytes of it; how many are missing now."""
+        if self.size >= LARGE_BYTES:
+            while taken:
+                room = self.room()
+                assert room is not None
+                count = min(len(room), len(taken))
+                room[:count] = taken[:count]
+                taken = taken[count:]
+                room.release()
+                self.took(count)
+            return self.missing
+        if not self.filled:
+            self._small = bytes(taken) if len(taken) == self.size else bytearray(taken)
+        else:
+            self._small += taken
+        self.filled += len(taken)
+        return self.missing
+
+    def room(self) -> memoryview | None:
+        """Where a large body goes on; None for a small one. To be released before the next call of anything."""
+        if self.size < LARGE_BYTES:
+            return None
+        try:
+            if self._pages is None:
+                self._pages = mmap.mmap(-1, _FIRST_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            elif self.filled == len(self._pages):
+                self._pages.resize(min(2 * self.filled, self.size))
+        except OSError as error:
+            raise RemoteProtocolError(f"no memory for a frame of {self.size} bytes: {error.strerror}") from None
+        return memoryview(self._pages)[self.filled :]
+
+    def took(self, count: int) -> None:
+        self.filled += count
+
+    def frame(self) -> Frame:
+        """The whole body."""
+        return self._small if self._pages is None else memoryview(self._pages)

@@ -13,12 +13,14 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Collection
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-from pool.core.editions import Stamp
+from pool.core.editions import Freshness, Stamp
 
 _BITE_BYTES = 1 << 20
 #: ioctl of Linux: let two files share their blocks.
@@ -49,7 +51,7 @@ def stamp_of(path: Path) -> Stamp | None:
         return None
 
 
-class Copies:
+class DatasetCopies:
     """The directory of copies. `halted` is asked between bites: a stop does not wait for the end of a large file."""
 
     def __init__(self, directory: Path, *, halted: Callable[[], bool] = lambda: False) -> None:
@@ -134,3 +136,123 @@ class Copies:
 
 def _stamp(status: os.stat_result) -> Stamp:
     return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+POLL_S = 1.0
+
+
+class Problem(NamedTuple):
+    """Why the latest pin may not be what the file holds."""
+
+    text: str
+    since: float  #: monotonic seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one round has found. Of every file: its latest pin, if it ever had one, and what is wrong with it now."""
+
+    number: int
+    pins: Mapping[Path, Pin]
+    problems: Mapping[Path, Problem]
+
+
+class DatasetWatcher:
+    """Of all files of all pools. `deliver` is called in the thread; the other methods in the loop's."""
+
+    def __init__(self, paths: Sequence[Path], directory: Path, deliver: Callable[[Report], None]) -> None:
+        self._files = {path: Freshness() for path in paths}
+        self._stop = threading.Event()
+        self._copies = DatasetCopies(directory, halted=self._stop.is_set)
+        self._deliver = deliver
+        self._pins: dict[Path, Pin] = {}
+        self._failures: dict[Path, Problem] = {}
+        self._kept: tuple[int, Collection[Path]] = (-1, ())
+        self._thread = threading.Thread(target=self._run, name="datasets")
+
+    def start(self) -> None:
+        if self._files:
+            self._thread.start()
+
+    def keep(self, number: int, copies: Collection[Path]) -> None:
+        """After the report of this number: no other copies are needed."""
+        self._kept = number, copies
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            known, copies = self._kept
+            if known == number:  # the loop has seen every pin there is
+                self._copies.prune(copies)
+            number += 1
+            for path, freshness in self._files.items():
+                self._look(path, freshness)
+            self._deliver(Report(number, dict(self._pins), self._problems()))
+            self._stop.wait(POLL_S)
+
+    def _look(self, path: Path, freshness: Freshness) -> None:
+        stamp = stamp_of(path)
+        if freshness.look(stamp, time.monotonic()):
+            try:
+                self._pins[path] = self._copies.pin(path)
+            except PinError as error:
+                now = time.monotonic()
+                self._failures[path] = Problem(str(error), now)
+                freshness.failed(now)
+                return
+            freshness.read(self._pins[path].stamp)
+        if stamp is not None and stamp == freshness.prepared:
+            self._failures.pop(path, None)
+
+    def _problems(self) -> dict[Path, Problem]:
+        gone = {
+            path: Problem(f"{path} is gone; put it back", freshness.gone_since)
+            for path, freshness in self._files.items()
+            if freshness.gone_since is not None
+        }
+        return self._failures | gone
+
+
+Pins = Mapping[str, Pin]
+
+
+class PoolDatasets:
+    """Used from the loop's thread. A pool without data sets has one edition, 1, with nothing in it."""
+
+    def __init__(self, datasets: Mapping[str, Path]) -> None:
+        self.paths = dict(datasets)
+        self.problems: dict[str, Problem] = {}
+        self.newest = 0 if datasets else 1
+        self._editions: dict[int, Pins] = {}
+
+    def of(self, edition: int) -> Pins:
+        return self._editions.get(edition, {})
+
+    def update(self, report: Report) -> bool:
+        """Whether there is a new edition: all files have a pin, and not all have the ones of the newest edition."""
+        self.problems = {name: report.problems[path] for name, path in self.paths.items() if path in report.problems}
+        pins = {name: report.pins[path] for name, path in self.paths.items() if path in report.pins}
+        if len(pins) < len(self.paths) or _contents(pins) == _contents(self.of(self.newest)):
+            return False
+        self.newest += 1
+        self._editions[self.newest] = pins
+        return True
+
+    def trim(self, needed: Collection[int]) -> None:
+        """Forget editions that no worker will be started on any more."""
+        self._editions = {
+            number: pins for number, pins in self._editions.items() if number in needed or number == self.newest
+        }
+
+    def copies(self) -> Iterator[Path]:
+        """Every copy that a worker may yet be given."""
+        return (pin.copy for pins in self._editions.values() for pin in pins.values())
+
+
+def _contents(pins: Pins) -> dict[str, str]:
+    return {name: pin.digest for name, pin in pins.items()}

@@ -13,7 +13,7 @@ from typing import Any
 from pool.config import Template
 from pool.core.policy import PoolPolicy
 from pool.daemon.boot import Boot
-from pool.daemon.shelf import Pins
+from pool.daemon.datasets import Pins
 from pool.engines.base import Mount, WorkerSpec
 from pool.screen import Policy
 
@@ -39,7 +39,7 @@ def uids(owner: str) -> Iterator[int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Blueprint:
+class WorkerSpecFactory:
     """How the workers of one pool are made."""
 
     pool: str

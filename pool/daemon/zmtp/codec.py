@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pool.daemon.zmtp_body import Frame
 from pool.errors import RemoteProtocolError
+
+Frame = bytes | bytearray | memoryview
 
 GREETING_BYTES = 64
 _SIGNATURE_BYTES = 10

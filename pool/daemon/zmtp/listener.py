@@ -1,7 +1,7 @@
 """A door: one listening socket, its clients' connections, and what all of them together may cost.
 
-    client ─▶ connection ─▶ Door.receive() ─▶ (address, user, frames)      one message of each client in turn
-    client ◀─ connection ◀─ Door.send(address)                             False: the client is gone or does not read
+    client ─▶ connection ─▶ receive() ─▶ (address, user, frames)      one message of each client in turn
+    client ◀─ connection ◀─ send(address)                             False: the client is gone or does not read
 
 An address is the number of a connection and is never given twice. Garbage, a late handshake, a message that stops in
 the middle or an answer that is never taken ends that connection only. Whoever makes us hold too much loses the
@@ -20,10 +20,8 @@ from pathlib import Path
 import structlog
 
 from pool import wire
-from pool.daemon.stream import Connection, Speech
-from pool.daemon.stream_budget import Budget
-from pool.daemon.stream_listen import Listener
-from pool.daemon.stream_poll import Poller
+from pool.daemon.zmtp.connection import Connection, Speech
+from pool.daemon.zmtp.poller import ListeningSocket, Poller
 from pool.errors import RemoteProtocolError
 
 log = structlog.get_logger(__name__)
@@ -88,7 +86,7 @@ class _Client:
         self.queued = 0
 
 
-class Door:
+class ClientListener:
     """Behaves towards DEALER sockets as a ROUTER does. Used from the loop's thread only."""
 
     def __init__(self, poller: Poller, path: Path, mode: int, *, group: str | None = None, caps: Caps) -> None:
@@ -96,7 +94,7 @@ class Door:
         self._name = path.name
         self._poller = poller
         self._caps = caps
-        self._listener = Listener(path, mode, group=group, backlog=_BACKLOG)
+        self._listener = ListeningSocket(path, mode, group=group, backlog=_BACKLOG)
         self._speech = Speech("ROUTER", "DEALER", caps.message, wire.MAX_FRAMES + 2)
         self._number = 0
         self._clients: dict[bytes, _Client] = {}
@@ -192,7 +190,7 @@ class Door:
             self._relieve()
         return sent and client.address in self._clients
 
-    def untaken(self, address: bytes) -> int | None:
+    def queued_bytes(self, address: bytes) -> int | None:
         """Bytes that this client has not taken yet; None when it is gone."""
         client = self._clients.get(address)
         return None if client is None else client.connection.out.size
@@ -256,3 +254,29 @@ class Door:
             self._poller.wait(left)
         for client in list(self._clients.values()):
             self._end(client, None)
+
+
+class Budget:
+    """Kept by whoever holds the bytes: every change is told."""
+
+    def __init__(self, *, each: int, total: int) -> None:
+        self._each = each
+        self._total = total
+        self._held: Counter[int] = Counter()
+
+    def change(self, user: int, by: int) -> None:
+        if not by:
+            return
+        self._held[user] += by
+        if self._held[user] <= 0:
+            del self._held[user]
+
+    def of(self, user: int) -> int:
+        return self._held[user]
+
+    def excess(self) -> int | None:
+        """The user who holds too much: over the cap for each, or the most of all when all together are over theirs."""
+        if not self._held:
+            return None
+        user, held = max(self._held.items(), key=lambda item: item[1])
+        return user if held > self._each or self._held.total() > self._total else None

@@ -1,0 +1,118 @@
+"""All sockets of the daemon, and one turn of its loop: wait, then serve what has come.
+
+A turn serves workers first, because an answer frees a worker for the job that is submitted next. Every source has a
+quota in a turn, so that one that floods does not keep the others waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pool import wire
+from pool.daemon.zmtp.links import WorkerLinks
+from pool.daemon.zmtp.listener import ADMIN, SUBMIT, ClientListener
+from pool.daemon.zmtp.poller import Poller, Wakeup
+
+#: How often the listeners look for connections that do not move.
+_SWEEP_S = 1.0
+#: How long `close` goes on writing the last answers.
+_LINGER_S = 1.0
+#: Messages taken from one listener in a turn.
+_PER_TURN = 64
+
+Serve = Callable[[bytes, str, Sequence[wire.Frame]], None]
+
+
+class Handlers(NamedTuple):
+    """What to call with what has come. A client's message comes with its address and its user id."""
+
+    on_submit: Serve
+    on_admin: Serve
+    on_worker: Callable[[str, wire.FromRunner, Sequence[wire.Frame]], None]
+    on_worker_lost: Callable[[str, str], None]  #: worker and reason
+
+
+class Transport:
+    """Used from the loop's thread, except for `call_soon`."""
+
+    def __init__(self, *, submit: Path, admin: Path, links: Path, submit_mode: int, submit_group: str | None) -> None:
+        self._poller = Poller()
+        self._wakeup = Wakeup()
+        self.submit = ClientListener(self._poller, submit, submit_mode, group=submit_group, caps=SUBMIT)
+        self.admin = ClientListener(self._poller, admin, 0o600, caps=ADMIN)
+        self.links = WorkerLinks(self._poller, links)
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._readable: dict[int, None] = {}  # of the watched descriptors
+        self._sweep_at = 0.0
+        self._poller.add(self._wakeup.fd, self._wakeup.clear)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Have the loop call it, and end the loop's wait. May be called from any thread and from a signal handler."""
+        self._calls.put(function)
+        self._wakeup.set()
+
+    def run_once(self, timeout_s: float, handlers: Handlers) -> None:
+        """One turn. It waits only while there is nothing to serve."""
+        waits = not (self.links.waiting or self.submit.waiting or self.admin.waiting)
+        self._poller.wait(max(0.0, timeout_s) if waits else 0.0)
+        self._sweep(time.monotonic())
+        for link in self.links.waiting:
+            self.links.receive(link, on_message=handlers.on_worker, on_lost=handlers.on_worker_lost)
+        self._run_calls()
+        _serve(self.submit, handlers.on_submit)
+        _serve(self.admin, handlers.on_admin)
+
+    def _sweep(self, now: float) -> None:
+        if now >= self._sweep_at:
+            self._sweep_at = now + _SWEEP_S
+            for listener in (self.submit, self.admin):
+                listener.sweep(now)
+
+    # ---- descriptors and other threads ----
+
+    def watch(self, fd: int, call: Callable[[], None]) -> None:
+        """Call back once when a descriptor becomes readable. It is ours from now on, and closed after the call."""
+        self._watched[fd] = call
+        self._poller.add(fd, lambda _: self._readable.setdefault(fd, None))
+
+    def unwatch(self, fd: int) -> None:
+        """Close a watched descriptor without the call. One that is not watched is no error."""
+        self._readable.pop(fd, None)
+        if self._watched.pop(fd, None) is not None:
+            self._poller.remove(fd)
+            os.close(fd)
+
+    def _run_calls(self) -> None:
+        for fd in list(self._readable):
+            call = self._watched.get(fd)
+            self.unwatch(fd)
+            if call is not None:
+                call()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._calls.get_nowait()()
+
+    def close(self) -> None:
+        """Close everything, after the clients were given a second to take their last answers."""
+        self.links.close_all()
+        for fd in list(self._watched):
+            self.unwatch(fd)
+        self.submit.close(linger_s=_LINGER_S)
+        self.admin.close(linger_s=_LINGER_S)
+        self._poller.close()
+        os.close(self._wakeup.fd)
+
+
+def _serve(listener: ClientListener, serve: Serve) -> None:
+    for _ in range(_PER_TURN):
+        message = listener.receive()
+        if message is None:
+            return
+        serve(*message)
