@@ -1,13 +1,14 @@
-"""The first layer: it reads a program, and says early and with a reason what will not do in a sandbox.
+"""The screen, layer 1: reads a program before it runs, says what will not work in a sandbox and what to write instead.
 
-    code ──▶ source.py ──▶ ast.parse ──▶ survey.py ──▶ imports, names, attributes, strings ──▶ findings
-             text, size     once          one walk       rules S1xx S2xx S3xx S4xx
+    code ──▶ source.py ──▶ ast.parse ──▶ analysis.py ──▶ imports.py names.py strings.py ──▶ findings
+             as text, S5xx   once        one pass        S1xx S3xx  S2xx     S4xx
 
-It is a courtesy and no boundary: code that hides what it does well enough passes, and finds itself in the container
-with nothing gained. It only parses: nothing of the code is compiled, evaluated, imported or called.
+The screen is no security boundary. Code that hides what it does well enough passes it; the container then stops that
+code. The screen only parses: it does not compile, evaluate, import or call anything of the code.
 
-Standard library, `pool.model` and `pool.errors` only: it is copied into the worker image. A job's child calls
-`examine`, and compiles what that returns, so that the source is parsed once. A user calls `check`.
+It imports the standard library, `pool.model` and `pool.errors` only, because it is copied into the worker image. The
+child that runs a job calls `examine` and compiles the tree that it returns, so the source is parsed once. Users call
+`check`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pool.model import Finding
-from pool.screen import attributes, imports, source, strings
-from pool.screen.modules import Modules
+from pool.screen import source, strings
+from pool.screen.analysis import analyse, place
+from pool.screen.imports import Hit, attribute_hits, bindings, import_hits
 from pool.screen.names import Names
-from pool.screen.policy import MODES, Mode, Policy
+from pool.screen.policy import MODES, Mode, Modules, Policy
 from pool.screen.rules import RULES, Rule
-from pool.screen.survey import place, survey
-from pool.screen.texts import Folding
+from pool.screen.strings import Folding
 
 __all__ = ["MAX_FINDINGS", "MODES", "RULES", "Mode", "Policy", "Reading", "Rule", "check", "examine"]
 
@@ -34,17 +35,17 @@ MAX_FINDINGS = 100
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`program` is what to compile if there are no findings: the tree, or the text when the screen is off."""
+    """The result of `examine`. Without findings, compile `program`: the tree, or the text if the mode is off."""
 
     program: ast.Module | str
     findings: tuple[Finding, ...] = ()
 
 
 def check(code: str | bytes, *, screen: Mode | Policy = "standard") -> list[Finding]:
-    """What the screen has against the code, at most 100 findings in their order in the text.
+    """Return what the screen refuses in the code: at most 100 findings, in the order of the text.
 
-    Raises SyntaxError for code that is no Python. The code is not executed, and needs no daemon. A byte order mark at
-    its start is passed over, as Python does with a file.
+    Raises SyntaxError if the code is not valid Python. Nothing is executed and no daemon is needed. A byte order mark
+    at the start is ignored, as Python ignores it in a file.
     """
     code = code.removeprefix("\ufeff") if isinstance(code, str) else code.removeprefix(codecs.BOM_UTF8)
     policy = screen if isinstance(screen, Policy) else Policy(mode=screen)
@@ -54,13 +55,13 @@ def check(code: str | bytes, *, screen: Mode | Policy = "standard") -> list[Find
 
 
 def examine(code: str | bytes, policy: Policy, *, filename: str = "<job>") -> Reading:
-    """Parse once, and look. A child does with it:
+    """Parse the code once and apply the rules. A child uses it so:
 
         reading = screen.examine(text, policy, filename=FILENAME)
         if reading.findings:                                            # the job ends `rejected`
         exec(compile(reading.program, FILENAME, "exec", dont_inherit=True), ...)
 
-    Raises SyntaxError as compile() would, and gives its warnings. When the policy is off it looks at nothing.
+    Raises SyntaxError and gives warnings as compile() does. With the mode `off` it returns the text unread.
     """
     if isinstance(code, bytes):
         try:
@@ -76,19 +77,19 @@ def examine(code: str | bytes, policy: Policy, *, filename: str = "<job>") -> Re
     return Reading(tree, _findings(_hits(tree, policy), source.Columns(code)))
 
 
-def _hits(tree: ast.Module, policy: Policy) -> list[imports.Hit]:
-    seen, modules, folding = survey(tree), Modules(policy), Folding()
-    bound = imports.bindings(seen, modules)
+def _hits(tree: ast.Module, policy: Policy) -> list[Hit]:
+    seen, modules, folding = analyse(tree), Modules(policy), Folding()
+    bound = bindings(seen, modules)
     names = Names(seen, policy, bound=bound, folding=folding)
     return [
-        *imports.hits(seen, policy, modules),
+        *import_hits(seen, policy, modules),
         *names.hits(),
-        *attributes.hits(seen, policy, modules, bound=bound, excused=names.excused),
+        *attribute_hits(seen, policy, modules, bound=bound, excused=names.excused),
         *strings.hits(seen, policy, folding),
     ]
 
 
-def _findings(hits: Iterable[imports.Hit], columns: source.Columns) -> tuple[Finding, ...]:
-    """In the order of the text, each rule once at a place."""
+def _findings(hits: Iterable[Hit], columns: source.Columns) -> tuple[Finding, ...]:
+    """In the order of the text; each rule at most once at a position."""
     first = sorted({(*place(node), rule, what) for rule, node, what in hits})[:MAX_FINDINGS]
     return tuple(RULES[rule].finding(what, line, column=columns.of(line, offset)) for line, offset, rule, what in first)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
+from pool.screen.analysis import Analysis, Scope, around_function, is_own, is_parameter
 from pool.screen.imports import Hit
 from pool.screen.policy import Policy
-from pool.screen.scopes import Scope, around_function, is_own, is_parameter
-from pool.screen.survey import Survey
-from pool.screen.texts import Folding
-from pool.screen.words import (
+from pool.screen.strings import Folding
+from pool.screen.vocabulary import (
     BUILTINS,
     FRAME_PREFIXES,
     HARMLESS,
@@ -29,7 +28,7 @@ _GETTERS = frozenset({"operator.attrgetter", "operator.methodcaller"})
 class Names:
     """Judges names and calls; `excused` collects the attributes that it has judged in calls."""
 
-    def __init__(self, seen: Survey, policy: Policy, *, bound: Mapping[str, str], folding: Folding) -> None:
+    def __init__(self, seen: Analysis, policy: Policy, *, bound: Mapping[str, str], folding: Folding) -> None:
         self._seen = seen
         self._policy = policy
         self._bound = bound

@@ -1,12 +1,14 @@
-"""What one pool's screen allows: a mode, and the modules and names it adds or takes away."""
+"""What the screen of one pool allows: its mode, and the modules and names that the pool adds or denies."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Literal, cast
 
 from pool.errors import ConfigError
+from pool.screen.vocabulary import DENIED_PARTS, REACHED, STANDARD, STRICT
 
 Mode = Literal["strict", "standard", "off"]
 MODES = ("strict", "standard", "off")
@@ -56,3 +58,47 @@ def _words(name: str, given: object) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(word, str) for word in given):
         raise ConfigError(f"{name} of the screen's policy is a list of names")
     return tuple(given)
+
+
+class Modules:
+    """What one policy says about a dotted name."""
+
+    def __init__(self, policy: Policy) -> None:
+        listed = STRICT if policy.strict else STANDARD
+        self._allowed = listed | frozenset(policy.allow_modules)
+        self._denied = frozenset(policy.deny_modules)
+        self._added = frozenset(policy.allow_modules)
+
+    def allows(self, name: str) -> bool:
+        """The longest listed name that this one is, or is below, decides; where both lists have it, it is denied."""
+        for prefix in _prefixes(name):
+            if prefix in self._denied:
+                return False
+            if prefix in self._allowed:
+                return True
+            if prefix in DENIED_PARTS:
+                return False
+        return False
+
+    def denies_member(self, path: str) -> bool:
+        """Whether what an allowed module has at `path` (such as `numpy.f2py`) is not to be reached.
+
+        A pool that allows numpy does not allow `numpy.f2py` with it; it would have to name that.
+        """
+        for prefix in _prefixes(path):
+            if prefix in self._denied:
+                return True
+            if prefix in self._added:
+                break
+            if prefix in DENIED_PARTS:
+                return True
+        parts = path.split(".")
+        return any(part in REACHED and part not in self._added for part in parts[1:]) or any(
+            f"{parent}.{part}" in DENIED_PARTS for parent, part in pairwise(parts[1:])
+        )
+
+
+def _prefixes(name: str) -> list[str]:
+    """`a.b.c`, `a.b`, `a`."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(min(len(parts), 16), 0, -1)]

@@ -16,8 +16,9 @@ import pytest
 import pool
 from pool.errors import ConfigError
 from pool.screen import MAX_FINDINGS, RULES, Policy, check, examine
-from pool.screen.modules import STANDARD, Modules
+from pool.screen.policy import Modules
 from pool.screen.rules import table
+from pool.screen.vocabulary import STANDARD
 
 
 def rules(code: str, screen: Policy | str = "standard") -> set[str]:

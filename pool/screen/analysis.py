@@ -1,15 +1,105 @@
-"""One walk over the tree, without recursion: what the rules look at, each with the scope it is in.
+"""One pass over the syntax tree: collects what the rules look at, each node with its scope. It makes no decision.
 
-The walk is linear in the number of nodes. It decides nothing; it notes.
+The pass is linear in the number of nodes and does not recurse. Scopes follow Python's rules:
+- A name that a function binds (a parameter, or an assignment anywhere in it) is never the builtin of that name.
+- A name of the module is the builtin until the statement that binds it has run, so the position counts.
+- A name that a class body binds may still resolve to the builtin, and does not count.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
-from pool.screen.scopes import Scope, TopNames, top_names
+Place = tuple[int, int]
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    kind: Literal["module", "class", "function", "comprehension"]
+    parent: Scope | None = None
+    bound: set[str] = field(default_factory=set)
+    parameters: frozenset[str] = frozenset()
+    elsewhere: set[str] = field(default_factory=set)  #: declared global or nonlocal
+
+    def binds(self) -> Scope:
+        """Where a walrus binds: comprehensions leave it to what is around them."""
+        scope = self
+        while scope.kind == "comprehension" and scope.parent is not None:
+            scope = scope.parent
+        return scope
+
+
+@dataclass(frozen=True, slots=True)
+class TopNames:
+    """Names that statements of the module bind without a condition: from where on, and whether functions are free."""
+
+    since: dict[str, Place]
+    defined: frozenset[str]
+    deleted: frozenset[str] = frozenset()
+
+    def binds(self, name: ast.Name, *, inside: bool) -> bool:
+        if name.id in self.deleted or name.id not in self.since:
+            return False
+        # A function's own name is bound before its body runs, though the body stands before its end.
+        return (name.lineno, name.col_offset) >= self.since[name.id] or (inside and name.id in self.defined)
+
+
+def top_names(body: list[ast.stmt], deleted: frozenset[str]) -> TopNames:
+    since: dict[str, Place] = {}
+    defined = set()
+    for statement in body:
+        end = (statement.end_lineno or 0, statement.end_col_offset or 0)
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            if not statement.decorator_list:
+                since.setdefault(statement.name, end)
+                defined.add(statement.name)
+        elif isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            targets: list[ast.expr] = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            for name in _targets(targets) if statement.value is not None else ():
+                since.setdefault(name, end)
+    return TopNames(since, frozenset(defined), deleted)
+
+
+def _targets(targets: list[ast.expr]) -> list[str]:
+    found, waiting = [], list(targets)
+    while waiting:
+        target = waiting.pop()
+        if isinstance(target, ast.Name):
+            found.append(target.id)
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            waiting.extend(target.elts)
+        elif isinstance(target, ast.Starred):
+            waiting.append(target.value)
+    return found
+
+
+def is_own(name: ast.Name, scope: Scope, top: TopNames) -> bool:
+    """Whether the name cannot be the builtin at this place."""
+    inside, at = scope.kind != "module", scope
+    while at.parent is not None:
+        if at.kind in ("function", "comprehension"):
+            if name.id in at.elsewhere:
+                break
+            if name.id in at.bound:
+                return True
+        at = at.parent
+    return top.binds(name, inside=inside)
+
+
+def is_parameter(name: ast.Name, scope: Scope) -> bool:
+    """Whether the name is a parameter of the function around it."""
+    at: Scope | None = scope
+    while at is not None and name.id not in at.bound:
+        at = at.parent
+    return at is not None and name.id in at.parameters
+
+
+def around_function(scope: Scope) -> bool:
+    return scope.binds().kind == "function"
+
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -17,7 +107,7 @@ Waiting = list[tuple[ast.AST, Scope]]
 
 
 @dataclass(slots=True)
-class Survey:
+class Analysis:
     """`own` are the names with a leading underscore that the program itself defines or assigns."""
 
     module: Scope = field(default_factory=lambda: Scope("module"))
@@ -37,8 +127,8 @@ class Survey:
     top: TopNames = field(default_factory=lambda: TopNames({}, frozenset()))
 
 
-def survey(tree: ast.Module) -> Survey:
-    seen = Survey()
+def analyse(tree: ast.Module) -> Analysis:
+    seen = Analysis()
     waiting: Waiting = [(tree, seen.module)]
     while waiting:
         node, scope = waiting.pop()
@@ -132,7 +222,7 @@ def _enter_walrus(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
 # ---- notes ----
 
 
-def _note_name(seen: Survey, node: ast.AST, scope: Scope) -> None:
+def _note_name(seen: Analysis, node: ast.AST, scope: Scope) -> None:
     assert isinstance(node, ast.Name)
     if isinstance(node.ctx, ast.Load):
         seen.loads.append((node, scope))
@@ -144,19 +234,19 @@ def _note_name(seen: Survey, node: ast.AST, scope: Scope) -> None:
     _note_own(seen, node.id)
 
 
-def _note_own(seen: Survey, name: str) -> None:
+def _note_own(seen: Analysis, name: str) -> None:
     if name.startswith("_"):
         seen.own.add(name)
 
 
-def _note_attribute(seen: Survey, node: ast.AST, _scope: Scope) -> None:
+def _note_attribute(seen: Analysis, node: ast.AST, _scope: Scope) -> None:
     assert isinstance(node, ast.Attribute)
     seen.attributes.append(node)
     if not isinstance(node.ctx, ast.Load):
         _note_own(seen, node.attr)
 
 
-def _note_definition(seen: Survey, node: ast.AST, scope: Scope) -> None:
+def _note_definition(seen: Analysis, node: ast.AST, scope: Scope) -> None:
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
     scope.bound.add(node.name)
     _note_own(seen, node.name)
@@ -169,52 +259,52 @@ def _note_definition(seen: Survey, node: ast.AST, scope: Scope) -> None:
         seen.annotations.extend(each for each in (*annotated, node.returns) if each is not None)
 
 
-def _note_import(seen: Survey, node: ast.AST, scope: Scope) -> None:
+def _note_import(seen: Analysis, node: ast.AST, scope: Scope) -> None:
     assert isinstance(node, (ast.Import, ast.ImportFrom))
     seen.imports.append(node)
     scope.bound.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
 
 
-def _note_capture(_seen: Survey, node: ast.AST, scope: Scope) -> None:
+def _note_capture(_seen: Analysis, node: ast.AST, scope: Scope) -> None:
     """What `except ... as`, `case ... as`, `case *...` and `case {**...}` bind."""
     name = getattr(node, "rest" if isinstance(node, ast.MatchMapping) else "name", None)
     if isinstance(name, str):
         scope.bound.add(name)
 
 
-def _note_elsewhere(_seen: Survey, node: ast.AST, scope: Scope) -> None:
+def _note_elsewhere(_seen: Analysis, node: ast.AST, scope: Scope) -> None:
     assert isinstance(node, (ast.Global, ast.Nonlocal))
     scope.elsewhere.update(node.names)
 
 
-def _note_call(seen: Survey, node: ast.AST, scope: Scope) -> None:
+def _note_call(seen: Analysis, node: ast.AST, scope: Scope) -> None:
     assert isinstance(node, ast.Call)
     seen.calls.append((node, scope))
 
 
-def _note_text(seen: Survey, node: ast.AST, _scope: Scope) -> None:
+def _note_text(seen: Analysis, node: ast.AST, _scope: Scope) -> None:
     assert isinstance(node, ast.Constant)
     if isinstance(node.value, (str, bytes)):
         seen.texts.append(node)
 
 
-def _note_join(seen: Survey, node: ast.AST, _scope: Scope) -> None:
+def _note_join(seen: Analysis, node: ast.AST, _scope: Scope) -> None:
     assert isinstance(node, (ast.BinOp, ast.JoinedStr, ast.Subscript))
     if not isinstance(node, ast.Subscript) or isinstance(node.slice, ast.Slice):
         seen.joins.append(node)
 
 
-def _note_pattern(seen: Survey, node: ast.AST, _scope: Scope) -> None:
+def _note_pattern(seen: Analysis, node: ast.AST, _scope: Scope) -> None:
     assert isinstance(node, ast.MatchClass)
     seen.patterns.append(node)
 
 
-def _note_annotation(seen: Survey, node: ast.AST, _scope: Scope) -> None:
+def _note_annotation(seen: Analysis, node: ast.AST, _scope: Scope) -> None:
     assert isinstance(node, ast.AnnAssign)
     seen.annotations.append(node.annotation)
 
 
-_NOTES: dict[type[ast.AST], Callable[[Survey, ast.AST, Scope], None]] = {
+_NOTES: dict[type[ast.AST], Callable[[Analysis, ast.AST, Scope], None]] = {
     ast.AnnAssign: _note_annotation,
     ast.AsyncFunctionDef: _note_definition,
     ast.Attribute: _note_attribute,
@@ -255,18 +345,3 @@ def place(node: ast.AST) -> tuple[int, int]:
     if isinstance(node, ast.Attribute) and node.end_lineno is not None and node.end_col_offset is not None:
         return node.end_lineno, max(0, node.end_col_offset - len(node.attr.encode()))
     return getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
-
-
-def chains(attributes: list[ast.Attribute]) -> Iterator[tuple[ast.Attribute, ast.expr, list[ast.Attribute]]]:
-    """Each longest `base.a.b.c` once: the outermost attribute, the base, and all attributes from the base outwards."""
-    inner = {id(each.value) for each in attributes}
-    for outermost in attributes:
-        if id(outermost) in inner:
-            continue
-        chain, at = [], outermost
-        while True:
-            chain.append(at)
-            if not isinstance(at.value, ast.Attribute):
-                break
-            at = at.value
-        yield outermost, at.value, chain[::-1]

@@ -1,4 +1,4 @@
-"""The names that the rules know: builtins, attributes with underscores, and what reaches frames. Only data."""
+"""The names that the rules know: modules that a job may import, builtins, attributes. Data only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,63 @@ def words(text: str) -> frozenset[str]:
     """A set that is written as prose."""
     return frozenset(text.split())
 
+
+# ---- modules ----
+
+STRICT = words(
+    """
+    __future__ abc bisect calendar cmath collections copy dataclasses datetime decimal enum fractions functools
+    graphlib heapq itertools json math numbers operator random re statistics string textwrap time typing unicodedata
+    zoneinfo numpy pandas
+    """
+)
+STANDARD = STRICT | words(
+    """
+    array ast asyncio base64 binascii colorsys concurrent contextlib contextvars csv difflib errno fnmatch hashlib hmac
+    html io ipaddress keyword locale logging pprint queue reprlib secrets stringprep struct threading token tokenize
+    tomllib traceback types typing_extensions urllib.parse uuid warnings weakref zlib
+    dateutil mpmath networkx patsy polars pytz pyarrow scipy six sklearn statsmodels sympy tzdata
+    """
+)
+
+#: Of an allowed module, what is not: it opens files, runs text, reaches frames, or is a module of another kind.
+DENIED = {
+    "ast": "PyCF_ONLY_AST",
+    "asyncio": "base_events base_subprocess create_subprocess_exec create_subprocess_shell open_connection "
+    "open_unix_connection runners selector_events start_server start_unix_server unix_events",
+    "concurrent.futures": "ProcessPoolExecutor process",
+    "io": "FileIO OpenWrapper open open_code",
+    "logging": "FileHandler config handlers",
+    "numpy": "DataSource compat core ctypeslib distutils f2py fromfile load memmap save savez savez_compressed "
+    "lib.format lib.npyio testing.extbuild",
+    "pandas": "ExcelFile ExcelWriter HDFStore compat core eval io read_clipboard read_excel read_gbq read_hdf "
+    "read_html read_pickle read_sql read_sql_query read_sql_table read_xml util",
+    "string": "Formatter",
+    "threading": "setprofile setprofile_all_threads settrace settrace_all_threads",
+    "tokenize": "open",
+    "traceback": "StackSummary TracebackException extract_stack extract_tb walk_stack walk_tb",
+    "types": "CodeType FrameType new_class prepare_class resolve_bases",
+    "typing": "ForwardRef evaluate_forward_ref get_type_hints",
+    "typing_extensions": "ForwardRef evaluate_forward_ref get_type_hints",
+    "uuid": "getnode uuid1",
+}
+DENIED_PARTS = frozenset(f"{module}.{member}" for module, members in DENIED.items() for member in members.split())
+#: Also not through a module that happens to import them, under whatever name it has them.
+REACHED = words(
+    """
+    atexit bltns builtins codecs codeop copyreg ctypes encodings events fcntl gc glob importlib inspect linecache
+    marshal mmap multiprocessing nt ntpath os pathlib pickle pkgutil platform posix posixpath pty resource runpy shutil
+    socket ssl subprocess sys sysconfig tempfile termios webbrowser zipimport CodeType FrameType
+    """
+)
+
+
+def hides_names(module: str) -> bool:
+    """Whether a star import would bring in what is to be seen by name."""
+    return module in DENIED or module == "operator"
+
+
+# ---- names ----
 
 #: Builtins, and the rule that each falls under when it is not a name of the program's own.
 BUILTINS = {
