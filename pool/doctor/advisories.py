@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
 
-from pool.doctor.finding import HostFinding, ok, problem, unknown, warning
+from pool.doctor.facts import HostFinding, ok, problem, unknown, warning
 
 BACKPORTED = "the version alone does not show a fix that the distribution has ported back: ask its security tracker"
 

@@ -14,11 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pool.doctor import TITLES, attempt, examine, files, gather
-from pool.doctor import engine as engine_facts
-from pool.doctor import kernel as kernel_facts
-from pool.doctor.engine import described, read_engine
-from pool.doctor.kernel import read_kernel
+from pool.doctor import TITLES, examine, gather, try_namespaces
+from pool.doctor import host as facts
 from pool.errors import EngineUnavailableError
 
 VERSION = {
@@ -58,7 +55,7 @@ def _collected() -> Iterator[None]:
 
 
 def test_the_kernel_of_this_host_is_read():
-    kernel = read_kernel()
+    kernel = facts.read_kernel()
     assert kernel.release == platform.release()
     assert kernel.cgroups in {"v2", "hybrid", "v1", "none"}
     assert kernel.controllers or kernel.cgroups == "none"
@@ -72,22 +69,22 @@ def test_the_kernel_of_this_host_is_read():
 
 def test_the_attempt_leaves_this_process_where_it_is():
     before = os.readlink("/proc/self/ns/user"), os.getuid()
-    kernel_facts.read_kernel()
+    facts.read_kernel()
     assert (os.readlink("/proc/self/ns/user"), os.getuid()) == before
 
 
 def test_the_attempt_says_what_was_refused(monkeypatch, tmp_path):
     """Namespaces that may not be made: the limit of this process tree is not ours to change, so ask for a wrong one."""
-    script = Path(attempt.__file__).read_text(encoding="utf-8").replace("0x10000000", "-1")
-    (tmp_path / "attempt.py").write_text(script, encoding="utf-8")
-    monkeypatch.setattr(kernel_facts, "__file__", str(tmp_path / "kernel.py"))
-    assert kernel_facts.read_kernel().namespaces == "user namespace: Invalid argument"
+    script = Path(try_namespaces.__file__).read_text(encoding="utf-8").replace("0x10000000", "-1")
+    (tmp_path / "try_namespaces.py").write_text(script, encoding="utf-8")
+    monkeypatch.setattr(facts, "__file__", str(tmp_path / "kernel.py"))
+    assert facts.read_kernel().namespaces == "user namespace: Invalid argument"
 
 
 def test_an_attempt_that_fails_by_itself_is_not_taken_for_a_refusal(monkeypatch, tmp_path):
-    (tmp_path / "attempt.py").write_text("raise SystemExit(3)", encoding="utf-8")
-    monkeypatch.setattr(kernel_facts, "__file__", str(tmp_path / "kernel.py"))
-    assert kernel_facts.read_kernel().namespaces is None
+    (tmp_path / "try_namespaces.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    monkeypatch.setattr(facts, "__file__", str(tmp_path / "kernel.py"))
+    assert facts.read_kernel().namespaces is None
 
 
 def test_the_whole_host_is_read_and_examined(tmp_path):
@@ -109,7 +106,7 @@ def test_a_host_without_an_engine_is_read_all_the_same(monkeypatch, tmp_path):
 
 @pytest.mark.docker
 def test_the_engine_of_this_host_is_read():
-    docker = read_engine()
+    docker = facts.read_engine()
     assert docker.runtime in docker.runtimes
     assert docker.storage
     assert set(docker.components) == {"runc", "containerd"}
@@ -136,9 +133,9 @@ def test_the_control_groups_are_told_apart(monkeypatch, tmp_path, present, kind,
     (proc / "cgroups").write_text(
         "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t4\t2\t1\ncpu\t1\t4\t1\nnet_cls\t0\t4\t1\n"
     )
-    monkeypatch.setattr(kernel_facts, "CGROUPS", tmp_path)
-    monkeypatch.setattr(kernel_facts, "PROC", proc)
-    kernel = read_kernel()
+    monkeypatch.setattr(facts, "CGROUPS", tmp_path)
+    monkeypatch.setattr(facts, "PROC", proc)
+    kernel = facts.read_kernel()
     assert (kernel.cgroups, kernel.controllers) == (kind, frozenset(controllers))
     assert kernel.yama is None  # as for everything else that is not there
     assert not kernel.swap
@@ -147,18 +144,18 @@ def test_the_control_groups_are_told_apart(monkeypatch, tmp_path, present, kind,
 def test_profiles_are_read_by_name(monkeypatch, tmp_path):
     (tmp_path / "enabled").write_text("Y\n")
     (tmp_path / "profiles").write_text("docker-default (enforce)\n/usr/bin/man (with a space) (complain)\n")
-    monkeypatch.setattr(kernel_facts, "APPARMOR", tmp_path / "enabled")
-    monkeypatch.setattr(kernel_facts, "PROFILES", tmp_path / "profiles")
-    assert read_kernel().profiles == {"docker-default", "/usr/bin/man (with a space)"}
-    monkeypatch.setattr(kernel_facts, "PROFILES", tmp_path / "none")
-    assert read_kernel().profiles is None
+    monkeypatch.setattr(facts, "APPARMOR", tmp_path / "enabled")
+    monkeypatch.setattr(facts, "PROFILES", tmp_path / "profiles")
+    assert facts.read_kernel().profiles == {"docker-default", "/usr/bin/man (with a space)"}
+    monkeypatch.setattr(facts, "PROFILES", tmp_path / "none")
+    assert facts.read_kernel().profiles is None
 
 
 # ---- the Engine's answers ----
 
 
 def test_an_engines_answers_become_facts():
-    docker = described(VERSION, ANSWER)
+    docker = facts.described(VERSION, ANSWER)
     assert (docker.version, docker.api, docker.runtime) == ("20.10.24+dfsg1", "1.41", "runc")
     assert docker.components == {"runc": "1.1.5+ds1-1+deb12u1", "containerd": "1.6.20~ds1"}
     assert docker.options == {"seccomp", "rootless"}
@@ -167,7 +164,7 @@ def test_an_engines_answers_become_facts():
 
 
 def test_an_engine_that_tells_nothing_is_described_as_far_as_it_goes():
-    docker = described({}, {})
+    docker = facts.described({}, {})
     assert docker.version == "?"
     assert docker.components == {"runc": "", "containerd": ""}
 
@@ -184,7 +181,7 @@ def test_what_is_no_engine_is_an_error_and_no_crash(monkeypatch, tmp_path, body)
         thread.start()
         monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
         with pytest.raises(EngineUnavailableError):
-            read_engine()
+            facts.read_engine()
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(10)
 
@@ -215,7 +212,7 @@ def test_the_way_to_the_engine_is_that_of_the_sdk(monkeypatch, environment, wher
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert (engine_facts.endpoint(), engine_facts.tls()) == (where, tls)
+    assert (facts.endpoint(), facts.tls()) == (where, tls)
 
 
 # ---- files ----
@@ -226,18 +223,18 @@ def test_an_entry_tells_who_has_it_and_what_above_it_is_open(tmp_path):
     inner.mkdir(parents=True)
     inner.chmod(0o711)
     outer.chmod(0o777)
-    found = files.entry(inner)
+    found = facts.entry(inner)
     assert found is not None
     assert (found.owner, found.mode, found.loose) == (pwd.getpwuid(os.getuid()).pw_name, 0o711, (str(outer),))
     outer.chmod(0o1777)
-    found = files.entry(inner)
+    found = facts.entry(inner)
     assert found is not None
     assert found.loose == ()
 
 
 def test_what_is_not_there_is_no_entry(tmp_path):
-    assert files.entry(tmp_path / "none") is None
-    assert files.entry(Path("nul\0")) is None
+    assert facts.entry(tmp_path / "none") is None
+    assert facts.entry(Path("nul\0")) is None
 
 
 def test_the_changelog_of_a_package_names_what_it_mends(monkeypatch, tmp_path):
@@ -246,5 +243,5 @@ def test_the_changelog_of_a_package_names_what_it_mends(monkeypatch, tmp_path):
         file.write(b"runc (1.1.5) security\n  * CVE-2024-21626: leaked fds (Closes: #1)\n")
     (tmp_path / "containerd").mkdir()
     (tmp_path / "containerd" / "changelog.Debian.gz").write_bytes(b"not compressed")
-    monkeypatch.setattr(files, "CHANGELOGS", tmp_path)
-    assert files.changelogs() == {"runc": {"CVE-2024-21626"}}
+    monkeypatch.setattr(facts, "CHANGELOGS", tmp_path)
+    assert facts.changelogs() == {"runc": {"CVE-2024-21626"}}

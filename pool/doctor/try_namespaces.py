@@ -1,7 +1,7 @@
-"""Run as a program of its own: tries as a user without privileges to make the namespaces that a job gets.
+"""A program of its own: creates, as a user without privileges, the namespaces that a job gets.
 
-Says nothing when it could, else why not. Making one is not all: where AppArmor restricts them, a process may enter a
-user namespace and finds itself there without the capabilities to go on; so the mount namespace is tried as well.
+Prints nothing if that works, else why not. It also creates a mount namespace, because AppArmor's restriction allows
+the user namespace and takes away the capabilities in it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CLONE_NEWUSER = 0x10000000
 NOBODY = 65534
 
 
-def attempt() -> str:
+def try_namespaces() -> str:
     libc = ctypes.CDLL(None, use_errno=True)
     if os.geteuid() == 0:
         os.setgroups([])
@@ -28,4 +28,4 @@ def attempt() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(attempt())
+    sys.stdout.write(try_namespaces())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pool.doctor.facts import Kernel, Wanted
-from pool.doctor.finding import HostFinding, ok, problem, unknown, warning
+from pool.doctor.facts import HostFinding, Kernel, Wanted, ok, problem, unknown, warning
 
 #: What holds a worker's limits.
 CONTROLLERS = frozenset({"memory", "pids", "cpu"})
