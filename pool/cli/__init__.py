@@ -1,9 +1,9 @@
-"""The two commands: `pool-admin` asks a running daemon and renders its answer, `pool-daemon` is one.
+"""The two commands. `pool-admin` asks a running daemon and shows its answer; `pool-daemon` runs one.
 
-pool-admin   admin.py (shared options, list of commands) -> look.py operate.py run.py image.py (parse, ask, show)
-every answer answer.py (asking, JSON, errors, exit status); plain.py (a job's result as JSON); printable.py (safe text)
-for people   view.py (the Snapshot with types, and what makes it degraded) -> render.py, cells.py (tables)
-pool-daemon  daemon.py
-
-Only render.py and cells.py import rich, and they are imported only to show something to a person.
+pool-admin    admin.py (shared options, list of commands)
+  commands    inspect.py (status workers jobs job poison)    operate.py (drain resume recycle resize cancel pardon)
+              run.py, batch.py    doctor.py    local.py (check, image build)
+  answers     answer.py (ask, JSON, errors, exit status)     views.py (the daemon's answers as typed values)
+  for people  tables.py, doctor_tables.py: only these import rich, and only when a table is shown
+pool-daemon   daemon.py
 """

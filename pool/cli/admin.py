@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from pool._version import __version__
-from pool.cli import check, doctor, image, look, operate, poison, run
-from pool.cli.address import resolve
+from pool.cli import doctor, inspect, local, operate, run
+from pool.cli.answer import resolve
 
 EXIT_STATUS = (
     "Exit status: 0 ok; 1 error (for run: the job did not end ok); 2 wrong usage; 3 the daemon is unreachable; "
@@ -33,13 +33,13 @@ app = typer.Typer(
 image_app = typer.Typer(help="The worker image.", no_args_is_help=True)
 app.add_typer(image_app, name="image", rich_help_panel="Image")
 
-for look_command in (look.status, look.workers, look.jobs, look.job, poison.poison, doctor.doctor):
+for look_command in (inspect.status, inspect.workers, inspect.jobs, inspect.job, inspect.poison, doctor.doctor):
     app.command(rich_help_panel="Look")(look_command)
-for run_command in (run.run, check.check):
+for run_command in (run.run, local.check):
     app.command(rich_help_panel="Run")(run_command)
-for order in (operate.cancel, operate.drain, operate.resume, operate.recycle, operate.resize, poison.pardon):
+for order in (operate.cancel, operate.drain, operate.resume, operate.recycle, operate.resize, operate.pardon):
     app.command(rich_help_panel="Operate")(order)
-image_app.command("build")(image.build)
+image_app.command("build")(local.build)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,24 +1,30 @@
-"""How every command asks and answers.
+"""What the commands share: where the daemon is, how to ask it, and how to print an answer or an error.
 
-1. With `--json`, stdout gets one JSON object and nothing else: the daemon's answer as it came, or
+1. With `--json`, stdout gets one JSON object and nothing else: the daemon's answer unchanged, or
    `{"error": {"code", "message", "fields"}}`.
-2. Without, an error is one line on stderr.
-3. The exit status is one of `ExitStatus`, whatever happens.
+2. Without it, an error is one line on stderr.
+3. The exit status is always one of `ExitStatus`.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from datetime import date
 from enum import IntEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pool.cli.address import Address
-from pool.cli.printable import visible
 from pool.errors import ConfigError, DaemonUnreachableError, PoolError
+from pool.printable import visible
+
+if TYPE_CHECKING:
+    from pool.model import JobResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text for people.")]
 
@@ -80,3 +86,69 @@ def text_of(answer: object, *, otherwise: str) -> str:
     """The sentence that the daemon put into its answer."""
     text = answer.get("text") if isinstance(answer, dict) else None
     return visible(text) if isinstance(text, str) and text else otherwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """None means the client's own default."""
+
+    admin: str | None = None
+    submit: str | None = None
+
+
+def resolve(endpoint: str | None, run_dir: str | None) -> Address:
+    """Both endpoints, from `--endpoint` and `--run-dir` as typed; the first is the more exact word."""
+    if endpoint is not None:
+        directory, slash, _ = endpoint.rpartition("/")
+        return Address(admin=endpoint, submit=f"{directory}{slash}submit.sock")
+    if run_dir is not None:
+        directory = run_dir.rstrip("/")
+        return Address(admin=f"{directory}/admin.sock", submit=f"{directory}/submit.sock")
+    return Address()
+
+
+# ---- a JobResult as JSON ----
+
+#: Integers beyond this are not written in decimal, which takes time that grows with the square.
+MAX_DECIMAL_BITS = 4096
+
+
+def result_as_json(result: JobResult) -> dict[str, object]:
+    described = {field.name: json_value(getattr(result, field.name)) for field in fields(result)}
+    return {**described, "value_repr": written(result.value)}
+
+
+def written(value: object, *, form: Callable[[object], str] = repr) -> str:
+    """The repr of a job's value. Python refuses to write an integer of very many digits; then what that says."""
+    try:
+        return form(value)
+    except ValueError as error:
+        return f"<{type(value).__name__}: {error}>"
+
+
+def json_value(value: object) -> object:
+    """`value` in the types of JSON."""
+    if isinstance(value, int) and value.bit_length() > MAX_DECIMAL_BITS:
+        return hex(value)
+    if value is None or isinstance(value, int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {written(key, form=str): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [json_value(item) for item in value]
+    return _of_library(value)
+
+
+def _of_library(value: object) -> object:
+    """Arrays, series and scalars of numpy and pandas know their plain form; no import is needed to ask them."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, date):
+        return value.isoformat()
+    if is_dataclass(value) and not isinstance(value, type):
+        return json_value(asdict(value))
+    convert = getattr(value, "to_dict", None) or getattr(value, "tolist", None)
+    nearest = written(value) if convert is None else convert()
+    return written(value) if type(nearest) is type(value) else json_value(nearest)

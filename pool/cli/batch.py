@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pool.cli.answer import ExitStatus, print_json
-from pool.cli.plain import result_object
-from pool.cli.printable import visible
+from pool.cli.answer import ExitStatus, print_json, result_as_json
 from pool.model import Outcome
+from pool.printable import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,7 +62,7 @@ def run_batch(endpoint: str | None, paths: Sequence[Path], options: JobOptions, 
             rows.append((names[result.job_id], result))
             tell(*rows[-1])
     if not as_json:
-        from pool.cli.render import show
+        from pool.cli.tables import show
 
         show(_table(sorted(rows, key=itemgetter(0))))
     if not all(result.ok for _, result in rows):
@@ -109,7 +108,7 @@ def _results(client: Client, jobs: dict[str, BatchJob]) -> Generator[JobResult]:
 def _telling(total: int, *, as_json: bool) -> Iterator[Tell]:
     """How each end is told."""
     if as_json:
-        yield lambda name, result: print_json({"file": name, **result_object(result)}, compact=True)
+        yield lambda name, result: print_json({"file": name, **result_as_json(result)}, compact=True)
     elif not sys.stdout.isatty():
         yield lambda name, result: typer.echo(_line(name, result))
     else:
@@ -142,8 +141,7 @@ def _why(result: JobResult) -> str:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    from pool.cli.cells import cell, state
-    from pool.cli.render import columns
+    from pool.cli.tables import cell, columns, state
 
     table = columns("FILE", "OUTCOME", ">RUN", ">CPU", "WHY")
     for name, result in rows:

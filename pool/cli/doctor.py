@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pool.cli.address import resolve
-from pool.cli.answer import ExitStatus, Json, address, answering, ask, complain, error_object, print_json
-from pool.cli.checkup import NOTHING, CheckupView, troubles
-from pool.cli.view import read
+from pool.cli.answer import ExitStatus, Json, address, answering, ask, complain, error_object, print_json, resolve
+from pool.cli.views import NO_PROBES, DoctorView, WorkerProbesView, read
 from pool.errors import DaemonUnreachableError, PoolError
 
 if TYPE_CHECKING:
@@ -67,13 +65,13 @@ def _settings(context: typer.Context, path: Path | None) -> Settings | None:
     return settings
 
 
-def _asked(context: typer.Context) -> tuple[object, CheckupView, PoolError | None]:
+def _asked(context: typer.Context) -> tuple[object, DoctorView, PoolError | None]:
     """The daemon's answer as it came and as a view; or nothing, and why."""
     try:
         answer = ask(context, "doctor")
-        return answer, read(answer, CheckupView), None
+        return answer, read(answer, DoctorView), None
     except PoolError as error:
-        return None, NOTHING, _older() if _UNKNOWN_CALL in error.message else error
+        return None, NO_PROBES, _older() if _UNKNOWN_CALL in error.message else error
 
 
 def _older() -> PoolError:
@@ -106,14 +104,14 @@ def _object(
 
 
 def _show(
-    checkup: CheckupView, findings: Sequence[HostFinding], *, degraded: Sequence[str], error: PoolError | None
+    checkup: DoctorView, findings: Sequence[HostFinding], *, degraded: Sequence[str], error: PoolError | None
 ) -> None:
-    from pool.cli import checkup_tables, render
+    from pool.cli import doctor_tables, tables
 
     if error is None:
-        render.show(checkup_tables.workers(checkup))
-    render.show(checkup_tables.host(findings))
-    render.show(checkup_tables.conclusion(degraded, asked=error is None))
+        tables.show(doctor_tables.workers(checkup))
+    tables.show(doctor_tables.host(findings))
+    tables.show(doctor_tables.conclusion(degraded, asked=error is None))
     if error is not None:
         complain(error.message)
 
@@ -124,3 +122,25 @@ def _status(error: PoolError | None, degraded: Sequence[str]) -> ExitStatus:
     if error is not None:
         return ExitStatus.ERROR
     return ExitStatus.DEGRADED if degraded else ExitStatus.OK
+
+
+#: `skipped` is a probe of a part that the host refuses; the part itself is among the missing ones.
+GOOD = ("held", "skipped")
+
+
+def troubles(checkup: DoctorView) -> list[str]:
+    """One sentence for each reason not to rely on the isolation as it is meant to be; none: all is well."""
+    if not any(worker.probes for worker in checkup.workers):
+        return ["no worker has proven its lockdown yet; see pool-admin status"]
+    return [sentence for worker in checkup.workers for sentence in _worker_troubles(worker)]
+
+
+def _worker_troubles(worker: WorkerProbesView) -> list[str]:
+    found = [
+        f"worker {worker.id}: {each.probe} is {each.verdict or 'without a verdict'}: {each.seen or 'nothing seen'}"
+        for each in worker.probes
+        if each.verdict not in GOOD
+    ]
+    if worker.missing:
+        found.append(f"worker {worker.id}: isolation {worker.isolation or '?'}, without {', '.join(worker.missing)}")
+    return found

@@ -1,4 +1,4 @@
-"""The commands that change what the daemon does: drain, resume, recycle, resize, cancel."""
+"""The commands that change what the daemon does: drain, resume, recycle, resize, cancel, pardon."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from pool.cli.answer import Json, answering, ask, print_json, text_of
 
+PoolFilter = Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Only in this pool.")]
 OnePool = Annotated[str | None, typer.Argument(metavar="POOL", help="Only this pool; else all of them.")]
 
 
@@ -54,3 +55,24 @@ def _order(context: typer.Context, name: str, *, as_json: bool, **arguments: str
             print_json(answer)
         else:
             typer.echo(text_of(answer, otherwise=f"{name}: done"))
+
+
+def pardon(
+    context: typer.Context,
+    code: Annotated[
+        str | None, typer.Argument(metavar="CODE", help="As `poison` lists it; its beginning is enough.")
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All code.")] = False,
+    pool: PoolFilter = None,
+    as_json: Json = False,
+) -> None:
+    """Forget what code has done to workers and take it again, at once."""
+    if (code is None) is not everything:
+        raise typer.BadParameter("name one, or say --all", param_hint="CODE")
+    with answering(as_json=as_json):
+        answer = ask(context, "pardon", code=code, all=everything, pool=pool)
+        if as_json:
+            print_json(answer)
+        else:
+            typer.echo(text_of(answer, otherwise="pardon: done"))

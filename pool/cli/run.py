@@ -1,4 +1,4 @@
-"""`pool-admin run`: one job from a file, as a loop would submit it."""
+"""`pool-admin run`: submits a file as a job, as a client would, and shows the result."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from pool.cli.answer import ExitStatus, Json, address, answering, complain, print_json
+from pool.cli.answer import ExitStatus, Json, address, answering, complain, print_json, result_as_json, written
 from pool.cli.batch import is_batch, run_batch, source
-from pool.cli.plain import result_object, written
-from pool.cli.printable import visible, visible_block
 from pool.model import Limits
+from pool.printable import visible, visible_block
 
 if TYPE_CHECKING:
     from pool.client.job import JobOptions
@@ -126,7 +125,7 @@ def _named(text: str) -> tuple[str, object]:
 
 def _show(result: JobResult, *, name: str, as_json: bool) -> None:
     if as_json:
-        print_json(result_object(result))
+        print_json(result_as_json(result))
         return
     if result.value is not None:
         typer.echo(visible_block(written(result.value)))

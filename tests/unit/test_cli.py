@@ -17,8 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pool._version import __version__
-from pool.cli.address import Address, resolve
 from pool.cli.admin import app
+from pool.cli.answer import Address, resolve
 from tests.unit.fake_admin import AdminSocket, Refusal, a_pool, a_snapshot, a_worker, admin, admin_process, row
 
 HEAVY = ["rich", "docker", "numpy", "pandas", "yaml", "structlog"]

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from pool.cli import plain, run
+from pool.cli import answer, run
 from pool.cli.admin import app
 from pool.model import JobError, JobResult, Outcome, StartKind, Timings
 from tests.support.daemons import DaemonProcess
@@ -94,10 +94,10 @@ def test_a_result_as_json_keeps_what_json_can_carry_and_the_repr_of_the_value(ca
 
 def test_frames_series_and_odd_scalars_become_json(capsys):
     frame = pd.DataFrame({"a": [1, 2]}, index=["x", "y"])
-    assert plain.plain(frame) == {"a": {"x": 1, "y": 2}}
-    assert plain.plain(frame["a"]) == {"x": 1, "y": 2}
-    assert plain.plain(np.int64(3)) == 3
-    assert isinstance(plain.plain(np.longdouble(1)), str)
+    assert answer.json_value(frame) == {"a": {"x": 1, "y": 2}}
+    assert answer.json_value(frame["a"]) == {"x": 1, "y": 2}
+    assert answer.json_value(np.int64(3)) == 3
+    assert isinstance(answer.json_value(np.longdouble(1)), str)
 
 
 def test_an_integer_without_end_is_shown_as_what_it_is(capsys):

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from pool.cli import printable, render, view
+from pool import printable
+from pool.cli import tables, views
 from tests.unit.fake_admin import AdminSocket, Refusal, a_pool, a_snapshot, a_worker, admin, admin_process, row
 
 
@@ -27,14 +28,14 @@ def daemon(tmp_path: Path) -> Iterator[AdminSocket]:
 
 
 def rendered(renderable: object, *, width: int = 200) -> str:
-    console = render.Console(width=width, markup=False, highlight=False, emoji=False, file=io.StringIO())
+    console = tables.Console(width=width, markup=False, highlight=False, emoji=False, file=io.StringIO())
     console.print(renderable)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 def status_of(snapshot: dict[str, Any], *, width: int = 200) -> str:
-    return rendered(render.status(view.read(snapshot, view.SnapshotView)), width=width)
+    return rendered(tables.status(views.read(snapshot, views.SnapshotView)), width=width)
 
 
 # ---- status ----

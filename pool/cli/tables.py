@@ -1,14 +1,16 @@
-"""Tables for people. Everything that came from elsewhere goes through `visible` and into a rich Text: no markup, no
-escape sequence of a job, a client or a container reaches the terminal.
+"""Tables for people. Only this module and doctor_tables.py import rich, and only when a table is shown.
 
-On a terminal, columns fold into the width there is. In a pipe nothing is cut and nothing wraps: one line for each row.
+Every string from outside goes through `visible` and into a rich Text, so that no markup and no escape sequence of a
+job, a client or a container reaches the terminal. On a terminal, columns fold into its width. In a pipe nothing is cut
+or wrapped: each row is one line.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -17,9 +19,21 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from pool.cli.cells import cell, counts, duration, memory, overhead, plain, share, size, state
-from pool.cli.printable import visible
-from pool.cli.view import DaemonView, DatasetView, JobsView, PoolView, SnapshotView, StoryView, WorkerView, troubles
+from pool.cli.views import (
+    CodeView,
+    DaemonView,
+    DatasetView,
+    JobsView,
+    PoolView,
+    Quantiles,
+    SizeView,
+    SnapshotView,
+    StoryView,
+    WorkerView,
+    troubles,
+)
+from pool.printable import visible
+from pool.units import format_size
 
 #: Wider than any row, so that what is piped into another program keeps one line for each row.
 PIPED_WIDTH = 10_000
@@ -215,3 +229,82 @@ def _worker_cells(worker: WorkerView, *, whole_id: bool = False) -> list[Text]:
 
 def _warning(sentence: str, *, style: str = "red") -> Text:
     return Text(visible(sentence), style=style)
+
+
+STYLES = {
+    "running": "green",
+    "idle": "green",
+    "ok": "green",
+    "leased": "cyan",
+    "starting": "yellow",
+    "draining": "yellow",
+    "suspect": "red",
+    "stopping": "dim",
+    "queued": "dim",
+}
+
+
+def cell(value: object) -> Text:
+    return Text(plain(value))
+
+
+def plain(value: object) -> str:
+    return "-" if value is None or value == "" else visible(value)
+
+
+def state(name: str | None) -> Text:
+    return Text(plain(name), style=STYLES.get(name or "", ""))
+
+
+def counts(found: Mapping[str, int]) -> Text:
+    """`3 idle 1 leased`, without what is zero."""
+    text = Text(" ").join(
+        Text(f"{count} {visible(name)}", style=STYLES.get(name, "")) for name, count in found.items() if count
+    )
+    return text or Text("-")
+
+
+def size(now: int, wanted: SizeView) -> str:
+    """`3/4 (2-8)`: workers there are, workers wanted, and the range."""
+    return f"{now}/{wanted.target} ({wanted.min}-{wanted.max})"
+
+
+def memory(size_bytes: int | None) -> str:
+    return "-" if size_bytes is None else format_size(size_bytes)
+
+
+def share(rate: float | None) -> str:
+    """Rounded down, so that 100 % means all."""
+    return "-" if rate is None else f"{math.floor(rate * 1000 + 1e-6) / 10:g} %"
+
+
+def overhead(measured: Quantiles | None) -> str:
+    if measured is None or measured.p50 is None or measured.p95 is None:
+        return "-"
+    return f"{measured.p50:.2f}/{measured.p95:.2f} ms"
+
+
+def duration(seconds: float | None) -> str:
+    """The two largest units: `42s`, `3m 5s`, `2h 10m`, `4d 3h`."""
+    if seconds is None:
+        return "-"
+    left = int(seconds)
+    for unit, size, below, smaller in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if left >= size:
+            return f"{left // size}{unit} {left % size // smaller}{below}"
+    return f"{left}s"
+
+
+def poison(codes: Sequence[CodeView]) -> Table:
+    table = columns("CODE", "POOL", ">KILLS", ">REFUSED FOR", ">LAST", "WORKER", "WHAT IT DID")
+    for each in codes:
+        table.add_row(
+            cell(each.code),
+            cell(each.pool),
+            cell(each.kills),
+            cell(duration(each.refused_until_s)),
+            cell(duration(each.last.age_s)),
+            cell(each.last.worker),
+            cell(each.last.what),
+        )
+    return table

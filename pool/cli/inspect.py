@@ -1,4 +1,4 @@
-"""The commands that only look: status, workers, jobs, job."""
+"""The commands that only read: status, workers, jobs, job, poison."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pool.cli.answer import ExitStatus, Json, answering, ask, print_json
-from pool.cli.view import JobsView, PoolView, SnapshotView, StoryView, read, troubles
+from pool.cli.views import JobsView, PoisonView, PoolView, SnapshotView, StoryView, read, troubles
 from pool.errors import UnknownPoolError
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def status(
         if as_json:
             print_json(answer)
         else:
-            from pool.cli import render
+            from pool.cli import tables
 
-            render.show(render.status(snapshot))
+            tables.show(tables.status(snapshot))
     if troubles(snapshot):
         raise typer.Exit(ExitStatus.DEGRADED)
 
@@ -55,9 +55,9 @@ def _watch(context: typer.Context, every_s: float, *, as_json: bool) -> None:
         for answer in answers():
             print_json(answer, compact=True)
     else:
-        from pool.cli import render
+        from pool.cli import tables
 
-        render.show_live(render.status(read(answer, SnapshotView)) for answer in answers())
+        tables.show_live(tables.status(read(answer, SnapshotView)) for answer in answers())
 
 
 def workers(context: typer.Context, pool: PoolFilter = None, as_json: Json = False) -> None:
@@ -68,9 +68,9 @@ def workers(context: typer.Context, pool: PoolFilter = None, as_json: Json = Fal
         if as_json:
             print_json({"workers": _with_pool(answer, [each.name for each in chosen])})
         else:
-            from pool.cli import render
+            from pool.cli import tables
 
-            render.show(render.workers(chosen))
+            tables.show(tables.workers(chosen))
 
 
 def _chosen(pools: Sequence[PoolView], name: str | None) -> list[PoolView]:
@@ -99,9 +99,9 @@ def jobs(context: typer.Context, pool: PoolFilter = None, as_json: Json = False)
         if as_json:
             print_json(answer)
         else:
-            from pool.cli import render
+            from pool.cli import tables
 
-            render.show(render.jobs(read(answer, JobsView)))
+            tables.show(tables.jobs(read(answer, JobsView)))
 
 
 def job(
@@ -115,6 +115,33 @@ def job(
         if as_json:
             print_json(answer)
         else:
-            from pool.cli import render
+            from pool.cli import tables
 
-            render.show(render.story(read(answer, StoryView)))
+            tables.show(tables.story(read(answer, StoryView)))
+
+
+def poison(context: typer.Context, pool: PoolFilter = None, as_json: Json = False) -> None:
+    """List the code that has cost workers, the last killer first, and until when it is refused.
+
+    `pool-admin job CODE` tells the whole story of one.
+    """
+    with answering(as_json=as_json):
+        answer = _remembered(ask(context, "status"), pool)
+        codes = read(answer, PoisonView).poison
+        if as_json:
+            print_json(answer)
+        else:
+            from pool.cli import tables
+
+            tables.show(tables.poison(codes) if codes else "no code has cost a worker lately")
+
+
+def _remembered(answer: object, pool: str | None) -> dict[str, object]:
+    """Each code as the daemon described it, with the name of its pool."""
+    read(answer, SnapshotView)
+    pools = answer["pools"] if isinstance(answer, dict) else []
+    names = [each["name"] for each in pools]
+    if pool is not None and pool not in names:
+        raise UnknownPoolError(f"there is no pool {pool!r}; the pools are: {', '.join(names) or 'none'}")
+    chosen = [each for each in pools if pool in {None, each["name"]}]
+    return {"poison": [{"pool": each["name"], **code} for each in chosen for code in each.get("poison", [])]}

@@ -1,17 +1,20 @@
-"""`pool-admin check`: what the screen has against a file. It asks no daemon, and runs nothing of the file."""
+"""The commands that ask no daemon: `check` reads a file with the screen, `image build` builds the worker image."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pool.cli.answer import ExitStatus, Json, answering, print_json
-from pool.cli.printable import visible
+from pool.printable import visible
 from pool.screen import Mode, Policy
+from pool.units import format_size
 
 if TYPE_CHECKING:
+    from pool.engines.base import ImageFacts
     from pool.model import Finding
 
 
@@ -37,7 +40,7 @@ def check(
     code = file.read()
     with answering(as_json=as_json):
         policy = _policy(screen, pool, config)
-    _show(getattr(file, "name", "<stdin>"), _look(code, policy), as_json=as_json)
+    _show_findings(getattr(file, "name", "<stdin>"), _look(code, policy), as_json=as_json)
 
 
 def _policy(screen: str | None, pool: str | None, config: Path | None) -> Policy:
@@ -75,7 +78,7 @@ def _look(code: bytes, policy: Policy) -> list[Finding] | SyntaxError:
         return error
 
 
-def _show(name: str, found: list[Finding] | SyntaxError, *, as_json: bool) -> None:
+def _show_findings(name: str, found: list[Finding] | SyntaxError, *, as_json: bool) -> None:
     if as_json:
         print_json(_object(found))
     elif isinstance(found, SyntaxError):
@@ -94,3 +97,48 @@ def _object(found: list[Finding] | SyntaxError) -> dict[str, object]:
     from dataclasses import asdict
 
     return {"findings": [asdict(each) for each in found], "syntax_error": None}
+
+
+def build(
+    tag: Annotated[str, typer.Option("--tag", help="The name of the image.")] = "pool-worker:latest",
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="IMAGE", help="A base image of your own; else one is found or made."),
+    ] = None,
+    requirements: Annotated[
+        Path | None,
+        typer.Option("--requirements", metavar="FILE", exists=True, dir_okay=False, help="The libraries of the jobs."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build even if the image is up to date.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build the worker image. Progress goes to stderr, with the seconds since the start."""
+    started = time.monotonic()
+
+    def progress(line: str) -> None:
+        typer.echo(f"[{time.monotonic() - started:6.1f} s] {visible(line)}", err=True)
+
+    with answering(as_json=as_json):
+        from pool.images import build as build_image
+
+        facts = build_image(tag, progress=progress, base=base, requirements=requirements, force=force)
+        _show_image(tag, facts, seconds=time.monotonic() - started, as_json=as_json)
+
+
+def _show_image(tag: str, facts: ImageFacts, *, seconds: float, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "tag": tag,
+                "id": facts.id,
+                "runner": facts.runner,
+                "sources": facts.sources,
+                "size_bytes": facts.size_bytes,
+                "seconds": round(seconds, 3),
+            }
+        )
+        return
+    typer.echo(f"{visible(tag)} is ready after {seconds:.1f} s")
+    lines = {"id": facts.id, "size": format_size(facts.size_bytes), "runner": facts.runner, "sources": facts.sources}
+    for name, value in lines.items():
+        typer.echo(f"  {name:<8} {visible(value)}")

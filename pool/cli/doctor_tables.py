@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from pool.cli.cells import cell, counts
-from pool.cli.checkup import GOOD, CheckupView, PatientView, ProbeView
-from pool.cli.printable import visible
-from pool.cli.render import columns
+from pool.cli.doctor import GOOD
+from pool.cli.tables import cell, columns, counts
+from pool.cli.views import DoctorView, ProbeView, WorkerProbesView
+from pool.printable import visible
 
 if TYPE_CHECKING:
     from pool.doctor import HostFinding
@@ -27,7 +27,7 @@ STYLES = {
 }
 
 
-def workers(checkup: CheckupView) -> Group:
+def workers(checkup: DoctorView) -> Group:
     """A line for each worker; then each probe with what it found, and in which workers."""
     if not checkup.workers:
         return Group(Text("no workers"), Text())
@@ -48,14 +48,14 @@ def workers(checkup: CheckupView) -> Group:
     return Group(summary, Text(), probes, Text())
 
 
-def _tally(worker: PatientView) -> dict[str, int]:
+def _tally(worker: WorkerProbesView) -> dict[str, int]:
     tally: dict[str, int] = {}
     for probe in worker.probes:
         tally[probe.verdict] = tally.get(probe.verdict, 0) + 1
     return tally
 
 
-def _findings(patients: Sequence[PatientView]) -> list[tuple[ProbeView, list[str]]]:
+def _findings(patients: Sequence[WorkerProbesView]) -> list[tuple[ProbeView, list[str]]]:
     """Workers in which a probe ended well share a row, with what the first of them saw; a bad end has its own."""
     rows: dict[tuple[str, ...], tuple[ProbeView, list[str]]] = {}
     for worker in patients:

@@ -1,7 +1,7 @@
-"""The Snapshot with types, as far as the command line reads it.
+"""The daemon's answers as typed values, with the fields that the command line reads.
 
-Unknown keys are passed over and missing ones have defaults, so that a newer or older daemon can still be looked at.
-`troubles` is what exit status 4 means.
+Unknown keys are ignored and missing keys have defaults, so that pool-admin works with an older or newer daemon.
+`troubles` lists the reasons for exit status 4.
 """
 
 from __future__ import annotations
@@ -137,6 +137,47 @@ class StoryView(View, frozen=True):
     id: str
     entries: tuple[EntryView, ...]
     pool: str = ""
+
+
+class LastView(View, frozen=True):
+    age_s: float | None = None
+    worker: str = ""
+    what: str = ""
+
+
+class CodeView(View, frozen=True):
+    code: str
+    pool: str = ""
+    kills: int = 0
+    refused_until_s: float | None = None
+    last: LastView = LastView()
+
+
+class PoisonView(View, frozen=True):
+    poison: tuple[CodeView, ...]
+
+
+class ProbeView(View, frozen=True):
+    probe: str = ""
+    verdict: str = ""
+    seen: str = ""
+
+
+class WorkerProbesView(View, frozen=True):
+    """One worker."""
+
+    id: str = ""
+    pool: str = ""
+    isolation: str | None = None
+    missing: tuple[str, ...] = ()
+    probes: tuple[ProbeView, ...] = ()
+
+
+class DoctorView(View, frozen=True):
+    workers: tuple[WorkerProbesView, ...] = ()
+
+
+NO_PROBES = DoctorView()
 
 
 V = TypeVar("V", bound=View)
