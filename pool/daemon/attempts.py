@@ -114,10 +114,10 @@ class Attempts:
         berth.done = None
 
     def _freed(self, worker_id: str, freed: wire.Freed) -> None:
-        if freed.dirty:
-            log.warning("a worker is not as before its job", action="dirty", worker=worker_id, reason=freed.dirty)
-            self._pool.metrics.dirtied(freed.dirty)
-        self._apply(ev.WorkerFreed(worker_id=worker_id, epoch=freed.epoch, dirty=freed.dirty, cause="link"))
+        if freed.residue:
+            log.warning("a worker is not as before its job", action="dirty", worker=worker_id, reason=freed.residue)
+            self._pool.metrics.dirtied(freed.residue)
+        self._apply(ev.WorkerFreed(worker_id=worker_id, epoch=freed.epoch, dirty=freed.residue, cause="link"))
 
     # ---- to the ledger ----
 

@@ -80,7 +80,7 @@ class Boot:
             self._judge(message, payload)
         elif self.step is Step.DONE and isinstance(message, wire.Freed):
             return self._go_on(message)
-        elif not isinstance(message, wire.Started | wire.Beat):
+        elif not isinstance(message, wire.Started | wire.Heartbeat):
             raise BootError(f"it said {type(message).__name__} while its start was {self.step.value}")
         return None
 
@@ -131,8 +131,8 @@ class Boot:
             raise BootError(f"its lockdown does not hold: {words}; see pool-admin doctor", permanent=True)
 
     def _go_on(self, freed: wire.Freed) -> Question | None:
-        if freed.dirty:
-            raise BootError(f"a job of the daemon's own left something behind: {freed.dirty}")
+        if freed.residue:
+            raise BootError(f"a job of the daemon's own left something behind: {freed.residue}")
         self.step = Step.TRYING if self._questions else Step.UP
         return self._questions[0] if self._questions else None
 

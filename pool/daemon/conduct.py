@@ -41,7 +41,7 @@ _MAY: dict[type[wire.Message], tuple[frozenset[Phase], Phase | None]] = {
     wire.Printed: (frozenset({Phase.RUNNING}), None),
     wire.Done: (frozenset({Phase.RUNNING}), Phase.CLEARING),
     wire.Freed: (frozenset({Phase.CLEARING}), Phase.IDLE),
-    wire.Beat: (frozenset({Phase.IDLE, Phase.LEASED, Phase.CLEARING}), None),
+    wire.Heartbeat: (frozenset({Phase.IDLE, Phase.LEASED, Phase.CLEARING}), None),
     wire.Broken: (frozenset(Phase), None),
 }
 
@@ -75,7 +75,7 @@ class Conduct:
         phases, after = _MAY[type(message)]
         if self.phase not in phases:
             raise RemoteProtocolError(f"it said {type(message).__name__} while it {self.phase.value}")
-        if isinstance(message, wire.Beat):
+        if isinstance(message, wire.Heartbeat):
             self._count_beat(now)
         elif isinstance(message, wire.Started | wire.Printed | wire.Done):
             self._check_lease(message, (message.job_id, message.epoch))

@@ -120,7 +120,7 @@ class Keeper:
             message = berth.conduct.hear(message, time.monotonic())
             if berth.boot.step is not Step.UP:
                 self._lifecycle.hear(worker_id, message, payload)
-            elif isinstance(message, wire.Beat):
+            elif isinstance(message, wire.Heartbeat):
                 self.apply(ev.BeatHeard(worker_id=worker_id, cause="link"))
             elif isinstance(message, wire.Broken):
                 self.lost(worker_id, message.reason)

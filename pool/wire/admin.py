@@ -1,25 +1,25 @@
-"""What an operator and the daemon say to each other, on admin.sock: a call by name, and its answer."""
+"""Messages between pool-admin and the daemon, on admin.sock: a call by name, and its answer."""
 
 from __future__ import annotations
 
 import msgspec
 
-from pool.wire.fields import Count, Message, Name, Text
+from pool.wire.fields import Count, Message, Name, Scalars, Text
 
 
 class AdminCall(Message, frozen=True, tag="call"):
     request: Count
     name: Name
-    arguments: dict[str, str | int | float | bool | None] = {}
+    arguments: Scalars = {}
 
 
 class AdminReply(Message, frozen=True, tag="reply"):
-    """`body` is one JSON document, as bytes in the payload frame; here only how it went."""
+    """Whether the call succeeded. Its answer is one JSON document, in the payload frame."""
 
     request: Count
-    code: Text = ""  #: empty: done; else a code of `pool.errors`
+    code: Text = ""  #: empty: it succeeded; else a code of `pool.errors`
     message: Text = ""
-    fields: dict[str, str | int | float | bool | None] = {}
+    fields: Scalars = {}
 
 
 from_admin: msgspec.msgpack.Decoder[AdminCall] = msgspec.msgpack.Decoder(AdminCall)

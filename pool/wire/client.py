@@ -1,4 +1,4 @@
-"""What a loop and the daemon say to each other, on submit.sock."""
+"""Messages between a client and the daemon, on submit.sock."""
 
 from __future__ import annotations
 
@@ -7,14 +7,27 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from pool.model import Outcome, StartKind
-from pool.wire.fields import Bytes, Count, Duration, Entry, Env, Files, Id, Message, Name, Seconds, StreamName, Text
+from pool.model import StartKind
+from pool.wire.fields import (
+    Bytes,
+    Count,
+    Duration,
+    EndFields,
+    Id,
+    JobFields,
+    Message,
+    Name,
+    Scalars,
+    Seconds,
+    StreamName,
+    Text,
+)
 
-# ---- loop -> daemon ------------------------------------------------------------------------------------------------
+# ---- client -> daemon ----------------------------------------------------------------------------------------------
 
 
 class JobLimits(Message, frozen=True, omit_defaults=True):
-    """Limits as they travel: numbers only, None for the template's default."""
+    """The limits that a job asks for, as plain numbers. None: the template's default."""
 
     wall_s: Seconds | None = None
     cpu_s: Seconds | None = None
@@ -25,32 +38,26 @@ class JobLimits(Message, frozen=True, omit_defaults=True):
     processes: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
 
-class Submit(Message, frozen=True, tag="submit", omit_defaults=True):
-    """Take this job. The same job id again, with the same body, is the same job. Answer: Accepted or Refused."""
+class Submit(JobFields, frozen=True, kw_only=True, tag="submit", omit_defaults=True):
+    """Run this job. A second Submit with the same job id and the same content is the same job. Answer: Accepted or
+    Refused. Payload: [code, stdin, *files, *arguments].
+    """
 
     request: Count
-    job_id: Id
     pool: Name = "default"
-    entry: Entry | None = None
-    pickled: bool = False  #: the code frame is a cloudpickle of a callable, to be loaded in the sandbox only
-    python: Annotated[str, Meta(max_length=16)] = ""  #: "3.11", the interpreter that pickled it
-    files: Files = ()
-    env: Env = {}
     limits: JobLimits = JobLimits()
-    seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0  #: higher goes first, within one client
     queue_timeout_s: Seconds | None = None
-    watch: bool = False  #: send the Result unasked when the job ends
-    stream: bool = False  #: and, until then, what it prints; with watch only
-    explain: bool = False  #: write every system call that is denied, and the line that made it, to the job's stderr
+    watch: bool = False  #: send the Result when the job ends, without another request
+    stream: bool = False  #: with `watch`: also send its output while it runs
 
 
 class Watch(Message, frozen=True, tag="watch", omit_defaults=True):
-    """Send me the Result of this job when it ends, or now if it has. Answer: Result or Refused."""
+    """Send the Result of this job when it ends, or now if it has ended. Answer: Accepted or Refused."""
 
     request: Count
     job_id: Id
-    stream: bool = False  #: until then, what it prints, from its first byte on
+    stream: bool = False  #: also send its output until then, from the first byte
 
 
 class Cancel(Message, frozen=True, tag="cancel"):
@@ -61,12 +68,12 @@ class Cancel(Message, frozen=True, tag="cancel"):
 
 
 class Ping(Message, frozen=True, tag="ping"):
-    """Asks whether the daemon answers. Answer: Pong."""
+    """Asks whether the daemon runs. Answer: Pong."""
 
     request: Count
 
 
-# ---- daemon -> loop ------------------------------------------------------------------------------------------------
+# ---- daemon -> client ----------------------------------------------------------------------------------------------
 
 
 class Accepted(Message, frozen=True, tag="accepted"):
@@ -75,41 +82,30 @@ class Accepted(Message, frozen=True, tag="accepted"):
 
 
 class Refused(Message, frozen=True, tag="refused"):
-    """The request failed with an error of `pool.errors`, to be raised at the caller."""
+    """The request failed with an error of `pool.errors`, which the client raises."""
 
     request: Count
     code: Name
     message: Text
-    fields: dict[str, str | int | float | bool | None] = {}
+    fields: Scalars = {}
 
 
 class Output(Message, frozen=True, tag="output"):
-    """What a job has printed from `offset` on. A slow reader gets less of it; the Result has it all."""
+    """A piece of a running job's output, from `offset` on. The Result has the whole output again."""
 
     job_id: Id
     name: StreamName
     offset: Count
 
 
-class Result(Message, frozen=True, tag="result"):
-    """The one answer to a job. Payload: [stdout, stderr, error, *files, *value]."""
+class Result(EndFields, frozen=True, kw_only=True, tag="result"):
+    """How a job ended; sent once to each client that waits. Payload: [stdout, stderr, error, *files, *value]."""
 
-    job_id: Id
-    outcome: Outcome
-    reason: Text = ""
-    files: Files = ()
-    exit_code: int | None = None
-    signal: int | None = None
-    truncated: tuple[str, ...] = ()
-    stdout_bytes: Count = 0
-    stderr_bytes: Count = 0
     queue_ms: Duration = 0.0
     dispatch_ms: Duration = 0.0
     run_ms: Duration = 0.0
     collect_ms: Duration = 0.0
     total_ms: Duration = 0.0
-    cpu_s: Duration = 0.0
-    max_rss_bytes: Count = 0
     worker: str | None = None
     container: str | None = None
     attempt: Count = 0
@@ -119,7 +115,7 @@ class Result(Message, frozen=True, tag="result"):
 
 class Pong(Message, frozen=True, tag="pong"):
     request: Count
-    instance: Id  #: changes when the daemon was started anew
+    instance: Id  #: another one after a restart of the daemon
     version: Text
 
 

@@ -1,6 +1,6 @@
-"""Frames to message and back: the preamble with the version, the header, and the payload, which is left as it is.
+"""Encodes a message into frames and decodes it: preamble with the version, header, payload (passed on unchanged).
 
-It knows no message: what may come is the decoder's business, and each of them stands beside the messages it reads.
+The caller passes the decoder, which says which messages are accepted. Each decoder is defined beside its messages.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pool.errors import LocalProtocolError, RemoteProtocolError, VersionMismatch
 from pool.wire.caps import MAX_FRAMES, MAX_HEADER_BYTES
 from pool.wire.fields import Message
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAGIC = b"WCP"
 PREAMBLE = MAGIC + bytes([PROTOCOL_VERSION])
 
-#: What a decoder raises for bytes that are not what it reads.
+#: The exceptions that msgspec raises for bytes that are not a valid message.
 MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Frame = bytes | bytearray | memoryview
@@ -40,7 +40,7 @@ def encode(message: Message, payload: Sequence[Frame] = ()) -> list[Frame]:
 
 
 def decode(decoder: msgspec.msgpack.Decoder[M], frames: Sequence[Frame]) -> tuple[M, Sequence[Frame]]:
-    """Header and payload of one message. Raises RemoteProtocolError (or its VersionMismatchError), nothing else."""
+    """Header and payload of one message. Raises RemoteProtocolError or its subclass VersionMismatchError only."""
     if len(frames) < 2 or len(frames) > MAX_FRAMES + 2:
         raise RemoteProtocolError(f"a message has 2 to {MAX_FRAMES + 2} frames, got {len(frames)}")
     check_preamble(bytes(frames[0][:8]))
@@ -53,7 +53,7 @@ def decode(decoder: msgspec.msgpack.Decoder[M], frames: Sequence[Frame]) -> tupl
 
 
 def check_preamble(preamble: bytes) -> None:
-    """Raise unless the peer speaks our version."""
+    """Raise VersionMismatchError for another version of the protocol, RemoteProtocolError for another protocol."""
     if preamble == PREAMBLE:
         return
     if len(preamble) == len(PREAMBLE) and preamble.startswith(MAGIC):

@@ -1,4 +1,4 @@
-"""Why a job has no value. Not a message but a payload frame: formatted in the child, read by the client alone."""
+"""The error of a job, in a payload frame: written in the child, decoded by the client only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pool.wire.codec import MALFORMED, Frame
 from pool.wire.fields import Message
 
 
-class Complaint(Message, frozen=True):
-    """A `model.Finding` as it travels."""
+class Finding(Message, frozen=True):
+    """A `model.Finding` on the wire."""
 
     rule: Annotated[str, Meta(max_length=32)]
     line: Annotated[int, Meta(ge=1, le=1 << 31)]
@@ -23,12 +23,12 @@ class Complaint(Message, frozen=True):
 
 
 class Fault(Message, frozen=True, omit_defaults=True):
-    """Why a job has no value, formatted inside the child: its exception, or what the screen found."""
+    """Why a job has no value: the exception that it raised, or what the screen found."""
 
     type: Annotated[str, Meta(max_length=512)]
     message: Annotated[str, Meta(max_length=65536)]
     traceback: Annotated[str, Meta(max_length=262144)] = ""
-    findings: Annotated[tuple[Complaint, ...], Meta(max_length=100)] = ()
+    findings: Annotated[tuple[Finding, ...], Meta(max_length=100)] = ()
 
 
 _decoder: msgspec.msgpack.Decoder[Fault] = msgspec.msgpack.Decoder(Fault)
@@ -40,7 +40,7 @@ def encode_fault(fault: Fault) -> bytes:
 
 
 def decode_fault(frame: Frame) -> Fault:
-    """Raises RemoteProtocolError for anything but a Fault."""
+    """Raises RemoteProtocolError when the frame is not a valid Fault."""
     try:
         return _decoder.decode(frame)
     except MALFORMED as error:

@@ -1,10 +1,12 @@
-"""What a header is made of: the base of all of them, and the fields with the lengths and ranges that are let in."""
+"""Base structs of the headers, and the field types with the lengths and ranges that are accepted."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+
+from pool.model import Outcome
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9._:\-]+\Z")]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -18,14 +20,51 @@ Duration = Annotated[float, Meta(ge=0, le=1e9)]
 FileName = Annotated[str, Meta(min_length=1, max_length=255)]
 Files = Annotated[tuple[FileName, ...], Meta(max_length=256)]
 Env = Annotated[dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=8192)]], Meta(max_length=64)]
+Scalars = dict[str, str | int | float | bool | None]
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of every header."""
 
 
+class JobFields(Message, frozen=True):
+    """The fields that a job has on its way in (Submit) and on its way to the worker (Run)."""
+
+    job_id: Id
+    entry: Entry | None = None
+    pickled: bool = False  #: the code frame is a cloudpickle of a callable, to be loaded in the sandbox only
+    python: Annotated[str, Meta(max_length=16)] = ""  #: "3.11", the interpreter that pickled it
+    files: Files = ()
+    env: Env = {}
+    seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
+    explain: bool = False  #: write every denied system call, and the line that made it, to the job's stderr
+
+
+class EndFields(Message, frozen=True):
+    """The fields that describe how a job ended, from the worker (Done) and to the client (Result)."""
+
+    job_id: Id
+    outcome: Outcome
+    reason: Text = ""
+    files: Files = ()
+    exit_code: int | None = None
+    signal: int | None = None
+    truncated: Annotated[tuple[Name, ...], Meta(max_length=4)] = ()
+    stdout_bytes: Count = 0
+    stderr_bytes: Count = 0
+    cpu_s: Duration = 0.0
+    max_rss_bytes: Count = 0
+
+
+class AttemptFields(Message, frozen=True):
+    """The attempt that a message is about: the job and the epoch of its lease."""
+
+    job_id: Id
+    epoch: Count
+
+
 def is_relative_name(name: str) -> bool:
-    """Whether a file that a job left may have this name: a path of plain parts that stays below where it is written."""
+    """Whether a job may leave a file of this name: a relative path of plain parts, at most 255 bytes long."""
     try:
         fits = 0 < len(name.encode()) <= 255
     except UnicodeEncodeError:

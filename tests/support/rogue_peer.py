@@ -113,7 +113,7 @@ def boot_random_bytes(peer):
 
 def boot_no_hello(peer):
     peer.raw(codec.GREETING + codec.ready("PAIR"))
-    peer.say(wire.Beat())
+    peer.say(wire.Heartbeat())
 
 
 # ---- scripts: what is said by an idle worker ----
@@ -125,11 +125,11 @@ def idle_oversized_frame(peer):
 
 
 def idle_large_message(peer):
-    peer.say(wire.Beat(), bytes(1 << 20))
+    peer.say(wire.Heartbeat(), bytes(1 << 20))
 
 
 def idle_flood_of_beats(peer):
-    beat = b"".join(map(bytes, codec.pack(wire.encode(wire.Beat()))))
+    beat = b"".join(map(bytes, codec.pack(wire.encode(wire.Heartbeat()))))
     while True:
         peer.raw(beat * 1000)
 
@@ -154,7 +154,7 @@ def idle_last_words(peer):
 def idle_descriptors(peer):
     with open(os.devnull) as null:
         fds = array.array("i", [null.fileno()] * 200)
-    beat = b"".join(map(bytes, codec.pack(wire.encode(wire.Beat()))))
+    beat = b"".join(map(bytes, codec.pack(wire.encode(wire.Heartbeat()))))
     with open(os.devnull) as null:
         fds = array.array("i", [null.fileno()] * 200)
         for _ in range(10):
@@ -183,16 +183,16 @@ HEADERS = {
     "map length": b"\xdf\xff\xff\xff\xff",
     "string length": b"\x82\xa4type\xa6broken\xa6reason\xdb\xff\xff\xff\xff",
     "extension": b"\x82\xa4type\xa6broken\xa6reason\xc7\x04\xff\0\0\0\0",
-    "key that is no string": b"\x82\xa4type\xa4beat\x01\x01",
-    "number over 64 bits": b"\x82\xa4type\xa4beat\xa3seq\xcf" + b"\xff" * 8,
+    "key that is no string": b"\x82\xa4type\xa9heartbeat\x01\x01",
+    "number over 64 bits": b"\x82\xa4type\xa9heartbeat\xa3seq\xcf" + b"\xff" * 8,
     "not a number": b"\x83\xa4type\xa5ready\xa7boot_ms\xcb\x7f\xf8\0\0\0\0\0\0\xaapreload_ms\x01",
     "text that is none": b"\x82\xa4type\xa6broken\xa6reason\xa2\xff\xfe",
-    "unknown field": msgspec.msgpack.encode({"type": "beat", "seq": 1, "more": 1}),
+    "unknown field": msgspec.msgpack.encode({"type": "heartbeat", "seq": 1, "more": 1}),
     "unknown word": msgspec.msgpack.encode({"type": "obey"}),
     "missing field": msgspec.msgpack.encode({"type": "started", "epoch": 1}),
-    "text for a number": msgspec.msgpack.encode({"type": "beat", "seq": "1"}),
-    "truth for a number": msgspec.msgpack.encode({"type": "beat", "seq": True}),
-    "number below nothing": msgspec.msgpack.encode({"type": "beat", "seq": -1}),
+    "text for a number": msgspec.msgpack.encode({"type": "heartbeat", "seq": "1"}),
+    "truth for a number": msgspec.msgpack.encode({"type": "heartbeat", "seq": True}),
+    "number below nothing": msgspec.msgpack.encode({"type": "heartbeat", "seq": -1}),
     "id of a million": msgspec.msgpack.encode({"type": "started", "job_id": "x" * 60_000, "epoch": 1}),
 }
 
@@ -202,7 +202,7 @@ def idle_header(peer, name):
 
 
 def idle_other_version(peer):
-    peer.frames(wire.MAGIC + b"\x63", msgspec.msgpack.encode({"type": "beat"}))
+    peer.frames(wire.MAGIC + b"\x63", msgspec.msgpack.encode({"type": "heartbeat"}))
 
 
 # ---- scripts: what is said when a job has come ----
@@ -307,7 +307,7 @@ def job_traversal(peer, run):
 def job_dirty_words(peer, run):
     peer.say(started(run))
     peer.say(done(run), *NOTHING)
-    peer.say(wire.Freed(epoch=run.epoch, dirty="\x1b]0;owned\x07\n" * 100))
+    peer.say(wire.Freed(epoch=run.epoch, residue="\x1b]0;owned\x07\n" * 100))
 
 
 # ---- the peer ----
@@ -324,7 +324,7 @@ def main(script, link, digest):
     noop, _ = peer.hear()
     peer.answer(noop, [41, 42])
     if moment == "idle":
-        peer.say(wire.Beat())
+        peer.say(wire.Heartbeat())
         act(peer, *filter(None, [argument]))
         time.sleep(FOREVER_S)
     peer.idle = True
@@ -335,9 +335,9 @@ def _serve(peer, act):
     while True:
         heard = peer.hear(0.2 if peer.idle else None)
         if heard is None:
-            peer.say(wire.Beat())
+            peer.say(wire.Heartbeat())
         elif isinstance(heard[0], wire.Probe):
-            peer.say(wire.Beat(seq=heard[0].seq))
+            peer.say(wire.Heartbeat(seq=heard[0].seq))
         elif isinstance(heard[0], wire.Run):
             act(peer, heard[0])
 

@@ -141,7 +141,7 @@ def test_a_word_out_of_turn_ends_the_start(step, before, name):
 def test_beats_are_heard_at_any_time_and_change_nothing(step, before):
     boot = start()
     told(boot, *before)
-    assert told(boot, wire.Beat()) is None
+    assert told(boot, wire.Heartbeat()) is None
     assert boot.step.value == step
 
 
@@ -200,7 +200,7 @@ def test_a_question_that_failed_without_a_word_on_stderr_is_told_by_its_error():
 
 @pytest.mark.parametrize("rows", [(NOOP,), (NOOP, FREED, (done(PROBE_ID), answer(HELD)))], ids=["no-op", "probe"])
 def test_a_question_that_left_something_behind_ends_the_start(rows):
-    error = failed(start(), HELLO, READY, *rows, wire.Freed(epoch=0, dirty="files: /tmp/x"))
+    error = failed(start(), HELLO, READY, *rows, wire.Freed(epoch=0, residue="files: /tmp/x"))
     assert str(error) == "a job of the daemon's own left something behind: files: /tmp/x"
 
 

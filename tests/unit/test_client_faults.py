@@ -365,7 +365,7 @@ def test_another_version_of_the_protocol_fails_what_is_pending_at_once(client, d
     daemon.on(wire.Ping, lambda call: call.raw([wire.MAGIC + bytes([wire.PROTOCOL_VERSION + 1]), b"what may come"]))
     with pytest.raises(VersionMismatchError, match="install the same version") as caught:
         client.run(HOLD)
-    assert caught.value.fields == {"theirs": 2, "ours": 1}
+    assert caught.value.fields == {"theirs": wire.PROTOCOL_VERSION + 1, "ours": wire.PROTOCOL_VERSION}
 
 
 def test_messages_that_answer_nothing_are_dropped(client, daemon):

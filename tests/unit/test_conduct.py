@@ -14,7 +14,7 @@ from pool.model import Outcome
 
 HELLO = wire.Hello(runner="1", sources="s", python="3.11")
 READY = wire.Ready(boot_ms=1, preload_ms=1, isolation="plain")
-BEAT = wire.Beat()
+BEAT = wire.Heartbeat()
 EMPTY = (b"", b"", b"")
 
 

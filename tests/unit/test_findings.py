@@ -20,7 +20,7 @@ HOSTILE = settings(max_examples=300, deadline=None, suppress_health_check=list(H
 TEXT = st.text(max_size=200)
 COMPLAINTS = st.lists(
     st.builds(
-        wire.Complaint,
+        wire.Finding,
         rule=st.text(max_size=32),
         line=st.integers(1, 1 << 31),
         column=st.integers(1, 1 << 31),

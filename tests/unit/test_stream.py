@@ -396,7 +396,7 @@ def test_a_pair_says_hello_gets_a_large_job_and_gives_a_large_answer(host, conte
 def test_what_was_said_before_the_end_is_heard_before_the_end(host, context, link):
     runner = dial(context, f"ipc://{link}", zmq.PAIR)
     for seq in range(100):
-        runner.send_multipart(wire.encode(wire.Beat(seq=seq)))
+        runner.send_multipart(wire.encode(wire.Heartbeat(seq=seq)))
     runner.close(linger=5000)
     until(lambda: host.lost)
     assert [message.seq for _, message, _ in host.heard] == list(range(100))
@@ -414,7 +414,7 @@ def test_one_connection_is_let_in_and_no_second_one(host, context, link):
         assert closed(second)
     with socket.socket(socket.AF_UNIX) as third, pytest.raises(ConnectionRefusedError):
         third.connect(str(link))
-    runner.send_multipart(wire.encode(wire.Beat()))
+    runner.send_multipart(wire.encode(wire.Heartbeat()))
     until(lambda: len(host.heard) == 2)
     assert not host.lost
 
@@ -439,7 +439,7 @@ def test_a_worker_that_takes_nothing_is_told_so_by_the_send(host, context, link)
 
 def test_a_link_that_floods_does_not_keep_the_others_waiting(host, context, link):
     other = host.call(lambda: host.transport.links.open("p-2")) / "link.sock"
-    beat = b"".join(map(bytes, codec.pack(wire.encode(wire.Beat()))))
+    beat = b"".join(map(bytes, codec.pack(wire.encode(wire.Heartbeat()))))
     with socket.socket(socket.AF_UNIX) as flood:
         flood.connect(str(link))
         flood.sendall(codec.GREETING + codec.ready("PAIR") + beat * 3000)

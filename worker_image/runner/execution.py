@@ -277,7 +277,7 @@ def _finish(value: object) -> object:
 
 def _rejection(raised: RejectedError) -> bytes:
     complaints = tuple(
-        wire.Complaint(rule=each.rule, line=each.line, column=each.column, reason=each.reason, remedy=each.remedy)
+        wire.Finding(rule=each.rule, line=each.line, column=each.column, reason=each.reason, remedy=each.remedy)
         for each in raised.findings
     )
     return wire.encode_fault(wire.Fault(type="Rejected", message=fault.message(raised), findings=complaints))

@@ -7,9 +7,9 @@ Contract with the daemon, over the link:
 2. One Run at a time. Each is answered by Started, exactly one Done and exactly one Freed, and the next Run comes after
    that. Done goes out as soon as the child's answer is whole; a job that was killed, or that died, is answered when all
    it had started is gone. Freed goes out when that is so in any case, its files are gone and the next child is parked;
-   `dirty` says what would not go.
+   `residue` says what would not go.
 3. Kill of the running attempt leads to its Done(cancelled); of any other it is ignored, for its Done is on the way.
-4. Beat every `beat_s` while idle, and in answer to Probe.
+4. Heartbeat every `beat_s` while idle, and in answer to Probe.
 5. Printed after Stream of the running attempt, until its Done; never without.
 """
 
@@ -155,7 +155,7 @@ class Runner:
         if now >= self._beat_at:
             self._beat_at = now + self._settings.beat_s
             if self._ready and attempt is None:
-                self._say(wire.Beat())
+                self._say(wire.Heartbeat())
                 if self._meter is not None and self._freed is None:
                     self._meter.renew()  # what an idle worker uses is not the next job's
         if self._away_since is not None and now - self._away_since > self._settings.orphan_s:
@@ -182,7 +182,7 @@ class Runner:
         elif isinstance(message, wire.Stream):
             self._stream(message)
         else:
-            self._say(wire.Beat(seq=message.seq))
+            self._say(wire.Heartbeat(seq=message.seq))
 
     def _take(self, job: wire.Run, payload: Sequence[Frame]) -> None:
         if self._attempt is not None or self._freed is not None or self._parked is None:
@@ -315,7 +315,7 @@ class Runner:
         if not attempt.answered:
             self._say(*attempt.conclude(end))
         self._fork_next()
-        self._freed = wire.Freed(epoch=attempt.job.epoch, dirty="; ".join(filter(None, left)))
+        self._freed = wire.Freed(epoch=attempt.job.epoch, residue="; ".join(filter(None, left)))
         self._drop(attempt.child)
         self._free()
 
@@ -326,7 +326,7 @@ class Runner:
             found = self._deviations()
             if self._meter is not None:
                 self._meter.renew()
-            self._say(wire.Freed(epoch=freed.epoch, dirty="; ".join(filter(None, [freed.dirty, *found]))))
+            self._say(wire.Freed(epoch=freed.epoch, residue="; ".join(filter(None, [freed.residue, *found]))))
 
     def _deviations(self) -> list[str]:
         """The first job is the daemon's own and does nothing: only after it has libzmq all its descriptors."""

@@ -30,8 +30,8 @@ _MESSAGES: tuple[tuple[int, wire.Message], ...] = (
     (2, wire.Ready(boot_ms=1.5, preload_ms=2, isolation="namespaces", missing=("landlock",))),
     (2, wire.Started(job_id="a-1", epoch=1)),
     (2, wire.Done(job_id="a-1", epoch=1, outcome=Outcome.OK, files=("x",), truncated=("stderr",), cpu_s=0.1)),
-    (2, wire.Freed(epoch=1, dirty="a file")),
-    (2, wire.Beat(seq=9)),
+    (2, wire.Freed(epoch=1, residue="a file")),
+    (2, wire.Heartbeat(seq=9)),
     (2, wire.Broken(reason="it broke")),
     (3, wire.Run(job_id="a-1", epoch=1, wall_s=1, cpu_s=1, memory=1, tmp=1, output=1, result=1, processes=1)),
     (3, wire.Kill(job_id="a-1", epoch=1)),
@@ -41,7 +41,7 @@ _MESSAGES: tuple[tuple[int, wire.Message], ...] = (
 )
 _FAULTS = (
     wire.Fault(type="ValueError", message="no", traceback="line 1"),
-    wire.Fault(type="x", message="", findings=(wire.Complaint(rule="S1", line=1, column=1, reason="r", remedy="m"),)),
+    wire.Fault(type="x", message="", findings=(wire.Finding(rule="S1", line=1, column=1, reason="r", remedy="m"),)),
 )
 
 

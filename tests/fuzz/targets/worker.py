@@ -63,8 +63,8 @@ _WORDS: dict[int, Callable[[bytes], Word]] = {
     ),
     2: lambda rest: (wire.Started(job_id=_JOBS[sum(rest[:1]) % 4], epoch=sum(rest[1:2]) % 4), ()),
     3: _done,
-    4: lambda rest: (wire.Freed(epoch=sum(rest[:1]) % 4, dirty=_text(rest[1:])), ()),
-    5: lambda rest: (wire.Beat(seq=len(rest)), ()),
+    4: lambda rest: (wire.Freed(epoch=sum(rest[:1]) % 4, residue=_text(rest[1:])), ()),
+    5: lambda rest: (wire.Heartbeat(seq=len(rest)), ()),
     6: lambda rest: (wire.Broken(reason=_text(rest)), ()),
     7: lambda rest: wire.decode(wire.from_runner, split(rest)),
 }
