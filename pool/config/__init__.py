@@ -1,15 +1,10 @@
-"""YAML -> typed, frozen settings, or one ConfigError that names everything that is wrong.
+"""YAML -> typed, frozen settings, or one ConfigError that lists every problem.
 
-    text ──▶ document ───────────────▶ settings ──▶ Settings
-             parse, refuse what YAML   pydantic, strict:
-             must not do here, fill    types, ranges, names
-             in ${VAR:default}
-                  └── problems ────────────┴──▶ ConfigError(problems=("file:line: key: wrong; allowed", ...))
-
-`config/pool.yaml` documents every key; a test holds it to these types and defaults.
+loader.py parses the text and collects the problems; fields.py reads each value by the type of its key; settings.py
+declares the keys. `config/pool.yaml` documents every key, and a test compares it with these types and defaults.
 """
 
-from pool.config.load import load, loads
+from pool.config.loader import load, loads
 from pool.config.settings import (
     Backlog,
     DaemonSettings,

@@ -5,7 +5,7 @@
               └─ pools:   name -> Template ─┬─ size, recycle, preload, backlog, poison
                                             └─ limits (what a job gets), max_limits (the most it may ask for)
 
-Sizes are kept as bytes. A `${VAR}` scalar arrives here as `Interpolated` and leaves typed (see `allowed.py`).
+Sizes are kept as bytes. Values from a file arrive here as text, and each field reads its own (see `fields.py`).
 """
 
 from __future__ import annotations
@@ -18,31 +18,34 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from pool.config import allowed
-from pool.config.document import Interpolated
+from pool.config import fields
+from pool.config.fields import OrNull
 from pool.units import format_size
 
 DAY_S = 86_400
 MIB = 1 << 20
 
 PoolName = Annotated[
-    str, allowed.text(r"[a-z][a-z0-9_-]{0,23}", words="1 to 24 of a-z, 0-9, _ and -, beginning with a letter")
+    str, fields.text(r"[a-z][a-z0-9_-]{0,23}", words="1 to 24 of a-z, 0-9, _ and -, beginning with a letter")
 ]
 DatasetName = Annotated[
-    str, allowed.text(r"[A-Za-z_][A-Za-z0-9_]{0,63}", words="1 to 64 letters, digits and _, not beginning with a digit")
+    str, fields.text(r"[A-Za-z_][A-Za-z0-9_]{0,63}", words="1 to 64 letters, digits and _, not beginning with a digit")
 ]
 VariableName = Annotated[
     str,
-    allowed.text(r"[A-Za-z_][A-Za-z0-9_]{0,127}", words="1 to 128 letters, digits and _, not beginning with a digit"),
+    fields.text(r"[A-Za-z_][A-Za-z0-9_]{0,127}", words="1 to 128 letters, digits and _, not beginning with a digit"),
 ]
+GroupName = Annotated[str, fields.text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", words="the name of a group")]
+RuntimeName = Annotated[str, fields.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", words="the name of an OCI runtime")]
+ProfileName = Annotated[str, fields.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", words="the name of a profile")]
 
 # Kinds of limits, which `limits` and `max_limits` share. Output and result stay well under the cap of one wire message.
-JobSeconds = Annotated[float, allowed.seconds(0.01, 7 * DAY_S)]
-Memory = Annotated[int, allowed.size("32m", "1t")]
-Scratch = Annotated[int, allowed.size("64k", "64g")]
-Output = Annotated[int, allowed.size("1k", "64m")]
-Result = Annotated[int, allowed.size("1k", "128m")]
-Processes = Annotated[int, allowed.whole(1, 4096)]
+JobSeconds = Annotated[float, fields.seconds(0.01, 7 * DAY_S)]
+Memory = Annotated[int, fields.size("32m", "1t")]
+Scratch = Annotated[int, fields.size("64k", "64g")]
+Output = Annotated[int, fields.size("1k", "64m")]
+Result = Annotated[int, fields.size("1k", "128m")]
+Processes = Annotated[int, fields.whole(1, 4096)]
 
 
 class _Section(BaseModel):
@@ -50,26 +53,22 @@ class _Section(BaseModel):
 
 
 class SandboxSettings(_Section):
-    enabled: Annotated[bool, allowed.flag()] = True
+    enabled: Annotated[bool, fields.flag()] = True
     fallback: Literal["local", "refuse"] = "refuse"
 
 
 class DaemonSettings(_Section):
-    run_dir: Annotated[Path, allowed.directory()] = Path("/run/pool")
-    state_dir: Annotated[Path, allowed.directory()] = Path("/var/lib/pool")
+    run_dir: Annotated[Path, fields.directory()] = Path("/run/pool")
+    state_dir: Annotated[Path, fields.directory()] = Path("/var/lib/pool")
     durability: Literal["crash", "power", "none"] = "crash"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
-    start_concurrency: Annotated[int | Literal["auto"], allowed.whole_or_auto(1, 64)] = "auto"
-    drain_timeout_s: Annotated[float, allowed.seconds(0.1, DAY_S)] = 30.0
-    result_ttl_s: Annotated[float, allowed.seconds(1, 7 * DAY_S)] = 600.0
-    result_bytes: Annotated[int, allowed.size("1m", "1t")] = 256 * MIB
-    submit_mode: Annotated[str, allowed.text(r"0[0-7]{3}", words="four octal digits in quotes, such as '0660'")] = (
-        "0660"
-    )
-    submit_group: (
-        Annotated[str, allowed.text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", words="the name of a group")] | None
-    ) = None
+    start_concurrency: Annotated[int | Literal["auto"], fields.whole_or_auto(1, 64)] = "auto"
+    drain_timeout_s: Annotated[float, fields.seconds(0.1, DAY_S)] = 30.0
+    result_ttl_s: Annotated[float, fields.seconds(1, 7 * DAY_S)] = 600.0
+    result_bytes: Annotated[int, fields.size("1m", "1t")] = 256 * MIB
+    submit_mode: Annotated[str, fields.text(r"0[0-7]{3}", words="four octal digits, such as 0660")] = "0660"
+    submit_group: Annotated[GroupName | None, OrNull] = None
 
     @property
     def starts(self) -> int:
@@ -85,9 +84,9 @@ class DaemonSettings(_Section):
 
 
 class Size(_Section):
-    min: Annotated[int, allowed.whole(1, 256)] = 2
-    max: Annotated[int, allowed.whole(1, 256)] = 8
-    spare: Annotated[int | Literal["auto"], allowed.whole_or_auto(0, 256)] = "auto"
+    min: Annotated[int, fields.whole(1, 256)] = 2
+    max: Annotated[int, fields.whole(1, 256)] = 8
+    spare: Annotated[int | Literal["auto"], fields.whole_or_auto(0, 256)] = "auto"
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -99,18 +98,18 @@ class Size(_Section):
 
 
 class Recycle(_Section):
-    max_jobs: Annotated[int, allowed.whole(1, 1_000_000)] = 100
-    max_age_s: Annotated[float, allowed.seconds(1, 30 * DAY_S)] = 3600.0
+    max_jobs: Annotated[int, fields.whole(1, 1_000_000)] = 100
+    max_age_s: Annotated[float, fields.seconds(1, 30 * DAY_S)] = 3600.0
     reuse_scope: Literal["client", "any"] = "client"
 
 
 class Preload(_Section):
-    modules: Annotated[tuple[Annotated[str, allowed.module()], ...], Field(max_length=64)] = ("numpy", "pandas")
-    datasets: Annotated[dict[DatasetName, Annotated[Path, allowed.data_file()]], Field(max_length=64)] = {}
+    modules: Annotated[tuple[Annotated[str, fields.module()], ...], Field(max_length=64)] = ("numpy", "pandas")
+    datasets: Annotated[dict[DatasetName, Annotated[Path, fields.data_file()]], Field(max_length=64)] = {}
 
 
-ModuleName = Annotated[str, allowed.module()]
-Permission = Annotated[str, allowed.text("subprocess|proc", words="subprocess or proc")]
+ModuleName = Annotated[str, fields.module()]
+Permission = Annotated[str, fields.text("subprocess|proc", words="subprocess or proc")]
 
 
 class Screen(_Section):
@@ -136,38 +135,36 @@ class TemplateLimits(_Section):
 class MaxLimits(_Section):
     """The most a job may ask for; None: no more than the default of `limits`."""
 
-    wall_s: JobSeconds | None = None
-    cpu_s: JobSeconds | None = None
-    memory: Memory | None = None
-    tmp: Scratch | None = None
-    output: Output | None = None
-    result: Result | None = None
-    processes: Processes | None = None
+    wall_s: Annotated[JobSeconds | None, OrNull] = None
+    cpu_s: Annotated[JobSeconds | None, OrNull] = None
+    memory: Annotated[Memory | None, OrNull] = None
+    tmp: Annotated[Scratch | None, OrNull] = None
+    output: Annotated[Output | None, OrNull] = None
+    result: Annotated[Result | None, OrNull] = None
+    processes: Annotated[Processes | None, OrNull] = None
 
     def given(self) -> dict[str, float]:
         return self.model_dump(exclude_none=True)
 
 
 class Backlog(_Section):
-    max_jobs: Annotated[int, allowed.whole(1, 1_000_000)] = 10_000
-    max_per_client: Annotated[int, allowed.whole(1, 1_000_000)] = 10_000
-    queue_timeout_s: Annotated[float, allowed.seconds(0.01, 7 * DAY_S)] | None = None
+    max_jobs: Annotated[int, fields.whole(1, 1_000_000)] = 10_000
+    max_per_client: Annotated[int, fields.whole(1, 1_000_000)] = 10_000
+    queue_timeout_s: Annotated[JobSeconds | None, OrNull] = None
 
 
 class Poison(_Section):
-    kills: Annotated[int, allowed.whole(0, 100)] | None = 3
-    window_s: Annotated[float, allowed.seconds(1, 30 * DAY_S)] = 3600.0
-    refuse_s: Annotated[float, allowed.seconds(1, 30 * DAY_S)] = 3600.0
+    kills: Annotated[Annotated[int, fields.whole(0, 100)] | None, OrNull] = 3
+    window_s: Annotated[float, fields.seconds(1, 30 * DAY_S)] = 3600.0
+    refuse_s: Annotated[float, fields.seconds(1, 30 * DAY_S)] = 3600.0
 
 
 class Template(_Section):
     engine: Literal["auto", "docker", "oci", "local"] = "auto"
     image: Annotated[
-        str, allowed.text(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", words="the name of an image, such as name:tag")
+        str, fields.text(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", words="the name of an image, such as name:tag")
     ] = "pool-worker:latest"
-    runtime: Annotated[str, allowed.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", words="the name of an OCI runtime")] | None = (
-        None
-    )
+    runtime: Annotated[RuntimeName | None, OrNull] = None
     size: Size = Size()
     recycle: Recycle = Recycle()
     preload: Preload = Preload()
@@ -178,13 +175,13 @@ class Template(_Section):
     screen: Screen = Screen()
     isolation: Literal["auto", "namespaces", "plain"] = "auto"
     allow: Annotated[tuple[Permission, ...], Field(max_length=2)] = ()
-    apparmor: Annotated[str, allowed.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", words="the name of a profile")] | None = None
-    cpus: Annotated[float, allowed.number(0.1, 64)] = 1.0
-    boot_timeout_s: Annotated[float, allowed.seconds(1, 3600)] = 60.0
-    heartbeat_s: Annotated[float, allowed.seconds(0.1, 3600)] = 2.0
+    apparmor: Annotated[ProfileName | None, OrNull] = None
+    cpus: Annotated[float, fields.number(0.1, 64)] = 1.0
+    boot_timeout_s: Annotated[float, fields.seconds(1, 3600)] = 60.0
+    heartbeat_s: Annotated[float, fields.seconds(0.1, 3600)] = 2.0
     env_allow: Annotated[tuple[VariableName, ...], Field(max_length=64)] = ()
-    tmp_inodes: Annotated[int, allowed.whole(64, 10_000_000)] = 4096
-    nofile: Annotated[int, allowed.whole(64, 1_048_576)] = 256
+    tmp_inodes: Annotated[int, fields.whole(64, 10_000_000)] = 4096
+    nofile: Annotated[int, fields.whole(64, 1_048_576)] = 256
 
     @cached_property
     def maximum(self) -> TemplateLimits:
@@ -194,7 +191,7 @@ class Template(_Section):
     @field_validator("screen", mode="before")
     @classmethod
     def _mode_alone(cls, given: object) -> object:
-        return {"mode": given} if isinstance(given, str | Interpolated) else given
+        return {"mode": given} if isinstance(given, str) else given
 
     @field_validator("max_limits", mode="after")
     @classmethod
