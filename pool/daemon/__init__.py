@@ -1,16 +1,19 @@
-"""Does: the loop, the sockets, the engine's threads, the directories. What to do is decided in `pool.core`.
+"""Carries out what `pool.core` decides: the loop, the sockets, the engine's threads, the directories.
 
-daemon.py     the one loop; owns everything below
-run_directories.py  run and state directory, locks, identity of the owner
-zmtp/         the sockets: submit.sock, admin.sock, one link.sock for each worker, and the loop's wait
-desk.py       what clients say, and their answers; intake.py: a Submit is valid, or refused with a reason
-ledger.py     what was accepted, who waits for it, and the results while they are kept
-keeper.py     one pool: feeds its PoolState with events and has the commands carried out
-lifecycle.py  a worker's start and its end; attempts.py: a job with its worker, from the lease to the result
-berth.py      the facts about a worker and its pool that no decision needs; boot.py: a worker's handshake
-worker_spec.py  from a template to each worker's spec; answers.py: the Result of a job
-engine_executor.py  engine calls and other slow work in a few threads
-datasets.py   copies of data sets, the thread that watches the files, and the editions of a pool
-admin.py      what pool-admin may ask; snapshot.py and metrics.py: what it is told
-systemd.py    logging and the service manager
+daemon.py            the loop; creates and owns everything below
+run_directories.py   run and state directory, locks, identity of the owner
+zmtp/                the sockets: submit.sock, admin.sock, one link.sock for each worker, and the loop's wait
+submit_service.py    answers clients: submit, watch, cancel, ping
+admission.py         checks a Submit and fills in its limits, or refuses it with a reason
+job_store.py         accepted jobs, who waits for them, and the results while they are kept
+keeper.py            one pool: feeds its PoolState with events and carries out the commands
+lifecycle.py         a worker's start and end; attempts.py: a job with its worker, from the lease to the result
+berth.py             the record of a worker; boot.py: its handshake; conduct.py: what it may say
+results.py           builds the Result of a job
+output.py            the output of running jobs, for clients that read it early
+worker_spec.py       from a template to each worker's spec
+engine_executor.py   engine calls and other slow work in a few threads
+datasets.py          copies of data sets, the thread that watches the files, and the editions of a pool
+admin.py             the calls of pool-admin; snapshot.py and metrics.py: the status
+systemd.py           logging and the service manager
 """

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 
 from pool.core import events as ev
+from pool.daemon.job_store import Job, JobStore
 from pool.daemon.keeper import Keeper
-from pool.daemon.ledger import Entry, Ledger
 from pool.daemon.snapshot import doctor
 from pool.errors import InvalidJobError, PoolError, UnknownJobError, UnknownPoolError
 
 Scalar = str | int | float | bool | None
 Json = dict[str, object]
-#: Jobs shown by `jobs`, the newest; the whole ledger may hold a hundred thousand.
+#: Jobs shown by `jobs`, the newest; the store may hold a hundred thousand.
 _SHOWN_JOBS = 1000
 _MOST_WORKERS = 256
 #: Codes that a sentence names; there may be thousands.
@@ -23,9 +23,9 @@ _NAMED_CODES = 10
 class Admin:
     """The calls, by name."""
 
-    def __init__(self, keepers: Mapping[str, Keeper], ledger: Ledger, snapshot: Callable[[], Json]) -> None:
+    def __init__(self, keepers: Mapping[str, Keeper], jobs: JobStore, snapshot: Callable[[], Json]) -> None:
         self._keepers = keepers
-        self._ledger = ledger
+        self._store = jobs
         self._calls: dict[str, Callable[[Mapping[str, Scalar]], Json]] = {
             "status": lambda _: snapshot(),
             "drain": self._drain,
@@ -72,7 +72,7 @@ class Admin:
     def _story(self, arguments: Mapping[str, Scalar]) -> Json:
         wanted = str(arguments.get("id"))
         now = time.monotonic()
-        for key in (wanted, *(entry.key for entry in self._ledger if entry.key.endswith(f"/{wanted}"))):
+        for key in (wanted, *(entry.key for entry in self._store if entry.key.endswith(f"/{wanted}"))):
             for keeper in self._keepers.values():
                 if story := keeper.state.story(key):
                     entries = [
@@ -86,12 +86,12 @@ class Admin:
         pool = arguments.get("pool")
         if pool is not None:
             self._one(arguments)
-        rows = [_row(entry, self._keepers[entry.pool]) for entry in self._ledger if pool in (None, entry.pool)]
+        rows = [_row(entry, self._keepers[entry.pool]) for entry in self._store if pool in (None, entry.pool)]
         return {"jobs": rows[-_SHOWN_JOBS:], "total": len(rows)}
 
     def _cancel(self, arguments: Mapping[str, Scalar]) -> Json:
         wanted = str(arguments.get("job"))
-        found = [entry for entry in self._ledger if entry.key == wanted or entry.key.endswith(f"/{wanted}")]
+        found = [entry for entry in self._store if entry.key == wanted or entry.key.endswith(f"/{wanted}")]
         if not found:
             raise UnknownJobError(f"there is no job {wanted!r:.80}; see pool-admin jobs")
         for entry in found:
@@ -136,7 +136,7 @@ class Admin:
         raise UnknownPoolError(f"there is no worker {worker_id!r:.60}; see pool-admin workers")
 
 
-def _row(entry: Entry, keeper: Keeper) -> Json:
+def _row(entry: Job, keeper: Keeper) -> Json:
     record = keeper.state.jobs.get(entry.key)
     return {
         "id": entry.key.partition("/")[2],

@@ -1,7 +1,7 @@
 """A job with its worker, from the lease to the result.
 
     Dispatch ─▶ Run ──▶ worker ──Started──▶ JobStarted        KillJob ─▶ Kill ──▶ worker
-                           ├────Printed──▶ the job's tape, where somebody reads it
+                           ├────Printed──▶ the job's output stream, where somebody reads it
                            ├────Done─────▶ JobEnded ─▶ the core's Finish ─▶ ledger, and to who waits for the result
                            └────Freed────▶ WorkerFreed
 
@@ -18,10 +18,9 @@ import structlog
 
 from pool import wire
 from pool.core import events as ev
-from pool.daemon.answers import check, from_worker, without_run
 from pool.daemon.berth import Apply, Pool
-from pool.daemon.intake import largest_answer
-from pool.daemon.ledger import Entry
+from pool.daemon.job_store import Job
+from pool.daemon.results import check, from_worker, largest_answer, without_run
 from pool.daemon.zmtp import UNLEASED_BYTES
 
 log = structlog.get_logger(__name__)
@@ -35,39 +34,39 @@ class Attempts:
         self._apply = apply
         self._lost = lost
         self._links = pool.shared.transport.links
-        self._ledger = pool.shared.ledger
+        self._jobs = pool.shared.jobs
         self._largest_answer = largest_answer(pool.template.maximum)
 
     # ---- to the worker ----
 
     def dispatch(self, command: ev.Dispatch) -> None:
-        entry = self._ledger.get(command.job_id)
-        if entry is None or entry.run is None:  # pragma: no cover - core and ledger are changed together
+        job = self._jobs.get(command.job_id)
+        if job is None or job.run is None:  # pragma: no cover - core and ledger are changed together
             raise RuntimeError(f"the core dispatched {command.job_id}, which the ledger does not hold")
-        entry.leased_ns, entry.worker = time.monotonic_ns(), command.worker_id
-        entry.attempt, entry.start = command.attempt, command.start
+        job.leased_ns, job.worker = time.monotonic_ns(), command.worker_id
+        job.attempt, job.start = command.attempt, command.start
         self._pool.metrics.leased(command.start)
-        run = msgspec.structs.replace(entry.run, epoch=command.epoch)
+        run = msgspec.structs.replace(job.run, epoch=command.epoch)
         self._links.set_limit(command.worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
         self._pool.berths[command.worker_id].conduct.lease(run.job_id, run.epoch)
-        if not self._links.send(command.worker_id, run, entry.payload):
+        if not self._links.send(command.worker_id, run, job.payload):
             self._lost(command.worker_id, "it did not take a job")
-        elif entry.tape is not None:
-            self.stream(entry)
+        elif job.output is not None:
+            self.stream(job)
 
-    def stream(self, entry: Entry) -> None:
+    def stream(self, job: Job) -> None:
         """Have the job's worker say what it prints, if it has one now."""
-        berth = self._pool.berths.get(entry.worker or "")
-        if berth is None or entry.worker is None or entry.tape is None or self._key(entry.worker) != entry.key:
+        berth = self._pool.berths.get(job.worker or "")
+        if berth is None or job.worker is None or job.output is None or self._key(job.worker) != job.key:
             return
         if (order := berth.conduct.stream()) is not None:
-            entry.tape.start(time.monotonic())
-            self._links.send(entry.worker, order)
+            job.output.start(time.monotonic())
+            self._links.send(job.worker, order)
 
     def kill(self, command: ev.KillJob) -> None:
-        entry = self._ledger.get(command.job_id)
-        if entry is not None and entry.run is not None:
-            self._links.send(command.worker_id, wire.Kill(job_id=entry.run.job_id, epoch=command.epoch))
+        job = self._jobs.get(command.job_id)
+        if job is not None and job.run is not None:
+            self._links.send(command.worker_id, wire.Kill(job_id=job.run.job_id, epoch=command.epoch))
 
     # ---- from the worker ----
 
@@ -88,16 +87,16 @@ class Attempts:
         return (worker.job_id if worker is not None else None) or ""
 
     def _printed(self, worker_id: str, printed: wire.Printed, payload: Sequence[wire.Frame]) -> None:
-        entry = self._ledger.get(self._key(worker_id))
-        if entry is not None and entry.tape is not None:
-            entry.tape.take(printed, payload, time.monotonic())
-            self._pool.shared.outlet.show(entry.tape)
+        job = self._jobs.get(self._key(worker_id))
+        if job is not None and job.output is not None:
+            job.output.append(printed, payload, time.monotonic())
+            self._pool.shared.outputs.send(job.output)
 
     def _done(self, worker_id: str, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
         check(done, payload, largest=self._largest_answer)
-        entry = self._ledger.get(self._key(worker_id))
-        if entry is not None and entry.tape is not None:
-            entry.tape.check(payload)
+        job = self._jobs.get(self._key(worker_id))
+        if job is not None and job.output is not None:
+            job.output.check(payload)
         self._links.set_limit(worker_id, UNLEASED_BYTES)
         berth = self._pool.berths[worker_id]
         berth.done = done, payload
@@ -123,17 +122,17 @@ class Attempts:
 
     def finish(self, command: ev.Finish) -> None:
         """The one result of a job: with what its worker has just said, or without."""
-        entry = self._ledger.get(command.job_id)
-        if entry is None:
+        job = self._jobs.get(command.job_id)
+        if job is None:
             return
         berth = self._pool.berths.get(command.worker_id or "")
         container = berth.container.id if berth is not None and berth.container is not None else None
         if command.from_worker and berth is not None and berth.done is not None:
             most = self._pool.template.maximum.memory
-            result, answer = from_worker(entry, *berth.done, container=container, memory_bytes=most)
+            result, answer = from_worker(job, *berth.done, container=container, memory_bytes=most)
         else:
-            result, answer = without_run(entry, command, container=container)
+            result, answer = without_run(job, command, container=container)
         overhead = result.dispatch_ms + result.collect_ms if command.from_worker else None
         self._pool.metrics.ended(result.outcome, overhead_ms=overhead, queue_ms=result.queue_ms)
-        log.debug("a job is done", action="job_done", job=entry.key, outcome=result.outcome)
-        self._pool.shared.deliver(entry, self._ledger.finish(entry, result, answer, now=time.monotonic()))
+        log.debug("a job is done", action="job_done", job=job.key, outcome=result.outcome)
+        self._pool.shared.deliver(job, self._jobs.finish(job, result, answer, now=time.monotonic()))

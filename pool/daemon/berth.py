@@ -13,14 +13,14 @@ from pool.daemon.boot import Boot
 from pool.daemon.conduct import Conduct
 from pool.daemon.datasets import PoolDatasets
 from pool.daemon.engine_executor import EngineExecutor
-from pool.daemon.ledger import Entry, Ledger
+from pool.daemon.job_store import Job, JobStore
 from pool.daemon.metrics import Metrics
-from pool.daemon.outlet import Outlet
+from pool.daemon.output import OutputSender
 from pool.daemon.zmtp import Transport
 from pool.engines.base import Container
 
 Apply = Callable[[Event], None]
-Deliver = Callable[[Entry, set[bytes]], None]
+Deliver = Callable[[Job, set[bytes]], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,8 +42,8 @@ class Shared:
 
     transport: Transport
     executor: EngineExecutor
-    ledger: Ledger
-    outlet: Outlet
+    jobs: JobStore
+    outputs: OutputSender
     deliver: Deliver
 
 

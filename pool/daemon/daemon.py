@@ -22,13 +22,13 @@ from pool.daemon import systemd, worker_spec
 from pool.daemon.admin import Admin
 from pool.daemon.berth import Shared
 from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
-from pool.daemon.desk import Desk
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
+from pool.daemon.job_store import Job, JobStore
 from pool.daemon.keeper import Keeper
-from pool.daemon.ledger import Entry, Ledger
-from pool.daemon.outlet import Outlet
+from pool.daemon.output import OutputSender
 from pool.daemon.run_directories import RunDirectories
 from pool.daemon.snapshot import snapshot
+from pool.daemon.submit_service import SubmitService
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.daemon.zmtp import ClientListener, Handlers, Transport
 from pool.engines.base import Engine, EngineFacts
@@ -109,14 +109,14 @@ class Daemon:
         self, directories: RunDirectories, facts: EngineFacts, transport: Transport, executor: EngineExecutor
     ) -> None:
         settings = self._settings.daemon
-        self._ledger = Ledger(ttl_s=settings.result_ttl_s, max_bytes=settings.result_bytes)
-        self._outlet = Outlet(transport.submit)
-        self._desk = Desk(
-            transport.submit, self._keepers, self._ledger, outlet=self._outlet, instance=directories.instance
+        self._jobs = JobStore(ttl_s=settings.result_ttl_s, max_bytes=settings.result_bytes)
+        self._outputs = OutputSender(transport.submit)
+        self._submits = SubmitService(
+            transport.submit, self._keepers, self._jobs, outputs=self._outputs, instance=directories.instance
         )
         self._admin = Admin(
             self._keepers,
-            self._ledger,
+            self._jobs,
             lambda: snapshot(
                 self._keepers,
                 state=self._state,
@@ -127,7 +127,11 @@ class Daemon:
             ),
         )
         shared = Shared(
-            transport=transport, executor=executor, ledger=self._ledger, outlet=self._outlet, deliver=self._desk.deliver
+            transport=transport,
+            executor=executor,
+            jobs=self._jobs,
+            outputs=self._outputs,
+            deliver=self._submits.deliver,
         )
         users, digest = worker_spec.uids(directories.owner), sources.digest(images.runner_tree())
         for name, template in self._settings.pools.items():
@@ -175,7 +179,7 @@ class Daemon:
         for keeper in self._keepers.values():
             keeper.apply(ev.Tick(cause="start"))
         handlers = Handlers(
-            on_submit=self._desk.serve,
+            on_submit=self._submits.receive,
             on_admin=lambda address, _, frames: self._answer(transport.admin, address, frames),
             on_worker=self._hear,
             on_worker_lost=self._lost,
@@ -188,14 +192,14 @@ class Daemon:
         now = time.monotonic()
         for keeper in self._keepers.values():
             keeper.tick(now)
-        self._ledger.expire(now, self._forget)
-        self._outlet.catch_up()
+        self._jobs.expire(now, self._forget)
+        self._outputs.catch_up()
         if self._stop_signal is not None and self._state != "stopping":
             self._begin_stop(now)
         self._announce()
 
     def _patience_s(self) -> float:
-        if self._outlet.eager:
+        if self._outputs.more_to_send:
             return 0.0
         deadlines = [due for keeper in self._keepers.values() if (due := keeper.state.next_deadline()) is not None]
         return min(max(0.0, min(deadlines, default=float("inf")) - time.monotonic()), _LONGEST_WAIT_S)
@@ -210,8 +214,8 @@ class Daemon:
         """Worker ids are made by the core, from the pool's name."""
         return self._keepers[worker_id.rpartition("-")[0]]
 
-    def _forget(self, entry: Entry) -> None:
-        self._keepers[entry.pool].apply(ev.JobForgotten(job_id=entry.key, cause="ledger"))
+    def _forget(self, job: Job) -> None:
+        self._keepers[job.pool].apply(ev.JobForgotten(job_id=job.key, cause="its result was dropped"))
 
     def _answer(self, listener: ClientListener, address: bytes, frames: Sequence[wire.Frame]) -> None:
         request, body = 0, b"null"

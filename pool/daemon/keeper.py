@@ -1,6 +1,6 @@
 """One pool: its PoolState is fed with events, and what it decides is carried out.
 
-    desk, admin, watch, clock ──┐                         ┌──▶ lifecycle.py   StartWorker, StopWorker
+    clients, admin, watch, clock ──┐                         ┌──▶ lifecycle.py   StartWorker, StopWorker
                                 ├─event─▶ PoolState ─command─▶ attempts.py    Dispatch, KillJob, Finish
     links ─word─▶ hear ─────────┘         .handle         └──▶ here           ProbeWorker, Refuse
 
@@ -23,7 +23,7 @@ from pool.daemon.attempts import Attempts
 from pool.daemon.berth import Pool, Shared
 from pool.daemon.boot import Boot, Step
 from pool.daemon.datasets import PoolDatasets, Report
-from pool.daemon.ledger import Entry
+from pool.daemon.job_store import Job
 from pool.daemon.lifecycle import Lifecycle
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.errors import RemoteProtocolError
@@ -90,9 +90,9 @@ class Keeper:
     def _refuse(self, command: ev.Refuse) -> None:
         self._refusal = command
 
-    def stream(self, entry: Entry) -> None:
+    def stream(self, job: Job) -> None:
         """Somebody reads what this job prints."""
-        self._attempts.stream(entry)
+        self._attempts.stream(job)
 
     def tick(self, now: float) -> None:
         due = self.state.next_deadline()

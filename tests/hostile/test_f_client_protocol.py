@@ -17,7 +17,7 @@ import zmq
 
 from pool import values, wire
 from pool.client import Client
-from pool.daemon.ledger import Entry, Ledger
+from pool.daemon.job_store import Job, JobStore
 from pool.daemon.zmtp import codec
 from pool.errors import BacklogFullError, PoolError
 from pool.model import Outcome
@@ -248,21 +248,21 @@ def flooding(endpoint):
 
 
 def test_f10_jobs_that_wait_hold_so_much_for_one_user_and_no_more(daemon, record):
-    ledger, large = Ledger(ttl_s=1, max_bytes=1), bytes(200 * MIB)
+    store, large = JobStore(ttl_s=1, max_bytes=1), bytes(200 * MIB)
 
-    def entry(number, client="1"):
-        return Entry(key=f"{client}/{number}", client=client, pool="p", fingerprint=b"", received_ns=0, run=None,
+    def job(number, client="1"):
+        return Job(key=f"{client}/{number}", client=client, pool="p", digest=b"", received_ns=0, run=None,
                      payload=[large])  # fmt: skip
 
-    taken = [entry(number) for number in range(5)]
+    taken = [job(number) for number in range(5)]
     for each in taken:
-        ledger.add(each)
+        store.add(each)
     with pytest.raises(BacklogFullError, match="hold") as caught:
-        ledger.add(entry(6))
+        store.add(job(6))
     assert caught.value.fields["retry_after_s"] > 0
-    ledger.add(entry(1, "2"))
-    ledger.finish(taken[0], wire.Result(job_id="0", outcome=Outcome.OK), (), now=0)
-    ledger.add(entry(7))
+    store.add(job(1, "2"))
+    store.finish(taken[0], wire.Result(job_id="0", outcome=Outcome.OK), (), now=0)
+    store.add(job(7))
     record("F10", "fill the memory with jobs that wait", "DROP", stopped_by=["daemon"])
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool import wire
-from pool.daemon.answers import check
 from pool.daemon.conduct import MAX_TEXT, Conduct, shown
+from pool.daemon.results import check
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
 

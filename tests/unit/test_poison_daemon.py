@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pool import wire
 from pool.cli.admin import app
-from pool.daemon.intake import code_digest
+from pool.daemon import admission
 from pool.errors import InvalidJobError, JobRefusedError, PoisonedCodeError, UnknownPoolError
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess
@@ -140,7 +140,7 @@ def test_an_operator_sees_it_and_pardons_it(daemon, client):
 
 def test_no_two_programs_share_a_digest_by_what_stands_beside_the_code():
     def digest(code, **about):
-        return code_digest(wire.Submit(request=1, job_id="j", **about), [code, b""])
+        return admission.digest(wire.Submit(request=1, job_id="j", **about), [code, b""]).code
 
     programs = [
         digest(b"x"),

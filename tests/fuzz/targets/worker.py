@@ -12,10 +12,10 @@ from random import Random
 import msgspec
 
 from pool import values, wire
-from pool.daemon import answers
+from pool.daemon import results
 from pool.daemon.boot import Boot, BootError, Step
 from pool.daemon.conduct import MAX_TEXT, Conduct, Phase
-from pool.daemon.tape import Tape
+from pool.daemon.output import OutputStream
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
 from tests.fuzz.frames import join, split
@@ -78,7 +78,7 @@ class _Berth:
     def __init__(self, *, verified: bool) -> None:
         self.conduct = Conduct(heartbeat_s=2)
         self.boot = Boot(sources=_SOURCES, limits=_LIMITS, verified=verified)
-        self.tape = Tape("j", limit=_PRINTS)
+        self.output = OutputStream("j", limit=_PRINTS)
         self._now = 0.0
         self._epoch = 0
 
@@ -95,10 +95,10 @@ class _Berth:
         if self.conduct.phase is Phase.IDLE and self.boot.step is Step.UP:
             self._epoch = self._epoch % 3 + 1
             self.conduct.lease("j", self._epoch)
-            self.tape = Tape("j", limit=_PRINTS)
+            self.output = OutputStream("j", limit=_PRINTS)
             if self._epoch != _UNHEARD:
                 assert self.conduct.stream()
-                self.tape.start(self._now)
+                self.output.start(self._now)
 
     def _hear(self, said: wire.FromRunner, payload: Sequence[wire.Frame]) -> None:
         message = self.conduct.hear(said, self._now)
@@ -109,10 +109,10 @@ class _Berth:
                 self.conduct.lease(question.run.job_id, 0)
         elif isinstance(message, wire.Printed):
             assert self._epoch != _UNHEARD
-            self.tape.take(message, payload, self._now)
+            self.output.append(message, payload, self._now)
         elif isinstance(message, wire.Done):
-            answers.check(message, payload, largest=_LARGEST)
-            self.tape.check(payload)
+            results.check(message, payload, largest=_LARGEST)
+            self.output.check(payload)
 
 
 def _check_shown(message: wire.FromRunner) -> None:
@@ -128,7 +128,7 @@ def one(data: bytes) -> None:
             berth.take(word)
     except (RemoteProtocolError, BootError) as error:
         str(error).encode(errors="surrogatepass")
-    assert all(len(each) <= _PRINTS for each in berth.tape.frames)
+    assert all(len(each) <= _PRINTS for each in berth.output.frames)
     if berth.boot.step is Step.UP:
         assert not berth.boot._questions
         assert bool(berth.boot.rows) is berth.boot.verified

@@ -1,55 +1,60 @@
-"""A Submit becomes the Run that its worker will get, or is refused with the field, the problem and the remedy.
+"""Turns a Submit into the Run that its worker will get, or refuses it with the field, the problem and the remedy.
 
-The client checks the same things earlier and better explained; a client need not be ours, so all of it is checked here.
+The client makes the same checks earlier and explains them better; but a client need not be ours, so everything is
+checked here.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from pool import wire
-from pool.config import Template, TemplateLimits
+from pool.config import Template
 from pool.errors import InvalidJobError, LimitExceededError, TooLargeError
 from pool.units import format_size
 
 _SIZES = frozenset({"memory", "tmp", "output", "result"})
+_encoder = msgspec.msgpack.Encoder()
 
 
-def prepare(job: wire.Submit, payload: Sequence[wire.Frame], template: Template) -> wire.Run:
-    """The attempt's header, limits filled in; its epoch is set at the dispatch. Raises JobRefusedError."""
-    _check_payload(job, payload)
-    _check_files(job.files)
-    _check_env(job.env, template.env_allow)
-    limits = _limits(job.limits, template)
-    return wire.Run(
-        job_id=job.job_id,
-        epoch=0,
-        entry=job.entry,
-        pickled=job.pickled,
-        python=job.python,
-        files=job.files,
-        env=job.env,
-        seed=job.seed,
-        explain=job.explain,
-        **limits,
-    )
+class Digests(NamedTuple):
+    """What a submission is known by. 128 bits: nobody can make another one with the same digest."""
+
+    code: str  #: of the program, whoever sends it and with whatever arguments
+    whole: bytes  #: of the job, without how it was asked for (request number, watch, stream)
 
 
-def code_digest(job: wire.Submit, payload: Sequence[wire.Frame]) -> str:
-    """What the pool knows the program by, whoever sends it and with whatever arguments. It has 128 bits, so that
-    nobody can make a program that another one is taken for.
-    """
-    entry = (job.entry or "").encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(b"%d %d " % (job.pickled, len(entry)), digest_size=16)
-    digest.update(entry)
-    digest.update(payload[0])
-    return digest.hexdigest()
+def digest(submit: wire.Submit, payload: Sequence[wire.Frame]) -> Digests:
+    """Reads each payload frame once; about 1 ms for each MB."""
+    entry = (submit.entry or "").encode("utf-8", "surrogatepass")
+    code = hashlib.blake2b(b"%d %d " % (submit.pickled, len(entry)), digest_size=16)
+    code.update(entry)
+    code.update(payload[0])
+    whole = hashlib.blake2b(code.digest(), digest_size=16)
+    whole.update(_encoder.encode(msgspec.structs.replace(submit, request=0, watch=False, stream=False)))
+    for frame in payload[1:]:
+        whole.update(memoryview(frame).nbytes.to_bytes(8))
+        whole.update(frame)
+    return Digests(code.hexdigest(), whole.digest())
 
 
-def _check_payload(job: wire.Submit, payload: Sequence[wire.Frame]) -> None:
-    if len(payload) < 2 + len(job.files):
+def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Template) -> wire.Run:
+    """The header for the worker, with every limit set; its epoch is set at the dispatch. Raises JobRefusedError."""
+    _check_payload(submit, payload)
+    if submit.files:
+        _check_files(submit.files)
+    if submit.env:
+        _check_env(submit.env, template.env_allow)
+    fields = {name: getattr(submit, name) for name in wire.JobFields.__struct_fields__}
+    return wire.Run(epoch=0, **fields, **_limits(submit.limits, template))
+
+
+def _check_payload(submit: wire.Submit, payload: Sequence[wire.Frame]) -> None:
+    if len(payload) < 2 + len(submit.files):
         raise InvalidJobError("the payload must be code, stdin, one frame for each file, then the arguments")
     code = memoryview(payload[0]).nbytes
     if code > wire.MAX_CODE_BYTES:
@@ -66,7 +71,7 @@ def _check_payload(job: wire.Submit, payload: Sequence[wire.Frame]) -> None:
             size=total,
             maximum=wire.MAX_JOB_BYTES,
         )
-    if not job.pickled and 0 in bytes(payload[0]):
+    if not submit.pickled and 0 in bytes(payload[0]):
         raise InvalidJobError("code: source text cannot hold a NUL byte; take it out")
 
 
@@ -77,7 +82,7 @@ def _check_files(names: Sequence[str]) -> None:
                 f"files: {name!r:.60} is no plain file name; use a name of 1 to 255 bytes without '/'"
             )
     if len(set(names)) < len(names):
-        raise InvalidJobError("files: a name stands twice; give each file a name of its own")
+        raise InvalidJobError("files: two files have the same name; give each file a name of its own")
 
 
 def _check_env(env: Mapping[str, str], allowed: Collection[str]) -> None:
@@ -107,8 +112,3 @@ def _limits(asked: wire.JobLimits, template: Template) -> dict[str, Any]:
             )
         chosen[name] = getattr(template.limits, name) if wanted is None else wanted
     return chosen
-
-
-def largest_answer(limits: TemplateLimits) -> int:
-    """Bytes that an honest Done can have: two streams, an error, and the value."""
-    return 2 * limits.output + limits.result + 2 * wire.MAX_CODE_BYTES

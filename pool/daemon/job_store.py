@@ -1,0 +1,129 @@
+"""Accepted jobs, the clients that wait for them, and the results while they are kept. It decides nothing.
+
+The key of a job is its submitter and its id, so that no client can see, or collide with, another client's jobs. Results
+are kept for `ttl_s`, and up to `max_bytes` in all: the oldest are dropped first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pool import wire
+from pool.daemon.output import OutputStream
+from pool.errors import BacklogFullError, InvalidJobError
+from pool.model import StartKind
+from pool.units import format_size
+
+#: What a job costs besides its frames (header, record, table entry), about.
+_JOB_BYTES = 2048
+#: Bytes of one client's jobs that are not done. One job of any size is always accepted.
+_MAX_WAITING_BYTES = 1024 * 1024 * 1024
+_RETRY_S = 1.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """One accepted job. It has `run` and `payload` until it is done, and `result` and `answer` from then on."""
+
+    key: str
+    client: str
+    pool: str
+    digest: bytes  #: of the whole submission
+    received_ns: int
+    run: wire.Run | None
+    payload: Sequence[wire.Frame]
+    leased_ns: int = 0
+    attempt: int = 0
+    start: StartKind | None = None
+    worker: str | None = None
+    watchers: set[bytes] = field(default_factory=set)  #: addresses of the clients that wait for the result
+    output: OutputStream | None = None  #: set once a client has asked for the output
+    result: wire.Result | None = None
+    answer: Sequence[wire.Frame] = ()
+    expires_at: float = 0.0
+    held_bytes: int = 0
+
+
+def key_of(client: str, job_id: str) -> str:
+    """The daemon's name of a job: a client chooses its own ids."""
+    return f"{client}/{job_id}"
+
+
+def _cost(frames: Sequence[wire.Frame]) -> int:
+    return _JOB_BYTES + sum(memoryview(frame).nbytes for frame in frames)
+
+
+class JobStore:
+    """Jobs by key; the finished ones also in the order in which they ended."""
+
+    def __init__(self, *, ttl_s: float, max_bytes: int) -> None:
+        self._ttl_s = ttl_s
+        self._max_bytes = max_bytes
+        self._jobs: dict[str, Job] = {}
+        self._finished: OrderedDict[str, Job] = OrderedDict()
+        self._result_bytes = 0
+        self._waiting: Counter[str] = Counter()  # bytes of jobs that are not done, by client
+
+    def get(self, key: str) -> Job | None:
+        return self._jobs.get(key)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs.values())
+
+    def find(self, key: str, digest: bytes) -> Job | None:
+        """The job, if it was submitted before. Raises InvalidJobError if the id belongs to another submission."""
+        job = self._jobs.get(key)
+        if job is not None and job.digest != digest:
+            raise InvalidJobError("job_id: this id was already used for another job; give each job an id of its own")
+        return job
+
+    def add(self, job: Job) -> None:
+        """Raises BacklogFullError when the client's jobs that are not done hold too much already."""
+        job.held_bytes = _cost(job.payload)
+        waiting = self._waiting[job.client]
+        if waiting and waiting + job.held_bytes > _MAX_WAITING_BYTES:
+            raise BacklogFullError(
+                f"your jobs that are not done hold {format_size(waiting)}, at most {format_size(_MAX_WAITING_BYTES)} "
+                "are kept for one user; wait for some, or put what they share into a data set of the template",
+                retry_after_s=_RETRY_S,
+            )
+        self._waiting[job.client] += job.held_bytes
+        self._jobs[job.key] = job
+
+    def remove(self, job: Job) -> None:
+        """Forget a job that was not accepted."""
+        self._jobs.pop(job.key, None)
+        self._release(job)
+
+    def _release(self, job: Job) -> None:
+        self._waiting[job.client] -= job.held_bytes
+        if not self._waiting[job.client]:
+            del self._waiting[job.client]
+
+    def finish(self, job: Job, result: wire.Result, answer: Sequence[wire.Frame], *, now: float) -> set[bytes]:
+        """Keep the result; the addresses of the clients that wait for it."""
+        self._release(job)
+        job.result, job.answer = result, answer
+        job.run, job.payload = None, ()
+        if job.output is not None:
+            job.output.close()
+            job.output = None
+        job.expires_at = now + self._ttl_s
+        job.held_bytes = _cost(answer)
+        self._result_bytes += job.held_bytes
+        self._finished[job.key] = job
+        waiting, job.watchers = job.watchers, set()
+        return waiting
+
+    def expire(self, now: float, forget: Callable[[Job], None]) -> None:
+        """Drop results that have been kept for their time, and the oldest ones beyond the bound of bytes."""
+        while self._finished:
+            job = next(iter(self._finished.values()))
+            if job.expires_at > now and self._result_bytes <= self._max_bytes:
+                return
+            self._finished.popitem(last=False)
+            self._jobs.pop(job.key, None)
+            self._result_bytes -= job.held_bytes
+            forget(job)

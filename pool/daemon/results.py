@@ -1,0 +1,103 @@
+"""Builds the Result of a job: from its worker's Done message, or without one. Pure, apart from the clock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pool import wire
+from pool.config import TemplateLimits
+from pool.core.events import Finish
+from pool.daemon.job_store import Job
+from pool.errors import RemoteProtocolError
+from pool.model import Outcome
+
+_NS_PER_MS = 1e6
+_NS_PER_S = 1e9
+#: CPU seconds that a child may have used before it got its job: it runs warm-up jobs before it parks.
+_CPU_BEFORE_S = 1.0
+_STREAMS = frozenset({"stdout", "stderr"})
+
+
+def largest_answer(limits: TemplateLimits) -> int:
+    """Bytes that an honest Done can have: two streams, an error, and the value."""
+    return 2 * limits.output + limits.result + 2 * wire.MAX_CODE_BYTES
+
+
+def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> None:
+    """Raise RemoteProtocolError for an answer that an honest worker does not give."""
+    if done.outcome is Outcome.LOST:
+        raise RemoteProtocolError("a worker cannot report the outcome lost")
+    if not all(map(wire.is_relative_name, done.files)) or len(set(done.files)) < len(done.files):
+        raise RemoteProtocolError("the file names of an answer must be different, plain, relative names")
+    if not (_fits(done.exit_code, 255) and _fits(done.signal, signal.NSIG) and _STREAMS.issuperset(done.truncated)):
+        raise RemoteProtocolError("an answer has an exit code, a signal or a stream that does not exist")
+    if len(payload) < 3 + len(done.files):
+        raise RemoteProtocolError("an answer must have stdout, stderr, error and the files that it names")
+    size = sum(memoryview(frame).nbytes for frame in payload)
+    if size > largest:
+        raise RemoteProtocolError(f"an answer has {size} bytes, the pool's limits allow {largest}")
+
+
+def _fits(number: int | None, largest: int) -> bool:
+    return number is None or 0 <= number <= largest
+
+
+def from_worker(
+    job: Job, done: wire.Done, payload: Sequence[wire.Frame], *, container: str | None, memory_bytes: int
+) -> tuple[wire.Result, Sequence[wire.Frame]]:
+    """The result as the worker reported it, with its figures limited to what is possible: times are in order and not
+    in the future, and no job uses more CPU time than the host has or more memory than its container.
+    """
+    since_lease_s = (time.monotonic_ns() - job.leased_ns) / _NS_PER_S
+    reported = {name: getattr(done, name) for name in wire.EndFields.__struct_fields__}
+    reported["cpu_s"] = min(done.cpu_s, _CPU_BEFORE_S + since_lease_s * (os.cpu_count() or 1))
+    reported["max_rss_bytes"] = min(done.max_rss_bytes, memory_bytes)
+    result = wire.Result(
+        worker=job.worker,
+        container=container,
+        attempt=job.attempt,
+        start=job.start,
+        **reported,
+        **_timings(job, done.started_ns, done.ended_ns),
+    )
+    return result, payload
+
+
+def without_run(job: Job, command: Finish, *, container: str | None) -> tuple[wire.Result, Sequence[wire.Frame]]:
+    """The result of a job that no worker has answered: it waited, or its worker is gone. Its output is what the worker
+    had sent of it, if a client was reading.
+    """
+    now = time.monotonic_ns()
+    stdout, stderr = job.output.frames if job.output is not None else (b"", b"")
+    dispatched = command.worker_id is not None
+    result = wire.Result(
+        job_id=job.key.partition("/")[2],
+        outcome=command.outcome,
+        reason=command.reason[:4096],
+        stdout_bytes=len(stdout),
+        stderr_bytes=len(stderr),
+        worker=command.worker_id,
+        container=container if dispatched else None,
+        attempt=command.attempt,
+        start=job.start,
+        **_timings(job, now if command.started_at is None else int(command.started_at * _NS_PER_S), now),
+    )
+    return result, (stdout, stderr, b"")
+
+
+def _timings(job: Job, started_ns: int, ended_ns: int) -> dict[str, Any]:
+    now = time.monotonic_ns()
+    leased = job.leased_ns or now
+    started = min(max(started_ns, leased), now)
+    ended = min(max(ended_ns, started), now)
+    return {
+        "queue_ms": (leased - job.received_ns) / _NS_PER_MS,
+        "dispatch_ms": (started - leased) / _NS_PER_MS,
+        "run_ms": (ended - started) / _NS_PER_MS,
+        "collect_ms": (now - ended) / _NS_PER_MS,
+        "total_ms": (now - job.received_ns) / _NS_PER_MS,
+    }
