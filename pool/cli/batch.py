@@ -101,7 +101,7 @@ def _results(client: Client, jobs: dict[str, BatchJob]) -> Generator[JobResult]:
     except BatchError as error:
         raise (error.__cause__ or error) from None
     finally:
-        wait([client.begin_cancel(job_id) for job_id in left], CANCEL_S)
+        wait([client.connection.cancel(job_id) for job_id in left], CANCEL_S)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""AdminClient: one question to the daemon's admin.sock and its answer, for `pool-admin` and for scripts.
+"""AdminClient: calls to the daemon's admin.sock and their answers, for `pool-admin` and for scripts.
 
     AdminCall(name, arguments)  ──▶  daemon  ──▶  AdminReply(code, message) and one JSON document
 
@@ -23,33 +23,30 @@ from pool.errors import ClosedError, RemoteProtocolError, from_code
 
 
 class AdminClient:
-    """Questions to one daemon. `endpoint`: else POOL_ADMIN_ENDPOINT, else beside submit.sock. `timeout`: of each."""
+    """Calls one daemon. `endpoint`: else POOL_ADMIN_ENDPOINT, else beside submit.sock. `timeout`: seconds a call."""
 
     def __init__(self, endpoint: str | os.PathLike[str] | None = None, *, timeout: float = 5.0) -> None:
         self.endpoint: Final = admin_endpoint(endpoint)
-        limit_s = checks.seconds("timeout", timeout)
-        if limit_s is None:
-            raise checks.invalid("timeout", "it is None", "give a number of seconds above 0")
-        self._timeout_s = limit_s
+        self._timeout_s = checks.seconds("timeout", timeout)
         self._numbers = itertools.count(1)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._closed = False
 
     def call(self, name: str, **arguments: str | float | bool | None) -> object:
-        """The answer to one question, as JSON values. Raises the daemon's error, or DaemonUnreachableError."""
+        """The answer, as JSON values. Raises the daemon's error, or DaemonUnreachableError."""
         if self._closed:
             raise ClosedError("this admin client has been closed; make a new one")
         number = next(self._numbers)
         frames = wire.encode(wire.AdminCall(request=number, name=name, arguments=arguments))
         if not is_there(self.endpoint):
-            raise unreachable(self.endpoint, 0)  # an operator is not kept waiting for a socket that is not there
-        socket = self._socket or self._dial()
+            raise unreachable(self.endpoint, 0)  # an operator should not wait for a socket that does not exist
+        socket = self._socket or self._connect()
         try:
             socket.send_multipart(frames, zmq.NOBLOCK)
             reply, payload = self._reply(socket, number)
         except BaseException:
-            self._hang_up()  # a question that failed here must not be answered, or even sent, later
+            self._disconnect()  # a call that failed here must not be answered, or even sent, later
             raise
         if reply.code:
             raise from_code(reply.code, reply.message, reply.fields)
@@ -57,7 +54,7 @@ class AdminClient:
 
     def close(self) -> None:
         self._closed = True
-        self._hang_up()
+        self._disconnect()
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +71,7 @@ class AdminClient:
                     return reply, payload
         raise unreachable(self.endpoint, self._timeout_s)
 
-    def _dial(self) -> zmq.Socket[bytes]:
+    def _connect(self) -> zmq.Socket[bytes]:
         self._context = self._context or zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -83,7 +80,7 @@ class AdminClient:
         self._socket.connect(self.endpoint)
         return self._socket
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         if self._context is not None:
             self._context.destroy(linger=0)
         self._context = self._socket = None

@@ -1,45 +1,56 @@
-"""Many jobs at once: what `Client.map`, `submit_many` and `results` have in common.
+"""Many jobs at once. One engine, `Window`, runs them all:
 
-    map           inputs in ─▶ results out, in the order of the inputs       a window of jobs is in the pool at a time
-    submit_many   jobs in ─▶ Batch of ids                                    a window of jobs is on its way at a time
-    results       ids in ─▶ results out, as the jobs end                     a window of jobs is listened for at a time
+                     jobs under way                   what comes out                  who leaves early
+    map              128, ahead of the next result    results in the inputs' order    cancels what is left
+    executor.map     128, ahead of the next value     values in the inputs' order     cancels what is left
+    submit_many      128, until they are accepted     ids in the jobs' order          cancels what is not accepted
+    results          1000                             results as the jobs end         leaves the jobs alone
 
-Every job has exactly one result, at its place, and none stops the others. A job that the pool does not take (an
-argument that cannot be carried, a limit above the maximum, poisoned code) has one with the outcome `rejected` and the
-refusal in `error`; an id that the daemon does not know, one with `lost`. A busy pool is waited for. What concerns all
-jobs is raised: the time is over, the daemon is unreachable, the client closed.
+Every job has exactly one result, and none stops the others. A job that the pool does not accept (an argument that
+cannot be carried, a limit above the maximum, poisoned code) has the outcome `rejected` and the refusal in `error`. An
+id that the daemon does not know has the outcome `lost`. A busy pool is waited for. Errors that concern all jobs are
+raised: the time is over, the daemon is unreachable, the client is closed.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sized
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Required
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from functools import partial
+from typing import Any, ClassVar, Generic, Required, TypeVar, cast
 
 from pool.client import checks
-from pool.client.flights import Answer
-from pool.client.job import Code, Draft, JobOptions
-from pool.client.results import to_result
+from pool.client.connection import Connection
+from pool.client.job import Code, JobOptions, Program, build
+from pool.client.pending import Delivery, JobFuture, Request
+from pool.client.results import ToResult
+from pool.client.retry import Retry
 from pool.errors import JobRefusedError, PoolError, Scalar, UnknownJobError
 from pool.model import JobError, JobResult, Outcome
 
-if TYPE_CHECKING:
-    from pool.client.client import Client
-
 Progress = Callable[[int, int | None], object]
+Answer = JobFuture[Delivery | None]
+Begin = Callable[[], Answer]
+F = TypeVar("F", bound=JobFuture[Any])
+
+#: Jobs ahead of the result that is waited for: enough to keep a large pool busy, few enough to notice a busy one.
+WINDOW = 128
+MAX_WINDOW = 100_000
+#: Jobs that `results` waits for. Each is an entry in two tables, and its result stays here until it is asked for.
+WATCHED = 1000
 
 
 class BatchJob(JobOptions, total=False):
-    """A job of `submit_many`: its code, and all that `Client.submit` takes."""
+    """A job of `submit_many`: its code, and the options of `Client.submit`."""
 
-    code: Required[Code]
+    code: Required[Code | Program]
 
 
 class Batch(list[str]):
-    """The ids of jobs that were submitted together, in their order. `refused`: why some were not taken, by id."""
+    """The ids of jobs that were submitted together, in their order. `refused`: why some were not accepted, by id."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        super().__init__(ids)
         self.refused: dict[str, JobRefusedError] = {}
 
 
@@ -53,48 +64,68 @@ class BatchError(PoolError):
         self.batch = Batch() if batch is None else batch
 
 
-class Asked(NamedTuple):
-    """A job that can be sent, or why it cannot."""
-
-    job_id: str
-    draft: Draft | JobRefusedError
+# ---- the engine ----
 
 
-def asked(client: Client, job: object) -> Asked:
-    """One job of `submit_many`, checked."""
-    given: object = None
-    try:
-        if not isinstance(job, Mapping) or "code" not in job:
-            problem = "it has no 'code'" if isinstance(job, Mapping) else f"it is {checks.kind(job)}"
-            raise checks.invalid("job", problem, "give a mapping with the key 'code' and options")
-        options = {**job}
-        code, given = options.pop("code"), options.get("job_id")
-        draft = client.draft(code, options)  # type: ignore[arg-type]
-    except JobRefusedError as error:
-        return Asked(given if isinstance(given, str) else uuid.uuid4().hex, error)
-    return Asked(draft.submit.job_id, draft)
+class Window(Generic[F]):
+    """Keeps fewer than `width` jobs begun and not yet given out, and gives out their futures.
+
+    `begins`: functions that send a job each and return its future. One is taken when there is room for it. `on_end` is
+    called with number and future as soon as a job has ended.
+    """
+
+    def __init__(
+        self,
+        begins: Iterable[Callable[[], F]],
+        retry: Retry[F],
+        *,
+        width: int,
+        on_end: Callable[[int, F], object] = lambda *_: None,
+    ) -> None:
+        self._begins = iter(begins)
+        self._retry = retry
+        self._width = width
+        self._on_end = on_end
+        self._ended: dict[int, F] = {}
+        self._begun = 0
+        self._given = 0
+
+    def run(self, *, in_order: bool, leave: Callable[[Iterable[F]], object]) -> Iterator[F]:
+        """The futures, ended: in the order of `begins`, or as they end. The first jobs begin with this call.
+
+        `leave` gets the futures that have not ended when the iteration ends, for whatever reason.
+        """
+        steps = self._steps(in_order=in_order, leave=leave)
+        next(steps)  # now the generator has begun, so its `finally` runs even if nobody iterates over it
+        return cast("Iterator[F]", steps)
+
+    def _steps(self, *, in_order: bool, leave: Callable[[Iterable[F]], object]) -> Iterator[F | None]:
+        try:
+            self._fill()
+            yield None
+            while self._given < self._begun:
+                while not (self._given in self._ended if in_order else self._ended):
+                    self._end_one()
+                future = self._ended.pop(self._given if in_order else next(iter(self._ended)))
+                self._given += 1
+                self._fill()
+                yield future
+        finally:
+            leave(self._retry.unanswered())
+
+    def _fill(self) -> None:
+        while self._begun < self._given + self._width and (begin := next(self._begins, None)) is not None:
+            self._retry.start(self._begun, begin)
+            self._begun += 1
+
+    def _end_one(self) -> None:
+        number, future = self._retry.next()
+        self._ended[number] = future
+        self._on_end(number, future)
 
 
-def result_of(job_id: str, answer: Answer) -> JobResult:
-    """Raises what is not about this job alone."""
-    try:
-        return to_result(answer.result())
-    except JobRefusedError as error:
-        return refusal(job_id, error)
-
-
-def refusal(job_id: str, error: JobRefusedError) -> JobResult:
-    """The result of a job that was not taken, or is not known."""
-    return JobResult(
-        job_id=job_id,
-        outcome=Outcome.LOST if isinstance(error, UnknownJobError) else Outcome.REJECTED,
-        reason=error.message,
-        error=JobError(type=type(error).__name__, message=error.message),
-    )
-
-
-class Report:
-    """Counts, and tells who wants to know. The total is of what was given, if that has a length."""
+class Counter:
+    """Counts jobs and tells the user's function. The total is known if what was given has a length."""
 
     def __init__(self, progress: Progress | None, jobs: Iterable[object]) -> None:
         if progress is not None and not callable(progress):
@@ -103,7 +134,119 @@ class Report:
         self._total = len(jobs) if isinstance(jobs, Sized) else None
         self._done = 0
 
-    def one_more(self) -> None:
+    def one_more(self, *_: object) -> None:
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, self._total)
+
+
+# ---- what runs on it ----
+
+
+class Batches:
+    """`map`, `submit_many` and `results` of one client; what they do is documented there."""
+
+    def __init__(self, connection: Connection, pool: str, to_result: ToResult) -> None:
+        self._connection = connection
+        self._pool = pool
+        self._to_result = to_result
+
+    def map(
+        self, jobs: Iterable[BatchJob], *, wait_s: float | None, width: int, progress: Counter
+    ) -> Iterator[JobResult]:
+        begins = (self._begin(each)[1] for each in jobs)
+        window = Window(begins, Retry(wait_s), width=width, on_end=progress.one_more)
+        return self._results(window.run(in_order=True, leave=self._cancel))
+
+    def submit_many(self, jobs: Iterable[BatchJob], *, wait_s: float | None, progress: Counter) -> Batch:
+        """Raises BatchError for whatever ends it early."""
+        batch = Batch()
+        accepted: set[int] = set()
+
+        def begins() -> Iterator[Begin]:
+            for each in jobs:
+                job_id, begin = self._begin(each, watch=False)
+                batch.append(job_id)
+                yield begin
+
+        def on_end(number: int, future: Answer) -> None:
+            error = future.exception()
+            if isinstance(error, JobRefusedError):
+                batch.refused[future.job_id] = error
+            elif error is not None:
+                raise error
+            accepted.add(number)
+            progress.one_more()
+
+        window = Window(begins(), Retry[Answer](wait_s), width=WINDOW, on_end=on_end)
+        try:
+            for _ in window.run(in_order=False, leave=self._cancel):
+                pass
+        except Exception as error:
+            submitted = Batch(job_id for number, job_id in enumerate(batch) if number in accepted)
+            submitted.refused = batch.refused
+            what = f"{len(submitted)} jobs were submitted and go on; then: {error}"
+            raise BatchError(what, batch=submitted) from error
+        return batch
+
+    def results(self, job_ids: Iterable[str], *, wait_s: float | None, progress: Counter) -> Iterator[JobResult]:
+        """A generator: nothing is asked before the first step."""
+        refused = job_ids.refused if isinstance(job_ids, Batch) else {}
+        begins = (
+            partial(_refused, each, refused[each])
+            if each in refused
+            else partial(self._connection.watch, checks.job_id("job_id", each))
+            for each in job_ids
+        )
+        window = Window[Answer](begins, Retry(wait_s), width=WATCHED, on_end=progress.one_more)
+        yield from self._results(window.run(in_order=False, leave=self._forget))
+
+    def _begin(self, given: object, *, watch: bool = True) -> tuple[str, Begin]:
+        """The id of a job, and what sends it or raises why it cannot be sent."""
+        job_id: object = None
+        try:
+            if not isinstance(given, Mapping) or "code" not in given:
+                problem = "it has no 'code'" if isinstance(given, Mapping) else f"it is {checks.kind(given)}"
+                raise checks.invalid("job", problem, "give a mapping with the key 'code' and options")
+            options = {**given}
+            code, job_id = options.pop("code"), options.get("job_id")
+            number = self._connection.next_number()
+            submission = build(code, options, pool=self._pool, request=number, watch=watch)  # type: ignore[arg-type]
+        except JobRefusedError as error:
+            name = job_id if isinstance(job_id, str) else uuid.uuid4().hex
+            return name, partial(_refused, name, error)
+        return submission.message.job_id, partial(self._connection.submit, submission)
+
+    def _results(self, ended: Iterator[Answer]) -> Iterator[JobResult]:
+        """Raises what is not about one job alone."""
+        for future in ended:
+            try:
+                result = self._to_result(future.result())
+            except JobRefusedError as error:
+                result = _refusal(future.job_id, error)
+            yield result
+
+    def _cancel(self, left: Iterable[Answer]) -> None:
+        self._connection.cancel_all(each for each in left if isinstance(each, Request))
+
+    def _forget(self, left: Iterable[Answer]) -> None:
+        for each in left:
+            if isinstance(each, Request):
+                self._connection.forget(each)
+
+
+def _refused(job_id: str, error: JobRefusedError) -> Answer:
+    future = Answer()
+    future.job_id = job_id
+    future.set_exception(error)
+    return future
+
+
+def _refusal(job_id: str, error: JobRefusedError) -> JobResult:
+    """The result of a job that was not accepted, or is not known."""
+    return JobResult(
+        job_id=job_id,
+        outcome=Outcome.LOST if isinstance(error, UnknownJobError) else Outcome.REJECTED,
+        reason=error.message,
+        error=JobError(type=type(error).__name__, message=error.message),
+    )

@@ -1,10 +1,11 @@
-"""Checks of single fields. Each returns the value as it is to be sent, or raises an error that names the field, what is
-wrong with it and what would be right.
+"""Checks of single fields. Each returns the value to send, or raises InvalidJobError that names the field, says what is
+wrong with the given value and what to give instead.
 """
 
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -16,31 +17,29 @@ V = TypeVar("V")
 
 MAX_WORD = 128
 MAX_SECONDS = 31_536_000
+MAX_NAME_BYTES = 255
+_JOB_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
 
-def seconds(field: str, given: object) -> float | None:
+def seconds(field: str, given: object) -> float:
     """A time span above 0, up to a year."""
-    if given is None:
-        return None
     if not 0 < real(given) <= MAX_SECONDS:
         raise invalid(field, f"got {given!r:.40}", f"give a number of seconds above 0, at most {MAX_SECONDS}")
     return real(given)
 
 
 def waiting(field: str, given: object) -> float | None:
-    """How long a caller waits: None is without end, 0 is a look."""
+    """How long a caller waits: None is without limit, 0 does not wait."""
     if given is None:
         return None
     if not 0 <= real(given) <= MAX_SECONDS:
-        raise invalid(field, f"got {given!r:.40}", "give a number of seconds from 0 on, or None to wait without end")
+        raise invalid(field, f"got {given!r:.40}", "give a number of seconds from 0 on, or None to wait without limit")
     return real(given)
 
 
-def whole(field: str, given: int | None, lowest: int, highest: int) -> int | None:
-    if given is None:
-        return None
+def whole(field: str, given: object, lowest: int, highest: int) -> int:
     try:
-        number = None if isinstance(given, bool) else operator.index(given)
+        number = None if isinstance(given, bool) else operator.index(given)  # type: ignore[arg-type] # this is the check
     except TypeError:
         number = None
     if number is None or not lowest <= number <= highest:
@@ -54,10 +53,17 @@ def callback(field: str, given: Callable[[str], object] | None) -> Callable[[str
     return given
 
 
-def flag(field: str, given: bool | None) -> bool:  # noqa: FBT001
-    if not isinstance(given, bool | None):
+def flag(field: str, given: object) -> bool:
+    if not isinstance(given, bool):
         raise invalid(field, f"it is {kind(given)}", "give True or False")
-    return bool(given)
+    return given
+
+
+def job_id(field: str, given: object) -> str:
+    if not isinstance(given, str) or not _JOB_ID.fullmatch(given):
+        remedy = "give 1 to 128 of the characters A-Z a-z 0-9 . _ : -, or leave it out"
+        raise invalid(field, f"got {given!r:.150}", remedy)
+    return text(field, given)
 
 
 def word(field: str, given: object) -> str:
@@ -69,21 +75,22 @@ def word(field: str, given: object) -> str:
 
 
 def text(field: str, given: object) -> str:
-    """As a plain str: the codec of the messages takes no subclass, such as numpy's."""
+    """A plain str: the encoder of messages takes no subclass, such as numpy's."""
     if not isinstance(given, str):
         raise invalid(field, f"{given!r:.80} is {kind(given)}", "give text (str)")
     return str.__str__(given)
 
 
-def content(field: str, given: object) -> bytes:
+def content(field: str, given: object) -> Buffer:
+    """Bytes, without a copy where they lie in one piece."""
     if not isinstance(given, (bytes, bytearray, memoryview)):
         raise invalid(field, f"it is {kind(given)}", "give bytes; text becomes bytes by .encode()")
-    return bytes(given)
+    if isinstance(given, memoryview):
+        return given.cast("B") if given.c_contiguous and given.nbytes else bytes(given)
+    return given
 
 
-def mapping(field: str, given: Mapping[str, V] | None, most: int) -> Mapping[str, V]:
-    if given is None:
-        return {}
+def mapping(field: str, given: Mapping[str, V], most: int) -> Mapping[str, V]:
     if not isinstance(given, Mapping):
         raise invalid(field, f"it is {kind(given)}", "give a mapping with text (str) as keys")
     if len(given) > most:
@@ -91,11 +98,20 @@ def mapping(field: str, given: Mapping[str, V] | None, most: int) -> Mapping[str
     return given
 
 
+def file_name(field: str, given: object) -> str:
+    """A name without a directory, so that the file stays in the directory it is put into."""
+    name = text(field, given)
+    if not 0 < len(utf8(field, name)) <= MAX_NAME_BYTES or name in {".", ".."} or "/" in name or "\0" in name:
+        remedy = f"give a plain file name of 1 to {MAX_NAME_BYTES} bytes, without '/', '..' and NUL"
+        raise invalid(field, f"the name {name!r:.150} is not allowed", remedy)
+    return name
+
+
 def utf8(field: str, given: str) -> bytes:
     try:
         return given.encode()
     except UnicodeEncodeError as error:
-        problem = f"the character at {error.start} is a lone surrogate, which UTF-8 cannot carry"
+        problem = f"the character at {error.start} is a lone surrogate, which UTF-8 cannot encode"
         raise invalid(field, problem, "read the text with the encoding it was written in") from None
 
 

@@ -1,19 +1,20 @@
-"""The way to the daemon: one thread that owns the socket, for all threads of a process.
+"""The connection to the daemon: one thread that owns the socket, for all threads of a process.
 
     any thread                      I/O thread, started by the first request                    daemon
     ┌──────────────┐  inbox, wake   ┌──────────────────────────────────────────────┐  DEALER   ┌────────┐
-    │ ask, forget  │───────────────▶│ ledger: what is open, what is due, who waits │◀─────────▶│ ROUTER │
-    │ Request      │◀───────────────│                                              │           └────────┘
-    └──────────────┘  its Future    └──────────────────────────────────────────────┘
+    │ send, forget │───────────────▶│ PendingRequests: what is open, due, waited   │◀─────────▶│ ROUTER │
+    │ Request      │◀───────────────│ for                DaemonSocket: the bytes   │           └────────┘
+    └──────────────┘   resolved     └──────────────────────────────────────────────┘
 
-1. ZeroMQ sockets belong to one thread; callers hand over a Request and an eventfd wakes the thread. Nothing polls.
-2. `Request.answer` is resolved on the I/O thread. Only code of this package may hang a callback on it, and the callback
-   must not wait for anything: what users may wait or hang callbacks on is resolved elsewhere (`executor.py`).
-3. After a fork the child has a context, socket and thread of its own, from its first request on. It never touches the
-   parent's, and what the parent had asked is answered to the parent only: a child that waits for it waits in vain.
+1. A ZeroMQ socket belongs to one thread. Callers put a Request into the inbox and wake the thread through an eventfd.
+   Nothing polls.
+2. Requests are resolved on the I/O thread. Only code of this package may add a callback to one, and the callback must
+   not block: futures that users may wait for or add callbacks to are resolved elsewhere (`futures.py`).
+3. After a fork the child has a context, socket and thread of its own from its first request on. It never touches the
+   parent's. Answers to the parent's requests go to the parent only: a child that waits for one waits in vain.
 4. LINGER is 0 and the thread is a daemon thread: neither `close` nor the end of the interpreter waits for the peer.
-   When the daemon falls silent the socket is replaced, so that what failed at the caller is not sent hours later; and
-   when the connection breaks, because ZeroMQ does not tell which messages went down with it.
+   The socket is replaced when the daemon stays silent, so that a request that failed is not sent hours later, and when
+   the connection is lost, because ZeroMQ does not tell which messages were lost with it.
 """
 
 from __future__ import annotations
@@ -26,89 +27,122 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import wait
 from functools import partial
-from typing import Final, Self
+from typing import Final, Generic, Self, TypeVar
 
 import zmq
 
 from pool import wire
 from pool.client.endpoint import path_of
-from pool.client.feed import Feed
-from pool.client.ledger import Ledger, Request
-from pool.client.process import PerProcess
+from pool.client.job import LARGE_BYTES, Submission
+from pool.client.pending import Frames, OnOutput, PendingRequests, Request
 from pool.errors import ClosedError, DaemonUnreachableError, PoolError
 
-#: Messages that wait in ZeroMQ in each direction; more wait with us.
+T = TypeVar("T")
+
+#: Messages that wait in ZeroMQ in each direction; more wait in this process.
 HIGH_WATER_MARK = 1000
 #: First and longest pause between attempts to connect: a new daemon is found soon, an absent one costs little.
 RECONNECT_MS = (20, 500)
-#: Messages read in one turn, so that requests go out while results flood in.
-BATCH = 64
-#: `close` waits this long for the thread, which has nothing to wait for itself.
+#: Messages read in one turn, so that requests are sent while many results arrive.
+MESSAGES_PER_TURN = 64
+#: `close` waits this long for the thread, which does not wait for anything itself.
 JOIN_S = 5.0
-#: pyzmq copies frames below this when it sends; copying them when they arrive is cheaper than a handle, too.
-LARGE_BYTES = 65_536
+#: How long a caller who leaves waits until the daemon has confirmed that his jobs are cancelled.
+CANCEL_S = 1.0
 
 
 class Connection:
-    """Questions to one daemon, from any thread and in any process that this one forks."""
+    """Sends requests to one daemon, from any thread and in any process that this one forks."""
 
     def __init__(self, endpoint: str, *, timeout_s: float) -> None:
         self.endpoint: Final = endpoint
-        self.timeout_s: Final = timeout_s
-        self._numbers = itertools.count(1)
-        self._closed = False
-        self._line = PerProcess(partial(Line, endpoint, timeout_s, self._numbers))
-        # A client that nobody closed and nobody has any more takes its thread with it.
-        weakref.finalize(self, _release, self._line).atexit = False
+        self.next_number: Final = itertools.count(1).__next__  # atomic
+        self._closed = threading.Event()
+        self._io = PerProcess(partial(IOThread, endpoint, timeout_s, self.next_number, self._closed))
+        # The thread of a client that was dropped without being closed ends, too.
+        weakref.finalize(self, _release, self._io).atexit = False
 
-    def number(self) -> int:
-        """A request number; `next` of a count is atomic."""
-        return next(self._numbers)
+    def submit(self, submission: Submission, on_output: OnOutput | None = None) -> Request:
+        """Send the job. `on_output` gets its output while it runs, if its message has `stream`.
 
-    def ask(
-        self,
-        message: wire.Submit | wire.Watch | wire.Cancel,
-        payload: Sequence[wire.Frame] = (),
-        *,
-        feed: Feed | None = None,
-    ) -> Request:
-        """Send the question. Raises ClosedError, and LocalProtocolError over a cap; all else comes as the answer.
-
-        `feed`: where the job's output goes while it runs, for a message with `stream`.
+        Raises ClosedError, as the other methods; every other error resolves the request.
         """
-        if self._closed:
-            raise _closed()
-        request = Request(message, wire.encode(message, payload), on_output=None if feed is None else feed.put)
-        if feed is not None:
-            request.answer.add_done_callback(feed.end)
-        self._line.get().post(request)
-        return request
+        return self._io.get().post(Request(*submission, on_output))
+
+    def watch(self, job_id: str, on_output: OnOutput | None = None) -> Request:
+        """Ask for the result of a job, and for its output if `on_output` is given."""
+        message = wire.Watch(request=self.next_number(), job_id=job_id, stream=on_output is not None)
+        return self._io.get().post(Request(message, on_output=on_output))
+
+    def cancel(self, job_id: str) -> Request:
+        return self._io.get().post(Request(wire.Cancel(request=self.next_number(), job_id=job_id)))
 
     def forget(self, request: Request) -> None:
-        """Nobody waits for this answer any more."""
-        line = self._line.peek()
-        if line is not None and not request.answer.done():
+        """Nobody waits for this request any more; the job goes on."""
+        io = self._io.peek()
+        if io is not None and not request.done():
             with contextlib.suppress(ClosedError):
-                line.post(Forget(request))
+                io.post(Forget(request))
+
+    def cancel_all(self, requests: Iterable[Request]) -> None:
+        """Cancel the jobs of these requests and forget the requests. Waits a moment for the daemon to confirm."""
+        with contextlib.suppress(ClosedError):
+            wait([self.give_up(each) for each in requests], CANCEL_S)
+
+    def give_up(self, request: Request) -> Request:
+        """Cancel the job of this request and forget the request."""
+        self.forget(request)
+        return self.cancel(request.job_id)
 
     def close(self) -> None:
-        """Fail what is open with ClosedError and end the thread. Any number of times, from any thread."""
-        self._closed = True
-        line = self._line.peek()
-        if line is not None:
-            line.close()
+        """Fail open requests with ClosedError and end the thread. Any number of times, from any thread."""
+        self._closed.set()
+        io = self._io.peek()
+        if io is not None:
+            io.close()
 
 
-def _release(lines: PerProcess[Line]) -> None:
-    line = lines.peek()
-    if line is not None:
-        line.close(wait=False)
+class PerProcess(Generic[T]):
+    """One T for each process: made when it is first used, and made anew after a fork.
+
+    A forked child inherits locks that nobody will release, queues that nobody will read and sockets that it must not
+    touch. So it makes its own and leaves the parent's as they are.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._locks: dict[int, threading.Lock] = {}
+        self._made: tuple[int, T] | None = None
+
+    def peek(self) -> T | None:
+        """This process's T, if it has been made."""
+        made = self._made
+        return made[1] if made is not None and made[0] == os.getpid() else None
+
+    def get(self) -> T:
+        made = self._made
+        if made is not None and made[0] == os.getpid():
+            return made[1]
+        # setdefault is atomic. The lock is this process's own, so one that was held during the fork does not matter.
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
+            found = self.peek()
+            if found is None:
+                found = self._make()
+                self._made = (os.getpid(), found)
+            return found
+
+
+def _release(threads: PerProcess[IOThread]) -> None:
+    io = threads.peek()
+    if io is not None:
+        io.close(wait=False)
 
 
 class Forget:
-    """For the inbox: drop this request."""
+    """For the inbox: forget this request."""
 
     __slots__ = ("request",)
 
@@ -116,31 +150,35 @@ class Forget:
         self.request = request
 
 
-class Line:
+Posted = TypeVar("Posted", Request, Forget)
+
+
+class IOThread:
     """One process's part of a Connection: the inbox, and the thread while there is one."""
 
-    def __init__(self, endpoint: str, timeout_s: float, numbers: itertools.count[int]) -> None:
+    def __init__(self, endpoint: str, timeout_s: float, number: Callable[[], int], closed: threading.Event) -> None:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
-        self._numbers = numbers
+        self._number = number
         self._lock = threading.Lock()
         self._inbox: deque[Request | Forget] = deque()
         self._wake = -1
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = closed
 
-    def post(self, item: Request | Forget) -> None:
+    def post(self, item: Posted) -> Posted:
         with self._lock:
-            if self._closed:
-                raise _closed()
+            if self._closed.is_set():
+                raise ClosedError("this client has been closed; make a new one")
             if self._thread is None:
                 self._start()
             self._inbox.append(item)
             os.eventfd_write(self._wake, 1)
+        return item
 
     def close(self, *, wait: bool = True) -> None:
         with self._lock:
-            self._closed = True
+            self._closed.set()
             thread = self._thread
             if thread is not None:
                 os.eventfd_write(self._wake, 1)
@@ -159,27 +197,23 @@ class Line:
         self._wake, self._thread = wake, thread
 
     def _run(self, wake: int) -> None:
-        """The I/O thread. Whatever ends it, nobody is left waiting, and the next request starts another one."""
-        ledger = Ledger(self._endpoint, self._timeout_s, number=self._numbers.__next__)
+        """The I/O thread. However it ends, no caller is left waiting, and the next request starts another one."""
+        pending = PendingRequests(self._endpoint, self._timeout_s, number=self._number)
         reason: PoolError = ClosedError("the client was closed before the answer came")
         try:
-            with _context() as context, Exchange(context, self._endpoint, wake, ledger=ledger) as exchange:
-                while not self._closed:
-                    exchange.turn(self._inbox)
-        except Exception as error:  # noqa: BLE001 - a thread has no caller to tell, but there are those who wait
-            reason = PoolError(f"the connection to {self._endpoint} broke down: {error!r}; the job may go on")
+            with _context() as context, DaemonSocket(context, self._endpoint, wake, pending=pending) as socket:
+                while not self._closed.is_set():
+                    socket.turn(self._inbox)
+        except Exception as error:  # noqa: BLE001 - the thread has no caller, but others wait for it
+            reason = PoolError(f"the connection to {self._endpoint} failed: {error!r}; the job may go on")
         with self._lock:
             os.close(wake)
             self._thread = None
             left, self._inbox = self._inbox, deque()
         for item in left:
             if isinstance(item, Request):
-                ledger.open(item, 0.0)
-        ledger.fail(reason)
-
-
-def _closed() -> ClosedError:
-    return ClosedError("this client has been closed; make a new one")
+                pending.open(item, 0.0)
+        pending.fail(reason)
 
 
 @contextlib.contextmanager
@@ -191,50 +225,57 @@ def _context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
         context.destroy(linger=0)  # unlike `term`, closes a socket that was left open instead of waiting for it
 
 
-class Exchange:
-    """The socket and what waits to be sent on it; lives on the I/O thread."""
+class DaemonSocket:
+    """The socket and the messages that wait to be sent on it. Used by the I/O thread only."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, wake: int, *, ledger: Ledger) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, wake: int, *, pending: PendingRequests
+    ) -> None:
         self._context = context
         self._endpoint = endpoint
         self._wake = wake
-        self._ledger = ledger
-        self._outbox: deque[list[wire.Frame]] = deque()
-        self._socket, self._monitor = self._dial()
+        self._pending = pending
+        self._outbox: deque[Frames] = deque()
+        self._due = math.inf  #: when `pending.tick` has something to do
+        self._socket, self._monitor = self._open()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hang_up()
+        self._close()
 
     def turn(self, inbox: deque[Request | Forget]) -> None:
-        """Wait for something to happen, and do it."""
-        broken = self._wait()
+        """Wait until something happens, and do what is due."""
+        lost = self._wait()
         now = time.monotonic()
         while inbox:
             item = inbox.popleft()
             if isinstance(item, Forget):
-                self._ledger.forget(item.request)
+                self._pending.forget(item.request)
             else:
-                self._outbox += self._ledger.open(item, now)
+                self._outbox += self._pending.open(item, now)
         self._send()
         self._receive(now)
-        try:
-            if broken:
-                # ZeroMQ would connect again by itself, but not after a frame over the cap.
-                self._redial()
-                self._outbox += self._ledger.disconnected(now)
-            self._outbox += self._ledger.tick(now)
-        except DaemonUnreachableError as error:
-            self._redial()
-            self._outbox.clear()
-            self._ledger.fail(error)
-            self._ledger.reset()
-        self._send()
+        if lost or now >= self._due:
+            self._check(now, lost=lost)
+            self._send()
 
-    def _dial(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        """The socket, and one that tells when its connection breaks."""
+    def _check(self, now: float, *, lost: bool) -> None:
+        try:
+            if lost:
+                # ZeroMQ would connect again by itself, but not after a frame over the cap.
+                self._reopen()
+                self._outbox += self._pending.disconnected(now)
+            self._outbox += self._pending.tick(now)
+        except DaemonUnreachableError as error:
+            self._reopen()
+            self._outbox.clear()
+            self._pending.fail(error)
+            self._pending.new_socket()
+
+    def _open(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """The socket, and one that tells when its connection is lost."""
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
@@ -245,22 +286,23 @@ class Exchange:
         self._connected = False
         return socket, socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
-    def _hang_up(self) -> None:
+    def _close(self) -> None:
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(0)
 
-    def _redial(self) -> None:
-        self._hang_up()
-        self._socket, self._monitor = self._dial()
+    def _reopen(self) -> None:
+        self._close()
+        self._socket, self._monitor = self._open()
 
     def _wait(self) -> bool:
-        """Whether the connection has broken meanwhile."""
+        """Whether the connection was lost meanwhile."""
         poller = zmq.Poller()
         poller.register(self._wake, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
         poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._outbox else 0))
-        wait_s = self._ledger.wait_s(time.monotonic())
+        wait_s = self._pending.wait_s(now := time.monotonic())
+        self._due = math.inf if wait_s is None else now + wait_s
         ready = dict(poller.poll(None if wait_s is None else math.ceil(wait_s * 1000)))
         if self._wake in ready:
             os.eventfd_read(self._wake)
@@ -268,25 +310,24 @@ class Exchange:
 
     def _send(self) -> None:
         if self._outbox and not self._connected:
-            # Not before there is something to say: a client that is idle leaves an absent daemon alone.
+            # Not before there is something to send: an idle client does not look for an absent daemon.
             self._socket.connect(self._endpoint)
             self._connected = True
         while self._outbox:
             try:
-                self._socket.send_multipart(self._outbox[0], zmq.NOBLOCK)
+                # Large frames are zmq.Frames already (see job.py), which are sent as they are.
+                self._socket.send_multipart(self._outbox[0], zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
             self._outbox.popleft()
 
     def _receive(self, now: float) -> None:
-        for _ in range(BATCH):
+        for _ in range(MESSAGES_PER_TURN):
             try:
-                frames = [_content(frame) for frame in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            self._outbox += self._ledger.receive(frames, now)
-
-
-def _content(frame: zmq.Frame) -> wire.Frame:
-    """Large frames as they lie in libzmq's memory, writable, so that an array needs no copy; small ones as bytes."""
-    return frame.buffer if len(frame) >= LARGE_BYTES else frame.bytes
+            # Large frames stay in libzmq's memory, writable, so that an array needs no copy. A copy of a small frame
+            # is cheaper than a handle.
+            contents = [each.buffer if len(each) >= LARGE_BYTES else each.bytes for each in frames]
+            self._outbox += self._pending.receive(contents, now)

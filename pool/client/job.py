@@ -1,46 +1,47 @@
-"""What a user asks for -> a Submit and its payload. Everything that is wrong with it is found here, before it is sent.
+"""From what a user asks for to the frames of one Submit message. Every mistake is found here, before anything is sent.
 
-    payload   [code, stdin, *files, *arguments]        arguments: the frames of the value (args, kwargs), none for none
+    payload   [code, stdin, *files, *arguments]        arguments: the frames of the value (args, kwargs), if any
 
-InvalidJobError names the field, what is wrong with it and what would be right; TooLargeError carries both numbers;
-ValueCodecError names the argument. The payload is made of `bytes` only: an array that the caller changes after a call
-that does not wait would otherwise change on its way.
+A job is encoded once. InvalidJobError names the field, what is wrong with it and what to give instead; TooLargeError
+has both sizes; ValueCodecError names the argument. The frames are a copy of the caller's data, so an array that he
+changes after the call arrives as it was. Large data is copied once, into the memory that libzmq sends from.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from functools import partial
+from typing import Any, Final, NamedTuple, TypedDict
+
+import zmq
 
 from pool import values, wire
 from pool.client import checks
 from pool.client.checks import Buffer
-from pool.client.results import plain_name
 from pool.errors import LocalProtocolError, TooLargeError, ValueCodecError
 from pool.model import Limits
 
 Code = str | Callable[..., object]
 
 MAX_FILES = 256
-MAX_NAME_BYTES = 255
 MAX_ENV = 64
 MAX_ENV_NAME = 256
 MAX_ENV_VALUE = 8192
 MAX_SIZE = 1 << 50
-_JOB_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
-#: Of the job's work directory, where it leaves its own files.
+#: The directory, inside the job's work directory, where the job leaves its own files.
 OUTPUT_DIRECTORY = "out"
+#: From this size on a frame is copied into libzmq's memory when the job is built, and not again when it is sent.
+LARGE_BYTES: Final = 65_536
 
 
 class JobOptions(TypedDict, total=False):
-    """What may be said about a job besides its code. None is the same as not saying it.
+    """The options of a job besides its code. None is the same as leaving the option out.
 
-    What is called may be anything that can be called. A coroutine function is run to its end; what a class makes has to
-    be data; a generator, asynchronous or not, is none: return `list(...)` of it. A job ends when its code does: exit
-    handlers do not run, and threads and processes that live on are killed.
+    The code's entry may be anything that can be called. A coroutine function is run to its end. The value has to be
+    data: for a generator, asynchronous or not, return `list(...)` of it. A job ends when its code does: exit handlers
+    do not run, and threads and processes that are still alive are killed.
     """
 
     entry: str | None  #: the function of the source text to call; None: a script, whose variable `result` is the value
@@ -50,7 +51,7 @@ class JobOptions(TypedDict, total=False):
     files: Mapping[str, Buffer] | None  #: plain names to contents, put into the job's work directory
     env: Mapping[str, str] | None
     limits: Limits | None
-    seed: int | None  #: 0 to 2**32 - 1: for random and numpy.random, not for a default_rng() that is given none
+    seed: int | None  #: 0 to 2**32 - 1: for random and numpy.random, not for default_rng() without a seed
     pool: str | None
     priority: int  #: -100 to 100; higher goes first among the jobs of one client
     job_id: str | None  #: the same id again is the same job; None: a new one
@@ -67,48 +68,49 @@ class Program(NamedTuple):
     python: str = ""
 
 
-class Draft(NamedTuple):
-    """A valid job that has no request number yet."""
+class Submission(NamedTuple):
+    """A valid job, encoded: may be sent any number of times."""
 
-    submit: wire.Submit
-    payload: list[wire.Frame]
+    message: wire.Submit
+    frames: list[bytes | zmq.Frame]
 
 
-def build(code: Code | Program, options: JobOptions, *, pool: str) -> Draft:
-    """Raises InvalidJobError, TooLargeError or ValueCodecError."""
-    _known(options)
-    program = code if isinstance(code, Program) else program_of(code, options.get("entry"))
-    files = _files(options.get("files"))
-    arguments = _arguments(program, options.get("args"), options.get("kwargs"))
-    payload: list[wire.Frame] = [program.frame, _stdin(options.get("stdin")), *files.values(), *arguments]
-    submit = wire.Submit(
-        request=0,
-        job_id=_job_id(options.get("job_id")),
-        pool=checks.word("pool", pool if options.get("pool") is None else options.get("pool")),
+def build(
+    code: Code | Program, options: JobOptions, *, pool: str, request: int = 0, watch: bool = True, stream: bool = False
+) -> Submission:
+    """Raises InvalidJobError, TooLargeError or ValueCodecError. `pool`: the default one. `request`: its number."""
+    if unknown := options.keys() - JobOptions.__annotations__.keys():
+        raise TypeError(f"a job has no option {min(unknown)!r}; it has {', '.join(JobOptions.__annotations__)}")
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    program = code if isinstance(code, Program) else program_of(code, given.get("entry"))
+    files = _files(given["files"]) if "files" in given else {}
+    stdin = _stdin(given["stdin"]) if "stdin" in given else b""
+    arguments = _arguments(program, given.get("args", ()), given.get("kwargs", {})) if _VALUES & given.keys() else ()
+    checked = {field: check(name, given[name]) for name, (field, check) in _FIELDS.items() if name in given}
+    message = wire.Submit(
+        request=request,
+        job_id=checked.pop("job_id", None) or uuid.uuid4().hex,
+        pool=checked.pop("pool", pool),
         entry=program.entry,
         pickled=program.pickled,
         python=program.python,
         files=tuple(files),
-        env=_env(options.get("env")),
-        limits=_limits(options.get("limits")),
-        seed=checks.whole("seed", options.get("seed"), 0, (1 << 32) - 1),
-        priority=checks.whole("priority", options.get("priority"), -100, 100) or 0,
-        queue_timeout_s=checks.seconds("queue_timeout", options.get("queue_timeout")),
-        explain=checks.flag("explain_denials", options.get("explain_denials", False)),
+        watch=watch,
+        stream=stream,
+        **checked,
     )
-    _check_size(submit, payload)
-    return Draft(submit, payload)
+    return Submission(message, _encoded(message, [program.frame, stdin, *files.values(), *arguments]))
 
 
-def program_of(code: Code, entry: str | None = None) -> Program:
-    """Source text with the name of its entry, or a callable, which is its own entry."""
+def program_of(code: Code, entry: object = None) -> Program:
+    """Source text with the name of its entry, or a callable, which has none."""
     if isinstance(code, str):
         name = None if entry is None else checks.word("entry", entry)
         if name is not None and not all(part.isidentifier() for part in name.split(".")):
             raise checks.invalid("entry", f"{name!r} is not a name", "name a function of the code")
         program = Program(checks.utf8("code", code), entry=name)
     elif callable(code):
-        from pool.client.pickling import pickled  # cloudpickle is not needed by a loop that submits source text
+        from pool.client.pickling import pickled  # a loop that submits source text needs no cloudpickle
 
         if entry is not None:
             raise checks.invalid("entry", "a callable has none", "leave it out, or submit source text")
@@ -121,54 +123,78 @@ def program_of(code: Code, entry: str | None = None) -> Program:
     return program
 
 
-def checked_id(given: object) -> str:
-    if not isinstance(given, str) or not _JOB_ID.fullmatch(given):
-        remedy = "1 to 128 of the characters A-Z a-z 0-9 . _ : -, or leave it out"
-        raise checks.invalid("job_id", f"{given!r:.150} will not do", remedy)
-    return checks.text("job_id", given)
+def _encoded(message: wire.Submit, payload: Sequence[Buffer]) -> list[bytes | zmq.Frame]:
+    size = sum(map(len, payload))
+    if size > wire.MAX_JOB_BYTES:
+        what = "the job (code, stdin, files, arguments)"
+        raise checks.too_large(what, size, wire.MAX_JOB_BYTES, "mount large data as a data set")
+    try:
+        frames = wire.encode(message, payload)
+    except LocalProtocolError as error:
+        raise TooLargeError(f"{error.message}; use fewer or shorter files, names and environment variables") from None
+    return [zmq.Frame(each, copy=True) if len(each) >= LARGE_BYTES else bytes(each) for each in frames]
 
 
-def _job_id(given: str | None) -> str:
-    return uuid.uuid4().hex if given is None else checked_id(given)
+# ---- options that become frames ----
+
+_VALUES = {"args", "kwargs"}
 
 
-def _known(options: JobOptions) -> None:
-    unknown = options.keys() - JobOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"a job has no option {min(unknown)!r}; it has {', '.join(JobOptions.__annotations__)}")
-
-
-def _stdin(given: Buffer | str | None) -> bytes:
-    if given is None:
-        return b""
+def _stdin(given: object) -> Buffer:
     return checks.utf8("stdin", given) if isinstance(given, str) else checks.content("stdin", given)
 
 
-def _files(given: Mapping[str, Buffer] | None) -> dict[str, bytes]:
-    files = checks.mapping("files", given, MAX_FILES)
-    return {_file_name(name): checks.content(f"files[{name!r:.80}]", content) for name, content in files.items()}
+def _files(given: Mapping[str, Buffer]) -> dict[str, Buffer]:
+    files = {
+        checks.file_name("files", name): checks.content(f"files[{name!r:.80}]", content)
+        for name, content in checks.mapping("files", given, MAX_FILES).items()
+    }
+    if OUTPUT_DIRECTORY in files:
+        problem = f"{OUTPUT_DIRECTORY!r} is the directory where the job leaves its own files"
+        raise checks.invalid("files", problem, "give the file another name")
+    return files
 
 
-def _file_name(given: object) -> str:
-    name = checks.text("files", given)
-    if len(checks.utf8("files", name)) > MAX_NAME_BYTES or not plain_name(name):
-        remedy = f"give a plain file name of 1 to {MAX_NAME_BYTES} bytes, without '/', '..' and NUL"
-        raise checks.invalid("files", f"the name {name!r:.150} will not do", remedy)
-    if name == OUTPUT_DIRECTORY:
-        raise checks.invalid("files", f"{name!r} is where the job leaves its own files", "give it another name")
-    return name
+def _arguments(program: Program, args: object, kwargs: Mapping[str, object]) -> Sequence[Buffer]:
+    if not isinstance(args, (list, tuple)):
+        raise checks.invalid("args", f"it is {checks.kind(args)}", "give a list or tuple, such as args=[21]")
+    given = checks.mapping("kwargs", kwargs, wire.MAX_FRAMES)
+    named = {checks.text("kwargs", name): value for name, value in given.items()}
+    if not args and not named:
+        return ()
+    if program.entry is None and not program.pickled:
+        raise checks.invalid("args" if args else "kwargs", "a script takes none", "name the function of it as entry")
+    try:
+        return values.encode((tuple(args), named), max_bytes=wire.MAX_JOB_BYTES)
+    except ValueCodecError as error:
+        raise _naming_argument(args, named, error) from error
 
 
-def _env(given: Mapping[str, str] | None) -> dict[str, str]:
-    env = checks.mapping("env", given, MAX_ENV)
-    return {_env_name(name): _env_value(f"env[{name!r:.80}]", value) for name, value in env.items()}
+def _naming_argument(args: Sequence[object], kwargs: Mapping[str, object], found: ValueCodecError) -> ValueCodecError:
+    """The same error, with the argument that it is about."""
+    arguments = [(f"args[{index}]", value) for index, value in enumerate(args)]
+    for name, value in [*arguments, *((f"kwargs[{key!r:.80}]", value) for key, value in kwargs.items())]:
+        try:
+            values.encode(value, max_bytes=wire.MAX_JOB_BYTES)
+        except ValueCodecError as error:
+            return ValueCodecError(f"{name}: {error.message}", **{**error.fields, "argument": name})
+    return found
 
 
-def _env_name(given: object) -> str:
-    name = checks.text("env", given)
-    checks.utf8("env", name)
+# ---- options that become fields of the message ----
+
+
+def _env(field: str, given: Mapping[str, str]) -> dict[str, str]:
+    env = checks.mapping(field, given, MAX_ENV)
+    return {_env_name(field, name): _env_value(f"{field}[{name!r:.80}]", value) for name, value in env.items()}
+
+
+def _env_name(field: str, given: object) -> str:
+    name = checks.text(field, given)
+    checks.utf8(field, name)
     if not name or "=" in name or "\0" in name or len(name) > MAX_ENV_NAME:
-        raise checks.invalid("env", f"the name {name!r:.80} will not do", f"1 to {MAX_ENV_NAME} characters without '='")
+        remedy = f"give 1 to {MAX_ENV_NAME} characters without '=' and NUL"
+        raise checks.invalid(field, f"the name {name!r:.80} is not allowed", remedy)
     return name
 
 
@@ -180,53 +206,25 @@ def _env_value(field: str, given: object) -> str:
     return value
 
 
-def _arguments(program: Program, args: Sequence[object] | None, kwargs: Mapping[str, object] | None) -> list[bytes]:
-    if not isinstance(args, (list, tuple, type(None))):
-        raise checks.invalid("args", f"it is {checks.kind(args)}", "give a list or tuple, such as args=[21]")
-    given = checks.mapping("kwargs", kwargs, wire.MAX_FRAMES)
-    named = {checks.text("kwargs", name): value for name, value in given.items()}
-    if not args and not named:
-        return []
-    if program.entry is None and not program.pickled:
-        raise checks.invalid("args" if args else "kwargs", "a script takes none", "name the function of it as entry")
-    try:
-        return [bytes(each) for each in values.encode((tuple(args or ()), named), max_bytes=wire.MAX_JOB_BYTES)]
-    except ValueCodecError as error:
-        raise _culprit(args or (), named, error) from error
-
-
-def _culprit(args: Sequence[object], kwargs: Mapping[str, object], found: ValueCodecError) -> ValueCodecError:
-    """The same refusal, of the argument it is about."""
-    arguments = [(f"args[{index}]", value) for index, value in enumerate(args)]
-    for name, value in [*arguments, *((f"kwargs[{key!r:.80}]", value) for key, value in kwargs.items())]:
-        try:
-            values.encode(value, max_bytes=wire.MAX_JOB_BYTES)
-        except ValueCodecError as error:
-            return ValueCodecError(f"{name}: {error.message}", **{**error.fields, "argument": name})
-    return found
-
-
-def _limits(given: Limits | None) -> wire.JobLimits:
-    if given is None:
-        return wire.JobLimits()
+def _limits(field: str, given: object) -> wire.JobLimits:
     if not isinstance(given, Limits):
-        raise checks.invalid(
-            "limits", f"it is {checks.kind(given)}", "give pool.Limits, such as Limits(wall_s=30, memory='512m')"
-        )
+        remedy = "give pool.Limits, such as Limits(wall_s=30, memory='512m')"
+        raise checks.invalid(field, f"it is {checks.kind(given)}", remedy)
     for name, value in given.items():
         highest = checks.MAX_SECONDS if name.endswith("_s") else MAX_SIZE
         if isinstance(value, (int, float)) and value > highest:
-            raise checks.invalid(f"limits.{name}", f"{value!r:.40} is absurd", f"give at most {highest}")
+            raise checks.invalid(f"{field}.{name}", f"{value!r:.40} is too much", f"give at most {highest}")
     return wire.JobLimits(**dict(given.items()))  # type: ignore[arg-type]
 
 
-def _check_size(submit: wire.Submit, payload: Sequence[wire.Frame]) -> None:
-    size = sum(map(len, payload))
-    if size > wire.MAX_JOB_BYTES:
-        raise checks.too_large(
-            "the job (code, stdin, files, arguments)", size, wire.MAX_JOB_BYTES, "mount it as a data set"
-        )
-    try:
-        wire.encode(submit, payload)
-    except LocalProtocolError as error:
-        raise TooLargeError(f"{error.message}; use fewer or shorter files, names and environment variables") from None
+#: An option, the field of the message that it becomes, and its check.
+_FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
+    "job_id": ("job_id", checks.job_id),
+    "pool": ("pool", checks.word),
+    "env": ("env", _env),
+    "limits": ("limits", _limits),
+    "seed": ("seed", partial(checks.whole, lowest=0, highest=(1 << 32) - 1)),
+    "priority": ("priority", partial(checks.whole, lowest=-100, highest=100)),
+    "queue_timeout": ("queue_timeout_s", checks.seconds),
+    "explain_denials": ("explain", checks.flag),
+}

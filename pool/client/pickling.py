@@ -1,16 +1,17 @@
-"""A callable on its way INTO the sandbox, by value. Nothing is ever unpickled on this side.
+"""Pickles a callable for the sandbox, by value. Nothing is ever unpickled on this side.
 
-Where a function, class or module that the callable refers to was defined decides how it travels:
+Where a function, class or module that the callable refers to was defined decides how it is pickled:
 
     the standard library, site-packages   by name: the sandbox imports its own copy, or fails with ModuleNotFoundError
     `pool`                                by name: the image carries its leaf modules
     `__main__`, a notebook, a closure     by value, as cloudpickle does
     any other module, of the user         by value: it is not in the image, so its name would mean nothing there
 
-cloudpickle knows the last row as `register_pickle_by_value(module)`. That is a switch of the whole process, which would
-change what another library pickles in another thread; here the same rule holds for one pickle only.
+cloudpickle has `register_pickle_by_value(module)` for the last row. That changes the whole process, also what another
+library pickles in another thread; here the rule holds for one pickle only.
 
-The lines of functions that travel by value go with them, for a traceback to show: the sandbox has no file of theirs.
+The source lines of functions that are pickled by value are sent too, for tracebacks: the sandbox does not have their
+files.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.lines: _Lines = {}  #: of what was pickled by value, by its file
 
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, types.CodeType):
+            return _reduce_code(obj)
         if isinstance(obj, types.FunctionType):
             by_value = self._dynamic_function_reduce if is_users(obj.__module__) else super().reducer_override
             reduced = by_value(obj)
@@ -79,6 +82,16 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             # Names are set after the module is made, so that modules which import each other come to an end.
             return types.ModuleType, (obj.__name__,), _state(obj)
         return super().reducer_override(obj)
+
+
+def _reduce_code(code: types.CodeType) -> Any:
+    """As cloudpickle does, but with the name of the file, which newer versions replace by "<dynamic-code>"."""
+    make, arguments = reducers._code_reduce(code)  # noqa: SLF001 - what its pickler does
+    return make, (*arguments[:_FILE_NAME], code.co_filename, *arguments[_FILE_NAME + 1 :])
+
+
+#: The place of the file name among the arguments of `types.CodeType`.
+_FILE_NAME = 10
 
 
 class _Sourced:

@@ -1,59 +1,60 @@
-"""A Result as it came over the wire -> JobResult. What a job left behind is data here, whatever is in it.
+"""A Result as it was received -> JobResult, and the output that arrived before it. All of it is data made by a job.
 
     payload   [stdout, stderr, error, *files, *value]
 
-Nothing in it is unpickled, evaluated or imported by name, and nothing in it raises here: bytes that do not fit their
-place make the job's outcome `error`, with the type of the error in `JobResult.error`.
+Nothing is unpickled, evaluated or imported by name, and nothing a job sends raises here: where bytes do not fit, the
+outcome is `error`, with the type of the error in `JobResult.error`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 
 import msgspec
 
 from pool import values, wire
-from pool.client.ledger import Delivery
+from pool.client.pending import Delivery
 from pool.errors import RemoteProtocolError
-from pool.model import Finding, JobError, JobResult, Outcome, Timings, Usage
+from pool.model import Finding, JobError, JobResult, Outcome, OutputEvent, Timings, Usage
+
+#: Makes a JobResult of a Delivery.
+ToResult = Callable[[Delivery | None], JobResult]
 
 #: stdout, stderr and error come before the files.
 FIXED_FRAMES = 3
+_Piece = tuple[wire.StreamName, bytes]
+_STREAMS: tuple[wire.StreamName, wire.StreamName] = ("stdout", "stderr")
 
 
 def to_result(delivery: Delivery | None) -> JobResult:
     """Raises RemoteProtocolError for an answer without a result, and nothing else."""
     if delivery is None:
-        raise RemoteProtocolError("the daemon accepted the request where a result was due")
+        raise RemoteProtocolError("the daemon answered Accepted where a result was due")
     header, payload = delivery
-    frames = [bytes(frame) for frame in payload[: FIXED_FRAMES + len(header.files)]]
-    if len(frames) < FIXED_FRAMES + len(header.files):
-        bad = f"the answer has {len(payload)} frames where {FIXED_FRAMES + len(header.files)} were announced"
-        return _result(header, error=JobError(type="InvalidError", message=bad))
-    stdout, stderr, fault, *contents = frames
-    files, (error, findings) = _files(header.files, contents), _error(fault)
+    count = FIXED_FRAMES + len(header.files)
+    if len(payload) < count:
+        problem = f"the answer has {len(payload)} frames where at least {count} were announced"
+        return _result(header, error=JobError(type="InvalidError", message=problem))
+    stdout, stderr, fault, *contents = map(bytes, payload[:count])
+    error, findings = _error(fault) if fault else (None, ())
+    files = dict(zip(header.files, contents, strict=True))
     value: object = None
-    if files is None:
-        error = JobError(type="InvalidError", message="a file that the job left has a name that leads elsewhere")
-    elif header.outcome is Outcome.OK and error is None:
-        value, error = _value(payload[FIXED_FRAMES + len(header.files) :])
-    return _result(header, error=error, findings=findings, output=(stdout, stderr), files=files or {}, value=value)
-
-
-def plain_name(name: str) -> bool:
-    """Whether the name stays within the directory it is written to."""
-    return name not in {"", ".", ".."} and "/" not in name and "\0" not in name
-
-
-def _files(names: Sequence[str], contents: Sequence[bytes]) -> dict[str, bytes] | None:
-    """None if a name leads elsewhere: a loop may well write them to its disk."""
-    return dict(zip(names, contents, strict=True)) if all(map(wire.is_relative_name, names)) else None
+    if not all(map(wire.is_relative_name, files)):
+        files = {}  # the caller may well write them to disk
+        error = JobError(type="InvalidError", message="a file of the job has a name that points out of its directory")
+    elif header.outcome is Outcome.OK and error is None and payload[count:]:
+        value, error = _value(payload[count:])
+    return _result(header, error=error, findings=findings, output=(stdout, stderr), files=files, value=value)
 
 
 def _error(frame: bytes) -> tuple[JobError | None, tuple[Finding, ...]]:
-    """The job's exception, or what the screen has against it."""
-    if not frame:
-        return None, ()
+    """The job's exception, or the screen's findings."""
     try:
         fault = wire.decode_fault(frame)
     except RemoteProtocolError as error:
@@ -63,11 +64,9 @@ def _error(frame: bytes) -> tuple[JobError | None, tuple[Finding, ...]]:
 
 
 def _value(frames: Sequence[wire.Frame]) -> tuple[object, JobError | None]:
-    if not frames:
-        return None, None
     try:
         return values.decode(frames), None
-    except Exception as error:  # noqa: BLE001 - the bytes come from the job, and must not decide what a loop has to catch
+    except Exception as error:  # noqa: BLE001 - a job made the bytes, and must not choose the exceptions a caller sees
         return None, JobError(type="ValueCodecError", message=f"the job's value cannot be decoded: {error!s:.1000}")
 
 
@@ -111,3 +110,84 @@ def _result(
         start=header.start,
         fallback=header.fallback,
     )
+
+
+class OutputReader:
+    """The output of one job for one caller: pieces as they arrive, then the result.
+
+        I/O thread ──put, end──▶ queue ──events──▶ the caller's thread: decoded text, callbacks, the result
+
+    Every byte that the result keeps is delivered exactly once and in the order of its stream. Pieces are taken by their
+    offset: one that was delivered before (the daemon starts again after a lost connection) is dropped, and what never
+    arrived as a piece is taken from the result. So the queue holds no more than the job's output cap allows, however
+    slow the caller is.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[_Piece | None] = SimpleQueue()
+        self._next: deque[_Piece | None] = deque()  # taken from the queue and not delivered; of the caller's thread
+        self._have: dict[wire.StreamName, int] = dict.fromkeys(_STREAMS, 0)
+
+    def put(self, output: wire.Output, payload: Sequence[wire.Frame]) -> None:
+        """Keep what is new of a piece. Called on the I/O thread."""
+        have = self._have[output.name]
+        piece = bytes(payload[0]) if payload else b""
+        if output.offset <= have < output.offset + len(piece):
+            self._have[output.name] = output.offset + len(piece)
+            self._queue.put((output.name, piece[have - output.offset :]))
+
+    def end(self, _: Future[Delivery | None]) -> None:
+        """The request has been resolved. Called on the I/O thread."""
+        self._queue.put(None)
+
+    def events(
+        self, request: Future[Delivery | None], wait_s: float | None, to_result: ToResult
+    ) -> Iterator[OutputEvent | JobResult]:
+        """The output, then the result. Raises queue.Empty after `wait_s`, or the error that the daemon answered."""
+        texts = {name: _Text(name) for name in _STREAMS}
+        deadline = None if wait_s is None else time.monotonic() + wait_s
+        while (item := self._take(deadline)) is not None:
+            name, piece = item
+            if (event := texts[name].event(piece)) is not None:
+                yield event
+        delivery = request.result()
+        result = to_result(delivery)
+        for name, whole in zip(_STREAMS, delivery.payload if delivery is not None else (), strict=False):
+            if (event := texts[name].event(bytes(whole)[self._have[name] :], final=True)) is not None:
+                yield event
+        yield result
+
+    def _take(self, deadline: float | None) -> _Piece | None:
+        """The next piece. What arrived of its stream in a row, while the caller was busy, is one piece."""
+        wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        first = self._next.popleft() if self._next else self._queue.get(timeout=wait_s)
+        if first is None:
+            return None
+        name, pieces = first[0], [first[1]]
+        while (following := self._waiting()) is not None and following[0] == name:
+            pieces.append(following[1])
+            self._next.popleft()
+        return name, b"".join(pieces)
+
+    def _waiting(self) -> _Piece | None:
+        """The piece that follows, which stays where it is. None if there is none, or only the end."""
+        with contextlib.suppress(Empty):
+            if not self._next:
+                self._next.append(self._queue.get_nowait())
+        return self._next[0] if self._next else None
+
+
+class _Text:
+    """The bytes of one stream as text. A character may be split over pieces. Offsets count bytes."""
+
+    def __init__(self, name: wire.StreamName) -> None:
+        self._name = name
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._fed = 0
+
+    def event(self, piece: bytes, *, final: bool = False) -> OutputEvent | None:
+        """None when there is no complete character yet."""
+        offset = self._fed - len(self._decoder.getstate()[0])
+        self._fed += len(piece)
+        text = self._decoder.decode(piece, final)
+        return OutputEvent(stream=self._name, text=text, offset=offset) if text else None

@@ -10,6 +10,7 @@ import sys
 import msgspec
 import pytest
 
+from pool import wire
 from pool.client import job
 from pool.errors import TooLargeError
 from pool.model import Limits, Outcome
@@ -211,9 +212,10 @@ def test_a37_what_reads_a_program_is_the_python_that_runs_it(client, script, rec
         ends = {str(script(code).outcome), str(client.run(code, pool="screened").outcome)}
         expected = "error" if sys.version_info < ((3, 14) if "t'" in code else (3, 12)) else "ok"
         assert ends == {expected}
-    draft = job.build(lambda: 7, {}, pool="open")
-    foreign = draft._replace(submit=msgspec.structs.replace(draft.submit, python="3.99"))
-    answer = client._wait(client.begin(foreign), 60)
+    submission = job.build(lambda: 7, {}, pool="open", request=client.connection.next_number())
+    message = msgspec.structs.replace(submission.message, python="3.99")
+    foreign = job.Submission(message, [*wire.encode(message), *submission.frames[2:]])
+    answer = client.to_result(client.connection.submit(foreign).result(60))
     assert (answer.outcome, answer.error.type) == ("error", "EntryError")
     record("A37", "syntax or byte code of another Python", "ERR", stopped_by=["runner"], seen="SyntaxError; EntryError")
 

@@ -9,8 +9,8 @@ import pytest
 
 from pool import Client, Limits, wire
 from pool import values as codec
-from pool.client import Batch, BatchError, flights
-from pool.client.ledger import Request
+from pool.client import Batch, BatchError, retry
+from pool.client.pending import Request
 from pool.errors import (
     BacklogFullError,
     ClosedError,
@@ -170,7 +170,7 @@ def end_one(daemon):
 
 
 def test_a_job_that_was_turned_away_goes_in_as_soon_as_another_has_ended(client, daemon, monkeypatch):
-    monkeypatch.setattr(flights, "AGAIN_MOST_S", 3600)
+    monkeypatch.setattr(retry, "RETRY_MOST_S", 3600)
     busy = Busy(daemon, room=1, retry_after_s=3600)
     results = client.map(HOLD, [[] for _ in range(5)], timeout=60)
     eventually(lambda: busy.turned_away == 4)
@@ -191,13 +191,13 @@ def test_the_reason_is_told_also_when_the_time_is_over_while_the_job_asks_again(
     asked = []
 
     def ask():
-        asked.append(request := Request(wire.Cancel(request=1, job_id="j"), []))
+        asked.append(request := Request(wire.Cancel(request=1, job_id="j")))
         if len(asked) == 1:
-            request.answer.set_exception(BacklogFullError("full", retry_after_s=0))
+            request.set_exception(BacklogFullError("full", retry_after_s=0))
         return request
 
-    under_way = flights.Flights(0.3)
-    under_way.start("j", ask)
+    under_way = retry.Retry(0.3)
+    under_way.start(0, ask)
     with pytest.raises(ResultTimeoutError, match=r"1 job has not ended within 0\.3 s; the pool was busy: full"):
         under_way.next()
     assert len(asked) == 2

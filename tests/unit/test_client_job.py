@@ -111,9 +111,9 @@ def test_a_mistake_is_named_with_its_field_and_a_remedy(field, options):
 
 def test_none_is_the_same_as_not_saying_it():
     nothing = dict.fromkeys(job.JobOptions.__annotations__)
-    draft = build(**nothing)
-    assert draft.submit == wire.Submit(request=0, job_id=draft.submit.job_id)
-    assert draft.payload == [b"x = 1", b""]
+    submission = build(**nothing)
+    assert submission.message == wire.Submit(request=0, job_id=submission.message.job_id, watch=True)
+    assert contents(submission)[2:] == [b"x = 1", b""]
 
 
 def test_an_option_that_does_not_exist_is_a_type_error_that_lists_them(tmp_path):
@@ -152,16 +152,21 @@ def test_numbers_of_numpy_are_numbers():
 
 def test_text_of_numpy_is_text():
     main, default, name = np.array(["main", "default", "A"])
-    draft = build(entry=main, pool=default, job_id=name, env={name: default}, files={name: b""}, stdin=default)
-    submit = sent(draft)
+    submission = build(entry=main, pool=default, job_id=name, env={name: default}, files={name: b""}, stdin=default)
+    submit = sent(submission)
     assert (submit.entry, submit.pool, submit.job_id, submit.env, submit.files) == (
         "main", "default", "A", {"A": "default"}, ("A",),
     )  # fmt: skip
 
 
-def sent(draft):
+def sent(submission):
     """As the daemon reads it."""
-    return wire.decode(wire.from_client, wire.encode(draft.submit, draft.payload))[0]
+    return wire.decode(wire.from_client, contents(submission))[0]
+
+
+def contents(submission):
+    """The frames as bytes."""
+    return [each if isinstance(each, bytes) else each.bytes for each in submission.frames]
 
 
 def test_the_name_that_no_file_may_have_is_that_of_the_jobs_own_directory():
@@ -205,7 +210,7 @@ def test_an_environment_that_does_not_fit_a_header_is_too_large():
 
 
 def test_arguments_travel_as_one_value():
-    *_, frame = build(entry="main", args=[1, (2, 3)], kwargs={"x": {"y": None}}).payload
+    *_, frame = contents(build(entry="main", args=[1, (2, 3)], kwargs={"x": {"y": None}}))
     assert values.decode([frame]) == ((1, (2, 3)), {"x": {"y": None}})
 
 
@@ -223,12 +228,12 @@ def test_an_argument_that_cannot_be_carried_is_named(name, options):
 
 def test_an_argument_that_is_changed_after_the_call_arrives_as_it_was():
     array, stdin = np.zeros(1 << 16), bytearray(b"before")
-    draft = build(entry="main", args=[array], stdin=stdin)
+    submission = build(entry="main", args=[array], stdin=stdin)
     array[:] = 1
     stdin[:] = b"after!"
-    assert all(isinstance(frame, bytes) for frame in draft.payload)
-    assert values.decode(draft.payload[2:])[0][0].sum() == 0
-    assert draft.payload[1] == b"before"
+    _, stdin_frame, *value = contents(submission)[2:]
+    assert values.decode(value)[0][0].sum() == 0
+    assert stdin_frame == b"before"
 
 
 # ---- callables ----
@@ -327,7 +332,7 @@ def test_callables_of_every_kind_are_taken():
             return x + self.n
 
     for target in (lambda x: x + 1, partial(int.__add__, 1), Adder(1), Adder(1).add):
-        done = elsewhere(build(target).payload[0], 41)
+        done = elsewhere(contents(build(target))[2], 41)
         assert done.stdout == b"42\n", done.stderr
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool import Client, JobResult, OutputEvent, wire
-from pool.client.feed import Feed
-from pool.client.ledger import Delivery
+from pool.client.pending import Delivery
+from pool.client.results import OutputReader, to_result
 from pool.errors import ClosedError, DaemonUnreachableError, InvalidJobError, ResultTimeoutError, UnknownJobError
 from pool.model import Outcome
 from tests.unit.fake_daemon import HOLD, FakeDaemon, eventually
@@ -124,13 +124,13 @@ def test_what_comes_twice_is_heard_once(client, daemon):
 
 
 def test_a_reader_that_was_elsewhere_gets_what_came_meanwhile_as_one_piece_of_each_stream_in_a_row():
-    feed = Feed()
-    events = feed.events(request := _answered(b"abcdefg", b"xy"), None)
-    feed.put(wire.Output(job_id="j", name="stdout", offset=0), [b"a"])
+    reader = OutputReader()
+    events = reader.events(request := _answered(b"abcdefg", b"xy"), None, to_result)
+    reader.put(wire.Output(job_id="j", name="stdout", offset=0), [b"a"])
     assert next(events).text == "a"
     for name, offset, piece in (("stdout", 1, b"b"), ("stdout", 2, b"cd"), ("stderr", 0, b"xy"), ("stdout", 4, b"ef")):
-        feed.put(wire.Output(job_id="j", name=name, offset=offset), [piece])
-    feed.end(request)
+        reader.put(wire.Output(job_id="j", name=name, offset=offset), [piece])
+    reader.end(request)
     *output, result = events
     assert [(each.stream, each.text, each.offset) for each in output] == [
         ("stdout", "bcd", 1), ("stderr", "xy", 0), ("stdout", "ef", 4), ("stdout", "g", 6),
@@ -327,13 +327,13 @@ def test_a_lost_job_ends_with_less_output_than_was_heard(client, daemon):
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=6))
 def test_text_that_is_cut_anywhere_reads_as_if_it_had_come_whole(data, cuts):
-    feed, edges = Feed(), sorted({0, *(min(cut, len(data)) for cut in cuts)})
+    reader, edges = OutputReader(), sorted({0, *(min(cut, len(data)) for cut in cuts)})
     request = _answered(data, b"." * len(edges))
     for at, (start, end) in enumerate(pairwise(edges)):
-        feed.put(wire.Output(job_id="j", name="stdout", offset=start), [data[start:end]])
-        feed.put(wire.Output(job_id="j", name="stderr", offset=at), [b"."])  # or the pieces would come as one
-    feed.end(request)
-    *events, result = feed.events(request, None)
+        reader.put(wire.Output(job_id="j", name="stdout", offset=start), [data[start:end]])
+        reader.put(wire.Output(job_id="j", name="stderr", offset=at), [b"."])  # or the pieces would come as one
+    reader.end(request)
+    *events, result = reader.events(request, None, to_result)
     output = [each for each in events if each.stream == "stdout"]
     assert text_of(output) == result.stdout == data.decode(errors="replace")
     for event in output:
@@ -346,11 +346,11 @@ def _answered(stdout, stderr=b""):
     return answer
 
 
-def test_a_feed_that_nobody_reads_holds_no_more_than_the_job_may_print():
-    feed = Feed()
+def test_a_reader_that_nobody_reads_holds_no_more_than_the_job_may_print():
+    reader = OutputReader()
     for _ in range(1000):
-        feed.put(wire.Output(job_id="j", name="stdout", offset=0), [b"x" * 1000])
-    assert feed._queue.qsize() == 1
+        reader.put(wire.Output(job_id="j", name="stdout", offset=0), [b"x" * 1000])
+    assert reader._queue.qsize() == 1
 
 
 def test_events_wait_no_longer_than_they_were_told(client, daemon):

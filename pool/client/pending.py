@@ -1,89 +1,93 @@
-"""What was asked of the daemon and is not answered yet: decides, sends nothing, takes the time as an argument.
+"""Requests that the daemon has not answered yet. It decides what to send, sends nothing and is given the time.
 
-    request      ends with                     after a break or a restart of the daemon it is asked again as
-    ─────────    ──────────────────────────    ─────────────────────────────────────────────────────────────
+    request      ends with                     sent again, after a lost connection or a restart of the daemon, as
+    ─────────    ──────────────────────────    ──────────────────────────────────────────────────────────────────
     Submit       Accepted | Refused            Watch: a job is never submitted twice by itself
       watch      Result   | Refused            Watch
     Watch        Result   | Refused            Watch
     Cancel       Accepted | Refused            Cancel
 
 Rules:
-1. Nothing is sent while nothing is open. The first request on a new socket goes with a Ping, so that the daemon's
-   instance is known; after that a Ping goes out while something has been open for a second, once a second.
-2. Nothing heard for `timeout_s` and a Ping unanswered: everything open fails with DaemonUnreachableError. A Submit or
-   Cancel that a living daemon leaves unanswered for that long fails alone.
-3. A broken connection, or another instance in Pong: answers may have been lost, so what is open is asked again. A
-   job that had been accepted and is not known any more ended `lost`.
-4. Bytes that are no message: which request they should have answered is not known, so everything open fails. A valid
-   message that answers nothing is counted and dropped.
+1. While nothing is open, nothing is sent. The first request on a new socket is sent with a Ping, to learn the daemon's
+   instance. From then on a Ping is sent each second while a request has been open for a second.
+2. When nothing was received for `timeout_s` and a Ping is unanswered, every open request fails with
+   DaemonUnreachableError. A Submit or Cancel that stays unanswered for that long while the daemon answers fails alone.
+3. After a lost connection, or when Pong names another instance, answers may have been lost: open requests are sent
+   again. A job that had been accepted and that the daemon does not know any more ends `lost`.
+4. After bytes that are no message every open request fails: which one they should have answered is unknown. A valid
+   message that answers no open request is counted and dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import zmq
 
 from pool import wire
 from pool.client.endpoint import unreachable
 from pool.errors import DaemonUnreachableError, PoolError, RemoteProtocolError, UnknownJobError, from_code
 from pool.model import Outcome
 
-#: A second is short enough to notice a restart and long enough to cost nothing.
+T = TypeVar("T")
+
+#: Short enough to notice a restart soon, long enough to cost nothing.
 PING_INTERVAL_S = 1.0
-#: An answer that breaks the connection each time it is sent, as one over the frame cap does, is not asked for for ever.
-MAX_AGAIN = 10
+#: An answer that breaks the connection whenever it is sent, as one over the frame cap does, is asked for so often.
+MAX_REPEATS = 10
 
 
 class Delivery(NamedTuple):
-    """A Result as it came; `pool.client.results` makes a JobResult of it."""
+    """A Result as it was received; `pool.client.results` makes a JobResult of it."""
 
     header: wire.Result
     payload: Sequence[wire.Frame]
 
 
 OnOutput = Callable[[wire.Output, Sequence[wire.Frame]], None]
+Frames = Sequence[wire.Frame | zmq.Frame]
 
 
-@dataclass(eq=False, slots=True)
-class Request:
-    """One question. `answer` is resolved on the I/O thread: with the Delivery, or with None for Accepted."""
+class JobFuture(Future[T]):
+    """A future that names its job."""
 
-    message: wire.Submit | wire.Watch | wire.Cancel
-    frames: list[wire.Frame]
-    answer: Future[Delivery | None] = field(default_factory=Future)
-    on_output: OnOutput | None = None  #: called on the I/O thread, with pieces of what the job prints
-    accepted: bool = False  #: the daemon is known to have it
-    again: int = 0  #: how often it was asked again
-    asked_at: float = 0.0
+    job_id: str
+    accepted = False  #: the daemon is known to have the job
 
-    @property
-    def wants_result(self) -> bool:
-        return isinstance(self.message, wire.Watch) or (isinstance(self.message, wire.Submit) and self.message.watch)
 
-    @property
-    def job_id(self) -> str:
-        return self.message.job_id
+class Request(JobFuture[Delivery | None]):
+    """One message to the daemon, resolved on the I/O thread: with the Delivery, or with None for Accepted.
 
-    def send_off(self) -> list[wire.Frame]:
-        """The frames, which are not kept: they may be large and are never sent twice."""
-        frames, self.frames = self.frames, []
-        return frames
+    `on_output` is called on the I/O thread with each piece of output of the job.
+    """
 
-    def ask_again(self) -> list[wire.Frame]:
-        self.again += 1
+    def __init__(
+        self, message: wire.Submit | wire.Watch | wire.Cancel, frames: Frames = (), on_output: OnOutput | None = None
+    ) -> None:
+        super().__init__()
+        self.job_id = message.job_id
+        self.message = message
+        self.frames = frames or wire.encode(message)
+        self.on_output = on_output
+        self.repeats = 0  #: how often it was sent again
+        self.sent_at = 0.0
+        self.wants_result = isinstance(message, wire.Watch) or (isinstance(message, wire.Submit) and message.watch)
+
+    def repetition(self) -> Frames:
+        self.repeats += 1
         if isinstance(self.message, wire.Cancel):
             return wire.encode(self.message)
         stream = self.on_output is not None
         return wire.encode(wire.Watch(request=self.message.request, job_id=self.job_id, stream=stream))
 
 
-Outgoing = list[list[wire.Frame]]
+Outgoing = list[Frames]
 
 
-class Ledger:
-    """Used by one thread only. Every method that takes `now` may return messages, which are to be sent in order."""
+class PendingRequests:
+    """Used by one thread. Methods that return messages: they are to be sent in order."""
 
     def __init__(self, endpoint: str, timeout_s: float, *, number: Callable[[], int]) -> None:
         self._endpoint = endpoint
@@ -93,26 +97,26 @@ class Ledger:
         self._open: dict[int, Request] = {}
         self._by_job: dict[str, list[Request]] = {}  # an index into _open
         self._instance: str | None = None
-        self._pings: dict[int, float] = {}  # number to when it was sent; unanswered ones only
+        self._pings: dict[int, float] = {}  # number to the time it was sent; unanswered ones only
         self._pinged_at = 0.0
-        self._heard_at = 0.0
+        self._received_at = 0.0
         self.garbage = 0  #: messages that could not be read
         self.strays = 0  #: messages that answered nothing
 
-    # ---- from the callers ----
+    # ---- from callers ----
 
     def open(self, request: Request, now: float) -> Outgoing:
-        """Take the request; its answer will be resolved, whatever happens."""
+        """Take the request; it will be resolved, whatever happens."""
         if not self._open:
-            self._heard_at = now
-        request.asked_at = now
-        outgoing = [] if self._instance or self._pings else [self._ping(now)]
+            self._received_at = now
+        request.sent_at = now
         self._open[request.message.request] = request
         self._by_job.setdefault(request.job_id, []).append(request)
-        return [*outgoing, request.send_off()]
+        first, request.frames = request.frames, ()  # not kept: they may be large, and are never sent twice
+        return [first] if self._instance or self._pings else [self._ping(now), first]
 
     def forget(self, request: Request) -> None:
-        """The asker does not wait any more."""
+        """Nobody waits for this request any more."""
         if self._open.get(request.message.request) is request:
             self._close(request)
 
@@ -125,12 +129,12 @@ class Ledger:
             self.garbage += 1
             self.fail(error)
             return []
-        self._heard_at = now
+        self._received_at = now
         match message:
             case wire.Output():
                 self._on_output(message, payload)
             case wire.Result():
-                self._on_result(message, payload)
+                self._on_result(Delivery(message, payload))
             case wire.Accepted():
                 self._on_accepted(message)
             case wire.Refused():
@@ -145,16 +149,16 @@ class Ledger:
         for read in readers:
             read(message, payload)
 
-    def _on_result(self, message: wire.Result, payload: Sequence[wire.Frame]) -> None:
+    def _on_result(self, delivery: Delivery) -> None:
         waiting = [
             each
-            for each in self._by_job.get(message.job_id, ())
-            if each.wants_result or (each.again and isinstance(each.message, wire.Submit))
+            for each in self._by_job.get(delivery.header.job_id, ())
+            if each.wants_result or (each.repeats and isinstance(each.message, wire.Submit))
         ]
         self.strays += not waiting
         for request in waiting:
             self._close(request)
-            request.answer.set_result(Delivery(message, payload) if request.wants_result else None)
+            request.set_result(delivery if request.wants_result else None)
 
     def _on_accepted(self, message: wire.Accepted) -> None:
         request = self._open.get(message.request)
@@ -166,23 +170,22 @@ class Ledger:
             request.accepted = True
         else:
             self._close(request)
-            request.answer.set_result(None)
+            request.set_result(None)
 
     def _on_refused(self, message: wire.Refused) -> None:
         request = self._open.get(message.request)
         if request is None:
             self.strays += 1
             return
-        error = _rebuild(message)
-        if not (request.again and isinstance(error, UnknownJobError)) or isinstance(request.message, wire.Cancel):
-            self._fail(request, error)
-        elif request.accepted:
+        error = _rebuilt(message)
+        forgotten = request.repeats and isinstance(error, UnknownJobError)
+        if forgotten and request.accepted and not isinstance(request.message, wire.Cancel):
             self._close(request)
-            request.answer.set_result(_lost(request.job_id))
-        elif isinstance(request.message, wire.Watch):
-            self._fail(request, error)
+            request.set_result(_lost(request.job_id))
+        elif forgotten and isinstance(request.message, wire.Submit):
+            self._fail(request, _not_accepted(request.job_id, "was restarted before it accepted"))
         else:
-            self._fail(request, _not_taken(request.job_id, "was started anew before it accepted"))
+            self._fail(request, error)
 
     def _on_pong(self, message: wire.Pong) -> Outgoing:
         sent_at = self._pings.get(message.request)
@@ -192,60 +195,58 @@ class Ledger:
         self._pings = {number: at for number, at in self._pings.items() if number > message.request}
         before, self._instance = self._instance, message.instance
         if before not in {None, message.instance}:
-            return self._ask_again()
+            return self._repetitions()
         for request in self._open.values():
             # Answers come in order: a Watch that was sent before this Ping was not refused, so the job is known.
-            if isinstance(request.message, wire.Watch) and request.asked_at < sent_at:
+            if isinstance(request.message, wire.Watch) and request.sent_at < sent_at:
                 request.accepted = True
         return []
 
     def disconnected(self, now: float) -> Outgoing:
-        """The connection broke; on the next one the daemon takes us for somebody new."""
-        self.reset()
-        for request in [each for each in self._open.values() if each.again >= MAX_AGAIN]:
-            self._fail(
-                request, RemoteProtocolError(f"the connection broke {MAX_AGAIN} times over job {request.job_id}")
-            )
-        return [self._ping(now), *self._ask_again()] if self._open else []
+        """The connection was lost; on the next one the daemon does not recognize this client."""
+        self.new_socket()
+        for request in [each for each in self._open.values() if each.repeats >= MAX_REPEATS]:
+            error = RemoteProtocolError(f"the connection was lost {MAX_REPEATS} times over job {request.job_id}")
+            self._fail(request, error)
+        return [self._ping(now), *self._repetitions()] if self._open else []
 
-    def _ask_again(self) -> Outgoing:
-        return [request.ask_again() for request in self._open.values()]
+    def _repetitions(self) -> Outgoing:
+        return [request.repetition() for request in self._open.values()]
 
     # ---- from the clock ----
 
     def tick(self, now: float) -> Outgoing:
-        """Raises DaemonUnreachableError, for `fail`, when the daemon has been silent for too long."""
+        """Raises DaemonUnreachableError, which is meant for `fail`, when nothing was received for too long."""
         if self._open and now >= self._silent_until():
             raise unreachable(self._endpoint, self._timeout_s)
         if not self._open or now < self._ping_due():
             return []
-        for request in list(self._untaken(now - self._timeout_s)):
-            self._fail(request, _not_taken(request.job_id, f"took longer than {self._timeout_s:g} s to accept"))
+        for request in self._not_accepted_since(now - self._timeout_s):
+            what = f"took longer than {self._timeout_s:g} s to accept"
+            self._fail(request, _not_accepted(request.job_id, what))
         return [self._ping(now)] if self._open else []
 
     def wait_s(self, now: float) -> float | None:
-        """Seconds until `tick` has something to do; None: only a request or a message can change anything."""
+        """Seconds until `tick` has something to do; None: not before the next request or message."""
         return max(0.0, min(self._silent_until(), self._ping_due()) - now) if self._open else None
 
     def _silent_until(self) -> float:
-        # A process that was stopped for an hour has heard nothing, and may not judge before it has asked.
+        # A process that was stopped for an hour has received nothing meanwhile, and has to ask before it judges.
         asked = self._pinged_at + self._interval_s / 2 if self._pings else float("inf")
-        return max(self._heard_at + self._timeout_s, asked)
+        return max(self._received_at + self._timeout_s, asked)
 
     def _ping_due(self) -> float:
         oldest = next(iter(self._open.values()))
-        return max(oldest.asked_at, self._pinged_at) + self._interval_s
+        return max(oldest.sent_at, self._pinged_at) + self._interval_s
 
-    def _untaken(self, asked_before: float) -> Iterator[Request]:
-        for request in self._open.values():
-            if (
-                not request.accepted
-                and request.asked_at <= asked_before
-                and not isinstance(request.message, wire.Watch)
-            ):
-                yield request
+    def _not_accepted_since(self, time: float) -> list[Request]:
+        return [
+            each
+            for each in self._open.values()
+            if not each.accepted and each.sent_at <= time and not isinstance(each.message, wire.Watch)
+        ]
 
-    def _ping(self, now: float) -> list[wire.Frame]:
+    def _ping(self, now: float) -> Frames:
         number = self._number()
         self._pings[number] = self._pinged_at = now
         return wire.encode(wire.Ping(request=number))
@@ -253,18 +254,18 @@ class Ledger:
     # ---- ends ----
 
     def fail(self, error: PoolError) -> None:
-        """Everything that is open ends with this error, each with a copy of its own."""
+        """Every open request ends with this error, each with a copy of its own."""
         for request in list(self._open.values()):
             self._fail(request, type(error)(error.message, **error.fields))
 
-    def reset(self) -> None:
-        """A new socket: who answers there is not known."""
+    def new_socket(self) -> None:
+        """Which instance of the daemon answers on it is not known."""
         self._instance = None
         self._pings.clear()
 
     def _fail(self, request: Request, error: PoolError) -> None:
         self._close(request)
-        request.answer.set_exception(error)
+        request.set_exception(error)
 
     def _close(self, request: Request) -> None:
         del self._open[request.message.request]
@@ -274,10 +275,10 @@ class Ledger:
             del self._by_job[request.job_id]
 
 
-def _rebuild(refused: wire.Refused) -> PoolError:
+def _rebuilt(refused: wire.Refused) -> PoolError:
     try:
         return from_code(refused.code, refused.message, refused.fields)
-    except TypeError:  # a field that is named like a parameter
+    except TypeError:  # a field that has the name of a parameter
         return from_code(refused.code, refused.message, {})
 
 
@@ -286,7 +287,7 @@ def _lost(job_id: str) -> Delivery:
     return Delivery(wire.Result(job_id=job_id, outcome=Outcome.LOST, reason=reason), (b"", b"", b""))
 
 
-def _not_taken(job_id: str, what: str) -> DaemonUnreachableError:
+def _not_accepted(job_id: str, what: str) -> DaemonUnreachableError:
     return DaemonUnreachableError(
         f"the daemon {what} job {job_id}, so whether it ran is unknown; "
         "ask with result(job_id), or submit it again under the same job id",

@@ -1,0 +1,204 @@
+"""The futures of an executor, and the thread that resolves them.
+
+A future is resolved by whoever takes it out of `_open`, under the lock: the answer, which passes it to the resolver
+thread, or `cancel`. So it happens once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import wait
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from pool.client.connection import CANCEL_S, Connection
+from pool.client.job import Submission
+from pool.client.pending import Delivery, JobFuture, Request
+from pool.client.results import ToResult
+from pool.errors import ClosedError, JobFailedError, PoolError
+from pool.model import JobResult
+
+T = TypeVar("T")
+Answer = JobFuture[Delivery | None]
+
+
+class ExecutorClosedError(ClosedError, RuntimeError):
+    """This executor has been shut down."""
+
+
+class JobOutcomeError(JobFailedError):
+    """The job did not end ok; `result` has all that is known about it."""
+
+    def __init__(self, result: JobResult) -> None:
+        error = result.error
+        what = f"{error.type}: {error.message}" if error else result.reason or "the job failed"
+        trace = f"\n{error.traceback}" if error and error.traceback else ""
+        super().__init__(
+            f"{what} (outcome {result.outcome}){trace}",
+            job_id=result.job_id,
+            outcome=str(result.outcome),
+            type=error.type if error else None,
+            reason=result.reason,
+        )
+        self.result = result
+
+    def __reduce__(self) -> tuple[type[JobOutcomeError], tuple[JobResult]]:
+        return type(self), (self.result,)
+
+
+class PoolFuture(JobFuture[T]):
+    """The value of a job to come; a `concurrent.futures.Future` whose `cancel` reaches into the sandbox.
+
+    It is PENDING until its result has arrived, and then FINISHED or CANCELLED. A client is not told when a job starts,
+    so `running()` is always False, and every job that is not done can be cancelled. `job_id` names the job in the pool.
+    """
+
+    def __init__(self, job_id: str, resolver: FutureResolver) -> None:
+        super().__init__()
+        self.job_id = job_id
+        self._resolver = resolver
+
+    def cancel(self) -> bool:
+        """Take the job from the backlog, or KILL it if it runs: unlike the futures of the standard library.
+
+        False if it is done. Does not wait for the pool. What the job has done to the world until then stays done.
+        """
+        if not self._resolver.give_up(self):
+            return self.cancelled()
+        super().cancel()
+        self.set_running_or_notify_cancel()
+        return True
+
+    def result(self, timeout: float | None = None) -> T:
+        self._check_waiter()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._check_waiter()
+        return super().exception(timeout)
+
+    def _check_waiter(self) -> None:
+        if not self.done():
+            self._resolver.check_waiter()
+
+
+class FutureResolver:
+    """One process's futures of one executor."""
+
+    def __init__(
+        self, connection: Connection, to_result: ToResult, *, close: Callable[[], object], max_pending: int | None
+    ) -> None:
+        self._connection = connection
+        self._to_result = to_result
+        self._close = close  #: called when the last future is resolved after `finish`
+        self._max_pending = max_pending
+        self._changed = threading.Condition()
+        self._open: dict[PoolFuture[Any], Request] = {}
+        self._cancels: set[Answer] = set()
+        self._answers: SimpleQueue[tuple[PoolFuture[Any], Answer] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._finishing = False
+
+    def start(self, submission: Submission) -> PoolFuture[Any]:
+        """Send the job, when there is room for it."""
+        future: PoolFuture[Any] = PoolFuture(submission.message.job_id, self)
+        with self._changed:
+            self._changed.wait_for(self._has_room)
+            if self._finishing:
+                raise ExecutorClosedError("cannot schedule new futures after shutdown")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="pool executor", daemon=True)
+                self._thread.start()
+            request = self._open[future] = self._connection.submit(submission)
+            request.add_done_callback(partial(self._answered, future))
+        return future
+
+    def cancel_all(self) -> None:
+        with self._changed:
+            futures = list(self._open)
+        cancel(futures)
+
+    def finish(self) -> None:
+        """Accept no more; end the thread after the last answer."""
+        with self._changed:
+            first, self._finishing = not self._finishing, True
+            self._changed.notify_all()
+            idle = self._thread is None
+            if first and not self._open:
+                self._answers.put(None)
+        if idle:
+            self._close()
+
+    def join(self) -> None:
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def check_waiter(self) -> None:
+        """Raises RuntimeError on the resolver thread, which cannot wait for a future that it is to resolve itself."""
+        if self._thread is threading.current_thread():
+            raise RuntimeError(
+                "a callback of a PoolExecutor future waits for another future, which could then never be resolved; "
+                "add a callback to that future too, or wait in a thread of your own"
+            )
+
+    def give_up(self, future: PoolFuture[Any]) -> bool:
+        """For `PoolFuture.cancel`: cancel the job. False if the future is resolved by its answer."""
+        with self._changed:
+            request = self._take(future)
+            if request is None:
+                return False
+            with contextlib.suppress(ClosedError):
+                cancelling = self._connection.give_up(request)
+                self._cancels.add(cancelling)
+                cancelling.add_done_callback(self._cancels.discard)
+            self._end_if_last()
+        return True
+
+    def _has_room(self) -> bool:
+        return self._finishing or self._max_pending is None or len(self._open) < self._max_pending
+
+    def _take(self, future: PoolFuture[Any]) -> Request | None:
+        """Take the future out; None if somebody else has. Called under the lock."""
+        request = self._open.pop(future, None)
+        if request is not None:
+            self._changed.notify_all()
+        return request
+
+    def _answered(self, future: PoolFuture[Any], answer: Answer) -> None:
+        """On the I/O thread: pass it on, and do nothing that takes long."""
+        with self._changed:
+            if self._take(future) is not None:
+                self._answers.put((future, answer))
+                self._end_if_last()
+
+    def _end_if_last(self) -> None:
+        if self._finishing and not self._open:
+            self._answers.put(None)
+
+    def _run(self) -> None:
+        """The resolver thread."""
+        while (item := self._answers.get()) is not None:
+            self._resolve(*item)
+            del item  # or the last value would stay in memory until the next answer
+        wait(list(self._cancels), CANCEL_S)
+        self._close()
+
+    def _resolve(self, future: PoolFuture[Any], answer: Answer) -> None:
+        try:
+            result = self._to_result(answer.result())
+        except PoolError as error:
+            future.set_exception(error)
+            return
+        if result.ok:
+            future.set_result(result.value)
+        else:
+            future.set_exception(JobOutcomeError(result))
+
+
+def cancel(futures: Iterable[PoolFuture[Any]]) -> None:
+    for future in futures:
+        future.cancel()

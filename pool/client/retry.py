@@ -1,0 +1,118 @@
+"""Requests that are under way together. One that a busy pool refuses is sent again; all have one deadline.
+
+start ──▶ I/O thread ──▶ daemon ──answer──▶ queue ──▶ next
+              ▲                                │ busy
+              └── again, when another has ended, or after `retry_after_s` ──┘
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from pool.client.pending import JobFuture
+from pool.errors import BusyError, ResultTimeoutError
+
+#: The pause before a request is sent again where the daemon names none; and the longest one, so that a repaired pool is
+#: found soon.
+RETRY_S, RETRY_MOST_S = 1.0, 5.0
+
+F = TypeVar("F", bound=JobFuture[Any])
+
+
+class _Refused(NamedTuple, Generic[F]):
+    at: float  #: when to send it again
+    number: int
+    begin: Callable[[], F]
+
+
+class Retry(Generic[F]):
+    """Futures by number. Used by one thread.
+
+    `wait_s`: seconds from now for all of them; None: no limit. `before_waiting` is called when `next` is about to
+    block, and may raise.
+    """
+
+    def __init__(self, wait_s: float | None, *, before_waiting: Callable[[], object] = lambda: None) -> None:
+        self._wait_s = wait_s
+        self._deadline = None if wait_s is None else time.monotonic() + wait_s
+        self._before_waiting = before_waiting
+        self._open: dict[int, tuple[Callable[[], F], F]] = {}
+        self._refused: deque[_Refused[F]] = deque()
+        self._ended: SimpleQueue[tuple[int, F]] = SimpleQueue()
+        self._busy: dict[int, BusyError] = {}  # the last refusal of those that have not ended since
+
+    def __len__(self) -> int:
+        """Those under way and those that wait to be sent again."""
+        return len(self._open) + len(self._refused)
+
+    def start(self, number: int, begin: Callable[[], F]) -> None:
+        """`begin` sends the request; it is called again after a BusyError."""
+        future = begin()
+        self._open[number] = begin, future
+        future.add_done_callback(lambda _: self._ended.put((number, future)))
+
+    def unanswered(self) -> list[F]:
+        return [future for _, future in self._open.values() if not future.done()]
+
+    def next(self) -> tuple[int, F]:
+        """The next future that has ended. Raises ResultTimeoutError when the time is over."""
+        while True:
+            self._send_again(time.monotonic())
+            try:
+                number, future = self._take()
+            except Empty:
+                self._check_time()
+                continue
+            begin, _ = self._open.pop(number)
+            self._busy.pop(number, None)
+            error = None if future.cancelled() else future.exception()
+            if not isinstance(error, BusyError):
+                self._send_first()  # there is room for it now
+                return number, future
+            self._busy[number] = error
+            self._refused.append(_Refused(time.monotonic() + _pause_s(error), number, begin))
+            self._check_time()
+
+    def _take(self) -> tuple[int, F]:
+        """Raises queue.Empty when the time is over or a request is to be sent again."""
+        try:
+            return self._ended.get_nowait()
+        except Empty:
+            self._before_waiting()
+            return self._ended.get(timeout=self._until_next_s())
+
+    def _send_again(self, now: float) -> None:
+        while self._refused and self._refused[0].at <= now:
+            self._send_first()
+
+    def _send_first(self) -> None:
+        if self._refused:
+            first = self._refused.popleft()
+            self.start(first.number, first.begin)
+
+    def _until_next_s(self) -> float | None:
+        times = [] if self._deadline is None else [self._deadline]
+        times += [each.at for each in self._refused]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _check_time(self) -> None:
+        if self._deadline is None or time.monotonic() < self._deadline:
+            return
+        why = self._last_refusal()
+        busy = f"; the pool was busy: {why.message}" if why is not None else ""
+        jobs = "1 job has" if len(self) == 1 else f"{len(self)} jobs have"
+        raise ResultTimeoutError(f"{jobs} not ended within {self._wait_s:g} s{busy}", timeout_s=self._wait_s) from why
+
+    def _last_refusal(self) -> BusyError | None:
+        """Of a job that the pool has not accepted."""
+        accepted = {number for number, (_, future) in self._open.items() if future.accepted}
+        return next((error for number, error in reversed(self._busy.items()) if number not in accepted), None)
+
+
+def _pause_s(error: BusyError) -> float:
+    named = error.fields.get("retry_after_s")
+    return min(max(0.0, float(named)), RETRY_MOST_S) if isinstance(named, int | float) else RETRY_S
