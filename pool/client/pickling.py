@@ -65,10 +65,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         # Byte code ties a pickle to the Python version anyway, so the newest protocol costs no compatibility.
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self.lines: _Lines = {}  #: of what was pickled by value, by its file
+        self._renamers: dict[str, Callable[[types.CodeType], types.CodeType]] = {}  #: by file name
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, types.CodeType):
-            return _reduce_code(obj)
+            # From 3.1.3 on cloudpickle replaces the file name with a constant; this sets the real one again.
+            name = obj.co_filename
+            renamer = self._renamers.setdefault(name, operator.methodcaller("replace", co_filename=name))
+            return renamer, (_Reduced(self.dispatch_table[types.CodeType](obj)),)
         if isinstance(obj, types.FunctionType):
             by_value = self._dynamic_function_reduce if is_users(obj.__module__) else super().reducer_override
             reduced = by_value(obj)
@@ -84,14 +88,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(obj)
 
 
-def _reduce_code(code: types.CodeType) -> Any:
-    """As cloudpickle does, but with the name of the file, which newer versions replace by "<dynamic-code>"."""
-    make, arguments = reducers._code_reduce(code)  # noqa: SLF001 - what its pickler does
-    return make, (*arguments[:_FILE_NAME], code.co_filename, *arguments[_FILE_NAME + 1 :])
+class _Reduced:
+    """Pickled as `reduction` says, so that another reduction can take its object as an argument."""
 
+    def __init__(self, reduction: tuple[object, ...]) -> None:
+        self._reduction = reduction
 
-#: The place of the file name among the arguments of `types.CodeType`.
-_FILE_NAME = 10
+    def __reduce__(self) -> tuple[object, ...]:
+        return self._reduction
 
 
 class _Sourced:

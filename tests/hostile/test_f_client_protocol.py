@@ -22,6 +22,7 @@ from pool.daemon.zmtp import codec
 from pool.errors import BacklogFullError, PoolError
 from pool.model import Outcome
 from tests.hostile.siege import GREETED, HONEST, MIB, SMALL, Besieged, as_user, ask, growth_of_libzmq, is_closed
+from tests.support.sockets import receive_exactly
 
 OTHER_USER = 65534
 NARROW = SMALL | {"size": {"min": 1, "max": 1}, "backlog": {"max_jobs": 20, "max_per_client": 4}}
@@ -92,7 +93,7 @@ def test_f2_no_greeting_and_no_ready_of_another_kind_gets_further(daemon, record
     for version in range(3, 256, 36):
         with daemon.raw() as sock:
             sock.sendall(GREETED[:10] + bytes([version, version]) + GREETED[12:])
-            assert sock.recv(64) == codec.GREETING
+            assert receive_exactly(sock, 64) == codec.GREETING
     record("F2", "ZMTP greetings and commands of every other kind", "DROP", stopped_by=["daemon"])
 
 

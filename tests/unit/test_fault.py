@@ -101,7 +101,7 @@ SPEAKS_OF = {
     "import errno\nraise OSError(errno.EFBIG, 'large')": "tmp",
     "import errno\nraise OSError(errno.EMFILE, 'many')": "nofile",
     "import errno\nraise OSError(errno.ENOMEM, 'none left')": "memory",
-    "import errno, os\nos.fork = None\nraise BlockingIOError(errno.EAGAIN, 'again')": "processes",  # it names fork
+    "import errno, os\nos.fork\nraise BlockingIOError(errno.EAGAIN, 'again')": "processes",  # it names fork
     "import errno\nraise BlockingIOError(errno.EAGAIN, 'nothing to read yet')": "",
     'raise RuntimeError("can\'t start new thread")': "processes",
     "raise RuntimeError('x')": "",

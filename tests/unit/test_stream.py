@@ -17,6 +17,7 @@ from pool import wire
 from pool.daemon.zmtp import UNLEASED_BYTES, Handlers, Transport, codec, connection, listener
 from pool.errors import ConfigError
 from pool.model import Outcome
+from tests.support.sockets import receive_exactly
 
 HELLO = codec.GREETING + codec.ready("DEALER")
 BIG = 80_000_000
@@ -305,7 +306,7 @@ def test_one_user_has_so_many_connections_and_no_more(host, monkeypatch):
     time.sleep(0.1)
     with host.raw() as next_one:
         next_one.sendall(HELLO)
-        assert next_one.recv(64, socket.MSG_WAITALL) == codec.GREETING
+        assert receive_exactly(next_one, 64) == codec.GREETING
     for each in held:
         each.close()
 
@@ -332,7 +333,7 @@ def test_descriptors_that_are_sent_along_are_not_taken(host):
             sock.sendmsg([codec.GREETING[:1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
             break
         sock.sendmsg([codec.GREETING[1:]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-        assert sock.recv(64, socket.MSG_WAITALL) == codec.GREETING
+        assert receive_exactly(sock, 64) == codec.GREETING
         time.sleep(0.1)
         assert len(os.listdir("/proc/self/fd")) <= before + 3  # our end, theirs, and the file
 
