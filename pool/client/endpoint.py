@@ -1,15 +1,18 @@
-"""Where the daemon's sockets are, and what to say when nobody answers there.
+"""Where the daemon's sockets are, and the error for a daemon that does not answer there.
 
     submit: argument, else POOL_ENDPOINT, else $POOL_RUN_DIR/submit.sock, else /run/pool/submit.sock
     admin:  argument, else POOL_ADMIN_ENDPOINT, else admin.sock beside the submit socket
 
-An endpoint is `ipc://PATH`; a plain path is taken as one. There is no other transport: who a submitter is follows from
-the credentials of a Unix socket.
+An endpoint is `ipc://PATH` or a plain path. There is no other transport, because the kernel's credentials for a Unix
+socket identify the submitter.
 """
 
 from __future__ import annotations
 
+import grp
 import os
+import re
+import socket
 import stat
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from pool.errors import ConfigError, DaemonUnreachableError
 
 SCHEME = "ipc://"
 DEFAULT_RUN_DIR = "/run/pool"
+#: A daemon's listener accepts at once; this is for a stopped one whose backlog is full.
+CONNECT_S = 1.0
 #: sun_path of a Unix socket has 108 bytes, the last of which is NUL.
 MAX_PATH_BYTES = 107
 
@@ -46,21 +51,31 @@ def path_of(endpoint: str) -> str:
 
 
 def unreachable(endpoint: str, timeout_s: float) -> DaemonUnreachableError:
-    """The error for a daemon that did not answer in time: what was tried, for how long, and what to look at."""
-    return DaemonUnreachableError(
-        f"no answer from the pool daemon at {endpoint} within {timeout_s:g} s: {_obstacle(path_of(endpoint))}",
-        endpoint=endpoint,
-        timeout_s=timeout_s,
+    """The error for a daemon that did not answer within `timeout_s`: what is in the way, and what to do about it."""
+    message = obstacle(endpoint) or (
+        f"the daemon at {path_of(endpoint)} did not answer within {timeout_s:g} s. It is overloaded or stuck: see its "
+        "log, or allow more time (timeout=...)."
     )
+    return DaemonUnreachableError(message, endpoint=endpoint, timeout_s=timeout_s)
 
 
-def is_there(endpoint: str) -> bool:
-    """Whether there is a socket that we may write to; somebody listening or not is another question."""
+def obstacle(endpoint: str) -> str:
+    """What the file system and one attempt to connect say is in the way, with what to do; empty if nothing is."""
     path = path_of(endpoint)
     try:
-        return stat.S_ISSOCK(os.stat(path).st_mode) and os.access(path, os.R_OK | os.W_OK)  # noqa: PTH116
-    except OSError:
-        return False
+        facts = os.stat(path)  # noqa: PTH116 - a plain string is at hand
+    except FileNotFoundError:
+        return f"no daemon: {path} does not exist. Start pool-daemon, or set --run-dir / POOL_RUN_DIR."
+    except PermissionError:
+        return f"uid {os.getuid()} may not enter the directory of {path}. {_remedy(path, None)}"
+    except OSError as error:
+        return f"no daemon: {path}: {error.strerror}. Start pool-daemon, or set --run-dir / POOL_RUN_DIR."
+    if not stat.S_ISSOCK(facts.st_mode):
+        return f"{path} is not a socket. Name the daemon's submit.sock, or set --run-dir / POOL_RUN_DIR."
+    if not os.access(path, os.R_OK | os.W_OK):
+        mode = f"{stat.S_IMODE(facts.st_mode):04o}"
+        return f"uid {os.getuid()} may not use {path} (mode {mode}). {_remedy(path, facts)}"
+    return _refused(path)
 
 
 def _checked(given: str | os.PathLike[str], origin: str) -> str:
@@ -71,7 +86,12 @@ def _checked(given: str | os.PathLike[str], origin: str) -> str:
         size = len(os.fsencode(path))
     except (TypeError, UnicodeError):
         path, size, text = "", 0, repr(given)
-    if not path or "\0" in path or "://" in path:
+    if "://" in path or re.fullmatch(r"[\w.-]*:\d+", path):
+        raise ConfigError(
+            f"{origin}: {text!r:.200} is not a socket path, and the daemon listens on Unix sockets only; "
+            "write the path of its submit.sock or ipc://PATH"
+        )
+    if not path or "\0" in path:
         raise ConfigError(f"{origin}: {text!r:.200} is no endpoint; write the path of the socket or ipc://PATH")
     if size > MAX_PATH_BYTES:
         raise ConfigError(
@@ -80,22 +100,26 @@ def _checked(given: str | os.PathLike[str], origin: str) -> str:
     return SCHEME + path
 
 
-def _obstacle(path: str) -> str:
-    """What stands in the way, as far as the file system tells."""
-    remedy = "is pool-daemon running, and does POOL_ENDPOINT name its submit.sock?"
+def _remedy(path: str, facts: os.stat_result | None) -> str:
+    """Whom the socket is for, and how to become one of them."""
+    if path.endswith("/admin.sock"):
+        return "Only root and the daemon's user may use the admin socket; try sudo."
+    if facts is None or not facts.st_mode & stat.S_IWGRP:
+        return "Ask its owner for access, or run as the daemon's user."
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 - a plain string is at hand
-    except FileNotFoundError:
-        return f"{path} does not exist; {remedy}"
-    except PermissionError:
-        return f"no permission to reach {path} as uid {os.getuid()}; ask for membership of the group of its directory"
-    except OSError as error:
-        return f"{path}: {error.strerror}; {remedy}"
-    if not stat.S_ISSOCK(mode):
-        return f"{path} is not a socket; {remedy}"
-    if not os.access(path, os.R_OK | os.W_OK):
-        return (
-            f"no permission to write to {path} (mode {stat.S_IMODE(mode):04o}) as uid {os.getuid()}; "
-            "ask for membership of its group"
-        )
-    return f"the socket is there, but nobody answers; {remedy} If it runs, it is stuck: see its log"
+        group = grp.getgrgid(facts.st_gid).gr_name
+    except KeyError:
+        group = str(facts.st_gid)
+    return f"It is for the group {group}: `usermod -aG {group} USER`, then log in again."
+
+
+def _refused(path: str) -> str:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(CONNECT_S)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return f"the daemon has died: nobody listens at {path} (connection refused). Start it again."
+        except OSError:
+            return ""
+    return ""

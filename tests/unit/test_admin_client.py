@@ -97,7 +97,7 @@ def test_garbage_and_other_versions_are_errors_and_the_next_question_is_answered
 
 def test_no_daemon_is_an_error_within_the_timeout(tmp_path):
     began = time.monotonic()
-    missing = pytest.raises(DaemonUnreachableError, match=r"within 0 s: .* does not exist")
+    missing = pytest.raises(DaemonUnreachableError, match=r"no daemon: .* does not exist")
     with AdminClient(tmp_path / "s", timeout=0.2) as admin, missing:
         admin.call("status")
     assert time.monotonic() - began < 5

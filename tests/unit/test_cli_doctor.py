@@ -137,7 +137,7 @@ def test_without_a_daemon_the_host_is_shown_and_the_end_is_3(tmp_path):
     first_words = [line.partition(" ")[0] for line in result.stdout.splitlines()]
     assert [word for word in first_words if word in TITLES] == list(TITLES)
     assert "the isolation holds" not in result.stdout
-    assert result.stderr.startswith("error: no answer from the pool daemon")
+    assert result.stderr.startswith("error: no daemon: ")
 
 
 def test_without_a_daemon_json_is_one_object_with_the_host_and_the_error(tmp_path):

@@ -74,9 +74,7 @@ def settle(client):
 )
 def test_the_first_request_fails_within_the_timeout_when_there_is_no_daemon(client, ask):
     began = time.monotonic()
-    with pytest.raises(
-        DaemonUnreachableError, match=r"within 0\.4 s: .*/s does not exist; is pool-daemon running.*POOL_ENDPOINT"
-    ):
+    with pytest.raises(DaemonUnreachableError, match=r"no daemon: .*/s does not exist\. Start pool-daemon"):
         ask(client)
     assert TIMEOUT_S <= time.monotonic() - began < 5
 
@@ -90,7 +88,7 @@ def test_a_path_that_is_no_socket_is_named_as_such(path, client):
 def test_a_socket_that_nobody_listens_on_is_named_as_such(path, client):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
-    with pytest.raises(DaemonUnreachableError, match="the socket is there, but nobody answers") as caught:
+    with pytest.raises(DaemonUnreachableError, match="the daemon has died: nobody listens at") as caught:
         client.run("")
     assert caught.value.fields == {"endpoint": f"ipc://{path}", "timeout_s": TIMEOUT_S}
 
