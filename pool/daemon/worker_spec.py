@@ -80,7 +80,7 @@ class WorkerSpecFactory:
         return Boot(sources=self.sources, limits=limits, allow=self.template.allow, verified=self.isolates)
 
     def _command(self, pins: Pins) -> tuple[str, ...]:
-        command = ["--link", f"{LINK_TARGET}/link.sock", "--beat-s", str(self.template.heartbeat_s)]
+        command = ["--link", f"{LINK_TARGET}/link.sock", "--heartbeat-s", str(self.template.heartbeat_s)]
         for directory in SCRATCH:
             command += ["--scratch", directory]
         command += ["--isolation", self.template.isolation, "--allow", ",".join(self.template.allow)]

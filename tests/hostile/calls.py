@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from runner import bpf, job_filter, syscalls
+from runner import seccomp, syscalls
 
 from tests.docker.syscalls import ALL, NOBODY, REFUSED
 
@@ -93,10 +93,10 @@ FILTERED = PROGRAM.replace("def main(", "def _main(") + f"""
 def main(calls):
     import sys
     sys.path[:0] = [{str(ROOT / "worker_image")!r}, {str(ROOT)!r}]
-    from runner import job_filter, kernel
+    from runner import kernel, seccomp
     def confine():
         kernel.forbid_new_privileges()
-        kernel.Filter(job_filter.program()).install()
+        kernel.Filter(seccomp.job_filter()).install()
     return _main(calls, confine)
 """  # fmt: skip
 
@@ -125,16 +125,16 @@ def _holds(condition, given):
 
 def inner_refuses(number, *arguments):
     """Whether the job's filter alone refuses this call."""
-    rules = job_filter.allowed(())
+    rules = seccomp.allowed(())
     if names_of(number) not in rules:
         return True
     rule = rules[names_of(number)]
     if rule is None:
         return False
     value = ([*arguments] + [0] * 6)[rule.argument] & 0xFFFFFFFF
-    if isinstance(rule, bpf.Without):
+    if isinstance(rule, seccomp.Without):
         return bool(value & rule.bits)
-    return (value in rule.values) == isinstance(rule, bpf.Except)
+    return (value in rule.values) == isinstance(rule, seccomp.Except)
 
 
 def layers(entry_calls):

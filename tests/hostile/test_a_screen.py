@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from runner import outbox
+from runner import output_files
 
 from pool.errors import InvalidJobError
 from pool.model import Outcome
@@ -30,7 +30,7 @@ OWN_ENVIRONMENT = {
     "PYTHONHASHSEED",
     "TMPDIR",
     "TZ",
-    outbox.VARIABLE,
+    output_files.VARIABLE,
 }
 #: How a program that is no threat to anybody may end.
 TYPED = {Outcome.OK, Outcome.ERROR, Outcome.CRASH, Outcome.MEMORY}

@@ -9,8 +9,8 @@ import re
 import types
 
 import pytest
-from runner import furniture, kernel, survey
-from runner.confine import PROC, Confinement, Grant
+from runner import isolation, job_mounts, kernel
+from runner.confinement import PROC, Confinement, Grant
 from runner.kernel import MS_BIND, MS_PRIVATE, MS_REC, MS_REMOUNT
 
 from pool import assets
@@ -49,7 +49,7 @@ def allowed(source, target, kind, flags):
 def as_apparmor_sees(path):
     """Links resolved, and a slash after a directory."""
     path = path.replace("/proc/self", "/proc/7") if path.startswith("/proc/") else path
-    plain = path in ("", "/") or path.rpartition("/")[2] in furniture._PROC_FILES
+    plain = path in ("", "/") or path.rpartition("/")[2] in job_mounts._PROC_FILES
     return path if plain else f"{path}/"
 
 
@@ -66,7 +66,7 @@ def made(monkeypatch):
                 calls.append((as_apparmor_sees(names[0]), as_apparmor_sees(names[1]), names[2], flags))
 
     harmless = dict.fromkeys(("close", "open"), lambda *_: 3)
-    monkeypatch.setattr(furniture, "os", types.SimpleNamespace(**(vars(os) | harmless)))
+    monkeypatch.setattr(job_mounts, "os", types.SimpleNamespace(**(vars(os) | harmless)))
     monkeypatch.setattr(kernel, "perform", perform)
     for name in ("unshare", "own_user_namespace"):
         monkeypatch.setattr(kernel, name, lambda _: None)
@@ -84,7 +84,7 @@ def test_every_mount_of_a_child_is_allowed(made, options):
 
 
 def test_every_mount_that_is_only_tried_is_allowed(made):
-    survey._try_mounts()
+    isolation._try_mounts()
     assert made
     assert [each for each in made if not allowed(*each)] == []
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 from runner import channel
 from runner.attempt import Attempt, Child
-from runner.meter import INTERVAL_S, Meter
-from runner.report import Report
+from runner.channel import Report
+from runner.usage import INTERVAL_S, Meter
 
 from pool import wire
 from pool.model import Outcome
@@ -39,7 +39,7 @@ def conversation(out="/dev/null", **options):
 def test_an_answer_does_not_wait_until_what_the_job_has_started_stops_printing():
     with conversation("/dev/zero") as (attempt, theirs):
         channel.send(theirs, ANSWER)
-        attempt.readable(attempt.child.sock.fileno())
+        attempt.read(attempt.child.sock.fileno())
         assert attempt.complete
         done, payload = attempt.answer()
     assert (done.outcome, done.truncated) == (Outcome.OK, ("stdout",))
@@ -60,7 +60,7 @@ def test_usage_counts_what_the_job_has_started_and_nobody_has_waited_for(tmp_pat
         meter.excess(JOB)
         time.sleep(2 * INTERVAL_S)  # one that has ended by then can have used next to nothing
         channel.send(theirs, ANSWER)
-        attempt.readable(attempt.child.sock.fileno())
+        attempt.read(attempt.child.sock.fileno())
         done, _ = attempt.answer()
     assert done.cpu_s == pytest.approx(5000, abs=1)
     assert done.max_rss_bytes == 1 << 40

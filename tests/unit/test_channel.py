@@ -9,8 +9,8 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runner import channel, report
-from runner.channel import ChannelError, Collector
+from runner import channel
+from runner.channel import ChannelError, Collector, Report
 
 from pool.model import Outcome
 
@@ -25,7 +25,7 @@ def pair():
 
 
 def collect(sock, *, max_bytes=1 << 20, max_frames=16):
-    return Collector(sock, max_bytes=max_bytes, max_frames=max_frames)
+    return Collector(sock=sock, max_bytes=max_bytes, max_frames=max_frames)
 
 
 @given(st.lists(st.binary(max_size=3000), min_size=1, max_size=16))
@@ -99,10 +99,10 @@ def test_a_blocking_reader_says_when_the_other_end_is_gone(pair):
 
 @given(st.binary(max_size=64))
 def test_any_bytes_are_a_report_or_none(frame):
-    claim = report.unpack(frame)
-    assert claim is None or claim.outcome in report.CLAIMS
+    claim = Report.unpack(frame)
+    assert claim is None or claim.outcome in channel.CLAIMS
 
 
 def test_a_report_says_what_the_child_claims():
-    claim = report.Report(outcome=Outcome.ERROR, started_ns=5, ended_ns=9, exit_code=3)
-    assert report.unpack(claim.pack()) == claim
+    claim = Report(outcome=Outcome.ERROR, started_ns=5, ended_ns=9, exit_code=3)
+    assert Report.unpack(claim.pack()) == claim

@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 import numpy as np
 import pytest
-from runner import outbox
+from runner import output_files
 
 from pool import Client, Limits, values, wire
 from pool.client import job
@@ -170,7 +170,7 @@ def contents(submission):
 
 
 def test_the_name_that_no_file_may_have_is_that_of_the_jobs_own_directory():
-    assert job.OUTPUT_DIRECTORY == outbox.DIRECTORY
+    assert job.OUTPUT_DIRECTORY == output_files.DIRECTORY
 
 
 # ---- sizes ----

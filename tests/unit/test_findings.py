@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runner.execution import Setting, execute
+from runner.answer import Setting, answer
 
 from pool import wire
 from pool.client.results import to_result
@@ -43,7 +43,7 @@ RUN = wire.Run(
 )
 
 
-def answer(fault, *, outcome=Outcome.REJECTED):
+def result_of(fault, *, outcome=Outcome.REJECTED):
     header = wire.Result(
         job_id="j", outcome=outcome, reason="S101", stdout_bytes=0, stderr_bytes=0, queue_ms=0, dispatch_ms=0, run_ms=0,
         collect_ms=0, total_ms=0, cpu_s=0, max_rss_bytes=0,
@@ -54,7 +54,7 @@ def answer(fault, *, outcome=Outcome.REJECTED):
 @HOSTILE
 @given(complaints=COMPLAINTS)
 def test_findings_come_out_as_they_went_in(complaints):
-    result = answer(wire.encode_fault(wire.Fault(type="Rejected", message="m", findings=complaints)))
+    result = result_of(wire.encode_fault(wire.Fault(type="Rejected", message="m", findings=complaints)))
     assert [msgspec.structs.asdict(each) for each in complaints] == [
         {name: getattr(each, name) for name in ("rule", "line", "column", "reason", "remedy")}
         for each in result.findings
@@ -66,7 +66,7 @@ def test_findings_come_out_as_they_went_in(complaints):
 @HOSTILE
 @given(frame=st.binary(max_size=400))
 def test_bytes_that_are_no_error_at_all_are_said_to_be_so_and_raise_nothing(frame):
-    result = answer(frame)
+    result = result_of(frame)
     assert result.outcome is Outcome.REJECTED
     assert result.error is None if not frame else result.error is not None
 
@@ -88,22 +88,20 @@ def test_a_finding_that_is_none_makes_the_error_invalid_and_no_finding(finding):
     frame = msgspec.msgpack.encode({"type": "Rejected", "message": "m", "findings": [finding]})
     with pytest.raises(RemoteProtocolError):
         wire.decode_fault(frame)
-    result = answer(frame)
+    result = result_of(frame)
     assert (result.findings, result.error.type) == ((), "InvalidError")
 
 
 def test_more_findings_than_a_loop_should_read_are_refused():
     frame = msgspec.msgpack.encode({"type": "Rejected", "message": "m", "findings": [GOOD] * 101})
-    assert answer(frame).findings == ()
+    assert result_of(frame).findings == ()
 
 
 # ---- the child's side ----
 
 
 def run(code, *, mode="standard", **changes):
-    frames = execute(
-        msgspec.structs.replace(RUN, **changes), code, [], Setting({}, Policy(mode=mode), Path("/nowhere"))
-    )
+    frames = answer(msgspec.structs.replace(RUN, **changes), code, [], Setting({}, Policy(mode=mode), Path("/nowhere")))
     return wire.decode_fault(bytes(frames[1])) if bytes(frames[1]) else None
 
 
@@ -111,7 +109,7 @@ def test_code_that_the_screen_refuses_does_not_run_and_its_findings_fit_the_wire
     fault = run(b"import os\nimport socket\ndef main():\n    raise AssertionError('it ran')\n")
     assert fault.type == "Rejected"
     assert [(each.line, each.rule[:1]) for each in fault.findings] == [(1, "S"), (2, "S")]
-    result = answer(wire.encode_fault(fault))
+    result = result_of(wire.encode_fault(fault))
     assert [str(each) for each in result.findings] == [
         f"{each.line}:{each.column} {each.rule} {each.reason}; {each.remedy}" for each in fault.findings
     ]

@@ -9,12 +9,12 @@ import re
 from pathlib import Path
 
 import pytest
-from runner import bpf, job_filter, syscalls
-from runner.bpf import Except, Only, Without
+from runner import seccomp, syscalls
+from runner.seccomp import Except, Only, Without
 
 ROOT = Path(__file__).parents[2]
 MACHINES = ("x86_64", "aarch64")
-PLAIN, WITH_PROGRAMS = job_filter.allowed(()), job_filter.allowed(["subprocess"])
+PLAIN, WITH_PROGRAMS = seccomp.allowed(()), seccomp.allowed(["subprocess"])
 
 #: By reason: calls that no option gives to a job.
 NEVER = {
@@ -102,7 +102,7 @@ def test_a_machine_without_a_table_is_an_error():
     with pytest.raises(syscalls.UnknownArchitectureError, match=r"riscv64; there are x86_64, aarch64"):
         syscalls.numbers("riscv64")
     with pytest.raises(syscalls.UnknownArchitectureError):
-        job_filter.program(machine="i686")
+        seccomp.job_filter(machine="i686")
 
 
 # ---- what is allowed ----
@@ -128,7 +128,7 @@ def test_no_option_lets_a_job_call_what(reason, names):
 def test_the_option_subprocess_adds_two_calls_and_nothing_else():
     assert WITH_PROGRAMS.keys() - PLAIN.keys() == {"execve", "vfork"}
     assert WITH_PROGRAMS == PLAIN | {"execve": None, "vfork": None}
-    assert job_filter.allowed(["proc"]) == PLAIN
+    assert seccomp.allowed(["proc"]) == PLAIN
 
 
 @pytest.mark.parametrize("bit", [0x80, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000, 0x20000])
@@ -214,5 +214,5 @@ def test_where_only_the_jobs_filter_looks_at_an_argument_it_takes_away():
 
 
 def test_there_is_no_answer_but_the_intended_ones():
-    assert bpf.DENY == 0x00050000 | 1
-    assert bpf.ABSENT == 0x00050000 | 38
+    assert seccomp.DENY == 0x00050000 | 1
+    assert seccomp.ABSENT == 0x00050000 | 38

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runner import job_filter
+from runner import seccomp
 
 from pool.assets import seccomp_profile
 from pool.engines.base import Mount, WorkerSpec
@@ -245,7 +245,7 @@ def _takes(profile, name, flags):
 def test_a_jobs_own_filter_lists_nothing_that_the_container_refuses(profile):
     """A call must pass both: one that is only in the narrower list would look allowed and fail."""
     listed = {name for rule in profile["syscalls"] for name in rule["names"]}
-    narrower = job_filter.allowed({job_filter.SUBPROCESS})
+    narrower = seccomp.allowed({seccomp.SUBPROCESS})
     assert narrower.keys() <= listed
     for name in ("prctl", "ioctl"):
         assert set(narrower[name].values) <= {rule["args"][0]["value"] for rule in _rules(profile, name)}

@@ -6,7 +6,7 @@ import resource
 import signal
 
 import pytest
-from runner.report import Report
+from runner.channel import Report
 from runner.verdict import Evidence, decide
 
 from pool import wire
@@ -17,7 +17,7 @@ OK = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2)
 
 
 def evidence(**changes):
-    seen = {"killed_for": None, "status": 0, "cpu_s": 0.1, "oom_kills": 0, "report": None, "garbage": ""}
+    seen = {"killed_for": None, "status": 0, "cpu_s": 0.1, "oom_kills": 0, "report": None, "invalid": ""}
     return Evidence(**(seen | changes))
 
 
@@ -97,6 +97,6 @@ def test_a_kill_is_memory_only_when_the_kernel_counted_one():
 
 
 def test_a_child_that_was_killed_for_its_answer_is_a_crash_that_says_so():
-    verdict = decide(JOB, evidence(status=signal.SIGKILL, garbage="after an answer that is not one (it is empty)"))
+    verdict = decide(JOB, evidence(status=signal.SIGKILL, invalid="after an answer that is not valid (it is empty)"))
     assert verdict.outcome is Outcome.CRASH
-    assert "an answer that is not one" in verdict.reason
+    assert "an answer that is not valid" in verdict.reason

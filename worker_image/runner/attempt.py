@@ -1,4 +1,4 @@
-"""One attempt as the runner sees it: a child, its streams, its deadline, and its answer once it is gone."""
+"""One attempt as the runner sees it: the child, its output, its deadline and its answer."""
 
 from __future__ import annotations
 
@@ -7,50 +7,46 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pool import wire
 from pool.model import Outcome
-from runner import channel, report, usage
-from runner.channel import ChannelError, Collector
-from runner.meter import INTERVAL_S, Meter
-from runner.verdict import Evidence, Verdict, decide
+from runner import channel, usage
+from runner.channel import Answer, ChannelError, Collector
+from runner.usage import Meter, Usage
+from runner.verdict import Evidence, Verdict, decide, of_claim
 
-#: How long the hand-over of a job may take; the parked child only has to read.
-_HAND_OVER_S = 30.0
-#: The error frame and the report, on top of the job's own result limit.
+#: How long sending a job to the parked child may take. The child only has to read.
+_SEND_S = 30.0
+#: For the report and the error, on top of the job's own result limit.
 _ANSWER_MARGIN_BYTES = 1024 * 1024
 _READ_BYTES = 65536
-#: Reads from one stream before the others get their turn; a job that floods stdout must not hold up its own deadline.
+#: Reads from one stream in one turn of the loop: a job that floods stdout must not delay its own deadline.
 _READS_PER_TURN = 16
-#: What a pipe can hold at the most, 1 MiB, and as much again: what a job has started may go on to fill it meanwhile.
+#: Reads from one stream at the end. A pipe holds at most 1 MiB, and a process of the job may still be filling it.
 _LAST_READS = 32
 
 
 @dataclass(slots=True)
 class Child:
-    """A forked child, parked once `ready`. Descriptors are owned here."""
+    """A forked child; it is parked once `ready`. It owns its descriptors."""
 
-    id: int  #: by which the zygote knows it
+    id: int  #: the zygote's name for it
     sock: socket.socket
     out: int
     err: int
-    pidfd: int | None = None  #: None where the kernel has none; then `id` is its pid here too
-    init: int | None = None  #: pidfd of process 1 of its pid namespace
+    pidfd: int | None = None  #: None where the kernel has no pidfds; then `id` is its pid here too
+    init: int | None = None  #: pidfd of process 1 of its pid namespace, if it has one
     ready: bool = field(default=False, init=False)
-    pids: tuple[int, ...] = field(init=False)  #: as this process sees them: its own and its init's
+    pids: tuple[int, ...] = field(init=False)  #: as the runner sees them: its own and its init's
 
     def __post_init__(self) -> None:
         self.pids = tuple(_pid_of(fd) for fd in (self.pidfd, self.init) if fd is not None) or (self.id,)
 
-    @property
-    def pid(self) -> int:
-        return self.pids[0]
-
     def kill(self) -> None:
-        """With its init goes everything that the job has started."""
+        """Killing the init kills every process that the job has started."""
         with contextlib.suppress(ProcessLookupError):
             if self.pidfd is None:
                 os.kill(self.id, signal.SIGKILL)
@@ -65,14 +61,14 @@ class Child:
 
 
 def _pid_of(pidfd: int) -> int:
-    """The pid here of a process that was forked in another pid namespace; -1 once it is gone."""
+    """The pid in this namespace of a process that was forked in another one; -1 once it is gone."""
     with Path(f"/proc/self/fdinfo/{pidfd}").open("rb") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith(b"Pid:"))
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a child ended, as the zygote's wait4 had it."""
+    """How a child ended, as the zygote's wait4 reported it."""
 
     id: int
     status: int
@@ -80,78 +76,69 @@ class Exit:
     max_rss_bytes: int
 
 
+@dataclass(slots=True)
 class Stream:
     """A captured output stream: the first `cap` bytes are kept, the rest is counted and dropped."""
 
-    def __init__(self, fd: int, cap: int) -> None:
-        self.fd = fd
-        self.kept = bytearray()
-        self.total = 0
-        self.open = True
-        self._cap = cap
-        os.set_blocking(fd, False)
+    name: wire.StreamName
+    fd: int
+    cap: int
+    kept: bytearray = field(default_factory=bytearray)
+    total: int = 0
+    open: bool = True
 
-    def drain(self) -> bool:
-        """Take what is there; False when nothing more is to be had now."""
+    def drain(self, reads: int) -> None:
+        """Read what is there, at most so many times."""
         try:
-            chunk = os.read(self.fd, _READ_BYTES)
+            while reads and self.open:
+                chunk = os.read(self.fd, _READ_BYTES)
+                self.open = bool(chunk)
+                self.total += len(chunk)
+                self.kept += chunk[: self.cap - len(self.kept)]
+                reads -= 1
         except BlockingIOError:
-            return False
-        self.open = bool(chunk)
-        self.total += len(chunk)
-        self.kept += chunk[: self._cap - len(self.kept)]
-        return self.open
-
-    @property
-    def cut(self) -> bool:
-        return self.total > len(self.kept)
+            pass
 
 
 class Attempt:
-    """From the hand-over to the answer."""
+    """From sending the job to the child until the answer for the daemon."""
 
     def __init__(
-        self, job: wire.Run, child: Child, payload: Sequence[channel.Frame], *, meter: Meter | None = None
+        self, job: wire.Run, child: Child, frames: Sequence[channel.Frame], *, meter: Meter | None = None
     ) -> None:
+        """Sends `frames` to the child: the header of the job as it came, and its payload."""
         self.job = job
         self.child = child
         self._meter = meter
         self.killed_for: Outcome | None = None
         self.killed_because = ""
         self.answered = False
-        self._garbage = ""
-        self._oom_before = oom_kills()
-        self._collector = Collector(child.sock, max_bytes=job.result + _ANSWER_MARGIN_BYTES, max_frames=wire.MAX_FRAMES)
-        self.out = Stream(child.out, job.output)
-        self.err = Stream(child.err, job.output)
-        self._handed_ns = time.monotonic_ns()
+        self._claimed: Answer | None = None
+        self._invalid = ""  # what is wrong with the answer of the child
+        self._oom_before = usage.oom_kills()
+        self._collector = Collector(
+            sock=child.sock, max_bytes=job.result + _ANSWER_MARGIN_BYTES, max_frames=wire.MAX_FRAMES
+        )
+        self.out = Stream("stdout", child.out, job.output)
+        self.err = Stream("stderr", child.err, job.output)
+        os.set_blocking(child.out, False)
+        os.set_blocking(child.err, False)
+        self._sent_ns = time.monotonic_ns()
         self.deadline = time.monotonic() + job.wall_s
-        self._hand_over(payload)
+        self.descriptors = (child.out, child.err, child.sock.fileno())  #: to read from
+        child.sock.settimeout(_SEND_S)
+        with contextlib.suppress(OSError):  # the child has died; its exit is reported
+            channel.send(child.sock, frames)
+        child.sock.setblocking(False)
 
-    def _hand_over(self, payload: Sequence[channel.Frame]) -> None:
-        self.child.sock.settimeout(_HAND_OVER_S)
-        with contextlib.suppress(OSError):  # a child that died meanwhile is seen by its exit
-            channel.send(self.child.sock, [wire.encode(self.job)[1], *payload])
-        self.child.sock.setblocking(False)
-
-    def descriptors(self) -> list[int]:
-        """Those that still have something to say."""
-        if self.answered:
-            return []
-        open_ones = [stream.fd for stream in (self.out, self.err) if stream.open]
-        if not self._collector.closed and self._collector.frames is None and not self._garbage:
-            open_ones.append(self.child.sock.fileno())
-        return open_ones
-
-    def readable(self, fd: int) -> None:
-        """Take what one descriptor has."""
-        if fd == self.child.sock.fileno():
+    def read(self, fd: int) -> bool:
+        """Read what is there. False: nothing more will come from this descriptor."""
+        if fd == self.descriptors[2]:
             self._collect()
-            return
+            return not (self._collector.closed or self._claimed or self._invalid)
         stream = self.out if fd == self.out.fd else self.err
-        for _ in range(_READS_PER_TURN):
-            if not stream.drain():
-                break
+        stream.drain(_READS_PER_TURN)
+        return stream.open
 
     def _collect(self) -> None:
         try:
@@ -159,66 +146,81 @@ class Attempt:
         except ChannelError as error:
             self._reject(str(error))
         else:
-            if self._collector.frames is not None and self._claim() is None:
-                self._reject("it does not begin with a report")
+            if self._collector.frames is not None and self._claimed is None:
+                self._claimed = Answer.of(self._collector.frames)
+                if self._claimed is None:
+                    self._reject("it does not begin with a report")
 
     def _reject(self, why: str) -> None:
-        self._garbage = f"after an answer that is not one ({why})"
+        self._invalid = f"after an answer that is not valid ({why})"
         self.kill(Outcome.OUTPUT if self._collector.over_cap else None)
 
     def kill(self, why: Outcome | None, because: str = "") -> None:
-        """End the child; the first reason stands."""
+        """End the child. Of several reasons the first one counts."""
         if self.killed_for is None:
             self.killed_for, self.killed_because = why, because
         self.child.kill()
 
-    def starved(self) -> tuple[Outcome, str] | None:
-        """The kernel has killed a process of the job for want of memory: also if it was none that the job waits for."""
-        if oom_kills() == self._oom_before:
+    def out_of_memory(self) -> tuple[Outcome, str] | None:
+        """The kernel may have killed a process that the job itself does not wait for."""
+        if usage.oom_kills() == self._oom_before:
             return None
         return Outcome.MEMORY, "the worker ran out of memory and the kernel killed a process of the job"
 
     @property
     def running(self) -> bool:
-        """Whether its deadline still counts."""
+        """Whether its limits still apply."""
         return not self.answered and self.killed_for is None
 
     @property
     def complete(self) -> bool:
-        """Whether the child has said all it had to say, and may be answered for and ended."""
-        return self.running and self._claim() is not None
+        """Whether the child has sent a valid answer, so that it can be passed on and the child can be ended."""
+        return self._claimed is not None and not self.answered and self.killed_for is None
 
     def answer(self) -> tuple[wire.Done, list[channel.Frame]]:
-        """The answer of a child that waits for its end; what it has used is read while it is there to be asked."""
+        """The Done of a child that has answered. It waits to be ended, so that its usage can still be read."""
+        if self._claimed is None:
+            raise ValueError("the child has not answered")
         self.answered = True
-        self._drain_all()
-        return self._done(usage.of(self.child.pid), Verdict.of(self.job, self._claim()))
+        self.out.drain(_LAST_READS)
+        self.err.drain(_LAST_READS)
+        return self._done(usage.of_process(self.child.pids[0]), of_claim(self.job, self._claimed.report))
 
     def conclude(self, end: Exit) -> tuple[wire.Done, list[channel.Frame]]:
-        """The answer for a child that is gone, and all it had started with it."""
-        self._drain_all()
-        used = usage.Usage(cpu_s=end.cpu_s, max_rss_bytes=end.max_rss_bytes)
-        return self._done(used, decide(self.job, self._evidence(end)))
+        """The Done of a child that has ended, with all that it had started."""
+        self.out.drain(_LAST_READS)
+        self.err.drain(_LAST_READS)
+        if not self._invalid:
+            self._collect()
+        evidence = Evidence(
+            killed_for=self.killed_for,
+            killed_because=self.killed_because,
+            status=end.status,
+            cpu_s=end.cpu_s,
+            oom_kills=usage.oom_kills() - self._oom_before,
+            report=self._claimed.report if self._claimed is not None else None,
+            invalid=self._invalid,
+        )
+        return self._done(Usage(cpu_s=end.cpu_s, max_rss_bytes=end.max_rss_bytes), decide(self.job, evidence))
 
-    def _claim(self) -> report.Report | None:
-        """What the child says of itself, if it says it in the proper form."""
-        frames = self._collector.frames
-        return report.read(frames) if frames is not None else None
-
-    def _done(self, used: usage.Usage, verdict: Verdict) -> tuple[wire.Done, list[channel.Frame]]:
-        claim = None if self.killed_for else self._claim()
-        started_ns, ended_ns = self._stamps(claim)
-        used |= self._used_together()
-        error, names, contents, value = self._parts(claim)
+    def _done(self, used: Usage, verdict: Verdict) -> tuple[wire.Done, list[channel.Frame]]:
+        claimed = None if self.killed_for else self._claimed
+        now_ns = time.monotonic_ns()
+        started_ns, ended_ns = self._sent_ns, now_ns
+        if claimed is not None:  # its stamps as far as they can be true
+            started_ns = min(max(claimed.report.started_ns, self._sent_ns), now_ns)
+            ended_ns = min(max(claimed.report.ended_ns, started_ns), now_ns)
+        if self._meter is not None and now_ns - self._sent_ns > usage.INTERVAL_S * 1e9:
+            used |= self._meter.used()  # a shorter job cannot have used much in processes that nobody waited for
         done = wire.Done(
             job_id=self.job.job_id,
             epoch=self.job.epoch,
             outcome=verdict.outcome,
             reason=verdict.reason,
-            files=names,
+            files=claimed.names if claimed is not None else (),
             exit_code=verdict.exit_code,
             signal=verdict.signal,
-            truncated=tuple(name for name, each in (("stdout", self.out), ("stderr", self.err)) if each.cut),
+            truncated=tuple([each.name for each in (self.out, self.err) if each.total > len(each.kept)]),
             stdout_bytes=self.out.total,
             stderr_bytes=self.err.total,
             started_ns=started_ns,
@@ -226,54 +228,46 @@ class Attempt:
             cpu_s=used.cpu_s,
             max_rss_bytes=used.max_rss_bytes,
         )
-        return done, [self.out.kept, self.err.kept, error, *contents, *value]
+        if claimed is None:
+            return done, [self.out.kept, self.err.kept, b""]
+        return done, [self.out.kept, self.err.kept, claimed.error, *claimed.contents, *claimed.value]
 
-    def _used_together(self) -> usage.Usage:
-        """By all that the job has started, also what nobody has waited for. What is over at once cannot be much."""
-        long = time.monotonic_ns() - self._handed_ns > INTERVAL_S * 1e9
-        return self._meter.used() if self._meter is not None and long else usage.Usage()
 
-    def _parts(
-        self, claim: report.Report | None
-    ) -> tuple[channel.Frame, tuple[str, ...], Sequence[channel.Frame], Sequence[channel.Frame]]:
-        """Error, names and contents of files, and value, of the frames of the answer."""
-        if claim is None:
-            return b"", (), (), ()
-        error, *rest = (self._collector.frames or [])[1:]
-        end = 2 * claim.files
-        return error, report.names(rest[0:end:2]), rest[1:end:2], rest[end:]
+#: Sends a message with its payload, or returns False because the link is full.
+Offer = Callable[[wire.Message, list[wire.Frame]], bool]
 
-    def _evidence(self, end: Exit) -> Evidence:
-        return Evidence(
-            killed_for=self.killed_for,
-            killed_because=self.killed_because,
-            status=end.status,
-            cpu_s=end.cpu_s,
-            oom_kills=oom_kills() - self._oom_before,
-            report=self._claim(),
-            garbage=self._garbage,
-        )
 
-    def _drain_all(self) -> None:
-        for stream in (self.out, self.err):
-            for _ in range(_LAST_READS):
-                if not (stream.open and stream.drain()):
+class Printer:
+    """Sends the new part of a job's kept output while it runs, for the clients that watch it.
+
+    It sends at once after a pause, otherwise every PRINT_INTERVAL_S, in pieces of at most MAX_PRINTED_BYTES. When the
+    link is full nothing is queued: the stream keeps the bytes anyway, and they are offered again later.
+    """
+
+    def __init__(self, attempt: Attempt, offer: Offer) -> None:
+        self._job = attempt.job
+        self._offer = offer
+        self._streams = (attempt.out, attempt.err)
+        self._sent = {"stdout": 0, "stderr": 0}
+        self._not_before = 0.0
+
+    def turn(self, now: float) -> float | None:
+        """Send, if it is time. Returns when there is something to send later."""
+        if now >= self._not_before:
+            for stream in self._unsent():
+                self._not_before = now + wire.PRINT_INTERVAL_S
+                if not self._send(stream):
                     break
-        if not self._garbage:
-            self._collect()
+        return self._not_before if any(self._unsent()) else None
 
-    def _stamps(self, claim: report.Report | None) -> tuple[int, int]:
-        """The child's stamps as far as they can be true: between the hand-over and now, in order."""
-        now = time.monotonic_ns()
-        if claim is None:
-            return self._handed_ns, now
-        started = min(max(claim.started_ns, self._handed_ns), now)
-        return started, min(max(claim.ended_ns, started), now)
+    def _unsent(self) -> Iterator[Stream]:
+        return (stream for stream in self._streams if len(stream.kept) > self._sent[stream.name])
 
-
-def oom_kills() -> int:
-    """Processes the kernel has killed in this worker's memory cgroup, of either version; 0 where it cannot be read."""
-    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
-        with contextlib.suppress(OSError), Path(path).open(encoding="ascii") as lines:
-            return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
-    return 0
+    def _send(self, stream: Stream) -> bool:
+        while (offset := self._sent[stream.name]) < len(stream.kept):
+            piece = bytes(stream.kept[offset : offset + wire.MAX_PRINTED_BYTES])
+            message = wire.Printed(job_id=self._job.job_id, epoch=self._job.epoch, name=stream.name, offset=offset)
+            if not self._offer(message, [piece]):
+                return False
+            self._sent[stream.name] += len(piece)
+        return True

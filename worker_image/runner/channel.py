@@ -1,12 +1,16 @@
-"""Frames over a stream socket between processes of one worker. Standard library only.
+"""Messages between the runner and a child over a stream socket, and the report that begins a child's answer.
 
-    ┌───────────┬───────────┬───────────┬───┬─────────┬─────────┬───
-    │ u32 count │ u64 size0 │ u64 size1 │ … │ frame 0 │ frame 1 │ …     big endian
-    └───────────┴───────────┴───────────┴───┴─────────┴─────────┴───
+    message   ┌───────────┬───────────┬───────────┬───┬─────────┬─────────┬───
+              │ u32 count │ u64 size0 │ u64 size1 │ … │ frame 0 │ frame 1 │ …                             big endian
+              └───────────┴───────────┴───────────┴───┴─────────┴─────────┴───
+    report    ┌────────────┬────────────┬──────────┬──────────┬─────────────┬───────────┐
+    (frame 0) │ u8 outcome │ i32 exit   │ u8 about │ u8 files │ u64 started │ u64 ended │    CLOCK_MONOTONIC, ns
+              └────────────┴────────────┴──────────┴──────────┴─────────────┴───────────┘
+    answer    [report, error, *(file name, content), *value]
 
-`send` and `receive` block and are for the two ends that trust each other: runner to parked child. The way back comes
-from a process that has run hostile code, so the runner reads it with a `Collector`: never blocking, every count and
-size checked before a byte of memory is set aside for it.
+The runner sends a job with `send`, and the parked child reads it with `receive`; both block. The answer comes from a
+process that has run hostile code, so the runner reads it with a `Collector`: it never blocks, and it checks every count
+and size before it allocates memory. The runner decodes nothing in an answer but the report, which has a fixed layout.
 """
 
 from __future__ import annotations
@@ -14,21 +18,31 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pool import wire
+from pool.model import Outcome
 
 _COUNT = struct.Struct("!I")
 _SIZE = struct.Struct("!Q")
-#: A page-cache friendly bite; larger reads only grow the copy.
+_REPORT = struct.Struct("!BiBBQQ")
 _READ_BYTES = 256 * 1024
+
+#: The outcomes that a child may claim, by number. Only the runner gives the others, from what the kernel reports.
+CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT, Outcome.REJECTED)
+#: What the child's error is about, by number: a limit, its value, or nothing that is known.
+ABOUT = ("", "tmp", "nofile", "processes", "value", "inodes")
+_NO_EXIT_CODE = -1
 
 Frame = bytes | bytearray | memoryview
 
 
 class ChannelError(Exception):
-    """The other end sent what is no message, or more than it may."""
+    """The child sent something that is not an answer, or more than the cap."""
 
 
 def send(sock: socket.socket, frames: Sequence[Frame]) -> None:
-    """Send one message, blocking. Raises OSError when the other end is gone."""
+    """Send one message, blocking. Raises OSError when the other end is closed."""
     sizes = [memoryview(frame).nbytes for frame in frames]
     head = _COUNT.pack(len(frames)) + b"".join(map(_SIZE.pack, sizes))
     if sum(sizes) <= _READ_BYTES:
@@ -57,78 +71,116 @@ def _exactly(sock: socket.socket, size: int) -> bytearray:
     return buffer
 
 
+@dataclass(slots=True, kw_only=True)
 class Collector:
-    """Collects one message from a non-blocking socket. `frames` is None until the message is complete.
+    """Reads one message from a non-blocking socket. `frames` is None until the message is complete.
 
-    1. `feed` is called when the socket is readable and takes what is there; it raises ChannelError on the first sign
-       of a message that is not allowed, and must not be called again after that.
-    2. At most `max_bytes` of frames and `max_frames` frames are ever held.
+    1. Call `feed` when the socket is readable. It raises ChannelError at the first byte of a message that is not
+       allowed; do not call it after that.
+    2. It never holds more than `max_bytes` of frames and `max_frames` frames.
     """
 
-    def __init__(self, sock: socket.socket, *, max_bytes: int, max_frames: int) -> None:
-        self._sock = sock
-        self._max_bytes = max_bytes
-        self._max_frames = max_frames
-        self._head = bytearray()
-        self._buffers: list[bytearray] | None = None
-        self._at = 0  # the buffer being filled
-        self._filled = 0  # how much of it
-        self.closed = False
-        self.over_cap = False  # the message was refused for its size alone
-        self.frames: list[bytearray] | None = None
+    sock: socket.socket
+    max_bytes: int
+    max_frames: int
+    frames: list[bytearray] | None = None
+    closed: bool = False
+    over_cap: bool = False  #: the message was refused only because of its size
+    _parts: list[bytearray] = field(default_factory=lambda: [bytearray(_COUNT.size)])  # count, sizes, then the frames
+    _at: int = 0  # index of the part that is being read
+    _filled: int = 0  # bytes of it that were read
 
     def feed(self) -> None:
-        """Take what is there without waiting."""
-        while self.frames is None and not self.closed and self._step():
-            pass
-
-    def _step(self) -> bool:
-        """One read; False when there is nothing more to be had now."""
+        """Take what is there, without waiting."""
         try:
-            return self._read_head() if self._buffers is None else self._read_frame(self._buffers)
+            while self.frames is None and not self.closed:
+                part = memoryview(self._parts[self._at])
+                got = self.sock.recv_into(part[self._filled : self._filled + _READ_BYTES])
+                self.closed = not got
+                self._filled += got
+                if self._filled == len(part):
+                    self._next_part()
         except BlockingIOError:
-            return False
+            pass
         except OSError:
             self.closed = True
-            return False
 
-    def _read_head(self) -> bool:
-        wanted = _COUNT.size
-        if len(self._head) >= _COUNT.size:
-            (count,) = _COUNT.unpack_from(self._head)
-            if not 1 <= count <= self._max_frames:
-                raise ChannelError(f"a message has 1 to {self._max_frames} frames, not {count}")
-            wanted += count * _SIZE.size
-        if len(self._head) < wanted:
-            return self._extend_head(wanted)
-        self._lay_out()
-        return True
-
-    def _extend_head(self, wanted: int) -> bool:
-        chunk = self._sock.recv(wanted - len(self._head))
-        self._head += chunk
-        self.closed = not chunk
-        return bool(chunk)
-
-    def _lay_out(self) -> None:
-        sizes = [size for (size,) in _SIZE.iter_unpack(self._head[_COUNT.size :])]
-        if sum(sizes) > self._max_bytes:
-            self.over_cap = True
-            raise ChannelError(f"a message has at most {self._max_bytes} bytes, not {sum(sizes)}")
-        self._buffers = [bytearray(size) for size in sizes]
-        self._skip_full(self._buffers)
-
-    def _read_frame(self, buffers: list[bytearray]) -> bool:
-        view = memoryview(buffers[self._at])[self._filled : self._filled + _READ_BYTES]
-        got = self._sock.recv_into(view)
-        self._filled += got
-        self.closed = not got
-        self._skip_full(buffers)
-        return bool(got)
-
-    def _skip_full(self, buffers: list[bytearray]) -> None:
-        while self._at < len(buffers) and self._filled == len(buffers[self._at]):
+    def _next_part(self) -> None:
+        """A part is complete. The count announces the sizes, the sizes the frames. Empty frames are skipped."""
+        if self._at == 0:
+            (count,) = _COUNT.unpack(self._parts[0])
+            if not 1 <= count <= self.max_frames:
+                raise ChannelError(f"a message has 1 to {self.max_frames} frames, not {count}")
+            self._parts.append(bytearray(count * _SIZE.size))
+        elif self._at == 1:
+            sizes = [size for (size,) in _SIZE.iter_unpack(self._parts[1])]
+            if sum(sizes) > self.max_bytes:
+                self.over_cap = True
+                raise ChannelError(f"a message has at most {self.max_bytes} bytes, not {sum(sizes)}")
+            self._parts += map(bytearray, sizes)
+        self._at, self._filled = self._at + 1, 0
+        while self._at < len(self._parts) and not self._parts[self._at]:
             self._at += 1
-            self._filled = 0
-        if self._at == len(buffers):
-            self.frames = buffers
+        if self._at == len(self._parts):
+            self.frames = self._parts[2:]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a child claims about the job that it ran."""
+
+    outcome: Outcome
+    started_ns: int
+    ended_ns: int
+    exit_code: int | None = None
+    about: str = ""  #: one of ABOUT
+    files: int = 0
+
+    def pack(self) -> bytes:
+        code = _NO_EXIT_CODE if self.exit_code is None else self.exit_code
+        claim, about = CLAIMS.index(self.outcome), ABOUT.index(self.about)
+        return _REPORT.pack(claim, code, about, self.files, self.started_ns, self.ended_ns)
+
+    @classmethod
+    def unpack(cls, frame: Frame) -> Report | None:
+        """None for bytes that are not a report."""
+        if len(frame) != _REPORT.size:
+            return None
+        claim, code, about, files, started_ns, ended_ns = _REPORT.unpack(frame)
+        if claim >= len(CLAIMS) or about >= len(ABOUT):
+            return None
+        return cls(
+            outcome=CLAIMS[claim],
+            started_ns=started_ns,
+            ended_ns=ended_ns,
+            exit_code=None if code == _NO_EXIT_CODE else code & 0xFF,
+            about=ABOUT[about],
+            files=files,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, in its parts. None of the frames is decoded."""
+
+    report: Report
+    error: Frame
+    names: tuple[str, ...]
+    contents: Sequence[Frame]
+    value: Sequence[Frame]
+
+    @classmethod
+    def of(cls, frames: Sequence[bytearray]) -> Answer | None:
+        """None for frames that are not an answer, and for an answer with a file whose name is not allowed."""
+        report = Report.unpack(frames[0])
+        if report is None or report.files > wire.MAX_FILES_OUT or len(frames) < 2 + 2 * report.files:
+            return None
+        end = 2 + 2 * report.files
+        names = file_names(frames[2:end:2]) if report.files else ()
+        return cls(report, frames[1], names, frames[3:end:2], frames[end:]) if len(names) == report.files else None
+
+
+def file_names(frames: Sequence[bytearray]) -> tuple[str, ...]:
+    """The allowed names among these frames, in order and without repetition."""
+    found = dict.fromkeys(bytes(frame).decode(errors="replace") for frame in frames if len(frame) <= 255)
+    return tuple(name for name in found if wire.is_relative_name(name) and "\ufffd" not in name)

@@ -1,15 +1,15 @@
 """Data sets: from the files that the daemon has pinned to what every job finds as `datasets["name"]`.
 
-    zygote ──fork──▶ loader   each file against its stamp; tables with pandas and, for parquet and feather, pyarrow
-      ◀── the frames of pool.values, or what is wrong ──┘ ends, with its threads, its allocators and its garbage
+    zygote ──fork──▶ loader   checks each file against its stamp; reads tables with pandas and, if needed, pyarrow
+      ◀── the frames of pool.values, or what is wrong ──┘ ends, and its threads and memory end with it
       imports the template's modules, unpacks the tables, maps the arrays ──▶ children, by fork
 
-1. The loader is forked before the zygote has imported a library, so that pandas meets pyarrow there and nowhere else:
-   the zygote and the jobs have columns of numpy and of Python's own text, whatever the file was.
-2. An array (.npy) is mapped privately: its pages are the page cache's, shared by all workers and charged once, and what
-   a job writes becomes a page of that job's. A table is memory of the zygote, and copied likewise on a write.
-3. Nothing is loaded that was touched since the daemon found that it has its digest: see pool/daemon/copies.py. A worker
-   that read all of it again would take most of its start for that, where data sets are large.
+1. The loader is forked before the zygote has imported a library, so that pandas and pyarrow meet only there. The
+   zygote and the jobs get columns of numpy types and of Python text, whatever the file was.
+2. An array (.npy) is mapped privately. Its pages are those of the page cache, which all workers share. A page that a
+   job writes to is copied for that job. A table is in the zygote's memory, and its pages are copied in the same way.
+3. A file that was changed after the daemon computed its digest is not loaded. Size and time of the last change are
+   compared: reading all of it again would take most of the start of a worker with large data sets.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from typing import NamedTuple, NoReturn
 from pool import values
 from runner import channel, kernel
 
-#: Libraries that only loaders see; not on the path of a job. See worker_image/assemble.py.
+#: Libraries that only loaders import; they are not on the path of a job. See worker_image/assemble.py.
 LOADERS = Path("/usr/lib/pool-loaders")
-#: More than a worker can hold: the worker's own memory limit comes first.
+#: More than a worker can hold: the memory limit of the worker comes first.
 _MOST_BYTES = 1 << 62
-#: One thread for each thing that pyarrow would have many for, and no allocator that keeps a thread of its own.
+#: Makes pyarrow use one thread where it would use many, and an allocator that has no thread of its own.
 _FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "ARROW_IO_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class DatasetError(Exception):
-    """A data set cannot be had; the reason names it."""
+    """A data set cannot be loaded; the message names it."""
 
 
 class Source(NamedTuple):
-    """One data set, as the daemon announces it: NAME=STAMP=PATH."""
+    """One data set, as the daemon names it on the command line: NAME=STAMP=PATH."""
 
     name: str
     stamp: str  #: size and time of the last change, in bytes and nanoseconds: SIZE-TIME
@@ -57,9 +57,9 @@ Fetched = dict[Source, list[bytearray]]
 
 
 def fetch(sources: Sequence[Source]) -> Fetched:
-    """Have all of them checked, and the tables read, in a process that ends. Raises DatasetError.
+    """Check all files and read the tables in another process. Raises DatasetError.
 
-    Before anything is imported here: see above.
+    Call it before any library is imported in this process.
     """
     if not sources:
         return {}
@@ -77,7 +77,7 @@ def fetch(sources: Sequence[Source]) -> Fetched:
 
 
 def unpack(fetched: Fetched) -> Mapping[str, object]:
-    """What jobs see. Raises DatasetError. Empties `fetched`: of the frames only what arrays lie in shall stay."""
+    """What jobs see. Raises DatasetError. Empties `fetched`, so that only frames which arrays use stay in memory."""
     return MappingProxyType({source.name: _unpack(source, fetched.pop(source)) for source in list(fetched)})
 
 
@@ -102,7 +102,7 @@ def _how_it_ended(pid: int) -> str:
 
 
 def _end(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)  # it has said all it has to say, or we do not want to hear the rest
+    os.kill(pid, signal.SIGKILL)  # it has sent everything, or the rest is not needed
     os.waitpid(pid, 0)
 
 
@@ -125,33 +125,33 @@ def _map_array(path: Path) -> object:
 def _load_all(sock: socket.socket, sources: Sequence[Source]) -> NoReturn:
     try:
         kernel.die_with_parent()
-        _be_the_first_to_go()
+        _be_killed_first()
         os.environ.update(_FRUGAL)
         if any(source.path.suffix in _WITH_ARROW for source in sources):
             sys.path.append(str(LOADERS))
         for source in sources:
             channel.send(sock, _load(source))
-        sock.recv(1)  # the end comes from the other side
+        sock.recv(1)  # until the zygote kills this process
     finally:
         os._exit(0)
 
 
-def _be_the_first_to_go() -> None:
-    """Where the worker's memory is not enough, this process is killed and the zygote can say so."""
-    kernel.set_dumpable(True)  # else its own files in /proc are not its own
+def _be_killed_first() -> None:
+    """When the worker's memory is not enough, the kernel kills this process, and the zygote can report it."""
+    kernel.set_dumpable(True)  # otherwise its files in /proc belong to root
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _load(source: Source) -> list[bytes | memoryview]:
-    """Nothing and the frames of a table, nothing alone for an array, or what is wrong."""
+    """[b"", *frames of the table], [b""] for an array, or [what is wrong]."""
     try:
         _check(source)
         loader = _TABLES.get(source.path.suffix)
         table = values.encode(loader(source.path), max_bytes=_MOST_BYTES) if loader is not None else []
     except MemoryError:
         return [b"the memory of the worker was not enough to load it; raise limits.memory, or keep it as .npy"]
-    except Exception as error:  # noqa: BLE001 - a library may say anything of a file that is none
+    except Exception as error:  # noqa: BLE001 - a library may raise anything for a damaged file
         return [f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:1500]]
     return [b"", *table]
 

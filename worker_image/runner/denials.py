@@ -1,12 +1,12 @@
-"""Tells which system calls a job is denied, and where: for who wonders why a program does not work in here.
+"""Reports which system calls a job is denied, and at which line, for users who wonder why a program does not work.
 
-The second filter then raises SIGSYS instead of failing the call. The handler writes a line to stderr, lets the call
-fail as it would have, and the job goes on:
+With `explain_denials` the second filter raises SIGSYS instead of failing the call. The handler here writes a line to
+stderr and lets the call fail as it would have failed, and the job goes on:
 
     denied: socket(0x2, 0x1, 0x0) at line 7
 
-Calls that only the container's filter refuses are refused by this one too, so all are told. Source of the layouts:
-siginfo_t and ucontext_t of the C library. For looking only: a job can mask the signal, and then it is killed by it.
+Calls that only the container's filter refuses are refused by this filter too, so all of them are reported. A job can
+block the signal; then the signal kills it. Source of the layouts: siginfo_t and ucontext_t of the C library.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _MOST_LINES = 200
 _Handler = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
-class Teller:
-    """Installed once, by the child, before the filter. Keep it: the handler lives as long as this object."""
+class DenialReporter:
+    """The child installs it before the filter. The handler lives as long as this object: keep a reference."""
 
     def __init__(self) -> None:
         self._names = syscalls.names()
         self._result, self._arguments = _REGISTERS[platform.machine()]
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
         self._handler = _Handler(self._denied)
 
     def install(self) -> None:
@@ -52,11 +52,11 @@ class Teller:
         number = ctypes.c_int.from_address(facts + _NUMBER_OFFSET).value
         arguments = ", ".join(f"{ctypes.c_uint64.from_address(context + at).value:#x}" for at in self._arguments)
         ctypes.c_int64.from_address(context + self._result).value = -errno.EPERM
-        self._tell(f"{self._names.get(number, f'system call {number}')}({arguments})", _place(sys._getframe()))  # noqa: SLF001
+        self._report(f"{self._names.get(number, f'system call {number}')}({arguments})", _place(sys._getframe()))  # noqa: SLF001
 
-    def _tell(self, call: str, place: str) -> None:
-        if (call, place) not in self._told and len(self._told) < _MOST_LINES:
-            self._told.add((call, place))
+    def _report(self, call: str, place: str) -> None:
+        if (call, place) not in self._reported and len(self._reported) < _MOST_LINES:
+            self._reported.add((call, place))
             os.write(2, f"denied: {call}{place}\n".encode())
 
 

@@ -1,9 +1,8 @@
-"""An exception of a job as data: type, message, traceback, exit code. Called in the child, under the job's deadline.
+"""A job's exception as data: type, message, traceback, exit code. Called in the child, before the job's deadline.
 
-What was raised is the job's own object, and all that can be asked of it may be code of the job's: a property that
-raises, a `__str__` that exits, a name that is no text. So whatever the interpreter itself keeps is read from where it
-keeps it; what only the object can say is asked for once, and may fail in any way. A question that never ends is ended
-with the job.
+The exception is the job's own object, and every question to it may run code of the job: a property that raises, a
+`__str__` that exits, a name that is not text. So whatever the interpreter itself keeps is read from where it keeps it.
+What only the object can say is asked once and may fail in any way. A question that never ends is ended with the job.
 """
 
 from __future__ import annotations
@@ -13,13 +12,15 @@ import contextlib
 import errno
 import os
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from pool import wire
+from pool.model import Finding
 
 FILENAME = "<job>"
-#: What calls a job: frames of it are none of the job's own, up to the first that is.
+#: The code that calls a job. A traceback begins after its frames.
 _CALLERS = tuple(
     f"{each}/" for each in (Path(__file__).parent, Path(wire.__file__).parents[1], Path(asyncio.__file__).parent)
 )
@@ -28,10 +29,10 @@ _MESSAGE_CHARS = 16_384
 _TRACEBACK_CHARS = 65_536
 _GAP_CHARS = 60
 _FRAMES = 50
-#: Modules that a user does not think of as part of a name.
-_UNNAMED = frozenset({"builtins", "job", "__main__", "runner.execution"})
+#: Modules that are left out of the name of a type.
+_UNNAMED = frozenset({"builtins", "job", "__main__", "runner.program"})
 _LONG = 1 << 63
-_statvfs = os.statvfs  # a job may put another into the module
+_statvfs = os.statvfs  # a job may replace the function in the module
 
 _qualname_of = type.__dict__["__qualname__"].__get__
 _module_of = type.__dict__["__module__"].__get__
@@ -40,7 +41,7 @@ _arguments_of = BaseException.__dict__["args"].__get__
 _code_of = SystemExit.__dict__["code"].__get__
 _errno_of = OSError.__dict__["errno"].__get__
 
-#: Which limit an error of the system speaks of, by its number.
+#: The limit that a system error is about, by errno.
 _LIMITS = {
     errno.ENOSPC: "tmp",
     errno.EFBIG: "tmp",
@@ -49,14 +50,14 @@ _LIMITS = {
     errno.ENOMEM: "memory",
 }
 
-#: Names by which what has failed for want of a process is known; EAGAIN is said of other things too.
+#: Functions that fail with EAGAIN because there is no process left. Others fail with EAGAIN for other reasons.
 _FORKS = frozenset({"fork", "forkpty", "_fork_exec", "fork_exec", "posix_spawn"})
 
-#: For a job that has broken what its error would be written with; so it is written before any job.
-UNTOLD = wire.encode_fault(
+#: For a job that has broken what its error would be written with. Therefore it is written before any job.
+UNKNOWN = wire.encode_fault(
     wire.Fault(
-        type="UntoldError",
-        message="the job ended, and how cannot be told: it had changed what its answer is made with",
+        type="UnknownError",
+        message="the job ended, but its answer could not be made, because the job had changed what makes it",
     )
 )
 
@@ -67,9 +68,18 @@ def encoded(raised: BaseException) -> bytes:
     return wire.encode_fault(fault)
 
 
+def rejected(findings: Sequence[Finding], summary: str) -> bytes:
+    """The error frame of a job that the screen refused."""
+    found = tuple(
+        wire.Finding(rule=each.rule, line=each.line, column=each.column, reason=each.reason, remedy=each.remedy)
+        for each in findings
+    )
+    return wire.encode_fault(wire.Fault(type="Rejected", message=summary, findings=found))
+
+
 def exit_code(raised: BaseException) -> int | None:
-    """The status that the process would have ended with, had this ended it; None for all but SystemExit."""
-    if not issubclass(type(raised), SystemExit):  # isinstance would ask the object
+    """The exit status that Python makes of a SystemExit; None for other exceptions."""
+    if not issubclass(type(raised), SystemExit):  # isinstance would call code of the object
         return None
     code = _code_of(raised)
     if code is None:
@@ -80,7 +90,7 @@ def exit_code(raised: BaseException) -> int | None:
 
 
 def limit_of(raised: BaseException) -> str:
-    """The limit that the job has run into, if that is what the error says."""
+    """The limit that the job has reached, if the error is about one; otherwise ""."""
     if issubclass(type(raised), OSError):
         number = _errno_of(raised)
         found = _LIMITS.get(number, "") if type(number) is int else ""
@@ -93,12 +103,12 @@ def limit_of(raised: BaseException) -> str:
 
 def _no_inodes() -> bool:
     with contextlib.suppress(OSError):
-        return _statvfs("/tmp").f_favail == 0  # noqa: S108 - the scratch space is what it is about
+        return _statvfs("/tmp").f_favail == 0  # noqa: S108 - the scratch space
     return False
 
 
 def _forked(trace: TracebackType | None) -> bool:
-    """Whether it was raised where a process is made."""
+    """Whether it was raised by a function that makes a process."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and not _FORKS.isdisjoint(trace.tb_frame.f_code.co_names)
@@ -112,7 +122,7 @@ def message(raised: BaseException) -> str:
 
 
 def clean(text: str, most: int) -> str:
-    """At most `most` characters that UTF-8 can carry; the middle of a longer text goes, for both ends matter."""
+    """At most `most` characters that UTF-8 can encode. A longer text loses its middle, because both ends matter."""
     text = _cut(str.__str__(text), most)
     return _cut(str.encode(text, "utf-8", "backslashreplace").decode(), most)
 
@@ -141,12 +151,12 @@ def _traceback(raised: BaseException) -> str:
         why = f"<the rest could not be formatted: {_type_name(type(error))}>\n"
     try:
         return clean("".join(traceback.format_tb(own, limit=_FRAMES)) + why, _TRACEBACK_CHARS)
-    except BaseException:  # noqa: BLE001 - it has replaced even what formats frames
+    except BaseException:  # noqa: BLE001 - the job may have replaced the traceback module's functions
         return why
 
 
 def _own_frames(trace: TracebackType | None) -> TracebackType | None:
-    """From the job's first frame on: that of its text, or of a function, whose file is its client's."""
+    """From the first frame that is the job's: of its source, or of a function from a file of its client."""
     at = trace
     while at is not None and str.startswith(at.tb_frame.f_code.co_filename, _CALLERS):
         at = at.tb_next

@@ -1,4 +1,4 @@
-"""The system calls that Python does not offer, each as a function that raises OSError. Nothing is decided here.
+"""The system calls that Python does not offer, each as a function that raises OSError. It decides nothing.
 
 Numbers and flags are those of the kernel's headers: sched.h, mount.h, prctl.h, seccomp.h, landlock.h, capability.h.
 """
@@ -38,6 +38,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
+_LANDLOCK_VERSION = 1
 
 _STACK_BYTES = 16384
 _SIGSET_BYTES = 128
@@ -64,7 +65,7 @@ def call(name: str, *arguments: object) -> int:
 
 
 class Step(NamedTuple):
-    """A call that is laid out before the fork: a child that makes it writes to few pages that it does not own yet."""
+    """A call that is prepared before the fork. A child that only makes it has to copy few pages."""
 
     function: Callable[..., int]
     arguments: tuple[object, ...]
@@ -76,7 +77,7 @@ def calling(name: str, *arguments: object) -> Step:
 
 
 def perform(steps: Iterable[Step]) -> None:
-    """One after the other, up to the first that fails."""
+    """One after the other. Raises OSError at the first that fails."""
     for function, arguments, doing in steps:
         if function(*arguments) < 0:
             _check(-1, doing)
@@ -115,20 +116,20 @@ def setns(fd: int, flags: int) -> None:
 
 
 def own_user_namespace(flags: int = 0) -> None:
-    """Into a new user namespace, and others by `flags`; the user and group keep their numbers in there."""
+    """Enter a new user namespace, and others by `flags`. User and group keep their numbers."""
     maps = identity_maps()
     unshare(CLONE_NEWUSER | flags)
     write_own([("/proc/self/setgroups", b"deny"), *maps])
 
 
 def identity_maps() -> list[tuple[str, bytes]]:
-    """What makes a user and a group of a new user namespace those of this process, where setgroups() is denied."""
+    """Files to write in a new user namespace, so that user and group have the same numbers in it as outside."""
     numbers = {"uid": os.geteuid(), "gid": os.getegid()}
     return [(f"/proc/self/{kind}_map", b"%d %d 1" % (number, number)) for kind, number in numbers.items()]
 
 
 def write_own(files: Iterable[tuple[str, bytes]]) -> None:
-    """Into files of /proc/self: they are the process's own only while it is dumpable."""
+    """Write files of /proc/self. They belong to the process only while it is dumpable."""
     set_dumpable(True)
     try:
         for path, content in files:
@@ -142,10 +143,10 @@ def write_own(files: Iterable[tuple[str, bytes]]) -> None:
 
 
 class Init:
-    """Process 1 of a pid namespace: it pauses, and with it dies everything in the namespace.
+    """Makes the process 1 of a pid namespace. It only pauses; when it is killed, the whole namespace is.
 
-    It shares the memory of its maker, so that making it costs no copy of page tables, and never runs a line of Python:
-    its only code is libc's pause(). As process 1 it cannot be signalled from within.
+    It shares the memory of its maker, so that no page tables are copied, and it never runs Python: its only code is
+    libc's pause(). As process 1 it cannot be signalled from inside the namespace.
     """
 
     def __init__(self) -> None:
@@ -157,10 +158,10 @@ class Init:
         self._mask = ctypes.create_string_buffer(_SIGSET_BYTES)
 
     def spawn(self) -> int:
-        """Its pid. All inits of one maker use the same few bytes of stack: none of them ever returns to it.
+        """Returns its pid. All inits of one maker share a small stack, since none of them ever returns to it.
 
-        It is born with every signal blocked, so that no handler of the maker's runs in it and nothing ends its pause.
-        The masks are libc's own: Python's would make an object of each signal, three times for each init.
+        It starts with every signal blocked, so that it runs none of the maker's handlers and nothing ends its pause.
+        libc sets the mask: Python would make an object of each signal, three times for each init.
         """
         _check(_libc.sigprocmask(signal.SIG_BLOCK, self._every_signal, self._mask), "sigprocmask")
         try:
@@ -190,7 +191,7 @@ def changing_directory(path: str) -> Step:
 
 
 def detaching_mounts() -> Step:
-    """What is mounted from then on is seen here only."""
+    """Later mounts are seen in this namespace only."""
     return mounting("", "/", "", MS_REC | MS_PRIVATE)
 
 
@@ -198,9 +199,17 @@ def detaching_mounts() -> Step:
 
 
 def dropping_capabilities() -> Step:
-    """All of them, from every set; with no-new-privileges nothing brings one back."""
+    """All of them, from every set. With no-new-privileges none of them can come back."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     return calling("capset", header, bytes(24))
+
+
+def landlock_abi() -> int:
+    """Version of the kernel's Landlock; 0 where there is none."""
+    try:
+        return call("landlock_create_ruleset", None, 0, _LANDLOCK_VERSION)
+    except OSError:
+        return 0
 
 
 def forbid_new_privileges() -> None:
@@ -208,7 +217,7 @@ def forbid_new_privileges() -> None:
 
 
 class Filter:
-    """A seccomp program, laid out once, to be installed by every child."""
+    """A seccomp program, prepared once and installed by every child."""
 
     def __init__(self, program: bytes) -> None:
         self._program = ctypes.create_string_buffer(program, len(program))

@@ -1,4 +1,4 @@
-"""Start of a worker: fork the zygote while there is one thread, then open the link and serve."""
+"""Start of a worker: fork the zygote while this process has one thread, then open the link and serve."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner import kernel, launcher, zygote
+from runner import kernel, zygote
 from runner.datasets import Source
 from runner.zygote import Plan
 
-#: Time for the last words to leave before the process ends.
+#: How long the last message may take to be sent before the process ends.
 _LINGER_MS = 1000
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve until the end; the exit code says little, the Broken message on the link says why."""
+    """Serve until the end. The Broken message says why it ended; the exit code does not."""
     born = time.monotonic()
     options = _parse(arguments)
     _shield()
-    control, zygote_pid = launcher.launch(_plan(options))
+    control, zygote_pid = zygote.launch(_plan(options))
     _serve(options, control, zygote_pid, born)
 
 
@@ -35,19 +35,19 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--preload", default="", help="modules for the zygote to import, comma-separated")
     parser.add_argument("--dataset", action="append", default=[], help="NAME=STAMP=PATH to load; repeat")
     parser.add_argument("--screen", default="", help="the screen's policy, as JSON; empty: none")
-    parser.add_argument("--isolation", choices=launcher.LEVELS, default="auto", help="none is for tests of the runner")
+    parser.add_argument("--isolation", choices=zygote.LEVELS, default="auto", help="none is for tests of the runner")
     parser.add_argument("--allow", default="", help="what jobs may do beyond computing, comma-separated")
-    parser.add_argument("--tmp-bytes", type=int, default=64 << 20, help="scratch space of a job that does not say")
+    parser.add_argument("--tmp-bytes", type=int, default=64 << 20, help="scratch space of a job that asks for no size")
     parser.add_argument("--tmp-inodes", type=int, default=4096)
-    parser.add_argument("--beat-s", type=float, default=2.0)
+    parser.add_argument("--heartbeat-s", type=float, default=2.0)
     parser.add_argument("--orphan-s", type=float, default=120.0, help="how long to outlive the daemon's socket")
     return parser.parse_args(arguments)
 
 
 def _shield() -> None:
-    """Signals a job could send do nothing here, and no process of the same user may look into this one.
+    """Ignore the signals that a job could send, and let no process of the same user look into this one.
 
-    PID 1 is spared SIGKILL and every unhandled signal by the kernel, but Python handles SIGINT unless told not to.
+    The kernel does not deliver SIGKILL and unhandled signals to PID 1, but Python has a handler for SIGINT.
     """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -70,7 +70,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 
 def _serve(options: argparse.Namespace, control: socket.socket, zygote_pid: int, born: float) -> None:
-    """From here on there are threads: libzmq's."""
+    """Importing zmq and opening the link start threads."""
     import zmq
 
     from pool import sources, wire
@@ -82,7 +82,7 @@ def _serve(options: argparse.Namespace, control: socket.socket, zygote_pid: int,
     link = context.socket(zmq.PAIR)
     settings = Settings(
         scratch=tuple(options.scratch),
-        beat_s=options.beat_s,
+        heartbeat_s=options.heartbeat_s,
         orphan_s=options.orphan_s,
         born=born,
         checked=options.isolation != "none",

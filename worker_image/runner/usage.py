@@ -1,4 +1,10 @@
-"""What a job has used, as the kernel counts it for a process that is still there."""
+"""What a job has used: by one process, as /proc counts it, and by the whole worker, as its cgroup counts it.
+
+The kernel's limits hold for each process, so a job of several processes could use its limit several times. One job runs
+in a worker at a time; therefore what the cgroup counts beyond what it counted before is the job's, except for the next
+child, which is forked while the job runs. The slack below covers that child. cgroup versions 1 and 2 are supported;
+where neither can be read, only the limits of each process hold.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +13,20 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pool import wire
+from pool.model import Outcome
+
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 #: Fields of /proc/PID/stat after the command's name: utime, stime, and those of children that were waited for. proc(5).
 _CPU_FIELDS = slice(11, 15)
+
+#: How often the runner measures while a job runs.
+INTERVAL_S = 0.05
+#: What the fork and the warm-up of the next child may use.
+_SLACK_CPU_S = 0.1
+_SLACK_BYTES = 32 << 20
+
+_ROOT = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,20 +35,92 @@ class Usage:
     max_rss_bytes: int = 0
 
     def __or__(self, other: Usage) -> Usage:
-        """Two counts of the same job, neither of which is too high."""
+        """The larger of two counts of the same job; neither of them is too high."""
         return Usage(cpu_s=max(self.cpu_s, other.cpu_s), max_rss_bytes=max(self.max_rss_bytes, other.max_rss_bytes))
 
 
-def of(pid: int) -> Usage:
-    """CPU time of the process, its threads and its reaped children, and its peak memory; zeros once it is gone.
+def of_process(pid: int) -> Usage:
+    """CPU time of the process, its threads and the children it waited for, and its peak memory. Zeros once it is gone.
 
-    `stat` counts all of them in ticks of 10 ms, `schedstat` the first thread in nanoseconds: the larger one is true.
+    `stat` counts all of them in ticks of 10 ms, `schedstat` counts the first thread in ns. The larger one is used.
     """
     process = Path(f"/proc/{pid}")
     ticks, first_s, peak = 0, 0.0, 0
-    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
+    with contextlib.suppress(OSError, ValueError, IndexError):
         ticks = sum(map(int, (process / "stat").read_bytes().rpartition(b")")[2].split()[_CPU_FIELDS]))
         first_s = int((process / "schedstat").read_bytes().split()[0]) / 1e9
-        lines = (process / "status").read_bytes().splitlines()
-        peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith(b"VmHWM"))
+        peak = int((process / "status").read_bytes().partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
     return Usage(cpu_s=max(ticks * _TICK_S, first_s), max_rss_bytes=peak)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The counters of the whole worker."""
+
+    cpu_s: float
+    anonymous: int  #: bytes
+    shared: int  #: bytes of shared memory; files in the scratch space count as shared memory
+
+
+def read(root: Path = _ROOT) -> Reading | None:
+    """The counters now, or None where they cannot be read."""
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        if (root / "cgroup.controllers").exists():
+            stat = _table(root / "memory.stat")
+            return Reading(_table(root / "cpu.stat")["usage_usec"] / 1e6, stat["anon"], stat["shmem"])
+        stat = _table(root / "memory" / "memory.stat")
+        used_ns = int((root / "cpuacct" / "cpuacct.usage").read_bytes())
+        return Reading(used_ns / 1e9, stat["total_rss"], stat["total_shmem"])
+    return None
+
+
+def _table(path: Path) -> dict[str, int]:
+    return {name.decode(): int(value) for name, value in (line.split() for line in path.read_bytes().splitlines())}
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed in this worker's memory cgroup; 0 where that cannot be read."""
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError), Path(path).open(encoding="ascii") as lines:
+            return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return 0
+
+
+class Meter:
+    """Measures the jobs of one worker. `renew` is called while the worker is idle, so that it delays no job."""
+
+    def __init__(self, root: Path = _ROOT) -> None:
+        self._root = root
+        self.renew()
+
+    def renew(self) -> None:
+        """Start counting anew, for the next job."""
+        self._before = read(self._root)
+        self._most_held = 0
+
+    def excess(self, job: wire.Run) -> tuple[Outcome, str] | None:
+        """The outcome and the reason, if the job has to be ended for what it uses."""
+        now = read(self._root) if self._before is not None else None
+        if now is None or self._before is None:
+            return None
+        cpu_s = now.cpu_s - self._before.cpu_s
+        shared = max(0, now.shared - self._before.shared - job.tmp)  # what fits into the scratch space is not memory
+        held = now.anonymous - self._before.anonymous + shared
+        self._most_held = max(self._most_held, held)
+        if cpu_s > job.cpu_s + _SLACK_CPU_S:
+            return Outcome.TIMEOUT, f"it and what it started used {cpu_s:.1f} s of CPU, its limit is {job.cpu_s:g} s"
+        if held > job.memory + _SLACK_BYTES:
+            return Outcome.MEMORY, f"it and what it started held {held} bytes of memory, its limit is {job.memory}"
+        return None
+
+    def used(self) -> Usage:
+        """At least so much was used by the job and all that it started.
+
+        The CPU slack is subtracted, for the next child may have used it. The preloaded pages count as the job's but
+        are not included, and they are more than what the next child holds.
+        """
+        now = read(self._root) if self._before is not None else None
+        if now is None or self._before is None:
+            return Usage()
+        cpu_s = now.cpu_s - self._before.cpu_s - _SLACK_CPU_S
+        return Usage(cpu_s=max(0.0, cpu_s), max_rss_bytes=self._most_held)

@@ -1,4 +1,4 @@
-"""Which outcome an attempt has, decided from evidence alone: what the kernel says comes before what the child says."""
+"""The outcome of an attempt, decided from evidence. What the kernel reports counts more than what the child claims."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 
 from pool import wire
 from pool.model import Outcome
-from runner.report import Report
+from runner.channel import Report
 
-#: The kernel enforces a CPU limit by ticks and accounts for it by the nanosecond: so much of it may be missing.
+#: The kernel enforces a CPU limit by ticks but accounts in ns, so that this part of the limit may be missing.
 _COUNTED = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that is known once the child is gone."""
+    """All that is known of a child that has ended."""
 
     killed_for: Outcome | None  #: why the runner killed it, if it did: timeout, cancelled, output, memory
-    killed_because: str = ""  #: the same in words, where there is more to say than the outcome does
+    killed_because: str = ""  #: the reason in words, where the outcome alone does not say it
     status: int  #: as from wait4
     cpu_s: float
-    oom_kills: int  #: kills the worker's memory cgroup counted during the attempt
-    report: Report | None  #: the child's own claim, if it was whole
-    garbage: str = ""  #: what was wrong with its answer
+    oom_kills: int  #: processes that the kernel killed in the worker's memory cgroup during the attempt
+    report: Report | None  #: the child's claim, if its answer was complete and valid
+    invalid: str = ""  #: what was wrong with its answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,25 +35,27 @@ class Verdict:
     exit_code: int | None = None
     signal: int | None = None
 
-    @classmethod
-    def of(cls, job: wire.Run, claim: Report | None) -> Verdict:
-        """For a child that has answered: its own claim."""
-        if claim is None:
-            raise ValueError("there is no claim to judge")
-        return cls(outcome=claim.outcome, reason=_claimed(job, claim), exit_code=claim.exit_code)
+
+def of_claim(job: wire.Run, claim: Report) -> Verdict:
+    """For a child that has answered: what it claims."""
+    return Verdict(
+        outcome=claim.outcome,
+        reason=_claimed(job, claim) if claim.outcome is not Outcome.OK else "",
+        exit_code=claim.exit_code,
+    )
 
 
 def decide(job: wire.Run, seen: Evidence) -> Verdict:
-    """The one outcome of an attempt."""
+    """For a child that has ended."""
     if seen.killed_for is not None:
         reason = seen.killed_because or _killed(job, seen.killed_for)
         return Verdict(outcome=seen.killed_for, reason=reason, signal=signal.SIGKILL)
     if seen.report is not None:
-        return Verdict.of(job, seen.report)
+        return of_claim(job, seen.report)
     if os.WIFSIGNALED(seen.status):
         return _by_signal(job, seen, os.WTERMSIG(seen.status))
     code = os.WEXITSTATUS(seen.status)
-    why = seen.garbage or "before it answered; os._exit ends a job without a result"
+    why = seen.invalid or "before it answered; os._exit ends a job without a result"
     return Verdict(outcome=Outcome.CRASH, reason=f"the process ended with exit code {code} {why}", exit_code=code)
 
 
@@ -67,7 +69,6 @@ def _killed(job: wire.Run, why: Outcome) -> str:
 
 def _claimed(job: wire.Run, report: Report) -> str:
     return {
-        Outcome.OK: "",
         Outcome.ERROR: _error(job, report),
         Outcome.MEMORY: f"it asked for more memory than its limit of {job.memory} bytes",
         Outcome.OUTPUT: _too_much(job),
@@ -83,12 +84,12 @@ def _error(job: wire.Run, report: Report) -> str:
     if report.exit_code is not None:
         return f"the code ended itself with exit status {report.exit_code}"
     raised = "the code raised an exception"
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # a job's is the worker's own
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # a job has the same limit as its worker
     return {
         "": raised,
         "tmp": f"{raised}: its scratch space has {job.tmp} bytes (limits.tmp)",
         "inodes": f"{raised}: its scratch space has room for no more files (tmp_inodes of the template)",
-        "nofile": f"{raised}: it has no more descriptors than {files} for open files (nofile of the template)",
+        "nofile": f"{raised}: it can have at most {files} open files (nofile of the template)",
         "processes": f"{raised}: it has {job.processes} processes and threads (limits.processes), and the stack of a "
         f"thread takes some of its {job.memory} bytes of memory (limits.memory)",
         "value": "the code ended, and what it gives cannot be carried; the error says what, and where in it",
@@ -103,18 +104,18 @@ def _by_signal(job: wire.Run, seen: Evidence, number: int) -> Verdict:
     if number == signal.SIGKILL and seen.oom_kills:
         reason = "the worker ran out of memory and the kernel killed the job"
         return Verdict(outcome=Outcome.MEMORY, reason=reason, signal=number)
-    if number == signal.SIGKILL and seen.garbage:
-        return Verdict(outcome=Outcome.CRASH, reason=f"the process was killed {seen.garbage}", signal=number)
+    if number == signal.SIGKILL and seen.invalid:
+        return Verdict(outcome=Outcome.CRASH, reason=f"the process was killed {seen.invalid}", signal=number)
     name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    reason = f"the process was killed by {name}{_meaning(job, number)}"
+    reason = f"the process was killed by {name}{_common_cause(job, number)}"
     return Verdict(outcome=Outcome.CRASH, reason=reason, signal=number)
 
 
-def _meaning(job: wire.Run, number: int) -> str:
-    """What a signal commonly means, where its name says it to few."""
-    meanings: dict[int, str] = {
-        signal.SIGSEGV: ": it touched memory that is not there, or went deeper than the C stack",
+def _common_cause(job: wire.Run, number: int) -> str:
+    """What usually leads to the signal, where its name does not tell."""
+    causes: dict[int, str] = {
+        signal.SIGSEGV: ": it used memory that is not mapped, or recursed deeper than the C stack",
         signal.SIGBUS: f": a mapped file has no content there, or no room for it ({job.tmp} bytes, limits.tmp)",
-        signal.SIGXFSZ: f": a file of it grew over {job.tmp} bytes (limits.tmp)",
+        signal.SIGXFSZ: f": one of its files grew over {job.tmp} bytes (limits.tmp)",
     }
-    return meanings.get(number, "")
+    return causes.get(number, "")

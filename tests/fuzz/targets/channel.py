@@ -10,8 +10,8 @@ import struct
 from collections.abc import Iterable
 from random import Random
 
-from runner import report
-from runner.channel import ChannelError, Collector
+from runner import channel
+from runner.channel import ChannelError, Collector, Report
 
 from pool.model import Outcome
 from tests.fuzz.mutate import bend_bytes
@@ -27,7 +27,7 @@ def one(data: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        collector = Collector(ours, max_bytes=_MOST_BYTES, max_frames=_MOST_FRAMES)
+        collector = Collector(sock=ours, max_bytes=_MOST_BYTES, max_frames=_MOST_FRAMES)
         try:
             _feed(collector, theirs, stream, piece=max(piece or len(stream), len(stream) // _MOST_PIECES))
         except ChannelError:
@@ -51,10 +51,10 @@ def _feed(collector: Collector, theirs: socket.socket, stream: bytes, *, piece: 
 
 
 def _check_held(collector: Collector) -> None:
-    buffers = collector._buffers or []
-    assert len(buffers) <= _MOST_FRAMES
-    assert sum(map(len, buffers)) <= _MOST_BYTES
-    assert len(collector._head) <= 4 + 8 * _MOST_FRAMES
+    head, frames = collector._parts[:2], collector._parts[2:]
+    assert len(frames) <= _MOST_FRAMES
+    assert sum(map(len, frames)) <= _MOST_BYTES
+    assert sum(map(len, head)) <= 4 + 8 * _MOST_FRAMES
 
 
 def _plainly(stream: bytes) -> list[bytes] | None:
@@ -73,11 +73,11 @@ def _plainly(stream: bytes) -> list[bytes] | None:
 
 
 def _check_report(frame: bytes | bytearray) -> None:
-    claim = report.unpack(frame)
+    claim = Report.unpack(frame)
     if claim is not None:
-        assert claim.outcome in report.CLAIMS
+        assert claim.outcome in channel.CLAIMS
         assert claim.exit_code is None or 0 <= claim.exit_code <= 255
-        assert report.unpack(claim.pack()) == claim
+        assert Report.unpack(claim.pack()) == claim
 
 
 def _message(*frames: bytes) -> bytes:
@@ -94,8 +94,8 @@ def mutate(data: bytes, random: Random) -> bytes:
 
 
 def seeds() -> Iterable[bytes]:
-    claim = report.Report(outcome=Outcome.OK, started_ns=1, ended_ns=2)
-    exited = report.Report(outcome=Outcome.ERROR, started_ns=5, ended_ns=9, exit_code=3, files=2)
+    claim = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2)
+    exited = Report(outcome=Outcome.ERROR, started_ns=5, ended_ns=9, exit_code=3, files=2)
     yield b"\0" + _message(claim.pack(), b"", b"value")
     yield b"\1" + _message(exited.pack(), b"fault", b"name", b"content")
     yield b"\7" + _message(b"", b"", b"")

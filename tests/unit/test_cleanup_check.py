@@ -26,8 +26,8 @@ alone = libc.unshare(0x20000) == 0 and libc.mount(None, b"/", None, 0x44000, Non
 for target in [line.split()[4] for line in open("/proc/self/mountinfo")]:
     if alone and ("docker" in target or "netns" in target):  # whoever removes such a directory takes the mount along
         libc.umount2(target.encode(), 2)
-from runner import residue, runner, attempt
-from runner.baseline import Baseline
+from runner import attempt, cleanup, runner, usage
+from runner.cleanup import Baseline
 zygote = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 try:
     while not os.path.exists(f"/proc/{zygote.pid}/task"):
@@ -92,7 +92,7 @@ def test_a_change_is_told_by_its_kind_at_every_check_from_then_on(kind, change):
 
 
 def test_a_function_that_was_replaced_is_seen_at_the_next_check():
-    found, after = changed("kept = residue.empty\nresidue.empty = lambda path: ''", "residue.empty = kept")
+    found, after = changed("kept = cleanup.empty\ncleanup.empty = lambda path: ''", "cleanup.empty = kept")
     assert found == [["code: not as before the job"]] * CHECKS
     assert after == []
 
@@ -103,7 +103,7 @@ def test_a_method_that_was_replaced_is_seen_at_the_next_check():
 
 
 @pytest.mark.parametrize(
-    "function", ["residue.empty", "residue.kill_strays", "runner.Runner._take", "attempt.oom_kills"]
+    "function", ["cleanup.empty", "cleanup.kill_strays", "runner.Runner._start", "usage.oom_kills"]
 )
 def test_other_byte_code_in_the_same_function_is_seen_within_eight_checks(function):
     found, _ = changed(f"{function}.__code__ = (lambda *given, **named: None).__code__")

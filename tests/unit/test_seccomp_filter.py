@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runner import bpf, job_filter, syscalls
-from runner.bpf import Except, Only, Without
+from runner import seccomp, syscalls
+from runner.seccomp import Except, Only, Without
 
 ROOT = Path(__file__).parents[2]
 MACHINES = ("x86_64", "aarch64")
@@ -51,19 +51,19 @@ def meant(number, arguments, *, rules, absent, newest, denied):
     """The same in plain words, without a search tree. Numbers of the kernel's are 32 bits, and so are arguments."""
     number &= WORD
     if number > newest or number in absent:
-        return bpf.ABSENT
+        return seccomp.ABSENT
     if number not in rules:
         return denied
     rule = rules[number]
     if rule is None:
-        return bpf.ALLOW
+        return seccomp.ALLOW
     value = arguments[rule.argument] & WORD
     allowed = {
         Only: lambda: value in rule.values,
         Except: lambda: value not in rule.values,
         Without: lambda: not value & rule.bits,
     }[type(rule)]()
-    return bpf.ALLOW if allowed else denied
+    return seccomp.ALLOW if allowed else denied
 
 
 class Job:
@@ -72,10 +72,10 @@ class Job:
     def __init__(self, machine, options=(), *, explain=False):
         numbers = syscalls.numbers(machine)
         self.arch = syscalls.audit_arch(machine)
-        self.denied = bpf.TRAP if explain else bpf.DENY
-        self.rules = {numbers[n]: rule for n, rule in job_filter.allowed(options).items() if n in numbers}
+        self.denied = seccomp.TRAP if explain else seccomp.DENY
+        self.rules = {numbers[n]: rule for n, rule in seccomp.allowed(options).items() if n in numbers}
         self.absent = {numbers["clone3"]}
-        self.steps = instructions(job_filter.program(options, explain=explain, machine=machine))
+        self.steps = instructions(seccomp.job_filter(options, explain=explain, machine=machine))
 
     def answers(self, number, arguments=(0,) * 6):
         return run(self.steps, number, arguments, arch=self.arch)
@@ -102,8 +102,8 @@ def test_every_number_is_answered_as_the_rules_say(job):
 @EVERY
 def test_the_answers_are_of_four_kinds_and_each_of_them_occurs(job):
     seen = {job.answers(number) for number in range(601)}
-    assert seen == {bpf.ALLOW, bpf.DENY, bpf.ABSENT}
-    assert run(job.steps, 0, arch=0) == bpf.KILL
+    assert seen == {seccomp.ALLOW, seccomp.DENY, seccomp.ABSENT}
+    assert run(job.steps, 0, arch=0) == seccomp.KILL
 
 
 @EVERY
@@ -131,7 +131,7 @@ def test_any_number_with_any_arguments_is_answered_as_the_rules_say(job, number,
 @EVERY
 @given(arch=st.integers(0, WORD), number=st.integers(0, 600))
 def test_a_call_of_another_architecture_kills_whatever_its_number(job, arch, number):
-    expected = job.meant(number) if arch == job.arch else bpf.KILL
+    expected = job.meant(number) if arch == job.arch else seccomp.KILL
     assert run(job.steps, number, arch=arch) == expected
 
 
@@ -139,7 +139,7 @@ def test_a_call_of_another_architecture_kills_whatever_its_number(job, arch, num
 def test_the_other_machines_native_calls_kill_too(machine):
     others = {0x40000003, 0x40000028, *(JOBS[other, ()].arch for other in MACHINES if other != machine)}  # i386, arm
     for arch in others:
-        assert {run(JOBS[machine, ()].steps, number, arch=arch) for number in range(601)} == {bpf.KILL}
+        assert {run(JOBS[machine, ()].steps, number, arch=arch) for number in range(601)} == {seccomp.KILL}
 
 
 @EVERY
@@ -156,7 +156,7 @@ def test_to_explain_what_is_refused_is_trapped_and_nothing_else_changes(machine)
     for number in range(601):
         for arguments in ((0,) * 6, (1,) * 6, (WORD,) * 6):
             usual = plain.answers(number, arguments)
-            assert telling.answers(number, arguments) == (bpf.TRAP if usual == bpf.DENY else usual)
+            assert telling.answers(number, arguments) == (seccomp.TRAP if usual == seccomp.DENY else usual)
 
 
 # ---- filters of any shape ----
@@ -177,28 +177,28 @@ RULES = st.one_of(
     value=st.integers(0, DOUBLE),
 )
 def test_any_set_of_rules_is_compiled_to_what_it_says(rules, absent, newest, value):
-    program = bpf.compile_filter(rules, arch=7, newest=newest, absent=sorted(absent), denied=bpf.DENY)
+    program = seccomp.compile_filter(rules, arch=7, newest=newest, absent=sorted(absent), denied=seccomp.DENY)
     steps, arguments = instructions(program), (value,) * 6
     for number in range(130):
-        expected = meant(number, arguments, rules=rules, absent=absent, newest=newest, denied=bpf.DENY)
+        expected = meant(number, arguments, rules=rules, absent=absent, newest=newest, denied=seccomp.DENY)
         assert run(steps, number, arguments, arch=7) == expected
 
 
 def test_a_tree_whose_halves_are_longer_than_a_conditional_jump_is_still_right():
     rules = {number: Only(0, tuple(range(number, number + 40))) for number in range(0, 100, 2)}
-    steps = instructions(bpf.compile_filter(rules, arch=7, newest=100, absent=[], denied=bpf.DENY))
+    steps = instructions(seccomp.compile_filter(rules, arch=7, newest=100, absent=[], denied=seccomp.DENY))
     assert max(constant for code, _, _, constant in steps if code == 0x05) > 255
     for number in range(103):
         for value in (number - 1, number, number + 39, number + 40):
             arguments = (max(value, 0),) * 6
-            expected = meant(number, arguments, rules=rules, absent=(), newest=100, denied=bpf.DENY)
+            expected = meant(number, arguments, rules=rules, absent=(), newest=100, denied=seccomp.DENY)
             assert run(steps, number, arguments, arch=7) == expected
 
 
 def test_a_rule_with_more_values_than_a_jump_can_pass_is_an_error_and_no_wrong_filter():
     rules = {1: Only(0, tuple(range(300)))}
     with pytest.raises(struct.error):
-        bpf.compile_filter(rules, arch=7, newest=3, absent=[], denied=bpf.DENY)
+        seccomp.compile_filter(rules, arch=7, newest=3, absent=[], denied=seccomp.DENY)
 
 
 # ---- in the kernel ----
@@ -207,7 +207,7 @@ native = pytest.mark.skipif(platform.machine() not in MACHINES, reason="there is
 _PROGRAM = """
 import ctypes, errno, fcntl, json, os, signal, socket, sys, threading
 sys.path.insert(0, "worker_image")
-from runner import job_filter, kernel, syscalls
+from runner import kernel, seccomp, syscalls
 libc = ctypes.CDLL(None, use_errno=True)
 numbers = syscalls.numbers()
 
@@ -247,7 +247,7 @@ def foreign():
 
 before = attempt(lambda: socket.socket().close())
 kernel.forbid_new_privileges()
-kernel.Filter(job_filter.program()).install()
+kernel.Filter(seccomp.job_filter()).install()
 seen = {
     "before": before,
     "socket": attempt(socket.socket),
@@ -302,8 +302,8 @@ def test_the_kernel_takes_the_filter_and_computing_goes_on_while_sockets_are_ref
 _TELLING = """
 import socket, sys
 sys.path.insert(0, "worker_image")
-from runner import job_filter, kernel
-from runner.denials import Teller
+from runner import kernel, seccomp
+from runner.denials import DenialReporter
 job = compile('''
 import socket
 def reach():
@@ -315,10 +315,10 @@ print([reach() for _ in range(3)])
 pair = socket.socketpair()
 print(sum(range(10)), flush=True)
 ''', "<job>", "exec")
-teller = Teller()
-teller.install()
+reporter = DenialReporter()
+reporter.install()
 kernel.forbid_new_privileges()
-kernel.Filter(job_filter.program(explain=True)).install()
+kernel.Filter(seccomp.job_filter(explain=True)).install()
 exec(job, {})
 """
 

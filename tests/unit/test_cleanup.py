@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runner import residue
+from runner import cleanup
 
 from pool.daemon.metrics import RESIDUE
 
@@ -26,7 +26,7 @@ def test_a_scratch_directory_is_emptied_of_every_kind_of_file(tmp_path):
     (tmp_path / "closed" / "inner" / "file").write_text("x")
     (tmp_path / "closed" / "inner").chmod(0)
     (tmp_path / "closed").chmod(0)
-    assert residue.empty(tmp_path) == ""
+    assert cleanup.empty(tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
 
 
@@ -37,7 +37,7 @@ def test_what_a_link_points_to_stays(tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     (scratch / "link").symlink_to(outside)
-    assert residue.empty(scratch) == ""
+    assert cleanup.empty(scratch) == ""
     assert (outside / "kept").exists()
 
 
@@ -49,27 +49,27 @@ def test_a_tree_deeper_than_any_path_is_removed(tmp_path):
         os.close(at)
         at = below
     os.close(at)
-    assert residue.empty(tmp_path) == ""
+    assert cleanup.empty(tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_removed_is_said(tmp_path):
-    assert "No such file" in residue.empty(tmp_path / "absent")
+    assert "No such file" in cleanup.empty(tmp_path / "absent")
 
 
 RUNNER = """
 import ctypes, os, subprocess, sys, time
 sys.path.insert(0, "worker_image")
 from pool.daemon.metrics import RESIDUE
-from runner import residue
+from runner import cleanup
 ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER, as the runner's main does
 own = subprocess.Popen(["sleep", "60"])
 nested = "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
 stray = subprocess.Popen([sys.executable, "-c", nested], start_new_session=True)
-while len(list(residue.descendants(os.getpid()))) < 3:
+while len(list(cleanup.descendants(os.getpid()))) < 3:
     time.sleep(0.01)
-below = [pid for pid in residue.descendants(os.getpid()) if pid != own.pid]
-said = residue.kill_strays({own.pid})
+below = [pid for pid in cleanup.descendants(os.getpid()) if pid != own.pid]
+said = cleanup.kill_strays({own.pid})
 left = [pid for pid in below if os.path.exists(f"/proc/{pid}")]
 print(len(below), repr(said), left, own.poll())
 own.kill()
@@ -84,7 +84,7 @@ def test_strays_are_gone_when_the_sweep_returns_and_the_workers_own_processes_st
 
 
 def test_what_it_says_begins_with_the_kind_by_which_it_is_counted(tmp_path):
-    assert residue.empty(tmp_path / "absent").startswith("files: ")
+    assert cleanup.empty(tmp_path / "absent").startswith("files: ")
     assert {"files", "processes"} <= RESIDUE
 
 
@@ -93,5 +93,5 @@ def test_names_that_clash_with_those_it_moves_to_are_no_trouble(tmp_path):
         (tmp_path / name / "same" / "same").mkdir(parents=True)
         (tmp_path / name / "same" / "file").write_text("x")
     (tmp_path / f".{os.getpid()}.1").mkdir()
-    assert residue.empty(tmp_path) == ""
+    assert cleanup.empty(tmp_path) == ""
     assert list(tmp_path.iterdir()) == []

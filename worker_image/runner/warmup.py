@@ -1,9 +1,9 @@
-"""A job of our own that walks the path of every job, with the libraries that the template preloads.
+"""The warm-up: small jobs of our own that take the same path through the code as a real job.
 
-The zygote runs all of it until the interpreter has specialised the code and the libraries have loaded what they load
-late: the children find that done. Each child runs it once, so that the pages a job writes to are its own by the time a
-job comes: a page that is copied on a write costs ten times what the work on it does. The plain part comes before the
-child parks; the libraries' parts come after, one by one, as long as no job is waiting.
+The zygote runs them all until the interpreter has specialised the byte code and the libraries have imported what they
+import late; its children inherit that. Each child runs them once, so that the pages which a job writes to are copied
+before a job comes: copying a page on a write takes ten times as long as the work on it. A child runs the plain one
+before it parks, and those of the libraries after that, one by one, as long as no job is waiting.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 
 from pool import screen, values, wire
 from pool.model import Outcome
-from runner import report
-from runner.execution import Setting, execute
+from runner.answer import Setting, answer
+from runner.channel import Report
 from runner.fault import FILENAME
 
-#: CPython 3.11 specialises a function's byte code at its eighth call; a few more settle the rest.
+#: CPython 3.11 specialises a function's byte code at its eighth call. A few more rounds do no harm.
 ZYGOTE_ROUNDS = 12
 
 _JOBS = {
@@ -43,8 +43,8 @@ def main(x):
     return float((1 + returns).cumprod().iloc[-1]), int((held > 0).sum())
 """,
 }
-_LIMITS = wire.Run(
-    job_id="rehearsal",
+_RUN = wire.Run(
+    job_id="warm-up",
     epoch=0,
     wall_s=1,
     cpu_s=1,
@@ -58,22 +58,22 @@ _LIMITS = wire.Run(
 )
 
 
-class RehearsalError(Exception):
+class WarmUpError(Exception):
     """The image cannot run a job."""
 
 
 def parts() -> list[str]:
-    """What there is to rehearse: "" for plain Python, then by the libraries that are imported."""
+    """The warm-ups for what is imported: "" for plain Python, then the names of libraries."""
     return [library for library in _JOBS if not library or library in sys.modules]
 
 
-def rehearse(part: str, setting: Setting) -> None:
-    """Have one part screened, whatever comes of it, and run it. Raises RehearsalError with the job's own error."""
+def run(part: str, setting: Setting) -> None:
+    """Screen and run one warm-up. Raises WarmUpError with its error."""
     screen.examine(_JOBS[part], setting.policy, filename=FILENAME)
     arguments = [bytes(frame) for frame in values.encode(((1,), {}), max_bytes=4096)]
-    frames = execute(_LIMITS, _JOBS[part], arguments, setting)
+    frames = answer(_RUN, _JOBS[part], arguments, setting)
     sys.modules.pop("job", None)
-    claim = report.unpack(bytes(frames[0]))
-    if claim is None or claim.outcome is not Outcome.OK:
+    report = Report.unpack(frames[0])
+    if report is None or report.outcome is not Outcome.OK:
         fault = wire.decode_fault(frames[1])
-        raise RehearsalError(f"the rehearsal with {part or 'plain Python'} failed: {fault.type}: {fault.message}")
+        raise WarmUpError(f"the warm-up with {part or 'plain Python'} failed: {fault.type}: {fault.message}")

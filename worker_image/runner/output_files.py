@@ -1,8 +1,8 @@
-"""Files that a job leaves for its client: whatever is below its output directory when it ends. Called in the child.
+"""The files that a job leaves for its client: everything below its output directory when it ends. Called in the child.
 
-Each becomes two frames, its name and its content; names are relative paths with "/". Links and other things that are no
-plain files are left where they are. Large contents are mapped and not read: they are in memory already. A map keeps a
-descriptor, of which there are few, so small ones are read.
+Each file becomes two frames, its name and its content. Names are relative paths with "/". Links, devices and the like
+are not carried. Large contents are mapped instead of read, because they are in memory already. A mapping keeps a
+descriptor, and a process has few of them, so small files are read.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from pathlib import Path
 from pool import wire
 from pool.errors import ValueCodecError
 
-#: The output directory, in the job's work directory; its path is also in the environment.
+#: The output directory, in the job's work directory. Its path is in the environment variable too.
 DIRECTORY = "out"
 VARIABLE = "OUTPUT_DIR"
 _MAPPED_FROM_BYTES = 1 << 20
 
 
 def collect(directory: Path, *, max_bytes: int) -> list[bytes | memoryview]:
-    """Name and content by turns, in the order of the names.
+    """Names and contents in turn, sorted by name.
 
-    Raises ValueCodecError: with a `limit` for too many files or bytes, without for a name that cannot be carried.
+    Raises ValueCodecError: with a `limit` for too many files or bytes, without one for a name that is not allowed.
     """
     names = [] if directory.is_symlink() else sorted(_names(str(directory)))
     if len(names) > wire.MAX_FILES_OUT:
         raise ValueCodecError(
-            f"the job left {len(names)} files, {wire.MAX_FILES_OUT} fit; put them into one", limit=wire.MAX_FILES_OUT
+            f"the job left {len(names)} files, at most {wire.MAX_FILES_OUT} are carried; put them into one archive",
+            limit=wire.MAX_FILES_OUT,
         )
     frames: list[bytes | memoryview] = []
     for name in names:
         try:
             content = _content(f"{directory}/{name}")
-        except OSError:  # something that the job has started took it away just now
+        except OSError:  # a process of the job has just removed it
             continue
         max_bytes -= len(content)
         if max_bytes < 0:
@@ -50,13 +51,13 @@ def collect(directory: Path, *, max_bytes: int) -> list[bytes | memoryview]:
 
 
 def _names(root: str) -> Iterator[str]:
-    """Of plain files, relative to the root. Directories are walked one after another, so that no depth matters."""
+    """Names of plain files, relative to the root. It does not recurse, so that no depth is too deep."""
     todo = [""]
     while todo:
         below = todo.pop()
         try:
             entries = list(os.scandir(f"{root}/{below}"))
-        except OSError:  # the job may have taken it away, or its own right to look
+        except OSError:  # the job may have removed it, or made it unreadable
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):

@@ -7,7 +7,8 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runner import outbox, report
+from runner import output_files
+from runner.channel import Answer, Report, file_names
 
 from pool import wire
 from pool.errors import ValueCodecError
@@ -28,7 +29,7 @@ def client():
 
 
 def collected(directory, *, most=1 << 20):
-    frames = [bytes(frame) for frame in outbox.collect(directory, max_bytes=most)]
+    frames = [bytes(frame) for frame in output_files.collect(directory, max_bytes=most)]
     return dict(zip(frames[0::2], frames[1::2], strict=True))
 
 
@@ -106,7 +107,7 @@ def test_a_name_that_cannot_be_carried_is_an_error_that_names_it(tmp_path, name)
     with open(path, "wb"):
         pass
     with pytest.raises(ValueCodecError, match="cannot be carried"):
-        outbox.collect(tmp_path, max_bytes=100)
+        output_files.collect(tmp_path, max_bytes=100)
 
 
 def test_a_tree_that_is_deeper_than_any_path_is_walked_to_where_it_can_be_named(tmp_path):
@@ -120,7 +121,7 @@ def test_a_tree_that_is_deeper_than_any_path_is_walked_to_where_it_can_be_named(
 
 @given(st.lists(st.binary(max_size=300), max_size=8))
 def test_what_a_worker_takes_as_names_of_files_never_leads_elsewhere(frames):
-    for name in report.names(frames):
+    for name in file_names(frames):
         assert name.encode() in frames
         assert not name.startswith("/")
         assert ".." not in name.split("/")
@@ -129,12 +130,12 @@ def test_what_a_worker_takes_as_names_of_files_never_leads_elsewhere(frames):
 
 @pytest.mark.parametrize("name", [b"../x", b"/x", b"a//b", b"", b".", b"a/..", b"\xff", b"a\0b", b"x" * 256])
 def test_an_answer_with_such_a_name_is_no_answer(name):
-    claim = report.Report(outcome=Outcome.OK, started_ns=1, ended_ns=2, files=1).pack()
-    assert report.read([claim, b"", b"good", b"content"]) is not None
-    assert report.read([claim, b"", name, b"content"]) is None
+    claim = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2, files=1).pack()
+    assert Answer.of([claim, b"", b"good", b"content"]) is not None
+    assert Answer.of([claim, b"", name, b"content"]) is None
 
 
 def test_an_answer_that_announces_more_files_than_it_has_is_no_answer():
-    claim = report.Report(outcome=Outcome.OK, started_ns=1, ended_ns=2, files=2).pack()
-    assert report.read([claim, b"", b"a", b"1", b"b"]) is None
-    assert report.read([claim, b"", b"a", b"1", b"a", b"2"]) is None  # one name twice
+    claim = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2, files=2).pack()
+    assert Answer.of([claim, b"", b"a", b"1", b"b"]) is None
+    assert Answer.of([claim, b"", b"a", b"1", b"a", b"2"]) is None  # one name twice

@@ -1,10 +1,10 @@
-"""What a child finds mounted: scratch space of its own, and nothing where files of the worker and the host would be.
+"""What a child finds mounted: its own scratch space, and nothing of the worker's or the host's files.
 
-    /run, /sys, /dev/pts    one tmpfs that is empty and read-only: covered once, for all children of a zygote
-    /tmp, /dev/shm          one fresh tmpfs for each child, so that one size holds for both
-    /proc                   empty like /run, or the child's own directory and a few files, if the template allows that
+    /run, /sys, /dev/pts    one empty, read-only tmpfs, mounted once for all children of a zygote
+    /tmp, /dev/shm          one fresh tmpfs for each child, so that one size limits both
+    /proc                   empty like /run; or the child's own directory and a few files, if the template allows that
 
-A survey does the same to find out whether the host lets it.
+`isolation.probe` mounts the same to find out whether the host allows it.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from runner.kernel import Step
 
 _SCRATCH_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 _NO_ROOM = "size=4k,nr_inodes=40,mode=555"
-#: What programs ask of /proc that tells nothing of others.
+#: What programs read in /proc that says nothing about other processes.
 _PROC_FILES = ("cpuinfo", "filesystems", "meminfo", "stat", "uptime", "version")
 _ASIDE = "/tmp/proc"  # noqa: S108
 
 
 def cover() -> None:
-    """In a mount namespace of the caller's own: what no child is to see. Raises OSError when the host refuses it."""
+    """In a mount namespace of the caller: hide what no child may see. Raises OSError when the host refuses it."""
     kernel.perform(
         [
             kernel.detaching_mounts(),
             kernel.mounting("tmpfs", "/run", "tmpfs", _SCRATCH_FLAGS | kernel.MS_RDONLY, _NO_ROOM),
             kernel.mounting("/run", "/sys", "", kernel.MS_BIND),
-            kernel.mounting("/run", "/dev/pts", "", kernel.MS_BIND),  # a host has so many terminals for all containers
+            kernel.mounting("/run", "/dev/pts", "", kernel.MS_BIND),  # a host has few terminals for all its containers
         ]
     )
 
 
-class Furniture:
-    """Laid out once, where all is covered; each child has it in a mount namespace of its own."""
+class JobMounts:
+    """Prepared once, after cover(). Each child places the mounts in a mount namespace of its own."""
 
     def __init__(self, tmp_bytes: int, tmp_inodes: int, *, own_proc: bool) -> None:
         self._tmp_inodes = tmp_inodes
@@ -51,18 +51,18 @@ class Furniture:
             kernel.mounting("/tmp/shm", "/dev/shm", "", kernel.MS_BIND),  # noqa: S108
             *(_showing_own_proc() if own_proc else [kernel.mounting("/run", "/proc", "", kernel.MS_BIND)]),
             kernel.mounting("/tmp/tmp", "/tmp", "", kernel.MS_BIND),  # noqa: S108
-            kernel.changing_directory("/tmp"),  # noqa: S108 - the old one is still what the current directory means
+            kernel.changing_directory("/tmp"),  # noqa: S108 - the current directory is still the covered one
         )
 
     def place(self) -> None:
-        """Leaves no umask. Raises OSError when the host refuses a part."""
+        """Sets the umask to 0. Raises OSError when the host refuses a part."""
         kernel.perform(self._before_files)
         for path in self._files:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o444))
         kernel.perform(self._after_files)
 
     def resize(self, tmp_bytes: int) -> None:
-        """Give the scratch space another size."""
+        """Change the size of the scratch space."""
         room = _room(tmp_bytes, self._tmp_inodes)
         kernel.perform([kernel.mounting("", "/tmp", "", kernel.MS_REMOUNT | _SCRATCH_FLAGS, room)])  # noqa: S108
 
@@ -72,9 +72,9 @@ def _room(tmp_bytes: int, tmp_inodes: int) -> str:
 
 
 def _showing_own_proc() -> Iterator[Step]:
-    """A /proc with the child's own directory and what tells of the host only what programs compute with.
+    """A /proc with the child's own directory and the _PROC_FILES.
 
-    All is bound aside, below the root of the scratch space, while /proc is still there; then it takes its place.
+    Everything is bound in the root of the scratch space while the full /proc is still there, then moved over /proc.
     """
     for name in ("self", *_PROC_FILES):
         yield kernel.mounting(f"/proc/{name}", f"{_ASIDE}/{name}", "", kernel.MS_BIND)

@@ -1,6 +1,6 @@
-"""Which parts of a job's confinement this host grants: each is tried in a process of its own, and a refusal is worded.
+"""Which parts of a job's isolation this host grants. Each worker tries them once, before it imports anything.
 
-A survey is made once by each worker, before it imports anything; what is missing goes into its Ready.
+Each part is tried in a process of its own. Ready tells the daemon which parts are missing, and why.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from runner import furniture, kernel, landlock
-from runner.furniture import Furniture
+from runner import job_mounts, kernel
+from runner.job_mounts import JobMounts
 from runner.kernel import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID
 
-#: Parts that come with namespaces, and what each needs besides a user namespace.
+#: Parts that need namespaces, and the flag of each besides that of the user namespace.
 NAMESPACES = {"user": 0, "mount": CLONE_NEWNS, "ipc": CLONE_NEWIPC, "net": CLONE_NEWNET}
-#: The part that makes RLIMIT_DATA hold; where it does not, RLIMIT_AS has to do.
+#: Whether the kernel enforces RLIMIT_DATA. Where it does not, RLIMIT_AS is used.
 DATA_LIMIT = "data limit"
 _SOME_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What the host allows: the parts of a child's confinement, and why any are missing."""
+    """The parts of a child's isolation that the host allows, and why the others are missing."""
 
     parts: frozenset[str]
     missing: tuple[str, ...] = ()
 
     @property
     def level(self) -> str:
-        """In one word, for the status."""
+        """One word for the status."""
         if self.parts >= NAMESPACES.keys():
             return "namespaces"
         return "partial" if self.parts & NAMESPACES.keys() else "plain"
@@ -43,8 +43,8 @@ class Grant:
 BARE = Grant(frozenset())
 
 
-def survey() -> Grant:
-    """Try each part in processes of its own, so that a refusal leaves nothing half done here."""
+def probe() -> Grant:
+    """Try each part in a process of its own, so that a refusal leaves this process as it was."""
     parts, missing = {"seccomp"}, []
     for name, refusal in _try_namespaces():
         if refusal:
@@ -57,8 +57,8 @@ def survey() -> Grant:
     return Grant(frozenset(parts), tuple(missing))
 
 
-def plain(grant: Grant) -> Grant:
-    """The same without namespaces, because the template wants it so."""
+def without_namespaces(grant: Grant) -> Grant:
+    """For a template with isolation: plain."""
     others = [each for each in grant.missing if "namespace" not in each.partition(":")[0]]
     return Grant(grant.parts - NAMESPACES.keys(), ("namespaces: the template's isolation is plain", *others))
 
@@ -79,7 +79,7 @@ def _try_all() -> list[tuple[str, str]]:
 
 def _try_as_a_child() -> list[tuple[str, str]]:
     tries: dict[str, Callable[[], object]] = {
-        "user": _try_nest,
+        "user": _try_namespaces_of_a_child,
         "mount": _try_mounts,
         "ipc": lambda: kernel.unshare(CLONE_NEWIPC),
         "net": lambda: kernel.unshare(CLONE_NEWNET),
@@ -87,8 +87,8 @@ def _try_as_a_child() -> list[tuple[str, str]]:
     return [(name, _refusal(attempt)) for name, attempt in tries.items()]
 
 
-def _try_nest() -> None:
-    """What the zygote does for a child, and what the child does."""
+def _try_namespaces_of_a_child() -> None:
+    """As the zygote does for a child, and as the child does."""
     kernel.set_dumpable(True)
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     kernel.unshare(CLONE_NEWPID)
@@ -97,17 +97,17 @@ def _try_nest() -> None:
 
 
 def _try_mounts() -> None:
-    """What the zygote does once, and what each child does after it."""
+    """As the zygote does once, and as each child does after it."""
     kernel.unshare(CLONE_NEWNS)
-    furniture.cover()
+    job_mounts.cover()
     kernel.own_user_namespace(CLONE_NEWNS)
-    Furniture(_SOME_BYTES, 64, own_proc=False).place()
+    JobMounts(_SOME_BYTES, 64, own_proc=False).place()
 
 
 def _try_kernel() -> list[tuple[str, str]]:
-    """What a kernel may lack that is no namespace; gVisor's is one."""
+    """What a kernel may lack besides namespaces; gVisor's lacks some of it."""
     return [
-        ("landlock", "" if landlock.abi() else "this kernel has none"),
+        ("landlock", "" if kernel.landlock_abi() else "this kernel has none"),
         ("noexec", "" if _noexec_holds() else "this kernel maps files of the scratch space as programs"),
         (DATA_LIMIT, "" if _data_limit_holds() else "this kernel does not count it"),
     ]
@@ -144,7 +144,7 @@ def _refusal(attempt: Callable[[], object]) -> str:
 
 
 def _in_a_fork(work: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
-    """The answer of a function that was run in a process of its own."""
+    """Call a function in a process of its own."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

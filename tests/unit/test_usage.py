@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from runner.meter import Meter, read
-from runner.usage import Usage
+from runner.usage import Meter, Usage, read
 
 from pool import wire
 from pool.model import Outcome

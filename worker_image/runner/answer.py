@@ -1,0 +1,152 @@
+"""Turns what comes of a job into the frames of its answer: report, error, files and value. Called in the child.
+
+The runner trusts nothing of it: the job may have changed anything in this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import sys
+from collections.abc import Sequence
+from time import monotonic_ns  # by name, because a job may replace the function in the module
+from typing import NamedTuple, NoReturn
+
+from pool import values, wire
+from pool.errors import ValueCodecError
+from pool.model import Outcome
+from runner import fault, output_files, program
+from runner.channel import ABOUT, Report
+from runner.program import UNSCREENED, RejectedError, Setting
+
+__all__ = ["ROOM_BYTES", "UNSCREENED", "Setting", "answer", "failure"]
+
+#: To report that a job has taken all its memory takes memory too. So much is added to its limit for that.
+ROOM_BYTES = 4 << 20
+
+
+class Ending(NamedTuple):
+    """How a job ended, and what it gives."""
+
+    outcome: Outcome
+    ended_ns: int
+    exit_code: int | None = None
+    about: str = ""  #: what its error is about, if that is known
+    error: bytes = b""
+    files: Sequence[bytes | memoryview] = ()  #: names and contents in turn
+    value: Sequence[bytes | memoryview] = ()
+
+
+def answer(
+    job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
+) -> list[bytes | memoryview]:
+    """Run the job. Returns the frames of its answer: [report, error, *file names and contents, *value]."""
+    owner, started_ns = os.getpid(), monotonic_ns()
+    try:
+        ending = _run(job, code, arguments, setting)
+        flush()
+        if os.getpid() != owner:
+            _leave(ending)
+        _have_a_descriptor()
+        ending = _with_files(ending, job, setting)
+    except BaseException as raised:  # noqa: BLE001 - the job has broken what is used here, or has taken all memory
+        ending = _broken(raised)
+    report = Report(
+        outcome=ending.outcome,
+        started_ns=started_ns,
+        ended_ns=ending.ended_ns,
+        exit_code=ending.exit_code,
+        about=ending.about,
+        files=len(ending.files) // 2,
+    )
+    return [report.pack(), ending.error, *ending.files, *ending.value]
+
+
+def failure(raised: BaseException) -> list[bytes | memoryview]:
+    """The frames of a job that could not begin."""
+    now = monotonic_ns()
+    about = fault.limit_of(raised)
+    report = Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now, about=about if about in ABOUT else "")
+    return [report.pack(), fault.encoded(raised)]
+
+
+def _run(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting) -> Ending:
+    ended_ns, room = 0, _room()
+    if room is None:  # its arguments and files have taken it all
+        return Ending(Outcome.MEMORY, monotonic_ns())
+    try:
+        value, exit_code = program.run(job, code, arguments, setting)
+        ended_ns = monotonic_ns()
+        return Ending(Outcome.OK, ended_ns, exit_code, value=values.encode(value, max_bytes=job.result))
+    except RejectedError as raised:
+        return Ending(Outcome.REJECTED, monotonic_ns(), error=fault.rejected(raised.findings, fault.message(raised)))
+    except MemoryError as raised:
+        room.close()
+        return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
+    except BaseException as raised:  # noqa: BLE001 - a job may raise anything, and all of it is its result
+        if ended_ns and isinstance(raised, ValueCodecError):
+            return _not_carried(raised, ended_ns)
+        return _raised(raised)
+
+
+def _room() -> mmap.mmap | None:
+    try:
+        return mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        return None
+
+
+def _raised(raised: BaseException) -> Ending:
+    about, exit_code = fault.limit_of(raised), fault.exit_code(raised)
+    if about == "memory":  # a system call has failed with ENOMEM
+        return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
+    return Ending(Outcome.ERROR, monotonic_ns(), exit_code, about=about, error=fault.encoded(raised))
+
+
+def _broken(raised: BaseException) -> Ending:
+    if issubclass(type(raised), MemoryError):
+        return Ending(Outcome.MEMORY, monotonic_ns())
+    return Ending(Outcome.ERROR, monotonic_ns(), error=fault.UNKNOWN)
+
+
+def _not_carried(raised: ValueCodecError, ended_ns: int) -> Ending:
+    """Its value or its files are over a limit, or of a kind that cannot be carried."""
+    outcome = Outcome.OUTPUT if "limit" in raised.fields else Outcome.ERROR
+    return Ending(outcome, ended_ns, about="value", error=fault.encoded(raised))
+
+
+def flush() -> None:
+    """Write out what was printed. A job that closed or replaced its streams is not an error."""
+    for name in ("stdout", "__stdout__", "stderr", "__stderr__"):
+        with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
+            getattr(sys, name).flush()
+
+
+def _leave(ending: Ending) -> NoReturn:
+    """End a process that the job has forked and that has left the job's code. Only the first process answers."""
+    if ending.error and ending.exit_code is None:
+        os.write(2, wire.decode_fault(ending.error).traceback.encode())
+    os._exit(ending.exit_code or int(ending.outcome is not Outcome.OK))
+
+
+def _have_a_descriptor() -> None:
+    """Reading the files takes one. If the job has all in use, its stdin is closed, which nobody needs any more."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.close(0)
+
+
+def _with_files(ending: Ending, job: wire.Run, setting: Setting) -> Ending:
+    """With the files in the output directory, also when the job failed. Files and value share one limit."""
+    if ending.outcome not in {Outcome.OK, Outcome.ERROR}:
+        return ending
+    left = job.result - sum([memoryview(frame).nbytes for frame in ending.value])
+    try:
+        return ending._replace(files=output_files.collect(setting.output, max_bytes=left))
+    except ValueCodecError as raised:
+        if ending.outcome is Outcome.ERROR:
+            return ending
+        return _not_carried(raised, ending.ended_ns)

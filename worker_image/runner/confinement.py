@@ -1,0 +1,187 @@
+"""What keeps a job away from the worker and from other jobs: namespaces, mounts, Landlock and a second seccomp filter.
+
+    zygote  in a user and a pid namespace of its own; covers /run and /sys once, for all children
+       └─ for each child: a pid namespace with an init ──fork──▶ child
+    child   isolate(): user, mount, ipc and net namespace; own /tmp, /dev/shm and /proc; then it parks
+            seal(), once it has its job: size of /tmp, capabilities, Landlock, second filter; then it runs the code
+
+The zygote prepares everything that a child does here, as far as possible. Most of the price of a child is the pages
+that it has to copy because it writes to them; objects that were made before the fork need not be copied.
+
+The zygote may make pid namespaces because it has its own user namespace. None of this needs a right on the host. A part
+that the host refuses is left out, and `Grant.missing` names it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import struct
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from runner import job_mounts, kernel, seccomp
+from runner.isolation import BARE, DATA_LIMIT, NAMESPACES, Grant
+from runner.job_mounts import JobMounts
+from runner.kernel import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, Filter
+
+PROC = "proc"
+#: Processes and threads of the runner, the zygote and the next child, where a job shares their user namespace.
+_OF_THE_WORKER = 8
+#: What a job may read where it has no mounts of its own.
+_READABLE = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/bin",
+    "/etc",
+    "/opt/pool",
+    "/datasets",
+    "/dev/zero",
+    "/dev/random",
+    "/dev/urandom",
+)
+
+
+def enter() -> None:
+    """Enter a new user namespace, and a new pid namespace for what this process forks next."""
+    kernel.own_user_namespace(CLONE_NEWPID)
+
+
+class PidNamespaces:
+    """Used by the zygote: makes a pid namespace for each child, with an init whose end ends the whole namespace."""
+
+    def __init__(self) -> None:
+        kernel.set_dumpable(True)  # otherwise /proc/self does not belong to this process
+        self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        kernel.set_dumpable(False)
+        self._init = kernel.Init()
+
+    def open(self) -> int:
+        """Make a namespace for the next fork. Returns the pid of its init."""
+        kernel.unshare(CLONE_NEWPID)
+        try:
+            return self._init.spawn()
+        except OSError:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Fork into the zygote's own namespace again."""
+        kernel.setns(self._own, CLONE_NEWPID)
+
+
+class Confinement:
+    """Made once by the zygote, after it has loaded; used by each child."""
+
+    def __init__(self, grant: Grant, options: Collection[str], *, tmp_bytes: int, tmp_inodes: int) -> None:
+        self.grant = grant
+        self.nested = "user" in grant.parts  #: whether children have pid and user namespaces of their own
+        self.own_scratch = "mount" in grant.parts  #: whether each child has a /tmp that is gone when the child is gone
+        self._options = frozenset(options)
+        self._tmp_bytes = tmp_bytes
+        flags = sum(flag for part, flag in NAMESPACES.items() if part in grant.parts)
+        self._unsharing = [kernel.unsharing(CLONE_NEWUSER | flags)]
+        self._maps = kernel.identity_maps()
+        self._mounts = JobMounts(tmp_bytes, tmp_inodes, own_proc=PROC in options)
+        self._rules = self._ruleset(kernel.landlock_abi()) if "landlock" in grant.parts else None
+        self._dropping = [kernel.dropping_capabilities()] if self.nested else []
+        self._filters = {each: Filter(seccomp.job_filter(options, explain=each)) for each in (False, True)}
+
+    def memory_limit(self, data: int, mapped: int) -> tuple[int, int]:
+        """The limit that this kernel enforces, and how much of it a child has used that holds so much."""
+        if DATA_LIMIT in self.grant.parts or self.grant is BARE:
+            return resource.RLIMIT_DATA, data
+        return resource.RLIMIT_AS, mapped
+
+    def process_limit(self, wanted: int) -> int | None:
+        """RLIMIT_NPROC counts by user and user namespace. In a child's own one it counts only the job's processes."""
+        if self.nested:
+            return wanted
+        return None if self.grant is BARE else wanted + _OF_THE_WORKER
+
+    def cover(self) -> None:
+        """Called by the zygote: hide what none of its children may see."""
+        if self.own_scratch:
+            kernel.unshare(CLONE_NEWNS)
+            job_mounts.cover()
+
+    def isolate(self) -> None:
+        """Everything that needs a right which seal() gives up. After this /proc is empty."""
+        if self.nested:
+            kernel.perform(self._unsharing)
+            kernel.write_own(self._maps)  # setgroups() stays denied, as it is for the zygote
+        if self.own_scratch:
+            self._mounts.place()
+        if self._rules is not None:
+            self._rules.make()
+
+    def seal(self, *, tmp_bytes: int, explain: bool) -> None:
+        """Give up every right. After this only code of the job runs."""
+        if self.own_scratch and tmp_bytes != self._tmp_bytes:
+            self._mounts.resize(tmp_bytes)
+        kernel.perform(self._dropping)
+        if self._rules is not None:
+            self._rules.apply()
+        if "seccomp" in self.grant.parts:
+            self._filters[explain].install()
+
+    def _ruleset(self, abi: int) -> Ruleset:
+        """A rule costs each job 25 us. So there is one rule for the whole image where mounts hide the rest."""
+        read = RUN if seccomp.SUBPROCESS in self._options else READ
+        rights = dict.fromkeys(("/",) if self.own_scratch else _READABLE, read)
+        writable = dict.fromkeys(("/tmp", "/dev/shm"), WRITE)  # noqa: S108
+        return Ruleset(abi, {**rights, "/dev/null": DEVICE, **writable})
+
+
+# ---- Landlock: what a job may reach by path, and whom by signal or abstract socket ----
+# Source: the kernel's Documentation/userspace-api/landlock.rst. Rights that the running kernel does not know are left
+# out of what is handled, so that the other rules still hold.
+
+_PATH_BENEATH = 1
+_RULE = struct.Struct("=Qi")
+
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_TRUNCATE = 1 << 14
+_ALL = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}  # by ABI; IOCTL_DEV since 5
+_ALL_SINCE_5 = (1 << 16) - 1
+#: Making device files is allowed nowhere.
+_MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
+_NET_ABI, _NET = 4, 0b11  # bind and connect of TCP
+_SCOPE_ABI, _SCOPE = 6, 0b11  # abstract sockets and signals
+
+READ = _READ_FILE | _READ_DIR
+RUN = READ | _EXECUTE
+DEVICE = _READ_FILE | _WRITE_FILE
+WRITE = _ALL_SINCE_5 & ~(_EXECUTE | _MAKE_CHAR | _MAKE_BLOCK)
+_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
+
+
+class Ruleset:
+    """Prepared once. Each child makes it while it can still open the paths, and applies it at the end."""
+
+    def __init__(self, abi: int, allowed: Mapping[str, int]) -> None:
+        """`allowed`: rights by path, for a directory and all below it or for one file. Missing paths are skipped."""
+        handled = _ALL.get(abi, _ALL_SINCE_5)
+        net = _NET if abi >= _NET_ABI else 0
+        scope = _SCOPE if abi >= _SCOPE_ABI else 0
+        self._attributes = struct.pack("=QQQ", handled, net, scope)
+        self._size = 24 if scope else 16 if net else 8
+        self._rules = [
+            (path, rights & handled if Path(path).is_dir() else rights & handled & _OF_FILES)
+            for path, rights in allowed.items()
+            if Path(path).exists()
+        ]
+        self._fd = -1
+
+    def make(self) -> None:
+        self._fd = kernel.call("landlock_create_ruleset", self._attributes, self._size, 0)
+        for path, rights in self._rules:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            kernel.call("landlock_add_rule", self._fd, _PATH_BENEATH, _RULE.pack(rights, fd), 0)
+            os.close(fd)
+
+    def apply(self) -> None:
+        """To this thread and all that it starts. It cannot be undone."""
+        kernel.call("landlock_restrict_self", self._fd, 0)
+        os.close(self._fd)

@@ -1,0 +1,138 @@
+"""Runs the code of a job: a script, a function of it, or a callable that was pickled by its client.
+
+Called in the child only. Once the job's code has begun, it may have changed anything in here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import inspect
+import io
+import linecache
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+from pool import screen, values, wire
+from pool.model import Finding
+from pool.screen import Policy
+from runner import fault
+from runner.fault import FILENAME
+
+UNSCREENED = Policy(mode="off")
+#: Restores the builtins, whatever the job did to them. A partial looks up no name when it is called.
+_restore_builtins = partial(vars(builtins).update, dict(vars(builtins)))
+_trace, _profile = sys.settrace, sys.setprofile
+_PICKLED = Finding(
+    rule="S506",
+    line=1,
+    column=1,
+    reason="a pickled callable cannot be read",
+    remedy="submit source text, or have the pool set screen: standard",
+)
+
+
+class EntryError(Exception):
+    """The job's entry cannot be called."""
+
+
+class RejectedError(Exception):
+    """The screen refuses the code."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        super().__init__(f"{findings[0]}" if len(findings) == 1 else f"{findings[0]}; and {len(findings) - 1} more")
+        self.findings = findings
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every job of a worker finds."""
+
+    datasets: Mapping[str, object]
+    policy: Policy
+    output: Path  #: the directory whose files the client gets
+
+
+def run(
+    job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
+) -> tuple[object, int | None]:
+    """Value and exit code. Raises whatever the job raises, except an exit with status 0."""
+    args, kwargs = _arguments(arguments)
+    try:
+        value = _restoring(_call, job, code, args, kwargs, setting)
+        return _restoring(asyncio.run, value) if inspect.iscoroutine(value) else value, None
+    except SystemExit as end:
+        if fault.exit_code(end) != 0:
+            raise
+        return None, 0
+
+
+def _restoring(function: Callable[..., object], *arguments: object) -> object:
+    """Call the job's code, then undo what it did to the interpreter."""
+    try:
+        return function(*arguments)
+    finally:
+        _trace(None)
+        _profile(None)
+        _restore_builtins()
+
+
+def _arguments(frames: Sequence[bytes | bytearray]) -> tuple[Sequence[object], dict[str, object]]:
+    if not frames:
+        return (), {}
+    args, kwargs = cast("tuple[Sequence[object], dict[str, object]]", values.decode(frames))
+    return args, kwargs
+
+
+def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[str, object], setting: Setting) -> object:
+    policy = setting.policy if job.screened else UNSCREENED
+    if job.pickled:
+        if policy.strict:
+            raise RejectedError([_PICKLED])
+        return _unpickle(job, code)(*args, **kwargs)  # type: ignore[operator]
+    module = _load(code.decode("utf-8-sig"), policy, script=job.entry is None, datasets=setting.datasets)
+    if job.entry is None:
+        return module.__dict__.get("result")
+    return _entry(module, job.entry)(*args, **kwargs)  # type: ignore[operator]
+
+
+def _unpickle(job: wire.Run, code: bytes) -> object:
+    """Pickles are loaded here, inside the sandbox, and nowhere else."""
+    import cloudpickle
+
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if job.python != here:
+        raise EntryError(
+            f"the function was pickled by Python {job.python}, this worker runs {here}, and byte code does not travel "
+            "between versions; submit source text, or build the worker image with the loop's Python"
+        )
+    return cloudpickle.loads(code)
+
+
+def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, object]) -> ModuleType:
+    """Execute the source as a module: `__main__` for a script, `job` for code that has an entry."""
+    linecache.cache[FILENAME] = (len(source), None, list(io.StringIO(source, newline=None)), FILENAME)
+    reading = screen.examine(source, policy, filename=FILENAME)
+    if reading.findings:
+        raise RejectedError(reading.findings)
+    module = ModuleType("__main__" if script else "job")
+    module.__dict__["datasets"] = datasets
+    module.__file__ = FILENAME
+    sys.modules[module.__name__] = module
+    exec(compile(reading.program, FILENAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the job's code
+    return module
+
+
+def _entry(module: ModuleType, name: str) -> object:
+    entry = module.__dict__.get(name)
+    if callable(entry):
+        return entry
+    if name in module.__dict__:
+        raise EntryError(f"{name!r} is a {type(entry).__name__}, not a function; name a function as entry")
+    functions = sorted(key for key, value in module.__dict__.items() if inspect.isfunction(value))
+    raise EntryError(f"the code defines no {name!r}; it defines: {', '.join(functions[:20]) or 'no function'}")

@@ -1,0 +1,195 @@
+"""The second seccomp filter: the system calls that a job may make, on top of the container's own filter.
+
+Allowed is what a program needs to compute: memory, its own threads and processes, its files, pipes and clocks. Not
+allowed, though the container allows it, is every call by which a job could reach out or regain what it gave up:
+sockets (except pairs), programs, namespaces, mounts, filters, capabilities, other processes' scheduling. A call that is
+not named here is refused.
+
+The filter is classic BPF, as linux/{filter,seccomp}.h define it:
+
+    load arch ─▶ native? ──no──▶ kill          the same number means another call on another architecture
+        │
+    load nr ─▶ binary search over ranges of numbers ─▶ allow | deny | absent | look at one argument ─▶ allow | deny
+
+The kernel runs a filter once for every number when it is loaded, and a job waits for that. Hence the search tree
+instead of a list of comparisons.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from runner import syscalls
+
+ALLOW = 0x7FFF0000
+KILL = 0x80000000
+TRAP = 0x00030000
+_ERRNO = 0x00050000
+
+_LOAD, _JUMP, _EQUAL, _AT_LEAST, _SET, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
+_NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16
+_FARTHEST = 255  # a conditional jump has eight bits
+_LAYOUT = struct.Struct("=HBBI")
+
+Instruction = tuple[int, int, int, int]
+
+
+def fail(number: int) -> int:
+    """The action that makes a call fail with this errno."""
+    return _ERRNO | number
+
+
+DENY = fail(errno.EPERM)
+ABSENT = fail(errno.ENOSYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Allowed with these values of one argument. The kernel takes all of these as 32 bits, and so do we."""
+
+    argument: int
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """Allowed with none of these bits in one argument."""
+
+    argument: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Except:
+    """Allowed, except with these values of one argument."""
+
+    argument: int
+    values: tuple[int, ...]
+
+
+Rule = Only | Without | Except | None
+
+
+def compile_filter(allowed: Mapping[int, Rule], *, arch: int, newest: int, absent: Sequence[int], denied: int) -> bytes:
+    """The program for the kernel. `allowed`: rule by number, None for any arguments. `absent` and all numbers above
+    `newest` fail with ENOSYS, everything else gets the action `denied`.
+    """
+    steps: list[tuple[int, int | Rule]] = []
+    for number in range(newest + 1):
+        action: int | Rule = denied
+        if number in absent:
+            action = ABSENT
+        elif number in allowed:
+            action = allowed[number] or ALLOW
+        if not steps or steps[-1][1] != action:
+            steps.append((number, action))
+    steps.append((newest + 1, ABSENT))
+    program = [
+        (_LOAD, 0, 0, _ARCH),
+        (_EQUAL, 1, 0, arch),
+        (_RETURN, 0, 0, KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        *_search(steps, denied),
+    ]
+    return b"".join(_LAYOUT.pack(*each) for each in program)
+
+
+def _search(steps: Sequence[tuple[int, int | Rule]], denied: int) -> list[Instruction]:
+    """The action for a number, given the first number of each step."""
+    if len(steps) == 1:
+        return _leaf(steps[0][1], denied)
+    middle = len(steps) // 2
+    below, above = _search(steps[:middle], denied), _search(steps[middle:], denied)
+    first = steps[middle][0]
+    if len(below) <= _FARTHEST:
+        return [(_AT_LEAST, len(below), 0, first), *below, *above]
+    return [(_AT_LEAST, 0, 1, first), (_JUMP, 0, 0, len(below)), *below, *above]
+
+
+def _leaf(action: int | Rule, denied: int) -> list[Instruction]:
+    if isinstance(action, int):
+        return [(_RETURN, 0, 0, action)]
+    if action is None:
+        return [(_RETURN, 0, 0, ALLOW)]
+    load = (_LOAD, 0, 0, _ARGUMENTS + 8 * action.argument)  # its low half: every architecture here is little endian
+    if isinstance(action, Without):
+        return [load, (_SET, 0, 1, action.bits), (_RETURN, 0, 0, denied), (_RETURN, 0, 0, ALLOW)]
+    listed, others = (ALLOW, denied) if isinstance(action, Only) else (denied, ALLOW)
+    tests = [(_EQUAL, len(action.values) - at, 0, value) for at, value in enumerate(action.values)]
+    return [load, *tests, (_RETURN, 0, 0, others), (_RETURN, 0, 0, listed)]
+
+
+# ---- what a job may do ----
+
+SUBPROCESS = "subprocess"
+
+_ANY = """
+brk close_range exit exit_group futex futex_requeue futex_wait futex_waitv futex_wake get_robust_list getcpu getegid
+geteuid getgid getgroups getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage
+getsid gettid getuid kill madvise membarrier mmap mprotect mremap msync munmap pause pidfd_open pidfd_send_signal
+restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait
+sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getparam sched_getscheduler
+sched_rr_get_interval sched_yield set_robust_list set_tid_address setpgid setrlimit setsid sigaltstack sysinfo tgkill
+times umask uname wait4 waitid arch_prctl capget
+
+alarm clock_getres clock_gettime clock_nanosleep getitimer gettimeofday nanosleep setitimer time timerfd_create
+timerfd_gettime timerfd_settime
+
+access chdir chmod close copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate fchdir fchmod
+fchmodat fchmodat2 fdatasync fgetxattr flistxattr flock fstat fstatfs fsync ftruncate getcwd getdents64 getxattr
+lgetxattr link linkat listxattr llistxattr lseek lstat mkdir mkdirat newfstatat open openat openat2 pipe pipe2 pread64
+preadv preadv2 pwrite64 pwritev pwritev2 read readlink readlinkat readv rename renameat renameat2 rmdir sendfile stat
+statfs statx symlink symlinkat truncate unlink unlinkat utime utimensat utimes write writev
+
+epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 poll ppoll pselect6 select
+
+getpeername getsockname getsockopt recvfrom recvmsg sendmsg sendto shutdown
+"""
+#: Only with the option `subprocess`: start another program, which gets the same filter.
+_PROGRAMS = "execve vfork"
+
+_AF_UNIX = 1
+_NEW_NAMESPACES = 0x7E020080  # CLONE_NEW*: cgroup, uts, ipc, user, pid, net, ns, time
+#: CLONE_PTRACE and CLONE_PARENT: they would make a child of the zygote that it does not know of and never reaps.
+_OF_ANOTHER = 0xA000
+#: CLONE_UNTRACED and CLONE_IO: the container's filter refuses them too, but only this one reports it.
+_REFUSED_OUTSIDE = 0x80800000
+#: TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. None of them writes to a terminal.
+_IOCTLS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+#: PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME, PR_GET_SECCOMP, PR_CAPBSET_READ,
+#: PR_GET_NO_NEW_PRIVS, PR_SET_VMA. Not among them: becoming dumpable or a reaper, and loading a filter.
+_PRCTLS = (1, 2, 3, 15, 16, 21, 23, 39, 0x53564D41)
+#: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: ways to have signals sent, or to delay who opens a file.
+_FCNTLS = (8, 10, 15, 1024, 1026)
+
+_WITH_RULE: dict[str, Rule] = {
+    "clone": Without(0, _NEW_NAMESPACES | _OF_ANOTHER | _REFUSED_OUTSIDE),
+    "fcntl": Except(1, _FCNTLS),
+    "ioctl": Only(1, _IOCTLS),
+    "prctl": Only(0, _PRCTLS),
+    "prlimit64": Only(0, (0,)),  # its own
+    "socketpair": Only(0, (_AF_UNIX,)),
+}
+#: Fails with ENOSYS, so that the C library falls back to clone, whose flags a filter can look at.
+_ABSENT = ("clone3",)
+
+
+def allowed(options: Collection[str]) -> dict[str, Rule]:
+    """Rule by name, None for any arguments."""
+    names = _ANY.split() + (_PROGRAMS.split() if SUBPROCESS in options else [])
+    return {**dict.fromkeys(names), **_WITH_RULE}
+
+
+def job_filter(options: Collection[str] = (), *, explain: bool = False, machine: str = "") -> bytes:
+    """The filter for this machine. `explain`: a refused call raises SIGSYS, so that denials.py can report it."""
+    numbers = syscalls.numbers(machine)
+    return compile_filter(
+        {numbers[name]: rule for name, rule in allowed(options).items() if name in numbers},
+        arch=syscalls.audit_arch(machine),
+        newest=syscalls.NEWEST,
+        absent=[numbers[name] for name in _ABSENT],
+        denied=TRAP if explain else DENY,
+    )
