@@ -6,9 +6,9 @@ zmtp/                the sockets: submit.sock, admin.sock, one link.sock for eac
 submit_service.py    answers clients: submit, watch, cancel, ping
 admission.py         checks a Submit and fills in its limits, or refuses it with a reason
 job_store.py         accepted jobs, who waits for them, and the results while they are kept
-keeper.py            one pool: feeds its PoolState with events and carries out the commands
-lifecycle.py         a worker's start and end; attempts.py: a job with its worker, from the lease to the result
-berth.py             the record of a worker; boot.py: its handshake; conduct.py: what it may say
+controller.py        one pool: events go into its PoolState, commands are carried out; the record of each worker
+worker_protocol.py   what a worker may send in each phase, and what follows
+self_tests.py        what a worker must show before it gets its first job; probe_inside.py: the lockdown probe
 results.py           builds the Result of a job
 output.py            the output of running jobs, for clients that read it early
 worker_spec.py       from a template to each worker's spec

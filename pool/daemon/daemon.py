@@ -1,12 +1,11 @@
-"""The daemon: one loop that moves bytes between clients, cores and workers, until it is told to stop.
+"""The daemon: one loop that serves clients, administrators and workers until it is told to stop.
 
-Order at start: directories and locks, engine, leftovers of a dead predecessor, sockets, workers. At the end, on SIGTERM
-or SIGINT: no new jobs, running ones finish or are ended at the drain timeout, every container is removed.
+Order at start: directories and locks, engine, containers that a dead daemon left, sockets, workers. On SIGTERM or
+SIGINT it takes no new jobs, lets running ones finish or kills them at the drain timeout, and removes every container.
 """
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -19,24 +18,23 @@ from pool.config import Settings
 from pool.core import events as ev
 from pool.core.machine import PoolState
 from pool.daemon import systemd, worker_spec
-from pool.daemon.admin import Admin
-from pool.daemon.berth import Shared
+from pool.daemon.admin import AdminService
+from pool.daemon.controller import PoolController, Services
 from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
 from pool.daemon.job_store import Job, JobStore
-from pool.daemon.keeper import Keeper
 from pool.daemon.output import OutputSender
 from pool.daemon.run_directories import RunDirectories
 from pool.daemon.snapshot import snapshot
 from pool.daemon.submit_service import SubmitService
 from pool.daemon.worker_spec import WorkerSpecFactory
-from pool.daemon.zmtp import ClientListener, Handlers, Transport
+from pool.daemon.zmtp import Handlers, Transport
 from pool.engines.base import Engine, EngineFacts
-from pool.errors import ConfigError, PoolError
+from pool.errors import ConfigError
 
 log = structlog.get_logger(__name__)
 
-#: How long the loop sleeps when nothing is due.
+#: The longest wait of the loop when nothing is due.
 _LONGEST_WAIT_S = 1.0
 
 
@@ -53,10 +51,10 @@ class Daemon:
     def __init__(self, settings: Settings, *, make_engine: Callable[[], Engine] = docker_engine) -> None:
         self._settings = settings
         self._make_engine = make_engine
-        self._born = time.monotonic()
+        self._started_at = time.monotonic()
         self._state = "starting"
         self._stop_signal: int | None = None
-        self._keepers: dict[str, Keeper] = {}
+        self._controllers: dict[str, PoolController] = {}
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises PoolError when it cannot start."""
@@ -72,7 +70,7 @@ class Daemon:
             directories.close()
 
     def _run_with(self, directories: RunDirectories, engine: Engine) -> int:
-        facts = self._survey(directories, engine)
+        facts = self._prepare_engine(directories, engine)
         transport = Transport(
             submit=directories.submit,
             admin=directories.admin,
@@ -94,15 +92,15 @@ class Daemon:
         log.info("the daemon has stopped", action="daemon_stopped")
         return 0
 
-    def _survey(self, directories: RunDirectories, engine: Engine) -> EngineFacts:
-        """Is the engine there, are the images, and did somebody leave containers?"""
+    def _prepare_engine(self, directories: RunDirectories, engine: Engine) -> EngineFacts:
+        """Check that the engine answers and has the images, and remove containers that a dead daemon left."""
         facts = engine.facts()
         log.info("the engine answers", action="engine", engine=facts.name, version=facts.version, runtime=facts.runtime)
         for name in {template.image for template in self._settings.pools.values()}:
             engine.image(name)
         swept = engine.sweep(owner=directories.owner, instance=directories.instance)
         if swept:
-            log.warning("removed containers of a dead predecessor", action="sweep", count=len(swept))
+            log.warning("removed containers that a dead daemon left", action="sweep", count=len(swept))
         return facts
 
     def _open(
@@ -111,31 +109,29 @@ class Daemon:
         settings = self._settings.daemon
         self._jobs = JobStore(ttl_s=settings.result_ttl_s, max_bytes=settings.result_bytes)
         self._outputs = OutputSender(transport.submit)
+        services = Services(transport=transport, executor=executor, jobs=self._jobs, outputs=self._outputs)
+        self._add_pools(directories, facts, services)
         self._submits = SubmitService(
-            transport.submit, self._keepers, self._jobs, outputs=self._outputs, instance=directories.instance
+            transport.submit, self._controllers, self._jobs, outputs=self._outputs, instance=directories.instance
         )
-        self._admin = Admin(
-            self._keepers,
+        self._admin = AdminService(
+            transport.admin,
+            self._controllers,
             self._jobs,
             lambda: snapshot(
-                self._keepers,
+                self._controllers,
                 state=self._state,
-                born=self._born,
+                started_at=self._started_at,
                 instance=directories.instance,
                 run_dir=str(directories.run_dir),
                 engine=facts,
             ),
         )
-        shared = Shared(
-            transport=transport,
-            executor=executor,
-            jobs=self._jobs,
-            outputs=self._outputs,
-            deliver=self._submits.deliver,
-        )
+
+    def _add_pools(self, directories: RunDirectories, facts: EngineFacts, services: Services) -> None:
         users, digest = worker_spec.uids(directories.owner), sources.digest(images.runner_tree())
         for name, template in self._settings.pools.items():
-            plan = WorkerSpecFactory(
+            specs = WorkerSpecFactory(
                 pool=name,
                 template=template,
                 owner=directories.owner,
@@ -145,22 +141,24 @@ class Daemon:
                 isolates=facts.isolates,
             )
             datasets = PoolDatasets(template.preload.datasets)
-            state = PoolState(name, worker_spec.policy(template, starts=settings.starts), edition=datasets.newest)
-            self._keepers[name] = Keeper(state, template, plan, shared, datasets=datasets)
+            policy = worker_spec.policy(template, starts=self._settings.daemon.starts)
+            state = PoolState(name, policy, edition=datasets.newest)
+            self._controllers[name] = PoolController(state, template, specs, services, datasets=datasets)
 
     def _make_watcher(self, directories: RunDirectories, transport: Transport) -> DatasetWatcher:
         paths = {path for template in self._settings.pools.values() for path in template.preload.datasets.values()}
 
         def deliver(report: Report) -> None:
-            transport.call_soon(lambda: self._stock(watcher, report))
+            transport.call_soon(lambda: self._update_datasets(watcher, report))
 
         watcher = DatasetWatcher(sorted(paths), directories.datasets, deliver)
         return watcher
 
-    def _stock(self, watcher: DatasetWatcher, report: Report) -> None:
-        for keeper in self._keepers.values():
-            keeper.stock(report)
-        watcher.keep(report.number, {copy for each in self._keepers.values() for copy in each.datasets.copies()})
+    def _update_datasets(self, watcher: DatasetWatcher, report: Report) -> None:
+        for controller in self._controllers.values():
+            controller.update_datasets(report)
+        needed = {copy for controller in self._controllers.values() for copy in controller.datasets.copies()}
+        watcher.keep(report.number, needed)
 
     def _install_signals(self, transport: Transport) -> None:
         def note(number: int, _: FrameType | None) -> None:
@@ -173,85 +171,66 @@ class Daemon:
     # ---- the loop ----
 
     def _serve(self, transport: Transport) -> None:
-        log.info(
-            "the daemon is starting its workers", action="daemon_start", run_dir=str(self._settings.daemon.run_dir)
-        )
-        for keeper in self._keepers.values():
-            keeper.apply(ev.Tick(cause="start"))
+        run_dir = str(self._settings.daemon.run_dir)
+        log.info("the daemon is starting its workers", action="daemon_start", run_dir=run_dir)
+        for controller in self._controllers.values():
+            controller.apply(ev.Tick(cause="start"))
         handlers = Handlers(
             on_submit=self._submits.receive,
-            on_admin=lambda address, _, frames: self._answer(transport.admin, address, frames),
-            on_worker=self._hear,
+            on_admin=self._admin.receive,
+            on_worker=self._receive,
             on_worker_lost=self._lost,
         )
-        while not self._stopped():
-            transport.run_once(self._patience_s(), handlers)
-            self._after_turn()
+        wait_s = 0.0
+        while self._state != "stopped":
+            transport.run_once(wait_s, handlers)
+            wait_s = self._after_turn()
 
-    def _after_turn(self) -> None:
+    def _after_turn(self) -> float:
+        """Do what is due. Returns the seconds until the next thing is due."""
         now = time.monotonic()
-        for keeper in self._keepers.values():
-            keeper.tick(now)
+        due = min(controller.tick(now) for controller in self._controllers.values())
         self._jobs.expire(now, self._forget)
         self._outputs.catch_up()
-        if self._stop_signal is not None and self._state != "stopping":
-            self._begin_stop(now)
-        self._announce()
+        if self._stop_signal is not None or self._state == "starting":
+            self._change_state(now)
+        return 0.0 if self._outputs.more_to_send else max(0.0, min(due - now, _LONGEST_WAIT_S))
 
-    def _patience_s(self) -> float:
-        if self._outputs.more_to_send:
-            return 0.0
-        deadlines = [due for keeper in self._keepers.values() if (due := keeper.state.next_deadline()) is not None]
-        return min(max(0.0, min(deadlines, default=float("inf")) - time.monotonic()), _LONGEST_WAIT_S)
-
-    def _hear(self, worker_id: str, message: wire.FromRunner, payload: Sequence[wire.Frame]) -> None:
-        self._keeper_of(worker_id).hear(worker_id, message, payload)
+    def _receive(self, worker_id: str, message: wire.FromRunner, payload: Sequence[wire.Frame]) -> None:
+        self._controllers[_pool_of(worker_id)].receive(worker_id, message, payload)
 
     def _lost(self, worker_id: str, reason: str) -> None:
-        self._keeper_of(worker_id).lost(worker_id, reason)
-
-    def _keeper_of(self, worker_id: str) -> Keeper:
-        """Worker ids are made by the core, from the pool's name."""
-        return self._keepers[worker_id.rpartition("-")[0]]
+        self._controllers[_pool_of(worker_id)].lost(worker_id, reason)
 
     def _forget(self, job: Job) -> None:
-        self._keepers[job.pool].apply(ev.JobForgotten(job_id=job.key, cause="its result was dropped"))
-
-    def _answer(self, listener: ClientListener, address: bytes, frames: Sequence[wire.Frame]) -> None:
-        request, body = 0, b"null"
-        try:
-            call, _ = wire.decode(wire.from_admin, frames)
-            request = call.request
-            body = json.dumps(self._admin.call(call.name, call.arguments)).encode()
-            reply = wire.AdminReply(request=request)
-        except PoolError as error:
-            reply = wire.AdminReply(request=request, code=error.code, message=error.message[:4000], fields=error.fields)
-        listener.send(address, reply, [body])
+        self._controllers[job.pool].apply(ev.JobForgotten(job_id=job.key, cause="its result was dropped"))
 
     # ---- begin and end ----
 
-    def _announce(self) -> None:
-        """Say once that each pool, and then the daemon, is ready."""
-        for name, keeper in self._keepers.items():
-            if keeper.ready and not keeper.was_ready:
-                keeper.was_ready = True
-                log.info("a pool is ready", action="pool_ready", pool=name)
-        if self._state == "starting" and all(keeper.was_ready for keeper in self._keepers.values()):
+    def _change_state(self, now: float) -> None:
+        controllers = self._controllers.values()
+        if self._stop_signal is not None and self._state != "stopping":
+            self._begin_stop(now, self._stop_signal)
+        elif self._state == "stopping" and all(each.state.state == "stopped" for each in controllers):
+            self._state = "stopped"
+        elif self._state == "starting" and all(each.was_ready for each in controllers):
             self._state = "running"
-            log.info("the daemon is ready", action="daemon_ready", after_s=round(time.monotonic() - self._born, 2))
+            log.info("the daemon is ready", action="daemon_ready", after_s=round(now - self._started_at, 2))
             systemd.notify("READY=1")
 
-    def _begin_stop(self, now: float) -> None:
+    def _begin_stop(self, now: float, number: int) -> None:
         self._state = "stopping"
         deadline = now + self._settings.daemon.drain_timeout_s
-        name = signal.Signals(self._stop_signal or signal.SIGTERM).name
+        name = signal.Signals(number).name
         log.info("the daemon is stopping", action="daemon_stop", signal=name)
         systemd.notify("STOPPING=1")
-        for keeper in self._keepers.values():
-            keeper.apply(ev.ShutdownRequested(deadline=deadline, cause=name))
+        for controller in self._controllers.values():
+            controller.apply(ev.ShutdownRequested(deadline=deadline, cause=name))
 
-    def _stopped(self) -> bool:
-        return self._state == "stopping" and all(keeper.state.state == "stopped" for keeper in self._keepers.values())
+
+def _pool_of(worker_id: str) -> str:
+    """The core makes the ids of workers from the name of their pool."""
+    return worker_id.rpartition("-")[0]
 
 
 def _require_supported(settings: Settings) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import psutil
@@ -14,8 +13,7 @@ from pool._version import __version__
 from pool.core.poison import PoisonView
 from pool.core.records import WorkerRecord
 from pool.daemon import metrics
-from pool.daemon.boot import Boot
-from pool.daemon.keeper import Keeper
+from pool.daemon.controller import PoolController, WorkerHandle
 from pool.engines.base import EngineFacts
 from pool.model import Outcome, WorkerState
 
@@ -25,17 +23,22 @@ _SHOWN_CODES = 100
 
 
 def snapshot(
-    keepers: Mapping[str, Keeper], *, state: str, born: float, instance: str, run_dir: str, engine: EngineFacts
+    pools: Mapping[str, PoolController],
+    *,
+    state: str,
+    started_at: float,
+    instance: str,
+    run_dir: str,
+    engine: EngineFacts,
 ) -> Json:
     """All of it, at this moment."""
     now = time.monotonic()
-    pools = [_pool(keeper, engine, now) for keeper in keepers.values()]
     return {
         "daemon": {
             "version": __version__,
             "pid": os.getpid(),
             "state": state,
-            "uptime_s": round(now - born, 1),
+            "uptime_s": round(now - started_at, 1),
             "instance": instance,
             "run_dir": run_dir,
             "rss_bytes": psutil.Process().memory_info().rss,
@@ -46,23 +49,23 @@ def snapshot(
                 "cgroups": engine.cgroups,
             },
         },
-        "pools": pools,
+        "pools": [_pool(pool, engine, now) for pool in pools.values()],
         "fallback": {"rate": 0.0, "last_reason": None},
-        "alerts": [alert for keeper in keepers.values() for alert in _alerts(keeper, now)],
+        "alerts": [alert for pool in pools.values() for alert in _alerts(pool, now)],
     }
 
 
-def _pool(keeper: Keeper, engine: EngineFacts, now: float) -> Json:
-    core, metrics = keeper.state, keeper.metrics
-    workers = [_worker(keeper, worker, now) for worker in core.workers.values() if worker.state is not WorkerState.GONE]
+def _pool(pool: PoolController, engine: EngineFacts, now: float) -> Json:
+    core, metrics = pool.state, pool.metrics
+    workers = [_worker(pool, worker, now) for worker in core.workers.values() if worker.state is not WorkerState.GONE]
     return {
         "name": core.name,
         "state": str(core.state),
-        "ready": keeper.ready,
+        "ready": pool.ready,
         "engine": engine.name,
-        "image": keeper.template.image,
-        "isolation": next((berth.boot.isolation for berth in keeper.berths.values() if berth.boot.isolation), None),
-        "missing": sorted({part for berth in keeper.berths.values() for part in berth.boot.missing}),
+        "image": pool.template.image,
+        "isolation": next((handle.start.isolation for handle in pool.handles.values() if handle.start.isolation), None),
+        "missing": sorted({part for handle in pool.handles.values() for part in handle.start.missing}),
         "reuse_scope": core.policy.reuse_scope,
         "size": {"min": core.policy.min_workers, "max": core.policy.max_workers, "target": core.target},
         "workers": workers,
@@ -74,26 +77,26 @@ def _pool(keeper: Keeper, engine: EngineFacts, now: float) -> Json:
         "residue": dict(metrics.residue),
         "overhead_ms": metrics.overhead_ms,
         "queue_ms": metrics.queue_ms,
-        "breaker": _breaker(keeper, now),
+        "breaker": _breaker(pool, now),
         "poison": [_poisoned(each, now) for each in core.poison(now)[:_SHOWN_CODES]],
-        "datasets": {name: _dataset(keeper, name) for name in keeper.datasets.paths},
-        "edition": _edition(keeper, now),
+        "datasets": {name: _dataset(pool, name) for name in pool.datasets.paths},
+        "edition": _edition(pool, now),
     }
 
 
-def _dataset(keeper: Keeper, name: str) -> Json:
+def _dataset(pool: PoolController, name: str) -> Json:
     """What a worker that is started now is given; `problem` is why that may not be what is in the file."""
-    pin = keeper.datasets.of(keeper.state.editions.current).get(name)
+    pin = pool.datasets.of(pool.state.editions.current).get(name)
     return {
-        "path": str(keeper.datasets.paths[name]),
+        "path": str(pool.datasets.paths[name]),
         "digest": pin.digest if pin is not None else None,
         "size_bytes": pin.size_bytes if pin is not None else None,
-        "problem": problem.text if (problem := keeper.datasets.problems.get(name)) is not None else None,
+        "problem": problem.text if (problem := pool.datasets.problems.get(name)) is not None else None,
     }
 
 
-def _edition(keeper: Keeper, now: float) -> Json:
-    view = keeper.state.editions
+def _edition(pool: PoolController, now: float) -> Json:
+    view = pool.state.editions
     return {
         "current": view.current,
         "trial": view.trial,
@@ -112,9 +115,9 @@ def _poisoned(code: PoisonView, now: float) -> Json:
     }
 
 
-def _worker(keeper: Keeper, worker: WorkerRecord, now: float) -> Json:
-    berth = keeper.berths.get(worker.id)
-    container = berth.container if berth is not None else None
+def _worker(pool: PoolController, worker: WorkerRecord, now: float) -> Json:
+    handle = pool.handles.get(worker.id)
+    container = handle.container if handle is not None else None
     job = worker.job_id
     return {
         "id": worker.id,
@@ -124,20 +127,20 @@ def _worker(keeper: Keeper, worker: WorkerRecord, now: float) -> Json:
         "edition": worker.edition,
         "age_s": round(now - worker.started_at, 1),
         "rss_bytes": metrics.worker_memory(
-            berth.pid if berth is not None else None, container.id if container is not None else None
+            handle.pid if handle is not None else None, container.id if container is not None else None
         ),
-        "lockdown": berth.boot.lockdown if berth is not None else None,
-        "isolation": berth.boot.isolation or None if berth is not None else None,
-        "missing": list(berth.boot.missing) if berth is not None else [],
+        "lockdown": handle.start.lockdown if handle is not None else None,
+        "isolation": handle.start.isolation or None if handle is not None else None,
+        "missing": list(handle.start.missing) if handle is not None else [],
         "job": job.partition("/")[2] if job else None,
         "client": worker.client,
-        "uid": berth.uid if berth is not None else None,
-        "boot_ms": round(berth.boot.boot_ms, 1) if berth is not None else None,
+        "uid": handle.uid if handle is not None else None,
+        "boot_ms": round(handle.start.boot_ms, 1) if handle is not None else None,
     }
 
 
-def _breaker(keeper: Keeper, now: float) -> Json:
-    breaker = keeper.state.breaker
+def _breaker(pool: PoolController, now: float) -> Json:
+    breaker = pool.state.breaker
     retry_at = breaker.retry_at
     return {
         "open": breaker.open,
@@ -147,39 +150,39 @@ def _breaker(keeper: Keeper, now: float) -> Json:
     }
 
 
-def _alerts(keeper: Keeper, now: float) -> list[Json]:
-    name, breaker = keeper.state.name, keeper.state.breaker
+def _alerts(pool: PoolController, now: float) -> list[Json]:
+    name, breaker = pool.state.name, pool.state.breaker
     alerts: list[Json] = []
     if breaker.open:
-        since, text = keeper.broken_since, f"pool {name} cannot start workers: {breaker.last_reason}"
+        since, text = pool.broken_since, f"pool {name} cannot start workers: {breaker.last_reason}"
         alerts.append({"id": f"breaker:{name}", "since": _date(since, now), "text": text})
-    if missing := sorted({part for berth in keeper.berths.values() for part in berth.boot.missing}):
+    if missing := sorted({part for handle in pool.handles.values() for part in handle.start.missing}):
         text = f"pool {name} runs without {'; '.join(missing)}: no worker serves two clients; see pool-admin doctor"
-        since = min((worker.started_at for worker in keeper.state.workers.values()), default=now)
+        since = min((worker.started_at for worker in pool.state.workers.values()), default=now)
         alerts.append({"id": f"isolation:{name}", "since": _date(since, now), "text": text})
-    return alerts + _dataset_alerts(keeper, now)
+    return alerts + _dataset_alerts(pool, now)
 
 
-def _dataset_alerts(keeper: Keeper, now: float) -> list[Json]:
-    pool, view = keeper.state.name, keeper.state.editions
+def _dataset_alerts(pool: PoolController, now: float) -> list[Json]:
+    name, view = pool.state.name, pool.state.editions
     has = "workers keep the data they have" if view.current else "no worker is started without it"
     alerts: list[Json] = [
         {
-            "id": f"dataset:{pool}:{name}",
+            "id": f"dataset:{name}:{dataset}",
             "since": _date(problem.since, now),
-            "text": f"pool {pool}, data set {name}: {problem.text}; {has}",
+            "text": f"pool {name}, data set {dataset}: {problem.text}; {has}",
         }
-        for name, problem in sorted(keeper.datasets.problems.items())
+        for dataset, problem in sorted(pool.datasets.problems.items())
     ]
     if view.reason:
         text = (
-            f"pool {pool} keeps the data it has, for the new ones cannot be used: {view.reason}; put a whole file in "
+            f"pool {name} keeps the data it has, for the new ones cannot be used: {view.reason}; put a whole file in "
             "place by rename, or have it tried again with pool-admin resume"
         )
-        alerts.append({"id": f"datasets:{pool}", "since": _date(view.failed_at, now), "text": text})
-    if refused := [code for code in keeper.state.poison(now) if code.refused_until is not None]:
-        text = f"pool {pool} refuses code that has cost it workers ({len(refused)}); see pool-admin poison"
-        alerts.append({"id": f"poison:{pool}", "since": _date(refused[-1].kills[-1].at, now), "text": text})
+        alerts.append({"id": f"datasets:{name}", "since": _date(view.failed_at, now), "text": text})
+    if refused := [code for code in pool.state.poison(now) if code.refused_until is not None]:
+        text = f"pool {name} refuses code that has cost it workers ({len(refused)}); see pool-admin poison"
+        alerts.append({"id": f"poison:{name}", "since": _date(refused[-1].kills[-1].at, now), "text": text})
     return alerts
 
 
@@ -187,25 +190,26 @@ def _date(since: float | None, now: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=now - (since or now))).isoformat(timespec="seconds")
 
 
-def doctor(keepers: Mapping[str, Keeper]) -> Json:
-    """What each worker's lockdown probe saw before its first lease."""
+def doctor(pools: Mapping[str, PoolController]) -> Json:
+    """What each worker's lockdown probe saw before the worker got its first job."""
     return {
         "workers": [
             {
-                "id": worker_id,
-                "pool": keeper.state.name,
-                "isolation": boot.isolation or None,
-                "lockdown": boot.lockdown,
-                "missing": list(boot.missing),
-                "probes": [asdict(row) for row in boot.rows],
+                "id": handle.id,
+                "pool": pool.state.name,
+                "isolation": handle.start.isolation or None,
+                "lockdown": handle.start.lockdown,
+                "missing": list(handle.start.missing),
+                "probes": [row._asdict() for row in handle.start.rows],
             }
-            for keeper in keepers.values()
-            for worker_id, boot in _starts(keeper).items()
+            for pool in pools.values()
+            for handle in _probed(pool)
         ]
     }
 
 
-def _starts(keeper: Keeper) -> dict[str, Boot]:
-    """Of all that are there, and of the one whose lockdown did not hold: it is gone, and what it saw matters most."""
-    starts = {worker_id: berth.boot for worker_id, berth in keeper.berths.items()}
-    return starts | dict([keeper.failed] if keeper.failed is not None else [])
+def _probed(pool: PoolController) -> list[WorkerHandle]:
+    """The workers, and the one whose lockdown did not hold: it is gone, but its table is needed most."""
+    failure = pool.lockdown_failure
+    others = [each for each in pool.handles.values() if each is not failure]
+    return others if failure is None else [*others, failure]

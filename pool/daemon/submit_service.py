@@ -13,8 +13,8 @@ from pool._version import __version__
 from pool.core import events as ev
 from pool.daemon import admission
 from pool.daemon.admission import Digests
+from pool.daemon.controller import PoolController
 from pool.daemon.job_store import Job, JobStore, key_of
-from pool.daemon.keeper import Keeper
 from pool.daemon.output import OutputSender, OutputStream
 from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError, UnknownJobError, UnknownPoolError, from_code
@@ -31,7 +31,7 @@ class _Submission(NamedTuple):
     client: str
     submit: wire.Submit
     payload: Sequence[wire.Frame]
-    keeper: Keeper
+    controller: PoolController
     run: wire.Run
     received_ns: int
 
@@ -42,14 +42,14 @@ class SubmitService:
     def __init__(
         self,
         listener: ClientListener,
-        keepers: Mapping[str, Keeper],
+        controllers: Mapping[str, PoolController],
         jobs: JobStore,
         *,
         outputs: OutputSender,
         instance: str,
     ) -> None:
         self._listener = listener
-        self._keepers = keepers
+        self._controllers = controllers
         self._jobs = jobs
         self._outputs = outputs
         self._instance = instance
@@ -79,21 +79,15 @@ class SubmitService:
             address, wire.Refused(request=request, code=error.code, message=message, fields=error.fields)
         )
 
-    def deliver(self, job: Job, addresses: set[bytes]) -> None:
-        """Send a finished job's result to these clients. One that is gone may ask for it later."""
-        if job.result is not None:
-            for address in addresses:
-                self._listener.send(address, job.result, job.answer)
-
     # ---- submit ----
 
     def _submit(self, address: bytes, client: str, submit: wire.Submit, payload: Sequence[wire.Frame]) -> None:
         received_ns = time.monotonic_ns()
-        keeper = self._keepers.get(submit.pool)
-        if keeper is None:
-            raise UnknownPoolError(f"there is no pool {submit.pool!r:.60}; there are: {', '.join(self._keepers)}")
-        run = admission.prepare(submit, payload, keeper.template)
-        submission = _Submission(address, client, submit, payload, keeper, run, received_ns)
+        controller = self._controllers.get(submit.pool)
+        if controller is None:
+            raise UnknownPoolError(f"there is no pool {submit.pool!r:.60}; there are: {', '.join(self._controllers)}")
+        run = admission.prepare(submit, payload, controller.template)
+        submission = _Submission(address, client, submit, payload, controller, run, received_ns)
         self._enter(submission, admission.digest(submit, payload))
 
     def _enter(self, submission: _Submission, digests: Digests) -> None:
@@ -116,7 +110,7 @@ class SubmitService:
             payload=submission.payload,
         )
         self._jobs.add(job)
-        refusal = submission.keeper.submit(_event(job, submission, digests.code))
+        refusal = submission.controller.apply(_event(job, submission, digests.code))
         if refusal is not None:
             self._jobs.remove(job)
             retry = {} if refusal.retry_after_s is None else {"retry_after_s": refusal.retry_after_s}
@@ -131,19 +125,20 @@ class SubmitService:
         self._attend(job, address, stream=message.stream)
 
     def _attend(self, job: Job, address: bytes, *, stream: bool) -> None:
+        if job.result is not None:
+            self._listener.send(address, job.result, job.answer)
         if job.run is None:
-            self.deliver(job, {address})
             return
         job.watchers.add(address)
         if stream:
             job.output = job.output or OutputStream(job.run.job_id, limit=job.run.output)
-            self._keepers[job.pool].stream(job)
+            self._controllers[job.pool].stream(job)
             self._outputs.add_reader(job.output, address)
 
     def _cancel(self, address: bytes, client: str, message: wire.Cancel) -> None:
         job = self._own(client, message.job_id)
         self._listener.send(address, wire.Accepted(request=message.request, job_id=message.job_id))
-        self._keepers[job.pool].apply(ev.CancelRequested(job_id=job.key, cause=f"client {client}"))
+        self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.key, cause=f"client {client}"))
 
     def _own(self, client: str, job_id: str) -> Job:
         job = self._jobs.get(key_of(client, job_id))
@@ -158,7 +153,7 @@ class SubmitService:
 def _event(job: Job, submission: _Submission, code: str) -> ev.JobSubmitted:
     submit, timeout_s = submission.submit, submission.submit.queue_timeout_s
     if timeout_s is None:
-        timeout_s = submission.keeper.template.backlog.queue_timeout_s
+        timeout_s = submission.controller.template.backlog.queue_timeout_s
     return ev.JobSubmitted(
         job_id=job.key,
         client=job.client,

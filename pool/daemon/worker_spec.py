@@ -12,8 +12,8 @@ from typing import Any
 
 from pool.config import Template
 from pool.core.policy import PoolPolicy
-from pool.daemon.boot import Boot
 from pool.daemon.datasets import Pins
+from pool.daemon.self_tests import StartCheck
 from pool.engines.base import Mount, WorkerSpec
 from pool.screen import Policy
 
@@ -73,11 +73,11 @@ class WorkerSpecFactory:
             apparmor=template.apparmor,
         )
 
-    def boot(self) -> Boot:
-        """The handshake that a new worker has before it."""
+    def start_check(self) -> StartCheck:
+        """The checks that a new worker has to pass."""
         defaults = self.template.limits
         limits: dict[str, Any] = {name: getattr(defaults, name) for name in type(defaults).model_fields}
-        return Boot(sources=self.sources, limits=limits, allow=self.template.allow, verified=self.isolates)
+        return StartCheck(sources=self.sources, limits=limits, allow=self.template.allow, verified=self.isolates)
 
     def _command(self, pins: Pins) -> tuple[str, ...]:
         command = ["--link", f"{LINK_TARGET}/link.sock", "--heartbeat-s", str(self.template.heartbeat_s)]

@@ -27,13 +27,13 @@ def unharmed(daemon):
     ("script", "words", "heard_bytes"),
     [
         ("job_prints_of_another_job", "of job somebody-elses", 0),
-        ("job_prints_of_another_lease", "it said Printed of job", 0),
-        ("job_prints_without_end", "more of stdout than the 65536 bytes", CAP),
-        ("job_prints_at_another_place", "from byte 1 of stdout on, 3 came", 3),
+        ("job_prints_of_another_lease", "it sent Printed of job", 0),
+        ("job_prints_without_end", "limit of 65536 bytes", CAP),
+        ("job_prints_at_another_place", "from byte 1 of stdout; the next byte is 3", 3),
         ("job_prints_nothing", "one frame of 1 to", 0),
         ("job_prints_too_much_at_once", "one frame of 1 to", 0),
         ("job_prints_crumbs", "times in", None),
-        ("job_prints_what_it_then_denies", "another output than it had printed", 3),
+        ("job_prints_what_it_then_denies", "differs from the output", 3),
     ],
 )
 def test_output_that_cannot_be_destroys_the_worker_and_what_was_heard_stays(daemon, script, words, heard_bytes):
@@ -59,4 +59,4 @@ def test_output_after_the_answer_changes_nothing_and_destroys_the_worker(daemon)
     worker, heard = daemon.leasable("job_prints_after_its_end"), []
     result = daemon.run(pool="rogue", on_stdout=heard.append)
     assert (result.outcome, heard) == (Outcome.OK, [])
-    assert "it said Printed while it clears up" in daemon.replaced(worker)
+    assert "it sent Printed while it cleaned up" in daemon.replaced(worker)

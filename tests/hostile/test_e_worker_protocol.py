@@ -50,12 +50,12 @@ def end(daemon, script, *more):
 
 @pytest.mark.parametrize("script", ["job_other_id", "job_other_epoch", "job_result_before_start"])
 def test_e2_a_result_of_another_job_or_lease_destroys_the_worker(daemon, record, script):
-    assert "it said Done" in lose(daemon, script)
+    assert "it sent Done" in lose(daemon, script)
     record("E2", "forged result for another job or lease", "QUAR", stopped_by=["daemon"], seen=script)
 
 
 def test_e2_a_result_of_a_finished_job_destroys_the_worker(daemon, record):
-    assert "it said Done while it has no job" in end(daemon, "idle_done")
+    assert "it sent Done while it had no job" in end(daemon, "idle_done")
     record("E2", "forged result for a finished job", "QUAR", stopped_by=["daemon"])
 
 
@@ -63,13 +63,13 @@ def test_e3_of_two_results_the_first_counts_and_the_second_destroys_the_worker(d
     worker = daemon.leasable("job_two_results")
     job_id = daemon.submit(pool="rogue")
     assert daemon.result(job_id).value == "first"
-    assert "it said Done while it clears up" in daemon.replaced(worker)
+    assert "it sent Done while it cleaned up" in daemon.replaced(worker)
     assert daemon.result(job_id).value == "first"
     record("E3", "two results for one job", "QUAR", stopped_by=["daemon"], seen="the first one counted")
 
 
 def test_e3_a_second_hello_destroys_the_worker(daemon, record):
-    assert "it said Hello while it has no job" in end(daemon, "idle_hello_again")
+    assert "it sent Hello while it had no job" in end(daemon, "idle_hello_again")
     record("E3", "a second handshake", "QUAR", stopped_by=["daemon"])
 
 
@@ -102,7 +102,9 @@ def test_e6_a_worker_without_a_lease_says_little(daemon, record):
     record("E6", "a large message without a lease", "QUAR", stopped_by=["daemon"])
 
 
-@pytest.mark.parametrize(("script", "words"), [("idle_flood_of_beats", "it beat"), ("idle_flood_of_pings", "commands")])
+@pytest.mark.parametrize(
+    ("script", "words"), [("idle_flood_of_beats", "heartbeats in"), ("idle_flood_of_pings", "commands")]
+)
 def test_e7_a_flood_of_small_words_destroys_the_worker_while_others_are_served(daemon, record, script, words):
     worker = daemon.summon(script)
     for _ in range(5):
@@ -148,7 +150,7 @@ def test_e11_half_a_message_is_waited_for_until_the_deadline_of_its_job(daemon, 
     ("script", "words"),
     [
         ("boot_random_bytes", "greeting"),
-        ("boot_no_hello", "has not said Hello"),
+        ("boot_no_hello", "had not sent Hello"),
         ("boot_half_a_greeting", "not ready within 8 s"),
     ],
 )

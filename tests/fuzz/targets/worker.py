@@ -1,6 +1,6 @@
 """A worker's whole conversation with the daemon, from its first word on: an input is the words, one after another.
 
-A word is a byte that says which, and bytes that fill it in; `_hear` passes it on as the keeper does. Words that were
+A word is a byte that says which, and bytes that fill it in; `_receive` passes it on as the controller does. Words that were
 made here are honest ones at the wrong time, words in raw bytes are anything that decodes.
 """
 
@@ -13,9 +13,9 @@ import msgspec
 
 from pool import values, wire
 from pool.daemon import results
-from pool.daemon.boot import Boot, BootError, Step
-from pool.daemon.conduct import MAX_TEXT, Conduct, Phase
 from pool.daemon.output import OutputStream
+from pool.daemon.self_tests import StartCheck, StartFailed
+from pool.daemon.worker_protocol import MAX_TEXT, Effect, Phase, WorkerProtocol
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
 from tests.fuzz.frames import join, split
@@ -72,12 +72,11 @@ _LEASE = 8
 _CLOCK = 9
 
 
-class _Berth:
-    """One worker as the keeper has it, without the rest of the daemon."""
+class _Worker:
+    """One worker as the controller has it, without the rest of the daemon."""
 
     def __init__(self, *, verified: bool) -> None:
-        self.conduct = Conduct(heartbeat_s=2)
-        self.boot = Boot(sources=_SOURCES, limits=_LIMITS, verified=verified)
+        self.protocol = WorkerProtocol(StartCheck(sources=_SOURCES, limits=_LIMITS, verified=verified), heartbeat_s=2)
         self.output = OutputStream("j", limit=_PRINTS)
         self._now = 0.0
         self._epoch = 0
@@ -89,28 +88,24 @@ class _Berth:
         elif which == _LEASE:
             self._lease()
         else:
-            self._hear(*_WORDS[which](rest))
+            self._receive(*_WORDS[which](rest))
 
     def _lease(self) -> None:
-        if self.conduct.phase is Phase.IDLE and self.boot.step is Step.UP:
+        if self.protocol.phase is Phase.IDLE:
             self._epoch = self._epoch % 3 + 1
-            self.conduct.lease("j", self._epoch)
+            self.protocol.lease("j", self._epoch)
             self.output = OutputStream("j", limit=_PRINTS)
             if self._epoch != _UNHEARD:
-                assert self.conduct.stream()
+                assert self.protocol.stream()
                 self.output.start(self._now)
 
-    def _hear(self, said: wire.FromRunner, payload: Sequence[wire.Frame]) -> None:
-        message = self.conduct.hear(said, self._now)
+    def _receive(self, sent: wire.FromRunner, payload: Sequence[wire.Frame]) -> None:
+        effect, message = self.protocol.receive(sent, payload, self._now)
         _check_shown(message)
-        if self.boot.step is not Step.UP:
-            question = self.boot.hear(message, payload)
-            if question is not None:
-                self.conduct.lease(question.run.job_id, 0)
-        elif isinstance(message, wire.Printed):
+        if effect is Effect.PRINTED:
             assert self._epoch != _UNHEARD
             self.output.append(message, payload, self._now)
-        elif isinstance(message, wire.Done):
+        elif effect is Effect.DONE:
             results.check(message, payload, largest=_LARGEST)
             self.output.check(payload)
 
@@ -122,17 +117,18 @@ def _check_shown(message: wire.FromRunner) -> None:
 
 
 def one(data: bytes) -> None:
-    berth = _Berth(verified=bool(data[:1] and data[0] & 1))
+    worker = _Worker(verified=bool(data[:1] and data[0] & 1))
     try:
         for word in split(data[1:]):
-            berth.take(word)
-    except (RemoteProtocolError, BootError) as error:
+            worker.take(word)
+    except (RemoteProtocolError, StartFailed) as error:
         str(error).encode(errors="surrogatepass")
-    assert all(len(each) <= _PRINTS for each in berth.output.frames)
-    if berth.boot.step is Step.UP:
-        assert not berth.boot._questions
-        assert bool(berth.boot.rows) is berth.boot.verified
-        assert all(row.verdict != "broken" and row.seen.isprintable() for row in berth.boot.rows)
+    assert all(len(each) <= _PRINTS for each in worker.output.frames)
+    start = worker.protocol.start
+    if not worker.protocol.starting:
+        assert start.test is None
+        assert bool(start.rows) is start.verified
+        assert all(row.verdict != "broken" and row.seen.isprintable() for row in start.rows)
 
 
 def mutate(data: bytes, random: Random) -> bytes:
@@ -209,7 +205,7 @@ def seeds() -> Iterable[bytes]:
 
 
 TARGET = Target(
-    contract="RemoteProtocolError or BootError; only an honest worker is up",
+    contract="RemoteProtocolError or StartFailed; only an honest worker is up",
     one=one,
     mutate=mutate,
     seeds=seeds,

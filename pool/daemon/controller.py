@@ -1,0 +1,399 @@
+"""One pool: events go into its PoolState, and the commands that come out are carried out.
+
+    clients, admin, data sets, clock ──┐
+    worker ─message─▶ WorkerProtocol ──┼─event─▶ PoolState.handle ─command─▶ StartWorker, StopWorker, ProbeWorker
+    engine ─outcome────────────────────┘                                     Dispatch, KillJob, Finish, Refuse
+
+The controller decides nothing. It never waits: engine calls run in threads, and what came of them is an event again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from pool import wire
+from pool.config import Template
+from pool.core import events as ev
+from pool.core.machine import InvalidTransition, PoolState
+from pool.daemon import results
+from pool.daemon.datasets import PoolDatasets, Report
+from pool.daemon.engine_executor import EngineExecutor, Launched
+from pool.daemon.job_store import Job, JobStore
+from pool.daemon.metrics import Metrics
+from pool.daemon.output import OutputSender
+from pool.daemon.self_tests import StartCheck, StartFailed
+from pool.daemon.worker_protocol import Effect, Phase, WorkerProtocol, printable
+from pool.daemon.worker_spec import WorkerSpecFactory
+from pool.daemon.zmtp import UNLEASED_BYTES, Transport
+from pool.engines.base import Container
+from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
+from pool.model import WorkerState
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class WorkerHandle:
+    """What the daemon holds of a worker, from the command to start it until its container is gone."""
+
+    id: str
+    uid: int
+    protocol: WorkerProtocol
+    container: Container | None = None
+    pid: int | None = None
+    pidfd: int | None = None  #: watched until its first message
+    answer: tuple[wire.Done, Sequence[wire.Frame]] | None = None
+
+    @property
+    def start(self) -> StartCheck:
+        return self.protocol.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What all pools of a daemon share."""
+
+    transport: Transport
+    executor: EngineExecutor
+    jobs: JobStore
+    outputs: OutputSender
+
+
+class PoolController:
+    """Runs one pool. All methods are called from the loop's thread."""
+
+    def __init__(
+        self,
+        state: PoolState,
+        template: Template,
+        specs: WorkerSpecFactory,
+        services: Services,
+        *,
+        datasets: PoolDatasets,
+    ) -> None:
+        self.state = state  #: read by others, changed by `apply` only
+        self.template = template
+        self.datasets = datasets
+        self.metrics = Metrics()
+        self.handles: dict[str, WorkerHandle] = {}
+        self.was_ready = False  #: whether one of its workers has ever been ready
+        self.broken_since: float | None = None  #: when the breaker opened
+        self.lockdown_failure: WorkerHandle | None = None  #: the last one whose lockdown did not hold, while none is up
+        self._specs = specs
+        self._transport = services.transport
+        self._links = services.transport.links
+        self._executor = services.executor
+        self._jobs = services.jobs
+        self._outputs = services.outputs
+        self._largest_answer = results.largest_answer(template.maximum)
+        self._events: deque[ev.Event] = deque()
+        self._busy = False
+        self._commands = {
+            ev.StartWorker: self._start_worker,
+            ev.StopWorker: self._stop_worker,
+            ev.ProbeWorker: self._probe_worker,
+            ev.Dispatch: self._dispatch,
+            ev.KillJob: self._kill,
+            ev.Finish: self._finish,
+        }
+        self._effects: dict[Effect, Callable[..., None]] = {
+            Effect.NOTHING: lambda *_: None,
+            Effect.SEND_TEST: self._send_test,
+            Effect.READY: self._ready,
+            Effect.HEARTBEAT: self._heartbeat,
+            Effect.STARTED: self._started,
+            Effect.PRINTED: self._printed,
+            Effect.DONE: self._done,
+            Effect.FREED: self._freed,
+            Effect.BROKEN: self._broken,
+        }
+
+    # ---- events in, commands out ----
+
+    def apply(self, event: ev.Event) -> ev.Refuse | None:
+        """Handle an event, and every event that carrying out its commands leads to. The refusal of a job, if any."""
+        self._events.append(event)
+        if self._busy:
+            return None  # called from within a command; the outer call goes on with it
+        refusal, self._busy = None, True
+        try:
+            while self._events:
+                for command in self.state.handle(self._events.popleft(), time.monotonic()):
+                    if isinstance(command, ev.Refuse):
+                        refusal = command
+                    else:
+                        self._commands[type(command)](command)  # type: ignore[operator]
+        finally:
+            self._busy = False
+        self._note_breaker()
+        return refusal
+
+    def _note_breaker(self) -> None:
+        if not self.state.breaker.open:
+            self.broken_since = None
+        elif self.broken_since is None:
+            self.broken_since = time.monotonic()
+
+    def tick(self, now: float) -> float:
+        """Tell the pool of the time if one of its deadlines has come. When the next one comes."""
+        due = self.state.next_deadline()
+        if due is not None and now >= due:
+            self.apply(ev.Tick(cause="clock"))
+            due = self.state.next_deadline()
+        return math.inf if due is None else due
+
+    def update_datasets(self, report: Report) -> None:
+        """Offer the pool a new edition if the content of its data sets has changed."""
+        if self.datasets.update(report):
+            edition = self.datasets.newest
+            contents = {name: f"{pin.path} {pin.digest[:12]}" for name, pin in self.datasets.of(edition).items()}
+            log.info("data sets", action="datasets", pool=self.state.name, edition=edition, **contents)
+            self.apply(ev.EditionOffered(edition=edition, cause="data sets"))
+        view = self.state.editions
+        self.datasets.trim({view.current, view.trial or 0, *(each.edition for each in self.state.workers.values())})
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one worker can take, or has taken, a job."""
+        return any(worker.state in {WorkerState.IDLE, WorkerState.LEASED} for worker in self.state.workers.values())
+
+    # ---- a worker's start ----
+
+    def _start_worker(self, command: ev.StartWorker) -> None:
+        worker_id, edition = command.worker_id, command.edition
+        spec = self._specs.spec(worker_id, self._links.open(worker_id), self.datasets.of(edition))
+        protocol = WorkerProtocol(self._specs.start_check(), heartbeat_s=self.template.heartbeat_s)
+        handle = self.handles[worker_id] = WorkerHandle(id=worker_id, uid=spec.uid, protocol=protocol)
+        log.info(
+            "starting a worker",
+            action="worker_start",
+            pool=self.state.name,
+            worker=worker_id,
+            edition=edition,
+            cause=command.cause,
+        )
+        self._executor.launch(
+            spec,
+            on_up=lambda launched: self._launched(handle, launched),
+            on_failed=lambda error: self._launch_failed(handle, error),
+        )
+
+    def _launch_failed(self, handle: WorkerHandle, error: PoolError) -> None:
+        self._start_failed(handle, error.message, permanent=isinstance(error, ImageMissingError))
+
+    def _launched(self, handle: WorkerHandle, launched: Launched) -> None:
+        handle.container, handle.pid = launched.container, launched.pid
+        if launched.pidfd is None:
+            return
+        if handle.id not in self.handles or handle.protocol.phase is not Phase.NEW:
+            os.close(launched.pidfd)
+            return
+        handle.pidfd = launched.pidfd
+        self._transport.watch(launched.pidfd, lambda: self._exited_early(handle, launched.container))
+
+    def _exited_early(self, handle: WorkerHandle, container: Container) -> None:
+        """Its process has ended before its first message. After that the link tells of its end."""
+        handle.pidfd = None
+        self._executor.diagnose(
+            container,
+            lambda output: self._start_failed(handle, f"its container ended before its first message: {output}"),
+        )
+
+    def _unwatch(self, handle: WorkerHandle) -> None:
+        if handle.pidfd is not None:
+            self._transport.unwatch(handle.pidfd)
+            handle.pidfd = None
+
+    def _start_failed(self, handle: WorkerHandle, reason: str, *, permanent: bool = False) -> None:
+        reason = printable(reason)
+        worker = self.state.workers.get(handle.id)
+        wanted = worker is not None and worker.leaving is None  # a worker that is being stopped need not start
+        say = log.error if wanted else log.debug
+        say("a worker could not be started", action="worker_failed", worker=handle.id, reason=reason)
+        self.apply(ev.WorkerFailed(worker_id=handle.id, reason=reason, permanent=permanent, cause="start"))
+
+    def _send_test(self, handle: WorkerHandle, *_: object) -> None:
+        if (test := handle.start.test) is not None:
+            self._links.send(handle.id, test.run, test.payload)
+
+    def _ready(self, handle: WorkerHandle, *_: object) -> None:
+        self.lockdown_failure = None
+        if not self.was_ready:
+            self.was_ready = True
+            log.info("a pool is ready", action="pool_ready", pool=self.state.name)
+        log.info(
+            "a worker is idle",
+            action="worker_ready",
+            pool=self.state.name,
+            worker=handle.id,
+            boot_ms=handle.start.boot_ms,
+        )
+        if handle.start.missing:
+            log.warning(
+                "this host refuses parts of a worker's isolation: no worker serves two clients",
+                action="worker_degraded",
+                worker=handle.id,
+                missing=handle.start.missing,
+            )
+        shareable = not handle.start.missing
+        self.apply(ev.WorkerReady(worker_id=handle.id, shareable=shareable, cause="self-tests passed"))
+
+    # ---- messages from workers ----
+
+    def receive(self, worker_id: str, message: wire.FromRunner, payload: Sequence[wire.Frame]) -> None:
+        """A message from a worker. One that is not allowed destroys the worker."""
+        handle = self.handles.get(worker_id)
+        if handle is None:
+            return
+        try:
+            effect, message = handle.protocol.receive(message, payload, time.monotonic())
+            self._unwatch(handle)
+            self._effects[effect](handle, message, payload)
+        except StartFailed as error:
+            if handle.start.lockdown == "broken":
+                self.lockdown_failure = handle
+            self._start_failed(handle, str(error), permanent=error.permanent)
+        except RemoteProtocolError as error:
+            self.lost(worker_id, f"it broke the protocol: {error}")
+        except InvalidTransition as error:
+            self.lost(worker_id, f"it reported what is not possible: {error}")
+
+    def _heartbeat(self, handle: WorkerHandle, *_: object) -> None:
+        self.apply(ev.BeatHeard(worker_id=handle.id, cause="link"))
+
+    def _broken(self, handle: WorkerHandle, message: wire.Broken, _: object) -> None:
+        if handle.protocol.starting:
+            self._start_failed(handle, message.reason, permanent=True)
+        else:
+            self.lost(handle.id, message.reason)
+
+    def _probe_worker(self, command: ev.ProbeWorker) -> None:
+        self._links.send(command.worker_id, wire.Probe(seq=0))
+
+    # ---- a worker's end ----
+
+    def lost(self, worker_id: str, reason: str) -> None:
+        """The worker's link is of no use any more."""
+        handle = self.handles.get(worker_id)
+        if handle is None:
+            return
+        if handle.protocol.starting:
+            self._start_failed(handle, reason)
+            return
+        reason = printable(reason)
+        log.warning("a worker is lost", action="worker_lost", worker=worker_id, reason=reason)
+        self.apply(ev.WorkerVanished(worker_id=worker_id, reason=reason, cause="link"))
+
+    def _stop_worker(self, command: ev.StopWorker) -> None:
+        worker_id, reason = command.worker_id, command.reason
+        self.metrics.recycles[reason] += 1
+        log.info("stopping a worker", action="worker_stop", worker=worker_id, reason=reason, cause=command.cause)
+        self._links.close(worker_id)
+        handle = self.handles.get(worker_id)
+        if handle is not None:
+            self._unwatch(handle)
+        self._executor.stop(
+            worker_id, diagnose=reason == "boot_timeout", on_gone=lambda output: self._removed(worker_id, output)
+        )
+
+    def _removed(self, worker_id: str, output: str) -> None:
+        if output:
+            log.error("the last output of a worker", action="worker_output", worker=worker_id, output=output)
+        self.apply(ev.WorkerRemoved(worker_id=worker_id, cause="engine"))  # finishes a job that was killed with it
+        self.handles.pop(worker_id, None)
+
+    # ---- a job and its worker ----
+
+    def _dispatch(self, command: ev.Dispatch) -> None:
+        job, worker_id = self._jobs.get(command.job_id), command.worker_id
+        if job is None or job.run is None:  # pragma: no cover - the core and the store are changed together
+            raise RuntimeError(f"the core dispatched {command.job_id}, which the job store does not hold")
+        job.leased_ns, job.worker = time.monotonic_ns(), worker_id
+        job.attempt, job.start = command.attempt, command.start
+        self.metrics.leased(command.start)
+        self.handles[worker_id].protocol.lease(job.run.job_id, command.epoch)
+        self._links.set_limit(worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
+        run = msgspec.structs.replace(job.run, epoch=command.epoch)
+        if not self._links.send(worker_id, run, job.payload):
+            self.lost(worker_id, "it did not take a job")
+        elif job.output is not None:
+            self.stream(job)
+
+    def stream(self, job: Job) -> None:
+        """Have the job's worker send what the job prints, if a worker has it now."""
+        handle = self.handles.get(job.worker or "")
+        if handle is None or job.output is None or self._job_key(handle) != job.key:
+            return
+        if (stream := handle.protocol.stream()) is not None:
+            job.output.start(time.monotonic())
+            self._links.send(handle.id, stream)
+
+    def _kill(self, command: ev.KillJob) -> None:
+        job = self._jobs.get(command.job_id)
+        if job is not None and job.run is not None:
+            self._links.send(command.worker_id, wire.Kill(job_id=job.run.job_id, epoch=command.epoch))
+
+    def _job_key(self, handle: WorkerHandle) -> str:
+        """The job that is leased to the worker; "" if there is none."""
+        worker = self.state.workers.get(handle.id)
+        return (worker.job_id if worker is not None else None) or ""
+
+    def _started(self, handle: WorkerHandle, message: wire.Started, _: object) -> None:
+        self.apply(ev.JobStarted(worker_id=handle.id, job_id=self._job_key(handle), epoch=message.epoch))
+
+    def _printed(self, handle: WorkerHandle, message: wire.Printed, payload: Sequence[wire.Frame]) -> None:
+        job = self._jobs.get(self._job_key(handle))
+        if job is not None and job.output is not None:
+            job.output.append(message, payload, time.monotonic())
+            self._outputs.send(job.output)
+
+    def _done(self, handle: WorkerHandle, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
+        results.check(done, payload, largest=self._largest_answer)
+        job = self._jobs.get(self._job_key(handle))
+        if job is not None and job.output is not None:
+            job.output.check(payload)
+        self._links.set_limit(handle.id, UNLEASED_BYTES)
+        handle.answer = done, payload
+        self.apply(
+            ev.JobEnded(
+                worker_id=handle.id,
+                job_id=self._job_key(handle),
+                epoch=done.epoch,
+                outcome=done.outcome,
+                reason=done.reason,
+                cause="reported by the worker",
+            )
+        )
+        handle.answer = None
+
+    def _freed(self, handle: WorkerHandle, freed: wire.Freed, _: object) -> None:
+        if freed.residue:
+            log.warning("a job left something behind", action="residue", worker=handle.id, residue=freed.residue)
+            self.metrics.dirtied(freed.residue)
+        self.apply(ev.WorkerFreed(worker_id=handle.id, epoch=freed.epoch, dirty=freed.residue, cause="link"))
+
+    def _finish(self, command: ev.Finish) -> None:
+        """The one result of a job: from its worker's answer, if there is one."""
+        job = self._jobs.get(command.job_id)
+        if job is None:
+            return
+        handle = self.handles.get(command.worker_id or "")
+        container = handle.container.id if handle is not None and handle.container is not None else None
+        if command.from_worker and handle is not None and handle.answer is not None:
+            most = self.template.maximum.memory
+            result, answer = results.from_worker(job, *handle.answer, container=container, memory_bytes=most)
+        else:
+            result, answer = results.without_run(job, command, container=container)
+        overhead = result.dispatch_ms + result.collect_ms if command.from_worker else None
+        self.metrics.ended(result.outcome, overhead_ms=overhead, queue_ms=result.queue_ms)
+        log.debug("a job is done", action="job_done", job=job.key, outcome=result.outcome)
+        for address in self._jobs.finish(job, result, answer, now=time.monotonic()):
+            self._transport.submit.send(address, result, answer)

@@ -1,0 +1,193 @@
+"""What a worker may send in each phase, and what follows: handshake, self-tests and jobs as one state machine.
+
+    NEW ──Hello──▶ STARTING ──Ready──▶ TEST_SENT ──Started──▶ TEST_RUNNING ──Done──▶ TEST_CLEANUP
+                                           ▲ next self-test                               │ Freed
+                                           └──────────────────────────────────────────────┤
+                                                                                          ▼ after the last one
+    RUNNING ◀──Started── LEASED ◀──lease()── IDLE ◀───────────────────────────────────────┘
+       │ Printed*                             ▲
+       └──Done──▶ CLEANUP ──Freed─────────────┘           Heartbeat: whenever no job runs         Broken: in any phase
+
+A message that the table does not allow raises RemoteProtocolError, and the controller destroys the worker: an honest
+runner never sends one. So does a message about another job or epoch than the one that was leased, Printed that was not
+asked for, and heartbeats that come much more often than configured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum, auto
+from typing import NamedTuple
+
+import msgspec
+
+from pool import wire
+from pool.daemon.self_tests import StartCheck
+from pool.errors import RemoteProtocolError
+from pool.printable import visible
+
+#: Characters of a worker's text that are kept or shown.
+MAX_TEXT = 4096
+#: The count begins with the first heartbeat: many may have queued up while the loop was busy.
+_HEARTBEATS_AT_ONCE = 16
+_HEARTBEATS_PER_INTERVAL = 3
+
+
+class Phase(Enum):
+    """The value completes the sentence "it sent Done while it ..."."""
+
+    NEW = "had not sent Hello"
+    STARTING = "was starting"
+    TEST_SENT = "had been sent a self-test"
+    TEST_RUNNING = "ran a self-test"
+    TEST_CLEANUP = "cleaned up after a self-test"
+    IDLE = "had no job"
+    LEASED = "had been sent a job"
+    RUNNING = "ran a job"
+    CLEANUP = "cleaned up after a job"
+
+
+class Effect(Enum):
+    """What the controller has to do about a message."""
+
+    NOTHING = auto()
+    SEND_TEST = auto()
+    READY = auto()  #: the last self-test has passed
+    HEARTBEAT = auto()
+    STARTED = auto()
+    PRINTED = auto()
+    DONE = auto()
+    FREED = auto()
+    BROKEN = auto()
+
+
+class Step(NamedTuple):
+    phase: Phase
+    effect: Effect
+
+
+P, E = Phase, Effect
+TABLE: Mapping[Phase, Mapping[type[wire.Message], Step]] = {
+    P.NEW: {wire.Hello: Step(P.STARTING, E.NOTHING)},
+    P.STARTING: {wire.Ready: Step(P.TEST_SENT, E.SEND_TEST)},
+    P.TEST_SENT: {wire.Started: Step(P.TEST_RUNNING, E.NOTHING), wire.Heartbeat: Step(P.TEST_SENT, E.NOTHING)},
+    P.TEST_RUNNING: {wire.Done: Step(P.TEST_CLEANUP, E.NOTHING)},
+    P.TEST_CLEANUP: {wire.Freed: Step(P.TEST_SENT, E.SEND_TEST), wire.Heartbeat: Step(P.TEST_CLEANUP, E.NOTHING)},
+    P.IDLE: {wire.Heartbeat: Step(P.IDLE, E.HEARTBEAT)},
+    P.LEASED: {wire.Started: Step(P.RUNNING, E.STARTED), wire.Heartbeat: Step(P.LEASED, E.HEARTBEAT)},
+    P.RUNNING: {wire.Printed: Step(P.RUNNING, E.PRINTED), wire.Done: Step(P.CLEANUP, E.DONE)},
+    P.CLEANUP: {wire.Freed: Step(P.IDLE, E.FREED), wire.Heartbeat: Step(P.CLEANUP, E.HEARTBEAT)},
+}
+_AFTER_THE_LAST_TEST = Step(P.IDLE, E.READY)
+_STARTING = frozenset({P.NEW, P.STARTING, P.TEST_SENT, P.TEST_RUNNING, P.TEST_CLEANUP})
+
+
+class WorkerProtocol:
+    """The conversation with one worker. Pure: the clock is an argument."""
+
+    def __init__(self, start: StartCheck, *, heartbeat_s: float) -> None:
+        self.phase = Phase.NEW
+        self.start = start
+        self._heartbeat_s = heartbeat_s
+        self._lease = ("", 0)
+        self._streams = False
+        self._heartbeats = 0
+        self._heartbeats_since = 0.0
+
+    @property
+    def starting(self) -> bool:
+        """Whether the worker has not passed its self-tests yet."""
+        return self.phase in _STARTING
+
+    def lease(self, job_id: str, epoch: int) -> None:
+        """A Run is sent to the idle worker."""
+        assert self.phase is Phase.IDLE, self.phase
+        self.phase, self._lease, self._streams = Phase.LEASED, (job_id, epoch), False
+
+    def stream(self) -> wire.Stream | None:
+        """The message that asks for the job's output; None if it was asked for before, or the job has ended."""
+        if self._streams or self.phase not in {Phase.LEASED, Phase.RUNNING}:
+            return None
+        self._streams = True
+        job_id, epoch = self._lease
+        return wire.Stream(job_id=job_id, epoch=epoch)
+
+    def receive(
+        self, message: wire.FromRunner, payload: Sequence[wire.Frame], now: float
+    ) -> tuple[Effect, wire.FromRunner]:
+        """Enter the next phase. Returns what has to be done, and the message with printable text.
+
+        Raises RemoteProtocolError for a message that is not allowed now, StartFailed if a check of the start fails.
+        """
+        if isinstance(message, wire.Broken):
+            return Effect.BROKEN, _printable(message)
+        step = TABLE[self.phase].get(type(message))
+        if step is None:
+            raise RemoteProtocolError(f"it sent {type(message).__name__} while it {self.phase.value}")
+        self._check(message, now)
+        message = _printable(message)
+        if self.starting:
+            step = self._check_start(step, message, payload)
+        self.phase = step.phase
+        return step.effect, message
+
+    def _check(self, message: wire.FromRunner, now: float) -> None:
+        """Against the lease, and against the rate of heartbeats."""
+        if isinstance(message, wire.Heartbeat):
+            self._count_heartbeat(now)
+        elif isinstance(message, wire.Started | wire.Printed | wire.Done):
+            self._check_lease(message, message.job_id, message.epoch)
+        elif isinstance(message, wire.Freed):
+            self._check_lease(message, self._lease[0], message.epoch)
+        if isinstance(message, wire.Printed) and not self._streams:
+            raise RemoteProtocolError("it sent Printed, which nobody had asked for")
+
+    def _check_lease(self, message: wire.Message, job_id: str, epoch: int) -> None:
+        if (job_id, epoch) != self._lease:
+            raise RemoteProtocolError(
+                f"it sent {type(message).__name__} of job {job_id}, epoch {epoch}; "
+                f"it had been sent {self._lease[0]}, epoch {self._lease[1]}"
+            )
+
+    def _count_heartbeat(self, now: float) -> None:
+        if not self._heartbeats:
+            self._heartbeats_since = now
+        self._heartbeats += 1
+        passed_s = now - self._heartbeats_since
+        if self._heartbeats > _HEARTBEATS_AT_ONCE + _HEARTBEATS_PER_INTERVAL * passed_s / self._heartbeat_s:
+            raise RemoteProtocolError(f"it sent {self._heartbeats} heartbeats in {passed_s:.3g} s")
+
+    def _check_start(self, step: Step, message: wire.FromRunner, payload: Sequence[wire.Frame]) -> Step:
+        """The step to take; raises StartFailed."""
+        match message:
+            case wire.Hello():
+                self.start.check_hello(message)
+            case wire.Ready():
+                self.start.take_ready(message)
+            case wire.Done():
+                self.start.check_done(message, payload)
+            case wire.Freed():
+                self.start.check_freed(message)
+        if step.effect is not Effect.SEND_TEST:
+            return step
+        if self.start.test is None:
+            return _AFTER_THE_LAST_TEST
+        self._lease = (self.start.test.run.job_id, 0)
+        return step
+
+
+def printable(text: str) -> str:
+    """A worker's text as it may be kept: at most MAX_TEXT characters, all of them visible."""
+    return visible(text[:MAX_TEXT])[:MAX_TEXT]
+
+
+def _printable(message: wire.FromRunner) -> wire.FromRunner:
+    changed: dict[str, object] = {}
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if isinstance(value, str):
+            if not value.isprintable():
+                changed[name] = printable(value)
+        elif isinstance(value, tuple) and not all(map(str.isprintable, value)):
+            changed[name] = tuple(map(printable, value))
+    return msgspec.structs.replace(message, **changed) if changed else message

@@ -1,0 +1,307 @@
+"""What a worker may send in each phase, and what follows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool import values, wire
+from pool.daemon.results import check
+from pool.daemon.self_tests import NOOP_ID, PROBE_ID, StartCheck, StartFailed
+from pool.daemon.worker_protocol import MAX_TEXT, TABLE, Effect, Phase, WorkerProtocol, printable
+from pool.errors import RemoteProtocolError
+from pool.model import Outcome
+
+LIMITS = {
+    "wall_s": 10.0, "cpu_s": 5.0, "memory": 64 << 20, "tmp": 1 << 20, "output": 65536, "result": 65536, "processes": 8,
+}  # fmt: skip
+HELLO = wire.Hello(runner="1", sources="digest", python="3.11")
+READY = wire.Ready(boot_ms=1, preload_ms=1, isolation="plain")
+HEARTBEAT = wire.Heartbeat()
+BROKEN = wire.Broken(reason="it is broken")
+EMPTY = (b"", b"", b"")
+
+
+def started(job="j", epoch=1):
+    return wire.Started(job_id=job, epoch=epoch)
+
+
+def done(job="j", epoch=1, **more):
+    return wire.Done(job_id=job, epoch=epoch, **{"outcome": Outcome.OK} | more)
+
+
+def printed(job="j", epoch=1):
+    return wire.Printed(job_id=job, epoch=epoch, name="stdout", offset=0)
+
+
+def freed(epoch=1):
+    return wire.Freed(epoch=epoch)
+
+
+def answer(value):
+    return [*EMPTY, *values.encode(value, max_bytes=1 << 16)]
+
+
+#: The messages of a start, each with its payload, and the phase and the effect after it.
+START = [
+    ((HELLO, ()), Phase.STARTING, Effect.NOTHING),
+    ((READY, ()), Phase.TEST_SENT, Effect.SEND_TEST),
+    ((started(NOOP_ID, 0), ()), Phase.TEST_RUNNING, Effect.NOTHING),
+    ((done(NOOP_ID, 0), answer([41, 42])), Phase.TEST_CLEANUP, Effect.NOTHING),
+    ((freed(0), ()), Phase.TEST_SENT, Effect.SEND_TEST),
+    ((started(PROBE_ID, 0), ()), Phase.TEST_RUNNING, Effect.NOTHING),
+    ((done(PROBE_ID, 0), answer([["mount", "held", "EPERM"]])), Phase.TEST_CLEANUP, Effect.NOTHING),
+    ((freed(0), ()), Phase.IDLE, Effect.READY),
+]
+
+
+def new(messages=0):
+    """A conversation after the first messages of its start."""
+    protocol = WorkerProtocol(StartCheck(sources="digest", limits=LIMITS), heartbeat_s=2)
+    for (message, payload), _, _ in START[:messages]:
+        protocol.receive(message, payload, 0)
+    return protocol
+
+
+def idle():
+    return new(len(START))
+
+
+def send(protocol, *messages, now=0):
+    """The effect of the last one."""
+    effect = None
+    for message in messages:
+        effect, _ = protocol.receive(message, EMPTY, now)
+    return effect
+
+
+def leased(*messages):
+    protocol = idle()
+    protocol.lease("j", 1)
+    send(protocol, *messages)
+    return protocol
+
+
+# ---- the start ----
+
+
+def test_a_start_leads_through_hello_ready_and_both_self_tests_to_idle():
+    protocol = new()
+    assert (protocol.phase, protocol.starting) == (Phase.NEW, True)
+    for (message, payload), phase, effect in START:
+        assert protocol.receive(message, payload, 0)[0] is effect
+        assert protocol.phase is phase
+        assert protocol.starting is (phase is not Phase.IDLE)
+
+
+def test_a_worker_of_an_engine_without_a_lockdown_runs_the_no_op_only():
+    protocol = WorkerProtocol(StartCheck(sources="digest", limits=LIMITS, verified=False), heartbeat_s=2)
+    for (message, payload), _, _ in START[:4]:
+        protocol.receive(message, payload, 0)
+    assert send(protocol, freed(0)) is Effect.READY
+    assert protocol.phase is Phase.IDLE
+
+
+ALL = {
+    "hello": HELLO, "ready": READY, "started": started(NOOP_ID, 0), "printed": printed(NOOP_ID, 0),
+    "done": done(NOOP_ID, 0), "freed": freed(0), "heartbeat": HEARTBEAT,
+}  # fmt: skip
+ALLOWED = [
+    (0, Phase.NEW, {"hello"}),
+    (1, Phase.STARTING, {"ready"}),
+    (2, Phase.TEST_SENT, {"started", "heartbeat"}),
+    (3, Phase.TEST_RUNNING, {"done"}),
+    (4, Phase.TEST_CLEANUP, {"freed", "heartbeat"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("messages", "phase", "name"),
+    [(count, phase, name) for count, phase, allowed in ALLOWED for name in sorted(ALL.keys() - allowed)],
+)
+def test_a_message_out_of_order_ends_the_start(messages, phase, name):
+    protocol = new(messages)
+    with pytest.raises(RemoteProtocolError) as refused:
+        protocol.receive(ALL[name], (), 0)
+    assert refused.value.message == f"it sent {type(ALL[name]).__name__} while it {phase.value}"
+    assert protocol.phase is phase
+
+
+@pytest.mark.parametrize(("messages", "phase"), [(2, Phase.TEST_SENT), (4, Phase.TEST_CLEANUP)])
+def test_heartbeats_between_and_before_self_tests_change_nothing(messages, phase):
+    protocol = new(messages)
+    assert send(protocol, HEARTBEAT) is Effect.NOTHING
+    assert protocol.phase is phase
+
+
+@pytest.mark.parametrize("messages", range(len(START) + 1))
+def test_a_worker_may_report_at_any_time_that_it_is_broken(messages):
+    protocol = new(messages)
+    effect, message = protocol.receive(wire.Broken(reason="no numpy\n"), (), 0)
+    assert (effect, message.reason) == (Effect.BROKEN, "no numpy\\n")
+
+
+def test_a_failed_check_keeps_the_worker_from_the_next_phase():
+    protocol = new(3)
+    with pytest.raises(StartFailed):
+        protocol.receive(done(NOOP_ID, 0), answer([41]), 0)
+    assert protocol.phase is Phase.TEST_RUNNING
+
+
+@pytest.mark.parametrize("other", [started("j", 0), started(NOOP_ID, 1)])
+def test_a_self_test_is_a_lease_as_any_other(other):
+    with pytest.raises(RemoteProtocolError, match=f"it had been sent {NOOP_ID}, epoch 0"):
+        send(new(2), other)
+
+
+def test_every_phase_has_a_row_and_only_a_lease_leads_out_of_idle():
+    assert TABLE.keys() == set(Phase)
+    for phase, steps in TABLE.items():
+        into_leased = {step.phase for step in steps.values()} & {Phase.LEASED}
+        assert not into_leased or phase is Phase.LEASED
+    assert {step.phase for step in TABLE[Phase.IDLE].values()} == {Phase.IDLE}
+
+
+# ---- jobs ----
+
+
+def test_an_honest_worker_is_accepted_up_to_its_second_job():
+    protocol = leased()
+    for message, effect in [
+        (HEARTBEAT, Effect.HEARTBEAT),
+        (started(), Effect.STARTED),
+        (done(), Effect.DONE),
+        (HEARTBEAT, Effect.HEARTBEAT),
+        (freed(), Effect.FREED),
+        (HEARTBEAT, Effect.HEARTBEAT),
+    ]:
+        assert send(protocol, message) is effect
+    protocol.lease("k", 2)
+    assert send(protocol, started("k", 2), done("k", 2), freed(2), BROKEN) is Effect.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ((), done()),
+        ((), freed()),
+        ((), HELLO),
+        ((), READY),
+        ((), started("other")),
+        ((), started(epoch=2)),
+        ((started(),), started()),
+        ((started(),), HEARTBEAT),
+        ((started(),), freed()),
+        ((started(),), done("other")),
+        ((started(),), done(epoch=0)),
+        ((started(), done()), done()),
+        ((started(), done()), started()),
+        ((started(), done()), freed(2)),
+        ((started(), done(), freed()), freed()),
+        ((started(), done(), freed()), done()),
+        ((started(), done(), freed()), started()),
+    ],
+)
+def test_a_message_out_of_order_or_about_another_lease_is_refused(before, message):
+    protocol = leased(*before)
+    with pytest.raises(RemoteProtocolError, match="it sent"):
+        send(protocol, message)
+
+
+def test_a_worker_without_a_job_has_nothing_to_report():
+    for message in (started(), done(), freed()):
+        with pytest.raises(RemoteProtocolError, match="had no job"):
+            send(idle(), message)
+
+
+def test_heartbeats_may_queue_up_but_not_come_more_often_than_configured():
+    protocol = idle()
+    send(protocol, HEARTBEAT)
+    send(protocol, *[HEARTBEAT] * 300, now=600)  # ten minutes of heartbeats, read at once
+    flood = idle()
+    send(flood, *[HEARTBEAT] * 16, now=1)
+    with pytest.raises(RemoteProtocolError, match="it sent 17 heartbeats"):
+        send(flood, HEARTBEAT, now=1)
+
+
+# ---- output ----
+
+
+def test_a_worker_that_was_asked_for_it_sends_its_jobs_output_until_it_is_done():
+    protocol = leased()
+    assert protocol.stream() == wire.Stream(job_id="j", epoch=1)
+    assert protocol.stream() is None  # it is asked once
+    assert send(protocol, started(), printed(), printed()) is Effect.PRINTED
+    send(protocol, done())
+    with pytest.raises(RemoteProtocolError, match="it sent Printed while it cleaned up"):
+        send(protocol, printed())
+
+
+@pytest.mark.parametrize(
+    ("before", "message", "problem"),
+    [
+        ((), printed(), "had been sent a job"),
+        ((started(),), printed("k"), "of job k"),
+        ((started(),), printed(epoch=2), "epoch 2"),
+        ((started(), done(), freed()), printed(), "had no job"),
+    ],
+)
+def test_output_must_belong_to_the_lease_and_to_a_running_job(before, message, problem):
+    protocol = leased()
+    assert protocol.stream()
+    send(protocol, *before)
+    with pytest.raises(RemoteProtocolError, match=problem):
+        send(protocol, message)
+
+
+def test_output_that_was_not_asked_for_is_refused_and_a_request_holds_for_one_lease():
+    with pytest.raises(RemoteProtocolError, match="nobody had asked"):
+        send(leased(started()), printed())
+    protocol = leased()
+    protocol.stream()
+    send(protocol, started(), done(), freed())
+    assert protocol.stream() is None
+    protocol.lease("k", 2)
+    send(protocol, started("k", 2))
+    with pytest.raises(RemoteProtocolError, match="nobody had asked"):
+        send(protocol, printed("k", 2))
+
+
+# ---- text and answers ----
+
+
+@given(st.text(max_size=5000))
+def test_text_of_a_worker_is_printable_and_bounded(text):
+    seen = printable(text)
+    assert seen.isprintable()
+    assert len(seen) <= MAX_TEXT
+
+
+def test_the_text_of_a_message_is_made_printable():
+    protocol = leased(started())
+    assert protocol.receive(done(reason="a\x1b[2Jb\n"), EMPTY, 0)[1].reason == "a\\x1b[2Jb\\n"
+    starting = new(1)
+    ready = wire.Ready(boot_ms=1, preload_ms=1, isolation="\x07", missing=("\u202e", "plain"))
+    _, message = starting.receive(ready, (), 0)
+    assert (message.isolation, message.missing) == ("\\x07", ("\\u202e", "plain"))
+    assert starting.start.missing == ("\\u202e", "plain")
+
+
+@pytest.mark.parametrize(
+    ("lie", "payload"),
+    [
+        ({"outcome": Outcome.LOST}, EMPTY),
+        ({"files": ("../x",)}, (*EMPTY, b"")),
+        ({"files": ("a",)}, EMPTY),
+        ({"exit_code": 256}, EMPTY),
+        ({"signal": 1000}, EMPTY),
+        ({"signal": -9}, EMPTY),
+        ({"truncated": ("stdin",)}, EMPTY),
+        ({}, EMPTY[:2]),
+        ({}, (*EMPTY, b"x" * 1001)),
+    ],
+)
+def test_an_answer_that_is_not_possible_is_refused(lie, payload):
+    with pytest.raises(RemoteProtocolError):
+        check(done(**lie), payload, largest=1000)
