@@ -39,6 +39,7 @@ class WorkerState(StrEnum):
     STARTING = "starting"
     IDLE = "idle"
     LEASED = "leased"
+    CLEANING = "cleaning"  #: cleans up after its job; the status counts it as leased
     SUSPECT = "suspect"
     DRAINING = "draining"
     STOPPING = "stopping"

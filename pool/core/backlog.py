@@ -3,8 +3,8 @@
     turns:    client A ─▶ client B ─▶ client C ─▶ (A again)      one job each, round robin
     client A: priority 5: job, job │ priority 0: job, job, job    higher first, first come within one priority
 
-Every operation costs O(log n). A job that leaves from the middle (cancelled, timed out) is only struck off; heaps throw
-out what was struck off when it comes to the top, or all at once when it is more than half of them.
+Every operation costs O(log n). A job that leaves from the middle (cancelled, timed out) is only struck off. A heap
+drops what is struck off when it reaches the top, or all of it when that is more than half of the heap.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 
-#: Below this many entries a heap is not worth compacting.
+#: A heap with fewer entries is not worth compacting.
 SMALL_HEAP = 64
 
 Key = tuple[float, int]
@@ -37,7 +37,7 @@ class StrikeHeap:
         heapq.heappush(self._heap, (key, entry_id))
 
     def strike(self, entry_id: str) -> None:
-        """Take it out; nothing happens if it is not there."""
+        """Take the entry out, if there is one."""
         self._keys.pop(entry_id, None)
         if len(self._heap) > max(SMALL_HEAP, 2 * len(self._keys)):
             self._heap = [(key, each) for each, key in self._keys.items()]
@@ -54,53 +54,42 @@ class StrikeHeap:
 
 
 class Backlog:
-    """Job ids that wait, with whose turn it is and until when they wait."""
+    """Ids of waiting jobs: whose turn it is, and how long each may wait."""
 
     def __init__(self, *, max_jobs: int, max_per_client: int) -> None:
+        self.waiting: dict[str, str] = {}  #: the client of each waiting job, by job id; to be read, not changed
         self._max_jobs = max_jobs
         self._max_per_client = max_per_client
-        self._client_of: dict[str, str] = {}
         self._turns: OrderedDict[str, StrikeHeap] = OrderedDict()  # the client at the front is next
         self._deadlines = StrikeHeap()
         self._arrivals = 0
 
-    def __len__(self) -> int:
-        return len(self._client_of)
-
-    def __contains__(self, job_id: object) -> bool:
-        return job_id in self._client_of
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._client_of)
-
     def why_full(self, client: str) -> str | None:
-        """The sentence for a submitter whose job finds no place, or None."""
-        if len(self._client_of) >= self._max_jobs:
-            return f"The backlog is full: {len(self)} jobs wait and at most {self._max_jobs} may. Try again later."
-        mine = len(self._turns.get(client, ()))
-        if mine >= self._max_per_client:
-            return f"{mine} of your jobs wait and at most {self._max_per_client} may. Wait for some of them to end."
+        """Why there is no place for a job of this client, for its submitter; None if there is one."""
+        if len(self.waiting) >= self._max_jobs:
+            return f"The backlog is full: {len(self.waiting)} jobs wait, and at most {self._max_jobs} may. Try later."
+        own = len(self._turns.get(client, ()))
+        if own >= self._max_per_client:
+            return f"{own} of your jobs wait, and at most {self._max_per_client} may. Wait for some of them to end."
         return None
 
     def push(self, job_id: str, client: str, *, priority: int = 0, deadline: float | None = None) -> None:
-        """Append a job. The caps are the caller's to ask for (`why_full`): a job that is dispatched in the same breath
-        needs no place.
-        """
+        """Append a job. The caller has asked `why_full` before."""
         self._arrivals += 1
-        self._client_of[job_id] = client
+        self.waiting[job_id] = client
         self._turns.setdefault(client, StrikeHeap()).push(job_id, (-priority, self._arrivals))
         if deadline is not None:
             self._deadlines.push(job_id, (deadline, self._arrivals))
 
     def clients(self) -> Iterator[str]:
-        """Clients with waiting jobs, the next one first."""
+        """Clients with waiting jobs, the next one first. Weights of clients would belong here and in `pop`."""
         return iter(self._turns)
 
-    def waits(self, client: str | None) -> bool:
+    def waits(self, client: str) -> bool:
         return client in self._turns
 
     def pop(self, client: str) -> str:
-        """The next job of this client, whose turn it then no longer is. KeyError if it has none."""
+        """Take out the client's next job; its turn is then over. KeyError if it has none."""
         first = self._turns[client].first()
         if first is None:  # a client without jobs has no turn
             raise KeyError(client)
@@ -110,7 +99,7 @@ class Backlog:
 
     def remove(self, job_id: str) -> None:
         """Take a job out, wherever it stands. KeyError if it does not wait."""
-        client = self._client_of.pop(job_id)
+        client = self.waiting.pop(job_id)
         self._deadlines.strike(job_id)
         queue = self._turns[client]
         queue.strike(job_id)
@@ -122,12 +111,12 @@ class Backlog:
         return None if first is None else first[0][0]
 
     def overdue(self, now: float) -> Iterator[str]:
-        """Jobs that have waited too long; the caller removes each before it asks for the next."""
+        """Jobs that have waited too long. The caller removes each before it asks for the next."""
         while (first := self._deadlines.first()) is not None and first[0][0] <= now:
             yield first[1]
 
     def validate(self) -> None:
         queued = [job_id for queue in self._turns.values() for job_id in queue]
-        assert sorted(queued) == sorted(self._client_of), "each waiting job stands in exactly one queue"
+        assert sorted(queued) == sorted(self.waiting), "each waiting job stands in exactly one queue"
         assert all(self._turns.values()), "a client without waiting jobs has no turn"
-        assert set(self._deadlines) <= set(self._client_of), "only waiting jobs have a queue deadline"
+        assert set(self._deadlines) <= set(self.waiting), "only waiting jobs have a queue deadline"

@@ -1,4 +1,4 @@
-"""The breaker: failed starts back off instead of storming the engine.
+"""The breaker: after failed starts, wait between the tries instead of overloading the engine.
 
     closed ──failure──▶ closed, one try at a time after 1 s, 2 s ──third failure──▶ open ──retry_at──▶ half-open
        ▲                                                             ▲                                  │ one try
@@ -10,6 +10,7 @@ A permanent failure (a missing image, a runner of another version) opens it at o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pool.core.policy import BACKOFF_MAX_S, backoff_s
 
@@ -17,40 +18,36 @@ from pool.core.policy import BACKOFF_MAX_S, backoff_s
 OPEN_AFTER = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerView:
+class BreakerView(NamedTuple):
     """The breaker as the snapshot shows it."""
 
     open: bool
     failures: int
     last_reason: str
-    retry_at: float | None  #: monotonic seconds; None while closed
+    retry_at: float | None  #: monotonic seconds; None while there were no failures
 
 
 @dataclass(slots=True)
 class Breaker:
+    open: bool = False  #: also while half-open: only a success closes it
     failures: int = 0  #: in a row
     permanent: bool = False
     last_reason: str = ""
     retry_at: float | None = None
 
-    @property
-    def open(self) -> bool:
-        """Also while half-open: only a success closes it."""
-        return self.permanent or self.failures >= OPEN_AFTER
-
     def failed(self, reason: str, *, permanent: bool, now: float) -> None:
         self.failures += 1
         self.permanent = self.permanent or permanent
+        self.open = self.permanent or self.failures >= OPEN_AFTER
         self.last_reason = reason
         self.retry_at = now + (BACKOFF_MAX_S if self.permanent else backoff_s(self.failures))
 
     def close(self) -> None:
-        self.failures, self.permanent, self.last_reason, self.retry_at = 0, False, "", None
+        self.open, self.failures, self.permanent, self.last_reason, self.retry_at = False, 0, False, "", None
 
     def blocked(self, now: float) -> bool:
-        """No start may be tried before `retry_at`; and then, until one succeeds, one at a time."""
+        """Whether no start may be tried now. After `retry_at`, and until one succeeds, starts go one at a time."""
         return self.retry_at is not None and now < self.retry_at
 
     def view(self) -> BreakerView:
-        return BreakerView(open=self.open, failures=self.failures, last_reason=self.last_reason, retry_at=self.retry_at)
+        return BreakerView(self.open, self.failures, self.last_reason, self.retry_at)

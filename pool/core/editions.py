@@ -1,9 +1,11 @@
-"""Which content of its data sets a pool's workers are started on: by number, what is in it the daemon knows.
+"""Data sets: which content a pool's workers are started with, and when a watched file has to be read again.
 
-    offered ──▶ on trial ──a worker on it is ready──▶ current: the workers on older ones are replaced, one by one
-                   └──that worker fails──▶ the current one stays; tried again in a while, or with the next offer
+An edition is one content of all data sets of a pool. The core knows its number only; the daemon knows what is in it.
 
-A pool whose current edition never had a ready worker has nothing to lose: what is offered is current at once. While
+    offered ──▶ on trial ──a worker with it is ready──▶ current: the workers on older ones are replaced, one by one
+                   └──that worker fails──▶ the current one stays; the trial is repeated later, or replaced by an offer
+
+If no worker was ever ready on the current edition, a new one is current at once: there is nothing to lose. While
 workers of two editions serve, a client that has had a job on the newer one gets no older one any more.
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from pool.core.policy import backoff_s
 
@@ -20,28 +22,24 @@ class OnEdition(Protocol):
     edition: int
 
 
-W = TypeVar("W", bound=OnEdition)
-
-
 @dataclass(slots=True)
 class Trial:
     edition: int
-    retry_at: float | None  #: None: not again, for its content is the fault
-    worker_id: str | None = None  #: the one that tries it now
+    retry_at: float | None  #: None: not again, because the content itself is at fault
+    worker_id: str | None = None  #: the worker that tries it now
     failures: int = 0
     reason: str = ""
-    failed_at: float | None = None  #: the first time
+    failed_at: float | None = None  #: of the first failure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditionsView:
-    """As the snapshot shows them."""
+class EditionsView(NamedTuple):
+    """The editions as the snapshot shows them."""
 
     current: int
     trial: int | None = None
-    reason: str = ""  #: why the trial failed, last time
+    reason: str = ""  #: why the trial failed the last time
     failed_at: float | None = None  #: monotonic seconds
-    retry_at: float | None = None
+    retry_at: float | None = None  #: monotonic seconds
 
 
 @dataclass(slots=True)
@@ -49,8 +47,8 @@ class Editions:
     current: int  #: 0: none yet, and no worker can be started
     proven: bool = False  #: a worker has been ready on the current one
     trial: Trial | None = None
-    mixed: bool = False  #: workers of older editions are still there
-    _seen: dict[str, int] = field(default_factory=dict)  #: the newest by client, while they are mixed
+    mixed: bool = False  #: workers on older editions still exist
+    seen: dict[str, int] = field(default_factory=dict)  #: while they are mixed: the newest that each client has had
 
     @property
     def newest(self) -> int:
@@ -61,27 +59,23 @@ class Editions:
         return self.trial is not None and self.trial.worker_id is not None
 
     def offer(self, edition: int, now: float) -> bool:
-        """Whether it is current at once."""
+        """Returns whether it is current at once."""
         if not self.proven:
             self.current, self.trial = edition, None
             return True
         self.trial = Trial(edition, retry_at=now)
         return False
 
-    def due(self, now: float) -> bool:
-        """Whether the next worker to be started has the trial's edition."""
-        trial = self.trial
-        return trial is not None and trial.worker_id is None and trial.retry_at is not None and trial.retry_at <= now
-
     def take(self, worker_id: str, now: float) -> int:
-        """The edition of a worker that is started now."""
-        if self.trial is not None and self.due(now):
-            self.trial.worker_id = worker_id
-            return self.trial.edition
-        return self.current
+        """The edition of a worker that is started now: the trial's, if that is due."""
+        trial = self.trial
+        if trial is None or trial.worker_id is not None or trial.retry_at is None or trial.retry_at > now:
+            return self.current
+        trial.worker_id = worker_id
+        return trial.edition
 
     def ready(self, edition: int) -> bool:
-        """A worker is ready on this one; whether that makes it the current one."""
+        """A worker is ready on this edition. Returns whether that makes it the current one."""
         if edition < self.current:
             return False
         newer, self.current, self.proven = edition > self.current, edition, True
@@ -90,7 +84,7 @@ class Editions:
         return newer
 
     def failed(self, worker_id: str, reason: str, *, permanent: bool, now: float) -> None:
-        """The worker that tried it could not be started. One that tried an older trial no longer matters."""
+        """This worker could not be started. Only the worker of the present trial matters."""
         trial = self.trial
         if trial is not None and trial.worker_id == worker_id:
             trial.worker_id, trial.reason = None, reason
@@ -103,57 +97,44 @@ class Editions:
             self.trial.retry_at = now
 
     def gone(self, worker_id: str, now: float) -> None:
-        """A worker is stopped; if it was trying something, another one will."""
+        """This worker is stopped. If it was on trial, another one will be."""
         if self.trial is not None and self.trial.worker_id == worker_id:
             self.trial.worker_id, self.trial.retry_at = None, now
 
     def served(self, client: str, edition: int) -> None:
-        if self.mixed:
-            self._seen[client] = max(edition, self._seen.get(client, 0))
+        """Called while they are mixed."""
+        self.seen[client] = max(edition, self.seen.get(client, 0))
 
     def forget_seen(self) -> None:
-        """Where no worker can be started, older data are better than none."""
-        self._seen.clear()
+        """While no worker can be started, older data sets are better than none."""
+        self.seen.clear()
 
     def settle(self, workers: Iterable[OnEdition]) -> None:
-        """Once the last worker of an older edition is gone, all clients are equal."""
+        """A worker is gone. After the last worker on an older edition, all clients are equal again."""
         if self.mixed and all(worker.edition >= self.current for worker in workers):
             self.mixed = False
-            self._seen.clear()
-
-    def fit(self, workers: list[W], client: str) -> list[W]:
-        """Those with nothing older than what the client has seen."""
-        least = self._seen.get(client, 0)
-        return [worker for worker in workers if worker.edition >= least] if least else workers
+            self.seen.clear()
 
     def view(self) -> EditionsView:
         trial = self.trial
         if trial is None:
-            return EditionsView(current=self.current)
-        return EditionsView(
-            current=self.current,
-            trial=trial.edition,
-            reason=trial.reason,
-            failed_at=trial.failed_at,
-            retry_at=trial.retry_at,
-        )
+            return EditionsView(self.current)
+        return EditionsView(self.current, trial.edition, trial.reason, trial.failed_at, trial.retry_at)
 
 
-# ---- when a file has to be read again ----
-
-# When a file that is watched has to be read again: what its stat says, and when. No file is touched in here.
+# ---- when a watched file has to be read again ----
 #
-# unchanged ──other stamp, or gone──▶ restless ──the same stamp for SETTLE_S──▶ read it ──prepared──▶ unchanged
-# └──failed──▶ again in RETRY_S
+# unchanged ──other stamp, or gone──▶ changing ──the same stamp for SETTLE_S──▶ read it ──done──▶ unchanged
+#                                                                                └──failed──▶ again after RETRY_S
 
 #: A file that is still being written changes its size or its time within this.
 SETTLE_S = 2.0
-#: After a file could not be read, and is as it was.
+#: Pause after a file could not be read and has not changed.
 RETRY_S = 10.0
 
 
 class Stamp(NamedTuple):
-    """What changes when a file is written, or another one takes its name."""
+    """Changes when a file is written, or another file takes its name."""
 
     device: int
     inode: int
@@ -163,15 +144,15 @@ class Stamp(NamedTuple):
 
 @dataclass(slots=True)
 class Freshness:
-    """Of one file. Times are monotonic seconds."""
+    """Decides when one file is to be read, from its stamps; it touches no file. Times are monotonic seconds."""
 
-    prepared: Stamp | None = None
+    prepared: Stamp | None = None  #: of the content that was read last
     gone_since: float | None = None
     _seen: Stamp | None = None
-    _quiet_at: float = 0.0  #: when it may be read, if it stays as it is
+    _quiet_at: float = 0.0  #: when it may be read, if it stays unchanged
 
     def look(self, stamp: Stamp | None, now: float) -> bool:
-        """Whether the file is to be read now. None: there is none."""
+        """Whether the file is to be read now. `stamp` None: there is no file."""
         if stamp is None:
             self.gone_since = now if self.gone_since is None else self.gone_since
             self._seen = None
@@ -183,7 +164,7 @@ class Freshness:
         return stamp != self.prepared and now >= self._quiet_at
 
     def read(self, stamp: Stamp) -> None:
-        """It was read, and had this stamp before and after."""
+        """The file was read, and had this stamp before and after."""
         self.prepared = self._seen = stamp
 
     def failed(self, now: float) -> None:

@@ -1,254 +1,205 @@
-"""What can happen to a pool (events) and what it wants done about it (commands). Frozen values, nothing else.
+"""What can happen to a pool (events) and what the daemon has to do about it (commands). Frozen values.
 
-Every event carries `cause`, a short text that names where it came from; the commands it leads to and the entries in the
-story carry it on, so that each effect can be traced back.
+    Event    what happened        WorkerEvent   to one worker        JobEvent   to one job
+    Command  what to do           Accept, Refuse, Finish   are answers to a client; the others act on a worker
+
+Every event carries a `cause`, a short text that names its origin. The commands and the history entries that it leads to
+carry the same text, so that each effect can be traced back. An `attachment` is a value of the daemon's that the core
+does not look at: it comes back in the command that answers the event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from pool.core.records import StopReason, Verdict
-from pool.errors import Scalar
+from msgspec import Struct
+
+from pool.core.records import HistoryEntry, StopReason
+from pool.errors import PoolError
 from pool.model import Outcome, StartKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     cause: str = ""
+
+
+class WorkerEvent(Event, frozen=True, kw_only=True):
+    worker_id: str
+
+
+class JobEvent(Event, frozen=True, kw_only=True):
+    job_id: str
 
 
 # ---- jobs ----
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobSubmitted(Event):
-    """A valid job has come. Refused by a `Refuse` command when the pool cannot take it."""
+class JobSubmitted(JobEvent, frozen=True, kw_only=True):
+    """A client has submitted a valid job. Answered by Accept or Refuse."""
 
-    job_id: str
     client: str  #: identity of the submitter, from the socket's credentials
     wall_s: float
     priority: int = 0
     queue_timeout_s: float | None = None
-    code: str = ""  #: digest of what it runs, by which the pool remembers what that has done; empty: not remembered
+    code: str = ""  #: digest of the job's code, for the poison memory; empty: not remembered
+    size_bytes: int = 0  #: memory that the daemon needs to keep the job until it is done
+    held_bytes: int = 0  #: memory that this client's unfinished jobs need already, in all pools together
+    attachment: object = None  #: comes back in Accept or Refuse
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelRequested(Event):
-    job_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobForgotten(Event):
-    """The result was kept for its time; drop the record of a job that is done."""
-
-    job_id: str
+class CancelRequested(JobEvent, frozen=True, kw_only=True):
+    pass
 
 
 # ---- workers ----
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerReady(Event):
-    """The handshake is done, the no-op job came back through the whole path, and the lockdown holds."""
+class WorkerReady(WorkerEvent, frozen=True, kw_only=True):
+    """The handshake is done, the daemon's no-op job returned the right value, and the lockdown holds."""
 
-    worker_id: str
-    shareable: bool = True  #: False: parts of its isolation are missing, so no worker of the pool may serve two clients
+    shareable: bool = True  #: False: its isolation is incomplete, so no worker of the pool may serve two clients
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerFailed(Event):
-    """The start failed: engine error, refused handshake, wrong no-op result. `permanent`: trying again cannot help."""
+class WorkerFailed(WorkerEvent, frozen=True, kw_only=True):
+    """The start failed: engine error, refused handshake, wrong no-op result."""
 
-    worker_id: str
     reason: str
-    permanent: bool = False
+    permanent: bool = False  #: another try cannot help, for example because the image is missing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerVanished(Event):
-    """The link broke, or the worker broke the protocol: it is dead or must be treated so."""
+class WorkerVanished(WorkerEvent, frozen=True, kw_only=True):
+    """The link broke, or the worker broke the protocol: it is dead or must be treated as dead."""
 
-    worker_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerRemoved(Event):
-    """The engine has removed the container (or says it was never there)."""
-
-    worker_id: str
+class WorkerRemoved(WorkerEvent, frozen=True, kw_only=True):
+    """The engine has removed the container, or says that it never existed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BeatHeard(Event):
-    worker_id: str
+class Heartbeat(WorkerEvent, frozen=True, kw_only=True):
+    """The worker has sent a heartbeat."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobStarted(Event):
-    worker_id: str
-    job_id: str
-    epoch: int
+class JobStarted(WorkerEvent, frozen=True, kw_only=True):
+    """The worker has started the code of its job."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobEnded(Event):
-    """The worker's answer: the job is over. The worker clears up after it and is free with WorkerFreed."""
+class JobEnded(WorkerEvent, frozen=True, kw_only=True):
+    """The worker has reported how its job ended. It now cleans up, which ends with WorkerFreed."""
 
-    worker_id: str
-    job_id: str
-    epoch: int
     outcome: Outcome
     reason: str = ""
+    attachment: object = None  #: the worker's message; comes back in Finish
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerFreed(Event):
-    """Nothing of the job is left and the next child is parked. `dirty`: what would not go; then it is used no more."""
+class WorkerFreed(WorkerEvent, frozen=True, kw_only=True):
+    """The worker has cleaned up after its job and can take the next one."""
 
-    worker_id: str
-    epoch: int
-    dirty: str = ""
+    residue: str = ""  #: what the worker could not clean up; it is then not used again
 
 
 # ---- operator and clock ----
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainRequested(Event):
-    """Take no new jobs, finish those that are accepted; workers stay."""
+class DrainRequested(Event, frozen=True, kw_only=True):
+    """Take no new jobs and finish the accepted ones; the workers stay."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResumeRequested(Event):
-    """Take jobs again; also closes the breaker, so that an operator's repair is tried at once."""
+class ResumeRequested(Event, frozen=True, kw_only=True):
+    """Take jobs again. Also closes the breaker, so that an operator's repair is tried at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecycleRequested(Event):
+class RecycleRequested(Event, frozen=True, kw_only=True):
     """Replace one worker, or all of them one after another."""
 
     worker_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResizeRequested(Event):
+class ResizeRequested(Event, frozen=True, kw_only=True):
     min_workers: int
     max_workers: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditionOffered(Event):
-    """The pool's data sets have another content, and workers can be started on it. Numbers grow from 1."""
+class EditionOffered(Event, frozen=True, kw_only=True):
+    """The pool's data sets have new content, and workers can be started on it. Numbers grow from 1."""
 
     edition: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PardonRequested(Event):
-    """Forget what code has done to workers, and take it again. None: every code."""
+class PardonRequested(Event, frozen=True, kw_only=True):
+    """Forget the workers that code has cost, and accept it again. None: all code."""
 
     code: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShutdownRequested(Event):
-    """Take no new jobs, cancel what is queued, let running jobs finish until `deadline`, stop every worker."""
+class ShutdownRequested(Event, frozen=True, kw_only=True):
+    """Take no new jobs, cancel the waiting ones, let running jobs finish until `deadline`, stop every worker."""
 
     deadline: float  #: monotonic seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick(Event):
-    """Time has passed: deadlines, ages, backoff."""
-
-
-# ---- what the core decides itself ----
-
-
-class Decision(Event):
-    """Goes through the same tables as an event from outside."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease(Decision):
-    """This job goes to this worker."""
-
-    worker_id: str
-    job_id: str
-    epoch: int
-    start: StartKind
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retire(Decision):
-    """This worker takes no more jobs and goes when it has none."""
-
-    reason: StopReason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overdue(Decision):
-    """The deadline of the record's present state has passed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reject(Decision):
-    """This job waits, and its code is refused by now."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condemn(Decision):
-    """The job's worker is being killed, and the job with it; it ends so when the container is gone."""
-
-    verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bereave(Decision):
-    """The job's worker is no more."""
-
-    reason: str
+class Tick(Event, frozen=True, kw_only=True):
+    """Time has passed: check deadlines, ages and waits between retries."""
 
 
 # ---- commands ----
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class Command(Struct, frozen=True, kw_only=True):
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartWorker(Command):
+class Accept(Command, frozen=True, kw_only=True):
+    """The submitted job is accepted. Whatever has to happen before its client is told belongs here."""
+
+    job_id: str
+    attachment: object = None  #: of the JobSubmitted
+
+
+class Refuse(Command, frozen=True, kw_only=True):
+    """The submitted job is not accepted, and the core has no record of it."""
+
+    job_id: str
+    error: PoolError  #: why, and for BusyError and PoisonedCodeError when to try again: `retry_after_s`
+    attachment: object = None  #: of the JobSubmitted
+
+
+class Finish(Command, frozen=True, kw_only=True):
+    """The job is done, and the core has no record of it any more."""
+
+    job_id: str
+    outcome: Outcome
+    reason: str
+    worker_id: str | None  #: None: it did not run
+    attempt: int
+    started_at: float | None = None  #: monotonic seconds; None: no worker reported that it started
+    attachment: object = None  #: of the JobEnded; None: no worker reported the end
+    history: Sequence[HistoryEntry] = ()
+
+
+class StartWorker(Command, frozen=True, kw_only=True):
+    """Create and start a container. Answered by WorkerReady or WorkerFailed."""
+
     worker_id: str
     edition: int  #: of the pool's data sets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopWorker(Command):
-    """Close the link, kill and remove the container; answered by WorkerRemoved."""
+class StopWorker(Command, frozen=True, kw_only=True):
+    """Close the link, kill and remove the container. Answered by WorkerRemoved."""
 
     worker_id: str
-    reason: str
+    reason: StopReason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeWorker(Command):
-    """Ask for a beat."""
+class ProbeWorker(Command, frozen=True, kw_only=True):
+    """Ask for a heartbeat."""
 
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatch(Command):
-    """Send the job to the worker. Only answers with this epoch count."""
+class Dispatch(Command, frozen=True, kw_only=True):
+    """Send the job to the worker. The epoch identifies this lease in every message about it."""
 
     worker_id: str
     job_id: str
@@ -257,34 +208,9 @@ class Dispatch(Command):
     start: StartKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KillJob(Command):
-    """Ask the worker to kill the attempt; it answers JobEnded(cancelled)."""
+class KillJob(Command, frozen=True, kw_only=True):
+    """Ask the worker to kill its job. Answered by JobEnded."""
 
     worker_id: str
     job_id: str
     epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finish(Command):
-    """The job is DONE. `from_worker`: the answer that came with JobEnded belongs to it; else there is no payload."""
-
-    job_id: str
-    outcome: Outcome
-    reason: str
-    worker_id: str | None
-    attempt: int
-    from_worker: bool
-    started_at: float | None = None  #: monotonic seconds; None if no worker has said that it began
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refuse(Command):
-    """The submitted job was not accepted. `code` is one of `pool.errors`."""
-
-    job_id: str
-    code: str
-    message: str
-    retry_after_s: float | None = None
-    fields: Mapping[str, Scalar] = field(default_factory=dict)

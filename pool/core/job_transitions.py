@@ -1,144 +1,125 @@
-"""What each event does to a job, by the state the job is in.
+"""A job from its acceptance to its end.
 
-    QUEUED ──Lease──▶ LEASED ──JobStarted──▶ RUNNING ──JobEnded──▶ DONE(the worker's outcome)
-       │                └──────────┬────────────┴──Bereave───────▶ DONE(lost), or its verdict if it was condemned
-       └──CancelRequested, ShutdownRequested, Overdue, Reject────▶ DONE(cancelled | timeout | rejected)
+    JobSubmitted ─▶ QUEUED ──lease──▶ LEASED ──JobStarted──▶ RUNNING ──JobEnded──▶ DONE, with the worker's outcome
+                      │                 └──────────┬────────────┴──worker lost───▶ DONE, lost or its pending end
+                      └──cancel, shutdown, queue timeout, code refused───────────▶ DONE, it did not run
 
-A job that is killed together with its worker ends only when the container is gone: who hears `timeout` or `cancelled`
-may rely on it that nothing of the job is left.
+A job that is killed together with its worker ends only when the container is gone. So a client that receives `timeout`
+or `cancelled` can rely on it that nothing of the job is left.
 """
 
 from __future__ import annotations
 
-from pool.core.events import (
-    Bereave,
-    CancelRequested,
-    Condemn,
-    Dispatch,
-    Event,
-    JobEnded,
-    JobForgotten,
-    JobStarted,
-    JobSubmitted,
-    KillJob,
-    Lease,
-    Overdue,
-    Reject,
-    ShutdownRequested,
-)
-from pool.core.records import JobRecord
-from pool.core.state import State
-from pool.core.table import Ignore, Illegal, Table, row, table
+from pool.core.events import Accept, CancelRequested, Event, Finish, JobSubmitted, KillJob, ShutdownRequested, Tick
+from pool.core.policy import answer_deadline
+from pool.core.records import JobRecord, PendingEnd
+from pool.core.state import Ignore, Illegal, State, Table, row, table
 from pool.model import JobState, Outcome
 
+NOT_RUN = "it did not run"
 
-def _lease(books: State, job: JobRecord, event: Lease) -> None:
-    job.leased_at, job.worker_id, job.epoch, job.start = books.now, event.worker_id, event.epoch, event.start
-    job.attempt += 1
-    books.move_job(job, JobState.LEASED, f"leased {event.worker_id}, epoch {event.epoch}, {event.start}")
-    books.emit(
-        Dispatch(
-            worker_id=event.worker_id,
+
+def accept(pool: State, event: JobSubmitted) -> JobRecord:
+    """Make the record of a submitted job. The caller gives it a worker or a place in the backlog."""
+    job = JobRecord(
+        id=event.job_id,
+        client=event.client,
+        wall_s=event.wall_s,
+        code=event.code,
+        queue_timeout_s=event.queue_timeout_s,
+        submitted_at=pool.now,
+    )
+    pool.jobs[job.id] = job
+    pool.note(job, f"accepted from uid {job.client}")
+    pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, cause=pool.cause))
+    return job
+
+
+def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", attachment: object = None) -> None:
+    """The job is done. Its record is dropped; its history goes to the daemon, which keeps it with the result."""
+    pool.move(job, JobState.DONE, text or ": ".join(filter(None, end)))
+    del pool.jobs[job.id]
+    pool.commands.append(
+        Finish(
             job_id=job.id,
-            epoch=event.epoch,
+            outcome=end.outcome,
+            reason=end.reason,
+            worker_id=job.worker_id,
             attempt=job.attempt,
-            start=event.start,
-            cause=books.cause,
+            started_at=job.started_at,
+            attachment=attachment,
+            history=job.history,
+            cause=pool.cause,
         )
     )
 
 
-def _start(books: State, job: JobRecord, _event: JobStarted) -> None:
-    job.started_at = books.now
-    books.move_job(job, JobState.RUNNING, "started")
+def finish_waiting(pool: State, job: JobRecord, outcome: Outcome, reason: str) -> None:
+    pool.backlog.remove(job.id)
+    finish(pool, job, PendingEnd(outcome, reason))
 
 
-def _end(books: State, job: JobRecord, event: JobEnded) -> None:
-    books.finish_job(job, event.outcome, event.reason, from_worker=True)
+def finish_lost(pool: State, job: JobRecord, reason: str) -> None:
+    """The job's worker is gone: the job ends as it was going to end, or its effect is unknown."""
+    unknown = PendingEnd(Outcome.LOST, f"{reason}; whether the job had an effect is unknown")
+    finish(pool, job, job.pending_end or unknown)
 
 
-def _cancel_waiting(books: State, job: JobRecord, _event: CancelRequested) -> None:
-    books.backlog.remove(job.id)
-    books.finish_job(job, Outcome.CANCELLED, "cancelled while it waited in the backlog; it did not run")
+def reject_waiting(pool: State, code: str, reason: str) -> int:
+    """Code is refused from now on: end the accepted jobs that wait with it. Returns how many there were."""
+    waiting = [pool.jobs[job_id] for job_id in pool.backlog.waiting if pool.jobs[job_id].code == code]
+    for job in waiting:
+        finish_waiting(pool, job, Outcome.REJECTED, reason)
+    return len(waiting)
 
 
-def _cancel_leased(books: State, job: JobRecord, _event: CancelRequested) -> None:
-    if job.cancelled_at is not None or job.verdict is not None:
-        books.tell(job, "CancelRequested ignored: it is being killed already")
+def kill_with_worker(pool: State, job: JobRecord, end: PendingEnd) -> None:
+    """Its worker is being killed; the job ends when the container is gone."""
+    job.pending_end = end
+    pool.note(job, f"killed together with its worker; {end.outcome} once the container is gone")
+
+
+def _cancel_waiting(pool: State, job: JobRecord, _event: CancelRequested) -> None:
+    finish_waiting(pool, job, Outcome.CANCELLED, f"cancelled while it waited in the backlog; {NOT_RUN}")
+
+
+def _cancel_leased(pool: State, job: JobRecord, _event: CancelRequested) -> None:
+    if job.cancelled_at is not None or job.pending_end is not None:
         return
     assert job.worker_id is not None
-    job.cancelled_at = books.now
-    worker = books.workers[job.worker_id]
-    worker.due, worker.code = books.answer_deadline(job), ""
-    books.tell(job, "cancel: the worker was told to kill it")
-    books.emit(KillJob(worker_id=job.worker_id, job_id=job.id, epoch=job.epoch, cause=books.cause))
-
-
-def _wait_over(books: State, job: JobRecord, _event: Overdue) -> None:
-    books.backlog.remove(job.id)
-    waited_s = books.now - job.submitted_at
-    limit = "" if job.queue_timeout_s is None else f" of {job.queue_timeout_s:g} s"
-    books.finish_job(
-        job, Outcome.TIMEOUT, f"waited {waited_s:.3g} s in the backlog, over its queue timeout{limit}; it did not run"
+    job.cancelled_at, worker = pool.now, pool.workers[job.worker_id]
+    worker.due = answer_deadline(
+        job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
     )
+    worker.code = ""  # what becomes of the worker now may be due to the kill
+    pool.note(job, f"cancelled; {worker.id} is asked to kill it")
+    pool.commands.append(KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
 
 
-def _reject(books: State, job: JobRecord, event: Reject) -> None:
-    books.backlog.remove(job.id)
-    books.finish_job(job, Outcome.REJECTED, event.reason)
+def _queue_timeout(pool: State, job: JobRecord, _event: Tick) -> None:
+    waited_s, limit_s = pool.now - job.submitted_at, job.queue_timeout_s or 0.0
+    reason = f"waited {waited_s:.3g} s in the backlog, over its queue timeout of {limit_s:g} s; {NOT_RUN}"
+    finish_waiting(pool, job, Outcome.TIMEOUT, reason)
 
 
-def _shut_down_waiting(books: State, job: JobRecord, _event: ShutdownRequested) -> None:
-    books.backlog.remove(job.id)
-    books.finish_job(job, Outcome.CANCELLED, "the pool shut down while the job waited in the backlog; it did not run")
+def _shut_down_waiting(pool: State, job: JobRecord, _event: ShutdownRequested) -> None:
+    reason = f"the pool shut down while the job waited in the backlog; {NOT_RUN}"
+    finish_waiting(pool, job, Outcome.CANCELLED, reason)
 
 
-def _condemn(books: State, job: JobRecord, event: Condemn) -> None:
-    job.verdict = event.verdict
-    books.tell(job, f"is killed together with its worker: {event.verdict.outcome}")
+SAME = Ignore("the same job again", silent=True)
+RUNS_ON = Ignore("it may run until the deadline of the shutdown", silent=True)
+NOT_WAITING = Illegal("it does not wait")
 
-
-def _bereave(books: State, job: JobRecord, event: Bereave) -> None:
-    if job.verdict is not None:
-        books.finish_job(job, job.verdict.outcome, job.verdict.reason)
-    else:
-        books.finish_job(job, Outcome.LOST, f"{event.reason}; whether the job had an effect is unknown")
-
-
-def _forget(books: State, job: JobRecord, _event: JobForgotten) -> None:
-    books.tell(job, "forgotten")
-    books.bygone.keep(job.id, books.jobs.pop(job.id).history)
-
-
-SAME = Ignore("the same job again")
-RUNS_ON = Ignore("it may run on until the deadline of the shutdown")
-ENDED = Ignore("it has ended")
-NEVER_LEASED = Illegal("no worker was given it")
-NOT_WAITING = Illegal("it no longer waits")
-NOT_DONE = Illegal("it is not done")
-OVER = Illegal("it is done")
-STARTED = Ignore("it has started already")
-
-_STATES = tuple(JobState)
+STATES = (JobState.QUEUED, JobState.LEASED, JobState.RUNNING)
 TABLE: Table[JobState, JobRecord] = table(
-    row(JobSubmitted, _STATES, queued=SAME, leased=SAME, running=SAME, done=SAME),
-    row(CancelRequested, _STATES, queued=_cancel_waiting, leased=_cancel_leased, running=_cancel_leased, done=ENDED),
-    row(JobForgotten, _STATES, queued=NOT_DONE, leased=NOT_DONE, running=NOT_DONE, done=_forget),
-    row(JobStarted, _STATES, queued=NEVER_LEASED, leased=_start, running=STARTED, done=ENDED),
-    row(JobEnded, _STATES, queued=NEVER_LEASED, leased=_end, running=_end, done=ENDED),
-    row(ShutdownRequested, _STATES, queued=_shut_down_waiting, leased=RUNS_ON, running=RUNS_ON, done=ENDED),
-    row(Lease, _STATES, queued=_lease, leased=NOT_WAITING, running=NOT_WAITING, done=OVER),
-    row(Overdue, _STATES, queued=_wait_over, leased=NOT_WAITING, running=NOT_WAITING, done=OVER),
-    row(Reject, _STATES, queued=_reject, leased=NOT_WAITING, running=NOT_WAITING, done=OVER),
-    row(Condemn, _STATES, queued=NEVER_LEASED, leased=_condemn, running=_condemn, done=OVER),
-    row(Bereave, _STATES, queued=NEVER_LEASED, leased=_bereave, running=_bereave, done=OVER),
+    row(JobSubmitted, STATES, queued=SAME, leased=SAME, running=SAME),
+    row(CancelRequested, STATES, queued=_cancel_waiting, leased=_cancel_leased, running=_cancel_leased),
+    row(ShutdownRequested, STATES, queued=_shut_down_waiting, leased=RUNS_ON, running=RUNS_ON),
+    row(Tick, STATES, queued=_queue_timeout, leased=NOT_WAITING, running=NOT_WAITING),
 )
 
 
-def apply(books: State, job_id: str, event: Event) -> None:
-    """Look the event up in the row of the job's state, and do what stands there."""
-    job = books.jobs.get(job_id)
-    if job is None:
-        books.tell_bygone(job_id, f"{type(event).__name__} ignored: no such job, or it was forgotten")
-        return
-    TABLE[job.state, type(event)](books, job, event)
+def apply(pool: State, job: JobRecord, event: Event) -> None:
+    """Do what the table says for the state of this job."""
+    TABLE[job.state, type(event)](pool, job, event)

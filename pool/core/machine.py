@@ -1,198 +1,203 @@
 """The core of a pool: events in, commands out, the clock an argument. No sockets, threads, files or containers.
 
-                       ┌──────────────────────── PoolState ────────────────────────┐
-    event, now ──▶ handle ─▶ the tables of *_transitions.py ─▶ State ─▶ sizing.settle ──▶ [command, ...]
-                       └────────────────────────────────────────────────────────────┘
+                       ┌──────────────────────── PoolState ─────────────────────────┐
+    event, now ──▶ handle ─▶ a table of *_transitions.py ─▶ State ─▶ sizing.settle ─▶ [command, ...]
+                       └─────────────────────────────────────────────────────────────┘
 
 Contract:
-1. Each command is carried out, in order, and answered by its event: StartWorker by WorkerReady or WorkerFailed,
-   StopWorker by WorkerRemoved, Dispatch by JobStarted, JobEnded and WorkerFreed, KillJob by JobEnded, ProbeWorker by
-   BeatHeard. An answer may be late, come twice, or never: deadlines see to that, except for WorkerRemoved, which the
-   engine owes.
-2. Each accepted job gets exactly one Finish; each one that is not accepted gets exactly one Refuse.
+1. The daemon carries out each command, in order. An event answers each command about a worker: WorkerReady or
+   WorkerFailed answers StartWorker, WorkerRemoved StopWorker, Heartbeat ProbeWorker, JobEnded KillJob; JobStarted,
+   JobEnded and WorkerFreed answer Dispatch. An answer may be late or never come: deadlines see to that, except for
+   WorkerRemoved, which the engine owes.
+2. JobSubmitted leads to exactly one Accept or Refuse, as its first command, unless the pool has a job of that id. Each
+   accepted job gets exactly one Finish; then the core has no record of it any more.
 3. A Tick is delivered at `next_deadline()` at the latest, after the events that have arrived by then. It clears every
    deadline that has passed, so the next one always lies ahead.
-4. An event that cannot happen raises InvalidTransition and changes nothing. Nothing else is raised by `handle`, but for
-   ConfigError by a ResizeRequested that makes no sense, which changes nothing either.
+4. An event that cannot happen raises InvalidTransition and changes nothing. `handle` raises nothing else, except
+   ConfigError for a ResizeRequested that makes no sense, which also changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from itertools import chain
+from math import inf
 from types import MappingProxyType
 
-from pool.core import job_transitions, pool_transitions, sizing, worker_transitions
+from pool.core import job_transitions, pool_transitions, worker_transitions
 from pool.core.breaker import BreakerView
 from pool.core.editions import EditionsView
-from pool.core.events import (
-    BeatHeard,
-    CancelRequested,
-    Command,
-    DrainRequested,
-    EditionOffered,
-    Event,
-    JobEnded,
-    JobForgotten,
-    JobStarted,
-    JobSubmitted,
-    PardonRequested,
-    RecycleRequested,
-    ResizeRequested,
-    ResumeRequested,
-    ShutdownRequested,
-    Tick,
-    WorkerFailed,
-    WorkerFreed,
-    WorkerReady,
-    WorkerRemoved,
-    WorkerVanished,
-)
+from pool.core.events import Command, Event, JobEvent, JobSubmitted, WorkerEvent
 from pool.core.poison import PoisonView
 from pool.core.policy import PoolPolicy
-from pool.core.records import JobRecord, PoolPhase, StoryEntry, WorkerRecord
-from pool.core.state import State, validate
-from pool.core.table import InvalidTransition
+from pool.core.records import HistoryEntry, JobRecord, PoolPhase, WorkerRecord
+from pool.core.sizing import settle
+from pool.core.state import InvalidTransition, State
+from pool.model import JobState, WorkerState
 
 __all__ = ["InvalidTransition", "PoolState"]
 
-_WorkerEvent = (
-    WorkerReady | WorkerFailed | WorkerVanished | WorkerRemoved | BeatHeard | JobStarted | JobEnded | WorkerFreed
-)
-
-
-def _to_worker(books: State, event: Event) -> None:
-    assert isinstance(event, _WorkerEvent)
-    worker_transitions.apply(books, event.worker_id, event)
-
-
-def _to_job(books: State, event: Event) -> None:
-    assert isinstance(event, CancelRequested | JobForgotten)
-    job_transitions.apply(books, event.job_id, event)
-
-
-def _to_pool_or_job(books: State, event: Event) -> None:
-    assert isinstance(event, JobSubmitted)
-    if event.job_id in books.jobs:
-        job_transitions.apply(books, event.job_id, event)
-    else:
-        pool_transitions.apply(books, event)
-
-
-#: Whose table an event from outside goes to first.
-ROUTES: Mapping[type[Event], Callable[[State, Event], None]] = MappingProxyType(
-    {
-        JobSubmitted: _to_pool_or_job,
-        CancelRequested: _to_job,
-        JobForgotten: _to_job,
-        WorkerReady: _to_worker,
-        WorkerFailed: _to_worker,
-        WorkerVanished: _to_worker,
-        WorkerRemoved: _to_worker,
-        BeatHeard: _to_worker,
-        JobStarted: _to_worker,
-        JobEnded: _to_worker,
-        WorkerFreed: _to_worker,
-        DrainRequested: pool_transitions.apply,
-        ResumeRequested: pool_transitions.apply,
-        RecycleRequested: pool_transitions.apply,
-        ResizeRequested: pool_transitions.apply,
-        EditionOffered: pool_transitions.apply,
-        PardonRequested: pool_transitions.apply,
-        ShutdownRequested: pool_transitions.apply,
-        Tick: pool_transitions.apply,
-    }
-)
-
-
-#: After these, sizes and leases stand as they stood.
-UNSIZED = frozenset({JobStarted, JobForgotten})
-
 
 class PoolState:
-    """All that one pool knows and decides. Change it through `handle` only."""
+    """Everything that one pool knows and decides. Only `handle` changes it."""
 
     def __init__(self, name: str, policy: PoolPolicy, *, seed: int = 0, edition: int = 1) -> None:
-        """`edition`: of the data sets; 0 where no worker can be started before one is offered."""
-        self._books = State(name, policy, seed=seed, edition=edition)
+        """`edition`: of the data sets; 0 if no worker can be started before one is offered."""
+        self._state = State(name, policy, seed=seed, edition=edition)
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """What has happened, and what is to be done about it. `now` is monotonic seconds and does not go back."""
-        books = self._books
-        books.begin(event, now)
-        ROUTES[type(event)](books, event)
-        if type(event) not in UNSIZED:
-            sizing.settle(books)
-        return books.close()
+        """What has happened; returns what is to be done about it. `now` is monotonic seconds and never goes back."""
+        pool = self._state
+        pool.now, pool.cause = max(pool.now, now), event.cause or type(event).__name__
+        pool.commands, pool.resize = [], True
+        if isinstance(event, WorkerEvent) and (worker := pool.workers.get(event.worker_id)) is not None:
+            worker_transitions.TABLE[worker.state, type(event)](pool, worker, event)
+        elif isinstance(event, JobEvent) and (job := pool.jobs.get(event.job_id)) is not None:
+            job_transitions.TABLE[job.state, type(event)](pool, job, event)
+        elif isinstance(event, WorkerEvent | JobEvent) and not isinstance(event, JobSubmitted):
+            _ignore_unknown(pool, event)
+        else:
+            pool_transitions.TABLE[pool.state, type(event)](pool, pool, event)
+        if pool.resize:
+            settle(pool)
+        return pool.commands
 
     def next_deadline(self) -> float | None:
         """When a Tick must be delivered at the latest; None: when something else happens."""
-        books = self._books
-        times = [worker.due for worker in books.workers.values()]
-        times += (books.backlog.next_deadline(), books.review_at)
-        return min((at for at in times if at is not None), default=None)
+        pool = self._state
+        times = [worker.due for worker in pool.workers.values()]
+        times.append(pool.backlog.next_deadline())
+        deadline = min((at for at in times if at is not None), default=inf)
+        deadline = min(deadline, pool.review_at)
+        return None if deadline == inf else deadline
 
-    def validate(self) -> None:
-        """Assert every invariant across the collections."""
-        validate(self._books)
-
-    def story(self, record_id: str) -> list[StoryEntry]:
-        """The bounded history of a job, a worker or the pool itself; also for a while after it is gone."""
-        books = self._books
-        entries = list(books.bygone.of(record_id))
-        for record in (books.workers.get(record_id), books.jobs.get(record_id)):
-            if record is not None:
-                entries += record.history
-        if record_id == books.pool.id:
-            entries += books.pool.history
-        return sorted(entries, key=lambda entry: entry.at)
+    def history(self, record_id: str) -> list[HistoryEntry]:
+        """What happened to an unfinished job, a worker, code or the pool itself; of workers and code also for a while
+        after they are gone. The history of a finished job is in its Finish.
+        """
+        pool = self._state
+        records = (pool.workers.get(record_id), pool.jobs.get(record_id), pool if record_id == pool.id else None)
+        histories = [record.history for record in records if record is not None]
+        return sorted(chain(pool.past_histories.of(record_id), *histories), key=lambda entry: entry.at)
 
     # ---- for the snapshot ----
 
     @property
     def name(self) -> str:
-        return self._books.pool.id
+        return self._state.id
 
     @property
     def state(self) -> PoolPhase:
-        return self._books.pool.state
+        return self._state.state
 
     @property
     def policy(self) -> PoolPolicy:
         """As it is now: a resize changes it."""
-        return self._books.policy
+        return self._state.policy
 
     @property
     def workers(self) -> Mapping[str, WorkerRecord]:
         """Records of the workers whose container exists or may exist; to be read, not changed."""
-        return MappingProxyType(self._books.workers)
+        return MappingProxyType(self._state.workers)
 
     @property
     def jobs(self) -> Mapping[str, JobRecord]:
-        """Records of the jobs that were accepted and not forgotten; to be read, not changed."""
-        return MappingProxyType(self._books.jobs)
+        """Records of the accepted jobs that are not done; to be read, not changed."""
+        return MappingProxyType(self._state.jobs)
 
     @property
     def target(self) -> int:
-        """Workers the pool wants just now."""
-        return self._books.target
+        """Workers that the pool wants now."""
+        return self._state.target
 
     @property
     def backlog_length(self) -> int:
-        return len(self._books.backlog)
+        return len(self._state.backlog.waiting)
 
     @property
     def running(self) -> int:
         """Jobs that are with a worker."""
-        return sum(worker.job_id is not None for worker in self._books.workers.values())
+        return sum(worker.job is not None for worker in self._state.workers.values())
 
     def poison(self, now: float) -> list[PoisonView]:
-        """Code that has cost workers lately, the last killer first."""
-        return self._books.poison.view(now)
+        """Code that has cost workers lately, the latest first."""
+        return self._state.poison.view(now)
 
     @property
     def editions(self) -> EditionsView:
-        return self._books.editions.view()
+        return self._state.editions.view()
 
     @property
     def breaker(self) -> BreakerView:
-        return self._books.breaker.view()
+        return self._state.breaker.view()
+
+    # ---- for the tests ----
+
+    def validate(self) -> None:
+        """Assert every invariant across the collections. Raises AssertionError with the name of the record."""
+        pool = self._state
+        pool.backlog.validate()
+        for worker_id, worker in pool.workers.items():
+            assert worker.id == worker_id
+            _check_worker(pool, worker)
+        for job_id, job in pool.jobs.items():
+            assert job.id == job_id
+            _check_job(pool, job)
+        assert pool.backlog.waiting.keys() <= pool.jobs.keys(), "only jobs with a record wait"
+        _check_sizes(pool)
+
+
+def _ignore_unknown(pool: State, event: WorkerEvent | JobEvent) -> None:
+    """The id is of something that is gone, or never existed."""
+    record_id, kind = (event.worker_id, "worker") if isinstance(event, WorkerEvent) else (event.job_id, "job")
+    pool.note_past(record_id, f"{type(event).__name__} ignored: no such {kind}, or it is gone")
+
+
+_HAS_JOB = frozenset({WorkerState.LEASED, WorkerState.DRAINING})
+_LEAVES = frozenset({WorkerState.DRAINING, WorkerState.STOPPING})
+
+
+def _check_worker(pool: State, worker: WorkerRecord) -> None:
+    name, state = worker.id, worker.state
+    assert state is not WorkerState.GONE, f"{name} is gone and still has a record"
+    assert (worker.leaving is not None) == (state in _LEAVES), f"{name} is {state}, leaving: {worker.leaving}"
+    assert (worker.due is None) == (state is WorkerState.STOPPING), f"{name} is {state}, due: {worker.due}"
+    assert worker.jobs <= worker.jobs_limit <= pool.policy.max_jobs, f"{name} has served {worker.jobs}"
+    assert (worker.ready_at is None) <= (worker.jobs == 0), f"{name} served a job before it was ready"
+    if state is not WorkerState.STOPPING:
+        assert (worker.job is not None) == (state in _HAS_JOB), f"{name} is {state} with job {worker.job}"
+    if state not in _HAS_JOB | {WorkerState.CLEANING, WorkerState.STOPPING}:
+        assert not worker.code, f"{name} is {state}, and its failure would count against code"
+    if (job := worker.job) is not None:
+        assert pool.jobs[job.id] is job, f"{name} has {job.id}, which is gone"
+        assert job.worker_id == name, f"{name} and {job.id} disagree on the lease"
+        assert job.state is not JobState.QUEUED, f"{name} holds {job.id}, which waits"
+        assert (job.pending_end is not None) == (state is WorkerState.STOPPING), f"{job.id}: {job.pending_end}"
+
+
+def _check_job(pool: State, job: JobRecord) -> None:
+    name, state = job.id, job.state
+    assert state is not JobState.DONE, f"{name} is done and still has a record"
+    assert (state is JobState.QUEUED) == (name in pool.backlog.waiting), f"{name} is {state}; in the backlog or not?"
+    assert job.attempt <= 1, f"{name} was tried {job.attempt} times"
+    if state is JobState.QUEUED:
+        assert pool.poison.refused_s(job.code, pool.now) is None, f"{name} waits and its code is refused"
+    else:
+        assert job.worker_id is not None, f"{name} is {state} without a worker"
+        assert pool.workers[job.worker_id].job is job, f"{job.worker_id} does not have {name}"
+
+
+def _check_sizes(pool: State) -> None:
+    policy, workers = pool.policy, pool.workers.values()
+    staying = [worker for worker in workers if worker.leaving is None]
+    starting = [worker for worker in staying if worker.state is WorkerState.STARTING]
+    assert len(staying) <= policy.max_workers, f"{len(staying)} workers, at most {policy.max_workers} may exist"
+    assert len(starting) <= policy.start_concurrency, f"{len(starting)} starts at the same time"
+    if pool.outgoing is not None:
+        assert pool.workers.get(pool.outgoing.id) is pool.outgoing, "the worker being replaced is gone"
+        assert pool.outgoing.worn is not None, "the worker being replaced has no reason to be"
+    if pool.state in {PoolPhase.STOPPING, PoolPhase.STOPPED}:
+        assert not staying, "workers stay in a pool that stops"
+        assert not pool.backlog.waiting, "jobs wait in a pool that stops"
+    if pool.state is PoolPhase.STOPPED:
+        assert not workers, "workers in a pool that has stopped"

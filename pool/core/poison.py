@@ -1,36 +1,36 @@
-"""Poison memory: code that has cost its pool worker after worker is refused for a while.
+"""Poison memory: code that has cost its pool several workers is refused for a while.
 
-    remembered ──k-th kill within window_s──▶ refused for refuse_s ──▶ remembered: one more kill within window_s of the
-        ▲                                         │                     last k - 1 and it is refused again
+    remembered ──k-th kill within window_s──▶ refused for refuse_s ──▶ remembered: with one more kill within window_s of
+        ▲                                         │                     the last k - 1 it is refused again
         └──────── last kill older than window_s ──┴── pardon ──▶ forgotten
 
-Code is known by a digest. Memory is bounded: the last k kills of each code, and the codes that killed last. What counts
-as a kill is decided in `worker_transitions.py`:
+Which failures of a worker count as a kill (`worker_transitions.py` decides):
 
-    counted      the worker broke down, or broke the protocol, while it ran the code or cleared up after it
-                 the worker was not clean after it, or not free within CLEARING_S
+    counted      the worker broke down or broke the protocol while it ran the code or cleaned up after it
+                 the worker was not clean after it, or not free within CLEANING_S
                  the worker did not answer at the job's deadline and was killed with it
-    not counted  errors, crashes, and limits that the runner enforced, memory among them: the worker lives on
-                 a job that was cancelled, whatever becomes of its worker
-                 a job whose worker had not said that it began; a container that somebody removed; a start that failed
+    not counted  errors, crashes, and limits that the runner enforced, memory among them: the worker goes on
+                 anything after the job was cancelled
+                 a job that its worker had not started; a container that somebody removed; a failed start
                  shutdown, recycling and every other stop that the pool decides on
-                 the last job of a worker that is worn: it is stopped anyway, clean or not
+                 the last job of a worker: it is stopped anyway, clean or not
 
-A worker that ran out of memory as a whole is counted as what it leads to: the kernel kills the child, and the worker is
-fine; or its zygote or runner, and the worker breaks down or is not clean.
+A worker that ran out of memory as a whole is counted by the consequence: if the kernel kills the child, the worker goes
+on; if it kills the zygote or the runner, the worker breaks down or is not clean.
+
+Code is known by a digest. Memory is bounded: the last k kills of each code, and the codes that killed last.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-#: Codes that are remembered; each has cost at least one worker, so this is hours of destruction.
+#: Codes that are remembered. Each has cost at least one worker, so this many take hours.
 MAX_CODES = 10_000
-#: Kills that a refusal tells of, and characters of what is told about each: a message of a few hundred characters.
-TOLD_KILLS = 3
-TOLD_CHARS = 160
+#: Kills that a refusal lists, and characters about each: a message of a few hundred characters.
+LISTED_KILLS = 3
+LISTED_CHARS = 160
 
 
 class Kill(NamedTuple):
@@ -39,8 +39,7 @@ class Kill(NamedTuple):
     what: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoisonView:
+class PoisonView(NamedTuple):
     """One code that is remembered, as the snapshot shows it."""
 
     code: str
@@ -48,83 +47,76 @@ class PoisonView:
     refused_until: float | None  #: monotonic seconds; None: it may run
 
 
-@dataclass(slots=True, kw_only=True)
-class _Dossier:
-    kills: deque[Kill]
-    refused_until: float = field(default=float("-inf"))
-
-
 class Poison:
-    """What one pool remembers. `kills` 0: nothing, and nothing is refused."""
+    """What one pool remembers. With `kills` 0 it remembers nothing and refuses nothing."""
 
     def __init__(self, *, kills: int, window_s: float, refuse_s: float) -> None:
+        self.refused: dict[str, float] = {}  #: codes, and until when they are refused; may include times in the past
         self._most = kills
         self._window_s = window_s
         self._refuse_s = refuse_s
-        self._dossiers: OrderedDict[str, _Dossier] = OrderedDict()  # by last kill, the oldest first
+        self._kills: OrderedDict[str, deque[Kill]] = OrderedDict()  # by last kill, the oldest first
 
     def killed(self, code: str, worker: str, what: str, *, now: float) -> bool:
-        """One more worker was lost to this code; whether it is refused from now on."""
+        """Count one more worker that this code has cost. Returns whether the code is refused from now on."""
         if not self._most:
             return False
         self._forget_old(now)
-        dossier = self._dossiers.setdefault(code, _Dossier(kills=deque(maxlen=self._most)))
-        self._dossiers.move_to_end(code)
-        dossier.kills.append(Kill(now, worker, what[:TOLD_CHARS]))
-        if len(self._dossiers) > MAX_CODES:
-            self._dossiers.popitem(last=False)
-        if len(dossier.kills) < self._most or dossier.kills[0].at <= now - self._window_s:
+        kills = self._kills.setdefault(code, deque(maxlen=self._most))
+        self._kills.move_to_end(code)
+        kills.append(Kill(now, worker, what[:LISTED_CHARS]))
+        if len(self._kills) > MAX_CODES:
+            self._forget(next(iter(self._kills)))
+        if len(kills) < self._most or kills[0].at <= now - self._window_s:
             return False
-        dossier.refused_until = now + self._refuse_s
+        self.refused[code] = now + self._refuse_s
         return True
 
     def refused_s(self, code: str, now: float) -> float | None:
-        """For how long this code is still refused; None: it is not."""
-        dossier = self._dossiers.get(code)
-        return None if dossier is None or dossier.refused_until <= now else dossier.refused_until - now
+        """Seconds for which this code is still refused, or None."""
+        until = self.refused.get(code, now)
+        return until - now if until > now else None
 
     def count(self, code: str, now: float) -> int:
         """Kills within the window; no more than are needed for a refusal."""
-        dossier = self._dossiers.get(code)
-        return 0 if dossier is None else sum(kill.at > now - self._window_s for kill in dossier.kills)
+        return sum(kill.at > now - self._window_s for kill in self._kills.get(code, ()))
 
     def history(self, code: str, now: float) -> str:
-        """The last kills in words, the newest first."""
-        dossier = self._dossiers.get(code)
-        kills = list(dossier.kills)[-TOLD_KILLS:] if dossier is not None else []
+        """The last kills as text, the newest first."""
+        kills = list(self._kills.get(code, ()))[-LISTED_KILLS:]
         return "; ".join(f"{now - kill.at:.0f} s ago {kill.worker} {kill.what}" for kill in reversed(kills))
 
-    def sentence(self, code: str, now: float) -> str:
-        """Why a job of this code is refused."""
-        dossier, left_s = self._dossiers[code], self.refused_s(code, now) or 0.0
+    def explain(self, code: str, now: float) -> str:
+        """Why a job of this code is refused, and what to do."""
+        left_s = self.refused_s(code, now) or 0.0
         return (
-            f"This code has cost {len(dossier.kills)} workers and is refused for {left_s:.0f} s more: "
-            f"{self.history(code, now)}. Change it, or let an operator look at it and lift this: "
+            f"This code has cost {len(self._kills[code])} workers and is refused for {left_s:.0f} s more: "
+            f"{self.history(code, now)}. Change the code, or ask an operator to examine it and to lift the refusal: "
             f"pool-admin pardon {code}"
         )
 
     def pardon(self, code: str | None) -> list[str]:
-        """Forget what this code, or every code, has done; which ones were known."""
-        pardoned = [each for each in self._dossiers if code in {None, each}]
+        """Forget the kills of this code, or of all code. Returns the codes that were remembered."""
+        pardoned = [each for each in self._kills if code in {None, each}]
         for each in pardoned:
-            del self._dossiers[each]
+            self._forget(each)
         return pardoned
 
     def view(self, now: float) -> list[PoisonView]:
-        """What is still remembered, the last killer first."""
+        """What is still remembered, the latest kill first."""
         self._forget_old(now)
         return [
-            PoisonView(
-                code=code,
-                kills=tuple(dossier.kills),
-                refused_until=dossier.refused_until if dossier.refused_until > now else None,
-            )
-            for code, dossier in reversed(self._dossiers.items())
+            PoisonView(code, tuple(kills), until if (until := self.refused.get(code, now)) > now else None)
+            for code, kills in reversed(self._kills.items())
         ]
 
     def _forget_old(self, now: float) -> None:
-        while self._dossiers:
-            dossier = next(iter(self._dossiers.values()))
-            if dossier.kills[-1].at > now - self._window_s or dossier.refused_until > now:
+        while self._kills:
+            code, kills = next(iter(self._kills.items()))
+            if kills[-1].at > now - self._window_s or self.refused_s(code, now) is not None:
                 return
-            self._dossiers.popitem(last=False)
+            self._forget(code)
+
+    def _forget(self, code: str) -> None:
+        del self._kills[code]
+        self.refused.pop(code, None)

@@ -1,55 +1,54 @@
-"""What a pool knows of each worker and each job: one record each. Only the transition tables change a `state`.
+"""What a pool knows about each worker and each job: one record each, with the states that it can be in.
 
-    Worker   STARTING ─▶ IDLE ◀─▶ LEASED          any ─▶ DRAINING ─▶ STOPPING ─▶ GONE     IDLE ◀─▶ SUSPECT ─▶ STOPPING
-    Job      QUEUED ─▶ LEASED ─▶ RUNNING ─▶ DONE         QUEUED ─▶ DONE         LEASED ─▶ DONE
-    Pool     RUNNING ◀─▶ DRAINING                        any ─▶ STOPPING ─▶ STOPPED
-
-A worker that has no job passes through DRAINING at once; one that has a job stays there until the job has ended.
+The allowed changes of state are WORKER_STATES and JOB_STATES. Only `State.move` changes a state, and it checks them.
+docs/architecture.md has the diagrams.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterable, Mapping, MutableSequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
-from pool.model import JobState, Outcome, StartKind, WorkerState
+from msgspec import Struct, field
 
-#: Entries of one record: the whole life of a job, the last dozen or so jobs of a worker.
+from pool.model import JobState, Outcome, WorkerState
+
+#: Entries kept of one worker or pool: the last dozen or so jobs of a worker.
 MAX_ENTRIES = 64
-#: Histories kept of what is gone; a few minutes of a busy pool, a few megabytes.
-MAX_BYGONE = 2000
+#: Histories kept of workers that are gone and of refused jobs; a few megabytes.
+MAX_PAST_HISTORIES = 2000
 
 
-class StoryEntry(NamedTuple):
+class HistoryEntry(NamedTuple):
+    """One line of what `pool-admin job` shows."""
+
     at: float  #: monotonic seconds
     id: str
-    state: str  #: the state after it
+    state: str  #: the state after the entry
     text: str
     cause: str
 
 
-History = list[StoryEntry]
+History = MutableSequence[HistoryEntry]
 
 
-def append(history: History, entry: StoryEntry) -> None:
-    history.append(entry)
-    if len(history) > MAX_ENTRIES:
-        del history[0]
+def new_history() -> History:
+    return deque(maxlen=MAX_ENTRIES)
 
 
-class Bygone:
-    """Histories by id of records that are gone, oldest first."""
+class PastHistories:
+    """Histories of what has no record, or none any more, by id. The oldest are dropped."""
 
     def __init__(self) -> None:
         self._histories: dict[str, History] = {}
 
-    def keep(self, record_id: str, entries: History) -> None:
-        history = self._histories.pop(record_id, [])
-        for entry in entries:
-            append(history, entry)
+    def add(self, record_id: str, entries: Iterable[HistoryEntry]) -> None:
+        history = self._histories.pop(record_id, None) or new_history()
+        history.extend(entries)
         self._histories[record_id] = history
-        if len(self._histories) > MAX_BYGONE:
+        if len(self._histories) > MAX_PAST_HISTORIES:
             del self._histories[next(iter(self._histories))]
 
     def of(self, record_id: str) -> History:
@@ -57,114 +56,100 @@ class Bygone:
 
 
 class PoolPhase(StrEnum):
+    """The states of the pool itself."""
+
     RUNNING = "running"
-    DRAINING = "draining"  #: takes no new jobs, finishes those it has; the workers stay
-    STOPPING = "stopping"  #: takes no new jobs, its workers go
+    DRAINING = "draining"  #: takes no new jobs, finishes the accepted ones; the workers stay
+    STOPPING = "stopping"  #: takes no new jobs, and its workers are being stopped
     STOPPED = "stopped"  #: every worker is gone
 
 
 class StopReason(StrEnum):
     """Why a worker was stopped: the closed vocabulary of `recycles` in the snapshot."""
 
-    MAX_JOBS = "max_jobs"  #: it served its share
+    MAX_JOBS = "max_jobs"  #: it has served its share
     MAX_AGE = "max_age"
     SURPLUS = "surplus"  #: idle for long, and more than the pool wants
-    FOREIGN = "foreign"  #: it belonged to one client while another waited
-    DIRTY = "dirty"  #: a job left something behind
+    FOREIGN = "foreign"  #: it was bound to one client while another one waited
+    RESIDUE = "dirty"  #: a job left something behind that the worker could not clean up
     VANISHED = "vanished"  #: its link broke, or it broke the protocol
     HEARTBEAT = "heartbeat"  #: idle and silent
     BOOT_TIMEOUT = "boot_timeout"
     START_FAILED = "start_failed"
-    JOB_DEADLINE = "job_deadline"  #: it did not answer for its job in time
+    JOB_DEADLINE = "job_deadline"  #: it did not report the end of its job in time
     OPERATOR = "operator"  #: recycled on request
     SHUTDOWN = "shutdown"
     RESIZE = "resize"  #: above a maximum that was lowered
     DATASET = "dataset"  #: its data sets are older than those of the pool
 
 
-W = WorkerState
-WORKER_MOVES: dict[WorkerState, frozenset[WorkerState]] = {
-    W.STARTING: frozenset({W.IDLE, W.DRAINING}),
-    W.IDLE: frozenset({W.LEASED, W.SUSPECT, W.DRAINING}),
-    W.LEASED: frozenset({W.IDLE, W.DRAINING}),
-    W.SUSPECT: frozenset({W.IDLE, W.DRAINING, W.STOPPING}),
-    W.DRAINING: frozenset({W.STOPPING}),
-    W.STOPPING: frozenset({W.GONE}),
-    W.GONE: frozenset(),
+_W, _J = WorkerState, JobState
+_LEAVES = frozenset({_W.STOPPING, _W.GONE})
+WORKER_STATES: Mapping[StrEnum, frozenset[StrEnum]] = {
+    _W.STARTING: _LEAVES | {_W.IDLE},
+    _W.IDLE: _LEAVES | {_W.LEASED, _W.SUSPECT},
+    _W.SUSPECT: _LEAVES | {_W.IDLE},
+    _W.LEASED: _LEAVES | {_W.CLEANING, _W.DRAINING},
+    _W.CLEANING: _LEAVES | {_W.IDLE},
+    _W.DRAINING: _LEAVES,
+    _W.STOPPING: frozenset({_W.GONE}),
+    _W.GONE: frozenset(),
 }
-JOB_MOVES: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.LEASED, JobState.DONE}),
-    JobState.LEASED: frozenset({JobState.RUNNING, JobState.DONE}),
-    JobState.RUNNING: frozenset({JobState.DONE}),
-    JobState.DONE: frozenset(),
+JOB_STATES: Mapping[StrEnum, frozenset[StrEnum]] = {
+    _J.QUEUED: frozenset({_J.LEASED, _J.DONE}),
+    _J.LEASED: frozenset({_J.RUNNING, _J.DONE}),
+    _J.RUNNING: frozenset({_J.DONE}),
+    _J.DONE: frozenset(),
 }
 
 
-class Verdict(NamedTuple):
-    """How a job will end once the worker that is being killed with it is really gone."""
+class PendingEnd(NamedTuple):
+    """How a job will end once the container of the worker that is being killed with it is gone."""
 
     outcome: Outcome
     reason: str
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class WorkerRecord:
+class WorkerRecord(Struct, kw_only=True, eq=False):
+    next_states: ClassVar = WORKER_STATES
     id: str
     started_at: float
     jobs_limit: int
-    retire_at: float  #: when it is worn, by age or by the operator's wish
+    retire_at: float  #: when it is due for replacement, by age or on request
     edition: int  #: of the pool's data sets
-    due: (
-        float | None
-    )  #: when its liveness is judged next: boot, beat or the job's deadline, whatever its state asks for
+    due: float | None  #: deadline of the present state; None while STOPPING
     state: WorkerState = WorkerState.STARTING
     ready_at: float | None = None
-    last_used: float = 0.0  #: when it became idle, last time
+    last_used: float = 0.0  #: when it last became idle
     client: str | None = None  #: the last client it served
     bound_at: float = 0.0  #: when it was first leased to that client
-    jobs: int = 0  #: leases begun
-    job_id: str | None = None  #: the lease, with `epoch`
-    leased_at: float = 0.0  #: when its latest lease began
-    clearing: bool = False  #: LEASED still, but its job has ended and it clears up after it
-    epoch: int = 0
+    jobs: int = 0  #: leases so far
+    job: JobRecord | None = None  #: LEASED and DRAINING workers have one, and STOPPING ones that are killed with it
+    epoch: int = 0  #: of the latest lease
+    leased_at: float = 0.0  #: when the latest lease began
     leaving: StopReason | None = None  #: set while DRAINING and STOPPING
-    worn: StopReason | None = None  #: why it is to be replaced; it serves until its successor is there
-    code: str = ""  #: what is to blame if the worker is lost now; see worker_transitions.py
-    history: History = field(default_factory=list)
+    worn: StopReason | None = None  #: why it is to be replaced; it serves until its replacement is ready
+    code: str = ""  #: digest of the code that a failure of this worker counts against now; see poison.py
+    history: History = field(default_factory=new_history)
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class JobRecord:
+class JobRecord(Struct, kw_only=True, eq=False):
+    """A job that is accepted and not done."""
+
+    next_states: ClassVar = JOB_STATES
     id: str
     client: str
     wall_s: float
     submitted_at: float
-    priority: int = 0
-    code: str = ""
-    queue_timeout_s: float | None = None
+    code: str
+    queue_timeout_s: float | None
     state: JobState = JobState.QUEUED
-    leased_at: float | None = None
     started_at: float | None = None
-    done_at: float | None = None
-    cancelled_at: float | None = None  #: when the worker was told to kill it
-    worker_id: str | None = None  #: stays when the job is done
-    epoch: int = 0
+    cancelled_at: float | None = None  #: when the worker was asked to kill it
+    worker_id: str | None = None
     attempt: int = 0
-    start: StartKind | None = None
-    verdict: Verdict | None = None  #: set while its worker is being killed
-    outcome: Outcome | None = None
-    reason: str = ""
-    history: History = field(default_factory=list)
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class PoolRecord:
-    """The pool itself: its phase and what its operator asked for."""
-
-    id: str
-    state: PoolPhase = PoolPhase.RUNNING
-    shutdown_at: float | None = None  #: until when running jobs may go on
-    history: History = field(default_factory=list)
+    pending_end: PendingEnd | None = None  #: set while its worker is being killed
+    history: History = field(default_factory=list)  #: short: each thing happens to a job once
 
 
 class Record(Protocol):

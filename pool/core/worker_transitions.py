@@ -1,376 +1,344 @@
-"""What each event does to a worker, by the state the worker is in.
+"""A worker from its start to its end, by the state that it is in.
 
-    STARTING ──WorkerReady──▶ IDLE ──Lease──▶ LEASED ──JobEnded──▶ (clearing) ──WorkerFreed──▶ IDLE
-    LEASED ──JobEnded──▶ STOPPING if that was its last job                (clearing) ──WorkerFreed(dirty)──▶ STOPPING
-    STARTING, IDLE, SUSPECT, (clearing) ──Retire──▶ STOPPING     LEASED ──Retire──▶ DRAINING ──JobEnded──▶ STOPPING
-    IDLE ──Overdue──▶ SUSPECT ──BeatHeard──▶ IDLE                      SUSPECT ──Overdue──▶ STOPPING
-    any ──WorkerVanished──▶ STOPPING                                   any ──WorkerRemoved──▶ GONE
+    STARTING ──WorkerReady──▶ IDLE ──lease──▶ LEASED ──JobEnded──▶ CLEANING ──WorkerFreed──▶ IDLE
+    IDLE ──silent──▶ SUSPECT ──Heartbeat──▶ IDLE              LEASED ──retire──▶ DRAINING ──JobEnded──▶ STOPPING
+    any ──retired without a job, failed, vanished, overdue──▶ STOPPING            any ──WorkerRemoved──▶ GONE
 
-Liveness is judged by what the state can show: STARTING by the boot deadline, IDLE and SUSPECT by beats, a worker with a
-job by that job's deadline and by nothing else. A record is dropped when it is GONE; an id without a record is gone.
+Each state has its own deadline (`due`): STARTING the boot timeout, IDLE and SUSPECT the next heartbeat, LEASED and
+DRAINING the job's, CLEANING the time for cleaning up. A busy worker is never judged by its heartbeats, because a runner
+sends none while a job runs. The record is dropped when the worker is GONE.
+
+The worker protocol of the daemon has checked that what a worker says is about its present lease: so an event about a
+job names only the worker.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from pool.core import job_transitions
 from pool.core.events import (
-    BeatHeard,
-    Bereave,
-    Condemn,
+    Dispatch,
     Event,
+    Heartbeat,
     JobEnded,
     JobStarted,
-    Lease,
-    Overdue,
     ProbeWorker,
-    Reject,
-    Retire,
     ShutdownRequested,
+    Tick,
     WorkerFailed,
     WorkerFreed,
     WorkerReady,
     WorkerRemoved,
     WorkerVanished,
 )
-from pool.core.policy import CLEARING_S, MISSED_BEATS, SUSPECT_BEATS
-from pool.core.records import JobRecord, PoolPhase, StopReason, Verdict, WorkerRecord
-from pool.core.state import State
-from pool.core.table import Ignore, Illegal, Table, row, table
-from pool.model import Outcome, WorkerState
-
-# ---- without a job ----
-
-
-def _become_idle(books: State, worker: WorkerRecord, text: str) -> None:
-    worker.last_used, worker.code = books.now, ""
-    worker.due = books.now + MISSED_BEATS * books.policy.heartbeat_s
-    books.move_worker(worker, WorkerState.IDLE, text)
-
-
-def _beat(books: State, worker: WorkerRecord, _event: BeatHeard) -> None:
-    worker.due = books.now + MISSED_BEATS * books.policy.heartbeat_s
-
-
-def _suspect(books: State, worker: WorkerRecord, _event: Overdue) -> None:
-    worker.due = books.now + SUSPECT_BEATS * books.policy.heartbeat_s
-    books.move_worker(worker, WorkerState.SUSPECT, f"silent for {MISSED_BEATS} beats, probed")
-    books.emit(ProbeWorker(worker_id=worker.id, cause=books.cause))
-
-
-def _beat_again(books: State, worker: WorkerRecord, _event: BeatHeard) -> None:
-    worker.due = books.now + MISSED_BEATS * books.policy.heartbeat_s
-    books.move_worker(worker, WorkerState.IDLE, "beats again")
-
-
-def _silent(books: State, worker: WorkerRecord, _event: Overdue) -> None:
-    books.stop_worker(worker, StopReason.HEARTBEAT)
-
+from pool.core.job_transitions import finish, finish_lost, kill_with_worker, reject_waiting
+from pool.core.policy import CLEANING_S, MISSED_HEARTBEATS, SUSPECT_HEARTBEATS, answer_deadline
+from pool.core.records import JobRecord, PendingEnd, PoolPhase, StopReason, WorkerRecord
+from pool.core.state import Ignore, Illegal, InvalidTransition, State, Table, row, table
+from pool.model import JobState, Outcome, StartKind, WorkerState
 
 # ---- start ----
 
 
-def _ready(books: State, worker: WorkerRecord, event: WorkerReady) -> None:
-    worker.ready_at = books.now
-    if not event.shareable and books.policy.reuse_scope == "any":
-        books.policy = replace(books.policy, reuse_scope="client")
-        books.tell(books.pool, f"{worker.id} is not isolated in full: from now on a worker serves one client only")
-    books.breaker.close()
-    if books.editions.ready(worker.edition):
-        _make_elders_worn(books)
-    _become_idle(books, worker, f"ready after {books.now - worker.started_at:.3g} s")
+def _ready(pool: State, worker: WorkerRecord, event: WorkerReady) -> None:
+    worker.ready_at = pool.now
+    if not event.shareable and pool.policy.reuse_scope == "any":
+        pool.policy = replace(pool.policy, reuse_scope="client")
+        pool.note(pool, f"the isolation of {worker.id} is incomplete: from now on a worker serves one client only")
+    pool.breaker.close()
+    if pool.editions.ready(worker.edition):
+        _replace_older_editions(pool)
+    _become_idle(pool, worker, f"ready after {pool.now - worker.started_at:.3g} s")
 
 
-def _make_elders_worn(books: State) -> None:
-    """The pool's data sets have a newer content, and a worker has it: the others go when their successors are there."""
-    current = books.editions.current
-    for worker in books.workers.values():
+def _replace_older_editions(pool: State) -> None:
+    """A worker has the newer content of the data sets: replace the workers on older content, one by one."""
+    current = pool.editions.current
+    for worker in pool.workers.values():
         if worker.edition < current:
-            books.editions.mixed = True
+            pool.editions.mixed = True
             if worker.leaving is None:
-                worker.worn, worker.retire_at = StopReason.DATASET, books.now
-    books.tell(books.pool, f"data {current} is current; workers on older data are replaced, one after another")
+                worker.worn, worker.retire_at = StopReason.DATASET, pool.now
+    pool.note(pool, f"data sets {current} are in use; workers with older ones are replaced one after another")
 
 
-def _start_failed(books: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
+def _start_failed(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
     permanent = isinstance(event, WorkerFailed) and event.permanent
-    _count_failure(books, worker, event.reason, permanent=permanent)
-    books.stop_worker(worker, StopReason.START_FAILED)
+    _count_failed_start(pool, worker, event.reason, permanent=permanent)
+    pool.stop_worker(worker, StopReason.START_FAILED)
 
 
-def _start_overdue(books: State, worker: WorkerRecord, _event: Overdue) -> None:
-    _count_failure(books, worker, f"{worker.id} was not ready within {books.policy.boot_timeout_s:g} s")
-    books.stop_worker(worker, StopReason.BOOT_TIMEOUT)
+def _start_overdue(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+    _count_failed_start(pool, worker, f"{worker.id} was not ready within {pool.policy.boot_timeout_s:g} s")
+    pool.stop_worker(worker, StopReason.BOOT_TIMEOUT)
 
 
-def _gone_before_ready(books: State, worker: WorkerRecord, _event: WorkerRemoved) -> None:
-    _count_failure(books, worker, f"the container of {worker.id} went away before it was ready")
-    books.drop_worker(worker)
+def _removed_before_ready(pool: State, worker: WorkerRecord, event: WorkerRemoved) -> None:
+    _count_failed_start(pool, worker, f"the container of {worker.id} was removed before it was ready")
+    _removed(pool, worker, event)
 
 
-def _count_failure(books: State, worker: WorkerRecord, reason: str, *, permanent: bool = False) -> None:
-    if worker.edition > books.editions.current:
-        books.editions.failed(worker.id, reason, permanent=permanent, now=books.now)
-        books.tell(worker, f"start failed: {reason}")
-        books.tell(books.pool, f"data {worker.edition} was tried and failed, the older one stays: {reason}")
+def _count_failed_start(pool: State, worker: WorkerRecord, reason: str, *, permanent: bool = False) -> None:
+    """A failed start on new data sets counts against these, any other against the pool."""
+    pool.note(worker, f"start failed: {reason}")
+    if worker.edition > pool.editions.current:
+        pool.editions.failed(worker.id, reason, permanent=permanent, now=pool.now)
+        pool.note(pool, f"no worker can be started with data sets {worker.edition}, the older ones stay: {reason}")
         return
-    books.breaker.failed(reason, permanent=permanent, now=books.now)
-    if books.breaker.open:
-        books.editions.forget_seen()
-    books.tell(worker, f"start failed: {reason}")
-    books.tell(books.pool, f"{books.breaker.failures} failed starts in a row, {worker.id} the last: {reason}")
+    pool.breaker.failed(reason, permanent=permanent, now=pool.now)
+    if pool.breaker.open:
+        pool.editions.forget_seen()
+    pool.note(pool, f"{pool.breaker.failures} failed starts in a row, the last of {worker.id}: {reason}")
+
+
+# ---- without a job ----
+
+
+def _become_idle(pool: State, worker: WorkerRecord, text: str) -> None:
+    worker.last_used, worker.code = pool.now, ""
+    worker.due = pool.now + MISSED_HEARTBEATS * pool.policy.heartbeat_s
+    pool.move(worker, WorkerState.IDLE, text)
+
+
+def _heartbeat(pool: State, worker: WorkerRecord, _event: Heartbeat) -> None:
+    worker.due = pool.now + MISSED_HEARTBEATS * pool.policy.heartbeat_s
+    pool.resize = False
+
+
+def _silent(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+    worker.due = pool.now + SUSPECT_HEARTBEATS * pool.policy.heartbeat_s
+    pool.move(worker, WorkerState.SUSPECT, f"{MISSED_HEARTBEATS} heartbeats missed; asked for one")
+    pool.commands.append(ProbeWorker(worker_id=worker.id, cause=pool.cause))
+
+
+def _heartbeat_again(pool: State, worker: WorkerRecord, _event: Heartbeat) -> None:
+    worker.due = pool.now + MISSED_HEARTBEATS * pool.policy.heartbeat_s
+    pool.move(worker, WorkerState.IDLE, "heartbeat received")
+
+
+def _still_silent(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+    pool.stop_worker(worker, StopReason.HEARTBEAT)
 
 
 # ---- with a job ----
 
 
-def _lease(books: State, worker: WorkerRecord, event: Lease) -> None:
-    job = books.jobs[event.job_id]
+def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -> None:
+    """Give an idle worker a job that waits, or that has just been accepted."""
     if worker.client != job.client:
-        worker.client, worker.bound_at = job.client, books.now
-    worker.jobs += 1
-    worker.job_id, worker.epoch, worker.leased_at = event.job_id, event.epoch, books.now
-    books.editions.served(job.client, worker.edition)
-    books.move_worker(worker, WorkerState.LEASED, f"leased to {event.job_id}, epoch {event.epoch}")
-    job_transitions.apply(books, event.job_id, event)
-    worker.due = books.answer_deadline(job)
-
-
-def _holds(books: State, worker: WorkerRecord, event: JobStarted | JobEnded) -> bool:
-    """Only answers to the present lease count; a runner can say what it likes."""
-    if worker.job_id == event.job_id and worker.epoch == event.epoch:
-        return True
-    books.tell(worker, f"{type(event).__name__} ignored: {event.job_id} epoch {event.epoch} is not its lease")
-    return False
-
-
-def _started(books: State, worker: WorkerRecord, event: JobStarted) -> None:
-    if _holds(books, worker, event):
-        job_transitions.apply(books, event.job_id, event)
-        job = books.jobs[event.job_id]
-        worker.due = books.answer_deadline(job)
-        worker.code = job.code if job.cancelled_at is None else ""
-
-
-def _ended(books: State, worker: WorkerRecord, event: JobEnded) -> None:
-    if not _holds(books, worker, event):
-        return
-    job_transitions.apply(books, event.job_id, event)
-    worker.job_id = None
-    if worker.leaving is not None:
-        books.stop_worker(worker, worker.leaving)
-    elif worker.jobs >= worker.jobs_limit:
-        books.stop_worker(worker, StopReason.MAX_JOBS)
-    else:
-        worker.clearing, worker.due = True, books.now + CLEARING_S
-        books.tell(worker, f"{event.job_id} ended {event.outcome}, clearing up")
-
-
-def _freed(books: State, worker: WorkerRecord, event: WorkerFreed) -> None:
-    if not worker.clearing or worker.epoch != event.epoch:
-        books.tell(worker, f"WorkerFreed ignored: epoch {event.epoch} is not what it clears up after")
-    elif event.dirty:
-        books.tell(worker, f"dirty: {event.dirty}")
-        books.stop_worker(worker, StopReason.DIRTY)
-        _blame(books, worker, f"was left dirty ({event.dirty})")
-    else:
-        worker.clearing = False
-        _become_idle(books, worker, "free")
-
-
-def _unanswered(books: State, worker: WorkerRecord, _event: Overdue) -> None:
-    """The worker owes an answer and did not give it: it is killed, and the job with it."""
-    if worker.job_id is None:
-        books.tell(worker, f"dirty: it was not free {CLEARING_S:g} s after its job")
-        books.stop_worker(worker, StopReason.DIRTY)
-        _blame(books, worker, f"was not free {CLEARING_S:g} s after the job")
-        return
-    job = books.jobs[worker.job_id]
-    reason, verdict = _judge(books, job)
-    job_transitions.apply(books, job.id, Condemn(verdict=verdict))
-    books.stop_worker(worker, reason)
-    if reason is StopReason.JOB_DEADLINE:
-        _blame(books, worker, f"did not answer at the job's deadline of {job.wall_s:g} s")
-
-
-def _judge(books: State, job: JobRecord) -> tuple[StopReason, Verdict]:
-    """Why the worker is killed, and what becomes of its job."""
-    grace_s = books.policy.kill_grace_s
-    if books.pool.shutdown_at is not None and books.now >= books.pool.shutdown_at:
-        return StopReason.SHUTDOWN, Verdict(
-            Outcome.CANCELLED, "the pool shut down before the job ended; it was killed with its worker"
+        worker.client, worker.bound_at = job.client, pool.now
+    worker.jobs, pool.epoch = worker.jobs + 1, pool.epoch + 1
+    worker.job, worker.epoch, worker.leased_at = job, pool.epoch, pool.now
+    worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
+    job.worker_id, job.attempt = worker.id, job.attempt + 1
+    if pool.editions.mixed:
+        pool.editions.served(job.client, worker.edition)
+    pool.move(worker, WorkerState.LEASED, f"leased to {job.id}, epoch {worker.epoch}")
+    pool.move(job, JobState.LEASED, f"leased by {worker.id}, epoch {worker.epoch}, {start}")
+    pool.commands.append(
+        Dispatch(
+            worker_id=worker.id,
+            job_id=job.id,
+            epoch=worker.epoch,
+            attempt=job.attempt,
+            start=start,
+            cause=pool.cause,
         )
-    if job.cancelled_at is not None:
-        return StopReason.JOB_DEADLINE, Verdict(
-            Outcome.CANCELLED, f"cancelled; its worker did not answer within {grace_s:g} s and was killed with it"
-        )
-    return StopReason.JOB_DEADLINE, Verdict(
-        Outcome.TIMEOUT,
-        f"over its wall limit of {job.wall_s:g} s; its worker did not answer within {grace_s:g} s more"
-        " and was killed with it",
     )
+
+
+def _job_started(pool: State, worker: WorkerRecord, event: JobStarted) -> None:
+    job = worker.job
+    if job is None or job.state is not JobState.LEASED:
+        raise InvalidTransition(worker, event, "its job has started before")
+    job.started_at = pool.now
+    pool.move(job, JobState.RUNNING, f"started by {worker.id}")
+    worker.due = answer_deadline(
+        job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
+    )
+    worker.code = job.code if job.cancelled_at is None else ""
+    pool.resize = False
+
+
+def _job_ended(pool: State, worker: WorkerRecord, event: JobEnded) -> None:
+    job, worker.job = worker.job, None
+    assert job is not None
+    end = PendingEnd(event.outcome, event.reason)
+    text = f"{event.outcome}, reported by the worker" + (f": {event.reason}" if event.reason else "")
+    finish(pool, job, end, text=text, attachment=event.attachment)
+    if worker.leaving is not None:
+        pool.stop_worker(worker, worker.leaving)
+    elif worker.jobs >= worker.jobs_limit:
+        pool.stop_worker(worker, StopReason.MAX_JOBS)
+    else:
+        worker.due = pool.now + CLEANING_S
+        pool.move(worker, WorkerState.CLEANING, f"{job.id} ended {event.outcome}; cleaning up")
+        pool.resize = False  # it is free in a moment, and then the sizes are checked
+
+
+def _freed(pool: State, worker: WorkerRecord, event: WorkerFreed) -> None:
+    if event.residue:
+        _stop_unclean(pool, worker, f"was not clean after the job ({event.residue})")
+    else:
+        _become_idle(pool, worker, "free")
+
+
+def _not_freed(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+    _stop_unclean(pool, worker, f"was not free {CLEANING_S:g} s after the job")
+
+
+def _stop_unclean(pool: State, worker: WorkerRecord, what: str) -> None:
+    pool.note(worker, what)
+    pool.stop_worker(worker, StopReason.RESIDUE)
+    _count_against_code(pool, worker, what)
+
+
+def _unanswered(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+    """The worker has not reported the end of its job in time: it is killed, and the job with it."""
+    job = worker.job
+    assert job is not None
+    reason, end = _overdue_end(pool, job)
+    kill_with_worker(pool, job, end)
+    pool.stop_worker(worker, reason)
+    if reason is StopReason.JOB_DEADLINE:
+        _count_against_code(pool, worker, f"did not answer at the job's deadline of {job.wall_s:g} s")
+
+
+def _overdue_end(pool: State, job: JobRecord) -> tuple[StopReason, PendingEnd]:
+    """Why the worker is killed, and how its job ends."""
+    if pool.shutdown_at is not None and pool.now >= pool.shutdown_at:
+        reason = "the pool shut down before the job ended; it was killed with its worker"
+        return StopReason.SHUTDOWN, PendingEnd(Outcome.CANCELLED, reason)
+    within = f"its worker did not answer within {pool.policy.kill_grace_s:g} s and was killed with it"
+    if job.cancelled_at is not None:
+        return StopReason.JOB_DEADLINE, PendingEnd(Outcome.CANCELLED, f"cancelled; {within}")
+    return StopReason.JOB_DEADLINE, PendingEnd(Outcome.TIMEOUT, f"over its wall limit of {job.wall_s:g} s; {within}")
 
 
 # ---- end ----
 
 
-def _stop(books: State, worker: WorkerRecord, event: Retire) -> None:
-    books.stop_worker(worker, event.reason)
-
-
-def _drain(books: State, worker: WorkerRecord, event: Retire) -> None:
-    if worker.clearing:
-        books.stop_worker(worker, event.reason)
+def retire(pool: State, worker: WorkerRecord, reason: StopReason) -> None:
+    """The worker takes no more jobs, and is stopped once it has none."""
+    if worker.leaving is not None:
+        pool.note(worker, f"is leaving already: {worker.leaving}")
+    elif worker.state is WorkerState.LEASED:
+        worker.leaving = reason
+        pool.move(worker, WorkerState.DRAINING, f"takes no more jobs: {reason}")
     else:
-        books.drain_worker(worker, event.reason)
+        pool.stop_worker(worker, reason)
 
 
-def _shut_down(books: State, worker: WorkerRecord, _event: ShutdownRequested) -> None:
-    books.stop_worker(worker, StopReason.SHUTDOWN)
+def _shut_down(pool: State, worker: WorkerRecord, _event: ShutdownRequested) -> None:
+    if worker.leaving is None:
+        retire(pool, worker, StopReason.SHUTDOWN)
+    if (job := worker.job) is not None:
+        worker.due = answer_deadline(
+            job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
+        )
 
 
-def _shut_down_later(books: State, worker: WorkerRecord, _event: ShutdownRequested) -> None:
-    if worker.job_id is None:
-        books.stop_worker(worker, StopReason.SHUTDOWN)
-        return
-    if worker.state is not WorkerState.DRAINING:
-        books.drain_worker(worker, StopReason.SHUTDOWN)
-    worker.due = books.answer_deadline(books.jobs[worker.job_id])
-
-
-def _vanish(books: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
-    books.tell(worker, f"vanished: {event.reason}")
-    _lose_job(books, worker, f"worker {worker.id} vanished ({event.reason})")
-    books.stop_worker(worker, StopReason.VANISHED)
+def _vanished(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
+    pool.note(worker, f"vanished: {event.reason}")
+    _lose_job(pool, worker, f"worker {worker.id} vanished ({event.reason})")
+    pool.stop_worker(worker, StopReason.VANISHED)
     if isinstance(event, WorkerVanished):
-        _blame(books, worker, f"vanished ({event.reason})")
+        _count_against_code(pool, worker, f"vanished ({event.reason})")
 
 
-def _gone(books: State, worker: WorkerRecord, _event: WorkerRemoved) -> None:
-    _lose_job(books, worker, f"the container of worker {worker.id} was removed")
-    books.drop_worker(worker)
+def _removed(pool: State, worker: WorkerRecord, _event: WorkerRemoved) -> None:
+    wanted = worker.state is WorkerState.STOPPING
+    _lose_job(pool, worker, f"the container of worker {worker.id} was removed")
+    pool.drop_worker(worker, "container removed" if wanted else "container removed by somebody else")
 
 
-def _lose_job(books: State, worker: WorkerRecord, reason: str) -> None:
-    if worker.job_id is not None:
-        job_id, worker.job_id = worker.job_id, None
-        job_transitions.apply(books, job_id, Bereave(reason=reason))
+def _lose_job(pool: State, worker: WorkerRecord, reason: str) -> None:
+    if worker.job is not None:
+        job, worker.job = worker.job, None
+        finish_lost(pool, job, reason)
 
 
-# ---- what is laid to the code ----
-
-# Which ends of a worker are laid to the code that ran in it: the head of poison.py lists them.
-#
-# `WorkerRecord.code` is the code to blame, or empty: it is set when the job begins, and taken away when the job is
-# cancelled or the worker is free again.
-
-
-def _blame(books: State, worker: WorkerRecord, what: str) -> None:
-    """The worker is lost; if code is to blame it is remembered, and once it has cost too many it is refused."""
+def _count_against_code(pool: State, worker: WorkerRecord, what: str) -> None:
+    """A worker is lost. If that counts against code (see poison.py), remember it; it may be refused from now on."""
     code, worker.code = worker.code, ""
-    if not code or books.pool.state is PoolPhase.STOPPING:
+    if not code or pool.state is PoolPhase.STOPPING:
         return
-    refused = books.poison.killed(code, worker.id, what, now=books.now)
-    count = books.poison.count(code, books.now)
-    books.tell_bygone(code, f"cost {worker.id}: {what}")
-    books.tell(books.pool, f"code {code} has cost {worker.id}, {count} of {books.policy.poison_kills}: {what}")
+    refused = pool.poison.killed(code, worker.id, what, now=pool.now)
+    count, most = pool.poison.count(code, pool.now), pool.policy.poison_kills
+    pool.note_past(code, f"cost {worker.id}: {what}")
+    pool.note(pool, f"code {code} has cost {worker.id}, {count} of {most}: {what}")
     if refused:
-        _refuse_code(books, code)
-
-
-def _refuse_code(books: State, code: str) -> None:
-    """From now on; what waits already has been accepted, and ends."""
-    sentence = books.poison.sentence(code, books.now)
-    waiting = [job_id for job_id in books.backlog if books.jobs[job_id].code == code]
-    for job_id in waiting:
-        job_transitions.apply(books, job_id, Reject(reason=sentence))
-    text = f"is refused for {books.policy.poison_refuse_s:g} s; {len(waiting)} waiting jobs were rejected"
-    books.tell_bygone(code, text)
-    books.tell(books.pool, f"code {code} {text}")
+        rejected = reject_waiting(pool, code, pool.poison.explain(code, pool.now))
+        text = f"is refused for {pool.policy.poison_refuse_s:g} s; {rejected} waiting jobs were rejected"
+        pool.note_past(code, text)
+        pool.note(pool, f"code {code} {text}")
 
 
 # ---- the table ----
 
-BOOTING = Ignore("it is not ready yet; the boot deadline judges it", silent=True)
-BUSY = Ignore("a worker with a job is judged by the job's deadline only", silent=True)
-NO_LEASE = Ignore("it has no lease")
-LEAVING = Ignore("it is leaving already")
-GOING = Ignore("it is being stopped")
-GONE = Ignore("no such worker, or it is gone")
+BOOTING = Ignore("the boot timeout judges a starting worker", silent=True)
+BUSY = Ignore("the job's deadline judges a busy worker", silent=True)
+STOPPING = Ignore("it is being stopped")
 READY_TWICE = Illegal("it has been ready before")
-NOT_IDLE = Illegal("only an idle worker can be leased")
+NO_JOB = Illegal("it has no job")
+NOT_CLEANING = Illegal("it does not clean up after a job")
 NO_DEADLINE = Illegal("it has no deadline")
 
-_STATES = tuple(WorkerState)
+STATES = tuple(state for state in WorkerState if state is not WorkerState.GONE)
 TABLE: Table[WorkerState, WorkerRecord] = table(
     row(
-        WorkerReady, _STATES,
-        starting=_ready, idle=READY_TWICE, leased=READY_TWICE, suspect=READY_TWICE, draining=READY_TWICE,
-        stopping=GOING, gone=GONE,
+        WorkerReady, STATES,
+        starting=_ready, idle=READY_TWICE, leased=READY_TWICE, cleaning=READY_TWICE, suspect=READY_TWICE,
+        draining=READY_TWICE, stopping=STOPPING,
     ),
-    row(  # the engine may report a start as failed after the runner has made contact
-        WorkerFailed, _STATES,
-        starting=_start_failed, idle=_vanish, leased=_vanish, suspect=_vanish, draining=_vanish,
-        stopping=GOING, gone=GONE,
-    ),
-    row(
-        WorkerVanished, _STATES,
-        starting=_start_failed, idle=_vanish, leased=_vanish, suspect=_vanish, draining=_vanish,
-        stopping=GOING, gone=GONE,
+    row(  # the engine may report a failed start after the runner has connected
+        WorkerFailed, STATES,
+        starting=_start_failed, idle=_vanished, leased=_vanished, cleaning=_vanished, suspect=_vanished,
+        draining=_vanished, stopping=STOPPING,
     ),
     row(
-        WorkerRemoved, _STATES,
-        starting=_gone_before_ready, idle=_gone, leased=_gone, suspect=_gone, draining=_gone,
-        stopping=_gone, gone=GONE,
+        WorkerVanished, STATES,
+        starting=_start_failed, idle=_vanished, leased=_vanished, cleaning=_vanished, suspect=_vanished,
+        draining=_vanished, stopping=STOPPING,
     ),
     row(
-        BeatHeard, _STATES,
-        starting=BOOTING, idle=_beat, leased=BUSY, suspect=_beat_again, draining=BUSY,
-        stopping=GOING, gone=GONE,
+        WorkerRemoved, STATES,
+        starting=_removed_before_ready, idle=_removed, leased=_removed, cleaning=_removed, suspect=_removed,
+        draining=_removed, stopping=_removed,
     ),
     row(
-        JobStarted, _STATES,
-        starting=NO_LEASE, idle=NO_LEASE, leased=_started, suspect=NO_LEASE, draining=_started,
-        stopping=GOING, gone=GONE,
+        Heartbeat, STATES,
+        starting=BOOTING, idle=_heartbeat, leased=BUSY, cleaning=BUSY, suspect=_heartbeat_again,
+        draining=BUSY, stopping=STOPPING,
     ),
     row(
-        JobEnded, _STATES,
-        starting=NO_LEASE, idle=NO_LEASE, leased=_ended, suspect=NO_LEASE, draining=_ended,
-        stopping=GOING, gone=GONE,
+        JobStarted, STATES,
+        starting=NO_JOB, idle=NO_JOB, leased=_job_started, cleaning=NO_JOB, suspect=NO_JOB,
+        draining=_job_started, stopping=STOPPING,
     ),
     row(
-        WorkerFreed, _STATES,
-        starting=NO_LEASE, idle=NO_LEASE, leased=_freed, suspect=NO_LEASE, draining=LEAVING,
-        stopping=GOING, gone=GONE,
+        JobEnded, STATES,
+        starting=NO_JOB, idle=NO_JOB, leased=_job_ended, cleaning=NO_JOB, suspect=NO_JOB,
+        draining=_job_ended, stopping=STOPPING,
     ),
     row(
-        ShutdownRequested, _STATES,
-        starting=_shut_down, idle=_shut_down, leased=_shut_down_later, suspect=_shut_down,
-        draining=_shut_down_later, stopping=GOING, gone=GONE,
+        WorkerFreed, STATES,
+        starting=NOT_CLEANING, idle=NOT_CLEANING, leased=NOT_CLEANING, cleaning=_freed, suspect=NOT_CLEANING,
+        draining=NOT_CLEANING, stopping=STOPPING,
     ),
     row(
-        Lease, _STATES,
-        starting=NOT_IDLE, idle=_lease, leased=NOT_IDLE, suspect=NOT_IDLE, draining=NOT_IDLE,
-        stopping=NOT_IDLE, gone=NOT_IDLE,
+        ShutdownRequested, STATES,
+        starting=_shut_down, idle=_shut_down, leased=_shut_down, cleaning=_shut_down, suspect=_shut_down,
+        draining=_shut_down, stopping=STOPPING,
     ),
-    row(
-        Retire, _STATES,
-        starting=_stop, idle=_stop, leased=_drain, suspect=_stop, draining=LEAVING,
-        stopping=GOING, gone=GONE,
-    ),
-    row(
-        Overdue, _STATES,
-        starting=_start_overdue, idle=_suspect, leased=_unanswered, suspect=_silent, draining=_unanswered,
-        stopping=NO_DEADLINE, gone=NO_DEADLINE,
+    row(  # only after its deadline
+        Tick, STATES,
+        starting=_start_overdue, idle=_silent, leased=_unanswered, cleaning=_not_freed, suspect=_still_silent,
+        draining=_unanswered, stopping=NO_DEADLINE,
     ),
 )  # fmt: skip
 
 
-def apply(books: State, worker_id: str, event: Event) -> None:
-    """Look the event up in the row of the worker's state, and do what stands there."""
-    worker = books.workers.get(worker_id)
-    if worker is None:
-        books.tell_bygone(worker_id, f"{type(event).__name__} ignored: {GONE.why}")
-        return
-    TABLE[worker.state, type(event)](books, worker, event)
+def apply(pool: State, worker: WorkerRecord, event: Event) -> None:
+    """Do what the table says for the state of this worker."""
+    TABLE[worker.state, type(event)](pool, worker, event)

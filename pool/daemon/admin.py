@@ -96,13 +96,15 @@ class AdminService:
         wanted = str(arguments.get("id"))
         now = time.monotonic()
         for key in (wanted, *(job.key for job in self._store if job.key.endswith(f"/{wanted}"))):
-            for controller in self._controllers.values():
-                if story := controller.state.story(key):
+            job = self._store.get(key)
+            for name, controller in self._controllers.items():
+                done = job.history if job is not None and job.pool == name else ()
+                if history := done or controller.state.history(key):
                     entries = [
                         {"age_s": round(now - each.at, 3), "state": each.state, "what": each.text, "cause": each.cause}
-                        for each in story
+                        for each in history
                     ]
-                    return {"id": key, "pool": controller.state.name, "entries": entries}
+                    return {"id": key, "pool": name, "entries": entries}
         raise UnknownJobError(f"nothing is known of a job or worker {wanted!r:.80}; see pool-admin jobs and workers")
 
     def _jobs(self, arguments: Mapping[str, Scalar]) -> Json:

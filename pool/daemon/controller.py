@@ -2,7 +2,7 @@
 
     clients, admin, data sets, clock ──┐
     worker ─message─▶ WorkerProtocol ──┼─event─▶ PoolState.handle ─command─▶ StartWorker, StopWorker, ProbeWorker
-    engine ─outcome────────────────────┘                                     Dispatch, KillJob, Finish, Refuse
+    engine ─outcome────────────────────┘                                     Dispatch, KillJob, Accept, Refuse, Finish
 
 The controller decides nothing. It never waits: engine calls run in threads, and what came of them is an event again.
 """
@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 import structlog
@@ -39,6 +40,10 @@ from pool.model import WorkerState
 
 log = structlog.get_logger(__name__)
 
+_SERVES = frozenset({WorkerState.IDLE, WorkerState.LEASED, WorkerState.CLEANING})
+#: What travels with JobEnded and comes back with Finish.
+Answer = tuple[wire.Done, Sequence[wire.Frame]]
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class WorkerHandle:
@@ -50,7 +55,6 @@ class WorkerHandle:
     container: Container | None = None
     pid: int | None = None
     pidfd: int | None = None  #: watched until its first message
-    answer: tuple[wire.Done, Sequence[wire.Frame]] | None = None
 
     @property
     def start(self) -> StartCheck:
@@ -100,6 +104,7 @@ class PoolController:
             ev.StartWorker: self._start_worker,
             ev.StopWorker: self._stop_worker,
             ev.ProbeWorker: self._probe_worker,
+            ev.Accept: self._accept,
             ev.Dispatch: self._dispatch,
             ev.KillJob: self._kill,
             ev.Finish: self._finish,
@@ -118,8 +123,8 @@ class PoolController:
 
     # ---- events in, commands out ----
 
-    def apply(self, event: ev.Event) -> ev.Refuse | None:
-        """Handle an event, and every event that carrying out its commands leads to. The refusal of a job, if any."""
+    def apply(self, event: ev.Event) -> PoolError | None:
+        """Handle an event, and every event that carrying out its commands leads to. Returns why a job is refused."""
         self._events.append(event)
         if self._busy:
             return None  # called from within a command; the outer call goes on with it
@@ -128,7 +133,7 @@ class PoolController:
             while self._events:
                 for command in self.state.handle(self._events.popleft(), time.monotonic()):
                     if isinstance(command, ev.Refuse):
-                        refusal = command
+                        refusal = command.error
                     else:
                         self._commands[type(command)](command)  # type: ignore[operator]
         finally:
@@ -163,7 +168,7 @@ class PoolController:
     @property
     def ready(self) -> bool:
         """Whether at least one worker can take, or has taken, a job."""
-        return any(worker.state in {WorkerState.IDLE, WorkerState.LEASED} for worker in self.state.workers.values())
+        return any(worker.state in _SERVES for worker in self.state.workers.values())
 
     # ---- a worker's start ----
 
@@ -267,7 +272,7 @@ class PoolController:
             self.lost(worker_id, f"it reported what is not possible: {error}")
 
     def _heartbeat(self, handle: WorkerHandle, *_: object) -> None:
-        self.apply(ev.BeatHeard(worker_id=handle.id, cause="link"))
+        self.apply(ev.Heartbeat(worker_id=handle.id, cause="link"))
 
     def _broken(self, handle: WorkerHandle, message: wire.Broken, _: object) -> None:
         if handle.protocol.starting:
@@ -312,6 +317,9 @@ class PoolController:
 
     # ---- a job and its worker ----
 
+    def _accept(self, command: ev.Accept) -> None:
+        self._jobs.add(cast("Job", command.attachment))
+
     def _dispatch(self, command: ev.Dispatch) -> None:
         job, worker_id = self._jobs.get(command.job_id), command.worker_id
         if job is None or job.run is None:  # pragma: no cover - the core and the store are changed together
@@ -344,10 +352,10 @@ class PoolController:
     def _job_key(self, handle: WorkerHandle) -> str:
         """The job that is leased to the worker; "" if there is none."""
         worker = self.state.workers.get(handle.id)
-        return (worker.job_id if worker is not None else None) or ""
+        return worker.job.id if worker is not None and worker.job is not None else ""
 
-    def _started(self, handle: WorkerHandle, message: wire.Started, _: object) -> None:
-        self.apply(ev.JobStarted(worker_id=handle.id, job_id=self._job_key(handle), epoch=message.epoch))
+    def _started(self, handle: WorkerHandle, *_: object) -> None:
+        self.apply(ev.JobStarted(worker_id=handle.id, cause="reported by the worker"))
 
     def _printed(self, handle: WorkerHandle, message: wire.Printed, payload: Sequence[wire.Frame]) -> None:
         job = self._jobs.get(self._job_key(handle))
@@ -361,24 +369,22 @@ class PoolController:
         if job is not None and job.output is not None:
             job.output.check(payload)
         self._links.set_limit(handle.id, UNLEASED_BYTES)
-        handle.answer = done, payload
+        answer: Answer = done, payload
         self.apply(
             ev.JobEnded(
                 worker_id=handle.id,
-                job_id=self._job_key(handle),
-                epoch=done.epoch,
                 outcome=done.outcome,
                 reason=done.reason,
+                attachment=answer,
                 cause="reported by the worker",
             )
         )
-        handle.answer = None
 
     def _freed(self, handle: WorkerHandle, freed: wire.Freed, _: object) -> None:
         if freed.residue:
             log.warning("a job left something behind", action="residue", worker=handle.id, residue=freed.residue)
             self.metrics.dirtied(freed.residue)
-        self.apply(ev.WorkerFreed(worker_id=handle.id, epoch=freed.epoch, dirty=freed.residue, cause="link"))
+        self.apply(ev.WorkerFreed(worker_id=handle.id, residue=freed.residue, cause="reported by the worker"))
 
     def _finish(self, command: ev.Finish) -> None:
         """The one result of a job: from its worker's answer, if there is one."""
@@ -387,13 +393,15 @@ class PoolController:
             return
         handle = self.handles.get(command.worker_id or "")
         container = handle.container.id if handle is not None and handle.container is not None else None
-        if command.from_worker and handle is not None and handle.answer is not None:
+        reported = cast("Answer | None", command.attachment)
+        if reported is not None:
             most = self.template.maximum.memory
-            result, answer = results.from_worker(job, *handle.answer, container=container, memory_bytes=most)
+            result, answer = results.from_worker(job, *reported, container=container, memory_bytes=most)
         else:
             result, answer = results.without_run(job, command, container=container)
-        overhead = result.dispatch_ms + result.collect_ms if command.from_worker else None
+        overhead = result.dispatch_ms + result.collect_ms if reported is not None else None
         self.metrics.ended(result.outcome, overhead_ms=overhead, queue_ms=result.queue_ms)
         log.debug("a job is done", action="job_done", job=job.key, outcome=result.outcome)
+        job.history = command.history
         for address in self._jobs.finish(job, result, answer, now=time.monotonic()):
             self._transport.submit.send(address, result, answer)

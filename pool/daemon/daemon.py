@@ -22,7 +22,7 @@ from pool.daemon.admin import AdminService
 from pool.daemon.controller import PoolController, Services
 from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
-from pool.daemon.job_store import Job, JobStore
+from pool.daemon.job_store import JobStore
 from pool.daemon.output import OutputSender
 from pool.daemon.run_directories import RunDirectories
 from pool.daemon.snapshot import snapshot
@@ -190,7 +190,7 @@ class Daemon:
         """Do what is due. Returns the seconds until the next thing is due."""
         now = time.monotonic()
         due = min(controller.tick(now) for controller in self._controllers.values())
-        self._jobs.expire(now, self._forget)
+        self._jobs.expire(now)
         self._outputs.catch_up()
         if self._stop_signal is not None or self._state == "starting":
             self._change_state(now)
@@ -201,9 +201,6 @@ class Daemon:
 
     def _lost(self, worker_id: str, reason: str) -> None:
         self._controllers[_pool_of(worker_id)].lost(worker_id, reason)
-
-    def _forget(self, job: Job) -> None:
-        self._controllers[job.pool].apply(ev.JobForgotten(job_id=job.key, cause="its result was dropped"))
 
     # ---- begin and end ----
 

@@ -7,20 +7,17 @@ are kept for `ttl_s`, and up to `max_bytes` in all: the oldest are dropped first
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pool import wire
+from pool.core.records import HistoryEntry
 from pool.daemon.output import OutputStream
-from pool.errors import BacklogFullError, InvalidJobError
+from pool.errors import InvalidJobError
 from pool.model import StartKind
-from pool.units import format_size
 
 #: What a job costs besides its frames (header, record, table entry), about.
 _JOB_BYTES = 2048
-#: Bytes of one client's jobs that are not done. One job of any size is always accepted.
-_MAX_WAITING_BYTES = 1024 * 1024 * 1024
-_RETRY_S = 1.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -43,7 +40,11 @@ class Job:
     result: wire.Result | None = None
     answer: Sequence[wire.Frame] = ()
     expires_at: float = 0.0
-    held_bytes: int = 0
+    history: Sequence[HistoryEntry] = ()  #: set when it is done; until then the core has it
+    held_bytes: int = 0  #: by the payload, and by the answer once it is done
+
+    def __post_init__(self) -> None:
+        self.held_bytes = _cost(self.payload)
 
 
 def key_of(client: str, job_id: str) -> str:
@@ -79,23 +80,13 @@ class JobStore:
             raise InvalidJobError("job_id: this id was already used for another job; give each job an id of its own")
         return job
 
+    def held_bytes(self, client: str) -> int:
+        """What the client's jobs that are not done hold."""
+        return self._waiting[client]
+
     def add(self, job: Job) -> None:
-        """Raises BacklogFullError when the client's jobs that are not done hold too much already."""
-        job.held_bytes = _cost(job.payload)
-        waiting = self._waiting[job.client]
-        if waiting and waiting + job.held_bytes > _MAX_WAITING_BYTES:
-            raise BacklogFullError(
-                f"your jobs that are not done hold {format_size(waiting)}, at most {format_size(_MAX_WAITING_BYTES)} "
-                "are kept for one user; wait for some, or put what they share into a data set of the template",
-                retry_after_s=_RETRY_S,
-            )
         self._waiting[job.client] += job.held_bytes
         self._jobs[job.key] = job
-
-    def remove(self, job: Job) -> None:
-        """Forget a job that was not accepted."""
-        self._jobs.pop(job.key, None)
-        self._release(job)
 
     def _release(self, job: Job) -> None:
         self._waiting[job.client] -= job.held_bytes
@@ -117,7 +108,7 @@ class JobStore:
         waiting, job.watchers = job.watchers, set()
         return waiting
 
-    def expire(self, now: float, forget: Callable[[Job], None]) -> None:
+    def expire(self, now: float) -> None:
         """Drop results that have been kept for their time, and the oldest ones beyond the bound of bytes."""
         while self._finished:
             job = next(iter(self._finished.values()))
@@ -126,4 +117,3 @@ class JobStore:
             self._finished.popitem(last=False)
             self._jobs.pop(job.key, None)
             self._result_bytes -= job.held_bytes
-            forget(job)

@@ -118,11 +118,11 @@ def _poisoned(code: PoisonView, now: float) -> Json:
 def _worker(pool: PoolController, worker: WorkerRecord, now: float) -> Json:
     handle = pool.handles.get(worker.id)
     container = handle.container if handle is not None else None
-    job = worker.job_id
+    at_work = worker.state in {WorkerState.LEASED, WorkerState.CLEANING}
     return {
         "id": worker.id,
         "container": container.id if container is not None else None,
-        "state": str(worker.state),
+        "state": str(WorkerState.LEASED if at_work else worker.state),
         "jobs": worker.jobs,
         "edition": worker.edition,
         "age_s": round(now - worker.started_at, 1),
@@ -132,7 +132,7 @@ def _worker(pool: PoolController, worker: WorkerRecord, now: float) -> Json:
         "lockdown": handle.start.lockdown if handle is not None else None,
         "isolation": handle.start.isolation or None if handle is not None else None,
         "missing": list(handle.start.missing) if handle is not None else [],
-        "job": job.partition("/")[2] if job else None,
+        "job": worker.job.id.partition("/")[2] if worker.job is not None else None,
         "client": worker.client,
         "uid": handle.uid if handle is not None else None,
         "boot_ms": round(handle.start.boot_ms, 1) if handle is not None else None,

@@ -17,7 +17,7 @@ from pool.daemon.controller import PoolController
 from pool.daemon.job_store import Job, JobStore, key_of
 from pool.daemon.output import OutputSender, OutputStream
 from pool.daemon.zmtp import ClientListener
-from pool.errors import PoolError, UnknownJobError, UnknownPoolError, from_code
+from pool.errors import PoolError, UnknownJobError, UnknownPoolError
 
 log = structlog.get_logger(__name__)
 
@@ -109,12 +109,10 @@ class SubmitService:
             run=submission.run,
             payload=submission.payload,
         )
-        self._jobs.add(job)
-        refusal = submission.controller.apply(_event(job, submission, digests.code))
+        held_bytes = self._jobs.held_bytes(job.client)
+        refusal = submission.controller.apply(_event(job, submission, code=digests.code, held_bytes=held_bytes))
         if refusal is not None:
-            self._jobs.remove(job)
-            retry = {} if refusal.retry_after_s is None else {"retry_after_s": refusal.retry_after_s}
-            raise from_code(refusal.code, refusal.message, {**refusal.fields, **retry})
+            raise refusal
         return job
 
     # ---- watch, cancel ----
@@ -150,7 +148,7 @@ class SubmitService:
         return job
 
 
-def _event(job: Job, submission: _Submission, code: str) -> ev.JobSubmitted:
+def _event(job: Job, submission: _Submission, *, code: str, held_bytes: int) -> ev.JobSubmitted:
     submit, timeout_s = submission.submit, submission.submit.queue_timeout_s
     if timeout_s is None:
         timeout_s = submission.controller.template.backlog.queue_timeout_s
@@ -161,5 +159,8 @@ def _event(job: Job, submission: _Submission, code: str) -> ev.JobSubmitted:
         priority=submit.priority,
         queue_timeout_s=timeout_s,
         code=code,
+        size_bytes=job.held_bytes,
+        held_bytes=held_bytes,
+        attachment=job,
         cause=f"client {job.client}",
     )

@@ -148,7 +148,7 @@ def test_d16_a_worker_that_is_not_as_it_was_is_replaced_and_counted(alone, recor
     alone.daemon.until(lambda: alone.recycles("dirty") == counted + 1, timeout=30)
     after = alone.honest()
     assert after.worker != before.worker
-    assert f"dirty: {word}: " in _reason(alone, before.worker)
+    assert f"was not clean after the job ({word}: " in _reason(alone, before.worker)
     record("D16", f"{what} changed from the host", "QUAR", stopped_by=["runner", "daemon"], seen=f"dirty: {word}")
 
 

@@ -44,7 +44,7 @@ def test_code_that_takes_over_worker_after_worker_is_refused_and_others_are_serv
         daemon.honest("rogue")
         assert daemon.run(HOSTILE, 3).ok, "what it did in one pool says nothing about another"
     history = str(caught.value.fields["history"])
-    assert "was left dirty" in history
+    assert "was not clean after the job" in history
     assert "it sent Done while it cleaned up" in history
     assert history.isprintable()
     assert "\x1b" not in str(daemon.pool("rogue")["poison"])

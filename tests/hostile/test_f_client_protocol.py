@@ -17,6 +17,9 @@ import zmq
 
 from pool import values, wire
 from pool.client import Client
+from pool.core.events import JobSubmitted, Refuse
+from pool.core.machine import PoolState
+from pool.core.policy import PoolPolicy
 from pool.daemon.job_store import Job, JobStore
 from pool.daemon.zmtp import codec
 from pool.errors import BacklogFullError, PoolError
@@ -248,22 +251,27 @@ def flooding(endpoint):
     return taken, refused
 
 
-def test_f10_jobs_that_wait_hold_so_much_for_one_user_and_no_more(daemon, record):
-    store, large = JobStore(ttl_s=1, max_bytes=1), bytes(200 * MIB)
+def test_f10_the_unfinished_jobs_of_one_user_hold_so_much_memory_and_no_more(record):
+    pool, store, large = PoolState("p", PoolPolicy()), JobStore(ttl_s=1, max_bytes=1), bytes(200 * MIB)
 
-    def job(number, client="1"):
-        return Job(key=f"{client}/{number}", client=client, pool="p", digest=b"", received_ns=0, run=None,
-                     payload=[large])  # fmt: skip
+    def submit(number, client="1"):
+        job = Job(
+            key=f"{client}/{number}", client=client, pool="p", digest=b"", received_ns=0, run=None, payload=[large]
+        )
+        held = {"size_bytes": job.held_bytes, "held_bytes": store.held_bytes(client)}
+        answer = pool.handle(JobSubmitted(job_id=job.key, client=client, wall_s=1, attachment=job, **held), 0.0)[0]
+        if isinstance(answer, Refuse):
+            raise answer.error
+        store.add(answer.attachment)
+        return job
 
-    taken = [job(number) for number in range(5)]
-    for each in taken:
-        store.add(each)
+    taken = [submit(number) for number in range(5)]
     with pytest.raises(BacklogFullError, match="hold") as caught:
-        store.add(job(6))
+        submit(6)
     assert caught.value.fields["retry_after_s"] > 0
-    store.add(job(1, "2"))
+    submit(1, "2")
     store.finish(taken[0], wire.Result(job_id="0", outcome=Outcome.OK), (), now=0)
-    store.add(job(7))
+    submit(7)
     record("F10", "fill the memory with jobs that wait", "DROP", stopped_by=["daemon"])
 
 

@@ -22,7 +22,7 @@ CLIENTS = ("ann", "bob", "cid")
 CODES = ("", "tame", "wild", "wilder")
 ANSWERS = (Outcome.OK, Outcome.ERROR, Outcome.TIMEOUT, Outcome.CRASH)
 KILLED = {Outcome.TIMEOUT, Outcome.CANCELLED}
-#: Reasons for which a worker is stopped that code may be to blame for.
+#: Reasons for which a worker is stopped that may count against its job's code.
 COSTLY = {"vanished", "dirty", "job_deadline"}
 
 
@@ -34,7 +34,7 @@ class Container:
     edition: int = 1
     stopping: bool = False
     lease: ev.Dispatch | None = None
-    clearing: ev.Dispatch | None = None
+    cleaning: bool = False
     started: bool = False
     served: list[str] = field(default_factory=list)
     jobs: int = 0
@@ -48,11 +48,11 @@ class World:
         self.max_workers = policy.max_workers
         self.containers: dict[str, Container] = {}
         self.removed: list[str] = []
+        self.answered: set[str] = set()
         self.accepted: dict[str, str] = {}  # job -> client
         self.codes: dict[str, str] = {}
-        self.cost: Counter[str] = Counter()  # workers that each code may be to blame for
+        self.cost: Counter[str] = Counter()  # workers that each code may have cost
         self.finished: dict[str, ev.Finish] = {}
-        self.old_leases: list[ev.Dispatch] = []
         self.shutting_down = False
         self.scope = policy.reuse_scope
         self.submitted = 0
@@ -68,10 +68,12 @@ class World:
         commands = self.pool.handle(event, self.now)
         self.pool.validate()
         if isinstance(event, ev.JobSubmitted) and event.job_id not in self.accepted:
-            refusals = [command for command in commands if isinstance(command, ev.Refuse)]
-            assert len(refusals) <= 1
-            self.check_poison([each.job_id for each in refusals if each.code == "poisoned_code"])
-            if not refusals:
+            answer = commands[0]
+            assert isinstance(answer, ev.Accept | ev.Refuse)
+            assert answer.attachment == event.attachment
+            if isinstance(answer, ev.Refuse) and answer.error.code == "poisoned_code":
+                self.check_poison(event.job_id)
+            if isinstance(answer, ev.Accept):
                 self.accepted[event.job_id] = event.client
         if isinstance(event, ev.WorkerReady) and not event.shareable and not self.containers[event.worker_id].stopping:
             self.scope = "client"  # for good
@@ -103,8 +105,9 @@ class World:
                 assert (lease.job_id, lease.epoch) == (command.job_id, command.epoch)
             case ev.Finish():
                 self.finish(command)
-            case ev.Refuse():
-                assert command.job_id not in self.accepted, "an accepted job is not refused"
+            case ev.Accept() | ev.Refuse():
+                assert command.job_id not in self.answered, "a submission was answered twice"
+                self.answered.add(command.job_id)
 
     def start_worker(self, worker_id: str, edition: int) -> None:
         assert worker_id not in self.containers
@@ -123,7 +126,7 @@ class World:
         assert container.ready, "a job went to a worker that is not ready"
         assert not container.stopping, "a job went to a worker that is being stopped"
         assert container.lease is None, "two jobs on one worker"
-        assert container.clearing is None, "a job went to a worker that is not clean yet"
+        assert not container.cleaning, "a job went to a worker that is not clean yet"
         assert command.attempt == 1, "a job was tried twice"
         container.lease, container.started = command, False
         container.jobs += 1
@@ -142,15 +145,14 @@ class World:
         self.finished[command.job_id] = command
         if command.outcome is Outcome.REJECTED:
             assert command.worker_id is None, "a job that had run was rejected"
-            self.check_poison([command.job_id])
-        if command.outcome in KILLED and command.worker_id is not None and not command.from_worker:
+            self.check_poison(command.job_id)
+        if command.outcome in KILLED and command.worker_id is not None and command.attachment is None:
             assert command.worker_id not in self.containers, "said to be killed while its container is still there"
 
-    def check_poison(self, refused: Sequence[str]) -> None:
-        for job_id in refused:
-            code, kills = self.codes[job_id], self.pool.policy.poison_kills
-            assert code, "code that nobody knows was refused"
-            assert 0 < kills <= self.cost[code], f"{code} has cost {self.cost[code]} workers and was refused"
+    def check_poison(self, job_id: str) -> None:
+        code, kills = self.codes[job_id], self.pool.policy.poison_kills
+        assert code, "code without a digest was refused"
+        assert 0 < kills <= self.cost[code], f"{code} has cost {self.cost[code]} workers and was refused"
 
     # ---- choices ----
 
@@ -185,22 +187,16 @@ class World:
                 priority=number // 9 % 3 - 1,
                 queue_timeout_s=(None, None, 3.0, 20.0)[number // 27 % 4],
                 code=self.codes[f"j{self.submitted}"],
+                attachment=self.submitted,
             )
         )
 
     def submit_again(self, number: int) -> None:
-        if job_id := self.choose(list(self.accepted), number):
+        if job_id := self.choose(self.open_jobs(), number):
             self.play(ev.JobSubmitted(job_id=job_id, client=self.accepted[job_id], wall_s=1.0))
 
     def cancel(self, number: int) -> None:
         self.play(ev.CancelRequested(job_id=self.choose([*self.open_jobs(), *self.accepted, "nobody"], number)))
-
-    def forget(self, number: int) -> None:
-        if job_id := self.choose(list(self.finished), number):
-            self.play(ev.JobForgotten(job_id=job_id))
-            # Its id is free for a new job from now on, which is none of this world's business.
-            self.accepted.pop(job_id)
-            self.finished.pop(job_id)
 
     # ---- what workers and the engine do ----
 
@@ -240,59 +236,50 @@ class World:
 
     def remove_again(self, number: int) -> None:
         if worker_id := self.choose(self.removed, number):
-            kinds = (ev.WorkerRemoved, ev.WorkerReady, ev.BeatHeard)
+            kinds = (ev.WorkerRemoved, ev.WorkerReady, ev.Heartbeat)
             self.play(kinds[number % 3](worker_id=worker_id))
 
     def job_starts(self, number: int) -> None:
         def act(worker_id: str, container: Container) -> None:
-            lease, container.started = container.lease, True
-            self.play(ev.JobStarted(worker_id=worker_id, job_id=lease.job_id, epoch=lease.epoch))
+            if container.stopping or not container.started:
+                container.started = True
+                self.play(ev.JobStarted(worker_id=worker_id))
 
         self.with_container(number, act, leased=True)
 
     def job_ends(self, number: int) -> None:
         def act(worker_id: str, container: Container) -> None:
-            lease = container.lease
-            self.old_leases.append(lease)
             if not container.stopping:
-                container.lease, container.clearing = None, lease
-            self.play(self.answer(worker_id, lease, number))
+                container.lease, container.cleaning = None, True
+            self.play(self.answer(worker_id, number))
 
         self.with_container(number, act, leased=True)
 
     def freed(self, number: int) -> None:
-        """It has cleared up after its job, or says so without a reason."""
+        """The worker has cleaned up after its job."""
 
         def act(worker_id: str, container: Container) -> None:
-            lease, container.clearing = container.clearing, None
-            epoch = lease.epoch if lease is not None else number % 50
-            self.play(ev.WorkerFreed(worker_id=worker_id, epoch=epoch, dirty="a file" if number % 11 == 0 else ""))
+            if container.stopping or container.cleaning:
+                container.cleaning = False
+                self.play(ev.WorkerFreed(worker_id=worker_id, residue="a file" if number % 11 == 0 else ""))
 
         self.with_container(number, act, leased=False)
 
-    def old_answer(self, number: int) -> None:
-        """A repeated answer, or one of another worker."""
-        if lease := self.choose(self.old_leases, number):
-            worker_id = self.choose([lease.worker_id, *self.containers], number // 7)
-            if number % 2:
-                self.play(self.answer(worker_id, lease, number))
-            else:
-                self.play(ev.JobStarted(worker_id=worker_id, job_id=lease.job_id, epoch=lease.epoch))
-
     @staticmethod
-    def answer(worker_id: str, lease: ev.Dispatch, number: int) -> ev.JobEnded:
-        outcome = ANSWERS[number // 11 % 4]
-        return ev.JobEnded(worker_id=worker_id, job_id=lease.job_id, epoch=lease.epoch, outcome=outcome)
+    def answer(worker_id: str, number: int) -> ev.JobEnded:
+        return ev.JobEnded(worker_id=worker_id, outcome=ANSWERS[number // 11 % 4], attachment=number)
 
-    def beat(self, number: int) -> None:
-        self.with_container(number, lambda worker_id, _: self.play(ev.BeatHeard(worker_id=worker_id)))
+    def heartbeat(self, number: int) -> None:
+        self.with_container(number, lambda worker_id, _: self.play(ev.Heartbeat(worker_id=worker_id)))
 
     # ---- what must not happen ----
 
     def illegal(self, number: int) -> None:
-        legal = {WorkerState.STARTING, WorkerState.STOPPING}
-        wrong = [ev.WorkerReady(worker_id=each.id) for each in self.pool.workers.values() if each.state not in legal]
-        wrong += [ev.JobForgotten(job_id=job_id) for job_id in self.open_jobs()]
+        living = [(name, each) for name, each in self.containers.items() if each.ready and not each.stopping]
+        wrong: list[ev.Event] = [ev.WorkerReady(worker_id=name) for name, _ in living]
+        wrong += [ev.JobStarted(worker_id=name) for name, each in living if each.lease is None or each.started]
+        wrong += [self.answer(name, number) for name, each in living if each.lease is None]
+        wrong += [ev.WorkerFreed(worker_id=name) for name, each in living if not each.cleaning]
         if event := self.choose(wrong, number):
             self.events += 1
             before = repr((dict(self.pool.workers), dict(self.pool.jobs), self.pool.next_deadline(), self.pool.breaker))
@@ -351,7 +338,7 @@ class World:
     # ---- the end ----
 
     def come_to_rest(self) -> None:
-        """Everybody answers: then every job has ended, and the pool has the size it wants."""
+        """Everybody answers; then every job has ended, and the pool has the size that it wants."""
         if self.pool.state == "draining" or not self.shutting_down:
             self.play(ev.ResumeRequested())
         for _ in range(3000):
@@ -359,7 +346,7 @@ class World:
             if self.at_rest():
                 break
             if not any(
-                each.stopping or not each.ready or each.lease or each.clearing for each in self.containers.values()
+                each.stopping or not each.ready or each.lease or each.cleaning for each in self.containers.values()
             ):
                 self.wait_for_deadline(0)
         assert not self.open_jobs(), "jobs were left behind"
@@ -374,14 +361,14 @@ class World:
             elif not container.ready:
                 container.ready = True
                 self.play(ev.WorkerReady(worker_id=worker_id))
-            elif lease := container.lease:
-                container.lease, container.clearing = None, lease
-                self.play(self.answer(worker_id, lease, 1))
-            elif lease := container.clearing:
-                container.clearing = None
-                self.play(ev.WorkerFreed(worker_id=worker_id, epoch=lease.epoch))
+            elif container.lease:
+                container.lease, container.cleaning = None, True
+                self.play(self.answer(worker_id, 1))
+            elif container.cleaning:
+                container.cleaning = False
+                self.play(ev.WorkerFreed(worker_id=worker_id))
             else:
-                self.play(ev.BeatHeard(worker_id=worker_id))
+                self.play(ev.Heartbeat(worker_id=worker_id))
 
     def at_rest(self) -> bool:
         idle = [each for each in self.pool.workers.values() if each.state is WorkerState.IDLE]
@@ -393,7 +380,6 @@ ACTIONS: dict[Callable[[World, int], None], int] = {
     World.submit: 12,
     World.submit_again: 1,
     World.cancel: 2,
-    World.forget: 1,
     World.ready: 10,
     World.fail: 2,
     World.vanish: 1,
@@ -403,8 +389,7 @@ ACTIONS: dict[Callable[[World, int], None], int] = {
     World.job_starts: 8,
     World.job_ends: 10,
     World.freed: 12,
-    World.old_answer: 1,
-    World.beat: 4,
+    World.heartbeat: 4,
     World.illegal: 1,
     World.drain: 1,
     World.resume: 2,

@@ -19,13 +19,13 @@ def backlog(*, max_jobs: int = 1000, max_per_client: int = 1000) -> Backlog:
 def in_turn(queue: Backlog) -> list[str]:
     """Pop until it is empty, each time for the client whose turn it is."""
     order = []
-    while queue:
+    while queue.waiting:
         order.append(queue.pop(next(queue.clients())))
         queue.validate()
     return order
 
 
-def test_clients_take_turns_however_much_one_of_them_brings():
+def test_clients_take_turns_however_many_jobs_one_of_them_submits():
     queue = backlog()
     for number in range(4):
         queue.push(f"a{number}", "ann")
@@ -42,7 +42,7 @@ def test_a_higher_priority_goes_first_within_a_client_and_first_come_within_a_pr
     assert in_turn(queue) == ["high", "first", "second", "low", "lowest"]
 
 
-def test_a_priority_does_not_reach_into_another_clients_turn():
+def test_a_high_priority_does_not_take_another_clients_turn():
     queue = backlog()
     queue.push("a0", "ann")
     queue.push("b0", "bob", priority=100)
@@ -58,7 +58,7 @@ def test_a_client_that_is_served_out_of_turn_goes_to_the_end_and_the_first_keeps
     assert in_turn(queue) == ["a0", "c0", "b1"]
 
 
-def test_it_is_full_for_all_at_its_cap_and_for_one_client_at_that_clients_cap():
+def test_it_is_full_at_the_cap_of_all_jobs_and_at_the_cap_of_one_client():
     queue = backlog(max_jobs=3, max_per_client=2)
     assert queue.why_full("ann") is None
     queue.push("a0", "ann")
@@ -74,7 +74,7 @@ def test_a_removed_job_is_never_served_and_frees_its_place():
     queue.push("a0", "ann")
     queue.push("a1", "ann")
     queue.remove("a0")
-    assert "a0" not in queue
+    assert "a0" not in queue.waiting
     assert queue.why_full("ann") is None
     assert in_turn(queue) == ["a1"]
 
@@ -90,7 +90,7 @@ def test_a_client_whose_last_job_was_removed_has_no_turn():
         queue.remove("a0")
 
 
-def test_it_knows_the_next_queue_deadline_and_who_is_overdue():
+def test_the_next_queue_deadline_and_the_overdue_jobs_are_known():
     queue = backlog()
     queue.push("patient", "ann")
     queue.push("late", "ann", deadline=30)
@@ -104,10 +104,10 @@ def test_it_knows_the_next_queue_deadline_and_who_is_overdue():
         overdue.append(job_id)
     assert overdue == ["soon", "late"]
     assert queue.next_deadline() is None
-    assert list(queue) == ["patient"]
+    assert list(queue.waiting) == ["patient"]
 
 
-def test_heaps_do_not_grow_with_the_jobs_that_have_left():
+def test_a_heap_does_not_grow_with_the_jobs_that_have_left():
     heap = StrikeHeap()
     for number in range(10_000):
         heap.push(str(number), (float(number), number))
@@ -118,7 +118,7 @@ def test_heaps_do_not_grow_with_the_jobs_that_have_left():
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-2, 2), st.booleans()), max_size=60))
-def test_whatever_comes_and_goes_each_job_leaves_once_and_nobody_waits_for_two_turns_of_another(jobs):
+def test_in_any_order_each_job_leaves_once_and_no_client_has_two_turns_while_another_waits(jobs):
     queue = backlog()
     for number, (client, priority, _) in enumerate(jobs):
         queue.push(f"{client}{number}", client, priority=priority, deadline=float(number))

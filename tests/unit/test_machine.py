@@ -1,4 +1,4 @@
-"""Jobs and workers, one transition after another: what the core says when something happens."""
+"""One transition after another: how the core answers each event about a job or a worker."""
 
 from __future__ import annotations
 
@@ -6,50 +6,46 @@ import pytest
 
 from pool.core import events, job_transitions, pool_transitions, worker_transitions
 from pool.core.events import (
-    BeatHeard,
+    Accept,
+    CancelRequested,
     Dispatch,
     Event,
     Finish,
+    Heartbeat,
     JobEnded,
-    JobForgotten,
     JobStarted,
+    JobSubmitted,
     KillJob,
     ProbeWorker,
     WorkerFailed,
     WorkerFreed,
     WorkerReady,
     WorkerRemoved,
-    WorkerVanished,
 )
-from pool.core.machine import ROUTES, InvalidTransition, PoolState
-from pool.core.policy import CLEARING_S
-from pool.core.records import MAX_ENTRIES, PoolPhase
-from pool.core.table import Ignore, row
+from pool.core.machine import InvalidTransition, PoolState
+from pool.core.policy import CLEANING_S
+from pool.core.records import MAX_ENTRIES, MAX_PAST_HISTORIES
+from pool.core.state import Ignore, row
 from pool.errors import PoolError
 from pool.model import JobState, Outcome, StartKind, WorkerState
-from tests.rehearsal import Rehearsal, every, only, started, stopped
+from tests.support.core import Core, every, only, started, stopped
 
 # ---- the tables ----
 
-
-@pytest.mark.parametrize(
-    ("table", "states"),
-    [(worker_transitions.TABLE, WorkerState), (job_transitions.TABLE, JobState), (pool_transitions.TABLE, PoolPhase)],
-)
-def test_every_pair_of_state_and_event_has_an_entry(table, states):
-    kinds = {kind for _, kind in table}
-    assert set(table) == {(state, kind) for state in states for kind in kinds}
-    assert all(callable(entry) for entry in table.values())
+TABLES = (worker_transitions, job_transitions, pool_transitions)
 
 
-def test_every_event_there_is_has_a_route_to_a_table_with_its_row():
+@pytest.mark.parametrize("module", TABLES)
+def test_every_pair_of_state_and_event_has_an_entry(module):
+    kinds = {kind for _, kind in module.TABLE}
+    assert set(module.TABLE) == {(state, kind) for state in module.STATES for kind in kinds}
+    assert all(callable(entry) for entry in module.TABLE.values())
+
+
+def test_every_event_has_a_row_in_a_table():
     kinds = {each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)}
-    kinds = {kind for kind in kinds if not issubclass(kind, events.Decision)} - {Event}
-    assert set(ROUTES) == kinds
-    rows = {
-        kind for table in (worker_transitions.TABLE, job_transitions.TABLE, pool_transitions.TABLE) for _, kind in table
-    }
-    assert kinds <= rows
+    abstract = {Event, events.WorkerEvent, events.JobEvent}
+    assert {kind for module in TABLES for _, kind in module.TABLE} == kinds - abstract
 
 
 def test_a_row_without_an_entry_for_a_state_cannot_be_made():
@@ -57,241 +53,282 @@ def test_a_row_without_an_entry_for_a_state_cannot_be_made():
         row(JobStarted, JobState, queued=Ignore("why"), leased=Ignore("why"), running=Ignore("why"))
 
 
-def shape(pool: PoolState) -> tuple[object, ...]:
+def everything(pool: PoolState) -> tuple[object, ...]:
     """All that an event may change."""
-    records = [*pool.workers.values(), *pool.jobs.values()]
     return (
-        [[repr(getattr(record, name)) for name in record.__slots__] for record in records],
+        repr([*pool.workers.values(), *pool.jobs.values()]),
         (pool.state, pool.target, pool.backlog_length, pool.running, pool.breaker, pool.next_deadline()),
-        pool.story(pool.name),
+        pool.history(pool.name),
     )
 
 
 @pytest.mark.parametrize(
     "event",
-    [WorkerReady(worker_id="p-1"), WorkerReady(worker_id="p-2"), JobForgotten(job_id="j")],
+    [
+        WorkerReady(worker_id="p-1"),
+        WorkerReady(worker_id="p-2"),
+        WorkerFreed(worker_id="p-1"),
+        WorkerFreed(worker_id="p-2"),
+        JobStarted(worker_id="p-1"),
+        JobStarted(worker_id="p-2"),
+        JobEnded(worker_id="p-2", outcome=Outcome.OK),
+    ],
 )
-def test_an_illegal_event_raises_with_the_story_and_changes_nothing(event):
-    play = Rehearsal(min_workers=2, max_workers=2).up()
-    play.submit("j")
-    before = shape(play.pool)
+def test_an_illegal_event_raises_with_the_history_and_changes_nothing(event):
+    core = Core(min_workers=2, max_workers=2).up()
+    core.submit("j")
+    core.start("j")
+    before = everything(core.pool)
     with pytest.raises(InvalidTransition, match="Nothing was changed") as caught:
-        play.play(event)
-    assert shape(play.pool) == before
+        core.handle(event)
+    assert everything(core.pool) == before
     assert isinstance(caught.value, PoolError)
-    assert caught.value.story == tuple(play.pool.story(caught.value.fields["record"]))
-    assert play.end("j")
+    assert caught.value.history == tuple(core.pool.history(caught.value.fields["record"]))
+    assert core.end("j")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [JobStarted(worker_id="p-1"), JobEnded(worker_id="p-1", outcome=Outcome.ERROR), WorkerReady(worker_id="p-1")],
+)
+def test_what_a_worker_says_of_its_job_after_the_end_of_the_job_is_illegal(event):
+    core = Core(min_workers=1).up()
+    core.submit("j")
+    core.report("j")
+    with pytest.raises(InvalidTransition):
+        core.handle(event)
 
 
 # ---- the life of a job ----
 
 
-def test_a_job_that_finds_an_idle_worker_is_dispatched_at_once_as_parked():
-    play = Rehearsal(min_workers=1).up()
-    dispatch = only(play.submit("j"), Dispatch)
+def test_a_submitted_job_is_accepted_first_and_then_dispatched_to_the_idle_worker_as_parked():
+    core = Core(min_workers=1).up()
+    accept, dispatch = core.submit("j", attachment="reply to 7")
+    assert isinstance(accept, Accept)
+    assert (accept.job_id, accept.attachment) == ("j", "reply to 7")
     assert (dispatch.worker_id, dispatch.job_id, dispatch.attempt, dispatch.start) == ("p-1", "j", 1, StartKind.PARKED)
-    assert play.pool.jobs["j"].state is JobState.LEASED
-    play.start("j")
-    assert play.pool.jobs["j"].state is JobState.RUNNING
-    assert play.pool.running == 1
+    assert core.pool.jobs["j"].state is JobState.LEASED
+    core.start("j")
+    assert core.pool.jobs["j"].state is JobState.RUNNING
+    assert core.pool.running == 1
 
 
 def test_a_job_that_waits_for_a_container_to_start_is_cold():
-    play = Rehearsal(min_workers=1, max_workers=1)
-    play.tick()
-    play.submit("early")
-    assert only(play.ready("p-1"), Dispatch).start is StartKind.COLD
+    core = Core(min_workers=1, max_workers=1)
+    core.tick()
+    assert isinstance(only(core.submit("early"), Accept), Accept)
+    assert only(core.ready("p-1"), Dispatch).start is StartKind.COLD
 
 
-def test_a_worker_that_clears_up_gets_no_job_until_it_is_free():
-    play = Rehearsal(min_workers=1, max_workers=1).up()
-    play.submit("first")
-    first = play.pool.jobs["first"]
-    ended = play.play(JobEnded(worker_id="p-1", job_id="first", epoch=first.epoch, outcome=Outcome.OK))
-    assert only(ended, Finish).from_worker
-    assert not every(play.submit("second"), Dispatch)
-    assert only(play.play(WorkerFreed(worker_id="p-1", epoch=first.epoch)), Dispatch).job_id == "second"
+def test_a_worker_that_cleans_up_gets_no_job_until_it_is_free():
+    core = Core(min_workers=1, max_workers=1).up()
+    core.submit("first")
+    assert only(core.report("first"), Finish).outcome is Outcome.OK
+    assert core.states() == {"cleaning": 1}
+    assert not every(core.submit("second"), Dispatch)
+    assert only(core.free("p-1"), Dispatch).job_id == "second"
 
 
-def test_a_worker_that_does_not_come_free_is_replaced_and_its_job_stays_ended():
-    play = Rehearsal(min_workers=1, max_workers=1).up()
-    play.submit("first")
-    first = play.pool.jobs["first"]
-    play.play(JobEnded(worker_id="p-1", job_id="first", epoch=first.epoch, outcome=Outcome.OK))
-    assert stopped(play.tick(CLEARING_S)) == {"p-1": "dirty"}
-    play.clear_away()
-    assert play.finishes()["first"].outcome is Outcome.OK
+def test_a_worker_that_does_not_become_free_is_replaced_and_its_job_stays_ended():
+    core = Core(min_workers=1, max_workers=1).up()
+    core.submit("first")
+    core.report("first")
+    assert stopped(core.tick(CLEANING_S)) == {"p-1": "dirty"}
+    core.remove_stopped()
+    assert core.finishes()["first"].outcome is Outcome.OK
 
 
-def test_a_worker_that_vanishes_while_it_clears_up_loses_no_job():
-    play = Rehearsal(min_workers=1, max_workers=1).up()
-    play.submit("first")
-    first = play.pool.jobs["first"]
-    play.play(JobEnded(worker_id="p-1", job_id="first", epoch=first.epoch, outcome=Outcome.OK))
-    play.play(WorkerVanished(worker_id="p-1", reason="killed"))
-    assert play.finishes()["first"].outcome is Outcome.OK
+def test_a_worker_that_vanishes_while_it_cleans_up_loses_no_job():
+    core = Core(min_workers=1, max_workers=1).up()
+    core.submit("first")
+    core.report("first")
+    core.vanish("p-1", "killed")
+    assert core.finishes()["first"].outcome is Outcome.OK
 
 
-def test_a_job_that_waits_for_another_job_is_dispatched_when_its_worker_is_free_as_warm():
-    play = Rehearsal(min_workers=1, max_workers=1).up()
-    play.submit("first")
-    assert not every(play.submit("second"), Dispatch)
-    assert play.pool.backlog_length == 1
-    dispatch = only(play.end("first"), Dispatch)
+def test_a_job_that_waits_for_another_job_is_dispatched_as_warm_when_its_worker_is_free():
+    core = Core(min_workers=1, max_workers=1).up()
+    core.submit("first")
+    assert not every(core.submit("second"), Dispatch)
+    assert core.pool.backlog_length == 1
+    dispatch = only(core.end("first"), Dispatch)
     assert (dispatch.job_id, dispatch.start) == ("second", StartKind.WARM)
 
 
-def test_the_workers_answer_ends_the_job():
-    play = Rehearsal(min_workers=1).up()
-    play.submit("j")
-    finish = only(play.end("j", Outcome.MEMORY), Finish)
-    assert (finish.outcome, finish.from_worker, finish.worker_id) == (Outcome.MEMORY, True, "p-1")
-    assert play.pool.jobs["j"].state is JobState.DONE
-    assert play.pool.workers["p-1"].state is WorkerState.IDLE
+def test_the_workers_answer_ends_the_job_and_is_handed_over_unread_with_its_history():
+    core = Core(min_workers=1).up()
+    core.submit("j")
+    core.start("j")
+    answer = object()
+    finish = only(core.handle(JobEnded(worker_id="p-1", outcome=Outcome.MEMORY, attachment=answer)), Finish)
+    assert (finish.outcome, finish.worker_id, finish.attempt, finish.started_at) == ("memory", "p-1", 1, core.now)
+    assert finish.attachment is answer
+    assert [(entry.state, entry.text) for entry in finish.history] == [
+        ("queued", "accepted from uid ann"),
+        ("leased", "leased by p-1, epoch 1, parked"),
+        ("running", "started by p-1"),
+        ("done", "memory, reported by the worker"),
+    ]
+    assert "j" not in core.pool.jobs
+    core.free("p-1")
+    assert core.pool.workers["p-1"].state is WorkerState.IDLE
 
 
-def test_every_dispatch_has_an_epoch_of_its_own():
-    play = Rehearsal(min_workers=1).up()
+def test_every_dispatch_has_its_own_epoch():
+    core = Core(min_workers=1).up()
     for number in range(5):
-        play.run(f"j{number}")
-    epochs = [command.epoch for command in every(play.log, Dispatch)]
+        core.run(f"j{number}")
+    epochs = [command.epoch for command in every(core.log, Dispatch)]
     assert epochs == sorted(set(epochs))
 
 
-def test_an_answer_of_another_epoch_or_for_another_job_is_ignored():
-    play = Rehearsal(min_workers=1).up()
-    play.submit("j")
-    epoch = play.pool.jobs["j"].epoch
-    for job_id, told in [("j", epoch - 1), ("j", epoch + 1), ("k", epoch)]:
-        assert play.play(JobEnded(worker_id="p-1", job_id=job_id, epoch=told, outcome=Outcome.OK)) == []
-        assert play.play(JobStarted(worker_id="p-1", job_id=job_id, epoch=told)) == []
-    assert play.pool.jobs["j"].state is JobState.LEASED
-    assert "is not its lease" in play.pool.story("p-1")[-1].text
-
-
-def test_late_and_repeated_events_are_ignored_and_told_in_the_story():
-    play = Rehearsal(min_workers=1, max_workers=1).up()
-    play.submit("j")
-    epoch = play.pool.jobs["j"].epoch
-    play.start("j")
-    play.start("j")
-    play.end("j")
+def test_events_about_what_is_gone_or_unknown_are_ignored_and_noted_in_the_history():
+    core = Core(min_workers=1, max_workers=1).up()
+    core.submit("waits")
+    assert core.submit("waits") == [], "the same job again"
+    core.end("waits")
     for event in [
-        JobEnded(worker_id="p-1", job_id="j", epoch=epoch, outcome=Outcome.ERROR),
-        JobStarted(worker_id="p-1", job_id="j", epoch=epoch),
         WorkerRemoved(worker_id="p-99"),
-        BeatHeard(worker_id="p-99"),
-        JobForgotten(job_id="unheard-of"),
+        Heartbeat(worker_id="p-99"),
+        JobEnded(worker_id="p-99", outcome=Outcome.ERROR),
+        CancelRequested(job_id="unheard-of"),
+        CancelRequested(job_id="waits"),
     ]:
-        assert play.play(event) == []
-    assert play.cancel("j") == []
-    assert play.submit("j") == []
-    assert "no such worker" in play.pool.story("p-99")[0].text
-    assert "no such job" in play.pool.story("unheard-of")[0].text
-    assert len(play.finishes()) == 1
+        assert core.handle(event) == []
+    assert "no such worker" in core.pool.history("p-99")[0].text
+    assert "no such job" in core.pool.history("unheard-of")[0].text
+    assert len(core.finishes()) == 1
 
 
-def test_a_done_job_is_kept_until_it_is_forgotten_and_its_story_a_while_longer():
-    play = Rehearsal(min_workers=1).up()
-    play.run("j")
-    play.play(JobForgotten(job_id="j", cause="kept its hour"))
-    assert "j" not in play.pool.jobs
-    story = play.pool.story("j")
-    assert [entry.state for entry in story] == ["queued", "leased", "running", "done", "done"]
-    assert story[-1].cause == "kept its hour"
+def test_a_worker_that_is_being_stopped_is_not_heard_any_more():
+    core = Core(min_workers=1, max_workers=1).up()
+    core.submit("j")
+    core.vanish("p-1")
+    assert core.pool.workers["p-1"].state is WorkerState.STOPPING
+    for event in [
+        WorkerReady(worker_id="p-1"),
+        WorkerFailed(worker_id="p-1", reason="late"),
+        Heartbeat(worker_id="p-1"),
+        JobStarted(worker_id="p-1"),
+        JobEnded(worker_id="p-1", outcome=Outcome.OK),
+        WorkerFreed(worker_id="p-1"),
+    ]:
+        assert core.handle(event) == []
+    assert core.finishes()["j"].outcome is Outcome.LOST
 
 
-def test_the_cause_of_an_event_is_carried_by_its_commands_and_its_story():
-    play = Rehearsal(min_workers=1).up()
-    commands = play.submit("j", cause="submit 17")
+def test_an_id_can_be_used_again_when_its_job_is_done():
+    core = Core(min_workers=1).up()
+    core.run("j")
+    assert only(core.submit("j"), Dispatch).job_id == "j"
+
+
+def test_the_cause_of_an_event_is_carried_by_its_commands_and_its_history():
+    core = Core(min_workers=1).up()
+    commands = core.submit("j", cause="submit 17")
     assert {command.cause for command in commands} == {"submit 17"}
-    assert {entry.cause for entry in play.pool.story("j")} == {"submit 17"}
+    assert {entry.cause for entry in core.pool.history("j")} == {"submit 17"}
 
 
-def test_a_story_is_bounded():
-    play = Rehearsal(min_workers=1, max_workers=1, max_jobs=10_000).up()
+def test_histories_are_bounded():
+    core = Core(min_workers=1, max_workers=1, max_jobs=10_000).up()
     for number in range(100):
-        play.run(f"j{number}")
-    assert len(play.pool.story("p-1")) == MAX_ENTRIES
+        core.run(f"j{number}")
+    assert len(core.pool.history("p-1")) == MAX_ENTRIES
+    for number in range(MAX_PAST_HISTORIES + 1):
+        core.pool.handle(CancelRequested(job_id=f"unknown {number}"), core.now)
+        core.pool.handle(CancelRequested(job_id="asked again and again"), core.now)
+    assert core.pool.history("unknown 0") == []
+    assert len(core.pool.history("asked again and again")) == MAX_ENTRIES
+
+
+def test_the_history_of_a_job_does_not_grow_with_the_requests_of_its_client():
+    core = Core(min_workers=1, max_workers=1).up()
+    core.submit("j")
+    for _ in range(100):
+        core.cancel("j")
+        core.handle(JobSubmitted(job_id="j", client="ann", wall_s=1.0))
+    assert len(core.pool.history("j")) == 3
 
 
 def test_workers_and_jobs_cannot_be_changed_from_outside():
-    play = Rehearsal(min_workers=1).up()
+    core = Core(min_workers=1).up()
     with pytest.raises(TypeError):
-        play.pool.workers["p-9"] = play.pool.workers["p-1"]
+        core.pool.workers["p-9"] = core.pool.workers["p-1"]
 
 
 # ---- cancel and timeouts ----
 
 
 def test_a_queued_job_that_is_cancelled_ends_at_once_and_did_not_run():
-    play = Rehearsal(min_workers=1, max_workers=1).up()
-    play.submit("first")
-    play.submit("second")
-    finish = only(play.cancel("second"), Finish)
-    assert (finish.outcome, finish.from_worker, finish.worker_id) == (Outcome.CANCELLED, False, None)
+    core = Core(min_workers=1, max_workers=1).up()
+    core.submit("first")
+    core.submit("second")
+    finish = only(core.cancel("second"), Finish)
+    assert (finish.outcome, finish.attachment, finish.worker_id) == (Outcome.CANCELLED, None, None)
     assert "did not run" in finish.reason
-    assert not every(play.end("first"), Dispatch)
+    assert not every(core.end("first"), Dispatch)
 
 
 def test_a_running_job_is_killed_once_however_often_it_is_cancelled():
-    play = Rehearsal(min_workers=1).up()
-    play.submit("j")
-    kill = only(play.cancel("j"), KillJob)
-    assert (kill.worker_id, kill.epoch) == ("p-1", play.pool.jobs["j"].epoch)
-    assert play.cancel("j") == []
-    assert only(play.end("j", Outcome.CANCELLED), Finish).from_worker
-    assert play.pool.workers["p-1"].state is WorkerState.IDLE
+    core = Core(min_workers=1).up()
+    core.submit("j")
+    kill = only(core.cancel("j"), KillJob)
+    assert (kill.worker_id, kill.epoch) == ("p-1", core.pool.workers["p-1"].epoch)
+    assert core.cancel("j") == []
+    assert only(core.end("j", Outcome.CANCELLED), Finish).attachment == "the answer"
+    assert core.pool.workers["p-1"].state is WorkerState.IDLE
 
 
 def test_a_job_that_ended_before_the_kill_arrived_keeps_its_own_outcome():
-    play = Rehearsal(min_workers=1).up()
-    play.submit("j")
-    play.cancel("j")
-    assert only(play.end("j", Outcome.OK), Finish).outcome is Outcome.OK
+    core = Core(min_workers=1).up()
+    core.submit("j")
+    core.cancel("j")
+    assert only(core.end("j", Outcome.OK), Finish).outcome is Outcome.OK
 
 
 def test_a_worker_that_does_not_answer_a_cancel_is_killed_and_only_then_the_job_is_cancelled():
-    play = Rehearsal(min_workers=1, kill_grace_s=2.0).up()
-    play.submit("j", wall_s=1000)
-    play.cancel("j")
-    assert not stopped(play.pass_time(1.9))
-    commands = play.pass_time(0.2)
+    core = Core(min_workers=1, kill_grace_s=2.0).up()
+    core.submit("j", wall_s=1000)
+    core.cancel("j")
+    assert not stopped(core.pass_time(1.9))
+    commands = core.pass_time(0.2)
     assert stopped(commands) == {"p-1": "job_deadline"}
     assert not every(commands, Finish)
-    assert play.cancel("j") == []
-    assert play.play(WorkerVanished(worker_id="p-1", reason="link closed")) == []
-    finish = only(play.clear_away(), Finish)
-    assert (finish.outcome, finish.from_worker) == (Outcome.CANCELLED, False)
+    assert core.cancel("j") == []
+    assert core.vanish("p-1") == []
+    finish = only(core.remove_stopped(), Finish)
+    assert (finish.outcome, finish.attachment) == (Outcome.CANCELLED, None)
 
 
-def test_a_worker_silent_past_the_wall_limit_is_killed_and_only_then_the_job_times_out():
-    play = Rehearsal(min_workers=1, kill_grace_s=2.0).up()
-    play.submit("j", wall_s=10)
-    play.pass_time(5)
-    play.start("j")
-    assert not stopped(play.pass_time(11.9))
-    commands = play.pass_time(0.2)
+def test_a_worker_silent_past_the_wall_limit_is_killed_and_only_then_its_job_times_out():
+    core = Core(min_workers=1, kill_grace_s=2.0).up()
+    core.submit("j", wall_s=10)
+    core.pass_time(5)
+    core.start("j")
+    assert not stopped(core.pass_time(11.9))
+    commands = core.pass_time(0.2)
     assert stopped(commands) == {"p-1": "job_deadline"}
     assert not every(commands, Finish)
-    assert play.end("j") == []
-    finish = only(play.clear_away(), Finish)
+    assert core.end("j") == []
+    finish = only(core.remove_stopped(), Finish)
     assert finish.outcome is Outcome.TIMEOUT
     assert "wall limit of 10 s" in finish.reason
     assert "killed" in finish.reason
 
 
 def test_a_job_that_never_starts_times_out_as_well():
-    play = Rehearsal(min_workers=1, kill_grace_s=2.0).up()
-    play.submit("j", wall_s=10)
-    assert stopped(play.pass_time(12.1)) == {"p-1": "job_deadline"}
+    core = Core(min_workers=1, kill_grace_s=2.0).up()
+    core.submit("j", wall_s=10)
+    assert stopped(core.pass_time(12.1)) == {"p-1": "job_deadline"}
 
 
-def test_a_job_that_waits_over_its_queue_timeout_times_out_and_did_not_run():
-    play = Rehearsal(min_workers=1, max_workers=1).up()
-    play.submit("first", wall_s=1000)
-    play.submit("second", queue_timeout_s=5.0)
-    finish = only(play.pass_time(5.1), Finish)
+def test_a_job_that_waits_longer_than_its_queue_timeout_times_out_and_did_not_run():
+    core = Core(min_workers=1, max_workers=1).up()
+    core.submit("first", wall_s=1000)
+    core.submit("second", queue_timeout_s=5.0)
+    finish = only(core.pass_time(5.1), Finish)
     assert (finish.job_id, finish.outcome, finish.worker_id) == ("second", Outcome.TIMEOUT, None)
     assert "waited 5 s in the backlog" in finish.reason
     assert "did not run" in finish.reason
@@ -301,12 +338,12 @@ def test_a_job_that_waits_over_its_queue_timeout_times_out_and_did_not_run():
 
 
 @pytest.mark.parametrize("began", [False, True])
-def test_the_job_of_a_worker_that_vanishes_is_lost_at_once_and_says_that_its_effect_is_unknown(began):
-    play = Rehearsal(min_workers=1).up()
-    play.submit("j")
+def test_the_job_of_a_worker_that_vanishes_is_lost_at_once_with_the_reason_that_its_effect_is_unknown(began):
+    core = Core(min_workers=1).up()
+    core.submit("j")
     if began:
-        play.start("j")
-    commands = play.play(WorkerVanished(worker_id="p-1", reason="link closed"))
+        core.start("j")
+    commands = core.vanish("p-1")
     finish = only(commands, Finish)
     assert (finish.outcome, finish.worker_id) == (Outcome.LOST, "p-1")
     assert "link closed" in finish.reason
@@ -316,100 +353,100 @@ def test_the_job_of_a_worker_that_vanishes_is_lost_at_once_and_says_that_its_eff
 
 
 def test_the_job_of_a_container_that_is_removed_from_outside_is_lost():
-    play = Rehearsal(min_workers=1).up()
-    play.submit("j")
-    commands = play.play(WorkerRemoved(worker_id="p-1"))
+    core = Core(min_workers=1).up()
+    core.submit("j")
+    commands = core.handle(WorkerRemoved(worker_id="p-1"))
     assert only(commands, Finish).outcome is Outcome.LOST
     assert stopped(commands) == {}
-    assert "p-1" not in play.pool.workers
+    assert "p-1" not in core.pool.workers
 
 
 def test_a_start_reported_as_failed_after_the_worker_was_ready_is_a_worker_that_vanished():
-    play = Rehearsal(min_workers=1).up()
-    play.submit("j")
-    commands = play.play(WorkerFailed(worker_id="p-1", reason="the engine gave up"))
+    core = Core(min_workers=1).up()
+    core.submit("j")
+    commands = core.handle(WorkerFailed(worker_id="p-1", reason="the engine gave up"))
     assert only(commands, Finish).outcome is Outcome.LOST
-    assert play.pool.breaker.failures == 0
+    assert core.pool.breaker.failures == 0
 
 
-def test_a_dirty_worker_is_not_used_again():
-    play = Rehearsal(min_workers=1).up()
-    play.submit("j")
-    commands = play.end("j", dirty="a process was left")
+def test_a_worker_with_residue_of_a_job_is_not_used_again():
+    core = Core(min_workers=1).up()
+    core.submit("j")
+    commands = core.end("j", residue="a process was left")
     assert only(commands, Finish).outcome is Outcome.OK
     assert stopped(commands) == {"p-1": "dirty"}
 
 
-def test_a_worker_that_is_gone_has_no_record_but_a_story():
-    play = Rehearsal(min_workers=1).up()
-    play.play(WorkerVanished(worker_id="p-1", reason="killed"))
-    play.clear_away()
-    assert "p-1" not in play.pool.workers
-    assert play.pool.story("p-1")[-1].state == "gone"
-    assert play.play(WorkerRemoved(worker_id="p-1")) == []
+def test_a_worker_that_is_gone_has_no_record_but_a_history():
+    core = Core(min_workers=1).up()
+    core.vanish("p-1", "killed")
+    core.remove_stopped()
+    assert "p-1" not in core.pool.workers
+    assert core.pool.history("p-1")[-1].state == "gone"
+    assert core.handle(WorkerRemoved(worker_id="p-1")) == []
 
 
-def test_a_silent_idle_worker_is_probed_and_forgiven_if_it_answers():
-    play = Rehearsal(min_workers=1, heartbeat_s=1.0).up()
-    play.pass_time(2)
-    play.play(BeatHeard(worker_id="p-1"))
-    assert play.pass_time(2.9) == []
-    assert only(play.pass_time(0.2), ProbeWorker).worker_id == "p-1"
-    assert play.pool.workers["p-1"].state is WorkerState.SUSPECT
-    play.play(BeatHeard(worker_id="p-1"))
-    assert play.pool.workers["p-1"].state is WorkerState.IDLE
+def test_a_silent_idle_worker_is_probed_and_stays_if_it_answers():
+    core = Core(min_workers=1, heartbeat_s=1.0).up()
+    core.pass_time(2)
+    core.handle(Heartbeat(worker_id="p-1"))
+    assert core.pass_time(2.9) == []
+    assert only(core.pass_time(0.2), ProbeWorker).worker_id == "p-1"
+    assert core.pool.workers["p-1"].state is WorkerState.SUSPECT
+    core.handle(Heartbeat(worker_id="p-1"))
+    assert core.pool.workers["p-1"].state is WorkerState.IDLE
 
 
 def test_a_suspect_gets_no_job_and_is_stopped_if_it_stays_silent():
-    play = Rehearsal(min_workers=1, max_workers=1, heartbeat_s=1.0).up()
-    play.pass_time(3.1)
-    assert not every(play.submit("j"), Dispatch)
-    assert stopped(play.pass_time(2)) == {"p-1": "heartbeat"}
-    assert only(play.ready("p-2"), Dispatch).job_id == "j"
+    core = Core(min_workers=1, max_workers=1, heartbeat_s=1.0).up()
+    core.pass_time(3.1)
+    assert not every(core.submit("j"), Dispatch)
+    assert stopped(core.pass_time(2)) == {"p-1": "heartbeat"}
+    assert only(core.ready("p-2"), Dispatch).job_id == "j"
 
 
-def test_a_daemon_that_slept_for_long_only_asks_its_workers():
-    play = Rehearsal(min_workers=4, max_workers=8, heartbeat_s=1.0).up()
-    commands = play.tick(after=3600)
+def test_a_daemon_that_was_suspended_for_long_probes_its_workers_and_replaces_none():
+    core = Core(min_workers=4, max_workers=8, heartbeat_s=1.0).up()
+    commands = core.tick(after=3600)
     assert len(every(commands, ProbeWorker)) == 4
     assert stopped(commands) == {}
     assert started(commands) == []
 
 
-def test_a_busy_worker_is_never_judged_by_its_beats():
-    play = Rehearsal(min_workers=1, heartbeat_s=1.0).up()
-    play.submit("j", wall_s=500)
-    play.start("j")
-    assert not every(play.pass_time(400), ProbeWorker)
-    assert play.pool.workers["p-1"].state is WorkerState.LEASED
+def test_a_busy_worker_is_never_judged_by_its_heartbeats():
+    core = Core(min_workers=1, heartbeat_s=1.0).up()
+    core.submit("j", wall_s=500)
+    core.start("j")
+    assert not every(core.pass_time(400), ProbeWorker)
+    assert core.pool.workers["p-1"].state is WorkerState.LEASED
 
 
-# ---- workers that are not isolated in full ----
+# ---- workers whose isolation is incomplete ----
 
 
-def test_once_a_worker_is_not_isolated_in_full_no_worker_serves_a_second_client_for_good():
-    play = Rehearsal(min_workers=2, max_workers=2, reuse_scope="any")
-    play.tick()
-    play.play(WorkerReady(worker_id="p-1", shareable=False))
-    assert play.pool.policy.reuse_scope == "client"
-    play.play(WorkerReady(worker_id="p-2", shareable=True))
-    assert play.pool.policy.reuse_scope == "client"
-    anns = play.run("a", "ann")
-    bobs = play.run("b", "bob")
+def test_after_one_worker_with_incomplete_isolation_no_worker_serves_two_clients_for_good():
+    core = Core(min_workers=2, max_workers=2, reuse_scope="any")
+    core.tick()
+    core.ready("p-1", shareable=False)
+    assert core.pool.policy.reuse_scope == "client"
+    core.ready("p-2", shareable=True)
+    assert core.pool.policy.reuse_scope == "client"
+    anns = core.run("a", "ann")
+    bobs = core.run("b", "bob")
     assert anns != bobs
-    assert [play.run(f"a{number}", "ann") for number in range(3)] == [anns] * 3
-    assert any("one client only" in entry.text and "p-1" in entry.text for entry in play.pool.story("p"))
+    assert [core.run(f"a{number}", "ann") for number in range(3)] == [anns] * 3
+    assert any("one client only" in entry.text and "p-1" in entry.text for entry in core.pool.history("p"))
 
 
-def test_workers_that_are_isolated_serve_any_client_where_the_template_says_so():
-    play = Rehearsal(min_workers=1, max_workers=1, reuse_scope="any").up()
-    assert play.run("a", "ann") == play.run("b", "bob")
-    assert play.pool.policy.reuse_scope == "any"
+def test_isolated_workers_serve_any_client_if_the_template_says_so():
+    core = Core(min_workers=1, max_workers=1, reuse_scope="any").up()
+    assert core.run("a", "ann") == core.run("b", "bob")
+    assert core.pool.policy.reuse_scope == "any"
 
 
-def test_where_a_worker_serves_one_client_anyway_nothing_is_said_of_it():
-    play = Rehearsal(min_workers=1, max_workers=1, reuse_scope="client")
-    play.tick()
-    play.play(WorkerReady(worker_id="p-1", shareable=False))
-    assert play.pool.policy.reuse_scope == "client"
-    assert not any("one client only" in entry.text for entry in play.pool.story("p"))
+def test_incomplete_isolation_is_not_noted_where_a_worker_serves_one_client_anyway():
+    core = Core(min_workers=1, max_workers=1, reuse_scope="client")
+    core.tick()
+    core.ready("p-1", shareable=False)
+    assert core.pool.policy.reuse_scope == "client"
+    assert not any("one client only" in entry.text for entry in core.pool.history("p"))

@@ -1,4 +1,4 @@
-"""The decisions, without a pool."""
+"""The decisions as pure functions, without a pool."""
 
 from __future__ import annotations
 
@@ -10,42 +10,62 @@ import pytest
 from pool.core import policy
 from pool.core.policy import PoolPolicy
 from pool.errors import ConfigError
+from pool.model import WorkerState
 
 
-class Idle(NamedTuple):
+class Worker(NamedTuple):
     name: str
     last_used: float
     client: str | None = None
+    edition: int = 1
+    state: WorkerState = WorkerState.IDLE
+
+
+class Job(NamedTuple):
+    wall_s: float = 60
+    started_at: float | None = 10
+    cancelled_at: float | None = None
 
 
 def test_the_most_recently_used_worker_is_chosen():
-    idle = [Idle("old", 1), Idle("new", 3), Idle("middle", 2)]
+    idle = [Worker("old", 1), Worker("new", 3), Worker("middle", 2)]
     assert policy.choose_worker(idle, "ann", reuse_scope="any").name == "new"
     assert policy.choose_worker(idle, "ann", reuse_scope="client").name == "new"
 
 
 def test_a_worker_of_another_client_is_never_chosen_in_client_scope():
-    idle = [Idle("bobs", 9, "bob"), Idle("fresh", 1)]
+    idle = [Worker("bobs", 9, "bob"), Worker("fresh", 1)]
     assert policy.choose_worker(idle, "ann", reuse_scope="client").name == "fresh"
     assert policy.choose_worker(idle[:1], "ann", reuse_scope="client") is None
     assert policy.choose_worker(idle, "ann", reuse_scope="any").name == "bobs"
 
 
 def test_a_client_gets_a_worker_it_used_already_before_a_fresh_one():
-    idle = [Idle("anns", 1, "ann"), Idle("fresh", 9)]
+    idle = [Worker("anns", 1, "ann"), Worker("fresh", 9)]
     assert policy.choose_worker(idle, "ann", reuse_scope="client").name == "anns"
 
 
-def test_nobody_is_chosen_where_nobody_is_idle():
-    assert policy.choose_worker([], "ann", reuse_scope="any") is None
+@pytest.mark.parametrize("reuse_scope", ["any", "client"])
+def test_only_an_idle_worker_is_chosen(reuse_scope):
+    workers = [Worker(state, 1, state=state) for state in WorkerState if state is not WorkerState.IDLE]
+    assert policy.choose_worker(workers, "ann", reuse_scope=reuse_scope) is None
+    assert policy.choose_worker([*workers, Worker("idle", 0)], "ann", reuse_scope=reuse_scope).name == "idle"
+
+
+@pytest.mark.parametrize("reuse_scope", ["any", "client"])
+def test_a_worker_with_older_data_sets_than_asked_for_is_not_chosen(reuse_scope):
+    workers = [Worker("new", 1, edition=2), Worker("old", 9, edition=1)]
+    assert policy.choose_worker(workers, "ann", reuse_scope=reuse_scope, edition=2).name == "new"
+    assert policy.choose_worker(workers[1:], "ann", reuse_scope=reuse_scope, edition=2) is None
 
 
 @pytest.mark.parametrize(
     ("spare", "min_workers", "expected"),
     [(None, 1, 1), (None, 2, 1), (None, 8, 4), (None, 0, 0), (0, 8, 0), (3, 0, 3)],
 )
-def test_auto_spare_is_half_of_the_minimum_and_none_for_a_pool_that_may_be_empty(spare, min_workers, expected):
-    assert policy.spare_size(spare, min_workers) == expected
+def test_the_default_spare_is_half_of_the_minimum_and_0_for_a_pool_that_may_be_empty(spare, min_workers, expected):
+    rules = PoolPolicy(spare=spare, min_workers=min_workers, max_workers=100)
+    assert policy.target_size(rules, busy=20, waiting=0) == 20 + expected
 
 
 @pytest.mark.parametrize(
@@ -53,8 +73,8 @@ def test_auto_spare_is_half_of_the_minimum_and_none_for_a_pool_that_may_be_empty
     [(0, 0, 1, 2), (2, 0, 1, 3), (3, 2, 1, 6), (8, 50, 1, 8), (0, 0, 5, 5), (0, 0, 50, 8)],
 )
 def test_the_target_follows_the_demand_between_min_and_max(busy, waiting, spare, expected):
-    size = policy.target_size(busy=busy, waiting=waiting, spare=spare, min_workers=2, max_workers=8)
-    assert size == expected
+    rules = PoolPolicy(spare=spare, min_workers=2, max_workers=8)
+    assert policy.target_size(rules, busy=busy, waiting=waiting) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,7 +94,7 @@ def test_starts_are_bounded_by_need_room_and_concurrency(target, supply, room, s
     assert count == expected
 
 
-def test_a_worn_worker_goes_when_its_successor_is_ready_or_the_pool_is_full():
+def test_a_worn_worker_goes_when_its_replacement_is_ready_or_the_pool_is_full():
     assert policy.may_retire(ready=2, target=2, starting=0, full=False)
     assert not policy.may_retire(ready=1, target=2, starting=0, full=False)
     assert not policy.may_retire(ready=1, target=2, starting=1, full=True)
@@ -90,7 +110,7 @@ def test_max_jobs_is_a_hard_upper_bound_and_one_stays_one(max_jobs, young):
     assert max(limits) <= max_jobs
 
 
-def test_workers_started_together_do_not_wear_out_together():
+def test_workers_started_together_are_not_replaced_together():
     rng = Random(0)
     jobs = [policy.jobs_limit(100, rng, young=True) for _ in range(8)]
     ages = [policy.age_limit_s(3600, rng, young=True) for _ in range(8)]
@@ -115,18 +135,17 @@ def test_an_idle_worker_may_be_claimed_after_a_pause_and_a_busy_one_after_a_turn
 
 
 def test_the_answer_is_due_at_the_earliest_of_wall_limit_cancel_and_shutdown():
-    def due(**rest):
-        return policy.answer_deadline(
-            **{"began": 10, "wall_s": 60, "kill_grace_s": 2, "cancelled_at": None, "shutdown_at": None} | rest
-        )
+    def due(shutdown_at=None, **facts):
+        return policy.answer_deadline(Job(**facts), leased_at=9, kill_grace_s=2, shutdown_at=shutdown_at)
 
+    assert due(started_at=None) == 71
     assert due() == 72
     assert due(cancelled_at=20) == 22
     assert due(cancelled_at=71.5) == 72
     assert due(cancelled_at=20, shutdown_at=21) == 21
 
 
-def test_a_policy_that_makes_no_sense_names_all_that_is_wrong():
+def test_a_policy_that_makes_no_sense_is_refused_with_all_problems():
     with pytest.raises(ConfigError) as caught:
         PoolPolicy(min_workers=3, max_workers=2, max_jobs=0, heartbeat_s=0)
     assert len(caught.value.problems) == 3

@@ -1,0 +1,171 @@
+"""A PoolState with a clock of its own: every event is followed by validate(), every command is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TypeVar
+
+from pool.core.events import (
+    CancelRequested,
+    Command,
+    Dispatch,
+    Event,
+    Finish,
+    JobEnded,
+    JobStarted,
+    JobSubmitted,
+    Refuse,
+    StartWorker,
+    StopWorker,
+    Tick,
+    WorkerFreed,
+    WorkerReady,
+    WorkerRemoved,
+    WorkerVanished,
+)
+from pool.core.machine import PoolState
+from pool.core.policy import PoolPolicy
+from pool.errors import PoolError
+from pool.model import Outcome, WorkerState
+
+C = TypeVar("C", bound=Command)
+
+#: Nothing wears out and no worker falls silent, unless a test wants it.
+STEADY = {"heartbeat_s": 1e6, "max_age_s": 1e6, "start_concurrency": 8, "boot_timeout_s": 1e5, "spare": 0}
+
+
+class Core:
+    """Sends events to a pool. Methods return the commands that the event led to."""
+
+    def __init__(self, *, seed: int = 0, edition: int = 1, **policy: object) -> None:
+        self.pool = PoolState("p", PoolPolicy(**{**STEADY, **policy}), seed=seed, edition=edition)
+        self.now = 1000.0
+        self.log: list[Command] = []
+        self._workers: dict[str, str] = {}  # of each job that was dispatched
+
+    def handle(self, event: Event) -> list[Command]:
+        commands = self.pool.handle(event, self.now)
+        self.pool.validate()
+        self.log += commands
+        self._workers |= {each.job_id: each.worker_id for each in every(commands, Dispatch)}
+        return commands
+
+    def tick(self, after: float = 0.0) -> list[Command]:
+        self.now += after
+        return self.handle(Tick())
+
+    def pass_time(self, seconds: float) -> list[Command]:
+        """Let time pass with a Tick at each deadline on the way, as the daemon does."""
+        until, commands = self.now + seconds, []
+        while (due := self.pool.next_deadline()) is not None and due <= until:
+            self.now = max(self.now, due)
+            commands += self.tick()
+            later = self.pool.next_deadline()
+            assert later is None or later > self.now, "a Tick clears every deadline that has passed"
+        self.now = until
+        return commands
+
+    # ---- workers ----
+
+    def up(self) -> Core:
+        """Start the pool and let every start succeed."""
+        self.tick()
+        self.all_ready()
+        self.log.clear()
+        return self
+
+    def all_ready(self) -> None:
+        while starting := self.ids(WorkerState.STARTING):
+            for worker_id in starting:
+                self.ready(worker_id)
+
+    def ready(self, worker_id: str, *, shareable: bool = True) -> list[Command]:
+        return self.handle(WorkerReady(worker_id=worker_id, shareable=shareable))
+
+    def vanish(self, worker_id: str, reason: str = "link closed") -> list[Command]:
+        return self.handle(WorkerVanished(worker_id=worker_id, reason=reason))
+
+    def remove_stopped(self) -> list[Command]:
+        """The engine removes the containers that are being stopped."""
+        commands: list[Command] = []
+        for worker_id in self.ids(WorkerState.STOPPING):
+            commands += self.handle(WorkerRemoved(worker_id=worker_id))
+        return commands
+
+    def recover(self) -> None:
+        """The engine removes what is being stopped, and the starts that are under way succeed."""
+        self.remove_stopped()
+        self.all_ready()
+
+    def ids(self, *states: WorkerState) -> list[str]:
+        return [worker.id for worker in self.pool.workers.values() if not states or worker.state in states]
+
+    def states(self) -> Counter[str]:
+        return Counter(worker.state.value for worker in self.pool.workers.values())
+
+    # ---- jobs ----
+
+    def submit(self, job_id: str, client: str = "ann", *, wall_s: float = 10.0, **rest: object) -> list[Command]:
+        return self.handle(JobSubmitted(job_id=job_id, client=client, wall_s=wall_s, **rest))
+
+    def start(self, job_id: str) -> list[Command]:
+        return self.handle(JobStarted(worker_id=self.worker_of(job_id)))
+
+    def report(self, job_id: str, outcome: Outcome = Outcome.OK) -> list[Command]:
+        """The worker reports the end of the job, and has not cleaned up yet."""
+        return self.handle(JobEnded(worker_id=self.worker_of(job_id), outcome=outcome, attachment="the answer"))
+
+    def free(self, worker_id: str, residue: str = "") -> list[Command]:
+        return self.handle(WorkerFreed(worker_id=worker_id, residue=residue))
+
+    def end(self, job_id: str, outcome: Outcome = Outcome.OK, *, residue: str = "") -> list[Command]:
+        """The worker reports the end of the job and cleans up."""
+        worker_id, commands = self.worker_of(job_id), self.report(job_id, outcome)
+        if worker_id in self.ids(WorkerState.CLEANING):
+            commands += self.free(worker_id, residue)
+        return commands
+
+    def cancel(self, job_id: str) -> list[Command]:
+        return self.handle(CancelRequested(job_id=job_id))
+
+    def run(self, job_id: str, client: str = "ann", **rest: object) -> str:
+        """A whole job; the worker that ran it."""
+        self.submit(job_id, client, **rest)
+        self.start(job_id)
+        self.end(job_id)
+        return self.worker_of(job_id)
+
+    def worker_of(self, job_id: str) -> str:
+        """The worker that the job was dispatched to. KeyError if there is none."""
+        return self._workers[job_id]
+
+    def finishes(self) -> dict[str, Finish]:
+        found = every(self.log, Finish)
+        by_id = {command.job_id: command for command in found}
+        assert len(found) == len(by_id), "a job ends once"
+        return by_id
+
+
+def only(commands: list[Command], kind: type[C]) -> C:
+    """The one command of this kind."""
+    found = every(commands, kind)
+    assert len(found) == 1, commands
+    return found[0]
+
+
+def every(commands: list[Command], kind: type[C]) -> list[C]:
+    return [command for command in commands if isinstance(command, kind)]
+
+
+def refusal(commands: list[Command]) -> PoolError | None:
+    """Why the submitted job was refused, if it was."""
+    refused = every(commands, Refuse)
+    return refused[0].error if refused else None
+
+
+def started(commands: list[Command]) -> list[str]:
+    return [command.worker_id for command in every(commands, StartWorker)]
+
+
+def stopped(commands: list[Command]) -> dict[str, str]:
+    return {command.worker_id: str(command.reason) for command in every(commands, StopWorker)}
