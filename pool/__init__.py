@@ -1,6 +1,6 @@
-"""Run code that nobody has vetted in warm, locked-down containers. These names are the public interface.
+"""Runs untrusted code in warm, locked-down containers. The names in `__all__` are the public interface.
 
-They are imported when they are first used, so that `import pool` is quick and brings no library with it.
+Each is imported when it is first used, so that `import pool` is quick and imports no library.
 """
 
 from typing import TYPE_CHECKING

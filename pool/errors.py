@@ -1,28 +1,28 @@
-"""One error tree, named by whose fault it is.
+"""One error tree, by whose fault an error is.
 
     PoolError
-    ├── JobRefusedError        the submitter's: the request itself is wrong, and trying again will not help
+    ├── JobRefusedError        the submitter's: the request itself is wrong, and another try will not help
     │   ├── InvalidJobError        a field has a wrong type or an absurd value
     │   ├── LimitExceededError     a limit above the template's maximum (carries both numbers)
-    │   ├── TooLargeError          code, arguments or files over a size cap
+    │   ├── TooLargeError          code, arguments or files above a size limit
     │   ├── UnknownPoolError       no pool of that name
     │   ├── UnknownJobError        no job of that id, or not one of yours
-    │   ├── PoisonedCodeError      this code has cost too many workers lately (carries kills, history, retry_after_s)
-    │   └── ValueCodecError        an argument or a result that cannot be carried (names the type and the path)
-    ├── BusyError              nobody's: later it may work (carries retry_after_s)
+    │   ├── PoisonedCodeError      this code has cost too many workers (carries digest, kills, history, retry_after_s)
+    │   └── ValueCodecError        an argument or a result of a type that cannot be sent (names the type and the path)
+    ├── BusyError              nobody's: another try may work later (most carry retry_after_s)
     │   ├── BacklogFullError
     │   ├── DrainingError
-    │   └── PoolUnavailableError   no worker can be started just now (says why)
+    │   └── PoolUnavailableError   no worker can be started now (says why)
     ├── DaemonUnreachableError the daemon does not answer (says what was tried)
     ├── ResultTimeoutError     the result is not there yet; the job goes on
-    ├── JobFailedError         a job ended with another outcome than ok (raised by PoolExecutor futures only)
-    ├── ProtocolError          LocalProtocolError (we misused it) | RemoteProtocolError (the peer did)
+    ├── JobFailedError         a job ended with an outcome other than ok (raised by PoolExecutor futures only)
+    ├── ProtocolError          LocalProtocolError (this side broke it) | RemoteProtocolError (the peer did)
     │   └── VersionMismatchError   the peer speaks another version (names the command that fixes it)
     ├── ConfigError            the operator's configuration (all problems at once)
     └── EngineError            the container engine: EngineUnavailableError | ImageMissingError | StartError
 
-The class docstring is the default message. Facts travel as `fields`, not inside the text, and only as plain scalars, so
-that an error crosses the wire and comes out as the same class.
+The class docstring is the default message. Facts are in `fields` as plain scalars, not only in the text, so that an
+error can be sent over the wire and becomes the same class again.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class LimitExceededError(JobRefusedError):
 
 
 class TooLargeError(JobRefusedError):
-    """The job is over a size cap."""
+    """The job is above a size limit."""
 
     code = "too_large"
 
@@ -83,13 +83,13 @@ class UnknownJobError(JobRefusedError):
 
 
 class PoisonedCodeError(JobRefusedError):
-    """This code has cost too many workers; it is refused for a while."""
+    """This code has cost too many workers and is refused for a while."""
 
     code = "poisoned_code"
 
 
 class ValueCodecError(JobRefusedError):
-    """A value cannot be carried between the loop and the sandbox."""
+    """A value cannot be sent between the client and the sandbox."""
 
     code = "value"
 
@@ -149,7 +149,7 @@ class ProtocolError(PoolError):
 
 
 class LocalProtocolError(ProtocolError):
-    """We were about to send a message that breaks the protocol."""
+    """This side was about to send a message that breaks the protocol."""
 
     code = "protocol_local"
 
@@ -208,7 +208,7 @@ def _tree(root: type[PoolError]) -> dict[str, type[PoolError]]:
 
 
 _BY_CODE = _tree(PoolError)
-#: Parameters of the constructors: a peer that names a field so gets it dropped.
+#: Parameters of the constructors. A field of a peer's error with one of these names is dropped.
 _RESERVED = frozenset({"self", "message", "problems"})
 
 

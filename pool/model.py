@@ -1,4 +1,4 @@
-"""Frozen value types that every room shares. A leaf: it imports nothing but units and errors.
+"""Frozen value types that all packages share. Imports only units and errors.
 
 A *job* is what a loop asks for, an *outcome* is how it ended, a *worker* is one container. Times are seconds (`_s`) or
 milliseconds (`_ms`) as float or, where they cross a process, CLOCK_MONOTONIC nanoseconds (`_ns`); sizes are bytes.
@@ -15,17 +15,17 @@ from pool.units import parse_size, plain_int, real
 
 
 class Outcome(StrEnum):
-    """How a job ended. Closed: every job ends in exactly one of these."""
+    """How a job ended. Every job ends in exactly one of these."""
 
     OK = "ok"  #: it ran to its end
     ERROR = "error"  #: the code raised, did not compile, has no such entry, or returned what cannot be carried
     TIMEOUT = "timeout"  #: over its wall, CPU or queue time; everything it started is gone
     MEMORY = "memory"  #: over its memory
-    OUTPUT = "output"  #: its result is over the cap
+    OUTPUT = "output"  #: its result is over the limit
     CRASH = "crash"  #: the process died without an answer: signal, os._exit, closed channel
-    REJECTED = "rejected"  #: the screen refused the code, or it had cost too many workers; it did not run
+    REJECTED = "rejected"  #: the screen refused the code, or the code had cost too many workers; it did not run
     CANCELLED = "cancelled"  #: its submitter cancelled it
-    LOST = "lost"  #: the worker vanished after dispatch and the effect is unknown; never retried silently
+    LOST = "lost"  #: its worker vanished after the dispatch; its effect is unknown, and the pool never runs it again
 
 
 class JobState(StrEnum):
@@ -47,18 +47,18 @@ class WorkerState(StrEnum):
 
 
 class StartKind(StrEnum):
-    """What a job found when it came: the vocabulary of the hit rate."""
+    """What a submitted job found; the hit rate counts all but cold."""
 
-    PARKED = "parked"  #: an idle worker with a child forked ahead
-    WARM = "warm"  #: a worker that was at work: the job waited for another one, or for what comes after it
-    COLD = "cold"  #: the job waited for a container to start
+    PARKED = "parked"  #: an idle worker with a child that was forked ahead
+    WARM = "warm"  #: busy workers: it waited for another job, or for the cleaning up after one
+    COLD = "cold"  #: no worker that it could use: it waited for a container to start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a job may use. None means the template's default; a job may ask for less, never for more than the maximum.
+    """What a job may use. None is the template's default. No limit may be above the template's maximum.
 
-    Sizes take bytes or text such as "512m" and are kept as bytes. Raises InvalidJobError for what makes no sense.
+    Sizes are bytes or text such as "512m", and are kept as bytes. Raises InvalidJobError for an impossible value.
     """
 
     wall_s: float | None = None  #: seconds from the start of the code to its end
@@ -112,7 +112,7 @@ def _bytes_of(name: str, value: int | str | None) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobError:
-    """An exception of a job, as data: it was formatted inside the child and never becomes an object here."""
+    """An exception that a job raised, as text: the child has formatted it, and it is never rebuilt as an object."""
 
     type: str
     message: str
@@ -121,7 +121,7 @@ class JobError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing the screen has against a program: where it is, why, and what to do instead."""
+    """One thing in a program that the screen refuses: where it is, why, and what to write instead."""
 
     rule: str  #: such as "S101"; stable, so that a policy and a statistic can name it
     line: int  #: from 1
@@ -135,10 +135,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Where the time of a job went, in milliseconds on one monotonic clock; the four parts add up to `total_ms`.
+    """How long each part of a job took, in milliseconds of one monotonic clock; the four parts add up to `total_ms`.
 
-    queue: received by the daemon until a worker was leased. dispatch: until the code started. run: the code itself.
-    collect: its end until the daemon had the whole answer.
+    queue: from its arrival at the daemon to its lease. dispatch: to the start of the code. run: to the end of the code.
+    collect: until the daemon had the whole answer.
     """
 
     queue_ms: float = 0.0
@@ -149,16 +149,16 @@ class Timings:
 
     @property
     def overhead_ms(self) -> float:
-        """All but the code and the wait for a free worker."""
+        """All but the code itself and the wait for a worker."""
         return self.dispatch_ms + self.collect_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the job and all that it started used, as the kernel counted it.
+    """What the job and all processes that it started used, as the kernel counted it.
 
-    Processes that it did not wait for count by the worker's cgroup: but for a tenth of a second of CPU, and what they
-    held when it was looked at, every 50 ms.
+    The worker's cgroup counts the processes that the job did not wait for: their CPU time except for 0.1 s, and their
+    memory at samples every 50 ms.
     """
 
     cpu_s: float = 0.0
@@ -167,16 +167,16 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputEvent:
-    """A piece of what a job prints, as it came. Whole characters; a line may come in several pieces."""
+    """A piece of a running job's output. It has whole characters, but a line may come in several pieces."""
 
     stream: str  #: "stdout" or "stderr"
     text: str
-    offset: int  #: bytes of that stream before it
+    offset: int  #: bytes of that stream before this piece
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """The one answer to a job. A job that fails is a result; a pool that fails is an exception from `pool.errors`."""
+    """How a job ended and what it returned. If the pool fails instead, it raises an exception from `pool.errors`."""
 
     job_id: str
     outcome: Outcome
@@ -187,11 +187,11 @@ class JobResult:
     stdout_bytes: int = 0  #: bytes the job wrote, kept or not
     stderr_bytes: int = 0
     error: JobError | None = None  #: for outcome error
-    findings: tuple[Finding, ...] = ()  #: for outcome rejected: what the screen has against the code
-    files: dict[str, bytes] = field(default_factory=dict)  #: what it left in $OUTPUT_DIR, by relative path with "/"
+    findings: tuple[Finding, ...] = ()  #: for outcome rejected: what the screen refuses in the code
+    files: dict[str, bytes] = field(default_factory=dict)  #: the files in $OUTPUT_DIR, by relative path with "/"
     exit_code: int | None = None
     signal: int | None = None
-    truncated: tuple[str, ...] = ()  #: which of stdout and stderr were cut at their cap
+    truncated: tuple[str, ...] = ()  #: which of stdout and stderr were cut at the limit
     timings: Timings = field(default_factory=Timings)
     usage: Usage = field(default_factory=Usage)
     worker: str | None = None  #: the worker that ran it; None if none did

@@ -1,7 +1,7 @@
-"""Text that others chose, made safe for a terminal, a log and a story.
+"""Makes text from outside safe for a terminal, a log and a history.
 
-A pool's name, an error's message or the last words of a worker may hold escape sequences that move the cursor, rewrite
-lines already printed or turn the direction of the text. What does not print is shown as its Python escape instead.
+The name of a pool, the message of an error or the output of a worker may contain escape sequences that move the cursor,
+rewrite printed lines or reverse the direction of the text. Characters that do not print are shown as Python escapes.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 def visible(text: object) -> str:
     """One line of text in which every character can be seen."""
-    words = str(text)
-    return words if words.isprintable() else "".join(map(_show, words))
+    line = str(text)
+    return line if line.isprintable() else "".join(map(_show, line))
 
 
 def visible_block(text: str) -> str:

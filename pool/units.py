@@ -1,4 +1,4 @@
-"""Numbers and sizes as people write them: 512m, 64k, 1g, a plain number of bytes, a number of any library's making."""
+"""Reads numbers and sizes as people write them (512m, 64k, 1g, 1048576), and numbers of any library as Python's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def real(given: object) -> float:
-    """NaN for what is no real number; a flag is none."""
+    """The number as a float. NaN for what is no real number, a bool among them."""
     try:
         return float(given) if isinstance(given, Real) and not isinstance(given, bool) else math.nan
     except OverflowError:
@@ -21,7 +21,7 @@ def real(given: object) -> float:
 
 
 def plain_int(given: Any) -> Any:
-    """A whole number of any make, such as numpy's, as an int; anything else as it is."""
+    """A whole number of any library, such as numpy, as an int; anything else unchanged."""
     try:
         return given if isinstance(given, bool) else operator.index(given)
     except TypeError:
@@ -35,7 +35,7 @@ def parse_size(text: str | int) -> int:
     """
     text = plain_int(text)
     if isinstance(text, bool) or not isinstance(text, str | int):
-        raise ValueError(  # noqa: TRY004 - one kind of error for the caller
+        raise ValueError(  # noqa: TRY004 - callers catch one kind of error
             f"a size is a number of bytes or text such as '512m', not {type(text).__name__}"
         )
     if isinstance(text, int):
