@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -79,37 +80,28 @@ def _result(
     output: tuple[bytes, bytes] = (b"", b""),
     files: dict[str, bytes] | None = None,
 ) -> JobResult:
-    stdout, stderr = output
+    facts = msgspec.structs.asdict(header)
     spoiled = header.outcome is Outcome.OK and error is not None
+    if spoiled and error:
+        facts |= {"outcome": Outcome.ERROR, "reason": f"{error.type}: {error.message:.500}"}
+    timings = Timings(**{name: facts.pop(name) for name in _TIMINGS})
+    usage = Usage(**{name: facts.pop(name) for name in _USAGE})
+    stdout, stderr = (each.decode(errors="replace") for each in output)
     return JobResult(
-        job_id=header.job_id,
-        outcome=Outcome.ERROR if spoiled else header.outcome,
-        reason=f"{error.type}: {error.message:.500}" if spoiled and error else header.reason,
+        **{**facts, "files": files or {}},
         value=value,
-        stdout=stdout.decode(errors="replace"),
-        stderr=stderr.decode(errors="replace"),
-        stdout_bytes=header.stdout_bytes,
-        stderr_bytes=header.stderr_bytes,
+        stdout=stdout,
+        stderr=stderr,
         error=error,
         findings=findings,
-        files=files or {},
-        exit_code=header.exit_code,
-        signal=header.signal,
-        truncated=header.truncated,
-        timings=Timings(
-            queue_ms=header.queue_ms,
-            dispatch_ms=header.dispatch_ms,
-            run_ms=header.run_ms,
-            collect_ms=header.collect_ms,
-            total_ms=header.total_ms,
-        ),
-        usage=Usage(cpu_s=header.cpu_s, max_rss_bytes=header.max_rss_bytes),
-        worker=header.worker,
-        container=header.container,
-        attempt=header.attempt,
-        start=header.start,
-        fallback=header.fallback,
+        timings=timings,
+        usage=usage,
     )
+
+
+#: Fields of `wire.Result` that a JobResult has inside `timings` and `usage`.
+_TIMINGS = [each.name for each in dataclasses.fields(Timings)]
+_USAGE = [each.name for each in dataclasses.fields(Usage)]
 
 
 class OutputReader:

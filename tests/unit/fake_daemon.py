@@ -1,16 +1,16 @@
-"""The daemon's side of the client protocol: a real ROUTER in a thread, which a test scripts.
+"""The daemon's side of the client protocol for tests: a real ROUTER socket in a thread.
 
-Unscripted it is a well-behaved daemon with one endless worker: it accepts jobs, runs them in its own process (they are
-the test's own code) and answers. A job whose source text is `HOLD`, or a function called `hold`, runs until the test
-ends it or somebody cancels it.
+By default it behaves well: it accepts jobs, runs them in its own process (they are the test's own code) and answers. A
+job whose source text is `HOLD`, or a function called `hold`, runs until the test ends it or a client cancels it.
 
-    daemon.on(wire.Submit, reaction)    reaction(call) replaces what the daemon does with that kind of message
-    daemon.do(action)                   have an action done on the daemon's thread
+    daemon.on(wire.Submit, reaction)    reaction(call) replaces what the daemon does with messages of that type
+    daemon.do(action)                   run an action on the daemon's thread
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One message of a client, and the means to answer it."""
+    """One message of a client, with methods to answer it."""
 
     daemon: FakeDaemon
     peer: bytes
@@ -55,15 +55,15 @@ class Call:
         self.answer(wire.Refused(request=self.message.request, code=code, message=message, fields=fields))
 
     def proceed(self) -> None:
-        """What the daemon would have done without a script."""
-        self.daemon.usual(self)
+        """Do what the daemon does by default."""
+        self.daemon.by_default(self)
 
 
 class FakeDaemon:
     def __init__(self, path: Path | str, *, instance: str = "one", jobs: dict[str, Job] | None = None) -> None:
         self.endpoint = f"ipc://{path}"
         self.instance = instance
-        self.heard: list[wire.Message] = []
+        self.received: list[wire.Message] = []
         self.payloads: list[Sequence[bytes]] = []
         self.jobs: dict[str, Job] = dict(jobs or {})  # before the first message can come
         self._reactions: dict[type, Callable[[Call], None]] = {}
@@ -93,16 +93,16 @@ class FakeDaemon:
     def finish(
         self, job_id: str, outcome: Outcome = Outcome.OK, value: object = None, output: Output = (b"", b"")
     ) -> None:
-        """End a job that is held."""
+        """End a held job."""
         self.do(lambda: self._end(self.jobs[job_id], outcome=outcome, value=value, output=output))
 
-    def show(self, job_id: str, name: str, offset: int, text: bytes) -> None:
-        """Send a piece of a held job's output to those who wait for it."""
+    def print(self, job_id: str, name: str, offset: int, text: bytes) -> None:
+        """Send a piece of a held job's output to its watchers."""
         output = wire.encode(wire.Output(job_id=job_id, name=name, offset=offset), [text])
         self.do(lambda: [self.send(peer, output) for peer in self.jobs[job_id].watchers])
 
     def stop(self) -> None:
-        """Gone at once, like a daemon that was killed; jobs are forgotten with it."""
+        """Like a daemon that was killed."""
         if not self._stopped:
             self._stopped = True
             os.eventfd_write(self._wake, 1)
@@ -111,15 +111,22 @@ class FakeDaemon:
             os.close(self._wake)
 
     def job(self, job_id: str) -> Job:
-        """A job that was submitted, once it has been taken in: it is heard of before."""
-        deadline = time.monotonic() + 10
-        while job_id not in self.jobs and time.monotonic() < deadline:
-            time.sleep(0.002)
+        """A submitted job, once it is stored: its message is received before."""
+        eventually(lambda: job_id in self.jobs)
         return self.jobs[job_id]
 
+    def open_jobs(self, at_least: int = 0) -> list[str]:
+        """The ids of the jobs that have not ended, once there are so many."""
+
+        def found() -> list[str]:
+            return [job.job_id for job in list(self.jobs.values()) if job.result is None]
+
+        eventually(lambda: len(found()) >= at_least)
+        return found()
+
     def of(self, kind: type[wire.Message]) -> list[wire.Message]:
-        """All messages of this kind that came."""
-        return [message for message in self.heard if isinstance(message, kind)]
+        """The received messages of this type."""
+        return [message for message in self.received if isinstance(message, kind)]
 
     def wait_for(self, kind: type[wire.Message], count: int = 1) -> None:
         eventually(lambda: len(self.of(kind)) >= count)
@@ -129,7 +136,7 @@ class FakeDaemon:
     def send(self, peer: bytes, frames: Sequence[wire.Frame]) -> None:
         self._socket.send_multipart([peer, *frames])
 
-    def usual(self, call: Call) -> None:
+    def by_default(self, call: Call) -> None:
         match call.message:
             case wire.Submit():
                 self._submit(call, call.message)
@@ -160,14 +167,14 @@ class FakeDaemon:
                 while self._actions:
                     self._actions.popleft()()
                 if self._socket in ready:
-                    self._hear(*self._socket.recv_multipart())
+                    self._receive(*self._socket.recv_multipart())
 
-    def _hear(self, peer: bytes, *frames: bytes) -> None:
+    def _receive(self, peer: bytes, *frames: bytes) -> None:
         message, payload = wire.decode(wire.from_client, frames)
         self.payloads.append(payload)
-        self.heard.append(message)
+        self.received.append(message)
         call = Call(daemon=self, peer=peer, message=message, payload=payload)
-        self._reactions.get(type(message), self.usual)(call)
+        self._reactions.get(type(message), self.by_default)(call)
 
     def _submit(self, call: Call, submit: wire.Submit) -> None:
         call.answer(wire.Accepted(request=submit.request, job_id=submit.job_id))
@@ -205,7 +212,9 @@ class FakeDaemon:
         fault: wire.Fault | None = None,
         output: Output = (b"", b""),
     ) -> None:
-        header = wire.Result(job_id=job.job_id, outcome=outcome, reason="" if outcome is Outcome.OK else "so it was")
+        header = wire.Result(
+            job_id=job.job_id, outcome=outcome, reason="" if outcome is Outcome.OK else "the test says so"
+        )
         frames = values.encode(value, max_bytes=1 << 20) if outcome is Outcome.OK else []
         job.result = wire.encode(header, [*output, wire.encode_fault(fault) if fault else b"", *frames])
         for peer in job.watchers:
@@ -223,9 +232,52 @@ def _execute(submit: wire.Submit, payload: Sequence[bytes], program: Callable[..
     return names[submit.entry](*args, **kwargs) if submit.entry else names.get("result")
 
 
+class Waiting:
+    """A call on a thread of its own: its value or its error."""
+
+    def __init__(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
+        self.outcome: object = None
+        self._thread = threading.Thread(target=self._run, args=(function, args, kwargs))
+        self._thread.start()
+
+    def _run(self, function: Callable[..., object], args: tuple, kwargs: dict) -> None:
+        try:
+            self.outcome = function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            self.outcome = error
+
+    def goes_on(self) -> bool:
+        return self._thread.is_alive()
+
+    def end(self) -> object:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return self.outcome
+
+
+def in_child(work: Callable[[], object]) -> int | str:
+    """The exit status of a forked child: 0 if the work returned something true."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if work() else 2
+        finally:
+            os._exit(status)
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "hung"
+
+
 def eventually(condition: Callable[[], object], deadline_s: float = 20.0) -> None:
-    """Wait until it holds."""
+    """Wait until the condition holds."""
     end = time.monotonic() + deadline_s
     while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
+        assert time.monotonic() < end, "the condition did not hold in time"
         time.sleep(0.005)

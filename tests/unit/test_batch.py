@@ -1,4 +1,4 @@
-"""Many jobs at once: map, submit_many and results, against a daemon that is scripted."""
+"""Many jobs at once: map, submit_many and results, with the fake daemon."""
 
 from __future__ import annotations
 
@@ -19,46 +19,30 @@ from pool.errors import (
     LimitExceededError,
     ResultTimeoutError,
 )
-from tests.unit.fake_daemon import HOLD, FakeDaemon, eventually
+from tests.unit.fake_daemon import HOLD, Waiting, eventually
 
 DOUBLE = "def main(x):\n    return x * 2"
 MAIN = {"entry": "main"}
-
-
-@pytest.fixture
-def daemon(tmp_path):
-    with FakeDaemon(tmp_path / "s") as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def client(daemon):
-    with Client(daemon.endpoint, timeout=5) as client:
-        yield client
 
 
 def values(results):
     return [(str(result.outcome), result.value) for result in results]
 
 
-def open_jobs(daemon):
-    return [job.job_id for job in list(daemon.jobs.values()) if job.result is None]
-
-
 def hold(*_):
-    """The fake daemon does not end a job of this name by itself."""
+    """The fake daemon does not run a function of this name."""
 
 
 class Busy:
-    """Turns jobs away while so many are open."""
+    """Refuses jobs while so many are open."""
 
     def __init__(self, daemon, room, retry_after_s=0.01):
-        self.room, self.turned_away, self.retry_after_s = room, 0, retry_after_s
+        self.room, self.refusals, self.retry_after_s = room, 0, retry_after_s
         daemon.on(wire.Submit, self)
 
     def __call__(self, call):
-        if len(open_jobs(call.daemon)) >= self.room:
-            self.turned_away += 1
+        if len(call.daemon.open_jobs()) >= self.room:
+            self.refusals += 1
             call.refuse("backlog_full", "The backlog is full", retry_after_s=self.retry_after_s)
         else:
             call.proceed()
@@ -84,7 +68,7 @@ def wire_values(call):
 # ---- map ----
 
 
-def test_map_gives_a_result_for_each_argument_list_in_their_order(client):
+def test_map_gives_one_result_for_each_argument_list_in_their_order(client):
     results = list(client.map(DOUBLE, [[n] for n in range(300)], entry="main"))
     assert values(results) == [("ok", 2 * n) for n in range(300)]
     assert len({result.job_id for result in results}) == 300
@@ -97,7 +81,7 @@ def test_map_takes_a_callable_and_options_that_all_jobs_share(client, daemon):
 
 def test_map_of_nothing_gives_nothing(client, daemon):
     assert list(client.map(DOUBLE, [], entry="main")) == []
-    assert daemon.heard == []
+    assert daemon.received == []
 
 
 def test_map_starts_at_once_and_is_never_more_than_its_window_ahead(client, daemon):
@@ -116,7 +100,7 @@ def test_map_starts_at_once_and_is_never_more_than_its_window_ahead(client, daem
     results.close()
 
 
-def test_a_slow_job_holds_back_the_results_after_it_and_not_their_work(client, daemon):
+def test_a_slow_job_delays_the_results_after_it_but_not_their_jobs(client, daemon):
     def react(call):
         if wire_values(call)[0] == (0,):
             call.answer(wire.Accepted(request=call.message.request, job_id=call.message.job_id))
@@ -128,7 +112,7 @@ def test_a_slow_job_holds_back_the_results_after_it_and_not_their_work(client, d
     daemon.on(wire.Submit, react)
     results = client.map(DOUBLE, [[n] for n in range(10)], entry="main", progress=lambda *at: done.append(at))
     eventually(lambda: len(daemon.of(wire.Submit)) == 10)
-    daemon.do(lambda: daemon.usual(slow[0]))
+    daemon.do(lambda: daemon.by_default(slow[0]))
     assert values(results) == [("ok", 2 * n) for n in range(10)]
     assert done == [(n, 10) for n in range(1, 11)]
 
@@ -151,33 +135,30 @@ def test_a_job_that_fails_is_a_result_among_the_others(client):
     assert results[1].error.type == "ZeroDivisionError"
 
 
-def test_a_busy_pool_is_waited_for_and_no_job_is_lost_or_sent_twice(client, daemon):
+def test_a_busy_pool_is_waited_for_and_no_job_is_lost_or_run_twice(client, daemon):
     busy = Busy(daemon, room=3)
-    ender = threading.Thread(target=lambda: [end_one(daemon) for _ in range(40)])
     results = client.map(HOLD, [[] for _ in range(40)], window=10)
-    eventually(lambda: busy.turned_away)
-    ender.start()
+    eventually(lambda: busy.refusals)
+    ending = Waiting(lambda: [end_one(daemon) for _ in range(40)])
     assert [str(result.outcome) for result in results] == ["ok"] * 40
-    ender.join(20)
+    ending.end()
     assert len(daemon.jobs) == 40
 
 
 def end_one(daemon):
-    eventually(lambda: open_jobs(daemon))
-    job_id = open_jobs(daemon)[0]
+    job_id = daemon.open_jobs(1)[0]
     daemon.finish(job_id)
     eventually(lambda: daemon.jobs[job_id].result is not None)
 
 
-def test_a_job_that_was_turned_away_goes_in_as_soon_as_another_has_ended(client, daemon, monkeypatch):
+def test_a_refused_job_is_sent_again_as_soon_as_another_has_ended(client, daemon, monkeypatch):
     monkeypatch.setattr(retry, "RETRY_MOST_S", 3600)
     busy = Busy(daemon, room=1, retry_after_s=3600)
     results = client.map(HOLD, [[] for _ in range(5)], timeout=60)
-    eventually(lambda: busy.turned_away == 4)
-    ender = threading.Thread(target=lambda: [end_one(daemon) for _ in range(5)])
-    ender.start()
+    eventually(lambda: busy.refusals == 4)
+    ending = Waiting(lambda: [end_one(daemon) for _ in range(5)])
     assert [str(result.outcome) for result in results] == ["ok"] * 5
-    ender.join(20)
+    ending.end()
 
 
 def test_a_pool_that_stays_busy_ends_the_map_with_the_reason_when_its_time_is_over(client, daemon):
@@ -187,7 +168,7 @@ def test_a_pool_that_stays_busy_ends_the_map_with_the_reason_when_its_time_is_ov
     assert isinstance(caught.value.__cause__, BacklogFullError)
 
 
-def test_the_reason_is_told_also_when_the_time_is_over_while_the_job_asks_again():
+def test_the_timeout_names_the_refusal_also_while_the_job_is_sent_again():
     asked = []
 
     def ask():
@@ -196,31 +177,31 @@ def test_the_reason_is_told_also_when_the_time_is_over_while_the_job_asks_again(
             request.set_exception(BacklogFullError("full", retry_after_s=0))
         return request
 
-    under_way = retry.Retry(0.3)
-    under_way.start(0, ask)
+    retrying = retry.Retry(0.3)
+    retrying.start(0, ask)
     with pytest.raises(ResultTimeoutError, match=r"1 job has not ended within 0\.3 s; the pool was busy: full"):
-        under_way.next()
+        retrying.next()
     assert len(asked) == 2
 
 
-def test_map_whose_time_is_over_cancels_what_is_left(client, daemon):
+def test_map_cancels_what_is_left_when_its_time_is_over(client, daemon):
     with pytest.raises(ResultTimeoutError, match=r"5 jobs have not ended within 0\.3 s"):
         list(client.map(hold, [[n] for n in range(5)], timeout=0.3))
-    eventually(lambda: len(daemon.of(wire.Cancel)) == 5 and not open_jobs(daemon))
+    eventually(lambda: len(daemon.of(wire.Cancel)) == 5 and not daemon.open_jobs())
 
 
 def test_map_that_is_left_early_cancels_what_is_left(client, daemon):
     results = client.map(hold, [[n] for n in range(5)])
-    eventually(lambda: len(open_jobs(daemon)) == 5)
+    daemon.open_jobs(5)
     daemon.finish(daemon.of(wire.Submit)[0].job_id)
     assert next(results).ok
     results.close()
-    eventually(lambda: not open_jobs(daemon))
+    eventually(lambda: not daemon.open_jobs())
     assert len(daemon.of(wire.Cancel)) == 4
 
 
 @pytest.mark.parametrize("where", ["inputs", "progress"])
-def test_what_the_caller_raises_comes_through_and_cancels_what_is_left(client, daemon, where):
+def test_an_error_of_the_caller_is_raised_and_cancels_what_is_left(client, daemon, where):
     def inputs():
         yield from ([n] for n in range(3))
         if where == "inputs":
@@ -233,17 +214,23 @@ def test_what_the_caller_raises_comes_through_and_cancels_what_is_left(client, d
         daemon.wait_for(wire.Submit, 3)
         daemon.finish(daemon.of(wire.Submit)[0].job_id)
 
-    ender = threading.Thread(target=first_ends)
-    ender.start()
+    ending = Waiting(first_ends)
     with pytest.raises(KeyError, match="mine"):
         list(client.map(hold, inputs(), progress=progress))
-    ender.join(20)
-    eventually(lambda: len(daemon.jobs) == 3 and not open_jobs(daemon))
+    ending.end()
+    eventually(lambda: len(daemon.jobs) == 3 and not daemon.open_jobs())
 
 
-def test_a_daemon_that_is_gone_ends_the_map(client, daemon):
+def test_a_map_that_nobody_iterates_over_cancels_its_jobs(client, daemon):
     results = client.map(hold, [[n] for n in range(3)])
-    eventually(lambda: len(open_jobs(daemon)) == 3)
+    daemon.open_jobs(3)
+    del results
+    eventually(lambda: not daemon.open_jobs())
+
+
+def test_a_daemon_that_stops_ends_the_map(client, daemon):
+    results = client.map(hold, [[n] for n in range(3)])
+    daemon.open_jobs(3)
     daemon.stop()
     with pytest.raises(DaemonUnreachableError):
         next(results)
@@ -251,13 +238,13 @@ def test_a_daemon_that_is_gone_ends_the_map(client, daemon):
 
 def test_a_client_that_is_closed_ends_the_map(client, daemon):
     results = client.map(hold, [[1]])
-    eventually(lambda: open_jobs(daemon))
+    daemon.open_jobs(1)
     client.close()
     with pytest.raises(ClosedError):
         next(results)
 
 
-def test_progress_tells_how_many_have_ended_of_how_many_if_that_is_known(client):
+def test_progress_gets_the_count_of_ended_jobs_and_the_total_if_it_is_known(client):
     told = []
     list(client.map(DOUBLE, [[1], [2]], entry="main", progress=lambda *at: told.append((*at, threading.get_ident()))))
     list(client.map(DOUBLE, iter([[1]]), entry="main", progress=lambda *at: told.append((*at, threading.get_ident()))))
@@ -276,10 +263,10 @@ def test_progress_tells_how_many_have_ended_of_how_many_if_that_is_known(client)
         ({"progress": 3}, "progress"),
     ],
 )
-def test_what_is_wrong_with_a_map_as_a_whole_is_raised_at_once(client, daemon, options, field):
+def test_an_error_in_the_options_of_map_is_raised_at_once(client, daemon, options, field):
     with pytest.raises(InvalidJobError, match=field):
         client.map(DOUBLE, [[1]], **MAIN, **options)
-    assert daemon.heard == []
+    assert daemon.received == []
 
 
 # ---- submit_many and results ----
@@ -346,19 +333,16 @@ def test_the_same_id_twice_has_its_result_twice(client, daemon):
     assert [result.value for result in client.results(batch)] == [2, 2]
 
 
-def test_submit_many_waits_for_a_busy_pool_within_its_time(client, daemon):
+def test_submit_many_waits_for_a_busy_pool_up_to_its_timeout(client, daemon):
     busy = Busy(daemon, room=2)
-    ids = []
-    thread = threading.Thread(target=lambda: ids.extend(client.submit_many([{"code": HOLD}] * 6, timeout=60)))
-    thread.start()
-    eventually(lambda: busy.turned_away > 10)
+    submitting = Waiting(client.submit_many, [{"code": HOLD}] * 6, timeout=60)
+    eventually(lambda: busy.refusals > 10)
     for _ in range(6):
         end_one(daemon)
-    thread.join(20)
-    assert len(set(ids)) == 6
+    assert len(set(submitting.end())) == 6
 
 
-def test_what_ends_submit_many_early_tells_what_was_submitted(client, daemon):
+def test_an_error_that_ends_submit_many_has_the_submitted_jobs(client, daemon):
     Busy(daemon, room=2)
     jobs = [{"code": HOLD, "job_id": f"j{n}"} for n in range(5)]
     with pytest.raises(BatchError, match=r"2 jobs were submitted and go on; then: 3 jobs have not") as caught:
@@ -368,7 +352,7 @@ def test_what_ends_submit_many_early_tells_what_was_submitted(client, daemon):
     assert not {"j0", "j1"} & {order.job_id for order in daemon.of(wire.Cancel)}
 
 
-def test_inputs_that_raise_end_submit_many_with_what_was_submitted(client, daemon):
+def test_an_error_of_the_inputs_ends_submit_many_with_the_submitted_jobs(client, daemon):
     def jobs():
         for n in range(200):
             yield {"code": DOUBLE, **MAIN, "args": [n], "job_id": f"j{n}"}
@@ -382,7 +366,19 @@ def test_inputs_that_raise_end_submit_many_with_what_was_submitted(client, daemo
     assert len(list(client.results(batch, timeout=20))) == len(batch)
 
 
-def test_results_whose_time_is_over_leave_the_jobs_alone(client, daemon):
+def test_a_progress_function_that_raises_loses_no_submitted_job(client, daemon):
+    def progress(done, _):
+        if done == 3:
+            raise KeyError("mine")
+
+    with pytest.raises(BatchError, match="mine") as caught:
+        client.submit_many([{"code": HOLD, "job_id": f"j{n}"} for n in range(5)], progress=progress)
+    cancelled = {cancel.job_id for cancel in daemon.of(wire.Cancel)}
+    assert {*caught.value.batch, *cancelled} >= {"j0", "j1", "j2"}
+    assert not cancelled & set(caught.value.batch)
+
+
+def test_results_leaves_the_jobs_alone_when_its_time_is_over(client, daemon):
     batch = client.submit_many([{"code": HOLD}])
     with pytest.raises(ResultTimeoutError):
         list(client.results(batch, timeout=0.1))
@@ -391,19 +387,19 @@ def test_results_whose_time_is_over_leave_the_jobs_alone(client, daemon):
     assert next(client.results(list(batch))).value == 1
 
 
-def test_a_batch_of_one_client_is_waited_for_by_another(client, daemon):
+def test_another_client_can_wait_for_a_batch(client, daemon):
     batch = client.submit_many([{"code": DOUBLE, **MAIN, "args": [n]} for n in range(5)])
     with Client(daemon.endpoint) as other:
         assert sorted(result.value for result in other.results(list(batch))) == [0, 2, 4, 6, 8]
 
 
-def test_more_jobs_than_are_listened_for_have_all_their_results(client):
+def test_more_jobs_than_are_watched_at_a_time_have_all_their_results(client):
     batch = client.submit_many({"code": DOUBLE, **MAIN, "args": [n]} for n in range(1500))
     assert isinstance(batch, Batch)
     assert sorted(result.value for result in client.results(batch)) == [2 * n for n in range(1500)]
 
 
-# ---- many threads ----
+# ---- threads ----
 
 
 def test_sixty_four_threads_share_a_client_and_each_gets_its_own(client):

@@ -1,4 +1,4 @@
-"""Client against a daemon that behaves: results, threads, forks, ends. The daemon is scripted, the sockets are real."""
+"""Client with the fake daemon: results, threads, forks, closing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
+from functools import partial
 
 import pytest
 
@@ -16,21 +16,9 @@ import pool
 from pool import Client, Limits, Outcome, errors, wire
 from pool.client.endpoint import submit_endpoint
 from pool.errors import BacklogFullError, ClosedError, ConfigError, ResultTimeoutError, UnknownJobError
-from tests.unit.fake_daemon import HOLD, FakeDaemon, eventually
+from tests.unit.fake_daemon import HOLD, Waiting, eventually, in_child
 
 DOUBLE = "def main(x):\n    return x * 2"
-
-
-@pytest.fixture
-def daemon(tmp_path):
-    with FakeDaemon(tmp_path / "s") as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def client(daemon):
-    with Client(daemon.endpoint, timeout=5) as client:
-        yield client
 
 
 def double(x):
@@ -56,7 +44,7 @@ def test_run_of_a_callable_pickles_it_into_the_sandbox(client, daemon):
     assert submit.python == f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def test_everything_that_is_said_about_a_job_reaches_the_daemon(client, daemon):
+def test_every_option_of_a_job_reaches_the_daemon(client, daemon):
     client.run(
         "x = 1",
         stdin="grüß",
@@ -82,7 +70,7 @@ def test_everything_that_is_said_about_a_job_reaches_the_daemon(client, daemon):
         queue_timeout_s=1.5,
         watch=True,
     )
-    assert daemon.payloads[daemon.heard.index(submit)] == (b"x = 1", "grüß".encode(), b"A", b"\0")
+    assert daemon.payloads[daemon.received.index(submit)] == (b"x = 1", "grüß".encode(), b"A", b"\0")
 
 
 def test_the_clients_pool_is_the_default_of_its_jobs(daemon):
@@ -99,7 +87,7 @@ def test_a_job_that_raises_is_a_result_and_not_an_exception(client):
     assert not result.ok
 
 
-def test_a_submitted_job_is_known_by_its_id_to_any_client(client, daemon):
+def test_any_client_can_ask_for_a_submitted_job_by_its_id(client, daemon):
     job_id = client.submit(DOUBLE, entry="main", args=[1])
     assert len(job_id) == 32
     with Client(daemon.endpoint) as other:
@@ -128,7 +116,7 @@ def test_run_gives_up_waiting_after_its_timeout_and_the_job_goes_on(client, daem
     assert not daemon.of(wire.Cancel)
 
 
-def test_a_timeout_of_zero_is_a_look(client):
+def test_a_timeout_of_zero_does_not_wait(client):
     job_id = client.submit(HOLD)
     with pytest.raises(ResultTimeoutError):
         client.result(job_id, timeout=0)
@@ -165,7 +153,7 @@ def test_a_refusal_whose_fields_are_named_like_parameters_is_still_raised(client
         client.run("x = 1")
 
 
-def test_a_refusal_with_a_code_of_the_future_is_a_pool_error_that_names_it(client, daemon):
+def test_a_refusal_with_an_unknown_code_is_a_pool_error_that_names_it(client, daemon):
     daemon.on(wire.Submit, lambda call: call.refuse("eclipse", "dark"))
     with pytest.raises(errors.PoolError, match="eclipse: dark"):
         client.run("x = 1")
@@ -183,7 +171,7 @@ def test_an_interrupted_run_cancels_its_job(client, daemon):
     assert client.result(job.job_id, timeout=10).outcome is Outcome.CANCELLED
 
 
-def test_a_signal_handler_that_raises_timeout_error_is_not_taken_for_our_own(client, daemon):
+def test_a_timeout_error_of_a_signal_handler_is_raised_and_cancels_the_job(client, daemon):
     def ring(*_):
         raise TimeoutError("alarm")
 
@@ -201,53 +189,21 @@ def test_a_signal_handler_that_raises_timeout_error_is_not_taken_for_our_own(cli
 
 
 def test_many_threads_share_a_client_and_each_gets_its_own_results(client):
-    wrong = []
-
     def work(base):
-        for each in range(base, base + 25):
-            value = client.run(DOUBLE, entry="main", args=[each]).value
-            wrong.extend([value] if value != each * 2 else [])
+        return [client.run(DOUBLE, entry="main", args=[each]).value for each in range(base, base + 25)]
 
-    threads = [threading.Thread(target=work, args=(base * 1000,)) for base in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not wrong
-    assert not any(thread.is_alive() for thread in threads)
+    bases = range(0, 8000, 1000)
+    threads = [Waiting(work, base) for base in bases]
+    for base, thread in zip(bases, threads, strict=True):
+        assert thread.end() == [2 * each for each in range(base, base + 25)]
 
 
 def test_several_threads_wait_for_the_same_job(client, daemon):
     job_id = client.submit(HOLD)
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(client.result(job_id, timeout=20).value)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+    waiting = [Waiting(client.result, job_id, timeout=20) for _ in range(4)]
     daemon.wait_for(wire.Watch, 4)
     daemon.finish(job_id, value="all")
-    for thread in threads:
-        thread.join(20)
-    assert found == ["all"] * 4
-
-
-def in_child(work):
-    """Exit status of a forked child: 0 if the work came back true."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            status = 0 if work() else 2
-        finally:
-            os._exit(status)
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "hung"
+    assert [each.end().value for each in waiting] == ["all"] * 4
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -260,18 +216,25 @@ def test_a_client_works_in_a_forked_child_and_goes_on_in_the_parent(client):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_while_a_job_is_pending_leaves_the_job_to_the_parent(client, daemon):
     job_id = client.submit(HOLD)
-    waiter = threading.Thread(target=client.result, args=(job_id,))
-    waiter.start()
+    waiting = Waiting(client.result, job_id)
     daemon.wait_for(wire.Watch)
     assert in_child(lambda: client.run("result = 2", timeout=15).value == 2) == 0
     assert in_child(lambda: client.close() is None) == 0
     daemon.finish(job_id)
-    waiter.join(20)
-    assert not waiter.is_alive()
+    assert waiting.end().ok
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_children_forked_in_the_midst_of_requests_do_not_inherit_a_held_lock(client):
+def test_a_large_argument_is_sent_from_a_forked_child_and_from_the_parent(client):
+    size = 3 << 20
+    run = partial(client.run, "def main(data): return len(data)", entry="main", args=[b"x" * size], timeout=15)
+    assert run().value == size
+    assert in_child(lambda: run().value == size) == 0
+    assert run().value == size
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_children_forked_during_requests_do_not_inherit_a_held_lock(client):
     stop = threading.Event()
 
     def hammer():
@@ -293,7 +256,7 @@ def test_children_forked_in_the_midst_of_requests_do_not_inherit_a_held_lock(cli
 # ---- closing ----
 
 
-def test_a_closed_client_says_so(client):
+def test_a_closed_client_raises_closed_error(client):
     client.run("")
     client.close()
     client.close()
@@ -304,19 +267,10 @@ def test_a_closed_client_says_so(client):
 
 
 def test_closing_ends_the_wait_of_other_threads(client, daemon):
-    caught = []
-
-    def wait():
-        with pytest.raises(ClosedError) as error:
-            client.run(HOLD)
-        caught.append(error)
-
-    waiter = threading.Thread(target=wait)
-    waiter.start()
+    waiting = Waiting(client.run, HOLD)
     daemon.wait_for(wire.Submit)
     client.close()
-    waiter.join(20)
-    assert len(caught) == 1
+    assert isinstance(waiting.end(), ClosedError)
 
 
 def test_a_client_starts_no_thread_before_its_first_job_and_leaves_none_behind(daemon):
@@ -329,7 +283,7 @@ def test_a_client_starts_no_thread_before_its_first_job_and_leaves_none_behind(d
     assert threading.active_count() == before
 
 
-def test_a_client_that_nobody_has_any_more_ends_its_thread(daemon):
+def test_a_dropped_client_ends_its_thread(daemon):
     before = threading.active_count()
     Client(daemon.endpoint).run("")
     eventually(lambda: threading.active_count() == before)

@@ -1,4 +1,4 @@
-"""Client against a daemon that is not there, dies, is started anew, falls silent or talks nonsense."""
+"""Client and a daemon that is absent, dies, restarts, stops answering or sends garbage."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import pickle
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import msgspec
 import pytest
+import zmq
 
 from pool import Client, Outcome, values, wire
+from pool.client import connection
 from pool.errors import DaemonUnreachableError, RemoteProtocolError, UnknownJobError, VersionMismatchError
-from tests.unit.fake_daemon import HOLD, FakeDaemon, eventually
+from tests.unit.fake_daemon import HOLD, FakeDaemon, Waiting, eventually
 
-#: A daemon is pinged every quarter of a short timeout.
+#: The daemon is pinged every quarter of a timeout as short as this.
 TIMEOUT_S = 0.4
 
 
@@ -37,36 +40,28 @@ def client(path):
         yield client
 
 
-class Waiting:
-    """A call in a thread of its own."""
+@pytest.fixture
+def an_hour_passes(monkeypatch):
+    """Moves the client's clock forward: whatever it was going to do within an hour is due in its next turn."""
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + clock.ahead, ahead=0)
+    monkeypatch.setattr(connection, "time", clock)
 
-    def __init__(self, function, *args, **kwargs):
-        self.outcome = None
-        self._thread = threading.Thread(target=self._run, args=(function, args, kwargs))
-        self._thread.start()
+    def pass_() -> None:
+        clock.ahead += 3600
 
-    def _run(self, function, args, kwargs):
-        try:
-            self.outcome = function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - it is what the test asks for
-            self.outcome = error
-
-    def end(self):
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-        return self.outcome
+    return pass_
 
 
-def mute(call):
+def ignore(call):
     pass
 
 
-def settle(client):
-    """Answers come in order: with this one, all that the daemon has sent before has been read."""
+def read_all(client):
+    """Answers come in order: after this one, the client has read all that the daemon sent before."""
     client.submit("")
 
 
-# ---- nobody there ----
+# ---- no daemon ----
 
 
 @pytest.mark.parametrize(
@@ -85,7 +80,7 @@ def test_a_path_that_is_no_socket_is_named_as_such(path, client):
         client.run("")
 
 
-def test_a_socket_that_nobody_listens_on_is_named_as_such(path, client):
+def test_a_socket_without_a_listener_is_named_as_such(path, client):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     with pytest.raises(DaemonUnreachableError, match="the daemon has died: nobody listens at") as caught:
@@ -103,7 +98,7 @@ def test_a_socket_without_permission_is_named_as_such(path, client, daemon):
 def test_a_client_waits_for_a_daemon_that_is_about_to_start(path):
     with Client(path, timeout=20) as client:
         waiting = Waiting(client.run, "result = 1")
-        time.sleep(0.1)
+        eventually(lambda: any("pool client" in each.name for each in threading.enumerate()))
         with FakeDaemon(path):
             assert waiting.end().value == 1
 
@@ -116,20 +111,20 @@ def test_a_request_that_failed_is_not_sent_to_a_daemon_that_starts_later(path, c
         assert [submit.job_id for submit in daemon.of(wire.Submit)] == ["second"]
 
 
-# ---- silence ----
+# ---- a daemon that does not answer ----
 
 
-def test_a_daemon_that_falls_silent_fails_everything_that_is_pending(client, daemon):
+def test_a_daemon_that_stops_answering_fails_all_pending_requests(client, daemon):
     waiting = [Waiting(client.run, HOLD) for _ in range(3)]
     daemon.wait_for(wire.Submit, 3)
     for kind in (wire.Ping, wire.Submit):
-        daemon.on(kind, mute)
+        daemon.on(kind, ignore)
     errors = [each.end() for each in waiting]
     assert {type(error) for error in errors} == {DaemonUnreachableError}
     assert len(set(map(id, errors))) == 3
 
 
-def test_a_daemon_that_dies_fails_what_is_pending_and_the_client_works_again_with_the_next(path, client):
+def test_a_daemon_that_dies_fails_pending_requests_and_the_client_works_with_the_next(path, client):
     with FakeDaemon(path) as daemon:
         waiting = Waiting(client.run, HOLD)
         daemon.wait_for(wire.Submit)
@@ -140,34 +135,45 @@ def test_a_daemon_that_dies_fails_what_is_pending_and_the_client_works_again_wit
 
 def test_a_job_may_take_much_longer_than_the_timeout_while_the_daemon_answers(client, daemon):
     waiting = Waiting(client.run, HOLD, job_id="long")
-    time.sleep(3 * TIMEOUT_S)
+    daemon.wait_for(wire.Ping, 13)  # four in each timeout
     daemon.finish("long", value="done")
     assert waiting.end().value == "done"
-    assert len(daemon.of(wire.Ping)) > 3
 
 
-def test_nothing_is_sent_while_nothing_is_pending(client, daemon):
+def test_nothing_is_sent_while_nothing_is_pending(client, daemon, an_hour_passes):
     client.run("")
-    eventually(lambda: len(daemon.heard) == 2)  # a ping with the first request, and the job
-    time.sleep(TIMEOUT_S)
-    assert len(daemon.heard) == 2
+    an_hour_passes()
     client.run("")
-    assert len(daemon.of(wire.Submit)) == 2
+    assert list(map(type, daemon.received)) == [wire.Ping, wire.Submit, wire.Submit]
 
 
-def test_nobody_is_pinged_for_an_answer_that_nobody_waits_for(client, daemon):
-    with pytest.raises(TimeoutError):
-        client.run(HOLD, timeout=0.05)
-    time.sleep(TIMEOUT_S / 4)
+def test_a_request_that_is_pending_for_long_is_pinged_for(client, daemon, an_hour_passes):
+    """Shows that the clock of the test above and below has the effect that they rely on."""
+    waiting = Waiting(client.run, HOLD, job_id="long")
+    daemon.wait_for(wire.Submit)
+    read_all(client)
     pings = len(daemon.of(wire.Ping))
-    time.sleep(TIMEOUT_S)
-    assert len(daemon.of(wire.Ping)) == pings
+    an_hour_passes()
+    client.submit("")
+    daemon.wait_for(wire.Ping, pings + 1)
+    daemon.finish("long")
+    waiting.end()
+
+
+def test_a_result_that_no_caller_waits_for_is_not_pinged_for(daemon, an_hour_passes):
+    with Client(daemon.endpoint, timeout=5) as client:
+        with pytest.raises(TimeoutError):
+            client.run(HOLD, timeout=0.05)
+        read_all(client)
+        an_hour_passes()
+        client.submit("")
+    assert len(daemon.of(wire.Ping)) == 1
 
 
 def test_a_submit_that_a_living_daemon_does_not_answer_fails_alone(client, daemon):
     held = Waiting(client.run, HOLD, job_id="held")
     daemon.wait_for(wire.Submit)
-    daemon.on(wire.Submit, mute)
+    daemon.on(wire.Submit, ignore)
     with pytest.raises(
         DaemonUnreachableError, match=r"took longer than .* to accept job x, so whether it ran is unknown"
     ):
@@ -176,7 +182,7 @@ def test_a_submit_that_a_living_daemon_does_not_answer_fails_alone(client, daemo
     assert held.end().value == 1
 
 
-# ---- started anew ----
+# ---- a daemon that restarts ----
 
 
 def restarted(path, daemon, **known):
@@ -185,7 +191,7 @@ def restarted(path, daemon, **known):
     return FakeDaemon(path, instance="two", jobs=known)
 
 
-def test_a_job_that_a_new_daemon_still_knows_is_waited_for_and_never_submitted_again(path, client, daemon):
+def test_a_job_that_the_new_daemon_knows_is_waited_for_and_not_submitted_again(path, client, daemon):
     waiting = Waiting(client.run, HOLD, job_id="job")
     daemon.wait_for(wire.Submit)
     job = daemon.job("job")
@@ -197,10 +203,10 @@ def test_a_job_that_a_new_daemon_still_knows_is_waited_for_and_never_submitted_a
         assert not following.of(wire.Submit)
 
 
-def test_a_job_that_a_new_daemon_does_not_know_was_lost(path, client, daemon):
+def test_a_job_that_the_new_daemon_does_not_know_is_lost(path, client, daemon):
     waiting = Waiting(client.run, HOLD, job_id="job")
     daemon.wait_for(wire.Submit)
-    settle(client)
+    read_all(client)
     with restarted(path, daemon) as following:
         result = waiting.end()
         assert result.outcome is Outcome.LOST
@@ -209,20 +215,20 @@ def test_a_job_that_a_new_daemon_does_not_know_was_lost(path, client, daemon):
         assert not following.of(wire.Submit)
 
 
-def test_a_watched_job_that_a_new_daemon_does_not_know_was_lost(path, client, daemon):
+def test_a_watched_job_that_the_new_daemon_does_not_know_is_lost(path, client, daemon):
     job_id = client.submit(HOLD)
     waiting = Waiting(client.result, job_id)
     daemon.wait_for(wire.Watch)
     daemon.wait_for(wire.Ping, len(daemon.of(wire.Ping)) + 1)
-    settle(client)
+    read_all(client)
     with restarted(path, daemon):
         assert waiting.end().outcome is Outcome.LOST
 
 
-def test_another_instance_behind_the_same_connection_is_noticed_by_its_name(client, daemon):
+def test_another_instance_on_the_same_connection_is_noticed_by_its_name(client, daemon):
     waiting = Waiting(client.run, HOLD, job_id="job")
     daemon.wait_for(wire.Submit)
-    settle(client)
+    read_all(client)
 
     def change():
         daemon.instance = "two"
@@ -233,10 +239,10 @@ def test_another_instance_behind_the_same_connection_is_noticed_by_its_name(clie
     assert len(daemon.of(wire.Watch)) == 1
 
 
-def test_a_restart_is_noticed_while_other_jobs_keep_the_line_busy(path, client, daemon):
+def test_a_restart_is_noticed_while_other_jobs_use_the_connection(path, client, daemon):
     waiting = Waiting(client.run, HOLD, job_id="job")
     daemon.wait_for(wire.Submit)
-    settle(client)
+    read_all(client)
     with restarted(path, daemon):
         end = time.monotonic() + 20
         while waiting.outcome is None and time.monotonic() < end:
@@ -246,7 +252,7 @@ def test_a_restart_is_noticed_while_other_jobs_keep_the_line_busy(path, client, 
 
 
 def test_a_job_that_was_not_accepted_before_the_restart_is_an_error_that_says_so(path, client, daemon):
-    daemon.on(wire.Submit, mute)
+    daemon.on(wire.Submit, ignore)
     waiting = [Waiting(client.run, HOLD), Waiting(client.submit, HOLD)]
     daemon.wait_for(wire.Submit, 2)
     with restarted(path, daemon):
@@ -256,9 +262,9 @@ def test_a_job_that_was_not_accepted_before_the_restart_is_an_error_that_says_so
             assert "restarted before it accepted" in str(error)
 
 
-def test_a_cancel_that_was_not_answered_is_asked_again_of_the_new_daemon(path, client, daemon):
+def test_an_unanswered_cancel_is_sent_again_to_the_new_daemon(path, client, daemon):
     client.submit(HOLD, job_id="job")
-    daemon.on(wire.Cancel, mute)
+    daemon.on(wire.Cancel, ignore)
     waiting = Waiting(client.cancel, "job")
     daemon.wait_for(wire.Cancel)
     job = daemon.job("job")
@@ -273,24 +279,24 @@ def test_an_id_that_was_never_known_is_not_called_lost(client, daemon):
         client.result("never")
 
 
-# ---- connections that break ----
+# ---- lost connections ----
 
 
-def test_an_answer_that_was_sent_while_the_connection_was_broken_is_asked_for_again(path, client, daemon):
+def test_an_answer_that_was_lost_with_the_connection_is_asked_for_again(path, client, daemon):
     waiting = Waiting(client.run, HOLD, job_id="job")
     daemon.wait_for(wire.Submit)
-    settle(client)
+    read_all(client)
     job = daemon.job("job")
     job.watchers.clear()
     daemon.stop()
     with FakeDaemon(path, instance=daemon.instance, jobs={"job": job}) as same:
         same.wait_for(wire.Watch)
-        same.finish("job", value="heard")
-        assert waiting.end().value == "heard"
+        same.finish("job", value="arrived")
+        assert waiting.end().value == "arrived"
         assert not same.of(wire.Submit)
 
 
-def test_an_answer_that_breaks_the_connection_each_time_is_given_up(path, daemon, monkeypatch):
+def test_an_answer_that_always_breaks_the_connection_is_given_up(path, daemon, monkeypatch):
     monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 1000)
     with Client(path, timeout=20) as client:
         with pytest.raises(RemoteProtocolError, match="the connection was lost 10 times over job big"):
@@ -299,33 +305,48 @@ def test_an_answer_that_breaks_the_connection_each_time_is_given_up(path, daemon
     assert len(daemon.of(wire.Submit)) == 2
 
 
-def test_a_peer_that_hangs_up_on_everybody_is_given_up_and_then_left_alone(path, client):
-    def hang_up():
-        while True:
-            try:
-                peer, _ = listener.accept()
-            except OSError:
-                return
-            calls.append(1)
-            peer.close()
+class HangingUp:
+    """A listener that closes each connection at once, and counts them."""
 
-    calls = []
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        thread = threading.Thread(target=hang_up)
-        thread.start()
+    def __init__(self, path):
+        self.connections = 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._listener.accept()
+                self.connections += 1
+                peer.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+        self._listener.close()
+
+
+def test_a_peer_that_always_hangs_up_is_given_up_and_not_connected_to_again(tmp_path, path, client, monkeypatch):
+    monkeypatch.setattr(connection, "RECONNECT_MS", (1, 1))
+    with HangingUp(path) as peer, HangingUp(tmp_path / "other") as other, zmq.Context() as context:
         with pytest.raises((RemoteProtocolError, DaemonUnreachableError)):
             client.run("")
-        time.sleep(0.1)
-        before = len(calls)
-        time.sleep(TIMEOUT_S)
-        assert len(calls) == before > 0
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        before = peer.connections
+        with context.socket(zmq.DEALER) as control:
+            control.setsockopt(zmq.RECONNECT_IVL, 1)
+            control.setsockopt(zmq.LINGER, 0)
+            control.connect(f"ipc://{tmp_path}/other")
+            eventually(lambda: other.connections > 50)  # time for as many attempts of the client, which makes none
+        assert peer.connections == before > 0
 
 
-# ---- nonsense ----
+# ---- garbage ----
 
 HEADER = msgspec.msgpack.encode
 
@@ -349,7 +370,7 @@ HEADER = msgspec.msgpack.encode
         [wire.PREAMBLE, HEADER({"type": "pong", "request": 1, "instance": "i", "version": "0"}), *[b""] * 1025],
     ],
 )
-def test_garbage_fails_what_is_pending_at_once_and_the_next_job_is_served(client, daemon, frames):
+def test_garbage_fails_pending_requests_at_once_and_the_next_job_is_served(client, daemon, frames):
     daemon.on(wire.Submit, lambda call: call.raw(frames))
     began = time.monotonic()
     with pytest.raises(RemoteProtocolError):
@@ -359,15 +380,15 @@ def test_garbage_fails_what_is_pending_at_once_and_the_next_job_is_served(client
     assert client.run("result = 1").value == 1
 
 
-def test_another_version_of_the_protocol_fails_what_is_pending_at_once(client, daemon):
+def test_another_protocol_version_fails_pending_requests_at_once(client, daemon):
     daemon.on(wire.Ping, lambda call: call.raw([wire.MAGIC + bytes([wire.PROTOCOL_VERSION + 1]), b"what may come"]))
     with pytest.raises(VersionMismatchError, match="install the same version") as caught:
         client.run(HOLD)
     assert caught.value.fields == {"theirs": wire.PROTOCOL_VERSION + 1, "ours": wire.PROTOCOL_VERSION}
 
 
-def test_messages_that_answer_nothing_are_dropped(client, daemon):
-    def chatter(call):
+def test_messages_that_answer_no_request_are_dropped(client, daemon):
+    def stray_answers(call):
         call.answer(wire.Accepted(request=999_999, job_id="other"))
         call.answer(wire.Refused(request=999_999, code="busy", message="no"))
         call.answer(wire.Result(job_id="other", outcome=Outcome.OK), [b"", b"", b""])
@@ -375,7 +396,7 @@ def test_messages_that_answer_nothing_are_dropped(client, daemon):
         call.proceed()
         call.proceed()
 
-    daemon.on(wire.Submit, chatter)
+    daemon.on(wire.Submit, stray_answers)
     for each in range(3):
         assert client.run(f"result = {each}").value == each
     assert not daemon.of(wire.Watch)
@@ -388,7 +409,9 @@ def test_a_job_that_is_accepted_under_another_id_is_an_error(client, daemon):
             ask("", job_id="mine")
 
 
-def test_a_fault_on_the_i_o_thread_fails_what_waits_and_the_next_request_starts_anew(client, daemon, monkeypatch):
+def test_an_error_on_the_i_o_thread_fails_pending_requests_and_the_next_request_starts_a_new_thread(
+    client, daemon, monkeypatch
+):
     client.run("")
     before = wire.decode
 
@@ -404,11 +427,11 @@ def test_a_fault_on_the_i_o_thread_fails_what_waits_and_the_next_request_starts_
     assert client.run("result = 1").value == 1
 
 
-# ---- what a hostile job leaves behind ----
+# ---- results of hostile jobs ----
 
 
 def ending(daemon, client, payload, **header):
-    """The result of a job that ends with this payload."""
+    """The result of a job whose answer has this payload."""
 
     def end(call):
         call.answer(wire.Accepted(request=call.message.request, job_id=call.message.job_id))
@@ -418,7 +441,7 @@ def ending(daemon, client, payload, **header):
     return client.run("")
 
 
-def test_output_that_is_no_text_is_decoded_with_replacements(client, daemon):
+def test_output_that_is_not_utf_8_is_decoded_with_replacements(client, daemon):
     result = ending(daemon, client, [b"a\xff", b"\xf0\x9f", b""], stdout_bytes=2, truncated=("stdout",), exit_code=3)
     assert (result.stdout, result.stderr) == ("a\ufffd", "\ufffd")
     assert (result.truncated, result.exit_code, result.ok) == (("stdout",), 3, True)
@@ -447,7 +470,7 @@ def test_a_value_that_cannot_be_decoded_is_the_jobs_error_and_is_never_unpickled
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..", "a\0b"])
-def test_a_file_name_that_leads_elsewhere_is_not_passed_on(client, daemon, name):
+def test_a_file_name_that_points_out_of_its_directory_is_dropped(client, daemon, name):
     result = ending(daemon, client, [b"", b"", b"", b"A"], files=(name,))
     assert (result.outcome, result.files) == (Outcome.ERROR, {})
     assert result.error.type == "InvalidError"
@@ -465,6 +488,6 @@ def test_an_answer_with_too_few_frames_is_the_jobs_error(client, daemon):
     assert (result.outcome, result.error.type) == (Outcome.ERROR, "InvalidError")
 
 
-def test_a_value_beside_another_outcome_is_left_alone(client, daemon):
+def test_a_value_with_another_outcome_is_not_decoded(client, daemon):
     result = ending(daemon, client, [b"", b"", b"", *values.encode(1, max_bytes=99)], outcome=Outcome.MEMORY)
     assert (result.outcome, result.value) == (Outcome.MEMORY, None)

@@ -1,12 +1,8 @@
-"""What a user may ask for: each mistake is found before anything is sent, and named with its remedy."""
+"""The options of a job: each mistake is found before anything is sent, and the error says what to do."""
 
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
-import textwrap
-import threading
 from pathlib import PurePath
 
 import numpy as np
@@ -15,7 +11,6 @@ from runner import output_files
 
 from pool import Client, Limits, values, wire
 from pool.client import job
-from pool.client.pickling import is_users, pickled
 from pool.errors import InvalidJobError, TooLargeError, ValueCodecError
 
 
@@ -101,7 +96,7 @@ class Strange:
         ("queue_timeout", {"queue_timeout": True}),
     ],
 )
-def test_a_mistake_is_named_with_its_field_and_a_remedy(field, options):
+def test_a_mistake_is_an_error_with_the_field_and_a_remedy(field, options):
     with pytest.raises(InvalidJobError) as caught:
         build(**options)
     assert caught.value.fields["field"] == field
@@ -109,7 +104,7 @@ def test_a_mistake_is_named_with_its_field_and_a_remedy(field, options):
     assert "; " in caught.value.message
 
 
-def test_none_is_the_same_as_not_saying_it():
+def test_none_is_the_same_as_leaving_an_option_out():
     nothing = dict.fromkeys(job.JobOptions.__annotations__)
     submission = build(**nothing)
     assert submission.message == wire.Submit(request=0, job_id=submission.message.job_id, watch=True)
@@ -122,7 +117,7 @@ def test_an_option_that_does_not_exist_is_a_type_error_that_lists_them(tmp_path)
 
 
 @pytest.mark.parametrize("bad", [-1, math.nan, math.inf, "1", True])
-def test_a_wait_of_no_sensible_length_is_refused(tmp_path, bad):
+def test_a_wait_that_is_not_a_time_span_is_refused(tmp_path, bad):
     with Client(tmp_path / "s") as client:
         for ask in (lambda: client.run("", timeout=bad), lambda: client.result("x", timeout=bad)):
             with pytest.raises(InvalidJobError, match="timeout"):
@@ -130,7 +125,7 @@ def test_a_wait_of_no_sensible_length_is_refused(tmp_path, bad):
 
 
 @pytest.mark.parametrize("bad", [0, -1, math.nan, None, "1"])
-def test_a_client_needs_a_sensible_timeout(bad):
+def test_the_timeout_of_a_client_is_a_time_span_above_zero(bad):
     with pytest.raises(InvalidJobError, match="timeout"):
         Client("/x", timeout=bad)
 
@@ -169,7 +164,7 @@ def contents(submission):
     return [each if isinstance(each, bytes) else each.bytes for each in submission.frames]
 
 
-def test_the_name_that_no_file_may_have_is_that_of_the_jobs_own_directory():
+def test_the_reserved_file_name_is_that_of_the_jobs_output_directory():
     assert job.OUTPUT_DIRECTORY == output_files.DIRECTORY
 
 
@@ -183,7 +178,7 @@ def test_code_over_the_cap_is_refused_with_both_numbers():
     assert caught.value.fields == {"bytes": wire.MAX_CODE_BYTES + 1, "max_bytes": wire.MAX_CODE_BYTES}
 
 
-def test_a_callable_that_drags_a_large_array_along_is_told_to_take_it_as_an_argument():
+def test_a_callable_with_a_large_array_in_its_closure_is_refused_and_the_error_suggests_an_argument():
     array = np.zeros(1 << 18)
     with pytest.raises(TooLargeError, match="pass what it refers to as arguments"):
         build(lambda: array + 1)
@@ -209,7 +204,7 @@ def test_an_environment_that_does_not_fit_a_header_is_too_large():
 # ---- arguments ----
 
 
-def test_arguments_travel_as_one_value():
+def test_arguments_are_encoded_as_one_value():
     *_, frame = contents(build(entry="main", args=[1, (2, 3)], kwargs={"x": {"y": None}}))
     assert values.decode([frame]) == ((1, (2, 3)), {"x": {"y": None}})
 
@@ -236,114 +231,6 @@ def test_an_argument_that_is_changed_after_the_call_arrives_as_it_was():
     assert stdin_frame == b"before"
 
 
-# ---- callables ----
-
-HELPERS = """
-    import threading
-    LOCK = None
-    FACTOR = 3
-    def triple(x):
-        return x * FACTOR
-    class Box:
-        def __init__(self, x):
-            self.x = x
-"""
-STRATEGY = """
-    import math
-    import enum
-    import numpy as np
-    import helpers_of_a_user
-    from helpers_of_a_user import Box, triple
-    class Side(enum.Enum):
-        LONG = 1
-    def score(x):
-        box = Box(triple(x))
-        return helpers_of_a_user.triple(box.x) + int(math.sqrt(4)) + int(np.ones(2).sum()) + Side.LONG.value
-"""
-
-
-@pytest.fixture
-def strategy(tmp_path, monkeypatch):
-    """A module of the user that uses another one, and itself by a circle."""
-    (tmp_path / "helpers_of_a_user.py").write_text(textwrap.dedent(HELPERS))
-    (tmp_path / "strategy_of_a_user.py").write_text(textwrap.dedent(STRATEGY))
-    monkeypatch.syspath_prepend(tmp_path)
-    import strategy_of_a_user
-
-    strategy_of_a_user.helpers_of_a_user.back = strategy_of_a_user
-    yield strategy_of_a_user
-    for name in ("strategy_of_a_user", "helpers_of_a_user"):
-        sys.modules.pop(name, None)
-
-
-def elsewhere(frame, argument):
-    """What the pickled callable returns in a process that knows none of the user's modules."""
-    program = "import sys, cloudpickle; print(cloudpickle.loads(sys.stdin.buffer.read())(int(sys.argv[1])))"
-    command = [sys.executable, "-I", "-c", program, str(argument)]
-    return subprocess.run(command, input=frame, capture_output=True, check=False)
-
-
-def test_a_function_of_the_users_own_modules_runs_where_they_do_not_exist(strategy):
-    done = elsewhere(pickled(strategy.score), 2)
-    assert done.stdout == b"23\n", done.stderr
-
-
-def test_pickling_by_value_is_a_switch_of_one_pickle_and_not_of_the_process(strategy):
-    import pickle
-
-    import cloudpickle
-
-    pickled(strategy.score)
-    assert not cloudpickle.list_registry_pickle_by_value()
-    assert cloudpickle.loads(cloudpickle.dumps(strategy.score)) is strategy.score
-    assert pickle.loads(pickle.dumps(strategy.Box)) is strategy.Box
-
-
-@pytest.mark.parametrize(
-    ("module", "users"),
-    [
-        ("json", False),
-        ("numpy.linalg", False),
-        ("builtins", False),
-        ("__main__", False),
-        ("pool.model", False),
-        ("", False),
-    ],
-)
-def test_libraries_go_by_name(module, users):
-    assert is_users(module) is users
-
-
-def test_a_test_module_is_the_users_own():
-    assert is_users(__name__)
-
-
-def test_callables_of_every_kind_are_taken():
-    from functools import partial
-
-    class Adder:
-        def __init__(self, n):
-            self.n = n
-
-        def __call__(self, x):
-            return x + self.n
-
-        def add(self, x):
-            return x + self.n
-
-    for target in (lambda x: x + 1, partial(int.__add__, 1), Adder(1), Adder(1).add):
-        done = elsewhere(contents(build(target))[2], 41)
-        assert done.stdout == b"42\n", done.stderr
-
-
-@pytest.mark.parametrize("thing", [threading.Lock(), sys.stdout, (each for each in ())])
-def test_a_callable_that_refers_to_what_cannot_travel_is_refused(thing):
-    with pytest.raises(
-        InvalidJobError, match=r"code: .* cannot be pickled: .*; what a function refers to goes with it"
-    ):
-        build(lambda: thing)
-
-
-def test_paths_are_no_file_names():
+def test_a_path_is_not_a_file_name():
     with pytest.raises(InvalidJobError, match="files"):
         build(files={PurePath("a"): b""})

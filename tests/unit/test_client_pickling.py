@@ -1,16 +1,128 @@
-"""A function in a process that has no file of it, as in the sandbox."""
+"""Callables on their way into the sandbox: run in a process that has neither their modules nor their files."""
 
 from __future__ import annotations
 
 import importlib
+import pickle
 import subprocess
 import sys
+import textwrap
+import threading
 import types
+from functools import partial
 
 import cloudpickle
 import pytest
 
-from pool.client.pickling import pickled
+from pool.client.pickling import is_users, pickled
+from pool.errors import InvalidJobError
+
+HELPERS = """
+    import threading
+    LOCK = None
+    FACTOR = 3
+    def triple(x):
+        return x * FACTOR
+    class Box:
+        def __init__(self, x):
+            self.x = x
+"""
+STRATEGY = """
+    import math
+    import enum
+    import numpy as np
+    import helpers_of_a_user
+    from helpers_of_a_user import Box, triple
+    class Side(enum.Enum):
+        LONG = 1
+    def score(x):
+        box = Box(triple(x))
+        return helpers_of_a_user.triple(box.x) + int(math.sqrt(4)) + int(np.ones(2).sum()) + Side.LONG.value
+"""
+
+
+@pytest.fixture
+def strategy(tmp_path, monkeypatch):
+    """A module of the user that uses another one, and is used by it."""
+    (tmp_path / "helpers_of_a_user.py").write_text(textwrap.dedent(HELPERS))
+    (tmp_path / "strategy_of_a_user.py").write_text(textwrap.dedent(STRATEGY))
+    monkeypatch.syspath_prepend(tmp_path)
+    import strategy_of_a_user
+
+    strategy_of_a_user.helpers_of_a_user.back = strategy_of_a_user
+    yield strategy_of_a_user
+    for name in ("strategy_of_a_user", "helpers_of_a_user"):
+        sys.modules.pop(name, None)
+
+
+def elsewhere(frame, argument):
+    """What the pickled callable returns, or its traceback, in a process that knows none of the user's modules."""
+    program = (
+        "import sys, traceback, cloudpickle\n"
+        "target = cloudpickle.loads(sys.stdin.buffer.read())\n"
+        "try: print(target(int(sys.argv[1])))\n"
+        "except ZeroDivisionError: traceback.print_exc(file=sys.stdout)\n"
+    )
+    command = [sys.executable, "-I", "-c", program, str(argument)]
+    return subprocess.run(command, input=frame, capture_output=True, check=False)
+
+
+def test_a_function_of_the_users_own_modules_runs_where_they_do_not_exist(strategy):
+    done = elsewhere(pickled(strategy.score), 2)
+    assert done.stdout == b"23\n", done.stderr
+
+
+def test_pickling_by_value_does_not_change_other_pickles_of_the_process(strategy):
+    pickled(strategy.score)
+    assert not cloudpickle.list_registry_pickle_by_value()
+    assert cloudpickle.loads(cloudpickle.dumps(strategy.score)) is strategy.score
+    assert pickle.loads(pickle.dumps(strategy.Box)) is strategy.Box
+
+
+@pytest.mark.parametrize(
+    ("module", "users"),
+    [
+        ("json", False),
+        ("numpy.linalg", False),
+        ("builtins", False),
+        ("__main__", False),
+        ("pool.model", False),
+        ("", False),
+    ],
+)
+def test_libraries_are_pickled_by_name(module, users):
+    assert is_users(module) is users
+
+
+def test_a_test_module_is_the_users_own():
+    assert is_users(__name__)
+
+
+def test_callables_of_every_kind_can_be_pickled():
+    class Adder:
+        def __init__(self, n):
+            self.n = n
+
+        def __call__(self, x):
+            return x + self.n
+
+        def add(self, x):
+            return x + self.n
+
+    for target in (lambda x: x + 1, partial(int.__add__, 1), Adder(1), Adder(1).add):
+        done = elsewhere(pickled(target), 41)
+        assert done.stdout == b"42\n", done.stderr
+
+
+@pytest.mark.parametrize("thing", [threading.Lock(), sys.stdout, (each for each in ())])
+def test_a_callable_that_refers_to_something_unpicklable_is_refused(thing):
+    with pytest.raises(
+        InvalidJobError, match=r"code: .* cannot be pickled: .*; what a function refers to goes with it"
+    ):
+        pickled(lambda: thing)
+
+
+# ---- tracebacks ----
 
 SOURCE = """
 def ratio(x):
@@ -25,20 +137,11 @@ class Strategy:
     def score(self, x):
         return self.steps[0](x)
 """
-#: What a job's process does with a pickle, without its isolation.
-ELSEWHERE = """
-import sys, traceback, cloudpickle
-target = cloudpickle.loads(sys.stdin.buffer.read())
-try:
-    target(0)
-except ZeroDivisionError:
-    traceback.print_exc(file=sys.stdout)
-"""
 
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """The user's own code, whose file is gone by the time it runs."""
+    """The user's own code."""
     file = tmp_path / "a_strategy.py"
     file.write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -60,34 +163,27 @@ def file_names(request, monkeypatch):
     monkeypatch.setitem(table, types.CodeType, reduced)
 
 
-def traceback_elsewhere(target, file):
-    pickle = pickled(target)
-    file.unlink()
-    return run_elsewhere(pickle)
-
-
-def run_elsewhere(pickle):
-    command = [sys.executable, "-c", ELSEWHERE]
-    return subprocess.run(command, input=pickle, capture_output=True, check=True, timeout=60).stdout.decode()
-
-
-def test_a_traceback_shows_the_lines_of_functions_that_came_by_value(module, tmp_path, file_names):
-    told = traceback_elsewhere(module.Strategy().score, file := tmp_path / "a_strategy.py")
+def test_a_traceback_shows_the_lines_of_functions_that_were_pickled_by_value(module, tmp_path, file_names):
+    frame = pickled(module.Strategy().score)
+    (file := tmp_path / "a_strategy.py").unlink()
+    traceback = elsewhere(frame, 0).stdout.decode()
     for name, line in (
         ("score", "return self.steps[0](x)"),
         ("<lambda>", "self.steps = [lambda x: ratio(x)]"),
         ("ratio", "return 1 / x"),
     ):
         number = next(at for at, each in enumerate(SOURCE.splitlines(), 1) if line in each)
-        assert f'File "{file}", line {number}, in {name}\n    {line}\n' in told
+        assert f'File "{file}", line {number}, in {name}\n    {line}\n' in traceback
 
 
-def test_lines_of_what_is_not_called_stay_at_home(module):
+def test_comments_and_other_functions_are_not_sent_with_a_function(module):
     assert b"nobody divides" not in pickled(module.ratio)
     assert b"self.steps" not in pickled(module.ratio)
 
 
-def test_a_function_whose_source_nobody_has_goes_without(file_names):
+def test_a_function_without_source_is_pickled_without_lines(file_names):
     space = {}
     exec(compile("def main(x): return 1 / x", "<made up>", "exec"), space)
-    assert 'File "<made up>", line 1, in main\nZeroDivisionError' in run_elsewhere(pickled(space["main"]))
+    assert (
+        'File "<made up>", line 1, in main\nZeroDivisionError' in elsewhere(pickled(space["main"]), 0).stdout.decode()
+    )

@@ -1,4 +1,4 @@
-"""A job's output at the client while the job runs, against a scripted daemon."""
+"""A job's output at the client while the job runs, with the fake daemon."""
 
 from __future__ import annotations
 
@@ -16,45 +16,12 @@ from pool.client.pending import Delivery
 from pool.client.results import OutputReader, to_result
 from pool.errors import ClosedError, DaemonUnreachableError, InvalidJobError, ResultTimeoutError, UnknownJobError
 from pool.model import Outcome
-from tests.unit.fake_daemon import HOLD, FakeDaemon, eventually
+from tests.unit.fake_daemon import HOLD, FakeDaemon, Waiting, eventually
 
 
-@pytest.fixture
-def daemon(tmp_path):
-    with FakeDaemon(tmp_path / "s") as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def client(daemon):
-    with Client(daemon.endpoint, timeout=5) as client:
-        yield client
-
-
-class Running:
-    """A call on a thread of its own."""
-
-    def __init__(self, call):
-        self.value = self.error = None
-        self._call = call
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self):
-        try:
-            self.value = self._call()
-        except BaseException as error:  # noqa: BLE001 - to be looked at
-            self.error = error
-
-    def join(self):
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-        return self
-
-
-def held(client, daemon, heard, **options):
-    """A job that runs until the test ends it, with its output going to `heard`."""
-    running = Running(lambda: client.run(HOLD, job_id="j", on_stdout=heard.append, timeout=20, **options))
+def held(client, daemon, received, **options):
+    """A job that runs until the test ends it, with its output going to `received`."""
+    running = Waiting(lambda: client.run(HOLD, job_id="j", on_stdout=received.append, timeout=20, **options))
     daemon.job("j")
     return running
 
@@ -67,16 +34,16 @@ def text_of(events, stream="stdout"):
 
 
 def test_output_reaches_the_callback_while_the_job_runs(client, daemon):
-    heard = []
-    running = held(client, daemon, heard)
-    daemon.show("j", "stdout", 0, b"first\n")
-    eventually(lambda: heard == ["first\n"])
-    daemon.show("j", "stdout", 6, b"second\n")
-    eventually(lambda: heard == ["first\n", "second\n"])
-    daemon.finish("j", value=7, output=(b"first\nsecond\nthird\n", b"unheard\n"))
-    result = running.join().value
-    assert (result.value, result.stdout, result.stderr) == (7, "first\nsecond\nthird\n", "unheard\n")
-    assert heard == ["first\n", "second\n", "third\n"]
+    received = []
+    running = held(client, daemon, received)
+    daemon.print("j", "stdout", 0, b"first\n")
+    eventually(lambda: received == ["first\n"])
+    daemon.print("j", "stdout", 6, b"second\n")
+    eventually(lambda: received == ["first\n", "second\n"])
+    daemon.finish("j", value=7, output=(b"first\nsecond\nthird\n", b"unreceived\n"))
+    result = running.end()
+    assert (result.value, result.stdout, result.stderr) == (7, "first\nsecond\nthird\n", "unreceived\n")
+    assert received == ["first\n", "second\n", "third\n"]
 
 
 def test_stdout_and_stderr_go_each_to_their_own_callback_on_the_caller_s_thread(client, daemon):
@@ -89,12 +56,12 @@ def test_stdout_and_stderr_go_each_to_their_own_callback_on_the_caller_s_thread(
             on_stderr=lambda text: err.append((text, threading.get_ident())),
         )  # fmt: skip
 
-    running = Running(call)
+    running = Waiting(call)
     daemon.job("j")
-    daemon.show("j", "stderr", 0, b"oops\n")
-    daemon.show("j", "stdout", 0, b"fine\n")
+    daemon.print("j", "stderr", 0, b"oops\n")
+    daemon.print("j", "stdout", 0, b"fine\n")
     daemon.finish("j", output=(b"fine\n", b"oops\n"))
-    me, _ = running.join().value
+    me, _ = running.end()
     assert (out, err) == ([("fine\n", me)], [("oops\n", me)])
 
 
@@ -103,27 +70,27 @@ def test_without_callbacks_nothing_is_streamed(client, daemon):
     assert not daemon.of(wire.Submit)[0].stream
 
 
-def test_what_never_came_as_a_piece_comes_with_the_result(client, daemon):
-    heard = []
-    running = held(client, daemon, heard)
-    daemon.show("j", "stdout", 0, b"abc")
-    daemon.show("j", "stdout", 6, b"ghi")  # the piece between was dropped on the way
+def test_a_piece_that_never_arrived_is_taken_from_the_result(client, daemon):
+    received = []
+    running = held(client, daemon, received)
+    daemon.print("j", "stdout", 0, b"abc")
+    daemon.print("j", "stdout", 6, b"ghi")  # the piece between was dropped on the way
     daemon.finish("j", output=(b"abcdefghi", b""))
-    running.join()
-    assert "".join(heard) == "abcdefghi"
+    running.end()
+    assert "".join(received) == "abcdefghi"
 
 
-def test_what_comes_twice_is_heard_once(client, daemon):
-    heard = []
-    running = held(client, daemon, heard)
+def test_a_piece_that_arrives_twice_is_delivered_once(client, daemon):
+    received = []
+    running = held(client, daemon, received)
     for offset, text in ((0, b"abcd"), (0, b"abcd"), (2, b"cdef"), (0, b"ab"), (6, b"g")):
-        daemon.show("j", "stdout", offset, text)
+        daemon.print("j", "stdout", offset, text)
     daemon.finish("j", output=(b"abcdefg", b""))
-    running.join()
-    assert "".join(heard) == "abcdefg"
+    running.end()
+    assert "".join(received) == "abcdefg"
 
 
-def test_a_reader_that_was_elsewhere_gets_what_came_meanwhile_as_one_piece_of_each_stream_in_a_row():
+def test_a_slow_reader_gets_consecutive_pieces_of_a_stream_as_one():
     reader = OutputReader()
     events = reader.events(request := _answered(b"abcdefg", b"xy"), None, to_result)
     reader.put(wire.Output(job_id="j", name="stdout", offset=0), [b"a"])
@@ -142,57 +109,57 @@ def test_a_callback_that_raises_ends_the_call_and_the_job(client, daemon):
     def stumble(text):
         raise ZeroDivisionError(text)
 
-    running = Running(lambda: client.run(HOLD, job_id="j", on_stdout=stumble))
+    running = Waiting(lambda: client.run(HOLD, job_id="j", on_stdout=stumble))
     daemon.job("j")
-    daemon.show("j", "stdout", 0, b"now")
-    assert isinstance(running.join().error, ZeroDivisionError)
+    daemon.print("j", "stdout", 0, b"now")
+    assert isinstance(running.end(), ZeroDivisionError)
     assert [each.job_id for each in daemon.of(wire.Cancel)] == ["j"]
 
 
 def test_an_error_of_the_pool_that_a_callback_raises_ends_the_job_too(client, daemon):
-    running = Running(lambda: client.run(HOLD, job_id="j", on_stdout=lambda _: client.cancel("nobody-s")))
+    running = Waiting(lambda: client.run(HOLD, job_id="j", on_stdout=lambda _: client.cancel("nobody-s")))
     daemon.job("j")
-    daemon.show("j", "stdout", 0, b"now")
-    assert isinstance(running.join().error, UnknownJobError)
+    daemon.print("j", "stdout", 0, b"now")
+    assert isinstance(running.end(), UnknownJobError)
     assert [each.job_id for each in daemon.of(wire.Cancel)] == ["nobody-s", "j"]
 
 
 def test_a_callback_may_use_the_client(client, daemon):
     values = []
     running = held(client, daemon, [], on_stderr=lambda _: values.append(client.run("result = 6 * 7").value))
-    daemon.show("j", "stderr", 0, b"x")
+    daemon.print("j", "stderr", 0, b"x")
     eventually(lambda: values == [42])
     daemon.finish("j")
-    running.join()
+    running.end()
 
 
-def test_a_slow_callback_holds_up_nobody_else(client, daemon):
+def test_a_slow_callback_delays_no_other_job(client, daemon):
     go = threading.Event()
-    running = Running(lambda: client.run(HOLD, job_id="j", on_stdout=lambda _: go.wait(20)))
+    running = Waiting(lambda: client.run(HOLD, job_id="j", on_stdout=lambda _: go.wait(20)))
     daemon.job("j")
-    daemon.show("j", "stdout", 0, b"x")
+    daemon.print("j", "stdout", 0, b"x")
     for _ in range(20):
         assert client.run("result = 1").value == 1
     go.set()
     daemon.finish("j", output=(b"x", b""))
-    running.join()
+    running.end()
 
 
 @pytest.mark.parametrize("name", ["on_stdout", "on_stderr"])
 @pytest.mark.parametrize("given", ["print", 1, [], b"x"])
-def test_a_callback_that_is_none_is_refused_before_anything_is_sent(client, daemon, name, given):
+def test_a_callback_that_is_not_callable_is_refused_before_anything_is_sent(client, daemon, name, given):
     with pytest.raises(InvalidJobError, match=f"{name}: .*give a function"):
         client.run("result = 1", **{name: given})
-    assert not daemon.heard
+    assert not daemon.received
 
 
 def test_the_wait_ends_at_the_timeout_and_the_job_goes_on(client, daemon):
-    heard = []
-    running = Running(lambda: client.run(HOLD, job_id="j", on_stdout=heard.append, timeout=0.3))
+    received = []
+    running = Waiting(lambda: client.run(HOLD, job_id="j", on_stdout=received.append, timeout=0.3))
     daemon.job("j")
-    daemon.show("j", "stdout", 0, b"x")
-    assert isinstance(running.join().error, ResultTimeoutError)
-    assert heard == ["x"]
+    daemon.print("j", "stdout", 0, b"x")
+    assert isinstance(running.end(), ResultTimeoutError)
+    assert received == ["x"]
     assert not daemon.of(wire.Cancel)
 
 
@@ -206,17 +173,17 @@ def test_a_refused_job_is_refused_as_without_callbacks(client, daemon):
 # ---- stream ----
 
 
-def test_events_come_as_they_are_printed_and_the_result_is_the_last(client, daemon):
+def test_events_arrive_while_the_job_prints_and_the_result_is_the_last(client, daemon):
     client.submit(HOLD, job_id="j")
     events = client.stream("j", timeout=20)
-    reader = Running(lambda: list(events))
+    reader = Waiting(lambda: list(events))
     daemon.wait_for(wire.Watch)
     assert daemon.of(wire.Watch)[0].stream
     eventually(lambda: daemon.job("j").watchers)
-    daemon.show("j", "stdout", 0, b"a\n")
-    daemon.show("j", "stderr", 0, b"b\n")
+    daemon.print("j", "stdout", 0, b"a\n")
+    daemon.print("j", "stderr", 0, b"b\n")
     daemon.finish("j", value=1, output=(b"a\nc\n", b"b\n"))
-    *output, result = reader.join().value
+    *output, result = reader.end()
     assert output == [
         OutputEvent(stream="stdout", text="a\n", offset=0),
         OutputEvent(stream="stderr", text="b\n", offset=0),
@@ -236,37 +203,37 @@ def test_a_job_that_has_ended_gives_its_output_and_then_the_result(client, daemo
 
 def test_two_readers_of_one_client_both_get_everything(client, daemon):
     client.submit(HOLD, job_id="j")
-    readers = [Running(lambda: list(client.stream("j", timeout=20))) for _ in range(2)]
+    readers = [Waiting(lambda: list(client.stream("j", timeout=20))) for _ in range(2)]
     eventually(lambda: len(daemon.job("j").watchers) == 2)
-    daemon.show("j", "stdout", 0, b"hello ")  # to the one address twice
+    daemon.print("j", "stdout", 0, b"hello ")  # to the one address twice
     daemon.finish("j", output=(b"hello world", b""))
     for reader in readers:
-        assert text_of(reader.join().value) == "hello world"
+        assert text_of(reader.end()) == "hello world"
 
 
-def test_a_loop_that_is_left_early_leaves_nothing_open(client, daemon):
+def test_leaving_the_loop_early_leaves_nothing_open(client, daemon):
     client.submit(HOLD, job_id="j")
     events = client.stream("j")
-    reader = Running(lambda: next(events))
+    reader = Waiting(lambda: next(events))
     eventually(lambda: daemon.job("j").watchers)
-    daemon.show("j", "stdout", 0, b"x")
-    assert reader.join().value.text == "x"
+    daemon.print("j", "stdout", 0, b"x")
+    assert reader.end().text == "x"
     events.close()
     daemon.finish("j", value=3)
     assert client.result("j", timeout=10).value == 3
     assert not daemon.of(wire.Cancel)
 
 
-def test_a_stream_of_an_unknown_job_says_so(client):
+def test_streaming_an_unknown_job_raises_unknown_job_error(client):
     with pytest.raises(UnknownJobError):
-        list(client.stream("never-heard-of"))
+        list(client.stream("never-received-of"))
 
 
 @pytest.mark.parametrize("job_id", ["", "a b", "x" * 200, None, 7])
-def test_a_job_id_that_is_none_is_refused_at_once(client, daemon, job_id):
+def test_a_wrong_job_id_is_refused_at_once(client, daemon, job_id):
     with pytest.raises(InvalidJobError, match="job_id"):
         client.stream(job_id)
-    assert not daemon.heard
+    assert not daemon.received
 
 
 def test_a_stream_ends_at_its_timeout(client, daemon):
@@ -277,56 +244,56 @@ def test_a_stream_ends_at_its_timeout(client, daemon):
         client.stream("j", timeout=-1)
 
 
-def test_a_reader_whose_client_is_closed_is_told(client, daemon):
+def test_closing_the_client_ends_the_stream_with_closed_error(client, daemon):
     client.submit(HOLD, job_id="j")
-    reader = Running(lambda: list(client.stream("j")))
+    reader = Waiting(lambda: list(client.stream("j")))
     eventually(lambda: daemon.job("j").watchers)
     client.close()
-    assert isinstance(reader.join().error, ClosedError)
+    assert isinstance(reader.end(), ClosedError)
 
 
-def test_a_daemon_that_falls_silent_ends_the_stream(tmp_path):
+def test_a_daemon_that_stops_answering_ends_the_stream(tmp_path):
     with FakeDaemon(tmp_path / "s") as daemon, Client(daemon.endpoint, timeout=1) as client:
         client.submit(HOLD, job_id="j")
-        reader = Running(lambda: list(client.stream("j")))
+        reader = Waiting(lambda: list(client.stream("j")))
         eventually(lambda: daemon.job("j").watchers)
         daemon.on(wire.Ping, lambda _: None)
-        assert isinstance(reader.join().error, DaemonUnreachableError)
+        assert isinstance(reader.end(), DaemonUnreachableError)
 
 
-def test_after_a_break_of_the_connection_the_stream_goes_on_where_it_was(tmp_path):
+def test_after_a_lost_connection_the_stream_continues_where_it_was(tmp_path):
     with Client(f"ipc://{tmp_path}/s", timeout=20) as client:
         with FakeDaemon(tmp_path / "s") as before:
-            heard = []
-            running = held(client, before, heard)
-            before.show("j", "stdout", 0, b"one ")
-            eventually(lambda: heard == ["one "])
+            received = []
+            running = held(client, before, received)
+            before.print("j", "stdout", 0, b"one ")
+            eventually(lambda: received == ["one "])
             jobs = before.jobs
         jobs["j"].watchers.clear()
         with FakeDaemon(tmp_path / "s", jobs=jobs) as after:
             eventually(lambda: after.jobs["j"].watchers)
             assert all(each.stream for each in after.of(wire.Watch))
-            after.show("j", "stdout", 0, b"one two ")
-            eventually(lambda: "".join(heard) == "one two ")
+            after.print("j", "stdout", 0, b"one two ")
+            eventually(lambda: "".join(received) == "one two ")
             after.finish("j", value=5, output=(b"one two three", b""))
-            assert running.join().value.value == 5
-        assert "".join(heard) == "one two three"
+            assert running.end().value == 5
+        assert "".join(received) == "one two three"
 
 
-def test_a_lost_job_ends_with_less_output_than_was_heard(client, daemon):
-    heard = []
-    running = held(client, daemon, heard)
-    daemon.show("j", "stdout", 0, b"so far")
+def test_output_that_arrived_stays_delivered_when_the_job_is_lost(client, daemon):
+    received = []
+    running = held(client, daemon, received)
+    daemon.print("j", "stdout", 0, b"so far")
     daemon.finish("j", Outcome.LOST)
-    assert running.join().value.outcome is Outcome.LOST
-    assert heard == ["so far"]
+    assert running.end().outcome is Outcome.LOST
+    assert received == ["so far"]
 
 
 # ---- text ----
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=6))
-def test_text_that_is_cut_anywhere_reads_as_if_it_had_come_whole(data, cuts):
+def test_text_that_is_split_anywhere_is_decoded_as_if_it_were_whole(data, cuts):
     reader, edges = OutputReader(), sorted({0, *(min(cut, len(data)) for cut in cuts)})
     request = _answered(data, b"." * len(edges))
     for at, (start, end) in enumerate(pairwise(edges)):
@@ -346,14 +313,14 @@ def _answered(stdout, stderr=b""):
     return answer
 
 
-def test_a_reader_that_nobody_reads_holds_no_more_than_the_job_may_print():
+def test_an_output_reader_that_nobody_reads_holds_no_more_than_the_output_cap():
     reader = OutputReader()
     for _ in range(1000):
         reader.put(wire.Output(job_id="j", name="stdout", offset=0), [b"x" * 1000])
     assert reader._queue.qsize() == 1
 
 
-def test_events_wait_no_longer_than_they_were_told(client, daemon):
+def test_events_wait_no_longer_than_the_timeout(client, daemon):
     client.submit(HOLD, job_id="j")
     start = time.monotonic()
     with pytest.raises(ResultTimeoutError):

@@ -1,14 +1,12 @@
-"""PoolExecutor: what `concurrent.futures` promises, and the four points where this executor differs."""
+"""PoolExecutor: what `concurrent.futures` promises, and its documented differences."""
 
 from __future__ import annotations
 
 import concurrent.futures as cf
 import gc
 import itertools
-import os
 import pickle
 import threading
-import time
 
 import pytest
 
@@ -23,15 +21,9 @@ from pool.errors import (
     JobFailedError,
     ValueCodecError,
 )
-from tests.unit.fake_daemon import FakeDaemon, eventually
+from tests.unit.fake_daemon import Waiting, eventually, in_child
 
 WAIT_S = 20
-
-
-@pytest.fixture
-def daemon(tmp_path):
-    with FakeDaemon(tmp_path / "s") as daemon:
-        yield daemon
 
 
 @pytest.fixture
@@ -46,17 +38,11 @@ def double(x, *, plus=0):
 
 
 def hold(*_):
-    """The fake daemon does not end a job of this name by itself."""
+    """The fake daemon does not run a function of this name."""
 
 
 def bad(text):
     raise ValueError(text)
-
-
-def held(daemon, count=1):
-    """The ids of the jobs under way, once there are so many."""
-    eventually(lambda: sum(job.result is None for job in list(daemon.jobs.values())) >= count)
-    return [job.job_id for job in daemon.jobs.values() if job.result is None]
 
 
 # ---- submit ----
@@ -93,21 +79,21 @@ def test_the_executors_limits_and_pool_hold_for_its_jobs(daemon):
 
 
 def test_an_exception_of_the_job_comes_as_data_inside_job_failed_error(executor):
-    future = executor.submit(bad, "so it was")
-    with pytest.raises(JobFailedError, match=r"ValueError: so it was \(outcome error\)\nTraceback") as caught:
+    future = executor.submit(bad, "the test says so")
+    with pytest.raises(JobFailedError, match=r"ValueError: the test says so \(outcome error\)\nTraceback") as caught:
         future.result(WAIT_S)
     error = future.exception(WAIT_S)
     assert error is caught.value
     assert isinstance(error, JobOutcomeError)
-    assert error.result.error.message == "so it was"
+    assert error.result.error.message == "the test says so"
     assert (error.fields["outcome"], error.fields["type"]) == ("error", "ValueError")
 
 
 @pytest.mark.parametrize("outcome", [Outcome.TIMEOUT, Outcome.MEMORY, Outcome.CRASH, Outcome.LOST, Outcome.CANCELLED])
 def test_every_outcome_but_ok_is_raised_by_the_future(executor, daemon, outcome):
     future = executor.submit(hold)
-    daemon.finish(*held(daemon), outcome=outcome)
-    with pytest.raises(JobFailedError, match=rf"so it was \(outcome {outcome}\)") as caught:
+    daemon.finish(*daemon.open_jobs(1), outcome=outcome)
+    with pytest.raises(JobFailedError, match=rf"the test says so \(outcome {outcome}\)") as caught:
         future.result(WAIT_S)
     assert caught.value.result.outcome is outcome
 
@@ -178,20 +164,20 @@ def test_a_callback_may_use_the_pool(daemon):
         assert seen == [4, 20]
 
 
-def test_a_callback_that_waits_for_another_future_is_told_instead_of_hanging(executor):
+def test_a_callback_that_waits_for_another_future_raises_instead_of_hanging(executor):
     told, ended = [], threading.Event()
-    slow = executor.submit(hold)
+    slow, values = executor.submit(hold), executor.map(hold, [1])
 
     def then(_):
-        for ask in (slow.result, slow.exception):
+        for wait in (slow.result, slow.exception, lambda _: next(values)):
             with pytest.raises(RuntimeError, match="waits for another future") as caught:
-                ask(5)
+                wait(5)
             told.append(caught)
         ended.set()
 
     executor.submit(double, 1).add_done_callback(then)
     assert ended.wait(WAIT_S)
-    assert len(told) == 2
+    assert len(told) == 3
 
 
 def test_a_callback_that_raises_does_no_harm(executor):
@@ -204,7 +190,7 @@ def test_a_callback_that_raises_does_no_harm(executor):
 
 def test_cancelling_a_running_job_kills_it(executor, daemon):
     future = executor.submit(hold)
-    (job_id,) = held(daemon)
+    (job_id,) = daemon.open_jobs(1)
     called = []
     future.add_done_callback(called.append)
     assert future.cancel()
@@ -220,8 +206,9 @@ def test_cancelling_a_running_job_kills_it(executor, daemon):
 
 def test_a_cancelled_future_counts_as_completed(executor):
     future = executor.submit(hold)
-    threading.Timer(0.05, future.cancel).start()
-    assert next(cf.as_completed([future], timeout=WAIT_S)) is future
+    completed = cf.as_completed([future], timeout=WAIT_S)
+    Waiting(future.cancel)
+    assert next(completed) is future
 
 
 def test_a_job_that_has_ended_cannot_be_cancelled(executor, daemon):
@@ -232,14 +219,47 @@ def test_a_job_that_has_ended_cannot_be_cancelled(executor, daemon):
     assert not daemon.of(wire.Cancel)
 
 
-def test_a_future_is_resolved_once_however_its_end_and_its_cancellation_meet(executor):
-    for _ in range(100):
+def test_an_answer_that_arrives_before_cancel_wins_even_if_it_is_not_resolved_yet(daemon):
+    with Client(daemon.endpoint) as client, PoolExecutor(client=client) as executor:
+        go = threading.Event()
+        executor.submit(double, 0).add_done_callback(lambda _: go.wait(WAIT_S))  # keeps the resolver thread busy
         future = executor.submit(double, 1)
-        time.sleep(0.0005)
-        cancelled = future.cancel()
+        eventually(lambda: daemon.jobs.get(future.job_id) and not daemon.open_jobs())
+        client.run("")  # answers come in order: that of the future has arrived
+        assert not future.done()
+        assert not future.cancel()
+        go.set()
+        assert future.result(WAIT_S) == 2
+        assert not future.cancelled()
+        assert not daemon.of(wire.Cancel)
+
+
+def test_an_answer_that_arrives_after_cancel_is_dropped(daemon):
+    with Client(daemon.endpoint) as client, PoolExecutor(client=client) as executor:
+
+        def end_ok(call):
+            daemon.finish(future.job_id, value="too late")
+            daemon.do(call.proceed)
+
+        daemon.on(wire.Cancel, end_ok)
+        future = executor.submit(hold)
+        daemon.open_jobs(1)
+        assert future.cancel()
+        daemon.wait_for(wire.Cancel)
+        client.run("")
+        assert client.result(future.job_id, timeout=WAIT_S).value == "too late"
+        with pytest.raises(cf.CancelledError):
+            future.result(WAIT_S)
+
+
+def test_a_future_is_resolved_once_when_its_answer_and_cancel_arrive_together(executor):
+    """Whichever is first; the two tests above show each case."""
+    for _ in range(50):
+        future = executor.submit(double, 1)
+        cancelling = Waiting(future.cancel)
         cf.wait([future], timeout=WAIT_S)
-        assert future.cancelled() == cancelled
-        assert cancelled or future.result(WAIT_S) == 2
+        assert future.cancelled() == cancelling.end()
+        assert future.cancelled() or future.result(WAIT_S) == 2
 
 
 # ---- map ----
@@ -259,7 +279,7 @@ def test_map_starts_at_once_and_is_never_more_than_its_buffer_ahead(executor, da
     values.close()
 
 
-def test_map_raises_the_failure_where_its_value_would_be_and_cancels_the_rest(executor, daemon):
+def test_map_raises_a_failure_at_the_place_of_its_value_and_cancels_the_rest(executor, daemon):
     def third_fails(x):
         return x if x != 2 else bad("third")
 
@@ -275,6 +295,28 @@ def test_map_ends_with_a_timeout_error_and_cancels_what_is_left(executor, daemon
     with pytest.raises(TimeoutError):
         next(values)
     daemon.wait_for(wire.Cancel, 3)
+
+
+def test_map_waits_for_a_busy_pool(executor, daemon):
+    refused = set()
+
+    def busy_once(call):
+        if call.message.job_id in refused:
+            call.proceed()
+        else:
+            refused.add(call.message.job_id)
+            call.refuse("backlog_full", "full", retry_after_s=0.0)
+
+    daemon.on(wire.Submit, busy_once)
+    assert list(executor.map(double, range(3))) == [0, 2, 4]
+    assert len(daemon.of(wire.Submit)) == 6
+
+
+def test_map_that_nobody_iterates_over_cancels_its_jobs(executor, daemon):
+    values = executor.map(hold, range(3))
+    daemon.open_jobs(3)
+    del values
+    eventually(lambda: not daemon.open_jobs())
 
 
 def test_map_cancels_what_it_began_when_a_later_argument_cannot_be_carried(executor, daemon):
@@ -302,15 +344,16 @@ def test_map_pickles_its_function_once(executor):
 def test_submit_waits_while_too_many_jobs_are_pending(daemon):
     with PoolExecutor(daemon.endpoint, max_pending=2) as executor:
         futures = [executor.submit(hold) for _ in range(2)]
-        third = []
-        waiter = threading.Thread(target=lambda: third.append(executor.submit(double, 1)))
-        waiter.start()
-        waiter.join(0.1)
-        assert waiter.is_alive()
+        third = Waiting(executor.submit, double, 1)
+        eventually(lambda: waiting_for_room(executor) and len(daemon.of(wire.Submit)) == 2)
+        assert third.goes_on()
         futures[0].cancel()
-        waiter.join(WAIT_S)
-        assert third[0].result(WAIT_S) == 2
+        assert third.end().result(WAIT_S) == 2
         futures[1].cancel()
+
+
+def waiting_for_room(executor):
+    return executor._resolver.peek()._changed._waiters
 
 
 def test_a_callback_may_submit_although_too_many_were_pending(daemon):
@@ -354,7 +397,7 @@ def test_shutdown_waits_for_what_is_under_way(daemon):
     before = threading.active_count()
     with PoolExecutor(daemon.endpoint) as executor:
         future = executor.submit(hold)
-        (job_id,) = held(daemon)
+        (job_id,) = daemon.open_jobs(1)
         threading.Timer(0.1, daemon.finish, [job_id]).start()
     assert future.done()
     eventually(lambda: threading.active_count() == before)
@@ -372,7 +415,7 @@ def test_shutdown_that_does_not_wait_still_resolves_what_is_under_way(daemon):
     before = threading.active_count()
     executor = PoolExecutor(daemon.endpoint)
     future = executor.submit(hold)
-    (job_id,) = held(daemon)
+    (job_id,) = daemon.open_jobs(1)
     executor.shutdown(wait=False)
     assert not future.done()
     daemon.finish(job_id, value="late")
@@ -390,19 +433,10 @@ def test_shutdown_by_a_callback_does_not_wait_for_itself(daemon):
 def test_shutdown_frees_a_submit_that_waits_for_room(daemon):
     executor = PoolExecutor(daemon.endpoint, max_pending=1)
     future = executor.submit(hold)
-    caught = []
-
-    def late():
-        with pytest.raises(ExecutorClosedError) as error:
-            executor.submit(double, 1)
-        caught.append(error)
-
-    waiter = threading.Thread(target=late)
-    waiter.start()
-    waiter.join(0.05)
+    waiting = Waiting(executor.submit, double, 1)
+    eventually(lambda: waiting_for_room(executor))
     executor.shutdown(wait=False)
-    waiter.join(WAIT_S)
-    assert caught
+    assert isinstance(waiting.end(), ExecutorClosedError)
     future.cancel()
     executor.shutdown()
 
@@ -416,7 +450,7 @@ def test_an_unused_executor_shuts_down():
 def test_a_dropped_executor_resolves_its_futures_and_leaves_no_thread(daemon):
     before = threading.active_count()
     future = PoolExecutor(daemon.endpoint).submit(hold)
-    (job_id,) = held(daemon)
+    (job_id,) = daemon.open_jobs(1)
     gc.collect()
     daemon.finish(job_id, value=1)
     assert future.result(WAIT_S) == 1
@@ -437,7 +471,7 @@ def test_a_client_that_is_closed_under_the_executor_fails_its_futures(daemon):
     with Client(daemon.endpoint) as client:
         executor = PoolExecutor(client=client)
         future = executor.submit(hold)
-        held(daemon)
+        daemon.open_jobs(1)
         client.close()
         assert isinstance(future.exception(WAIT_S), ClosedError)
         with pytest.raises(ClosedError):
@@ -456,15 +490,7 @@ def test_futures_fail_when_there_is_no_daemon(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_an_executor_works_in_a_forked_child_and_goes_on_in_the_parent(executor, daemon):
     future = executor.submit(hold)
-    held(daemon)
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            status = 0 if executor.submit(double, 2).result(WAIT_S) == 4 else 2
-            executor.shutdown()
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    daemon.open_jobs(1)
+    assert in_child(lambda: executor.submit(double, 2).result(WAIT_S) == 4 and executor.shutdown() is None) == 0
     daemon.finish(future.job_id, value="parent")
     assert future.result(WAIT_S) == "parent"
