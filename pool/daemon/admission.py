@@ -42,9 +42,12 @@ def digest(submit: wire.Submit, payload: Sequence[wire.Frame]) -> Digests:
     return Digests(code.hexdigest(), whole.digest())
 
 
-def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Template) -> wire.Run:
-    """The header for the worker, with every limit set; its epoch is set at the dispatch. Raises JobRefusedError."""
-    _check_payload(submit, payload)
+def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Template, *, size_bytes: int) -> wire.Run:
+    """The header for the worker, with every limit set; its epoch is set at the dispatch. `size_bytes`: of the payload.
+
+    Raises JobRefusedError.
+    """
+    _check_payload(submit, payload, size_bytes)
     if submit.files:
         _check_files(submit.files)
     if submit.env:
@@ -53,7 +56,7 @@ def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Templa
     return wire.Run(epoch=0, **fields, **_limits(submit.limits, template))
 
 
-def _check_payload(submit: wire.Submit, payload: Sequence[wire.Frame]) -> None:
+def _check_payload(submit: wire.Submit, payload: Sequence[wire.Frame], size_bytes: int) -> None:
     if len(payload) < 2 + len(submit.files):
         raise InvalidJobError("the payload must be code, stdin, one frame for each file, then the arguments")
     code = memoryview(payload[0]).nbytes
@@ -63,12 +66,11 @@ def _check_payload(submit: wire.Submit, payload: Sequence[wire.Frame]) -> None:
             size=code,
             maximum=wire.MAX_CODE_BYTES,
         )
-    total = sum(memoryview(frame).nbytes for frame in payload)
-    if total > wire.MAX_JOB_BYTES:
+    if size_bytes > wire.MAX_JOB_BYTES:
         raise TooLargeError(
-            f"the job has {format_size(total)}, at most {format_size(wire.MAX_JOB_BYTES)} fit; "
+            f"the job has {format_size(size_bytes)}, at most {format_size(wire.MAX_JOB_BYTES)} fit; "
             "put what jobs share into a data set of the template",
-            size=total,
+            size=size_bytes,
             maximum=wire.MAX_JOB_BYTES,
         )
     if not submit.pickled and 0 in bytes(payload[0]):

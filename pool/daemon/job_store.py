@@ -17,7 +17,7 @@ from pool.errors import InvalidJobError
 from pool.model import StartKind
 
 #: What a job costs besides its frames (header, record, table entry), about.
-_JOB_BYTES = 2048
+JOB_BYTES = 2048
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -27,10 +27,11 @@ class Job:
     key: str
     client: str
     pool: str
-    digest: bytes  #: of the whole submission
     received_ns: int
     run: wire.Run | None
     payload: Sequence[wire.Frame]
+    held_bytes: int  #: by the payload, and by the answer once it is done; with JOB_BYTES
+    digest: bytes = b""  #: of the whole submission
     leased_ns: int = 0
     attempt: int = 0
     start: StartKind | None = None
@@ -41,19 +42,11 @@ class Job:
     answer: Sequence[wire.Frame] = ()
     expires_at: float = 0.0
     history: Sequence[HistoryEntry] = ()  #: set when it is done; until then the core has it
-    held_bytes: int = 0  #: by the payload, and by the answer once it is done
-
-    def __post_init__(self) -> None:
-        self.held_bytes = _cost(self.payload)
 
 
 def key_of(client: str, job_id: str) -> str:
     """The daemon's name of a job: a client chooses its own ids."""
     return f"{client}/{job_id}"
-
-
-def _cost(frames: Sequence[wire.Frame]) -> int:
-    return _JOB_BYTES + sum(memoryview(frame).nbytes for frame in frames)
 
 
 class JobStore:
@@ -102,7 +95,7 @@ class JobStore:
             job.output.close()
             job.output = None
         job.expires_at = now + self._ttl_s
-        job.held_bytes = _cost(answer)
+        job.held_bytes = JOB_BYTES + sum(memoryview(frame).nbytes for frame in answer)
         self._result_bytes += job.held_bytes
         self._finished[job.key] = job
         waiting, job.watchers = job.watchers, set()

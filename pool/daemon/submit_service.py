@@ -1,10 +1,15 @@
-"""Answers the clients on the submit socket. Every request gets one answer: Accepted, Refused or Pong."""
+"""Answers the clients on the submit socket. Every request gets one answer: Accepted, Refused or Pong.
+
+Submit ─▶ admission: checks, limits ─▶ digest ─▶ job store: known? ─▶ PoolController ─▶ Accepted
+│ a large one, in a thread: until it is done, nothing else is
+▼ received from this client, so that its requests keep their order
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from concurrent.futures import Future
 
 import structlog
 
@@ -14,26 +19,17 @@ from pool.core import events as ev
 from pool.daemon import admission
 from pool.daemon.admission import Digests
 from pool.daemon.controller import PoolController
-from pool.daemon.job_store import Job, JobStore, key_of
+from pool.daemon.engine_executor import LoopExecutor
+from pool.daemon.job_store import JOB_BYTES, Job, JobStore, key_of
 from pool.daemon.output import OutputSender, OutputStream
 from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError, UnknownJobError, UnknownPoolError
 
 log = structlog.get_logger(__name__)
 
+#: A larger submission is digested in a thread. This one takes the loop about 1 ms.
+MAX_INLINE_BYTES = 1024 * 1024
 _MAX_MESSAGE_CHARS = 4000
-
-
-class _Submission(NamedTuple):
-    """A Submit that has passed admission."""
-
-    address: bytes
-    client: str
-    submit: wire.Submit
-    payload: Sequence[wire.Frame]
-    controller: PoolController
-    run: wire.Run
-    received_ns: int
 
 
 class SubmitService:
@@ -46,12 +42,15 @@ class SubmitService:
         jobs: JobStore,
         *,
         outputs: OutputSender,
+        executor: LoopExecutor,
         instance: str,
     ) -> None:
+        self.digesting = 0  #: submissions that are being digested in a thread
         self._listener = listener
         self._controllers = controllers
         self._jobs = jobs
         self._outputs = outputs
+        self._executor = executor
         self._instance = instance
 
     def receive(self, address: bytes, client: str, frames: Sequence[wire.Frame]) -> None:
@@ -86,34 +85,68 @@ class SubmitService:
         controller = self._controllers.get(submit.pool)
         if controller is None:
             raise UnknownPoolError(f"there is no pool {submit.pool!r:.60}; there are: {', '.join(self._controllers)}")
-        run = admission.prepare(submit, payload, controller.template)
-        submission = _Submission(address, client, submit, payload, controller, run, received_ns)
-        self._enter(submission, admission.digest(submit, payload))
-
-    def _enter(self, submission: _Submission, digests: Digests) -> None:
-        """Queue the job, unless it was submitted before. Either way the client is told that it is accepted."""
-        submit = submission.submit
-        key = key_of(submission.client, submit.job_id)
-        job = self._jobs.find(key, digests.whole) or self._accept(key, submission, digests)
-        self._listener.send(submission.address, wire.Accepted(request=submit.request, job_id=submit.job_id))
-        if submit.watch:
-            self._attend(job, submission.address, stream=submit.stream)
-
-    def _accept(self, key: str, submission: _Submission, digests: Digests) -> Job:
+        size = sum(memoryview(frame).nbytes for frame in payload)
+        run = admission.prepare(submit, payload, controller.template, size_bytes=size)
         job = Job(
-            key=key,
-            client=submission.client,
-            pool=submission.submit.pool,
-            digest=digests.whole,
-            received_ns=submission.received_ns,
-            run=submission.run,
-            payload=submission.payload,
+            key=key_of(client, submit.job_id),
+            client=client,
+            pool=submit.pool,
+            received_ns=received_ns,
+            run=run,
+            payload=payload,
+            held_bytes=JOB_BYTES + size,
         )
-        held_bytes = self._jobs.held_bytes(job.client)
-        refusal = submission.controller.apply(_event(job, submission, code=digests.code, held_bytes=held_bytes))
+        if size > MAX_INLINE_BYTES:
+            self._digest_in_thread(address, submit, job)
+        else:
+            self._enter(address, submit, job, admission.digest(submit, payload))
+
+    def _digest_in_thread(self, address: bytes, submit: wire.Submit, job: Job) -> None:
+        """The client's other messages wait until this job is queued: an id is compared with the ids before it, and a
+        cancel or watch request finds the job.
+        """
+
+        def done(digests: Future[Digests]) -> None:
+            self.digesting -= 1
+            self._listener.resume(job.client)
+            try:
+                self._enter(address, submit, job, digests.result())
+            except PoolError as error:
+                self._refuse(address, job.client, submit.request, error)
+
+        self.digesting += 1
+        self._listener.pause(job.client)
+        self._executor.submit(lambda: admission.digest(submit, job.payload), done)
+
+    def _enter(self, address: bytes, submit: wire.Submit, job: Job, digests: Digests) -> None:
+        """Queue the job, unless it was submitted before. Either way the client is told that it is accepted."""
+        known = self._jobs.find(job.key, digests.whole)
+        if known is None:
+            job.digest = digests.whole
+            self._accept(submit, job, digests.code)
+        self._listener.send(address, wire.Accepted(request=submit.request, job_id=submit.job_id))
+        if submit.watch:
+            self._attend(known or job, address, stream=submit.stream)
+
+    def _accept(self, submit: wire.Submit, job: Job, code: str) -> None:
+        controller, timeout_s = self._controllers[job.pool], submit.queue_timeout_s
+        assert job.run is not None, "a new job"
+        refusal = controller.apply(
+            ev.JobSubmitted(
+                job_id=job.key,
+                client=job.client,
+                wall_s=job.run.wall_s,
+                priority=submit.priority,
+                queue_timeout_s=controller.template.backlog.queue_timeout_s if timeout_s is None else timeout_s,
+                code=code,
+                size_bytes=job.held_bytes,
+                held_bytes=self._jobs.held_bytes(job.client),
+                attachment=job,
+                cause=f"client {job.client}",
+            )
+        )
         if refusal is not None:
             raise refusal
-        return job
 
     # ---- watch, cancel ----
 
@@ -123,6 +156,7 @@ class SubmitService:
         self._attend(job, address, stream=message.stream)
 
     def _attend(self, job: Job, address: bytes, *, stream: bool) -> None:
+        """Send the client the result, now or when there is one, and the output until then if it asked for it."""
         if job.result is not None:
             self._listener.send(address, job.result, job.answer)
         if job.run is None:
@@ -146,21 +180,3 @@ class SubmitService:
                 "or the daemon was restarted since"
             )
         return job
-
-
-def _event(job: Job, submission: _Submission, *, code: str, held_bytes: int) -> ev.JobSubmitted:
-    submit, timeout_s = submission.submit, submission.submit.queue_timeout_s
-    if timeout_s is None:
-        timeout_s = submission.controller.template.backlog.queue_timeout_s
-    return ev.JobSubmitted(
-        job_id=job.key,
-        client=job.client,
-        wall_s=submission.run.wall_s,
-        priority=submit.priority,
-        queue_timeout_s=timeout_s,
-        code=code,
-        size_bytes=job.held_bytes,
-        held_bytes=held_bytes,
-        attachment=job,
-        cause=f"client {job.client}",
-    )

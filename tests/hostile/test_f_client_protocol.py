@@ -256,7 +256,13 @@ def test_f10_the_unfinished_jobs_of_one_user_hold_so_much_memory_and_no_more(rec
 
     def submit(number, client="1"):
         job = Job(
-            key=f"{client}/{number}", client=client, pool="p", digest=b"", received_ns=0, run=None, payload=[large]
+            key=f"{client}/{number}",
+            client=client,
+            pool="p",
+            received_ns=0,
+            run=None,
+            payload=[large],
+            held_bytes=len(large),
         )
         held = {"size_bytes": job.held_bytes, "held_bytes": store.held_bytes(client)}
         answer = pool.handle(JobSubmitted(job_id=job.key, client=client, wall_s=1, attachment=job, **held), 0.0)[0]

@@ -428,6 +428,25 @@ def test_without_a_lease_a_worker_says_little(host, context, link):
     assert not host.heard
 
 
+def test_a_paused_user_is_not_received_until_it_is_resumed_and_loses_nothing(host, context):
+    stays, waits, leaves = (dial(context, host.submit) for _ in range(3))
+    for each in (stays, waits, leaves):
+        ask(each)
+    host.call(lambda: host.transport.submit.pause(host.seen[0][1]))
+    for each in (stays, waits, leaves) * 10:
+        each.send_multipart(wire.encode(wire.Ping(request=1)))
+    leaves.close(linger=0)
+    administrator = dial(context, f"ipc://{host.root}/a")
+    for _ in range(50):  # turns of the loop in which the messages above could have been received
+        ask(administrator)
+    assert len(host.seen) == 3 + 50
+    host.call(lambda: host.transport.submit.resume(host.seen[0][1]))
+    for each in (stays, waits):
+        for _ in range(10):
+            assert each.poll(10_000)
+            each.recv_multipart()
+
+
 def test_a_worker_that_takes_nothing_is_told_so_by_the_send(host, context, link):
     with socket.socket(socket.AF_UNIX) as runner:
         runner.connect(str(link))

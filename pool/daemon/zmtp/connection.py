@@ -92,6 +92,10 @@ class Connection:
 
     # ---- in ----
 
+    def want_read(self, *, wanted: bool) -> None:
+        """Whether `wake` is called when the peer has sent something."""
+        self._poller.want_read(self._sock.fileno(), wanted=wanted)
+
     def receive(self) -> list[Frame] | None:
         """The next message; None when there is none for now. Sets `ended` at the end. Raises RemoteProtocolError."""
         reads = 0

@@ -99,6 +99,7 @@ class ClientListener:
         self._number = 0
         self._clients: dict[bytes, _Client] = {}
         self._waiting: dict[bytes, _Client] = {}  # in the order of their turn
+        self._paused: dict[int, dict[bytes, _Client]] = {}  # by user: those who would be waiting
         self._incoming = Budget(each=caps.incoming_each, total=caps.incoming)
         self._outgoing = Budget(each=caps.outgoing_each, total=caps.outgoing)
         self._told = 0
@@ -133,7 +134,11 @@ class ClientListener:
             self._listening = False
 
     def _spoken(self, address: bytes) -> None:
-        self._waiting.setdefault(address, self._clients[address])
+        client = self._clients[address]
+        paused = self._paused.get(client.user)
+        if paused is not None:
+            client.connection.want_read(wanted=False)
+        (self._waiting if paused is None else paused).setdefault(address, client)
 
     def _admit(self, client: _Client) -> None:
         of_user = sum(each.user == client.user for each in self._clients.values())
@@ -162,6 +167,20 @@ class ClientListener:
             if frames is not None:
                 return address, str(client.user), frames
         return None
+
+    def pause(self, user: str) -> None:
+        """Receive nothing from any connection of this user until `resume`. What it sends stays in the socket."""
+        number = int(user)
+        self._paused[number] = {address: each for address, each in self._waiting.items() if each.user == number}
+        for address in self._paused[number]:
+            del self._waiting[address]
+
+    def resume(self, user: str) -> None:
+        """Receive again from the user's connections."""
+        clients = self._paused.pop(int(user))
+        for client in clients.values():
+            client.connection.want_read(wanted=True)
+        self._waiting.update(clients)
 
     def _charge(self, client: _Client) -> None:
         """Count what the connection holds now; too much ends the largest of whoever has too much."""
@@ -218,7 +237,7 @@ class ClientListener:
     def _end(self, client: _Client, reason: str | None) -> None:
         if self._clients.pop(client.address, None) is None:
             return
-        self._waiting.pop(client.address, None)
+        self._paused.get(client.user, self._waiting).pop(client.address, None)
         self._incoming.change(client.user, -client.held)
         self._outgoing.change(client.user, -client.queued)
         if reason is not None:

@@ -27,6 +27,7 @@ class Poller:
         self._epoll = select.epoll()
         self._calls: dict[int, Heard] = {}
         self._writers: set[int] = set()
+        self._unread: set[int] = set()
 
     def add(self, fd: int, heard: Heard) -> None:
         """Call with the event mask whenever it can be read, has ended, or can be written if that is wanted."""
@@ -34,16 +35,26 @@ class Poller:
         self._calls[fd] = heard
 
     def want_write(self, fd: int, *, wanted: bool) -> None:
-        if wanted == (fd in self._writers):
-            return
-        self._epoll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
-        (self._writers.add if wanted else self._writers.discard)(fd)
+        if wanted != (fd in self._writers):
+            (self._writers.add if wanted else self._writers.discard)(fd)
+            self._modify(fd)
+
+    def want_read(self, fd: int, *, wanted: bool) -> None:
+        """Without it, what can be read wakes nobody."""
+        if wanted == (fd in self._unread):
+            (self._unread.discard if wanted else self._unread.add)(fd)
+            self._modify(fd)
+
+    def _modify(self, fd: int) -> None:
+        mask = (0 if fd in self._unread else select.EPOLLIN) | (select.EPOLLOUT if fd in self._writers else 0)
+        self._epoll.modify(fd, mask)
 
     def remove(self, fd: int) -> None:
         """Before the descriptor is closed. One that is not there is no error."""
         if self._calls.pop(fd, None) is not None:
             self._epoll.unregister(fd)
             self._writers.discard(fd)
+            self._unread.discard(fd)
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until something can be done, and make the calls."""

@@ -1,0 +1,227 @@
+"""Submissions that are digested in a thread: the order of one client's requests, and ids that run once."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+
+from pool import values, wire
+from pool.config import Template
+from pool.core import events as ev
+from pool.daemon import admission
+from pool.daemon.job_store import JobStore
+from pool.daemon.submit_service import MAX_INLINE_BYTES, SubmitService
+from pool.errors import DrainingError, InvalidJobError
+from pool.model import Outcome
+from tests.support.daemons import DaemonProcess
+
+SMALL, LARGE = b"x", bytes(MAX_INLINE_BYTES + 1)
+ANN, BOB = "1000", "1001"
+
+
+class FakeListener:
+    """The part of a ClientListener that the service uses. `send` of a user that is paused waits, as in a socket."""
+
+    def __init__(self):
+        self.sent = []
+        self.paused = {}
+        self.service = None
+
+    def client_sends(self, user, message, *payload, address=None):
+        frames = wire.encode(message, payload)
+        if user in self.paused:
+            self.paused[user].append((address or user.encode(), frames))
+        else:
+            self.service.receive(address or user.encode(), user, frames)
+
+    def pause(self, user):
+        assert user not in self.paused
+        self.paused[user] = []
+
+    def resume(self, user):
+        self.waiting = [(user, *each) for each in self.paused.pop(user)]
+
+    def deliver(self):
+        """What the loop does after a user was resumed."""
+        while self.waiting:
+            user, address, frames = self.waiting.pop(0)
+            if user in self.paused:
+                self.paused[user].append((address, frames))
+            else:
+                self.service.receive(address, user, frames)
+
+    def send(self, address, message, payload=()):
+        self.sent.append((address, message))
+
+
+class FakePool:
+    """Accepts every job, or refuses it as a pool that stops."""
+
+    def __init__(self, jobs):
+        self.jobs = jobs
+        self.template = Template(size={"min": 1, "max": 1})
+        self.events = []
+        self.refusal = None
+
+    def apply(self, event):
+        self.events.append(event)
+        if isinstance(event, ev.JobSubmitted) and self.refusal is None:
+            self.jobs.add(event.attachment)
+        return self.refusal
+
+
+class Held:
+    """Threads whose work is done when the test says so."""
+
+    def __init__(self):
+        self.work = []
+
+    def submit(self, work, on_done):
+        self.work.append((work, on_done))
+
+    def finish(self):
+        work, on_done = self.work.pop(0)
+        future = Future()
+        future.set_result(work())
+        on_done(future)
+
+
+@pytest.fixture
+def place():
+    listener, held, jobs = FakeListener(), Held(), JobStore(ttl_s=60, max_bytes=1 << 20)
+    pool = FakePool(jobs)
+    listener.service = SubmitService(
+        listener, {"default": pool}, jobs, outputs=None, executor=held, instance="instance"
+    )
+    return SimpleNamespace(listener=listener, pool=pool, held=held, jobs=jobs, service=listener.service)
+
+
+def submit(job_id, request=1, **fields):
+    return wire.Submit(request=request, job_id=job_id, **fields)
+
+
+def kinds(place, user=ANN):
+    """The answers to one client, in order: the kind, and the request where there is one."""
+    return [(type(each).__name__, each.request) for address, each in place.listener.sent if address == user.encode()]
+
+
+def test_a_small_submission_is_queued_at_once(place):
+    place.listener.client_sends(ANN, submit("a"), SMALL, b"")
+    assert not place.held.work
+    assert [event.job_id for event in place.pool.events] == ["1000/a"]
+
+
+def test_a_large_submission_keeps_the_order_of_its_clients_requests_and_delays_no_other_client(place):
+    send = place.listener.client_sends
+    send(ANN, submit("large", 1), SMALL, b"", LARGE)
+    send(ANN, submit("small", 2), SMALL, b"")
+    send(ANN, wire.Cancel(request=3, job_id="large"))
+    send(ANN, wire.Ping(request=4))
+    send(BOB, submit("other", 1), SMALL, b"")
+    assert kinds(place) == []
+    assert kinds(place, BOB) == [("Accepted", 1)]
+    place.held.finish()
+    place.listener.deliver()
+    assert kinds(place) == [("Accepted", 1), ("Accepted", 2), ("Accepted", 3), ("Pong", 4)]
+    names = [(type(event).__name__, event.job_id) for event in place.pool.events]
+    assert names == [
+        ("JobSubmitted", "1001/other"),
+        ("JobSubmitted", "1000/large"),
+        ("JobSubmitted", "1000/small"),
+        ("CancelRequested", "1000/large"),
+    ]
+
+
+@pytest.mark.parametrize("second", [SMALL, LARGE], ids=["small", "large"])
+def test_the_same_id_twice_is_one_job_if_the_content_is_the_same_else_it_is_refused(place, second):
+    send = place.listener.client_sends
+    send(ANN, submit("a", 1), SMALL, b"", LARGE)
+    send(ANN, submit("a", 2), SMALL, b"", LARGE, address=b"second connection")
+    send(ANN, submit("a", 3), SMALL, b"other", second)
+    while place.held.work:
+        place.held.finish()
+        place.listener.deliver()
+    assert [event.job_id for event in place.pool.events] == ["1000/a"]
+    assert ("Accepted", 2) in kinds(place, "second connection")
+    refused = [message for _, message in place.listener.sent if isinstance(message, wire.Refused)]
+    assert [(each.request, each.code) for each in refused] == [(3, InvalidJobError.code)]
+
+
+def test_a_client_that_is_gone_when_its_submission_is_digested_finds_its_job_later(place):
+    place.listener.client_sends(ANN, submit("a", 1, watch=True), SMALL, b"", LARGE)
+    place.held.finish()
+    place.listener.client_sends(ANN, wire.Watch(request=2, job_id="a"), address=b"next connection")
+    assert kinds(place, "next connection") == [("Accepted", 2)]
+    assert place.jobs.get("1000/a").watchers == {b"1000", b"next connection"}
+
+
+def test_a_submission_that_is_refused_after_its_digest_is_answered_and_forgotten(place):
+    place.listener.client_sends(ANN, submit("a", 1), SMALL, b"", LARGE)
+    assert place.service.digesting == 1, "the daemon does not stop before the client has its answer"
+    place.pool.refusal = DrainingError("The pool is shutting down.")
+    place.held.finish()
+    assert kinds(place) == [("Refused", 1)]
+    assert place.jobs.get("1000/a") is None
+    assert place.service.digesting == 0
+
+
+def test_a_digest_covers_every_frame_and_field_but_not_how_the_job_was_asked_for():
+    def whole(*payload, **fields):
+        return admission.digest(submit("a", **fields), payload).whole
+
+    base = whole(b"code", b"in", b"x")
+    assert base == whole(b"code", b"in", b"x", request=7, watch=True, stream=True)
+    others = [
+        whole(b"code", b"in", b"y"),
+        whole(b"code", b"in"),
+        whole(b"code", b"in", b"x", b""),
+        whole(b"code", b"inx", b""),
+        whole(b"codei", b"n", b"x"),
+        whole(b"code", b"in", b"x", entry="main"),
+        whole(b"code", b"in", b"x", seed=1),
+        whole(b"code", b"in", b"x", pickled=True),
+    ]
+    assert len({base, *others}) == 1 + len(others)
+
+
+# ---- with a real daemon ----
+
+POOL = {
+    "size": {"min": 1, "max": 1},
+    "preload": {"modules": []},
+    "limits": {"wall_s": 30, "cpu_s": 30, "memory": "512m", "output": "64k", "result": "1m"},
+}
+CODE = "import time\ndef main(x):\n    time.sleep(0.2)\n    return time.monotonic_ns()"
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with DaemonProcess({"default": POOL}) as running:
+        yield running
+
+
+def test_a_large_job_that_is_submitted_twice_at_once_runs_once(daemon):
+    def run(job_id):
+        with daemon.client(timeout=60) as client:
+            return client.run(CODE, entry="main", args=[bytes(30 << 20)], job_id=job_id).value
+
+    with ThreadPoolExecutor(4) as threads:
+        for name in ("first", "second"):
+            assert len({*threads.map(run, [name] * 4)}) == 1
+
+
+def test_a_large_job_that_is_cancelled_right_after_it_was_submitted_is_cancelled(daemon):
+    with daemon.client(timeout=60) as client, daemon.client(timeout=60) as other:
+        job_id = client.submit(CODE.replace("0.2", "60"), entry="main", args=[bytes(60 << 20)])
+        other.cancel(job_id)
+        assert client.result(job_id, timeout=60).outcome is Outcome.CANCELLED
+
+
+def test_frames_of_values_are_digested_as_they_are():
+    frames = values.encode(((bytes(3 << 20),), {}), max_bytes=1 << 24)
+    digests = {
+        admission.digest(submit("a"), [b"c", b"", *map(kind, frames)]) for kind in (bytes, bytearray, memoryview)
+    }
+    assert len(digests) == 1
