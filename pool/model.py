@@ -117,6 +117,7 @@ class JobError:
     type: str
     message: str
     traceback: str = ""
+    limit: str = ""  #: the limit that an OSError or a thread has met: tmp, tmp_inodes, nofile, processes or memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

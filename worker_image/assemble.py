@@ -44,11 +44,11 @@ LOADERS = Path("usr/lib/pool-loaders")
 LOADED_LATER = ("libgcc_s.so.1",)
 
 #: Mount points, and directories that programs expect.
-DIRECTORIES = ("dev/shm", "etc", "opt", "proc", "run/pool", "sys", "tmp", "datasets", "usr/bin")
+DIRECTORIES = ("dev/shm", "etc", "opt", "proc", "run/pool", "sys", "tmp", "datasets", "usr/bin", "usr/share")
 
 FILES = {
-    "etc/passwd": "root:x:0:0:root:/:/nonexistent\nworker:x:65532:65532:worker:/tmp:/nonexistent\n",
-    "etc/group": "root:x:0:\nworker:x:65532:\n",
+    "etc/passwd": "root:x:0:0:root:/:/nonexistent\njob:x:65532:65532:job:/tmp/work:/nonexistent\n",
+    "etc/group": "root:x:0:\njob:x:65532:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 
@@ -72,6 +72,8 @@ def assemble(packages: Path, loaders: Path, out: Path) -> None:
     libraries = Path(site.getsitepackages()[0])
     shutil.copytree(packages, out / libraries.relative_to("/"), ignore=shutil.ignore_patterns(*PACKAGES_DROPPED))
     shutil.copytree(loaders, out / LOADERS, ignore=shutil.ignore_patterns(*LOADERS_DROPPED))
+    copy_locale(out)
+    link_zones(out, libraries / "tzdata/zoneinfo")
     say("shared libraries")
     copy_shared_libraries(out, [python, *out.rglob("*.so*")])
     say("byte-code")
@@ -99,6 +101,21 @@ def copy_interpreter(out: Path) -> Path:
     if copied != stable:
         stable.symlink_to(python)
     return copied
+
+
+def copy_locale(out: Path) -> None:
+    """C.UTF-8, which is the locale of the workers, so that setlocale() finds it."""
+    found = [path for name in ("C.utf8", "C.UTF-8") if (path := Path("/usr/lib/locale", name)).is_dir()]
+    for path in found[:1]:
+        shutil.copytree(path, out / path.relative_to("/"))
+    if not found:
+        say("note: the base image has no locale C.UTF-8")
+
+
+def link_zones(out: Path, zones: Path) -> None:
+    """The time zones of the package tzdata, at the place where the C library and zoneinfo look for them."""
+    if (out / zones.relative_to("/")).is_dir():
+        (out / "usr/share/zoneinfo").symlink_to(zones)
 
 
 def copy_shared_libraries(out: Path, files: Iterable[Path]) -> None:
@@ -165,7 +182,7 @@ def harden(out: Path) -> None:
 def check(out: Path) -> None:
     """The result runs by itself."""
     names = "ctypes, sqlite3, ssl, zoneinfo, multiprocessing.synchronize, zmq, msgpack, msgspec, cloudpickle"
-    programs = [f"import {names}"]
+    programs = [f"import {names}", "import locale, zoneinfo; zoneinfo.ZoneInfo('Europe/Prague')"]
     if (out / LOADERS / "pyarrow").exists():
         programs.append(f"import sys; sys.path.append('/{LOADERS}'); import pyarrow.parquet, pyarrow.feather")
     for program in programs:

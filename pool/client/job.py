@@ -26,6 +26,8 @@ from pool.model import Limits
 Code = str | Callable[..., object]
 
 MAX_FILES = 256
+MAX_ARGV = 256
+MAX_ARGUMENT = 8192
 MAX_ENV = 64
 MAX_ENV_NAME = 256
 MAX_ENV_VALUE = 8192
@@ -40,8 +42,8 @@ class JobOptions(TypedDict, total=False):
     """The options of a job besides its code. None is the same as leaving the option out.
 
     The code's entry may be anything that can be called. A coroutine function is run to its end. The value has to be
-    data: for a generator, asynchronous or not, return `list(...)` of it. A job ends when its code does: exit handlers
-    do not run, and threads and processes that are still alive are killed.
+    data: for a generator, asynchronous or not, return `list(...)` of it. At the end of the code, threads that are not
+    daemons are joined, exit handlers run and open files are written out, all within the job's time.
     """
 
     entry: str | None  #: the function of the source text to call; None: a script, whose variable `result` is the value
@@ -50,6 +52,7 @@ class JobOptions(TypedDict, total=False):
     stdin: Buffer | str | None
     files: Mapping[str, Buffer] | None  #: plain names to contents, put into the job's work directory
     env: Mapping[str, str] | None
+    argv: Sequence[str] | None  #: what follows "job.py" in sys.argv: at most 256 texts of 8,192 characters
     limits: Limits | None
     seed: int | None  #: 0 to 2**32 - 1: for random and numpy.random, not for default_rng() without a seed
     pool: str | None
@@ -189,6 +192,23 @@ def _env(field: str, given: Mapping[str, str]) -> dict[str, str]:
     return {_env_name(field, name): _env_value(f"{field}[{name!r:.80}]", value) for name, value in env.items()}
 
 
+def _argv(field: str, given: object) -> tuple[str, ...]:
+    if not isinstance(given, (list, tuple)):
+        raise checks.invalid(field, f"it is {checks.kind(given)}", "give a list or tuple of text, such as ['--n', '3']")
+    if len(given) > MAX_ARGV:
+        raise checks.invalid(field, f"it has {len(given)} items", f"give at most {MAX_ARGV}")
+    return tuple(_argument(f"{field}[{index}]", each) for index, each in enumerate(given))
+
+
+def _argument(field: str, given: object) -> str:
+    found = checks.text(field, given)
+    checks.utf8(field, found)
+    if "\0" in found or len(found) > MAX_ARGUMENT:
+        problem = "it holds a NUL" if "\0" in found else f"it has {len(found)} characters"
+        raise checks.invalid(field, problem, f"give at most {MAX_ARGUMENT} characters without NUL, or send a file")
+    return found
+
+
 def _env_name(field: str, given: object) -> str:
     name = checks.text(field, given)
     checks.utf8(field, name)
@@ -222,6 +242,7 @@ _FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "job_id": ("job_id", checks.job_id),
     "pool": ("pool", checks.word),
     "env": ("env", _env),
+    "argv": ("argv", _argv),
     "limits": ("limits", _limits),
     "seed": ("seed", partial(checks.whole, lowest=0, highest=(1 << 32) - 1)),
     "priority": ("priority", partial(checks.whole, lowest=-100, highest=100)),

@@ -61,7 +61,7 @@ def _error(frame: bytes) -> tuple[JobError | None, tuple[Finding, ...]]:
     except RemoteProtocolError as error:
         return JobError(type="InvalidError", message=error.message), ()
     findings = tuple(Finding(**msgspec.structs.asdict(each)) for each in fault.findings)
-    return JobError(type=fault.type, message=fault.message, traceback=fault.traceback), findings
+    return JobError(type=fault.type, message=fault.message, traceback=fault.traceback, limit=fault.limit), findings
 
 
 def _value(frames: Sequence[wire.Frame]) -> tuple[object, JobError | None]:

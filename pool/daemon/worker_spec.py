@@ -1,4 +1,4 @@
-"""From a Template to the spec of each of its workers, and to the policy of its pool. Pure but for the uids."""
+"""From a Template to the spec of each of its workers, and to the policy of its pool. Only `spec` has side effects."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ LINK_TARGET = "/run/pool"
 DATASET_TARGET = "/datasets"
 _NONE: Pins = MappingProxyType({})
 SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside the container, where each is a tmpfs of its own
+#: The name of a worker's user.
+USER = "job"
 #: Users of workers: one each, so that limits the kernel counts per user are not shared. Above what distributions and
 #: common subordinate ranges hand out to people and services.
 _FIRST_UID = 2_000_000_000
@@ -54,6 +56,7 @@ class WorkerSpecFactory:
         """Of a worker that has this content of its data sets."""
         template = self.template
         most = template.maximum
+        uid = next(self.uids)
         return WorkerSpec(
             worker_id=worker_id,
             pool=self.pool,
@@ -61,9 +64,13 @@ class WorkerSpecFactory:
             instance=self.instance,
             image=template.image,
             runtime=template.runtime,
-            uid=next(self.uids),
+            uid=uid,
             command=self._command(pins),
-            mounts=(Mount(source=link_directory, target=LINK_TARGET), *_dataset_mounts(pins)),
+            mounts=(
+                Mount(source=link_directory, target=LINK_TARGET),
+                *_accounts(link_directory, uid),
+                *_dataset_mounts(pins),
+            ),
             memory_bytes=most.memory,
             cpus=template.cpus,
             processes=most.processes + _OWN_PROCESSES,
@@ -104,6 +111,19 @@ class WorkerSpecFactory:
             allow_names=chosen.allow_names,
             deny_names=chosen.deny_names,
         ).to_json()
+
+
+def _accounts(directory: Path, uid: int) -> list[Mount]:
+    """A passwd and a group file in which the worker's user has the name `job`."""
+    texts = {
+        "passwd": f"root:x:0:0:root:/:/nonexistent\n{USER}:x:{uid}:{uid}:{USER}:/tmp/work:/nonexistent\n"
+        "nobody:x:65534:65534:nobody:/nonexistent:/nonexistent\n",
+        "group": f"root:x:0:\n{USER}:x:{uid}:\nnogroup:x:65534:\n",
+    }
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="ascii")
+        (directory / name).chmod(0o644)
+    return [Mount(source=directory / name, target=f"/etc/{name}") for name in texts]
 
 
 def _dataset_mounts(pins: Pins) -> list[Mount]:

@@ -20,8 +20,8 @@ from pool.errors import EngineError
 from pool.images.base import Base
 from pool.images.steps import Progress, docker_build, fingerprint, has_image, run
 
-#: What the runner imports.
-RUNNER_NEEDS = ("cloudpickle>=3.1", "msgpack>=1.2.4", "msgspec>=0.19", "pyzmq>=26.2")
+#: What the runner imports, and the time zones for the C library and zoneinfo.
+RUNNER_NEEDS = ("cloudpickle>=3.1", "msgpack>=1.2.4", "msgspec>=0.19", "pyzmq>=26.2", "tzdata")
 
 #: What reads parquet and feather, for data sets; laid out apart from the libraries of the jobs, who do not see it.
 LOADER_NEEDS = ("pyarrow>=18",)

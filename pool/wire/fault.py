@@ -29,6 +29,7 @@ class Fault(Message, frozen=True, omit_defaults=True):
     message: Annotated[str, Meta(max_length=65536)]
     traceback: Annotated[str, Meta(max_length=262144)] = ""
     findings: Annotated[tuple[Finding, ...], Meta(max_length=100)] = ()
+    limit: Annotated[str, Meta(max_length=32)] = ""  #: the limit that the job reached, by its key in the configuration
 
 
 _decoder: msgspec.msgpack.Decoder[Fault] = msgspec.msgpack.Decoder(Fault)

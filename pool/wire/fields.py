@@ -20,6 +20,7 @@ Duration = Annotated[float, Meta(ge=0, le=1e9)]
 FileName = Annotated[str, Meta(min_length=1, max_length=255)]
 Files = Annotated[tuple[FileName, ...], Meta(max_length=256)]
 Env = Annotated[dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=8192)]], Meta(max_length=64)]
+Argv = Annotated[tuple[Annotated[str, Meta(max_length=8192)], ...], Meta(max_length=256)]
 Scalars = dict[str, str | int | float | bool | None]
 
 
@@ -36,6 +37,7 @@ class JobFields(Message, frozen=True):
     python: Annotated[str, Meta(max_length=16)] = ""  #: "3.11", the interpreter that pickled it
     files: Files = ()
     env: Env = {}
+    argv: Argv = ()  #: what follows the name of the program in sys.argv
     seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
     explain: bool = False  #: write every denied system call, and the line that made it, to the job's stderr
 

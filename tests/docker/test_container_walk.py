@@ -280,4 +280,4 @@ def test_what_the_engine_says_of_the_container_is_what_was_asked(worker):
     assert host["NetworkMode"] == "none"
     assert host["PidMode"] == host["UTSMode"] == host["UsernsMode"] == ""
     assert worker.found["Config"]["User"] == f"{worker.spec.uid}:{worker.spec.uid}"
-    assert sum(len(mount.target) > 0 for mount in worker.spec.mounts) == len(worker.found["Mounts"]) == 2
+    assert sum(len(mount.target) > 0 for mount in worker.spec.mounts) == len(worker.found["Mounts"]) == 4

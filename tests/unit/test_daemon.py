@@ -198,11 +198,9 @@ def test_every_way_out_has_its_one_outcome(client, code, outcome):
 
 
 def test_a_job_leaves_no_file_to_the_next_one(client):
-    assert client.run("open('left', 'w').write('x'); import os; result = sorted(os.listdir('.'))").value == [
-        "left",
-        "out",
-    ]
-    assert client.run("import os; result = os.listdir('.')").value == ["out"]
+    listed = "import os; result = sorted(os.listdir('.'))"
+    assert client.run(f"open('left', 'w').write('x'); {listed}").value == ["job.py", "left", "out"]
+    assert client.run(listed).value == ["job.py", "out"]
 
 
 def test_with_max_jobs_1_no_worker_sees_a_second_job(daemon, client):

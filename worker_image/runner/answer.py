@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic_ns  # by name, because a job may replace the function in the module
 from typing import NamedTuple, NoReturn
 
@@ -17,7 +16,8 @@ from pool import values, wire
 from pool.errors import ValueCodecError
 from pool.model import Outcome
 from runner import fault, output_files, program
-from runner.channel import ABOUT, Report
+from runner.channel import Frame, Report
+from runner.interpreter import finish, flush, has_exit_work
 from runner.program import UNSCREENED, RejectedError, Setting
 
 __all__ = ["ROOM_BYTES", "UNSCREENED", "Setting", "answer", "failure"]
@@ -39,19 +39,36 @@ class Ending(NamedTuple):
 
 
 def answer(
-    job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
-) -> list[bytes | memoryview]:
-    """Run the job. Returns the frames of its answer: [report, error, *file names and contents, *value]."""
-    owner, started_ns = os.getpid(), monotonic_ns()
+    job: wire.Run,
+    code: bytes,
+    arguments: Sequence[bytes | bytearray],
+    setting: Setting,
+    send: Callable[[list[Frame]], object] | None = None,
+) -> list[Frame]:
+    """Run the job and end as a program does. Returns the frames: [report, error, *file names and contents, *value].
+
+    If code of the job may run after its value is known, the answer so far is given to `send`, and the final answer has
+    no value. So an exit handler that never ends does not cost the job its value.
+    """
+    owner, started_ns, sent = os.getpid(), monotonic_ns(), 0
     try:
         ending = _run(job, code, arguments, setting)
+        if send is not None:
+            if os.getpid() == owner and has_exit_work():
+                send(_frames(ending, started_ns, pending=True))
+                sent, ending = _size(ending.value), ending._replace(value=())
+            finish(program.namespace())
         flush()
         if os.getpid() != owner:
             _leave(ending)
         _have_a_descriptor()
-        ending = _with_files(ending, job, setting)
+        ending = _with_files(ending, job, setting, already=sent)
     except BaseException as raised:  # noqa: BLE001 - the job has broken what is used here, or has taken all memory
         ending = _broken(raised)
+    return _frames(ending, started_ns)
+
+
+def _frames(ending: Ending, started_ns: int, *, pending: bool = False) -> list[Frame]:
     report = Report(
         outcome=ending.outcome,
         started_ns=started_ns,
@@ -59,15 +76,16 @@ def answer(
         exit_code=ending.exit_code,
         about=ending.about,
         files=len(ending.files) // 2,
+        pending=pending,
     )
     return [report.pack(), ending.error, *ending.files, *ending.value]
 
 
-def failure(raised: BaseException) -> list[bytes | memoryview]:
-    """The frames of a job that could not begin."""
+def failure(raised: BaseException) -> list[Frame]:
+    """The frames of a job that could not begin: its input does not fit, or the host refuses a part of the isolation."""
     now = monotonic_ns()
-    about = fault.limit_of(raised)
-    report = Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now, about=about if about in ABOUT else "")
+    about = "input" if fault.limit_of(raised) in {"tmp", "inodes"} else ""
+    report = Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now, about=about)
     return [report.pack(), fault.encoded(raised)]
 
 
@@ -113,14 +131,8 @@ def _broken(raised: BaseException) -> Ending:
 def _not_carried(raised: ValueCodecError, ended_ns: int) -> Ending:
     """Its value or its files are over a limit, or of a kind that cannot be carried."""
     outcome = Outcome.OUTPUT if "limit" in raised.fields else Outcome.ERROR
-    return Ending(outcome, ended_ns, about="value", error=fault.encoded(raised))
-
-
-def flush() -> None:
-    """Write out what was printed. A job that closed or replaced its streams is not an error."""
-    for name in ("stdout", "__stdout__", "stderr", "__stderr__"):
-        with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
-            getattr(sys, name).flush()
+    about = "files" if "files" in raised.fields else "value"
+    return Ending(outcome, ended_ns, about=about, error=fault.encoded(raised))
 
 
 def _leave(ending: Ending) -> NoReturn:
@@ -139,11 +151,15 @@ def _have_a_descriptor() -> None:
             os.close(0)
 
 
-def _with_files(ending: Ending, job: wire.Run, setting: Setting) -> Ending:
+def _size(frames: Sequence[Frame]) -> int:
+    return sum([memoryview(frame).nbytes for frame in frames])
+
+
+def _with_files(ending: Ending, job: wire.Run, setting: Setting, *, already: int) -> Ending:
     """With the files in the output directory, also when the job failed. Files and value share one limit."""
     if ending.outcome not in {Outcome.OK, Outcome.ERROR}:
         return ending
-    left = job.result - sum([memoryview(frame).nbytes for frame in ending.value])
+    left = job.result - already - _size(ending.value)
     try:
         return ending._replace(files=output_files.collect(setting.output, max_bytes=left))
     except ValueCodecError as raised:

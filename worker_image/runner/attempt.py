@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pool import wire
@@ -16,7 +16,7 @@ from pool.model import Outcome
 from runner import channel, usage
 from runner.channel import Answer, ChannelError, Collector
 from runner.usage import Meter, Usage
-from runner.verdict import Evidence, Verdict, decide, of_claim
+from runner.verdict import Evidence, Verdict, after_its_end, decide, of_claim
 
 #: How long sending a job to the parked child may take. The child only has to read.
 _SEND_S = 30.0
@@ -114,11 +114,10 @@ class Attempt:
         self.killed_because = ""
         self.answered = False
         self._claimed: Answer | None = None
+        self._pending: Answer | None = None  # what it claimed before its exit handlers ran
         self._invalid = ""  # what is wrong with the answer of the child
         self._oom_before = usage.oom_kills()
-        self._collector = Collector(
-            sock=child.sock, max_bytes=job.result + _ANSWER_MARGIN_BYTES, max_frames=wire.MAX_FRAMES
-        )
+        self._collector = self._new_collector()
         self.out = Stream("stdout", child.out, job.output)
         self.err = Stream("stderr", child.err, job.output)
         os.set_blocking(child.out, False)
@@ -147,9 +146,22 @@ class Attempt:
             self._reject(str(error))
         else:
             if self._collector.frames is not None and self._claimed is None:
-                self._claimed = Answer.of(self._collector.frames)
-                if self._claimed is None:
-                    self._reject("it does not begin with a report")
+                self._take(Answer.of(self._collector.frames))
+
+    def _new_collector(self) -> Collector:
+        most = self.job.result + _ANSWER_MARGIN_BYTES
+        return Collector(sock=self.child.sock, max_bytes=most, max_frames=wire.MAX_FRAMES)
+
+    def _take(self, answer: Answer | None) -> None:
+        if answer is None or (answer.report.pending and self._pending is not None):
+            self._reject("it does not begin with a report")
+        elif answer.report.pending:
+            self._pending, self._collector = answer, self._new_collector()
+            self._collect()
+        elif self._pending is not None and answer.report.outcome is self._pending.report.outcome:
+            self._claimed = replace(answer, value=self._pending.value)
+        else:
+            self._claimed = answer
 
     def _reject(self, why: str) -> None:
         self._invalid = f"after an answer that is not valid ({why})"
@@ -201,7 +213,12 @@ class Attempt:
             report=self._claimed.report if self._claimed is not None else None,
             invalid=self._invalid,
         )
-        return self._done(Usage(cpu_s=end.cpu_s, max_rss_bytes=end.max_rss_bytes), decide(self.job, evidence))
+        verdict = decide(self.job, evidence)
+        if self._pending is not None and self._claimed is None and not self._invalid:
+            verdict = after_its_end(verdict, self._pending.report)
+            if verdict.outcome is self._pending.report.outcome:
+                self._claimed, self.killed_for = self._pending, None
+        return self._done(Usage(cpu_s=end.cpu_s, max_rss_bytes=end.max_rss_bytes), verdict)
 
     def _done(self, used: Usage, verdict: Verdict) -> tuple[wire.Done, list[channel.Frame]]:
         claimed = None if self.killed_for else self._claimed

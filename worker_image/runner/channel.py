@@ -3,10 +3,13 @@
     message   ┌───────────┬───────────┬───────────┬───┬─────────┬─────────┬───
               │ u32 count │ u64 size0 │ u64 size1 │ … │ frame 0 │ frame 1 │ …                             big endian
               └───────────┴───────────┴───────────┴───┴─────────┴─────────┴───
-    report    ┌────────────┬────────────┬──────────┬──────────┬─────────────┬───────────┐
-    (frame 0) │ u8 outcome │ i32 exit   │ u8 about │ u8 files │ u64 started │ u64 ended │    CLOCK_MONOTONIC, ns
-              └────────────┴────────────┴──────────┴──────────┴─────────────┴───────────┘
+    report    ┌────────────┬────────────┬──────────┬──────────┬────────────┬─────────────┬───────────┐
+    (frame 0) │ u8 outcome │ i32 exit   │ u8 about │ u8 files │ u8 pending │ u64 started │ u64 ended │  CLOCK_MONOTONIC,
+              └────────────┴────────────┴──────────┴──────────┴────────────┴─────────────┴───────────┘  ns
     answer    [report, error, *(file name, content), *value]
+
+If exit handlers or threads of the job still run after its code has ended, the child sends two answers. The first is
+`pending` and has the value, the second has the files.
 
 The runner sends a job with `send`, and the parked child reads it with `receive`; both block. The answer comes from a
 process that has run hostile code, so the runner reads it with a `Collector`: it never blocks, and it checks every count
@@ -25,13 +28,13 @@ from pool.model import Outcome
 
 _COUNT = struct.Struct("!I")
 _SIZE = struct.Struct("!Q")
-_REPORT = struct.Struct("!BiBBQQ")
+_REPORT = struct.Struct("!BiBBBQQ")
 _READ_BYTES = 256 * 1024
 
 #: The outcomes that a child may claim, by number. Only the runner gives the others, from what the kernel reports.
 CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT, Outcome.REJECTED)
 #: What the child's error is about, by number: a limit, its value, or nothing that is known.
-ABOUT = ("", "tmp", "nofile", "processes", "value", "inodes")
+ABOUT = ("", "tmp", "nofile", "processes", "value", "inodes", "input", "files", "programs")
 _NO_EXIT_CODE = -1
 
 Frame = bytes | bytearray | memoryview
@@ -135,18 +138,19 @@ class Report:
     exit_code: int | None = None
     about: str = ""  #: one of ABOUT
     files: int = 0
+    pending: bool = False  #: a second answer follows
 
     def pack(self) -> bytes:
         code = _NO_EXIT_CODE if self.exit_code is None else self.exit_code
         claim, about = CLAIMS.index(self.outcome), ABOUT.index(self.about)
-        return _REPORT.pack(claim, code, about, self.files, self.started_ns, self.ended_ns)
+        return _REPORT.pack(claim, code, about, self.files, self.pending, self.started_ns, self.ended_ns)
 
     @classmethod
     def unpack(cls, frame: Frame) -> Report | None:
         """None for bytes that are not a report."""
         if len(frame) != _REPORT.size:
             return None
-        claim, code, about, files, started_ns, ended_ns = _REPORT.unpack(frame)
+        claim, code, about, files, pending, started_ns, ended_ns = _REPORT.unpack(frame)
         if claim >= len(CLAIMS) or about >= len(ABOUT):
             return None
         return cls(
@@ -156,6 +160,7 @@ class Report:
             exit_code=None if code == _NO_EXIT_CODE else code & 0xFF,
             about=ABOUT[about],
             files=files,
+            pending=bool(pending),
         )
 
 

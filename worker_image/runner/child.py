@@ -19,13 +19,14 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from pool import wire
-from runner import channel, kernel, output_files, warmup
+from runner import channel, interpreter, kernel, output_files, warmup
 from runner.answer import ROOM_BYTES, Setting, answer, failure
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
@@ -38,6 +39,8 @@ _STREAMS = (("stdin", "r", "replace"), ("stdout", "w", "backslashreplace"), ("st
 _request = msgspec.msgpack.Decoder(wire.Run)
 #: A job's current directory, in its scratch space.
 WORK = "work"
+#: The name of a job's user. The daemon gives each worker an /etc/passwd with it.
+USER = "job"
 #: Set back to their defaults for the job. The runner and the zygote ignore them; Python itself ignores SIGPIPE.
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -149,9 +152,10 @@ def _work(sock: socket.socket, prepared: Prepared, held: Held) -> None:
         if denials is not None:
             denials.install()
         prepared.confinement.seal(tmp_bytes=job.tmp, explain=job.explain)
-        _write_files(job, stdin, files, prepared.scratch)
+        _write_files(job, code, stdin, files, prepared.scratch)
         _limit(job, held, prepared.confinement)
-        frames = answer(job, bytes(code), arguments, prepared.setting)
+        interpreter.prepare(job.argv, job.files, prepared.scratch / WORK)
+        frames = answer(job, bytes(code), arguments, prepared.setting, partial(channel.send, sock))
     except OSError as error:  # its files do not fit into the scratch space
         frames = failure(error)
     channel.send(sock, frames)
@@ -162,18 +166,29 @@ def _set_environment(job: wire.Run, scratch: Path) -> None:
     """Environment variables and random numbers."""
     work = scratch / WORK
     output = str(work / output_files.DIRECTORY)
-    os.environ.update(job.env, HOME=str(work), TMPDIR=str(scratch), **{output_files.VARIABLE: output})
+    names = {"USER": USER, "LOGNAME": USER, "HOME": str(work), "TMPDIR": str(scratch), output_files.VARIABLE: output}
+    os.environ.update(names | job.env | {name: names[name] for name in ("HOME", "TMPDIR", output_files.VARIABLE)})
     if job.seed is not None:
         _reseed(job.seed)
 
 
-def _write_files(job: wire.Run, stdin: bytearray, files: Sequence[bytearray], scratch: Path) -> None:
+def _write_script(path: Path, code: bytearray) -> None:
+    """For programs that read their own file. It may be missing where the scratch space is smaller than the code."""
+    try:
+        path.write_bytes(code)
+    except OSError:
+        path.unlink(missing_ok=True)
+
+
+def _write_files(job: wire.Run, code: bytearray, stdin: bytearray, files: Sequence[bytearray], scratch: Path) -> None:
     """The work directory with the job's files, and its stdin. Called after the scratch space has its final size."""
     work = scratch / WORK
     (work / output_files.DIRECTORY).mkdir(parents=True)
     os.chdir(work)
     for name, content in zip(job.files, files, strict=True):
         (work / name).write_bytes(content)
+    if not job.pickled and interpreter.SCRIPT not in job.files:
+        _write_script(work / interpreter.SCRIPT, code)
     if stdin:
         descriptor = os.open(scratch, os.O_RDWR | os.O_TMPFILE, 0o600)
         with open(descriptor, "w+b", buffering=0) as held:  # noqa: PTH123 - a descriptor

@@ -107,7 +107,7 @@ class Confinement:
             job_mounts.cover()
 
     def isolate(self) -> None:
-        """Everything that needs a right which seal() gives up. After this /proc is empty."""
+        """Everything that needs a right which seal() gives up. After this /proc shows only its own descriptors."""
         if self.nested:
             kernel.perform(self._unsharing)
             kernel.write_own(self._maps)  # setgroups() stays denied, as it is for the zygote

@@ -50,6 +50,11 @@ _LIMITS = {
     errno.ENOMEM: "memory",
 }
 
+#: What a limit is called in the configuration, for the client.
+_LIMIT_KEYS = {"tmp": "tmp", "inodes": "tmp_inodes", "nofile": "nofile", "processes": "processes", "memory": "memory"}
+#: Functions that start a program.
+_STARTS = frozenset({"_fork_exec", "fork_exec", "posix_spawn", "posix_spawnp", "execv", "execve"})
+
 #: Functions that fail with EAGAIN because there is no process left. Others fail with EAGAIN for other reasons.
 _FORKS = frozenset({"fork", "forkpty", "_fork_exec", "fork_exec", "posix_spawn"})
 
@@ -64,7 +69,12 @@ UNKNOWN = wire.encode_fault(
 
 def encoded(raised: BaseException) -> bytes:
     """The error frame of an answer."""
-    fault = wire.Fault(type=_type_name(type(raised)), message=message(raised), traceback=_traceback(raised))
+    fault = wire.Fault(
+        type=_type_name(type(raised)),
+        message=message(raised),
+        traceback=_traceback(raised),
+        limit=_LIMIT_KEYS.get(limit_of(raised), ""),
+    )
     return wire.encode_fault(fault)
 
 
@@ -96,7 +106,9 @@ def limit_of(raised: BaseException) -> str:
         found = _LIMITS.get(number, "") if type(number) is int else ""
         if number == errno.ENOSPC and _no_inodes():
             return "inodes"
-        return "" if found == "processes" and not _forked(_trace_of(raised)) else found
+        if number in {errno.EPERM, errno.EACCES} and _raised_by(_STARTS, _trace_of(raised)):
+            return "programs"
+        return "" if found == "processes" and not _raised_by(_FORKS, _trace_of(raised)) else found
     thread = type(raised) is RuntimeError and _arguments_of(raised) == ("can't start new thread",)
     return "processes" if thread else ""
 
@@ -107,11 +119,11 @@ def _no_inodes() -> bool:
     return False
 
 
-def _forked(trace: TracebackType | None) -> bool:
-    """Whether it was raised by a function that makes a process."""
+def _raised_by(functions: frozenset[str], trace: TracebackType | None) -> bool:
+    """Whether it was raised by code that calls one of these functions."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and not _FORKS.isdisjoint(trace.tb_frame.f_code.co_names)
+    return trace is not None and not functions.isdisjoint(trace.tb_frame.f_code.co_names)
 
 
 def message(raised: BaseException) -> str:

@@ -2,7 +2,8 @@
 
     /run, /sys, /dev/pts    one empty, read-only tmpfs, mounted once for all children of a zygote
     /tmp, /dev/shm          one fresh tmpfs for each child, so that one size limits both
-    /proc                   empty like /run; or the child's own directory and a few files, if the template allows that
+    /proc                   the child's own descriptors, which /dev/stdin and /dev/fd lead to, and nothing else; or its
+                            own directory and a few files, if the template allows that
 
 `isolation.probe` mounts the same to find out whether the host allows it.
 """
@@ -10,7 +11,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from runner import kernel
 from runner.kernel import Step
@@ -45,11 +46,12 @@ class JobMounts:
             kernel.mounting("tmpfs", "/tmp", "tmpfs", _SCRATCH_FLAGS, _room(tmp_bytes, tmp_inodes)),  # noqa: S108
             kernel.making_directory("/tmp/shm", 0o1777),  # noqa: S108
             kernel.making_directory("/tmp/tmp", 0o1777),  # noqa: S108
-            *((kernel.making_directory(path, 0o755) for path in (_ASIDE, f"{_ASIDE}/self")) if own_proc else ()),
+            *(kernel.making_directory(path, 0o755) for path in (_ASIDE, f"{_ASIDE}/self")),
+            *(() if own_proc else [kernel.making_directory(f"{_ASIDE}/self/fd", 0o755)]),
         )
         self._after_files = (
             kernel.mounting("/tmp/shm", "/dev/shm", "", kernel.MS_BIND),  # noqa: S108
-            *(_showing_own_proc() if own_proc else [kernel.mounting("/run", "/proc", "", kernel.MS_BIND)]),
+            *_covering_proc(("self", *_PROC_FILES) if own_proc else ("self/fd",)),
             kernel.mounting("/tmp/tmp", "/tmp", "", kernel.MS_BIND),  # noqa: S108
             kernel.changing_directory("/tmp"),  # noqa: S108 - the current directory is still the covered one
         )
@@ -71,11 +73,8 @@ def _room(tmp_bytes: int, tmp_inodes: int) -> str:
     return f"size={tmp_bytes},nr_inodes={tmp_inodes},mode=1777"
 
 
-def _showing_own_proc() -> Iterator[Step]:
-    """A /proc with the child's own directory and the _PROC_FILES.
-
-    Everything is bound in the root of the scratch space while the full /proc is still there, then moved over /proc.
-    """
-    for name in ("self", *_PROC_FILES):
+def _covering_proc(shown: Iterable[str]) -> Iterator[Step]:
+    """A /proc with these entries only: bound in the root of the scratch space first, while /proc is still complete."""
+    for name in shown:
         yield kernel.mounting(f"/proc/{name}", f"{_ASIDE}/{name}", "", kernel.MS_BIND)
     yield kernel.mounting(_ASIDE, "/proc", "", kernel.MS_BIND | kernel.MS_REC)

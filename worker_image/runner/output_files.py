@@ -32,6 +32,7 @@ def collect(directory: Path, *, max_bytes: int) -> list[bytes | memoryview]:
         raise ValueCodecError(
             f"the job left {len(names)} files, at most {wire.MAX_FILES_OUT} are carried; put them into one archive",
             limit=wire.MAX_FILES_OUT,
+            files=len(names),
         )
     frames: list[bytes | memoryview] = []
     for name in names:

@@ -6,16 +6,12 @@ Called in the child only. Once the job's code has begun, it may have changed any
 from __future__ import annotations
 
 import asyncio
-import builtins
 import inspect
-import io
-import linecache
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import cast
 
 from pool import screen, values, wire
@@ -23,11 +19,9 @@ from pool.model import Finding
 from pool.screen import Policy
 from runner import fault
 from runner.fault import FILENAME
+from runner.interpreter import new_module, restoring, show_source
 
 UNSCREENED = Policy(mode="off")
-#: Restores the builtins, whatever the job did to them. A partial looks up no name when it is called.
-_restore_builtins = partial(vars(builtins).update, dict(vars(builtins)))
-_trace, _profile = sys.settrace, sys.setprofile
 _PICKLED = Finding(
     rule="S506",
     line=1,
@@ -64,22 +58,21 @@ def run(
     """Value and exit code. Raises whatever the job raises, except an exit with status 0."""
     args, kwargs = _arguments(arguments)
     try:
-        value = _restoring(_call, job, code, args, kwargs, setting)
-        return _restoring(asyncio.run, value) if inspect.iscoroutine(value) else value, None
+        value = restoring(_call, job, code, args, kwargs, setting)
+        return restoring(asyncio.run, value) if inspect.iscoroutine(value) else value, None
     except SystemExit as end:
         if fault.exit_code(end) != 0:
             raise
-        return None, 0
+        return namespace().get("result") if job.entry is None and not job.pickled else None, 0
 
 
-def _restoring(function: Callable[..., object], *arguments: object) -> object:
-    """Call the job's code, then undo what it did to the interpreter."""
-    try:
-        return function(*arguments)
-    finally:
-        _trace(None)
-        _profile(None)
-        _restore_builtins()
+def namespace() -> dict[str, object]:
+    """The names of the job's module."""
+    return vars(_Current.module)
+
+
+class _Current:
+    module = ModuleType("__main__")
 
 
 def _arguments(frames: Sequence[bytes | bytearray]) -> tuple[Sequence[object], dict[str, object]]:
@@ -111,19 +104,35 @@ def _unpickle(job: wire.Run, code: bytes) -> object:
             f"the function was pickled by Python {job.python}, this worker runs {here}, and byte code does not travel "
             "between versions; submit source text, or build the worker image with the loop's Python"
         )
-    return cloudpickle.loads(code)
+    _Current.module = sys.modules["__main__"]
+    target = cloudpickle.loads(code)
+    _show_names(target, vars(_Current.module))
+    return target
+
+
+def _show_names(target: object, names: dict[str, object]) -> None:
+    """Put what a function of `__main__` refers to into that module, where pickle and typing look for it."""
+    while not isinstance(target, FunctionType):
+        inner = (
+            getattr(target, "__func__", None) or getattr(target, "func", None) or getattr(target, "__wrapped__", None)
+        )
+        if inner is None:
+            return
+        target = inner
+    if target.__module__ == "__main__":
+        names.update({name: value for name, value in target.__globals__.items() if name not in names})
+        names.setdefault(target.__name__, target)
 
 
 def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, object]) -> ModuleType:
-    """Execute the source as a module: `__main__` for a script, `job` for code that has an entry."""
-    linecache.cache[FILENAME] = (len(source), None, list(io.StringIO(source, newline=None)), FILENAME)
+    """Execute the source as the module `__main__`. With an entry it is named `job`, as if it were imported."""
+    module = _Current.module = new_module("__main__" if script else "job")
+    show_source(source, module)
     reading = screen.examine(source, policy, filename=FILENAME)
     if reading.findings:
         raise RejectedError(reading.findings)
-    module = ModuleType("__main__" if script else "job")
     module.__dict__["datasets"] = datasets
-    module.__file__ = FILENAME
-    sys.modules[module.__name__] = module
+    sys.modules["__main__"] = sys.modules[module.__name__] = module
     exec(compile(reading.program, FILENAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the job's code
     return module
 

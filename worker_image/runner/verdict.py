@@ -59,6 +59,16 @@ def decide(job: wire.Run, seen: Evidence) -> Verdict:
     return Verdict(outcome=Outcome.CRASH, reason=f"the process ended with exit code {code} {why}", exit_code=code)
 
 
+def after_its_end(verdict: Verdict, claim: Report) -> Verdict:
+    """For a job whose code has ended, but whose exit handlers or threads ended the process or ran out of time."""
+    if verdict.outcome is Outcome.TIMEOUT:
+        note = f"its code had ended; its exit handlers or threads had not: {verdict.reason}"
+        return Verdict(outcome=claim.outcome, reason=note, exit_code=claim.exit_code)
+    if verdict.outcome is Outcome.CRASH and verdict.exit_code == 0:  # os._exit(0) in an exit handler
+        return Verdict(outcome=claim.outcome, exit_code=claim.exit_code or 0)
+    return verdict
+
+
 def _killed(job: wire.Run, why: Outcome) -> str:
     return {
         Outcome.TIMEOUT: f"it ran past its wall limit of {job.wall_s:g} s and was killed with all it had started",
@@ -71,12 +81,14 @@ def _claimed(job: wire.Run, report: Report) -> str:
     return {
         Outcome.ERROR: _error(job, report),
         Outcome.MEMORY: f"it asked for more memory than its limit of {job.memory} bytes",
-        Outcome.OUTPUT: _too_much(job),
+        Outcome.OUTPUT: _too_much(job, report.about),
         Outcome.REJECTED: "the screen refused the code and it did not run; its findings say what to change",
     }[report.outcome]
 
 
-def _too_much(job: wire.Run) -> str:
+def _too_much(job: wire.Run, about: str = "") -> str:
+    if about == "files":
+        return f"it left more than {wire.MAX_FILES_OUT} files in its output directory; put them into one archive"
     return f"its result, files and all, is over the limit of {job.result} bytes; return less, or ask for limits.result"
 
 
@@ -92,6 +104,11 @@ def _error(job: wire.Run, report: Report) -> str:
         "nofile": f"{raised}: it can have at most {files} open files (nofile of the template)",
         "processes": f"{raised}: it has {job.processes} processes and threads (limits.processes), and the stack of a "
         f"thread takes some of its {job.memory} bytes of memory (limits.memory)",
+        "input": "it did not run: its files and stdin do not fit into its scratch space of "
+        f"{job.tmp} bytes (limits.tmp)",
+        "files": "the code ended, and one of its files cannot be carried; the error says which",
+        "programs": f"{raised}: jobs of this pool may not start programs (allow: [subprocess] in the template); "
+        "threads and multiprocessing with its start method fork work without that",
         "value": "the code ended, and what it gives cannot be carried; the error says what, and where in it",
     }[report.about]
 

@@ -1,0 +1,126 @@
+"""A job's program runs as `python job.py` runs it, where that depends on the container: user, locale, zones, /dev, flags."""
+
+from __future__ import annotations
+
+import pytest
+
+from pool.model import Limits, Outcome
+from tests.support.daemons import DaemonProcess
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
+
+TEMPLATE = {
+    "size": {"min": 1, "max": 1},
+    "screen": "off",
+    "recycle": {"max_jobs": 1000, "reuse_scope": "any"},
+    "limits": {"wall_s": 20, "cpu_s": 20, "memory": "256m"},
+}
+
+
+@pytest.fixture(scope="module")
+def client(worker_image):
+    del worker_image
+    pools = {"default": TEMPLATE, "plain": TEMPLATE | {"isolation": "plain", "preload": {"modules": []}}}
+    with DaemonProcess(pools, engine="docker") as running, running.client(timeout=60) as it:
+        yield it
+
+
+#: Program and what it prints.
+PROGRAMS = {
+    "user": (
+        (
+            "import getpass, grp, os, pathlib, pwd\nopen('x', 'w')\n"
+            "print(getpass.getuser(), pwd.getpwuid(os.getuid()).pw_name, pathlib.Path('x').owner(), pathlib.Path('x').group(),\n"
+            "      os.environ['USER'], os.environ['LOGNAME'], os.path.expanduser('~') == os.environ['HOME'] == os.getcwd(),\n"
+            "      pwd.getpwnam('job').pw_dir == os.environ['HOME'])\n"
+        ),
+        "job job job job job job True True\n",
+    ),
+    "locale": (
+        "import locale, sys\nprint(locale.setlocale(locale.LC_ALL, ''), sys.getfilesystemencoding(), open('x', 'w').encoding)\n",
+        "C.UTF-8 utf-8 UTF-8\n",
+    ),
+    "zone of the C library": (
+        "import os, time\nos.environ['TZ'] = 'Europe/Prague'\ntime.tzset()\nprint(time.tzname, time.localtime(1_700_000_000).tm_hour)\n",
+        "('CET', 'CEST') 23\n",
+    ),
+    "zone of zoneinfo": (
+        "import datetime, zoneinfo\nprint(datetime.datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo('America/New_York')).utcoffset())\n",
+        "-1 day, 20:00:00\n",
+    ),
+    "flags": (
+        "import sys\nf = sys.flags\nprint(f.safe_path, f.no_user_site, f.isolated, f.utf8_mode, sys.orig_argv[1:], sys.path[0])\n",
+        "False 0 0 0 ['job.py'] /tmp/work\n",
+    ),
+    "nothing of the runner": (
+        (
+            "import importlib, sys\nfound = [n for n in sys.modules if n.partition('.')[0] in ('runner', 'pool')]\n"
+            "for name in ('runner', 'pool', 'runner.child', 'pool.wire'):\n"
+            "    try: found.append(importlib.import_module(name))\n    except ImportError: pass\n"
+            "print(found, [p for p in sys.path if 'pool' in p])\n"
+        ),
+        "[] []\n",
+    ),
+    "subshell of standard streams": (
+        (
+            "import os\nwith open('/dev/stdout', 'w') as f: f.write('out\\n')\n"
+            "open('/dev/fd/1', 'w').write('fd\\n')\nf = open(1, 'w', closefd=False); f.write('second\\n')\n"
+        ),
+        "out\nfd\nsecond\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("pool", ["default", "plain"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_finds_what_it_finds_on_any_system(client, name, pool):
+    if pool == "plain" and name == "subshell of standard streams":
+        pytest.skip("without a mount namespace /proc is the worker's own, which a job may not read")
+    code, expected = PROGRAMS[name]
+    result = client.run(code, pool=pool)
+    assert (result.outcome, result.stdout) == (Outcome.OK, expected), result
+
+
+@pytest.mark.parametrize("place", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
+def test_standard_input_is_read_by_its_name(client, place):
+    assert client.run(f"result = open({place!r}).read()", stdin="3 4\n").value == "3 4\n"
+    assert client.run(f"result = open({place!r}).read()").value == ""
+
+
+def test_standard_error_is_written_by_its_name(client):
+    assert client.run("open('/dev/stderr', 'w').write('told')").stderr == "told"
+
+
+def test_the_descriptors_of_a_job_are_all_that_proc_shows(client):
+    code = "import os\nresult = os.listdir('/proc'), os.listdir('/proc/self'), len(os.listdir('/proc/self/fd'))"
+    entries, own, descriptors = client.run(code).value
+    assert (entries, own) == (["self"], ["fd"])
+    assert descriptors <= 5  # three streams, the channel, and that of the listing
+
+
+def test_input_that_does_not_fit_is_said_not_to_fit(client):
+    result = client.run("result = 1", files={"x": bytes(3_000_000)}, limits=Limits(tmp="1m"))
+    assert (result.outcome, result.error.limit) == (Outcome.ERROR, "tmp")
+    assert "did not run" in result.reason
+    assert "do not fit" in result.reason
+
+
+LIMITS = {
+    "tmp": ("for i in range(99): open(str(i), 'wb').write(bytes(100_000))", {"tmp": "1m"}),
+    "tmp_inodes": ("for i in range(9000): open(str(i), 'w').close()", {}),
+    "nofile": ("held = [open('/dev/null') for _ in range(9000)]", {}),
+    "processes": ("import os, signal\nwhile True:\n    if os.fork() == 0: signal.pause()", {}),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_an_error_by_a_limit_names_the_limit(client, limit):
+    code, limits = LIMITS[limit]
+    result = client.run(code, limits=Limits(**limits))
+    assert (result.outcome, result.error.limit) == (Outcome.ERROR, limit), result
+
+
+def test_a_program_that_may_not_be_started_is_refused_with_cause_and_way(client):
+    result = client.run("import subprocess\nsubprocess.run(['python3', '-c', ''])")
+    assert (result.outcome, result.error.type) == (Outcome.ERROR, "PermissionError")
+    assert "allow: [subprocess]" in result.reason

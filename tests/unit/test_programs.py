@@ -1,0 +1,217 @@
+"""A job's program runs as `python job.py` runs it: what it sees of the interpreter, and how it ends.
+
+The same programs run in a plain interpreter where the outcome can be compared. Workers are plain processes here;
+tests/docker/test_programs.py has what depends on the container.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pool.errors import InvalidJobError
+from pool.model import Limits, Outcome
+from tests.support.daemons import DaemonProcess
+
+
+@pytest.fixture(scope="module")
+def client():
+    pool = {"size": {"min": 1, "max": 1}, "screen": "off", "limits": {"wall_s": 20}, "preload": {"modules": []}}
+    with DaemonProcess({"default": pool}) as daemon, daemon.client(timeout=60) as it:
+        yield it
+
+
+def plainly(tmp_path, code, *argv, stdin="", files=None):
+    """The same program in a plain interpreter."""
+    (tmp_path / "job.py").write_text(code)
+    (tmp_path / "out").mkdir()
+    for name, content in (files or {}).items():
+        (tmp_path / name).write_bytes(content)
+    return subprocess.run(
+        [sys.executable, "job.py", *argv],
+        cwd=tmp_path,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+PROGRAMS = {
+    "unittest finds its tests": """
+import sys, unittest
+class T(unittest.TestCase):
+    def test_one(self): self.assertEqual(1, 1)
+if __name__ == "__main__":
+    unittest.main(testRunner=unittest.TextTestRunner(stream=open("/dev/null", "w")), exit=False)
+    print(len(unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])._tests))
+""",
+    "unittest fails": """
+import unittest
+class T(unittest.TestCase):
+    def test_one(self): self.fail()
+unittest.main()
+""",
+    "doctest": 'def f():\n    """\n    >>> f()\n    1\n    """\n    return 1\nimport doctest; print(doctest.testmod())\n',
+    "getsource": "import inspect\ndef f(): return 1\nclass C:\n    x = 1\nprint(inspect.getsource(f), inspect.getsource(C))\n",
+    "pickle of its own classes": "import pickle\nclass C: pass\nc = pickle.loads(pickle.dumps(C()))\nprint(type(c) is C, C.__module__)\n",
+    "dataclasses and hints": """
+from __future__ import annotations
+import dataclasses, typing
+@dataclasses.dataclass
+class P:
+    x: int
+    y: P | None = None
+print(dataclasses.asdict(P(1, P(2))), typing.get_type_hints(P))
+""",
+    "multiprocessing": """
+import multiprocessing as mp
+def square(x): return x * x
+if __name__ == "__main__":
+    with mp.get_context("fork").Pool(2) as pool: print(pool.map(square, range(4)))
+""",
+    "arguments": "import argparse, sys\np = argparse.ArgumentParser(); p.add_argument('--n', type=int, default=3)\nprint(p.parse_args(), p.prog, sys.argv)\n",
+    "fileinput": "import fileinput\nprint([line for line in fileinput.input()])\n",
+    "its own file": "import os, pathlib\nprint(open(__file__).read() == pathlib.Path('job.py').read_text(), os.path.basename(__file__))\n",
+    "path": "import os, sys\nprint(os.path.samefile(sys.path[0], '.'), sys.modules['__main__'].__name__, vars() is vars(sys.modules['__main__']))\n",
+    "destructors": "class A:\n    def __del__(self): print('gone')\na = A()\nprint('end')\n",
+    "exit handlers": "import atexit\natexit.register(print, 'first registered')\natexit.register(print, 'second')\nprint('end')\n",
+    "exit handlers after an exception": "import atexit\natexit.register(print, 'called')\n1 / 0\n",
+    "exit in an exit handler": "import atexit, sys\natexit.register(sys.exit, 3)\nprint('end')\n",
+    "exit in a thread": "import sys, threading\nt = threading.Thread(target=sys.exit, args=(3,)); t.start(); t.join()\nprint('end')\n",
+    "exit with an object": "import sys\nsys.exit([1, 2])\n",
+    "exit with a text": "import sys\nsys.exit('no input')\n",
+    "threads are joined": "import threading, time\ndef work():\n    time.sleep(0.3); print('thread done')\nthreading.Thread(target=work).start()\nprint('end')\n",
+    "replaces its main module": "import sys, types\nsys.modules['__main__'] = types.ModuleType('__main__')\nprint('end')\n",
+    "logging at the end": "import logging, logging.handlers\nh = logging.handlers.MemoryHandler(100, target=logging.FileHandler('out/log'))\nlogging.getLogger().addHandler(h)\nlogging.getLogger().warning('kept')\nprint('end')\n",
+    "second stream": "import os\nf = os.fdopen(1, 'w', closefd=False)\nf.write('second\\n')\n",
+    "wrapped stdout": "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, write_through=False)\nprint('wrapped')\n",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_prints_and_ends_as_in_a_plain_interpreter(client, name, tmp_path):
+    plain, result = plainly(tmp_path, PROGRAMS[name]), client.run(PROGRAMS[name])
+    assert result.stdout == plain.stdout, (plain.stderr, result.error)
+    assert (result.exit_code or int(not result.ok)) == plain.returncode
+    assert result.ok == (plain.returncode == 0)
+
+
+FILES = {
+    "a text file": "f = open('out/x', 'w')\nf.write('kept')\n",
+    "a file behind a name in a list": "held = [open('out/x', 'wb')]\nheld[0].write(b'kept')\n",
+    "a csv writer": "import csv\nw = csv.writer(open('out/x', 'w'))\nw.writerow([1, 2])\n",
+    "a compressed file": "import gzip\nf = gzip.open('out/x', 'wt')\nf.write('kept')\n",
+    "an archive": "import zipfile\nz = zipfile.ZipFile('out/x', 'w')\nz.writestr('a', 'kept')\n",
+    "a log handler": "import logging\nlogging.basicConfig(filename='out/x')\nlogging.warning('kept')\n",
+    "a file that an exit handler writes": "import atexit\n@atexit.register\ndef end(): open('out/x', 'w').write('kept')\n",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("entry", [None, "main"])
+def test_files_that_were_left_open_are_written_out(client, name, entry, tmp_path):
+    code = FILES[name]
+    if entry:
+        inside = "".join(f"    {line}\n" for line in code.splitlines())
+        code = f"held = []\ndef main():\n{inside}    held.append(locals())\n"
+    result = client.run(code, entry=entry)
+    assert result.ok, result.error
+    plainly(tmp_path, FILES[name])
+    expected = (tmp_path / "out" / "x").read_bytes()
+    assert len(result.files["x"]) == len(expected)
+
+
+def test_a_clean_exit_keeps_the_value(client):
+    result = client.run("import sys\nresult = {'score': 12}\nsys.exit(0)")
+    assert (result.outcome, result.value, result.exit_code) == (Outcome.OK, {"score": 12}, 0)
+
+
+def test_arguments_follow_the_name_of_the_program(client):
+    assert client.run("import sys\nresult = sys.argv", argv=["--n", "3", "é"]).value == ["job.py", "--n", "3", "é"]
+    assert client.run("import sys\nresult = sys.argv").value == ["job.py"]
+
+
+@pytest.mark.parametrize("argv", ["--n 3", [3], [None], ["a\0b"], ["x" * 9000], ["x"] * 300, {"a": "b"}, ["\ud800"]])
+def test_arguments_that_no_program_can_get_are_refused_by_name(client, argv):
+    with pytest.raises(InvalidJobError, match="argv"):
+        client.run("pass", argv=argv)
+
+
+def test_files_that_were_sent_along_can_be_imported(client):
+    files = {"helper.py": b"def double(x): return 2 * x\n"}
+    assert client.run("import helper\nresult = helper.double(21)", files=files).value == 42
+    assert client.run("import helper\ndef main(): return helper.double(21)", entry="main", files=files).value == 42
+
+
+@pytest.mark.parametrize(
+    "name", ["json", "random", "statistics", "traceback", "threading", "msgspec", "struct", "pool", "runner"]
+)
+def test_a_file_named_like_a_module_is_imported_instead_of_it(client, name):
+    code = f"import {name}\nprint({name}.MINE)\nresult = [{name}.MINE]\nopen('out/x', 'w').write('y')\n1 / result[0]"
+    result = client.run(code, files={f"{name}.py": b"MINE = 0\n"})
+    assert (result.stdout, result.error.type, result.files) == ("0\n", "ZeroDivisionError", {"x": b"y"})
+    assert client.run("import json\nresult = json.dumps(1)").value == "1"
+
+
+def test_an_exit_handler_that_never_ends_is_ended_at_the_deadline_and_the_value_is_kept(client):
+    for body in (
+        "while True: pass",
+        "import time\n    time.sleep(60)",
+        "import signal\n    while True: signal.pause()",
+    ):
+        code = f"import atexit\n@atexit.register\ndef end():\n    {body}\nresult = {{'score': 12}}\n"
+        result = client.run(code, limits=Limits(wall_s=1))
+        assert (result.outcome, result.value) == (Outcome.OK, {"score": 12}), result
+        assert "exit handlers" in result.reason
+        assert "1 s" in result.reason
+
+
+def test_a_thread_that_never_ends_is_ended_at_the_deadline_and_the_value_is_kept(client):
+    code = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\nresult = bytes(300_000)"
+    result = client.run(code, limits=Limits(wall_s=1))
+    assert (result.outcome, len(result.value)) == (Outcome.OK, 300_000)
+
+
+def test_an_exit_handler_that_ends_the_process_decides_its_status(client):
+    good = client.run("import atexit, os\natexit.register(os._exit, 0)\nresult = 5")
+    assert (good.outcome, good.value) == (Outcome.OK, 5)
+    bad = client.run("import atexit, os\natexit.register(os._exit, 7)\nresult = 5")
+    assert (bad.outcome, bad.exit_code) == (Outcome.CRASH, 7)
+
+
+def test_the_value_is_the_one_before_the_exit_handlers_and_the_files_are_those_after_them(client):
+    code = "import atexit\nresult = [1]\natexit.register(result.append, 2)\natexit.register(lambda: open('out/x', 'w').write('late'))"
+    result = client.run(code)
+    assert (result.value, result.files) == ([1], {"x": b"late"})
+
+
+def test_files_and_value_share_one_limit_also_with_exit_handlers(client):
+    code = "import atexit\natexit.register(lambda: open('out/x', 'wb').write(bytes(700_000)))\nresult = bytes(400_000)"
+    result = client.run(code, limits=Limits(result="1m"))
+    assert (result.outcome, result.value, result.files) == (Outcome.OUTPUT, None, {})
+
+
+LIMITS = {
+    "tmp": ("open('x', 'wb').write(bytes(10_000_000))", {"tmp": "1m"}),
+    "nofile": ("held = [open('/dev/null') for _ in range(100_000)]", {}),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_an_error_by_a_limit_names_the_limit(client, limit):
+    code, limits = LIMITS[limit]
+    result = client.run(
+        f"import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n{code}", limits=Limits(**limits)
+    )
+    assert (result.outcome, result.error.limit) == (Outcome.ERROR, limit), result
+
+
+def test_too_many_files_are_said_to_be_too_many_files(client):
+    result = client.run("for i in range(300): open(f'out/{i}', 'w')")
+    assert result.outcome is Outcome.OUTPUT
+    assert "200 files" in result.reason
+    assert client.run("1 / 0").error.limit == ""

@@ -1,0 +1,162 @@
+"""Makes the interpreter of a child look and end like one that was started by `python job.py` in the work directory.
+
+Before the job: `__main__`, sys.argv, sys.path and sys.modules show nothing of the runner. After it: threads are joined,
+exit handlers run and open files are written out, in the order in which Python does that at the end of a program.
+
+The functions of the runner stay usable after their modules were taken out of sys.modules. They must not import anything
+of `runner` or `pool` by name from then on.
+"""
+
+from __future__ import annotations
+
+import _io
+import atexit
+import builtins
+import contextlib
+import gc
+import io
+import linecache
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+from runner.fault import FILENAME
+
+#: What a job's file is called, in sys.argv and in its work directory.
+SCRIPT = "job.py"
+_ROOT = str(Path(__file__).resolve().parent.parent)
+_OWN = frozenset({"pool", "runner"})
+#: Modules that a plain interpreter has imported before it looks into the directory of the program.
+_IMPORTED_AT_START = frozenset(sys.builtin_module_names) | {
+    "__main__", "_collections_abc", "_sitebuiltins", "abc", "codecs", "encodings", "genericpath", "io", "os",
+    "posixpath", "site", "stat", "zipimport",
+}  # fmt: skip
+#: Restores the builtins, whatever the job did to them. A partial looks up no name when it is called.
+_restore_builtins = partial(vars(builtins).update, dict(vars(builtins)))
+_trace, _profile = sys.settrace, sys.setprofile
+#: Taken now, because a job may replace them in their modules.
+_run_exit_handlers, _count_exit_handlers = atexit._run_exitfuncs, atexit._ncallbacks  # noqa: SLF001
+_join_threads = threading._shutdown  # type: ignore[attr-defined] # noqa: SLF001
+_IO = frozenset({"io", "_io"})
+_STANDARD = ("stdout", "__stdout__", "stderr", "__stderr__")
+
+
+class _Before:
+    """What the child had before its job."""
+
+    modules: list[ModuleType] = []  # noqa: RUF012 - kept alive for the functions of the runner
+    exit_handlers = 0
+
+
+def prepare(argv: Sequence[str], files: Sequence[str], work: Path) -> None:
+    """Before the job. `files`: the names of the files that were sent along."""
+    _Before.exit_handlers = _count_exit_handlers()
+    hidden = _OWN | {"__main__"} | _shadowed(files)
+    for name in [name for name in sys.modules if name.partition(".")[0] in hidden]:
+        _Before.modules.append(sys.modules.pop(name))
+    sys.modules["__main__"] = new_module("__main__", work)
+    sys.path[:] = [str(work), *(path for path in sys.path if path != _ROOT)]
+    for path in [path for path in sys.path_importer_cache if path.startswith(_ROOT)]:
+        del sys.path_importer_cache[path]
+    sys.argv = [SCRIPT, *argv]
+    sys.orig_argv = [sys.executable, *sys.argv]
+
+
+def _shadowed(files: Iterable[str]) -> frozenset[str]:
+    """Preloaded modules for which the job has a file or a package of the same name: the job's own is imported."""
+    own = {name.removesuffix(".py") for name in files if name.endswith(".py") and "/" not in name}
+    packages = {name.removesuffix("/__init__.py") for name in files if name.endswith("/__init__.py")}
+    return frozenset(own | packages) - _IMPORTED_AT_START
+
+
+def new_module(name: str, work: Path | None = None) -> ModuleType:
+    """An empty module with what the module of a program has."""
+    module = ModuleType(name)
+    module.__file__ = str((work or Path.cwd()) / SCRIPT)
+    vars(module).update(__builtins__=builtins, __cached__=None, __annotations__={})
+    return module
+
+
+def show_source(source: str, module: ModuleType) -> None:
+    """To tracebacks and to inspect: by the file name in the byte code, and by the file of the module."""
+    lines = list(io.StringIO(source, newline=None))
+    for name in (FILENAME, str(module.__file__)):
+        linecache.cache[name] = (len(source), None, lines, name)
+
+
+def restoring(function: Callable[..., object], *arguments: object) -> object:
+    """Call code of the job, then undo what it did to the interpreter."""
+    try:
+        return function(*arguments)
+    finally:
+        _trace(None)
+        _profile(None)
+        _restore_builtins()
+
+
+# ---- the end ----
+
+
+def has_exit_work() -> bool:
+    """Whether code of the job may still run: an exit handler, or a thread that Python waits for."""
+    with contextlib.suppress(BaseException):
+        waited_for = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+        return bool(waited_for) or _count_exit_handlers() > _Before.exit_handlers
+    return True
+
+
+def finish(namespace: dict[str, object]) -> None:
+    """Do what Python does at the end of a program. `namespace`: the names of the job's module."""
+    for step in (_join_threads, _run_exit_handlers, flush, _flush_files, partial(_drop, namespace), _close_files):
+        with contextlib.suppress(BaseException):  # the job may have replaced anything that this uses
+            restoring(step)
+
+
+def flush() -> None:
+    """Write out what was printed. A job that closed or replaced its streams is not an error."""
+    for name in _STANDARD:
+        with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
+            getattr(sys, name).flush()
+
+
+def _drop(namespace: dict[str, object]) -> None:
+    """Forget all names if there are objects that do something at their end, such as archives and temporary files.
+
+    Not while other threads run: they would find their names gone, whereas at Python's own end they no longer run.
+    """
+    with_end = [kind for kind in _kinds() if hasattr(kind, "__del__") and kind.__module__ not in _IO]
+    if with_end and threading.active_count() == 1:
+        for name in sorted(namespace, key=lambda name: not str(name).startswith("_")):
+            if name != "__builtins__":
+                namespace[name] = None
+        gc.collect()
+
+
+def _kinds() -> set[type]:
+    return set(map(type, gc.get_objects()))
+
+
+def _flush_files() -> None:
+    """Write out what the files of the io module hold: text before bytes, for text files write to those of bytes."""
+    files = _open_files()
+    for each in sorted(files, key=lambda each: not isinstance(each, io.TextIOWrapper)):
+        if type(each).__module__ in _IO:
+            with contextlib.suppress(BaseException):  # a full disk
+                each.flush()
+
+
+def _close_files() -> None:
+    """Close the files of Python code, such as gzip's, then write out what these have written."""
+    for each in _open_files():
+        if type(each).__module__ not in _IO:
+            with contextlib.suppress(BaseException):
+                each.close()
+    _flush_files()
+
+
+def _open_files() -> list[io.IOBase]:
+    kinds = {kind for kind in _kinds() if _io._IOBase in type.mro(kind)}  # noqa: SLF001
+    return [each for each in gc.get_objects() if type(each) in kinds]
