@@ -25,6 +25,7 @@ class BreakerView(NamedTuple):
     failures: int
     last_reason: str
     retry_at: float | None  #: monotonic seconds; None while there were no failures
+    opened_at: float | None  #: monotonic seconds; None while it is closed
 
 
 @dataclass(slots=True)
@@ -34,20 +35,24 @@ class Breaker:
     permanent: bool = False
     last_reason: str = ""
     retry_at: float | None = None
+    opened_at: float | None = None
 
     def failed(self, reason: str, *, permanent: bool, now: float) -> None:
         self.failures += 1
         self.permanent = self.permanent or permanent
         self.open = self.permanent or self.failures >= OPEN_AFTER
+        if self.open and self.opened_at is None:
+            self.opened_at = now
         self.last_reason = reason
         self.retry_at = now + (BACKOFF_MAX_S if self.permanent else backoff_s(self.failures))
 
     def close(self) -> None:
-        self.open, self.failures, self.permanent, self.last_reason, self.retry_at = False, 0, False, "", None
+        self.open, self.failures, self.permanent, self.last_reason = False, 0, False, ""
+        self.retry_at = self.opened_at = None
 
     def blocked(self, now: float) -> bool:
         """Whether no start may be tried now. After `retry_at`, and until one succeeds, starts go one at a time."""
         return self.retry_at is not None and now < self.retry_at
 
     def view(self) -> BreakerView:
-        return BreakerView(self.open, self.failures, self.last_reason, self.retry_at)
+        return BreakerView(self.open, self.failures, self.last_reason, self.retry_at, self.opened_at)

@@ -172,5 +172,5 @@ def _row(job: Job, controller: PoolController) -> Json:
         "outcome": str(job.result.outcome) if job.result is not None else None,
         "client": job.client,
         "age_s": round((time.monotonic_ns() - job.received_ns) / 1e9, 3),
-        "worker": job.worker,
+        "worker": record.worker_id if record is not None else job.result and job.result.worker,
     }

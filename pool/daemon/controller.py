@@ -29,7 +29,7 @@ from pool.daemon.datasets import PoolDatasets, Report
 from pool.daemon.engine_executor import EngineExecutor, Launched
 from pool.daemon.job_store import Job, JobStore
 from pool.daemon.metrics import Metrics
-from pool.daemon.output import OutputSender
+from pool.daemon.output import OutputSender, OutputStream
 from pool.daemon.self_tests import StartCheck, StartFailed
 from pool.daemon.worker_protocol import Effect, Phase, WorkerProtocol, printable
 from pool.daemon.worker_spec import WorkerSpecFactory
@@ -41,6 +41,7 @@ from pool.model import WorkerState
 log = structlog.get_logger(__name__)
 
 _SERVES = frozenset({WorkerState.IDLE, WorkerState.LEASED, WorkerState.CLEANING})
+_REPORTED = "reported by the worker"
 #: What travels with JobEnded and comes back with Finish.
 Answer = tuple[wire.Done, Sequence[wire.Frame]]
 
@@ -89,7 +90,6 @@ class PoolController:
         self.metrics = Metrics()
         self.handles: dict[str, WorkerHandle] = {}
         self.was_ready = False  #: whether one of its workers has ever been ready
-        self.broken_since: float | None = None  #: when the breaker opened
         self.lockdown_failure: WorkerHandle | None = None  #: the last one whose lockdown did not hold, while none is up
         self._specs = specs
         self._transport = services.transport
@@ -104,7 +104,7 @@ class PoolController:
             ev.StartWorker: self._start_worker,
             ev.StopWorker: self._stop_worker,
             ev.ProbeWorker: self._probe_worker,
-            ev.Accept: self._accept,
+            ev.Accept: self._jobs.accept,
             ev.Dispatch: self._dispatch,
             ev.KillJob: self._kill,
             ev.Finish: self._finish,
@@ -138,14 +138,7 @@ class PoolController:
                         self._commands[type(command)](command)  # type: ignore[operator]
         finally:
             self._busy = False
-        self._note_breaker()
         return refusal
-
-    def _note_breaker(self) -> None:
-        if not self.state.breaker.open:
-            self.broken_since = None
-        elif self.broken_since is None:
-            self.broken_since = time.monotonic()
 
     def tick(self, now: float) -> float:
         """Tell the pool of the time if one of its deadlines has come. When the next one comes."""
@@ -260,7 +253,8 @@ class PoolController:
             return
         try:
             effect, message = handle.protocol.receive(message, payload, time.monotonic())
-            self._unwatch(handle)
+            if handle.pidfd is not None:
+                self._unwatch(handle)
             self._effects[effect](handle, message, payload)
         except StartFailed as error:
             if handle.start.lockdown == "broken":
@@ -317,15 +311,11 @@ class PoolController:
 
     # ---- a job and its worker ----
 
-    def _accept(self, command: ev.Accept) -> None:
-        self._jobs.add(cast("Job", command.attachment))
-
     def _dispatch(self, command: ev.Dispatch) -> None:
         job, worker_id = self._jobs.get(command.job_id), command.worker_id
         if job is None or job.run is None:  # pragma: no cover - the core and the store are changed together
             raise RuntimeError(f"the core dispatched {command.job_id}, which the job store does not hold")
-        job.leased_ns, job.worker = time.monotonic_ns(), worker_id
-        job.attempt, job.start = command.attempt, command.start
+        job.leased_ns, job.start = time.monotonic_ns(), command.start
         self.metrics.leased(command.start)
         self.handles[worker_id].protocol.lease(job.run.job_id, command.epoch)
         self._links.set_limit(worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
@@ -337,10 +327,9 @@ class PoolController:
 
     def stream(self, job: Job) -> None:
         """Have the job's worker send what the job prints, if a worker has it now."""
-        handle = self.handles.get(job.worker or "")
-        if handle is None or job.output is None or self._job_key(handle) != job.key:
-            return
-        if (stream := handle.protocol.stream()) is not None:
+        record = self.state.jobs.get(job.key)
+        handle = self.handles.get(record.worker_id or "") if record is not None else None
+        if handle is not None and job.output is not None and (stream := handle.protocol.stream()) is not None:
             job.output.start(time.monotonic())
             self._links.send(handle.id, stream)
 
@@ -349,42 +338,36 @@ class PoolController:
         if job is not None and job.run is not None:
             self._links.send(command.worker_id, wire.Kill(job_id=job.run.job_id, epoch=command.epoch))
 
-    def _job_key(self, handle: WorkerHandle) -> str:
-        """The job that is leased to the worker; "" if there is none."""
+    def _output_of(self, handle: WorkerHandle) -> OutputStream | None:
+        """The output of the worker's job, if a client has asked for it."""
         worker = self.state.workers.get(handle.id)
-        return worker.job.id if worker is not None and worker.job is not None else ""
+        job = self._jobs.get(worker.job.id) if worker is not None and worker.job is not None else None
+        return job.output if job is not None else None
 
     def _started(self, handle: WorkerHandle, *_: object) -> None:
-        self.apply(ev.JobStarted(worker_id=handle.id, cause="reported by the worker"))
+        self.apply(ev.JobStarted(worker_id=handle.id, cause=_REPORTED))
 
     def _printed(self, handle: WorkerHandle, message: wire.Printed, payload: Sequence[wire.Frame]) -> None:
-        job = self._jobs.get(self._job_key(handle))
-        if job is not None and job.output is not None:
-            job.output.append(message, payload, time.monotonic())
-            self._outputs.send(job.output)
+        if (output := self._output_of(handle)) is not None:
+            output.append(message, payload, time.monotonic())
+            self._outputs.send(output)
 
     def _done(self, handle: WorkerHandle, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
         results.check(done, payload, largest=self._largest_answer)
-        job = self._jobs.get(self._job_key(handle))
-        if job is not None and job.output is not None:
-            job.output.check(payload)
+        if handle.protocol.streams and (output := self._output_of(handle)) is not None:
+            output.check(payload)
         self._links.set_limit(handle.id, UNLEASED_BYTES)
         answer: Answer = done, payload
-        self.apply(
-            ev.JobEnded(
-                worker_id=handle.id,
-                outcome=done.outcome,
-                reason=done.reason,
-                attachment=answer,
-                cause="reported by the worker",
-            )
+        ended = ev.JobEnded(
+            worker_id=handle.id, outcome=done.outcome, reason=done.reason, attachment=answer, cause=_REPORTED
         )
+        self.apply(ended)
 
     def _freed(self, handle: WorkerHandle, freed: wire.Freed, _: object) -> None:
         if freed.residue:
             log.warning("a job left something behind", action="residue", worker=handle.id, residue=freed.residue)
             self.metrics.dirtied(freed.residue)
-        self.apply(ev.WorkerFreed(worker_id=handle.id, residue=freed.residue, cause="reported by the worker"))
+        self.apply(ev.WorkerFreed(worker_id=handle.id, residue=freed.residue, cause=_REPORTED))
 
     def _finish(self, command: ev.Finish) -> None:
         """The one result of a job: from its worker's answer, if there is one."""
@@ -396,11 +379,10 @@ class PoolController:
         reported = cast("Answer | None", command.attachment)
         if reported is not None:
             most = self.template.maximum.memory
-            result, answer = results.from_worker(job, *reported, container=container, memory_bytes=most)
+            result, answer = results.from_worker(job, command, *reported, container=container, memory_bytes=most)
         else:
-            result, answer = results.without_run(job, command, container=container)
-        overhead = result.dispatch_ms + result.collect_ms if reported is not None else None
-        self.metrics.ended(result.outcome, overhead_ms=overhead, queue_ms=result.queue_ms)
+            result, answer = results.without_answer(job, command, container=container)
+        self.metrics.ended(result, ran=reported is not None)
         log.debug("a job is done", action="job_done", job=job.key, outcome=result.outcome)
         job.history = command.history
         for address in self._jobs.finish(job, result, answer, now=time.monotonic()):

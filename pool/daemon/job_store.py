@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from pool import wire
+from pool.core.events import Accept
 from pool.core.records import HistoryEntry
 from pool.daemon.output import OutputStream
 from pool.errors import InvalidJobError
@@ -24,7 +26,7 @@ JOB_BYTES = 2048
 class Job:
     """One accepted job. It has `run` and `payload` until it is done, and `result` and `answer` from then on."""
 
-    key: str
+    key: str  #: "client/job id"
     client: str
     pool: str
     received_ns: int
@@ -33,20 +35,13 @@ class Job:
     held_bytes: int  #: by the payload, and by the answer once it is done; with JOB_BYTES
     digest: bytes = b""  #: of the whole submission
     leased_ns: int = 0
-    attempt: int = 0
     start: StartKind | None = None
-    worker: str | None = None
     watchers: set[bytes] = field(default_factory=set)  #: addresses of the clients that wait for the result
     output: OutputStream | None = None  #: set once a client has asked for the output
     result: wire.Result | None = None
     answer: Sequence[wire.Frame] = ()
     expires_at: float = 0.0
     history: Sequence[HistoryEntry] = ()  #: set when it is done; until then the core has it
-
-
-def key_of(client: str, job_id: str) -> str:
-    """The daemon's name of a job: a client chooses its own ids."""
-    return f"{client}/{job_id}"
 
 
 class JobStore:
@@ -58,7 +53,7 @@ class JobStore:
         self._jobs: dict[str, Job] = {}
         self._finished: OrderedDict[str, Job] = OrderedDict()
         self._result_bytes = 0
-        self._waiting: Counter[str] = Counter()  # bytes of jobs that are not done, by client
+        self.unfinished_bytes: Counter[str] = Counter()  #: held by the jobs that are not done, by client
 
     def get(self, key: str) -> Job | None:
         return self._jobs.get(key)
@@ -73,22 +68,15 @@ class JobStore:
             raise InvalidJobError("job_id: this id was already used for another job; give each job an id of its own")
         return job
 
-    def held_bytes(self, client: str) -> int:
-        """What the client's jobs that are not done hold."""
-        return self._waiting[client]
-
-    def add(self, job: Job) -> None:
-        self._waiting[job.client] += job.held_bytes
+    def accept(self, command: Accept) -> None:
+        """Keep the job that comes with the command."""
+        job = cast("Job", command.attachment)
+        self.unfinished_bytes[job.client] += job.held_bytes
         self._jobs[job.key] = job
-
-    def _release(self, job: Job) -> None:
-        self._waiting[job.client] -= job.held_bytes
-        if not self._waiting[job.client]:
-            del self._waiting[job.client]
 
     def finish(self, job: Job, result: wire.Result, answer: Sequence[wire.Frame], *, now: float) -> set[bytes]:
         """Keep the result; the addresses of the clients that wait for it."""
-        self._release(job)
+        self.unfinished_bytes.subtract({job.client: job.held_bytes})
         job.result, job.answer = result, answer
         job.run, job.payload = None, ()
         if job.output is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from pool import wire
 from pool.model import Outcome, StartKind
 
 #: Percentiles are of the last this many jobs: enough for a p99, and a window that follows the load.
@@ -50,12 +51,12 @@ class Metrics:
         self._leases += 1
         self._hits += start is not StartKind.COLD
 
-    def ended(self, outcome: Outcome, *, overhead_ms: float | None, queue_ms: float) -> None:
-        """`overhead_ms` is None for a job that never ran."""
-        self.outcomes[outcome] += 1
-        self._queue_ms.append(queue_ms)
-        if overhead_ms is not None:
-            self._overhead_ms.append(overhead_ms)
+    def ended(self, result: wire.Result, *, ran: bool) -> None:
+        """`ran`: whether its worker has reported the end, so that the overhead is known."""
+        self.outcomes[result.outcome] += 1
+        self._queue_ms.append(result.queue_ms)
+        if ran:
+            self._overhead_ms.append(result.dispatch_ms + result.collect_ms)
 
     @property
     def hit_rate(self) -> float | None:

@@ -33,7 +33,8 @@ def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> No
         raise RemoteProtocolError("a worker cannot report the outcome lost")
     if not all(map(wire.is_relative_name, done.files)) or len(set(done.files)) < len(done.files):
         raise RemoteProtocolError("the file names of an answer must be different, plain, relative names")
-    if not (_fits(done.exit_code, 255) and _fits(done.signal, signal.NSIG) and _STREAMS.issuperset(done.truncated)):
+    codes_exist = 0 <= (done.exit_code or 0) <= 255 and 0 <= (done.signal or 0) <= signal.NSIG
+    if not codes_exist or not _STREAMS.issuperset(done.truncated):
         raise RemoteProtocolError("an answer has an exit code, a signal or a stream that does not exist")
     if len(payload) < 3 + len(done.files):
         raise RemoteProtocolError("an answer must have stdout, stderr, error and the files that it names")
@@ -42,12 +43,14 @@ def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> No
         raise RemoteProtocolError(f"an answer has {size} bytes, the pool's limits allow {largest}")
 
 
-def _fits(number: int | None, largest: int) -> bool:
-    return number is None or 0 <= number <= largest
-
-
 def from_worker(
-    job: Job, done: wire.Done, payload: Sequence[wire.Frame], *, container: str | None, memory_bytes: int
+    job: Job,
+    command: Finish,
+    done: wire.Done,
+    payload: Sequence[wire.Frame],
+    *,
+    container: str | None,
+    memory_bytes: int,
 ) -> tuple[wire.Result, Sequence[wire.Frame]]:
     """The result as the worker reported it, with its figures limited to what is possible: times are in order and not
     in the future, and no job uses more CPU time than the host has or more memory than its container.
@@ -57,9 +60,9 @@ def from_worker(
     reported["cpu_s"] = min(done.cpu_s, _CPU_BEFORE_S + since_lease_s * (os.cpu_count() or 1))
     reported["max_rss_bytes"] = min(done.max_rss_bytes, memory_bytes)
     result = wire.Result(
-        worker=job.worker,
+        worker=command.worker_id,
         container=container,
-        attempt=job.attempt,
+        attempt=command.attempt,
         start=job.start,
         **reported,
         **_timings(job, done.started_ns, done.ended_ns),
@@ -67,7 +70,7 @@ def from_worker(
     return result, payload
 
 
-def without_run(job: Job, command: Finish, *, container: str | None) -> tuple[wire.Result, Sequence[wire.Frame]]:
+def without_answer(job: Job, command: Finish, *, container: str | None) -> tuple[wire.Result, Sequence[wire.Frame]]:
     """The result of a job that no worker has answered: it waited, or its worker is gone. Its output is what the worker
     had sent of it, if a client was reading.
     """

@@ -154,7 +154,7 @@ def _alerts(pool: PoolController, now: float) -> list[Json]:
     name, breaker = pool.state.name, pool.state.breaker
     alerts: list[Json] = []
     if breaker.open:
-        since, text = pool.broken_since, f"pool {name} cannot start workers: {breaker.last_reason}"
+        since, text = breaker.opened_at, f"pool {name} cannot start workers: {breaker.last_reason}"
         alerts.append({"id": f"breaker:{name}", "since": _date(since, now), "text": text})
     if missing := sorted({part for handle in pool.handles.values() for part in handle.start.missing}):
         text = f"pool {name} runs without {'; '.join(missing)}: no worker serves two clients; see pool-admin doctor"

@@ -20,7 +20,7 @@ from pool.daemon import admission
 from pool.daemon.admission import Digests
 from pool.daemon.controller import PoolController
 from pool.daemon.engine_executor import LoopExecutor
-from pool.daemon.job_store import JOB_BYTES, Job, JobStore, key_of
+from pool.daemon.job_store import JOB_BYTES, Job, JobStore
 from pool.daemon.output import OutputSender, OutputStream
 from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError, UnknownJobError, UnknownPoolError
@@ -88,7 +88,7 @@ class SubmitService:
         size = sum(memoryview(frame).nbytes for frame in payload)
         run = admission.prepare(submit, payload, controller.template, size_bytes=size)
         job = Job(
-            key=key_of(client, submit.job_id),
+            key=f"{client}/{submit.job_id}",
             client=client,
             pool=submit.pool,
             received_ns=received_ns,
@@ -140,7 +140,7 @@ class SubmitService:
                 queue_timeout_s=controller.template.backlog.queue_timeout_s if timeout_s is None else timeout_s,
                 code=code,
                 size_bytes=job.held_bytes,
-                held_bytes=self._jobs.held_bytes(job.client),
+                held_bytes=self._jobs.unfinished_bytes[job.client],
                 attachment=job,
                 cause=f"client {job.client}",
             )
@@ -173,7 +173,7 @@ class SubmitService:
         self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.key, cause=f"client {client}"))
 
     def _own(self, client: str, job_id: str) -> Job:
-        job = self._jobs.get(key_of(client, job_id))
+        job = self._jobs.get(f"{client}/{job_id}")
         if job is None:
             raise UnknownJobError(
                 f"there is no job {job_id!r:.140} of yours: this user never submitted it, its result is over its time, "

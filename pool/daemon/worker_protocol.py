@@ -90,7 +90,7 @@ class WorkerProtocol:
         self.start = start
         self._heartbeat_s = heartbeat_s
         self._lease = ("", 0)
-        self._streams = False
+        self.streams = False  #: whether the output of the present job was asked for
         self._heartbeats = 0
         self._heartbeats_since = 0.0
 
@@ -102,13 +102,13 @@ class WorkerProtocol:
     def lease(self, job_id: str, epoch: int) -> None:
         """A Run is sent to the idle worker."""
         assert self.phase is Phase.IDLE, self.phase
-        self.phase, self._lease, self._streams = Phase.LEASED, (job_id, epoch), False
+        self.phase, self._lease, self.streams = Phase.LEASED, (job_id, epoch), False
 
     def stream(self) -> wire.Stream | None:
         """The message that asks for the job's output; None if it was asked for before, or the job has ended."""
-        if self._streams or self.phase not in {Phase.LEASED, Phase.RUNNING}:
+        if self.streams or self.phase not in {Phase.LEASED, Phase.RUNNING}:
             return None
-        self._streams = True
+        self.streams = True
         job_id, epoch = self._lease
         return wire.Stream(job_id=job_id, epoch=epoch)
 
@@ -124,30 +124,25 @@ class WorkerProtocol:
         step = TABLE[self.phase].get(type(message))
         if step is None:
             raise RemoteProtocolError(f"it sent {type(message).__name__} while it {self.phase.value}")
-        self._check(message, now)
+        if isinstance(message, wire.Heartbeat):
+            self._count_heartbeat(now)
+        elif not isinstance(message, wire.Hello | wire.Ready):
+            self._check_lease(message)
         message = _printable(message)
-        if self.starting:
+        if self.phase in _STARTING:
             step = self._check_start(step, message, payload)
         self.phase = step.phase
         return step.effect, message
 
-    def _check(self, message: wire.FromRunner, now: float) -> None:
-        """Against the lease, and against the rate of heartbeats."""
-        if isinstance(message, wire.Heartbeat):
-            self._count_heartbeat(now)
-        elif isinstance(message, wire.Started | wire.Printed | wire.Done):
-            self._check_lease(message, message.job_id, message.epoch)
-        elif isinstance(message, wire.Freed):
-            self._check_lease(message, self._lease[0], message.epoch)
-        if isinstance(message, wire.Printed) and not self._streams:
-            raise RemoteProtocolError("it sent Printed, which nobody had asked for")
-
-    def _check_lease(self, message: wire.Message, job_id: str, epoch: int) -> None:
-        if (job_id, epoch) != self._lease:
+    def _check_lease(self, message: wire.Started | wire.Printed | wire.Done | wire.Freed) -> None:
+        job_id = self._lease[0] if isinstance(message, wire.Freed) else message.job_id
+        if (job_id, message.epoch) != self._lease:
             raise RemoteProtocolError(
-                f"it sent {type(message).__name__} of job {job_id}, epoch {epoch}; "
+                f"it sent {type(message).__name__} of job {job_id}, epoch {message.epoch}; "
                 f"it had been sent {self._lease[0]}, epoch {self._lease[1]}"
             )
+        if isinstance(message, wire.Printed) and not self.streams:
+            raise RemoteProtocolError("it sent Printed, which nobody had asked for")
 
     def _count_heartbeat(self, now: float) -> None:
         if not self._heartbeats:

@@ -264,11 +264,11 @@ def test_f10_the_unfinished_jobs_of_one_user_hold_so_much_memory_and_no_more(rec
             payload=[large],
             held_bytes=len(large),
         )
-        held = {"size_bytes": job.held_bytes, "held_bytes": store.held_bytes(client)}
+        held = {"size_bytes": job.held_bytes, "held_bytes": store.unfinished_bytes[client]}
         answer = pool.handle(JobSubmitted(job_id=job.key, client=client, wall_s=1, attachment=job, **held), 0.0)[0]
         if isinstance(answer, Refuse):
             raise answer.error
-        store.add(answer.attachment)
+        store.accept(answer)
         return job
 
     taken = [submit(number) for number in range(5)]

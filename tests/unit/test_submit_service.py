@@ -68,7 +68,7 @@ class FakePool:
     def apply(self, event):
         self.events.append(event)
         if isinstance(event, ev.JobSubmitted) and self.refusal is None:
-            self.jobs.add(event.attachment)
+            self.jobs.accept(ev.Accept(job_id=event.job_id, attachment=event.attachment))
         return self.refusal
 
 
