@@ -336,7 +336,7 @@ def test_the_command_shows_findings_with_file_and_line(daemon, tmp_path):
     shown = admin(daemon, "run", str(file), "--pool", "screened")
     assert (shown.exit_code, shown.stdout) == (1, "")
     first, last = shown.stderr.splitlines()
-    assert first.startswith(f"{file}:2:8 S101 the module socket is not allowed here; ")
+    assert first.startswith(f"{file}:2:8 S101 this pool does not allow the module socket; ")
     assert last.startswith("rejected: ")
     described = json.loads(admin(daemon, "run", str(file), "--pool", "screened", "--json").stdout)
     assert [each["rule"] for each in described["findings"]] == ["S101"]

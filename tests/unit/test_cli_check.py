@@ -14,7 +14,7 @@ CONFIG = """\
 pools:
   default: {}
   narrow: {screen: {mode: strict, allow_modules: [os]}}
-  free: {screen: "off"}
+  free: {screen: off}
 """
 
 
@@ -38,7 +38,7 @@ def config(tmp_path: Path) -> Path:
 def test_a_finding_is_a_line_that_an_editor_can_jump_to(source):
     result = check(source)
     assert result.exit_code == 1
-    assert result.stdout.startswith(f"{source}:1:8: S101 the module os is not allowed here; ")
+    assert result.stdout.startswith(f"{source}:1:8: S101 this pool does not allow the module os; ")
     assert result.stdout.count("\n") == 1
 
 

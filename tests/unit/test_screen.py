@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 import pool
+from pool.config import loads
 from pool.errors import ConfigError
 from pool.screen import MAX_FINDINGS, RULES, Policy, check, examine
 from pool.screen.policy import Modules
@@ -319,6 +320,27 @@ def test_a_policy_that_is_none_is_refused(text):
 
 
 # ---- as a user has it ----
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "setting"),
+    [
+        (
+            "import matplotlib",
+            "this pool does not allow the module matplotlib",
+            "screen: {allow_modules: [matplotlib]}",
+        ),
+        ("from os import path", "this pool does not allow the module os", "screen: {allow_modules: [os]}"),
+        ("open('x')", "this pool refuses open()", "screen: {allow_names: [open]}"),
+        ("import random; random._inst", "_inst is private", "screen: {allow_names: [_inst]}"),
+    ],
+)
+def test_a_setting_that_a_remedy_names_lets_the_code_pass(code, reason, setting):
+    (found,) = check(code)
+    assert found.reason == reason
+    assert f"add `{setting}` to the pool" in found.remedy
+    pool_settings = loads(f"pools: {{default: {{{setting}}}}}").pools["default"]
+    assert check(code, screen=Policy(**pool_settings.screen.model_dump())) == []
 
 
 def test_the_documentation_has_the_rules_as_they_are():
