@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pool.errors import ConfigError, DaemonUnreachableError, PoolError
+from pool.cli.views import JobsView, SnapshotView, read
+from pool.errors import ConfigError, DaemonUnreachableError, PoolError, UnknownJobError
 from pool.printable import visible
 
 if TYPE_CHECKING:
@@ -49,6 +50,26 @@ def ask(context: typer.Context, name: str, **arguments: str | float | None) -> o
 
     with AdminClient(address(context).admin) as client:
         return client.call(name, **{key: value for key, value in arguments.items() if value is not None})
+
+
+def ask_about(context: typer.Context, name: str, argument: str, wanted: str) -> object:
+    """Call the daemon about one job or worker. `wanted` is its id or the beginning of one."""
+    try:
+        return ask(context, name, **{argument: wanted})
+    except UnknownJobError:
+        found = sorted(each for each in _known_ids(context) if each.startswith(wanted))
+        if not found:
+            raise
+        if len(found) > 1:
+            some = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+            raise UnknownJobError(f"{len(found)} ids begin with {wanted!r:.80}: {some}; write more of it") from None
+        return ask(context, name, **{argument: found[0]})
+
+
+def _known_ids(context: typer.Context) -> set[str]:
+    jobs = read(ask(context, "jobs"), JobsView).jobs
+    pools = read(ask(context, "status"), SnapshotView).pools
+    return {job.id for job in jobs} | {worker.id for pool in pools for worker in pool.workers}
 
 
 @contextmanager

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import pwd
+import re
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pool.cli.answer import ExitStatus, Json, answering, ask, print_json
-from pool.cli.views import JobsView, PoisonView, PoolView, SnapshotView, StoryView, read, troubles
+from pool.cli.answer import ExitStatus, Json, answering, ask, ask_about, print_json
+from pool.cli.views import JobsView, JobView, PoisonView, PoolView, SnapshotView, StoryView, read, troubles
 from pool.errors import UnknownPoolError
+from pool.model import JobState, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-PoolFilter = Annotated[str | None, typer.Option("--pool", help="Only this pool.")]
+PoolFilter = Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Only this pool.")]
+
+SHOWN_JOBS = 20  #: jobs in the table, if --last does not say otherwise
+_STATES = (*(state.value for state in JobState), *(outcome.value for outcome in Outcome))
+_STATE_WORDS = ", ".join(_STATES)
 
 
 def status(
     context: typer.Context,
     watch: Annotated[
-        float | None, typer.Option("--watch", min=0.1, metavar="SECONDS", help="Show it again and again, until Ctrl-C.")
+        float | None, typer.Option("--watch", min=0.1, metavar="SECONDS", help="Repeat every SECONDS until Ctrl-C.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the daemon, its pools and their workers at a glance.
+    """Show the daemon, its pools and their workers.
 
-    Ends with exit status 4 (degraded) when a pool has fewer ready workers than its min, when a pool has stopped
+    The exit status is 4 (degraded) when a pool has fewer ready workers than its min, when a pool has stopped
     starting workers after failures, or when the daemon is not running.
     """
     with answering(as_json=as_json):
@@ -61,7 +68,7 @@ def _watch(context: typer.Context, every_s: float, *, as_json: bool) -> None:
 
 
 def workers(context: typer.Context, pool: PoolFilter = None, as_json: Json = False) -> None:
-    """List the workers with everything that is known of them."""
+    """List the workers, with every detail."""
     with answering(as_json=as_json):
         answer = ask(context, "status")
         chosen = _chosen(read(answer, SnapshotView).pools, pool)
@@ -92,26 +99,86 @@ def _with_pool(answer: object, names: list[str]) -> list[dict[str, object]]:
     ]
 
 
-def jobs(context: typer.Context, pool: PoolFilter = None, as_json: Json = False) -> None:
-    """List the jobs that the daemon knows: queued, running, and done ones whose result is still kept."""
+def jobs(
+    context: typer.Context,
+    *,
+    pool: PoolFilter = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="STATE", help=f"Only jobs in this state or with this outcome: {_STATE_WORDS}."),
+    ] = None,
+    client: Annotated[
+        str | None, typer.Option("--client", metavar="USER", help="Only jobs of this user: a name or a user id.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="AGE", help="Only jobs of the last AGE: 90s, 5m, 2h or 1d.")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", min=1, metavar="N", help="At most N jobs (default: 20; with --json, all).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List jobs, newest first: queued, running, and done ones whose result is still kept."""
+    if state is not None and state not in _STATES:
+        raise typer.BadParameter(f"{state!r:.40}; one of: {_STATE_WORDS}", param_hint="--state")
+    age_s = None if since is None else _age(since)
+    uid = None if client is None else _uid(client)
     with answering(as_json=as_json):
         answer = ask(context, "jobs", pool=pool)
+        view = read(answer, JobsView)
+        pairs = sorted(zip(view.jobs, _raw_jobs(answer), strict=True), key=lambda pair: pair[0].age_s or 0.0)
+        chosen = [row for job, row in pairs if _wanted(job, state, uid, age_s=age_s)]
+        filtered = (state, client, since) != (None, None, None)
+        shown = chosen[: last or (None if as_json else SHOWN_JOBS)]
+        result = {"jobs": shown, "total": len(chosen) if filtered else view.total}
         if as_json:
-            print_json(answer)
+            print_json(result if filtered or last else answer)
         else:
             from pool.cli import tables
 
-            tables.show(tables.jobs(read(answer, JobsView)))
+            tables.show(tables.jobs(read(result, JobsView)))
+
+
+def _wanted(job: JobView, state: str | None, uid: str | None, *, age_s: float | None) -> bool:
+    return (
+        state in {None, job.state, job.outcome}
+        and uid in {None, job.client}
+        and (age_s is None or (job.age_s is not None and job.age_s <= age_s))
+    )
+
+
+def _raw_jobs(answer: object) -> list[dict[str, object]]:
+    """The jobs as the daemon described them. `answer` is known to be a JobsView."""
+    return list(answer["jobs"]) if isinstance(answer, dict) else []
+
+
+def _age(text: str) -> float:
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r:.40} is not an age; write 90s, 5m, 2h or 1d", param_hint="--since")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+def _uid(user: str) -> str:
+    """The daemon knows its clients by user id."""
+    if user.isdecimal():
+        return user
+    try:
+        return str(pwd.getpwnam(user).pw_uid)
+    except KeyError:
+        raise typer.BadParameter(f"this host has no user {user!r:.40}", param_hint="--client") from None
 
 
 def job(
     context: typer.Context,
-    job_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a job, or of a worker.")],
+    job_id: Annotated[
+        str, typer.Argument(metavar="ID", help="A job, a worker or poisoned code; the beginning of the id is enough.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Tell the story of one job or worker: what happened to it, when, and why."""
+    """Show the history of one job or worker: each step, with its time and cause."""
     with answering(as_json=as_json):
-        answer = ask(context, "story", id=job_id)
+        answer = ask_about(context, "story", "id", job_id)
         if as_json:
             print_json(answer)
         else:
@@ -121,9 +188,9 @@ def job(
 
 
 def poison(context: typer.Context, pool: PoolFilter = None, as_json: Json = False) -> None:
-    """List the code that has cost workers, the last killer first, and until when it is refused.
+    """List code that has destroyed workers, the latest first, and how long it is still refused.
 
-    `pool-admin job CODE` tells the whole story of one.
+    `pool-admin job CODE` shows the whole history of one.
     """
     with answering(as_json=as_json):
         answer = _remembered(ask(context, "status"), pool)
@@ -133,11 +200,11 @@ def poison(context: typer.Context, pool: PoolFilter = None, as_json: Json = Fals
         else:
             from pool.cli import tables
 
-            tables.show(tables.poison(codes) if codes else "no code has cost a worker lately")
+            tables.show(tables.poison(codes) if codes else "no code has destroyed a worker lately")
 
 
 def _remembered(answer: object, pool: str | None) -> dict[str, object]:
-    """Each code as the daemon described it, with the name of its pool."""
+    """Each code as the daemon described it, with its pool."""
     read(answer, SnapshotView)
     pools = answer["pools"] if isinstance(answer, dict) else []
     names = [each["name"] for each in pools]

@@ -6,19 +6,19 @@ from typing import Annotated
 
 import typer
 
-from pool.cli.answer import Json, answering, ask, print_json, text_of
+from pool.cli.answer import Json, answering, ask, ask_about, print_json, text_of
 
 PoolFilter = Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Only in this pool.")]
 OnePool = Annotated[str | None, typer.Argument(metavar="POOL", help="Only this pool; else all of them.")]
 
 
 def drain(context: typer.Context, pool: OnePool = None, as_json: Json = False) -> None:
-    """Take no new jobs and finish those that were accepted; the workers stay. `resume` ends it."""
+    """Accept no new jobs and finish the accepted ones. The workers stay; `resume` ends the drain."""
     _order(context, "drain", as_json=as_json, pool=pool)
 
 
 def resume(context: typer.Context, pool: OnePool = None, as_json: Json = False) -> None:
-    """Take jobs again, and try at once to start workers where failures had stopped that."""
+    """Accept jobs again. Pools that stopped starting workers after failures try again at once."""
     _order(context, "resume", as_json=as_json, pool=pool)
 
 
@@ -28,33 +28,41 @@ def recycle(
     worker: Annotated[str | None, typer.Option("--worker", metavar="ID", help="Only this worker.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Replace workers by fresh ones, one after another; a running job finishes first."""
+    """Replace workers by new ones, one after another. A running job finishes first."""
     _order(context, "recycle", as_json=as_json, pool=pool, worker=worker)
 
 
 def resize(
     context: typer.Context,
     pool: Annotated[str, typer.Argument(metavar="POOL")],
-    min_workers: Annotated[int, typer.Option("--min", help="Workers that are always kept.")],
-    max_workers: Annotated[int, typer.Option("--max", help="Workers at most.")],
+    min_workers: Annotated[int, typer.Option("--min", help="The fewest workers.")],
+    max_workers: Annotated[int, typer.Option("--max", help="The most workers.")],
     as_json: Json = False,
 ) -> None:
-    """Set how many workers a pool keeps, until the daemon is started anew (the configuration is not changed)."""
+    """Set how many workers a pool keeps, until the daemon restarts. The configuration does not change."""
     _order(context, "resize", as_json=as_json, pool=pool, min=min_workers, max=max_workers)
 
 
-def cancel(context: typer.Context, job_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Json = False) -> None:
-    """End one job, queued or running."""
-    _order(context, "cancel", as_json=as_json, job=job_id)
+def cancel(
+    context: typer.Context,
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job; the beginning of its id is enough.")],
+    as_json: Json = False,
+) -> None:
+    """Cancel one job, queued or running."""
+    with answering(as_json=as_json):
+        _show(ask_about(context, "cancel", "job", job_id), "cancel", as_json=as_json)
 
 
 def _order(context: typer.Context, name: str, *, as_json: bool, **arguments: str | int | None) -> None:
     with answering(as_json=as_json):
-        answer = ask(context, name, **arguments)
-        if as_json:
-            print_json(answer)
-        else:
-            typer.echo(text_of(answer, otherwise=f"{name}: done"))
+        _show(ask(context, name, **arguments), name, as_json=as_json)
+
+
+def _show(answer: object, name: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(text_of(answer, otherwise=f"{name}: done"))
 
 
 def pardon(
@@ -67,12 +75,8 @@ def pardon(
     pool: PoolFilter = None,
     as_json: Json = False,
 ) -> None:
-    """Forget what code has done to workers and take it again, at once."""
+    """Accept poisoned code again, at once, and forget the workers that it destroyed."""
     if (code is None) is not everything:
-        raise typer.BadParameter("name one, or say --all", param_hint="CODE")
+        raise typer.BadParameter("name one code, or use --all", param_hint="CODE")
     with answering(as_json=as_json):
-        answer = ask(context, "pardon", code=code, all=everything, pool=pool)
-        if as_json:
-            print_json(answer)
-        else:
-            typer.echo(text_of(answer, otherwise="pardon: done"))
+        _show(ask(context, "pardon", code=code, all=everything, pool=pool), "pardon", as_json=as_json)

@@ -8,6 +8,7 @@ or wrapped: each row is one line.
 from __future__ import annotations
 
 import math
+import pwd
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -91,19 +92,31 @@ def workers(pools: Sequence[PoolView]) -> Table:
 
 
 def jobs(view: JobsView) -> Group:
-    table = columns("JOB", "POOL", "STATE", "OUTCOME", ">AGE", "WORKER", "CLIENT")
+    """One row a job. On a narrow terminal an id is cut to its first 12 characters, which every command accepts."""
+    wide, narrow = (columns("JOB", "POOL", "STATE", "OUTCOME", ">AGE", "WORKER", "CLIENT") for _ in range(2))
     for job in view.jobs:
-        table.add_row(
-            cell(job.id),
+        cells = [
             cell(job.pool),
             state(job.state),
             state(job.outcome),
             Text(duration(job.age_s)),
             cell(job.worker),
-            cell(job.client),
-        )
-    older = view.total - len(view.jobs)
-    return Group(table, Text(f"{older} older jobs are not shown")) if older > 0 else Group(table)
+            cell(user(job.client)),
+        ]
+        wide.add_row(cell(job.id), *cells)
+        narrow.add_row(cell(job.id[:SHORT_ID_CHARS]), *cells)
+    more = view.total - len(view.jobs)
+    return Group(_Fitting(wide, narrow), *([Text(f"{more} older jobs are not shown; see --last")] if more > 0 else []))
+
+
+def user(client: str | None) -> str | None:
+    """`0 (root)`: the daemon knows a client by its user id."""
+    if client is None or not client.isdecimal():
+        return client
+    try:
+        return f"{client} ({pwd.getpwuid(int(client)).pw_name})"
+    except (KeyError, OverflowError):
+        return client
 
 
 def story(view: StoryView) -> Table:

@@ -106,9 +106,67 @@ def test_jobs_are_listed(daemon):
     assert result.exit_code == 0
     assert " ".join(row(result.stdout, "j-1")) == "j-1 default done ok 1h 1m w uid:0"
     assert " ".join(row(result.stdout, "j-2")) == "j-2 default queued - 1s - -"
-    assert result.stdout.endswith("\n1198 older jobs are not shown\n")
+    assert result.stdout.endswith("\n1198 older jobs are not shown; see --last\n")
     assert daemon.calls == [("jobs", {"pool": "default"})]
     assert json.loads(admin(daemon, "jobs", "--json").stdout) == answer
+
+
+def a_job(number, **changes):
+    made = {"id": f"{number:032x}", "pool": "default", "state": "done", "outcome": "ok", "client": "0"}
+    return made | {"age_s": 1000.0 - number, "worker": "default-1"} | changes
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        ([], list(range(49, 29, -1))),
+        (["--last", "2"], [49, 48]),
+        (["--state", "error"], [7]),
+        (["--state", "queued"], [8]),
+        (["--client", "1000"], [9]),
+        (["--client", "root", "--last", "1"], [49]),
+        (["--since", "953s"], [49, 48, 47]),
+        (["--since", "16m", "--state", "ok", "--last", "1"], [49]),
+    ],
+)
+def test_jobs_are_listed_newest_first_twenty_of_them_or_as_the_options_say(daemon, options, numbers):
+    changes = {7: {"outcome": "error"}, 8: {"state": "queued", "outcome": None}, 9: {"client": "1000"}}
+    jobs = [a_job(number, **changes.get(number, {})) for number in range(50)]
+    daemon.answers["jobs"] = lambda _: {"jobs": jobs, "total": 50}
+    shown = admin(daemon, "jobs", *options).stdout.splitlines()
+    assert [line.split()[0] for line in shown if line[0] == "0"] == [f"{number:032x}" for number in numbers]
+    as_json = json.loads(admin(daemon, "jobs", *options, "--json").stdout)["jobs"]
+    assert as_json == ([jobs[number] for number in numbers] if options else jobs)
+
+
+@pytest.mark.parametrize("options", [["--state", "don"], ["--since", "yesterday"], ["--client", "no-such-user"]])
+def test_a_filter_that_cannot_be_is_wrong_usage(daemon, options):
+    result = admin(daemon, "jobs", *options)
+    assert result.exit_code == 2
+    assert options[1] in result.stderr
+    assert daemon.calls == []
+
+
+@pytest.mark.parametrize(("command", "call", "argument"), [("job", "story", "id"), ("cancel", "cancel", "job")])
+def test_the_beginning_of_an_id_is_enough_where_it_is_the_only_one(daemon, command, call, argument):
+    known = {"0123456789ab", "0123ffffffff", "default-7f3a-1"}
+
+    def about(arguments):
+        if arguments[argument] not in known:
+            return Refusal("unknown_job", "there is no such job")
+        return {"id": arguments[argument], "entries": [], "text": "done"}
+
+    daemon.answers[call] = about
+    daemon.answers["jobs"] = lambda _: {"jobs": [a_job(0, id=each) for each in known if "-" not in each], "total": 2}
+    daemon.answers["status"] = lambda _: a_snapshot(a_pool(workers=[a_worker()]))
+    assert admin(daemon, command, "01234").exit_code == 0
+    assert daemon.calls[-1] == (call, {argument: "0123456789ab"})
+    assert admin(daemon, command, "default").exit_code == 0
+    assert daemon.calls[-1] == (call, {argument: "default-7f3a-1"})
+    several = admin(daemon, command, "0123")
+    assert several.exit_code == 1
+    assert several.stderr == "error: 2 ids begin with '0123': 0123456789ab, 0123ffffffff; write more of it\n"
+    assert admin(daemon, command, "9").stderr == "error: there is no such job\n"
 
 
 def test_the_story_of_a_job_counts_from_its_first_entry(daemon):
@@ -134,6 +192,8 @@ def test_the_story_of_a_job_counts_from_its_first_entry(daemon):
 
 def test_an_unknown_job_is_an_error_with_its_code(daemon):
     daemon.answers["story"] = lambda _: Refusal("unknown_job", "there is no job 'j-9'")
+    daemon.answers["jobs"] = lambda _: {"jobs": [], "total": 0}
+    daemon.answers["status"] = lambda _: a_snapshot()
     result = admin(daemon, "job", "j-9", "--json")
     assert result.exit_code == 1
     error = json.loads(result.stdout)["error"]

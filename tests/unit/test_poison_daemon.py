@@ -122,7 +122,7 @@ def test_jobs_that_fail_or_are_cancelled_are_never_held_against_their_code(daemo
 
 
 def test_an_operator_sees_it_and_pardons_it(daemon, client):
-    assert admin(daemon, "poison").stdout == "no code has cost a worker lately\n"
+    assert admin(daemon, "poison").stdout == "no code has destroyed a worker lately\n"
     workers = [lose(daemon, client) for _ in range(2)]
     (code,) = json.loads(admin(daemon, "poison", "--json").stdout)["poison"]
     assert (code["pool"], code["kills"], code["last"]["worker"]) == ("default", 2, workers[-1])
