@@ -16,6 +16,7 @@ files.
 
 from __future__ import annotations
 
+import functools
 import io
 import linecache
 import operator
@@ -34,6 +35,8 @@ from cloudpickle import cloudpickle as reducers
 from pool.errors import InvalidJobError
 
 _Lines = dict[str, dict[int, str]]
+_CACHE = type(functools.cache(len))
+_Members = dict[str, dict[str, object]]
 
 
 def pickled(target: Callable[..., object]) -> bytes:
@@ -41,7 +44,7 @@ def pickled(target: Callable[..., object]) -> bytes:
     with io.BytesIO() as file:
         try:
             pickler = _Pickler(file)
-            pickler.dump(_Sourced(target, pickler.lines))
+            pickler.dump(_Sourced(target, pickler.lines, pickler.members))
         except (
             pickle.PicklingError,
             TypeError,
@@ -50,9 +53,11 @@ def pickled(target: Callable[..., object]) -> bytes:
             NotImplementedError,
             ValueError,
         ) as error:
+            place = _culprit(target, set())
             raise InvalidJobError(
-                f"code: {target!r:.80} cannot be pickled: {error!s:.300}; what a function refers to goes with it: "
-                "keep connections, locks and the like out of its globals and closures, or submit source text",
+                f"code: {target!r:.80} cannot be pickled: {place and f'{place}: '}{error!s:.300}; what a function "
+                "refers to goes with it: keep connections, locks and the like out of its globals and closures, or "
+                "submit source text",
                 field="code",
             ) from error
         return file.getvalue()
@@ -65,9 +70,28 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         # Byte code ties a pickle to the Python version anyway, so the newest protocol costs no compatibility.
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self.lines: _Lines = {}  #: of what was pickled by value, by its file
+        self.members: _Members = {}  #: what was pickled by value, by its module and name
+        self._reductions: dict[int, tuple[object, ...]] = {}  #: of decorated functions, by id
         self._renamers: dict[str, Callable[[types.CodeType], types.CodeType]] = {}  #: by file name
 
     def reducer_override(self, obj: Any) -> Any:
+        if _by_value(obj):
+            if "." not in getattr(obj, "__qualname__", "."):
+                self.members.setdefault(obj.__module__, {})[obj.__qualname__] = obj
+            if isinstance(obj, _CACHE) or _is_single_dispatch(obj):
+                return self._decorated(obj)
+        return self._reduced(obj)
+
+    def _decorated(self, obj: Any) -> tuple[object, ...]:
+        """The same reduction each time: a function that calls itself by its name is met again inside its own pickle."""
+        if id(obj) not in self._reductions:
+            self._reductions[id(obj)] = _cached(obj) if hasattr(obj, "cache_parameters") else _dispatched(obj)
+        return self._reductions[id(obj)]
+
+    def _reduced(self, obj: Any) -> Any:
+        if type(obj) is functools.cached_property:  # its lock cannot be pickled
+            state = {name: value for name, value in vars(obj).items() if name != "lock"}
+            return functools.cached_property, (obj.func,), state
         if isinstance(obj, types.CodeType):
             # From 3.1.3 on cloudpickle replaces the file name with a constant; this sets the real one again.
             name = obj.co_filename
@@ -89,7 +113,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 class _Reduced:
-    """Pickled as `reduction` says, so that another reduction can take its object as an argument."""
+    """Pickled as `reduction` says, so that another reduction can take its object as an argument or call it."""
 
     def __init__(self, reduction: tuple[object, ...]) -> None:
         self._reduction = reduction
@@ -97,13 +121,120 @@ class _Reduced:
     def __reduce__(self) -> tuple[object, ...]:
         return self._reduction
 
+    def __call__(self) -> object:
+        raise NotImplementedError("it is called where it is unpickled")
+
+
+def _by_value(obj: Any) -> bool:
+    if not isinstance(obj, (types.FunctionType, type, _CACHE)):
+        return False
+    return obj.__module__ == "__main__" or is_users(obj.__module__)
+
+
+def _cached(obj: Any) -> tuple[object, ...]:
+    """functools.lru_cache and cache: decorated anew, with an empty cache."""
+    parameters = obj.cache_parameters()
+    decorator = _Reduced((functools.lru_cache, (parameters["maxsize"], parameters["typed"])))
+    return decorator, (obj.__wrapped__,)
+
+
+def _is_single_dispatch(obj: Any) -> bool:
+    return isinstance(getattr(obj, "registry", None), types.MappingProxyType) and hasattr(obj, "dispatch")
+
+
+def _dispatched(obj: Any) -> tuple[object, ...]:
+    """functools.singledispatch: decorated anew, then each implementation is registered."""
+    fresh = _Reduced((functools.singledispatch, (obj.__wrapped__,)))
+    others = [(kind, function) for kind, function in obj.registry.items() if kind is not object]
+    registered = [_Reduced((operator.methodcaller("register", *each), (fresh,))) for each in others]
+    return operator.getitem, ((fresh, *registered), 0)
+
+
+# ---- what cannot be pickled ----
+
+_MOST_DEPTH = 8
+_MOST_PARTS = 200
+
+
+def _culprit(target: object, seen: set[int], depth: int = 0) -> str:
+    """The path to the innermost part that cannot be pickled; "" if no part can be blamed."""
+    seen.add(id(target))
+    for name, part in _parts(target)[:_MOST_PARTS]:
+        if id(part) not in seen and depth < _MOST_DEPTH and not _travels(part):
+            inner = _culprit(part, seen, depth + 1)
+            return f"{name}, {inner}" if inner else f"{name} ({type(part).__module__}.{type(part).__qualname__})"
+    return ""
+
+
+def _travels(part: object) -> bool:
+    try:
+        _Pickler(io.BytesIO()).dump(part)
+    except Exception:  # noqa: BLE001 - a part may raise anything when it is pickled
+        return False
+    return True
+
+
+def _parts(obj: Any) -> list[tuple[str, object]]:  # noqa: PLR0911 - one for each kind of object
+    """What is pickled along with an object, by names for an error message."""
+    if isinstance(obj, functools.partial):
+        return [("the function of the partial", obj.func), *_items(obj.args), *_entries(obj.keywords)]
+    if isinstance(obj, types.MethodType):
+        return [("its object", obj.__self__), ("its function", obj.__func__)]
+    if isinstance(obj, _CACHE):
+        return [("the function it wraps", obj.__wrapped__)]
+    if isinstance(obj, types.FunctionType):
+        return _parts_of_function(obj)
+    if isinstance(obj, (list, tuple, set, frozenset)):
+        return _items(obj)
+    if isinstance(obj, dict):
+        return _entries(obj)
+    held = vars(obj) if hasattr(obj, "__dict__") else {}
+    word = "the name" if isinstance(obj, types.ModuleType) else "the attribute"
+    return [(f"{word} {name!r}", value) for name, value in held.items() if name not in _IMPORT_NAMES]
+
+
+def _parts_of_function(function: types.FunctionType) -> list[tuple[str, object]]:
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+    closure = [(f"the variable {name!r} of its closure", cell.cell_contents) for name, cell in cells if _filled(cell)]
+    names = [name for name in _names(function.__code__) if name in function.__globals__]
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [
+        *closure,
+        *((f"the global {name!r}", function.__globals__[name]) for name in names),
+        *((f"the default value {value!r:.40}", value) for value in defaults),
+    ]
+
+
+def _names(code: types.CodeType) -> list[str]:
+    inner = [name for each in code.co_consts if isinstance(each, types.CodeType) for name in _names(each)]
+    return [*code.co_names, *inner]
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - an empty cell raises
+    except ValueError:
+        return False
+    return True
+
+
+def _items(values: Any) -> list[tuple[str, object]]:
+    return [(f"the item {index}", value) for index, value in enumerate(values)]
+
+
+def _entries(values: Any) -> list[tuple[str, object]]:
+    return [(f"the value of {key!r:.40}", value) for key, value in values.items()]
+
+
+# ---- what goes along ----
+
 
 class _Sourced:
     """Unpickled it is the target, and by then its lines are where tracebacks look for them."""
 
-    def __init__(self, target: object, lines: _Lines) -> None:
+    def __init__(self, target: object, lines: _Lines, members: _Members) -> None:
         self._target = target
-        self._shown = _Shown(lines)
+        self._shown = _Shown(lines, members)
 
     def __reduce__(self) -> tuple[object, ...]:
         # The target comes first: while it is pickled its lines are found.
@@ -113,15 +244,20 @@ class _Sourced:
 class _Shown:
     """A pickle has no statements; this is one."""
 
-    def __init__(self, lines: _Lines) -> None:
+    def __init__(self, lines: _Lines, members: _Members) -> None:
         self._lines = lines
+        self._members = members
 
     def __reduce__(self) -> tuple[object, ...]:
-        return exec, (_SHOW, {"found": self._lines})
+        members = {module: dict(names) for module, names in self._members.items()}
+        return exec, (_SHOW, {"found": self._lines, "members": members})
 
 
+#: Makes lines known to tracebacks, and classes and functions to pickle, typing and dataclasses.
 _SHOW = """
-import linecache
+import linecache, sys, types
+for module, names in members.items():
+    vars(sys.modules.setdefault(module, types.ModuleType(module))).update(names)
 for name, lines in found.items():
     text = [lines.get(number, "\\n") for number in range(1, max(lines) + 1)]
     linecache.cache[name] = len(text), None, text, name

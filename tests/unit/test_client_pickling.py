@@ -187,3 +187,89 @@ def test_a_function_without_source_is_pickled_without_lines(file_names):
     assert (
         'File "<made up>", line 1, in main\nZeroDivisionError' in elsewhere(pickled(space["main"]), 0).stdout.decode()
     )
+
+
+DECORATED = """
+    import functools, pickle
+    @functools.lru_cache
+    def fib(n):
+        return n if n < 2 else fib(n - 1) + fib(n - 2)
+    @functools.singledispatch
+    def show(x):
+        return "object"
+    @show.register
+    def _(x: int):
+        return "int"
+    @show.register(list)
+    def _(x):
+        return [show(each) for each in x]
+    class Box:
+        def __init__(self, x):
+            self.x = x
+        def times(self, y):
+            return self.x * y
+        @functools.lru_cache
+        def cached(self, y):
+            return self.x * y
+        @functools.cached_property
+        def double(self):
+            return 2 * self.x
+        @functools.singledispatchmethod
+        def kind(self, y):
+            return "object"
+        @kind.register
+        def _(self, y: int):
+            return "int"
+        @classmethod
+        def name(cls, y):
+            return cls.__name__, y
+    box = Box(3)
+    def doubled(y):
+        return box.double * y
+    def copied(y):
+        return type(pickle.loads(pickle.dumps(box))) is Box
+    def local():
+        class Local:
+            def __init__(self, x, y):
+                self.sum = x + y
+        return Local
+    def nested():
+        import decorated_of_a_user as module
+        def inner(y):
+            return module.fib(y)
+        return inner
+    partial = functools.partial(lambda kind, x, y: kind(x, y).sum, local(), 1)
+"""
+EXPECTED = {
+    "fib": "832040", "show": "'int'", "box.times": "90", "box.cached": "90", "doubled": "180", "box.kind": "'int'",
+    "Box.name": "('Box', 30)", "copied": "True", "partial": "31", "nested()": "832040",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_callable_travels_however_it_is_decorated(name, tmp_path, monkeypatch):
+    (tmp_path / "decorated_of_a_user.py").write_text(textwrap.dedent(DECORATED))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("decorated_of_a_user")
+    try:
+        frame = pickled(eval(name, vars(module)))
+    finally:
+        del sys.modules["decorated_of_a_user"]
+    done = elsewhere(frame, 30)
+    assert done.stdout.decode() == f"{eval(EXPECTED[name])}\n", done.stderr
+
+
+class _Held:
+    def __init__(self, lock):
+        self.inner = {"a": [1, lock]}
+
+
+def test_what_cannot_travel_is_named_with_its_path_inside_the_callable():
+    held = _Held(threading.Lock())
+    path = "the attribute 'inner', the value of 'a', the item 1 (_thread.lock)"
+    with pytest.raises(InvalidJobError) as caught:
+        pickled(lambda: held)
+    assert f"the variable 'held' of its closure, {path}" in str(caught.value)
+    with pytest.raises(InvalidJobError) as caught:
+        pickled(partial(print, held))
+    assert f"the item 0, {path}" in str(caught.value)
