@@ -21,7 +21,7 @@ import msgspec
 
 from pool import wire
 from pool.daemon.zmtp import codec
-from pool.daemon.zmtp.decoder import Decoder, Parts
+from pool.daemon.zmtp.decoder import Decoder
 from pool.model import Outcome
 from tests.support import rogue_prints
 
@@ -73,10 +73,12 @@ class Peer:
     def hear(self, timeout_s=None):
         """The next message of the daemon; None after the timeout."""
         self.sock.settimeout(timeout_s)
+        data = b""
         while True:
-            event = self._decoder.next()
-            if isinstance(event, Parts):
-                return wire.decode(wire.to_runner, event.frames)
+            event = self._decoder.next(data)
+            if isinstance(event, list):
+                return wire.decode(wire.to_runner, event)
+            data = b""
             if event is None:
                 try:
                     data = self.sock.recv(1 << 16)
@@ -86,7 +88,6 @@ class Peer:
                     self.sock.settimeout(None)
                 if not data:
                     raise ConnectionResetError
-                self._decoder.feed(memoryview(data))
                 self.sock.settimeout(timeout_s)
 
 

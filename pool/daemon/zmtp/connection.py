@@ -1,15 +1,17 @@
-"""One connection of a libzmq peer over AF_UNIX: handshake, messages in, messages out. It never blocks.
+"""One connection of a libzmq peer over a Unix socket: handshake, messages, heartbeats. It never blocks.
 
-    epoll ──▶ owner is woken ──▶ receive() ──▶ Decoder ──▶ frames      a large frame is read into its own pages
-    send() ──▶ kernel, or Outbox ──▶ epoll says writable ──▶ kernel
+    epoll ──▶ on_readable ──▶ receive() ──▶ Decoder ──▶ frames          a large frame is read into its own pages
+    send() ──▶ kernel; what it does not take ──▶ SendQueue ──▶ epoll: writable ──▶ kernel
 
-Bytes are read in the order in which they were written, so a peer's end is met after all it has said. A peer that cannot
-be written to is read on. Descriptors that a peer sends along are dropped by the kernel: nothing here asks for them.
+Bytes are read in the order in which they were written, so the peer's end comes after its last message. A peer that
+does not take what we write can still send. The kernel drops descriptors that a peer sends along, since nothing asks
+for them.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import select
 import socket
 import struct
@@ -19,15 +21,21 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pool.daemon.zmtp import codec
-from pool.daemon.zmtp.codec import Frame, Peer, Ping
-from pool.daemon.zmtp.decoder import Decoder, Event, Parts
+from pool.daemon.zmtp.codec import Buffer, Greeting, Peer, Ping
+from pool.daemon.zmtp.decoder import Decoder, Event
 from pool.daemon.zmtp.poller import Poller
 from pool.errors import RemoteProtocolError
+from pool.wire import Frame
 
-#: Reads for one message before the others get their turn.
-_READS_PER_TURN = 8
-#: PINGs and PONGs in a second. libzmq sends as many as its ZMQ_HEARTBEAT_IVL says, and nobody sets that to 10 ms.
+_READ_BYTES = 64 * 1024
+#: Reads and commands in one `receive`, so that other connections have their turn.
+_STEPS_PER_TURN = 16
+#: PINGs and PONGs that a peer may send in a second. libzmq sends one each ZMQ_HEARTBEAT_IVL, which is a second or more.
 _CONTROLS_PER_S = 100
+#: PONGs that wait to be written. A peer for which more are waiting does not read: the oldest are dropped.
+_CONTROLS_QUEUED = 16
+#: Buffers given to the kernel in one call; it takes at most 1024.
+_BUFFERS = 64
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -39,209 +47,292 @@ class Credentials(NamedTuple):
     gid: int
 
 
-class Speech(NamedTuple):
-    """What the two ends are to each other, and how much the peer may say in one message."""
+class Timeouts(NamedTuple):
+    """After how many seconds a connection is ended, and why."""
 
-    ours: str  #: our socket type
-    theirs: str
-    limit: int
+    handshake: float = 5.0  #: without READY
+    stalled: float = 60.0  #: a message has begun, in or out, and no byte of it moves
+    message: float = 120.0  #: a message has begun, in or out, and is not over, whatever moves
+    ping_after: float = 30.0  #: silent for so long, a peer is sent a PING
+    pong: float = 30.0  #: nothing has come since that PING
+
+
+#: For every connection that is not given others.
+TIMEOUTS = Timeouts()
+
+
+class Terms(NamedTuple):
+    """What the two ends are to each other, and how much the peer may send."""
+
+    kind: str  #: our socket type
+    peer_kind: str
+    max_message: int  #: bytes
     max_frames: int
+    timeouts: Timeouts
+
+
+class SendQueue:
+    """What the kernel has not taken yet: messages in order, and commands, which go out between two messages.
+
+    The owner holds `size` and `messages` against its caps.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0  #: bytes
+        self.messages = 0  #: that are not written to their end
+        self.began_at = 0.0  #: when writing the first of them began
+        self._current: deque[Buffer] = deque()  # what is left of the message or the commands that are being written
+        self._in_message = False
+        self._messages: deque[Sequence[Buffer]] = deque()
+        self._commands: deque[bytes] = deque()
+
+    def put(self, message: Sequence[Buffer], now: float, *, written: int = 0) -> None:
+        """Add a message. `written`: so many of its bytes are written already; the queue must be empty then."""
+        self.size += sum(map(len, message))
+        self.messages += 1
+        self._messages.append(message)
+        if written:
+            self._begin(now)
+            self._remove(written)
+
+    def put_command(self, command: bytes) -> None:
+        if len(self._commands) == _CONTROLS_QUEUED:
+            self.size -= len(self._commands.popleft())
+        self.size += len(command)
+        self._commands.append(command)
+
+    def write(self, sock: socket.socket, now: float) -> None:
+        """Write until all is gone or the kernel takes no more. Raises OSError when nobody is there to read it."""
+        try:
+            while self.size:
+                if not self._current:
+                    self._begin(now)
+                self._remove(sock.sendmsg(itertools.islice(self._current, _BUFFERS), (), socket.MSG_NOSIGNAL))
+        except BlockingIOError:
+            return
+
+    def _begin(self, now: float) -> None:
+        """Commands go first, then the next message."""
+        self._in_message = not self._commands
+        self._current.extend(self._commands or self._messages.popleft())
+        self._commands.clear()
+        self.began_at = now
+
+    def _remove(self, count: int) -> None:
+        self.size -= count
+        while self._current and count >= len(self._current[0]):
+            count -= len(self._current.popleft())
+        if count:
+            self._current[0] = memoryview(self._current[0])[count:]
+        if not self._current and self._in_message:
+            self.messages -= 1
+
+    def clear(self) -> None:
+        for waiting in (self._current, self._messages, self._commands):
+            waiting.clear()
+        self.size = self.messages = 0
 
 
 class Connection:
-    """`wake` is called when there may be something to receive."""
+    """One peer. `on_readable` is called when there may be something to receive."""
 
-    def __init__(self, sock: socket.socket, speech: Speech, poller: Poller, *, wake: Callable[[], None]) -> None:
+    def __init__(self, sock: socket.socket, terms: Terms, poller: Poller, *, on_readable: Callable[[], object]) -> None:
         sock.setblocking(False)
         self.credentials = Credentials(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
-        self.ended = False
-        self.received = 0
-        self.born = self.read_at = self.written_at = time.monotonic()
-        self.out = Outbox()
+        self.ready = False  #: whether the handshake is over
+        self.ended = False  #: whether the peer has closed its end, and everything before that was received
+        self.held = 0  #: bytes of an unfinished message
+        self.more = False  #: whether `receive` may return a message before the socket is readable again
+        self.queue = SendQueue()
         self._sock = sock
-        self._speech = speech
+        self._terms = terms
         self._poller = poller
-        self._wake = wake
-        self._decoder = Decoder(limit=speech.limit, max_frames=speech.max_frames)
-        self._deaf = False
+        self._on_readable = on_readable
+        self._decoder = Decoder(limit=terms.max_message, max_frames=terms.max_frames)
+        self._deaf = False  # whether nobody takes what we write
+        self._minor = 0  # the peer speaks ZMTP 3.minor
+        self._born_at = self._read_at = self._written_at = self._controls_at = time.monotonic()
+        self._message_at: float | None = None  # when the message that is coming in began
+        self._pinged_at = 0.0
+        self._ttl_s = 0.0
         self._controls = 0
-        self._controls_at = self.read_at
-        poller.add(sock.fileno(), self._heard)
-        self._post([codec.GREETING])
+        poller.add(sock.fileno(), self._on_event)
+        self._send_command(codec.GREETING)
 
-    # ---- state ----
-
-    @property
-    def ready(self) -> bool:
-        """Whether the handshake is over."""
-        return self._decoder.ready
-
-    @property
-    def held(self) -> int:
-        """Bytes of an unfinished message."""
-        return self._decoder.held
-
-    @property
-    def more(self) -> bool:
-        """Whether `receive` may give something before the socket is readable again."""
-        return self._decoder.pending
-
-    def allow(self, limit: int) -> None:
-        """From its next frame on, a message may have so many bytes."""
-        self._decoder.limit = limit
-
-    # ---- in ----
-
-    def want_read(self, *, wanted: bool) -> None:
-        """Whether `wake` is called when the peer has sent something."""
-        self._poller.want_read(self._sock.fileno(), wanted=wanted)
-
-    def receive(self) -> list[Frame] | None:
-        """The next message; None when there is none for now. Sets `ended` at the end. Raises RemoteProtocolError."""
-        reads = 0
-        while True:
-            event = self._decoder.next()
-            if isinstance(event, Parts):
-                self._decoder.settle()
-                return event.frames
-            if event is not None:
-                self._hear_control(event)
-            elif reads == _READS_PER_TURN or not self._read():
-                return None
-            else:
-                reads += 1
-
-    def _read(self) -> bool:
-        try:
-            room = self._decoder.room()
-            if room is None:
-                count = self._sock.recv_into(self._poller.scratch)
-                self._decoder.feed(self._poller.scratch[:count])
-            else:
-                with room:
-                    count = self._sock.recv_into(room)
-                self._decoder.filled(count)
-        except BlockingIOError:
-            return False
-        except OSError:
-            count = 0
-        if not count:
-            self.ended = True
-            return False
-        self.received += count
-        self.read_at = time.monotonic()
-        return True
-
-    def _hear_control(self, event: Event) -> None:
-        if isinstance(event, Peer):
-            if event.kind != self._speech.theirs:
-                raise RemoteProtocolError(f"a {event.kind:.16} socket does not talk with this one")
-            self._post([codec.ready(self._speech.ours)])
-            return
-        self._count_control()
-        if isinstance(event, Ping) and not self.out.size:
-            self._post([codec.pong(event.context)])
-
-    def _count_control(self) -> None:
-        if self.read_at - self._controls_at >= 1:
-            self._controls, self._controls_at = 0, self.read_at
-        self._controls += 1
-        if self._controls > _CONTROLS_PER_S:
-            raise RemoteProtocolError(f"more than {_CONTROLS_PER_S} commands in a second")
-
-    # ---- out ----
-
-    def send(self, frames: Sequence[Frame]) -> bool:
-        """False when nobody is there to take it."""
-        if not self._deaf:
-            self._post(codec.pack(frames))
-        return not self._deaf
-
-    def refuse(self, reason: str) -> None:
-        """Say why the connection will be closed now."""
-        if not self._deaf and not self.out.size:
-            self._post([codec.error(reason)])
-
-    def _post(self, buffers: Sequence[bytes | memoryview]) -> None:
-        waiting = self.out.size > 0
-        self.out.put(buffers)
-        if not waiting:
-            self.written_at = time.monotonic()
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what the kernel takes."""
-        before = self.out.size
-        try:
-            self.out.write(self._sock)
-        except OSError:
-            self._deaf = True
-            self.out.clear()
-        if self.out.size < before:
-            self.written_at = time.monotonic()
-        self._poller.want_write(self._sock.fileno(), wanted=self.out.size > 0)
-
-    # ---- epoll ----
-
-    def _heard(self, mask: int) -> None:
+    def _on_event(self, mask: int) -> None:
         if mask & select.EPOLLOUT:
-            self.flush()
+            self._flush()
         if mask & ~select.EPOLLOUT:
-            self._wake()
+            self._on_readable()
 
     def close(self) -> None:
         self._poller.remove(self._sock.fileno())
         self._sock.close()
-        self.out.clear()
+        self.queue.clear()
 
+    # ---- in ----
 
-#: Buffers given to the kernel in one call.
-_BUFFERS = 64
+    def want_read(self, *, wanted: bool) -> None:
+        """Whether `on_readable` is called when the peer has sent something or has closed its end."""
+        self._poller.want_read(self._sock.fileno(), wanted=wanted)
 
-Buffer = bytes | memoryview
+    def set_limit(self, size: int) -> None:
+        """How many bytes a message may have, from its next frame on."""
+        self._decoder.limit = size
 
+    def receive(self) -> list[Frame] | None:
+        """The next message; None if there is none for now. Raises RemoteProtocolError."""
+        decoder = self._decoder
+        for _ in range(_STEPS_PER_TURN):
+            data = b"" if decoder.pending else self._read()
+            if data is None:
+                break
+            event = decoder.next(data)
+            if isinstance(event, list):
+                self.held, self.more, self._message_at = 0, decoder.pending, None
+                return event
+            if event is not None:
+                self._handle_command(event)
+        self.held, self.more = decoder.held, decoder.pending
+        if self._message_at is None or not self.held:
+            self._message_at = self._read_at if self.held else None
+        return None
 
-class Outbox:
-    """Bytes that the peer has not taken yet. `size` and `messages` are the owner's to hold against its caps."""
-
-    def __init__(self) -> None:
-        self._buffers: deque[Buffer] = deque()
-        self._ends: deque[int] = deque()  # of each message, counted from the first byte ever
-        self._written = 0
-        self._queued = 0
-
-    @property
-    def size(self) -> int:
-        return self._queued - self._written
-
-    @property
-    def messages(self) -> int:
-        return len(self._ends)
-
-    def put(self, buffers: Sequence[Buffer]) -> None:
-        self._buffers.extend(buffers)
-        self._queued += sum(map(len, buffers))
-        self._ends.append(self._queued)
-
-    def write(self, sock: socket.socket) -> None:
-        """Write until all is gone or the kernel takes no more. Raises OSError when nobody is there to read it."""
+    def _read(self) -> bytes | None:
+        """Bytes that have come, b"" if they were read into a large frame; None if there are none now, or at the end."""
+        body = self._decoder.body
+        room = body.room() if body is not None else None
+        data = b""
         try:
-            while self._buffers:
-                count = sock.sendmsg(itertools.islice(self._buffers, _BUFFERS), (), socket.MSG_NOSIGNAL)
-                self._forget(count)
+            if body is None or room is None:
+                data = self._sock.recv(_READ_BYTES)
+                count = len(data)
+            else:
+                with room:
+                    count = self._sock.recv_into(room)
+                body.filled += count
         except BlockingIOError:
+            return None
+        except OSError:
+            count = 0
+        if not count:
+            self.ended = True
+            return None
+        self._read_at = time.monotonic()
+        return data
+
+    def _handle_command(self, event: Event) -> None:
+        if isinstance(event, Greeting):
+            self._minor = event.minor
+            self._send_command(codec.ready(self._terms.kind))
+        elif isinstance(event, Peer):
+            if event.kind != self._terms.peer_kind:
+                raise RemoteProtocolError(f"a {event.kind:.16} socket cannot talk with a {self._terms.kind} socket")
+            self.ready = True
+        else:
+            self._count_control()
+            if isinstance(event, Ping):
+                self._ttl_s = event.ttl_s
+                self._send_command(codec.pong(event.context))
+
+    def _count_control(self) -> None:
+        if self._read_at - self._controls_at >= 1:
+            self._controls, self._controls_at = 0, self._read_at
+        self._controls += 1
+        if self._controls > _CONTROLS_PER_S:
+            raise RemoteProtocolError(f"more than {_CONTROLS_PER_S} PINGs and PONGs came in a second")
+
+    # ---- out ----
+
+    def send(self, frames: Sequence[Frame]) -> bool:
+        """Write a message, and queue what the kernel does not take. False when nobody is there to take it."""
+        if self._deaf:
+            return False
+        message = codec.pack(frames)
+        if self.queue.size:
+            self.queue.put(message, time.monotonic())
+        else:
+            self._write_now(message)
+        return not self._deaf
+
+    def _write_now(self, message: list[Buffer]) -> None:
+        try:
+            written = self._sock.sendmsg(message[:_BUFFERS], (), socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            self._deaf = True
             return
+        if written < sum(map(len, message)):
+            self._written_at = time.monotonic()
+            self.queue.put(message, self._written_at, written=written)
+            self._flush()
 
-    def _forget(self, count: int) -> None:
-        self._written += count
-        while self._buffers and count >= len(self._buffers[0]):
-            count -= len(self._buffers.popleft())
-        if count:
-            self._buffers[0] = memoryview(self._buffers[0])[count:]
-        while self._ends and self._ends[0] <= self._written:
-            self._ends.popleft()
+    def refuse(self, reason: str) -> None:
+        """Tell the peer why the connection will be closed now."""
+        if not self.queue.size:
+            self._send_command(codec.error(reason))
 
-    def clear(self) -> None:
-        self._buffers.clear()
-        self._ends.clear()
-        self._written = self._queued
+    def _send_command(self, command: bytes) -> None:
+        if not self._deaf:
+            self.queue.put_command(command)
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what the kernel takes."""
+        before, now = self.queue.size, time.monotonic()
+        try:
+            self.queue.write(self._sock, now)
+        except OSError:
+            self._deaf = True
+            self.queue.clear()
+        if self.queue.size < before:
+            self._written_at = now
+        self._poller.want_write(self._sock.fileno(), wanted=self.queue.size > 0)
+
+    # ---- time ----
+
+    def check(self, now: float) -> str | None:
+        """Send a PING if it is due. Why the connection has to be ended now, in one word; None if it has not.
+
+        To be called once in a while, after what had come was received.
+        """
+        limits = self._terms.timeouts
+        since_limit = {
+            "no_handshake": (None if self.ready else self._born_at, limits.handshake),
+            "slow_message": (self._message_at, limits.message),
+            "slow_reader": (self.queue.began_at if self.queue.messages else None, limits.message),
+            "stalled": (self._written_at if self.queue.size else None, limits.stalled),
+        }
+        for reason, (since, limit) in since_limit.items():
+            if since is not None and now - since > limit:
+                return reason
+        return self._check_silence(now, limits)
+
+    def _check_silence(self, now: float, limits: Timeouts) -> str | None:
+        pinged = self._pinged_at >= self._read_at
+        most_silent = {
+            "stalled": limits.stalled if self.held else math.inf,
+            "ttl": self._ttl_s or math.inf,
+            "no_pong": self._pinged_at + limits.pong - self._read_at if pinged else math.inf,
+        }
+        for reason, limit in most_silent.items():
+            if self._is_silent(now, limit):
+                return reason
+        knows_ping = self.ready and self._minor >= 1  # libzmq 4.1, which speaks ZMTP 3.0, would close the connection
+        if knows_ping and not pinged and not self.queue.size and self._is_silent(now, limits.ping_after):
+            self._pinged_at = now
+            self._send_command(codec.ping())
+        return None
+
+    def _is_silent(self, now: float, seconds: float) -> bool:
+        """Whether nothing has come for so long. What waits to be read has come: the loop may have been busy."""
+        if now - self._read_at <= seconds:
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # `receive` meets the end
+        return False

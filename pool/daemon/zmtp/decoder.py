@@ -1,231 +1,209 @@
-"""ZMTP 3 (RFC 23, RFC 37) as a server reads it, without a socket: bytes in, events out, every bound checked first.
+"""The incoming side of one ZMTP connection, without a socket: bytes in, events out, every bound checked first.
 
-    feed(bytes) ──▶ greeting ──▶ READY ──▶ frame, frame, ... ──▶ next() gives Peer once, then Ping, Pong and Parts
-                                             │
-    room() ◀── a large frame's own buffer ◀──┘     filled(n): bytes were read straight into it
+    next(data) ──▶ Greeting, Peer (the handshake), then Message, Ping and Pong; None: it takes more bytes
+    body.room(): the socket is read straight into the pages of a large frame
 
-1. Whatever the bytes, nothing but RemoteProtocolError is raised, and at the first byte that shows the fault. What was
-   said before that byte has been given out. A decoder that has raised is of no further use.
-2. Memory is set aside for what has arrived and never for what was announced. An unfinished message holds at most
-   `limit` bytes, with something added for each of its frames, so that a million empty ones are not free.
-3. However a stream is cut into pieces, its events are the same.
+1. For bad bytes it raises RemoteProtocolError and nothing else, at the first byte that shows the fault. Events of the
+   bytes before it have been given out. A decoder that has raised must not be used again.
+2. It sets memory aside for bytes that have arrived, never for a size that was announced. An unfinished message holds at
+   most `limit` bytes. Each of its frames counts with some bytes extra, since a million empty frames take memory too.
+3. The events do not depend on how the stream is cut into pieces.
 """
 
 from __future__ import annotations
 
 import mmap
-from typing import NamedTuple
 
-from pool.daemon.zmtp.codec import GREETING_BYTES, Frame, Peer, Ping, Pong, check_greeting, read_command, read_ready
+from pool.daemon.zmtp.codec import (
+    GREETING_BYTES,
+    Greeting,
+    Peer,
+    Ping,
+    Pong,
+    check_greeting,
+    read_command,
+    read_greeting,
+    read_ready,
+)
 from pool.errors import RemoteProtocolError
+from pool.wire import Frame
 
-#: What a command may have. READY holds a socket type and an identity, PING 18 bytes.
+#: The most that a command may have. READY holds a socket type and an identity, PING at most 18 bytes.
 MAX_COMMAND_BYTES = 8192
-#: What the holder of a frame costs, about.
+#: About what one frame costs besides its bytes.
 FRAME_COST = 64
-
+#: Frames up to this size are decoded once they are here whole. A larger one is collected by a Body.
+_WHOLE_BYTES = 8192
 #: From this size on a body has pages of its own. Below, copying into memory that the heap has at hand is cheaper than
 #: faulting in new pages, and a process can have only so many mappings.
 LARGE_BYTES = 16 * 1024 * 1024
 _FIRST_BYTES = 256 * 1024
 
 _MORE, _LONG, _COMMAND = 1, 2, 4
-_RESERVED = 0xF8
-_NOTHING = memoryview(b"")
+_HANDSHAKE_FLAGS = frozenset({_COMMAND, _COMMAND | _LONG})
+_MESSAGE_FLAGS = frozenset({0, _MORE, _LONG, _MORE | _LONG})
 
 
-class Parts(NamedTuple):
-    """A whole message."""
-
-    frames: list[Frame]
-
-
-Event = Peer | Ping | Pong | Parts
+#: A list of frames is a whole message.
+Event = Greeting | Peer | Ping | Pong | list[Frame]
 
 
 class Decoder:
-    """One connection's incoming side. `limit` may be changed at any time and holds from the next frame on."""
+    """One connection's incoming bytes. `limit` may be changed at any time and holds from the next frame on."""
 
     def __init__(self, *, limit: int, max_frames: int) -> None:
         self.limit = limit
-        self.ready = False
+        self.held = 0  #: bytes in memory of what is unfinished; valid when `next` has returned None
+        self.pending = False  #: whether `next` may return an event without more bytes
+        self.body: Body | None = None  #: a large frame that is not whole yet; its room may be read into
         self._max_frames = max_frames
         self._greeted = False
-        self._minor = 0
-        self._chunk = _NOTHING
+        self._allowed = _HANDSHAKE_FLAGS  # what the next frame may begin with
+        self._data = b""
         self._at = 0
-        self._stub = bytearray()
-        self._flags = 0
-        self._body: Body | None = None
         self._frames: list[Frame] = []
-        self._held = 0
+        self._size = 0  # of the frames, with their costs
 
-    @property
-    def held(self) -> int:
-        """Bytes of the unfinished message that are in memory."""
-        return self._held + (self._body.filled if self._body is not None else 0)
+    def next(self, data: bytes = b"") -> Event | None:
+        """The next event; None when it takes more bytes. Raises RemoteProtocolError.
 
-    @property
-    def pending(self) -> bool:
-        """Whether bytes were fed that `next` has not looked at."""
-        return self._at < len(self._chunk)
+        `data`: bytes that have arrived. It may be given only while `pending` is False.
+        """
+        if data:
+            self._data, self._at = self._data[self._at :] + data, 0
+        if self.body is not None or not self._greeted:
+            return self._continue()
+        # Every small message goes through this loop, so it makes no calls.
+        data, end = self._data, len(self._data)
+        while self._at < end:
+            flags = data[self._at]
+            start = self._at + (9 if flags & _LONG else 2)
+            size = int.from_bytes(data[self._at + 1 : start])
+            total = self._size + FRAME_COST + size
+            plain = flags in self._allowed and not flags & _COMMAND and len(self._frames) < self._max_frames
+            if not plain or start + size > end or total > self.limit:
+                return self._take_other(flags, start, size)
+            self._frames.append(data[start : start + size])
+            self._size, self._at = total, start + size
+            if not flags & _MORE:
+                return self._frames_of_message()
+        return self._wait()
 
-    # ---- bytes in ----
+    def _continue(self) -> Event | None:
+        """Go on with the greeting, or with a body."""
+        if self.body is None:
+            return self._greet()
+        if not self._fill(self.body):
+            return self._wait()
+        body, self.body = self.body, None
+        self._frames.append(body.frame())
+        self._size += FRAME_COST + body.size
+        return self.next() if body.more else self._frames_of_message()
 
-    def room(self) -> memoryview | None:
-        """Where to read a large frame's next bytes to; None when they are to be fed. Call when `next` gave None."""
-        return self._body.room() if self._body is not None else None
+    def _greet(self) -> Event | None:
+        greeting = self._data[:GREETING_BYTES]
+        check_greeting(greeting)
+        if len(greeting) < GREETING_BYTES:
+            return self._wait()
+        self._greeted, self._at = True, GREETING_BYTES
+        self.pending = self._at < len(self._data)
+        return read_greeting(greeting)
 
-    def filled(self, count: int) -> None:
-        """That many bytes are in the room now."""
-        assert self._body is not None
-        self._body.took(count)
-
-    def feed(self, chunk: memoryview) -> None:
-        """More bytes; call when `next` gave None. They must stay as they are until `settle`, or until it does again."""
-        assert not self.pending
-        self._chunk, self._at = chunk, 0
-
-    def settle(self) -> None:
-        """Keep what was not looked at yet, so that the memory that was fed can be used for something else."""
-        if self.pending:
-            self._chunk, self._at = memoryview(bytes(self._chunk[self._at :])), 0
-        else:
-            self._chunk, self._at = _NOTHING, 0
-
-    # ---- events out ----
-
-    def next(self) -> Event | None:
-        """The next event; None when it takes more bytes. Raises RemoteProtocolError."""
-        if not self._greeted and not self._greet():
-            return None
-        while True:
-            if self._body is None and not self._begin_frame():
-                return None
-            frame = self._read_body()
-            if frame is None:
-                return None
-            event = self._end_frame(frame)
-            if event is not None:
-                return event
-
-    def _greet(self) -> bool:
-        whole = self._collect(GREETING_BYTES)
-        self._minor = check_greeting(self._stub)
-        if whole:
-            self._greeted = True
-            self._stub.clear()
-        return whole
-
-    def _collect(self, count: int) -> bool:
-        """Whether that many bytes are in the stub, after taking there what is missing."""
-        missing = count - len(self._stub)
-        if missing > 0:
-            taken = self._chunk[self._at : self._at + missing]
-            self._stub += taken
-            self._at += len(taken)
-        return len(self._stub) >= count
-
-    def _begin_frame(self) -> bool:
-        """Read flags and size, and refuse what may not follow. False when it takes more bytes."""
-        if not self._collect(1):
-            return False
-        flags = self._stub[0]
-        self._check_flags(flags)
-        long = flags & _LONG
-        if not self._collect(9 if long else 2):
-            return False
-        size = int.from_bytes(self._stub[1:])
-        self._stub.clear()
-        self._check_size(flags, size)
-        self._flags, self._body = flags, Body(size)
-        return True
-
-    def _check_flags(self, flags: int) -> None:
-        if flags & _RESERVED or flags & (_MORE | _COMMAND) == _MORE | _COMMAND:
-            raise RemoteProtocolError(f"a frame begins with {flags:#04x}, which is no frame")
-        if not self.ready and not flags & _COMMAND:
-            raise RemoteProtocolError("a message came before READY")
-
-    def _check_size(self, flags: int, size: int) -> None:
+    def _take_other(self, flags: int, start: int, size: int) -> Event | None:
+        """A command, a frame that is not here whole, or one that is not allowed."""
+        if flags not in self._allowed:
+            early = "; a message came before READY" if flags in _MESSAGE_FLAGS else ""
+            raise RemoteProtocolError(f"a frame begins with {flags:#04x}, which is not allowed here{early}")
+        if start > len(self._data):
+            return self._wait()
         if flags & _COMMAND:
-            if size > MAX_COMMAND_BYTES:
-                raise RemoteProtocolError(f"a command of {size} bytes, at most {MAX_COMMAND_BYTES} are taken")
-            return
+            return self._take_command(start, size)
+        self._check_size(size)
+        if size > _WHOLE_BYTES:
+            self.body, self._at = Body(size, more=bool(flags & _MORE)), start
+            self._fill(self.body)
+        return self._wait()
+
+    def _check_size(self, size: int) -> None:
         if len(self._frames) >= self._max_frames:
-            raise RemoteProtocolError(f"a message of more than {self._max_frames} frames")
-        if self._held + FRAME_COST + size > self.limit:
+            raise RemoteProtocolError(f"a message has more than {self._max_frames} frames")
+        if self._size + FRAME_COST + size > self.limit:
             raise RemoteProtocolError(
-                f"a frame of {size} bytes after {self._held}, at most {self.limit} are taken in one message now"
+                f"a frame of {size} bytes comes after {self._size} bytes of its message; {self.limit} are allowed now"
             )
 
-    def _read_body(self) -> Frame | None:
-        body = self._body
-        assert body is not None
-        if body.missing:
-            taken = self._chunk[self._at : self._at + body.missing]
-            self._at += len(taken)
-            if body.add(taken):
-                return None
-        self._body = None
-        return body.frame()
+    def _take_command(self, start: int, size: int) -> Event | None:
+        if size > MAX_COMMAND_BYTES:
+            raise RemoteProtocolError(f"a command has {size} bytes, {MAX_COMMAND_BYTES} are allowed")
+        body = self._data[start : start + size]
+        if len(body) < size:
+            return self._wait()
+        self._at = start + size
+        self.pending = self._at < len(self._data)
+        if self._allowed is _HANDSHAKE_FLAGS:
+            peer = read_ready(body)
+            self._allowed = _HANDSHAKE_FLAGS | _MESSAGE_FLAGS
+            return peer
+        return read_command(body)
 
-    def _end_frame(self, frame: Frame) -> Event | None:
-        if self._flags & _COMMAND:
-            return self._command(bytes(frame))
-        self._frames.append(frame)
-        self._held += len(frame) + FRAME_COST
-        if self._flags & _MORE:
-            return None
-        parts, self._frames, self._held = Parts(self._frames), [], 0
-        return parts
+    def _fill(self, body: Body) -> bool:
+        """Give a body the bytes that are here of it; whether it is whole."""
+        stop = self._at + body.size - body.filled
+        body.add(memoryview(self._data)[self._at : stop])
+        self._at = min(stop, len(self._data))
+        return body.filled == body.size
 
-    def _command(self, body: bytes) -> Event:
-        if self.ready:
-            return read_command(body)
-        peer = read_ready(body, self._minor)
-        self.ready = True
-        return peer
+    def _frames_of_message(self) -> list[Frame]:
+        frames, self._frames, self._size = self._frames, [], 0
+        self.pending = self._at < len(self._data)
+        if not self.pending:
+            self._data, self._at = b"", 0  # an idle connection holds nothing
+        return frames
+
+    def _wait(self) -> Event | None:
+        """Keep only the bytes that were not used yet."""
+        self._data, self._at, self.pending = self._data[self._at :], 0, False
+        self.held = self._size + len(self._data) + (self.body.filled if self.body is not None else 0)
+        return None
 
 
 class Body:
-    """`add` or `room` and `took` until nothing is missing, then `frame`."""
+    """The bytes of one large frame while they arrive. Its memory grows with what is here, up to the announced size.
 
-    __slots__ = ("_pages", "_small", "filled", "size")
+    From LARGE_BYTES on it has pages of its own: they grow by moving page tables and not bytes, they cost nothing until
+    they are written, and they go back to the system at once when the last view of the frame is gone.
+    """
 
-    def __init__(self, size: int) -> None:
+    __slots__ = ("_pages", "_small", "filled", "more", "size")
+
+    def __init__(self, size: int, *, more: bool = False) -> None:
         self.size = size
+        self.more = more  #: whether another frame follows
         self.filled = 0
-        self._small: bytes | bytearray = b""
+        self._small = bytearray()
         self._pages: mmap.mmap | None = None
 
-    @property
-    def missing(self) -> int:
-        return self.size - self.filled
-
-    def add(self, taken: memoryview) -> int:
-        """Copy some bytes of it; how many are missing now."""
-        if self.size >= LARGE_BYTES:
-            while taken:
-                room = self.room()
-                assert room is not None
-                count = min(len(room), len(taken))
-                room[:count] = taken[:count]
-                taken = taken[count:]
-                room.release()
-                self.took(count)
-            return self.missing
-        if not self.filled:
-            self._small = bytes(taken) if len(taken) == self.size else bytearray(taken)
-        else:
-            self._small += taken
-        self.filled += len(taken)
-        return self.missing
+    def add(self, data: memoryview) -> None:
+        """Copy its next bytes."""
+        if self.size < LARGE_BYTES:
+            self._small += data
+            self.filled += len(data)
+            return
+        while data:
+            with self._grow() as room:
+                count = min(len(room), len(data))
+                room[:count] = data[:count]
+            self.filled += count
+            data = data[count:]
 
     def room(self) -> memoryview | None:
-        """Where a large body goes on; None for a small one. To be released before the next call of anything."""
-        if self.size < LARGE_BYTES:
-            return None
+        """Where to read the next bytes to, then add their number to `filled`; None for a body without pages.
+
+        To be released before the next call.
+        """
+        return self._grow() if self.size >= LARGE_BYTES else None
+
+    def _grow(self) -> memoryview:
         try:
             if self._pages is None:
                 self._pages = mmap.mmap(-1, _FIRST_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -234,9 +212,6 @@ class Body:
         except OSError as error:
             raise RemoteProtocolError(f"no memory for a frame of {self.size} bytes: {error.strerror}") from None
         return memoryview(self._pages)[self.filled :]
-
-    def took(self, count: int) -> None:
-        self.filled += count
 
     def frame(self) -> Frame:
         """The whole body."""

@@ -1,172 +1,159 @@
-"""The daemon's ends of the workers' links: one directory and one socket for each worker, and one connection ever.
+"""The workers' links: each worker has a directory and a socket of its own, and one connection in its life.
 
-The daemon binds `link.sock` and the runner connects; the directory is mounted read-only into that one container. So who
-a worker is follows from the socket that its words came through, and no path that a container can change is ever used.
-The first connection is the runner's. Whoever connects after it is in the same container and is not let in.
+The daemon binds `link.sock` and the runner connects; the directory is mounted read-only into that one container. So the
+socket says which worker a message comes from, and no path that a container can change is ever used. The first
+connection is the runner's. A later one comes from the same container and is refused.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from pool import wire
-from pool.daemon.zmtp.connection import Connection, Speech
+from pool.daemon.zmtp.connection import Connection, Terms, Timeouts
 from pool.daemon.zmtp.poller import ListeningSocket, Poller
 from pool.errors import RemoteProtocolError
 
 log = structlog.get_logger(__name__)
 
-#: Messages that wait to be taken by one worker. One job at a time needs three.
+#: Messages that wait to be taken by one worker. A worker has one job at a time, which takes three.
 _HIGH_WATER = 64
-#: Messages taken from one worker before the others get their turn; one that floods must not hold up the loop.
+#: Messages taken from one worker in a turn.
 _PER_TURN = 16
-#: The runner's user differs from the daemon's, and connecting to a Unix socket takes write permission on it. The
+#: The runner's user is another one than the daemon's, and connecting to a Unix socket takes write permission on it. The
 #: directory above all links is closed to everybody else.
 _SOCKET_MODE = 0o666
 _DIRECTORY_MODE = 0o711
-#: What a worker without a lease may say in one message: names, numbers, and why it is broken.
+#: The most that a worker without a lease may send in one message: names, numbers, and why it is broken.
 UNLEASED_BYTES = 64 * 1024 + 4096
+
+OnMessage = Callable[[str, wire.FromRunner, Sequence[wire.Frame]], None]
+OnLost = Callable[[str, str], None]
 
 
 class WorkerLink:
-    """One worker's link. Used from the loop's thread only."""
+    """The link of one worker."""
 
-    def __init__(self, poller: Poller, worker_id: str, directory: Path, *, wake: Callable[[], None]) -> None:
-        self.worker_id = worker_id
+    def __init__(
+        self, poller: Poller, worker_id: str, directory: Path, terms: Terms, *, on_readable: Callable[[], object]
+    ) -> None:
+        self.connection: Connection | None = None
         self.directory = directory
+        self._worker_id = worker_id
         self._poller = poller
-        self._wake = wake
-        self._speech = Speech("PAIR", "PAIR", UNLEASED_BYTES, wire.MAX_FRAMES + 2)
-        self._connection: Connection | None = None
+        self._terms = terms
+        self._on_readable = on_readable
         directory.mkdir(mode=_DIRECTORY_MODE)
         directory.chmod(_DIRECTORY_MODE)
-        self._listener: ListeningSocket | None = ListeningSocket(directory / "link.sock", _SOCKET_MODE, backlog=1)
-        poller.add(self._listener.fileno(), self._knocked)
+        self._socket: ListeningSocket | None = ListeningSocket(directory / "link.sock", _SOCKET_MODE, backlog=1)
+        poller.add(self._socket.fileno(), self._accept)
 
-    def _knocked(self, _: int) -> None:
-        assert self._listener is not None
+    def _accept(self, _: int) -> None:
+        assert self._socket is not None
         try:
-            sock = self._listener.accept()
-        except OSError as error:  # no descriptors left; the boot deadline ends this worker
-            log.error("a worker could not be let in", action="no_accept", worker=self.worker_id, error=str(error))  # noqa: TRY400
-            self._shut()
+            sock = self._socket.accept()
+        except OSError as error:  # no descriptor is left; the boot deadline ends this worker
+            log.error("a worker cannot connect", action="no_accept", worker=self._worker_id, error=str(error))  # noqa: TRY400
+            self._stop_listening()
             return
         if sock is None:
             return
-        if self._connection is None:
-            self._connection = Connection(sock, self._speech, self._poller, wake=self._wake)
+        if self.connection is None:
+            self.connection = Connection(sock, self._terms, self._poller, on_readable=self._on_readable)
             return
-        self._shut()
+        self._stop_listening()
         sock.close()
-        log.warning("somebody else in its container has connected", action="second_peer", worker=self.worker_id)
+        log.warning("a second connection was refused", action="second_peer", worker=self._worker_id)
 
-    @property
-    def more(self) -> bool:
-        return self._connection is not None and self._connection.more
-
-    @property
-    def ended(self) -> bool:
-        """Whether the runner's end was closed, and everything it had said was received."""
-        return self._connection is not None and self._connection.ended
-
-    def set_limit(self, size: int) -> None:
-        """What the worker may say in one message from now on."""
-        if self._connection is not None:
-            self._connection.allow(max(size, UNLEASED_BYTES))
-
-    def send(self, message: wire.Message, payload: Sequence[wire.Frame] = ()) -> bool:
-        """False when nobody is at the other end, or it does not take anything any more."""
-        link = self._connection
-        return link is not None and link.out.messages < _HIGH_WATER and link.send(wire.encode(message, payload))
-
-    def receive(self) -> tuple[wire.FromRunner, Sequence[wire.Frame]] | None:
-        """The next message; None when there is none. Raises RemoteProtocolError on the first that is not allowed."""
-        frames = self._connection.receive() if self._connection is not None else None
-        return None if frames is None else wire.decode(wire.from_runner, frames)
-
-    def _shut(self) -> None:
-        if self._listener is not None:
-            self._poller.remove(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+    def _stop_listening(self) -> None:
+        if self._socket is not None:
+            self._poller.remove(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
 
     def close(self) -> None:
-        self._shut()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._stop_listening()
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-Receive = Callable[[str, wire.FromRunner, Sequence[wire.Frame]], None]
-Lose = Callable[[str, str], None]
-
-
 class WorkerLinks:
-    """All links, by worker id, and those of them that have something to say."""
+    """All links, by worker id. Used from the loop's thread only."""
 
-    def __init__(self, poller: Poller, root: Path) -> None:
+    def __init__(self, poller: Poller, root: Path, timeouts: Timeouts) -> None:
+        self.ready: dict[str, None] = {}  #: workers whose messages are to be taken, in the order of their turn
         self._poller = poller
         self._root = root
+        self._terms = Terms("PAIR", "PAIR", UNLEASED_BYTES, wire.MAX_FRAMES + 2, timeouts)
         self._count = 0
         self._links: dict[str, WorkerLink] = {}
-        self._waiting: dict[str, WorkerLink] = {}
-
-    @property
-    def waiting(self) -> list[WorkerLink]:
-        """Those that can be heard, in the order of their turn."""
-        return list(self._waiting.values())
 
     def open(self, worker_id: str) -> Path:
-        """Bind a link; the directory to be mounted."""
+        """Bind a link. Returns the directory to be mounted."""
         self._count += 1
-        link = WorkerLink(self._poller, worker_id, self._root / str(self._count), wake=lambda: self._spoken(worker_id))
-        self._links[worker_id] = link
-        return link.directory
-
-    def _spoken(self, worker_id: str) -> None:
-        self._waiting.setdefault(worker_id, self._links[worker_id])
+        on_readable = partial(self.ready.setdefault, worker_id)
+        directory = self._root / str(self._count)
+        self._links[worker_id] = WorkerLink(self._poller, worker_id, directory, self._terms, on_readable=on_readable)
+        return directory
 
     def close(self, worker_id: str) -> None:
-        """Forget a worker; unknown ones are no error."""
+        """Close a worker's link and remove its directory. An unknown worker is no error."""
         link = self._links.pop(worker_id, None)
-        self._waiting.pop(worker_id, None)
+        self.ready.pop(worker_id, None)
         if link is not None:
             link.close()
-
-    def set_limit(self, worker_id: str, size: int) -> None:
-        """What a worker may say in one message from now on."""
-        link = self._links.get(worker_id)
-        if link is not None:
-            link.set_limit(size)
-
-    def send(self, worker_id: str, message: wire.Message, payload: Sequence[wire.Frame] = ()) -> bool:
-        link = self._links.get(worker_id)
-        return link is not None and link.send(message, payload)
-
-    def receive(self, link: WorkerLink, *, on_message: Receive, on_lost: Lose) -> None:
-        """Take what a link has. One that breaks has been read to its end: what was said still counts."""
-        worker_id = link.worker_id
-        self._waiting.pop(worker_id, None)
-        try:
-            for _ in range(_PER_TURN):
-                if self._links.get(worker_id) is not link:
-                    return
-                if (heard := link.receive()) is None:
-                    break
-                on_message(worker_id, *heard)
-        except RemoteProtocolError as error:
-            on_lost(worker_id, f"it broke the protocol: {error}")
-            return
-        if link.ended:
-            on_lost(worker_id, "its end of the link was closed: the runner has ended or was killed")
-        elif link.more and self._links.get(worker_id) is link:
-            self._waiting[worker_id] = link
 
     def close_all(self) -> None:
         for worker_id in list(self._links):
             self.close(worker_id)
+
+    def _connection(self, worker_id: str) -> Connection | None:
+        link = self._links.get(worker_id)
+        return link.connection if link is not None else None
+
+    def set_limit(self, worker_id: str, size: int) -> None:
+        """The most that a worker may send in one message from now on."""
+        if (connection := self._connection(worker_id)) is not None:
+            connection.set_limit(max(size, UNLEASED_BYTES))
+
+    def send(self, worker_id: str, message: wire.Message, payload: Sequence[wire.Frame] = ()) -> bool:
+        """False when there is no such worker, it has not connected, or it does not take anything any more."""
+        connection = self._connection(worker_id)
+        if connection is None or connection.queue.messages >= _HIGH_WATER:
+            return False
+        return connection.send(wire.encode(message, payload))
+
+    def receive(self, worker_id: str, *, on_message: OnMessage, on_lost: OnLost) -> None:
+        """Take what a worker has sent. A connection that breaks was read to its end: its last messages still count."""
+        self.ready.pop(worker_id, None)
+        connection = self._connection(worker_id)
+        try:
+            for _ in range(_PER_TURN):
+                if connection is None or (frames := connection.receive()) is None:
+                    break
+                on_message(worker_id, *wire.decode(wire.from_runner, frames))
+                if not connection.more or worker_id not in self._links:
+                    break
+        except RemoteProtocolError as error:
+            on_lost(worker_id, f"it broke the protocol: {error}")
+            return
+        if connection is None or worker_id not in self._links:
+            return
+        if connection.ended:
+            on_lost(worker_id, "its end of the link was closed: the runner has ended or was killed")
+        elif connection.more:
+            self.ready[worker_id] = None
+
+    def sweep(self, now: float, *, on_lost: OnLost) -> None:
+        """To be called every second or so: report workers whose connection is over a timeout."""
+        for worker_id in list(self._links):
+            connection = self._connection(worker_id)
+            if connection is not None and (reason := connection.check(now)) is not None:
+                on_lost(worker_id, f"its link was ended: {reason}")

@@ -1,11 +1,11 @@
-"""A door: one listening socket, its clients' connections, and what all of them together may cost.
+"""The clients of one listening socket: their connections, and the limits on what all of them together may cost.
 
-    client ─▶ connection ─▶ receive() ─▶ (address, user, frames)      one message of each client in turn
-    client ◀─ connection ◀─ send(address)                             False: the client is gone or does not read
+    client ──▶ Connection ──▶ receive() ──▶ (address, user, frames)      one message of each client in turn
+    client ◀── Connection ◀── send(address, message)                     False: the client is gone or does not read
 
-An address is the number of a connection and is never given twice. Garbage, a late handshake, a message that stops in
-the middle or an answer that is never taken ends that connection only. Whoever makes us hold too much loses the
-connection that holds the most of it: a client that does not read is cut off, comes again and asks for what it missed.
+An address is the number of a connection and is never used again. Garbage, a late handshake, a message that stalls, an
+answer that is not taken and a PING without a PONG end that connection only. A user whose connections hold too much
+memory loses the connection that holds most. A client that was cut off connects again and asks for what it missed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from pool import wire
-from pool.daemon.zmtp.connection import Connection, Speech
+from pool.daemon.zmtp.connection import TIMEOUTS, Connection, Terms, Timeouts
 from pool.daemon.zmtp.poller import ListeningSocket, Poller
 from pool.errors import RemoteProtocolError
 
@@ -28,20 +28,17 @@ log = structlog.get_logger(__name__)
 
 _MIB = 1024 * 1024
 _BACKLOG = 128
-#: Taken in one go before others are heard.
+#: Connections accepted in one turn.
 _ACCEPTS_PER_TURN = 32
-#: Connections read for one message; with many that send much, the others in the loop are to have their turn.
-_LOOKED_AT = 16
-_HANDSHAKE_S = 5.0
-#: A message that has begun, or an answer that waits to be taken, has to move within this time.
-_STALLED_S = 60.0
+#: Connections that one `receive` tries. When many send large messages, the rest of the loop still has its turn.
+_TRIED_PER_CALL = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """What a door's clients may cost."""
+    """What the clients of a socket may cost."""
 
-    message: int  #: bytes of one message; a little over what is allowed is taken, so that it can be refused in words
+    message: int  #: bytes of one message; a little more than is allowed, so that a job too large gets an answer
     connections: int
     connections_each: int  #: of one user
     incoming: int  #: bytes of unfinished messages
@@ -73,8 +70,32 @@ ADMIN = Caps(
 )
 
 
+class Budget:
+    """Bytes that peers make the daemon hold, by user and in all. The owner of the bytes reports every change."""
+
+    def __init__(self, *, each: int, total: int) -> None:
+        self._each = each
+        self._total = total
+        self._held: Counter[int] = Counter()
+
+    def change(self, user: int, by: int) -> None:
+        self._held[user] += by
+        if self._held[user] <= 0:
+            del self._held[user]
+
+    def of(self, user: int) -> int:
+        return self._held[user]
+
+    def excess(self) -> int | None:
+        """The user who holds too much: more than one may, or the most of all when all hold too much together."""
+        if not self._held:
+            return None
+        user, held = max(self._held.items(), key=lambda item: item[1])
+        return user if held > self._each or self._held.total() > self._total else None
+
+
 class _Client:
-    """A connection and what it was charged."""
+    """A connection, and the bytes it was charged for."""
 
     __slots__ = ("address", "connection", "held", "queued", "user")
 
@@ -87,140 +108,143 @@ class _Client:
 
 
 class ClientListener:
-    """Behaves towards DEALER sockets as a ROUTER does. Used from the loop's thread only."""
+    """Behaves like a ROUTER towards DEALER sockets. Used from the loop's thread only."""
 
-    def __init__(self, poller: Poller, path: Path, mode: int, *, group: str | None = None, caps: Caps) -> None:
-        self.counts: Counter[str] = Counter()  #: connections that were ended by us, by reason
+    def __init__(
+        self,
+        poller: Poller,
+        path: Path,
+        mode: int,
+        *,
+        group: str | None = None,
+        caps: Caps,
+        timeouts: Timeouts = TIMEOUTS,
+    ) -> None:
+        self.counts: Counter[str] = Counter()  #: connections that we ended, by reason
+        self.ready: dict[bytes, None] = {}  #: clients that `receive` is to try, in the order of their turn
         self._name = path.name
         self._poller = poller
         self._caps = caps
-        self._listener = ListeningSocket(path, mode, group=group, backlog=_BACKLOG)
-        self._speech = Speech("ROUTER", "DEALER", caps.message, wire.MAX_FRAMES + 2)
+        self._socket = ListeningSocket(path, mode, group=group, backlog=_BACKLOG)
+        self._terms = Terms("ROUTER", "DEALER", caps.message, wire.MAX_FRAMES + 2, timeouts)
         self._number = 0
         self._clients: dict[bytes, _Client] = {}
-        self._waiting: dict[bytes, _Client] = {}  # in the order of their turn
-        self._paused: dict[int, dict[bytes, _Client]] = {}  # by user: those who would be waiting
+        self._paused: set[int] = set()  # users
         self._incoming = Budget(each=caps.incoming_each, total=caps.incoming)
         self._outgoing = Budget(each=caps.outgoing_each, total=caps.outgoing)
-        self._told = 0
+        self._logged = 0
         self._listening = False
         self._listen()
 
-    @property
-    def waiting(self) -> bool:
-        """Whether `receive` may give something."""
-        return bool(self._waiting)
-
-    # ---- who comes ----
+    # ---- new connections ----
 
     def _listen(self) -> None:
         if not self._listening:
-            self._poller.add(self._listener.fileno(), self._knocked)
+            self._poller.add(self._socket.fileno(), self._accept)
             self._listening = True
 
-    def _knocked(self, _: int) -> None:
+    def _accept(self, _: int) -> None:
         try:
             for _ in range(_ACCEPTS_PER_TURN):
-                sock = self._listener.accept()
+                sock = self._socket.accept()
                 if sock is None:
                     return
                 self._number += 1
                 address = self._number.to_bytes(8)
-                wake = partial(self._spoken, address)
-                self._admit(_Client(address, Connection(sock, self._speech, self._poller, wake=wake)))
-        except OSError:  # no descriptors left; who knocks is heard again after the next sweep
+                on_readable = partial(self.ready.setdefault, address)
+                self._admit(_Client(address, Connection(sock, self._terms, self._poller, on_readable=on_readable)))
+        except OSError:  # no descriptor is left; new connections wait until the next sweep
             self.counts["no_descriptors"] += 1
-            self._poller.remove(self._listener.fileno())
+            self._poller.remove(self._socket.fileno())
             self._listening = False
-
-    def _spoken(self, address: bytes) -> None:
-        client = self._clients[address]
-        paused = self._paused.get(client.user)
-        if paused is not None:
-            client.connection.want_read(wanted=False)
-        (self._waiting if paused is None else paused).setdefault(address, client)
 
     def _admit(self, client: _Client) -> None:
         of_user = sum(each.user == client.user for each in self._clients.values())
         self._clients[client.address] = client
+        if client.user in self._paused:
+            client.connection.want_read(wanted=False)
         if len(self._clients) > self._caps.connections or of_user >= self._caps.connections_each:
             self._end(client, "too_many")
 
-    # ---- what they say ----
+    # ---- messages in ----
 
     def receive(self) -> tuple[bytes, str, list[wire.Frame]] | None:
-        """Address, user and frames of the next message; None when there is none, or not soon."""
-        for _ in range(min(len(self._waiting), _LOOKED_AT)):
-            address, client = next(iter(self._waiting.items()))
-            del self._waiting[address]
+        """Address, user and frames of the next message; None if there is none, or the turn is over."""
+        for _ in range(min(len(self.ready), _TRIED_PER_CALL)):
+            client = self._clients[next(iter(self.ready))]
+            del self.ready[client.address]
+            connection = client.connection
             try:
-                frames = client.connection.receive()
+                frames = connection.receive()
             except RemoteProtocolError as error:
-                client.connection.refuse(error.message)
+                connection.refuse(error.message)
                 self._end(client, "garbage")
                 continue
-            self._charge(client)
-            if client.connection.ended:
+            if connection.held != client.held:
+                self._charge(client)
+            if connection.ended:
                 self._end(client, None)
-            elif client.connection.more:
-                self._waiting[address] = client
+            elif connection.more:
+                self.ready[client.address] = None
             if frames is not None:
-                return address, str(client.user), frames
+                return client.address, str(client.user), frames
         return None
 
     def pause(self, user: str) -> None:
-        """Receive nothing from any connection of this user until `resume`. What it sends stays in the socket."""
-        number = int(user)
-        self._paused[number] = {address: each for address, each in self._waiting.items() if each.user == number}
-        for address in self._paused[number]:
-            del self._waiting[address]
+        """Receive nothing from any connection of this user until `resume`. What it sends stays in the sockets."""
+        self._paused.add(int(user))
+        for client in self._of(int(user)):
+            client.connection.want_read(wanted=False)
+            self.ready.pop(client.address, None)
 
     def resume(self, user: str) -> None:
         """Receive again from the user's connections."""
-        clients = self._paused.pop(int(user))
-        for client in clients.values():
+        self._paused.discard(int(user))
+        for client in self._of(int(user)):
             client.connection.want_read(wanted=True)
-        self._waiting.update(clients)
+            self.ready[client.address] = None
 
     def _charge(self, client: _Client) -> None:
-        """Count what the connection holds now; too much ends the largest of whoever has too much."""
-        held = client.connection.held
-        grown = held > client.held
-        self._incoming.change(client.user, held - client.held)
-        client.held = held
-        if grown and (user := self._incoming.excess()) is not None:
+        """Count what the connection holds now. When that is too much, end the largest connection of the user."""
+        grown = client.connection.held - client.held
+        self._incoming.change(client.user, grown)
+        client.held += grown
+        if grown > 0 and (user := self._incoming.excess()) is not None:
             self._end(max(self._of(user), key=lambda each: each.held), "too_much")
 
     def _of(self, user: int) -> list[_Client]:
         return [each for each in self._clients.values() if each.user == user]
 
-    # ---- what they are told ----
+    # ---- messages out ----
 
     def send(self, address: bytes, message: wire.Message, payload: Sequence[wire.Frame] = ()) -> bool:
         """False when the client is gone or does not read."""
         client = self._clients.get(address)
         if client is None:
             return False
+        queue = client.connection.queue
         sent = client.connection.send(wire.encode(message, payload))
-        self._settle(client)
-        if client.connection.out.messages > self._caps.answers:
-            self._end(client, "not_read")
-        elif client.queued:
-            self._relieve()
-        return sent and client.address in self._clients
+        if queue.size != client.queued:
+            self._settle(client)
+            if queue.messages > self._caps.answers:
+                self._end(client, "not_read")
+            else:
+                self._relieve()
+        return sent and address in self._clients
 
     def queued_bytes(self, address: bytes) -> int | None:
         """Bytes that this client has not taken yet; None when it is gone."""
         client = self._clients.get(address)
-        return None if client is None else client.connection.out.size
+        return None if client is None else client.connection.queue.size
 
     def _settle(self, client: _Client) -> None:
-        queued = client.connection.out.size
-        self._outgoing.change(client.user, queued - client.queued)
-        client.queued = queued
+        queued = client.connection.queue.size
+        if queued != client.queued:
+            self._outgoing.change(client.user, queued - client.queued)
+            client.queued = queued
 
     def _relieve(self) -> None:
-        """End the slowest reader of whoever leaves too much untaken. It will come again and ask for what it missed."""
+        """When a user leaves too many bytes untaken, end the slowest readers of that user."""
         user = self._outgoing.excess()
         if user is None:
             return
@@ -228,16 +252,16 @@ class ClientListener:
             self._settle(each)
         while self._outgoing.excess() == user:
             slowest = max(self._of(user), key=lambda each: each.queued)
-            if slowest.connection.out.messages == 1 and slowest.queued == self._outgoing.of(user):
+            if slowest.connection.queue.messages == 1 and slowest.queued == self._outgoing.of(user):
                 return  # one answer of any size may always wait
             self._end(slowest, "not_read")
 
-    # ---- who goes ----
+    # ---- the end ----
 
     def _end(self, client: _Client, reason: str | None) -> None:
         if self._clients.pop(client.address, None) is None:
             return
-        self._paused.get(client.user, self._waiting).pop(client.address, None)
+        self.ready.pop(client.address, None)
         self._incoming.change(client.user, -client.held)
         self._outgoing.change(client.user, -client.queued)
         if reason is not None:
@@ -245,57 +269,25 @@ class ClientListener:
         client.connection.close()
 
     def sweep(self, now: float) -> None:
-        """Once in a while: end what does not move, and say what was ended."""
+        """To be called every second or so: end connections that are over a timeout, and log how many were ended."""
         self._listen()
         for client in list(self._clients.values()):
             self._settle(client)
-            connection = client.connection
-            if not connection.ready:
-                if now - connection.born > _HANDSHAKE_S:
-                    self._end(client, "no_handshake")
-            elif (connection.held and now - connection.read_at > _STALLED_S) or (
-                connection.out.size and now - connection.written_at > _STALLED_S
-            ):
-                self._end(client, "stalled")
-        if self.counts.total() > self._told:
-            self._told = self.counts.total()
-            log.warning("connections were ended or refused", action="door", door=self._name, **self.counts)
+            if (reason := client.connection.check(now)) is not None:
+                self._end(client, reason)
+        if self.counts.total() > self._logged:
+            self._logged = self.counts.total()
+            log.warning("connections were ended or refused", action="connections", socket=self._name, **self.counts)
 
     def close(self, *, linger_s: float) -> None:
-        """Write what the clients still take within that time, and end."""
-        self._poller.remove(self._listener.fileno())
-        self._listener.close()
+        """Stop listening, write what the clients take within that time, and end all connections."""
+        self._poller.remove(self._socket.fileno())
+        self._socket.close()
         until = time.monotonic() + linger_s
-        while any(each.connection.out.size for each in self._clients.values()):
+        while any(each.connection.queue.size for each in self._clients.values()):
             left = until - time.monotonic()
             if left <= 0:
                 break
             self._poller.wait(left)
         for client in list(self._clients.values()):
             self._end(client, None)
-
-
-class Budget:
-    """Kept by whoever holds the bytes: every change is told."""
-
-    def __init__(self, *, each: int, total: int) -> None:
-        self._each = each
-        self._total = total
-        self._held: Counter[int] = Counter()
-
-    def change(self, user: int, by: int) -> None:
-        if not by:
-            return
-        self._held[user] += by
-        if self._held[user] <= 0:
-            del self._held[user]
-
-    def of(self, user: int) -> int:
-        return self._held[user]
-
-    def excess(self) -> int | None:
-        """The user who holds too much: over the cap for each, or the most of all when all together are over theirs."""
-        if not self._held:
-            return None
-        user, held = max(self._held.items(), key=lambda item: item[1])
-        return user if held > self._each or self._held.total() > self._total else None

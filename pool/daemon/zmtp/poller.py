@@ -1,4 +1,4 @@
-"""The loop's one epoll: a call for each descriptor, and the buffer that all connections read small things into."""
+"""What the loop waits for: one epoll for all descriptors, the wake-up by other threads, and listening sockets."""
 
 from __future__ import annotations
 
@@ -13,62 +13,61 @@ from pathlib import Path
 
 from pool.errors import ConfigError
 
-#: As much as a Unix socket holds, about.
-_SCRATCH_BYTES = 256 * 1024
-
-Heard = Callable[[int], None]
+OnEvent = Callable[[int], object]
 
 
 class Poller:
-    """Level-triggered: a descriptor that was not read to its end is told again."""
+    """A level-triggered epoll: a descriptor that was not read to its end is reported again."""
 
     def __init__(self) -> None:
-        self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
         self._epoll = select.epoll()
-        self._calls: dict[int, Heard] = {}
-        self._writers: set[int] = set()
-        self._unread: set[int] = set()
+        self._callbacks: dict[int, OnEvent] = {}
+        self._masks: dict[int, int] = {}  # events that each descriptor is to be reported for
 
-    def add(self, fd: int, heard: Heard) -> None:
-        """Call with the event mask whenever it can be read, has ended, or can be written if that is wanted."""
-        self._epoll.register(fd, select.EPOLLIN)
-        self._calls[fd] = heard
-
-    def want_write(self, fd: int, *, wanted: bool) -> None:
-        if wanted != (fd in self._writers):
-            (self._writers.add if wanted else self._writers.discard)(fd)
-            self._modify(fd)
+    def add(self, fd: int, on_event: OnEvent) -> None:
+        """Call it with the event mask when the descriptor is readable, has ended, or is writable if that is wanted."""
+        self._callbacks[fd], self._masks[fd] = on_event, 0
+        self._set(fd, select.EPOLLIN)
 
     def want_read(self, fd: int, *, wanted: bool) -> None:
-        """Without it, what can be read wakes nobody."""
-        if wanted == (fd in self._unread):
-            (self._unread.discard if wanted else self._unread.add)(fd)
-            self._modify(fd)
+        """Whether the descriptor is reported when it is readable or has ended. At first it is."""
+        self._set(fd, self._masks[fd] | select.EPOLLIN if wanted else self._masks[fd] & ~select.EPOLLIN)
 
-    def _modify(self, fd: int) -> None:
-        mask = (0 if fd in self._unread else select.EPOLLIN) | (select.EPOLLOUT if fd in self._writers else 0)
-        self._epoll.modify(fd, mask)
+    def want_write(self, fd: int, *, wanted: bool) -> None:
+        """Whether the descriptor is reported when it is writable. At first it is not."""
+        self._set(fd, self._masks[fd] | select.EPOLLOUT if wanted else self._masks[fd] & ~select.EPOLLOUT)
+
+    def _set(self, fd: int, mask: int) -> None:
+        """Without any event it is taken out of the epoll, which would go on to report its end."""
+        before, self._masks[fd] = self._masks[fd], mask
+        if mask == before:
+            return
+        if not mask:
+            self._epoll.unregister(fd)
+        elif not before:
+            self._epoll.register(fd, mask)
+        else:
+            self._epoll.modify(fd, mask)
 
     def remove(self, fd: int) -> None:
-        """Before the descriptor is closed. One that is not there is no error."""
-        if self._calls.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-            self._writers.discard(fd)
-            self._unread.discard(fd)
+        """To be called before the descriptor is closed. One that was not added is no error."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._set(fd, 0)
+            del self._masks[fd]
 
     def wait(self, timeout_s: float) -> None:
-        """Sleep until something can be done, and make the calls."""
+        """Sleep until something has happened, then make the calls."""
         for fd, mask in self._epoll.poll(math.ceil(timeout_s * 1000) / 1000):
-            heard = self._calls.get(fd)
-            if heard is not None:
-                heard(mask)
+            on_event = self._callbacks.get(fd)
+            if on_event is not None:
+                on_event(mask)
 
     def close(self) -> None:
         self._epoll.close()
 
 
 class Wakeup:
-    """Lets other threads, and signal handlers, end the loop's wait."""
+    """Lets other threads and signal handlers end the loop's wait."""
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -83,7 +82,7 @@ class Wakeup:
 
 
 class ListeningSocket:
-    """Bound and listening from the start; `close` leaves the path to whoever owns the directory."""
+    """A Unix socket that has its permissions from the moment its path exists. `close` does not remove the path."""
 
     def __init__(self, path: Path, mode: int, *, group: str | None = None, backlog: int) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -101,7 +100,7 @@ class ListeningSocket:
         return self._socket.fileno()
 
     def accept(self) -> socket.socket | None:
-        """The next who has connected; None when there is none. Raises OSError when no descriptor is left."""
+        """The next connection; None if there is none. Raises OSError when the process has no descriptor left."""
         try:
             return self._socket.accept()[0]
         except (BlockingIOError, ConnectionAbortedError):

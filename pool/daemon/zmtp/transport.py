@@ -7,6 +7,7 @@ quota in a turn, so that one that floods does not keep the others waiting.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import time
@@ -15,12 +16,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pool import wire
+from pool.daemon.zmtp.connection import TIMEOUTS, Timeouts
 from pool.daemon.zmtp.links import WorkerLinks
 from pool.daemon.zmtp.listener import ADMIN, SUBMIT, ClientListener
 from pool.daemon.zmtp.poller import Poller, Wakeup
 
-#: How often the listeners look for connections that do not move.
+#: How often connections are checked against their timeouts.
 _SWEEP_S = 1.0
+#: A worker's link has only one of them, the time of a message. The core judges the rest: a worker has a deadline for
+#: its start, sends heartbeats while it is idle, and has the deadline of its job.
+_LINK_TIMEOUTS = Timeouts(handshake=math.inf, stalled=math.inf, ping_after=math.inf)
 #: How long `close` goes on writing the last answers.
 _LINGER_S = 1.0
 #: Messages taken from one listener in a turn.
@@ -41,12 +46,23 @@ class Handlers(NamedTuple):
 class Transport:
     """Used from the loop's thread, except for `call_soon`."""
 
-    def __init__(self, *, submit: Path, admin: Path, links: Path, submit_mode: int, submit_group: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        submit: Path,
+        admin: Path,
+        links: Path,
+        submit_mode: int,
+        submit_group: str | None,
+        timeouts: Timeouts = TIMEOUTS,
+    ) -> None:
         self._poller = Poller()
         self._wakeup = Wakeup()
-        self.submit = ClientListener(self._poller, submit, submit_mode, group=submit_group, caps=SUBMIT)
-        self.admin = ClientListener(self._poller, admin, 0o600, caps=ADMIN)
-        self.links = WorkerLinks(self._poller, links)
+        self.submit = ClientListener(
+            self._poller, submit, submit_mode, group=submit_group, caps=SUBMIT, timeouts=timeouts
+        )
+        self.admin = ClientListener(self._poller, admin, 0o600, caps=ADMIN, timeouts=timeouts)
+        self.links = WorkerLinks(self._poller, links, _LINK_TIMEOUTS._replace(message=timeouts.message))
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._watched: dict[int, Callable[[], None]] = {}
         self._readable: dict[int, None] = {}  # of the watched descriptors
@@ -60,20 +76,21 @@ class Transport:
 
     def run_once(self, timeout_s: float, handlers: Handlers) -> None:
         """One turn. It waits only while there is nothing to serve."""
-        waits = not (self.links.waiting or self.submit.waiting or self.admin.waiting)
-        self._poller.wait(max(0.0, timeout_s) if waits else 0.0)
-        self._sweep(time.monotonic())
-        for link in self.links.waiting:
-            self.links.receive(link, on_message=handlers.on_worker, on_lost=handlers.on_worker_lost)
+        serves = self.links.ready or self.submit.ready or self.admin.ready
+        self._poller.wait(0.0 if serves else max(0.0, timeout_s))
+        for worker_id in list(self.links.ready):
+            self.links.receive(worker_id, on_message=handlers.on_worker, on_lost=handlers.on_worker_lost)
         self._run_calls()
         _serve(self.submit, handlers.on_submit)
         _serve(self.admin, handlers.on_admin)
+        if (now := time.monotonic()) >= self._sweep_at:
+            self._sweep(now, handlers)
 
-    def _sweep(self, now: float) -> None:
-        if now >= self._sweep_at:
-            self._sweep_at = now + _SWEEP_S
-            for listener in (self.submit, self.admin):
-                listener.sweep(now)
+    def _sweep(self, now: float, handlers: Handlers) -> None:
+        self._sweep_at = now + _SWEEP_S
+        self.submit.sweep(now)
+        self.admin.sweep(now)
+        self.links.sweep(now, on_lost=handlers.on_worker_lost)
 
     # ---- descriptors and other threads ----
 

@@ -1,7 +1,7 @@
-"""A connection's bytes: an input is two bytes that say how they are cut, and the stream itself.
+"""The bytes of a connection: an input is two bytes that say how the stream is cut, then the stream.
 
-The stream is read twice: whole, with the sizes as they are; and in pieces, by a decoder whose large frames begin at a
-few hundred bytes, so that a small input reaches their pages. Both have to tell the same.
+It is read twice: whole, with the decoder's sizes as they are; and in pieces, by a decoder whose large frames begin at
+100 bytes and have pages from 256 bytes on, so that a small input reaches both. Both must give the same events.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from random import Random
 
 from pool.daemon.zmtp import codec, decoder
-from pool.daemon.zmtp.decoder import FRAME_COST, MAX_COMMAND_BYTES, Decoder, Event, Parts
+from pool.daemon.zmtp.decoder import FRAME_COST, MAX_COMMAND_BYTES, Decoder, Event
 from pool.errors import RemoteProtocolError
 from tests.fuzz.mutate import bend_bytes
 from tests.fuzz.target import Target
@@ -19,55 +19,56 @@ from tests.fuzz.target import Target
 _LIMIT = 8192
 _MAX_FRAMES = 12
 _MOST_PIECES = 200
-_SMALL = {"LARGE_BYTES": 256, "_FIRST_BYTES": 64}
+_SMALL = {"LARGE_BYTES": 256, "_FIRST_BYTES": 64, "_WHOLE_BYTES": 100}
 _READY = codec.GREETING + codec.ready("DEALER")
 _GREETING = len(codec.GREETING)
 
 
-class _Talk:
-    """Feeds pieces as a connection does, and keeps what came out of them."""
+class _Reader:
+    """Reads pieces as a connection does, and keeps the events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.fault = ""
         self._decoder = Decoder(limit=_LIMIT, max_frames=_MAX_FRAMES)
 
-    def hear(self, data: bytes, *, first: int, piece: int) -> None:
+    def read(self, data: bytes, *, first: int, piece: int) -> None:
         rest, size = memoryview(data), first
         try:
-            self._drain()
             while rest:
                 rest = rest[self._take(rest[: size or len(rest)]) :]
                 size = piece
-                self._drain()
         except RemoteProtocolError as error:
             self.fault = str(error)
 
-    def _take(self, taken: memoryview) -> int:
-        room = self._decoder.room()
-        if room is None:
-            self._decoder.feed(taken)
-            return len(taken)
+    def _take(self, piece: memoryview) -> int:
+        body = self._decoder.body
+        room = body.room() if body is not None else None
+        if body is None or room is None:
+            self._drain(bytes(piece))
+            return len(piece)
         with room:
-            count = min(len(room), len(taken))
-            room[:count] = taken[:count]
-        self._decoder.filled(count)
+            count = min(len(room), len(piece))
+            room[:count] = piece[:count]
+        body.filled += count
+        self._drain(b"")
         return count
 
-    def _drain(self) -> None:
-        while (event := self._decoder.next()) is not None:
-            self.events.append(Parts([bytes(each) for each in event.frames]) if isinstance(event, Parts) else event)
+    def _drain(self, data: bytes) -> None:
+        event = self._decoder.next(data)
+        while event is not None:
+            self.events.append([bytes(each) for each in event] if isinstance(event, list) else event)
             self._check_held()
+            event = self._decoder.next()
         self._check_held()
-        self._decoder.settle()
 
     def _check_held(self) -> None:
         held = self._decoder
-        pages = held._body._pages if held._body is not None else None
-        assert held.held <= _LIMIT + MAX_COMMAND_BYTES
+        pages = held.body._pages if held.body is not None else None
+        assert held.held <= _LIMIT + MAX_COMMAND_BYTES + 9
         assert len(held._frames) <= _MAX_FRAMES
-        assert pages is None or len(pages) <= max(2 * held._body.filled, _SMALL["_FIRST_BYTES"])
-        assert held._held >= FRAME_COST * len(held._frames)
+        assert pages is None or len(pages) <= max(2 * held.body.filled, _SMALL["_FIRST_BYTES"])
+        assert held._size >= FRAME_COST * len(held._frames)
 
 
 @contextmanager
@@ -82,27 +83,27 @@ def _small_pages() -> Iterator[None]:
 
 def one(data: bytes) -> None:
     first, piece, stream = *(data[:2].ljust(2, b"\0")), data[2:]
-    whole, pieces = _Talk(), _Talk()
-    whole.hear(stream, first=0, piece=0)
+    whole, pieces = _Reader(), _Reader()
+    whole.read(stream, first=0, piece=0)
     with _small_pages():
-        pieces.hear(stream, first=first, piece=max(piece, len(stream) // _MOST_PIECES))
+        pieces.read(stream, first=first, piece=max(piece, len(stream) // _MOST_PIECES))
     assert whole.events == pieces.events
     assert whole.fault == pieces.fault
     _check_packed(whole.events)
 
 
 def _check_packed(events: list[Event]) -> None:
-    """What we would send on comes out as it went in."""
-    said = [event for event in events if isinstance(event, Parts)]
-    stream = b"".join(bytes(each) for event in said for each in codec.pack(event.frames))
-    again = _Talk()
-    again.hear(_READY + stream, first=0, piece=0)
-    assert again.events[1:] == said
+    """Messages that are packed and read again are the same."""
+    messages = [event for event in events if isinstance(event, list)]
+    stream = b"".join(bytes(each) for message in messages for each in codec.pack(message))
+    again = _Reader()
+    again.read(_READY + stream, first=0, piece=0)
+    assert again.events[2:] == messages
     assert not again.fault
 
 
 def mutate(data: bytes, random: Random) -> bytes:
-    """Often a frame more, which fits or does not; and often the greeting is left as it is."""
+    """Often adds a frame, which may be valid or not, and often keeps the greeting as it is."""
     if random.random() < 0.4:
         return data + _frame(random)
     if random.random() < 0.5 or len(data) < 2 + _GREETING:

@@ -1,0 +1,175 @@
+"""A transport served by a thread of its own, and peers for it: sockets of libzmq, and plain sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import zmq
+
+from pool import wire
+from pool.daemon.zmtp import Handlers, Transport, codec
+from pool.daemon.zmtp.connection import TIMEOUTS
+from pool.daemon.zmtp.decoder import Decoder
+from tests.support.sockets import receive_exactly
+
+#: What a DEALER says first.
+GREETED = codec.GREETING + codec.ready("DEALER")
+WAIT_S = 20
+
+
+class Host:
+    """Answers every message of a client with Accepted and the client's payload, or with `payload` if that is set."""
+
+    def __init__(self, root, timeouts=TIMEOUTS):
+        (root / "w").mkdir(exist_ok=True)
+        self.transport = Transport(
+            submit=root / "s",
+            admin=root / "a",
+            links=root / "w",
+            submit_mode=0o660,
+            submit_group=None,
+            timeouts=timeouts,
+        )
+        self.root = root
+        self.from_clients, self.from_workers, self.lost = [], [], []
+        self.payload = ()
+        self._failure = None
+        self._end = False
+        self._sockets = []
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.call(lambda: setattr(self, "_end", True))
+        self._thread.join(WAIT_S)
+        for each in self._sockets:
+            each.close()
+        if self._failure:
+            raise self._failure
+
+    def call(self, function):
+        """Run it on the thread of the loop, and return what it returns."""
+        done, box = threading.Event(), []
+        self.transport.call_soon(lambda: (box.append(function()), done.set()))
+        assert done.wait(WAIT_S), self._failure
+        return box[0]
+
+    def _run(self):
+        handlers = Handlers(
+            on_submit=lambda *message: self._echo(self.transport.submit, *message),
+            on_admin=lambda *message: self._echo(self.transport.admin, *message),
+            on_worker=lambda *message: self.from_workers.append(message),
+            on_worker_lost=self._lose,
+        )
+        try:
+            while not self._end:
+                self.transport.run_once(0.05, handlers)
+            self.transport.close()
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _lose(self, worker_id, reason):
+        self.lost.append((worker_id, reason))
+        self.transport.links.close(worker_id)
+
+    def _echo(self, listener, address, user, frames):
+        self.from_clients.append((address, user, [len(each) for each in frames]))
+        listener.send(address, wire.Accepted(request=len(self.from_clients), job_id="x"), self.payload or frames[2:])
+
+    @property
+    def endpoint(self):
+        return f"ipc://{self.root}/s"
+
+    @property
+    def counts(self):
+        return self.transport.submit.counts
+
+    def open_link(self, worker_id="p-1"):
+        """The path of a worker's socket."""
+        return self.call(lambda: self.transport.links.open(worker_id)) / "link.sock"
+
+    def connect(self, path=None):
+        """A plain socket that is connected with the submit socket, or with another one."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(path or self.root / "s"))
+        sock.settimeout(WAIT_S)
+        self._sockets.append(sock)
+        return sock
+
+    def greet(self, greeting=GREETED):
+        """A plain socket after the handshake."""
+        sock = self.connect()
+        sock.sendall(greeting)
+        assert receive_exactly(sock, len(codec.GREETING + codec.ready("ROUTER"))).startswith(codec.GREETING)
+        return sock
+
+
+@contextlib.contextmanager
+def dialer():
+    """Gives a function that connects a socket of libzmq; they are closed at the end."""
+    opened = []
+
+    def dial(endpoint, kind=zmq.DEALER, **options):
+        sock = context.socket(kind)
+        opened.append(sock)
+        for name, value in ({"LINGER": 0} | options).items():
+            sock.setsockopt(getattr(zmq, name), value)
+        sock.connect(endpoint)
+        return sock
+
+    with zmq.Context() as context:
+        yield dial
+        for each in opened:
+            each.close()
+
+
+def ask(sock, *payload):
+    """Send a message and return the answer."""
+    sock.send_multipart(wire.encode(wire.Ping(request=1), payload), copy=False)
+    assert sock.poll(WAIT_S * 1000), "no answer"
+    return wire.decode(wire.to_client, sock.recv_multipart())
+
+
+def packed(message=None, *payload):
+    """The bytes of one message."""
+    return b"".join(map(bytes, codec.pack(wire.encode(message or wire.Ping(request=1), payload))))
+
+
+def until(condition):
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_closed(sock):
+    """Read to the end. It raises TimeoutError when the other side does not close."""
+    with contextlib.suppress(ConnectionResetError):
+        while sock.recv(65536):
+            pass
+    return True
+
+
+class Events:
+    """What comes to a plain socket, decoded."""
+
+    def __init__(self, sock):
+        self._sock = sock
+        self._decoder = Decoder(limit=1 << 30, max_frames=2000)
+        self._decoder.next(codec.GREETING + codec.ready("ROUTER"))  # they were read before
+        self._decoder.next()
+
+    def next(self):
+        data = b""
+        while True:
+            if (event := self._decoder.next(data)) is not None:
+                return event
+            data = self._sock.recv(1 << 16)
+            assert data, "the other side closed"

@@ -1,0 +1,368 @@
+"""Listeners and links with real peers: sockets of the installed libzmq, and plain sockets that break every rule."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+import stat
+import time
+
+import pytest
+import zmq
+
+from pool import wire
+from pool.daemon.zmtp import UNLEASED_BYTES, Transport, codec, connection, listener
+from pool.errors import ConfigError
+from pool.model import Outcome
+from tests.support.zmtp_host import GREETED, WAIT_S, Host, ask, dialer, is_closed, packed, until
+
+BIG = 80_000_000
+
+
+@pytest.fixture
+def host(tmp_path):
+    with Host(tmp_path) as it:
+        yield it
+
+
+@pytest.fixture
+def dial():
+    with dialer() as function:
+        yield function
+
+
+# ---- clients ----
+
+
+def test_a_message_comes_with_the_user_of_its_client_and_is_answered(host, dial):
+    answer, payload = ask(dial(host.endpoint), b"", b"payload")
+    assert (answer.request, payload) == (1, [b"", b"payload"])
+    assert host.from_clients[0][1] == str(os.getuid())
+
+
+def test_a_thousand_messages_and_their_answers_keep_their_order(host, dial):
+    sock = dial(host.endpoint)
+    for number in range(1000):
+        sock.send_multipart(wire.encode(wire.Ping(request=1), [str(number).encode()]))
+    for number in range(1000):
+        assert sock.poll(WAIT_S * 1000)
+        answer, payload = wire.decode(wire.to_client, sock.recv_multipart())
+        assert (answer.request, payload) == (number + 1, [str(number).encode()])
+
+
+def test_large_frames_go_both_ways_between_small_ones(host, dial):
+    large = os.urandom(1 << 20) * (BIG >> 20)
+    _, payload = ask(dial(host.endpoint), b"a", large, b"", b"b" * 100_000)
+    assert payload == [b"a", large, b"", b"b" * 100_000]
+
+
+def test_a_peer_with_short_heartbeats_and_an_identity_stays_connected(host, dial):
+    sock = dial(host.endpoint, HEARTBEAT_IVL=50, HEARTBEAT_TIMEOUT=400, HEARTBEAT_TTL=500, ROUTING_ID=b"me")
+    monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    ask(sock)
+    assert not monitor.poll(1200), "libzmq gave the connection up"
+    ask(sock)
+    sock.disable_monitor()
+    monitor.close(linger=0)
+
+
+def test_two_peers_of_one_identity_are_two_peers(host, dial):
+    first, second = (dial(host.endpoint, ROUTING_ID=b"same") for _ in range(2))
+    assert ask(first, b"1")[1] == [b"1"]
+    assert ask(second, b"2")[1] == [b"2"]
+    assert ask(first, b"3")[1] == [b"3"]
+    assert len({address for address, _, _ in host.from_clients}) == 2
+
+
+def test_a_client_that_reconnects_has_a_new_address_and_the_old_one_is_refused(host, dial):
+    ask(first := dial(host.endpoint))
+    address = host.from_clients[0][0]
+    first.close(linger=0)
+    ask(dial(host.endpoint))
+    until(lambda: not host.call(lambda: host.transport.submit.send(address, wire.Accepted(request=1, job_id="x"))))
+
+
+def test_libzmq_reconnects_to_a_socket_that_was_bound_again(tmp_path, dial):
+    with Host(tmp_path) as host:
+        sock = dial(host.endpoint, RECONNECT_IVL=10)
+        ask(sock)
+    with Host(tmp_path):
+        time.sleep(0.1)
+        ask(sock)
+
+
+@pytest.mark.parametrize("kind", [zmq.REQ, zmq.PAIR, zmq.SUB, zmq.PUSH])
+def test_sockets_of_other_types_are_refused(host, dial, kind):
+    sock = dial(host.endpoint, kind, RECONNECT_IVL=-1)
+    until(lambda: host.counts["garbage"])
+    sock.close(linger=0)
+    ask(dial(host.endpoint))
+
+
+def test_a_peer_that_asks_for_a_security_mechanism_is_refused(host, dial):
+    public, secret = zmq.curve_keypair()
+    curve = dial(host.endpoint, CURVE_SERVERKEY=public, CURVE_PUBLICKEY=public, CURVE_SECRETKEY=secret)
+    with contextlib.suppress(zmq.Again):  # once it was refused it takes no messages
+        curve.send_multipart(wire.encode(wire.Ping(request=1)), zmq.NOBLOCK)
+    assert not curve.poll(300)
+    ask(dial(host.endpoint))
+    assert len(host.from_clients) == 1
+
+
+def test_a_slow_reader_gets_everything_and_delays_nobody(host, dial):
+    slow, quick = dial(host.endpoint, RCVHWM=1), dial(host.endpoint)
+    host.payload = [bytes(2_000_000)]
+    for _ in range(20):
+        slow.send_multipart(wire.encode(wire.Ping(request=1)))
+    until(lambda: len(host.from_clients) == 20)
+    host.payload = ()
+    ask(quick)
+    for _ in range(20):
+        assert slow.poll(WAIT_S * 1000)
+        assert len(slow.recv_multipart()[2]) == 2_000_000
+
+
+def test_a_client_that_never_reads_is_ended_at_its_share_and_others_are_not(host, dial, monkeypatch):
+    caps = listener.Caps(
+        message=1 << 20, connections=9, connections_each=9, incoming=1 << 30, incoming_each=1 << 30,
+        outgoing=8 << 20, outgoing_each=4 << 20, answers=1000,
+    )  # fmt: skip
+    monkeypatch.setattr(host.transport.submit, "_caps", caps)
+    monkeypatch.setattr(host.transport.submit, "_outgoing", listener.Budget(each=4 << 20, total=8 << 20))
+    host.payload = [bytes(1_000_000)]
+    stubborn, other = host.greet(), host.greet()
+    other.sendall(packed() * 2)
+    stubborn.sendall(packed() * 20)
+    until(lambda: host.counts["not_read"])
+    assert is_closed(stubborn)
+    host.payload = ()
+    ask(dial(host.endpoint))
+    other.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        is_closed(other)
+
+
+def test_one_answer_of_any_size_waits_for_a_client_and_a_second_one_does_not(host, dial, monkeypatch):
+    monkeypatch.setattr(host.transport.submit, "_outgoing", listener.Budget(each=4 << 20, total=8 << 20))
+    host.payload = [bytes(6_000_000)]
+    stubborn = host.connect()
+    stubborn.sendall(GREETED + packed())
+    until(lambda: len(host.from_clients) == 1)
+    assert not host.counts
+    stubborn.sendall(packed())
+    until(lambda: host.counts["not_read"])
+    assert is_closed(stubborn)
+
+
+# ---- peers that break the rules ----
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+        b"\x00" * 64,
+        b"\xff" * 64,
+        b"\x01\x00" * 50,
+        GREETED + b"\xff" * 100,
+        codec.GREETING + b"\x04\xff" + bytes(255),
+    ],
+)
+def test_garbage_ends_its_own_connection_and_is_counted(host, dial, data):
+    good = dial(host.endpoint)
+    ask(good)
+    with host.connect() as bad:
+        bad.sendall(data)
+        assert is_closed(bad)
+    assert host.counts["garbage"] == 1
+    ask(good)
+
+
+def test_connections_of_one_user_are_limited(host):
+    most = listener.SUBMIT.connections_each
+    held = [host.connect() for _ in range(most)]
+    with host.connect() as late:
+        assert is_closed(late)
+    held.pop().close()
+    until(lambda: len(host.transport.submit._clients) == most - 1)
+    host.greet()
+
+
+def test_a_user_with_too_many_unfinished_bytes_loses_the_largest_connection(host, dial, monkeypatch):
+    monkeypatch.setattr(host.transport.submit, "_incoming", listener.Budget(each=3 << 20, total=1 << 30))
+    large, small = host.connect(), host.connect()
+    start = GREETED + b"\x02" + (100 << 20).to_bytes(8)
+    small.sendall(start + bytes(1 << 20))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        large.sendall(start + bytes(4 << 20))
+    assert is_closed(large)
+    assert host.counts == {"too_much": 1}
+    small.settimeout(0.2)
+    assert small.recv(1000)
+    ask(dial(host.endpoint))
+
+
+def test_descriptors_that_a_peer_sends_along_are_dropped(host):
+    with host.greet() as sock, open(os.devnull) as null:
+        before = os.listdir("/proc/self/fd")
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null.fileno()] * 10))]
+        for _ in range(50):
+            sock.sendmsg([packed()], rights)
+        until(lambda: len(host.from_clients) == 50)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_flood_of_pings_ends_the_connection(host):
+    with host.connect() as sock:
+        sock.sendall(GREETED + b"\x04\x07\x04PING\0\0" * (connection._CONTROLS_PER_S + 1))
+        assert is_closed(sock)
+
+
+def test_without_a_free_descriptor_connections_wait_until_there_is_one(host, dial, monkeypatch):
+    def none_left(_):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pool.daemon.zmtp.poller.ListeningSocket.accept", none_left)
+        sock = dial(host.endpoint)
+        until(lambda: host.counts["no_descriptors"])
+    ask(sock)
+
+
+def test_the_sockets_have_their_permissions_and_an_unknown_group_is_named(host, tmp_path):
+    assert stat.S_IMODE(os.stat(tmp_path / "s").st_mode) == 0o660
+    assert stat.S_IMODE(os.stat(tmp_path / "a").st_mode) == 0o600
+    (tmp_path / "2").mkdir()
+    with pytest.raises(ConfigError, match="no-such-group"):
+        Transport(
+            submit=tmp_path / "2/s", admin=tmp_path / "2/a", links=tmp_path, submit_mode=0o660,
+            submit_group="no-such-group",
+        )  # fmt: skip
+
+
+# ---- links ----
+
+
+HI = wire.Hello(runner="1", sources="s", python="3.11")
+
+
+@pytest.fixture
+def link(host):
+    """The path of the socket of worker p-1."""
+    return host.open_link("p-1")
+
+
+def test_a_worker_gets_a_large_job_and_sends_a_large_answer(host, dial, link):
+    runner = dial(f"ipc://{link}", zmq.PAIR)
+    runner.send_multipart(wire.encode(HI))
+    until(lambda: host.from_workers)
+    assert host.from_workers == [("p-1", HI, [])]
+    job = [b"code", bytes(BIG)]
+    host.call(lambda: host.transport.links.set_limit("p-1", BIG + 10_000))
+    assert host.call(lambda: host.transport.links.send("p-1", wire.Probe(seq=7), job))
+    assert runner.poll(WAIT_S * 1000)
+    message, payload = wire.decode(wire.to_runner, runner.recv_multipart(copy=True))
+    assert (message, payload) == (wire.Probe(seq=7), job)
+    runner.send_multipart(wire.encode(wire.Done(job_id="j", epoch=1, outcome=Outcome.OK), [bytes(BIG)]), copy=False)
+    until(lambda: len(host.from_workers) == 2)
+    assert host.from_workers[1][2] == [bytes(BIG)]
+
+
+def test_messages_before_the_end_of_a_link_come_before_its_loss(host, dial, link):
+    runner = dial(f"ipc://{link}", zmq.PAIR)
+    for seq in range(100):
+        runner.send_multipart(wire.encode(wire.Heartbeat(seq=seq)))
+    runner.close(linger=5000)
+    until(lambda: host.lost)
+    assert [message.seq for _, message, _ in host.from_workers] == list(range(100))
+    assert "closed" in host.lost[0][1]
+    assert not link.exists()
+
+
+def test_a_second_connection_of_a_worker_is_refused(host, dial, link):
+    runner = dial(f"ipc://{link}", zmq.PAIR)
+    runner.send_multipart(wire.encode(HI))
+    until(lambda: host.from_workers)
+    with socket.socket(socket.AF_UNIX) as second:
+        second.settimeout(10)
+        second.connect(str(link))
+        assert is_closed(second)
+    with socket.socket(socket.AF_UNIX) as third, pytest.raises(ConnectionRefusedError):
+        third.connect(str(link))
+    runner.send_multipart(wire.encode(wire.Heartbeat()))
+    until(lambda: len(host.from_workers) == 2)
+    assert not host.lost
+
+
+def test_without_a_lease_a_worker_may_send_little(host, dial, link):
+    runner = dial(f"ipc://{link}", zmq.PAIR)
+    runner.send_multipart(wire.encode(HI, [bytes(UNLEASED_BYTES)]))
+    until(lambda: host.lost)
+    assert "69632 are allowed" in host.lost[0][1]
+    assert not host.from_workers
+
+
+def test_a_paused_user_is_not_received_until_it_is_resumed_and_loses_nothing(host, dial):
+    stays, leaves = host.greet(), host.greet()
+    stays.sendall(packed())
+    until(lambda: host.from_clients)
+    user = host.from_clients[0][1]
+    host.call(lambda: host.transport.submit.pause(user))
+    comes = dial(host.endpoint)
+    for _ in range(10):
+        stays.sendall(packed())
+        leaves.sendall(packed())
+        comes.send_multipart(wire.encode(wire.Ping(request=1)))
+    leaves.close()
+    administrator = dial(f"ipc://{host.root}/a")
+    for _ in range(50):  # turns of the loop in which the messages above could have been received
+        ask(administrator)
+    assert len(host.from_clients) == 1 + 50
+    host.call(lambda: host.transport.submit.resume(user))
+    until(lambda: len(host.from_clients) == 1 + 50 + 30)
+
+
+def test_a_paused_client_that_has_gone_does_not_keep_the_loop_busy(host):
+    sock = host.greet()
+    sock.sendall(packed())
+    until(lambda: host.from_clients)
+    user = host.from_clients[0][1]
+    host.call(lambda: host.transport.submit.pause(user))
+    sock.sendall(packed())
+    sock.close()
+    turns = []
+    wait = host.transport._poller.wait
+    host.transport._poller.wait = lambda timeout: (turns.append(timeout), wait(timeout))
+    time.sleep(0.5)
+    assert len(turns) < 50
+    host.call(lambda: host.transport.submit.resume(user))
+    until(lambda: len(host.from_clients) == 2)
+
+
+def test_send_returns_false_for_a_worker_that_takes_nothing(host, dial, link):
+    with socket.socket(socket.AF_UNIX) as runner:
+        runner.connect(str(link))
+        runner.sendall(codec.GREETING + codec.ready("PAIR"))
+        job = [bytes(1_000_000)]
+        sent = [host.call(lambda: host.transport.links.send("p-1", wire.Probe(seq=1), job)) for _ in range(80)]
+    assert sent[0]
+    assert not sent[-1]
+
+
+def test_a_link_that_floods_does_not_delay_the_others(host, link):
+    other = host.open_link("p-2")
+    flooding, quiet = (host.connect(path) for path in (link, other))
+    for each in (flooding, quiet):
+        each.sendall(codec.GREETING + codec.ready("PAIR") + packed(HI))
+    until(lambda: len(host.from_workers) == 2)
+
+    def send_while_the_loop_waits():
+        flooding.sendall(packed(wire.Heartbeat()) * 1000)
+        quiet.sendall(packed(wire.Heartbeat(seq=2)))
+
+    host.call(send_while_the_loop_waits)
+    until(lambda: len(host.from_workers) == 1003)
+    assert host.from_workers.index(("p-2", wire.Heartbeat(seq=2), [])) < 100
