@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from queue import Empty
-from typing import Final, Self, Unpack
+from typing import Final, Literal, Self, Unpack
 
 from pool.client import checks, job
 from pool.client.batch import MAX_WINDOW, WINDOW, Batch, Batches, BatchJob, Counter, Progress
 from pool.client.connection import CANCEL_S, Connection
+from pool.client.decoder import ProcessDecoder
 from pool.client.endpoint import submit_endpoint
 from pool.client.job import Code, JobOptions, Submission
 from pool.client.pending import Request
@@ -22,6 +25,7 @@ from pool.client.results import OutputReader, ToResult, to_result
 from pool.errors import PoolError, ResultTimeoutError
 from pool.model import JobResult, OutputEvent
 
+Decode = Literal["inline", "process"]
 #: Called with a piece of a job's output.
 OnText = Callable[[str], object]
 
@@ -34,17 +38,30 @@ class Client:
 
     `endpoint`: the daemon's submit.sock; else POOL_ENDPOINT, else POOL_RUN_DIR, else /run/pool/submit.sock.
     `pool`: the pool of jobs that name none. `timeout`: seconds without any answer after which the daemon counts as
-    unreachable; a job may take longer. Nothing is sent, and no thread started, before the first job.
+    unreachable; a job may take longer. `decode`: where the values of jobs are decoded, "inline" or in a "process" of
+    their own (docs/jobs.md). Nothing is sent, and no thread or process started, before the first job.
     """
 
     def __init__(
-        self, endpoint: str | os.PathLike[str] | None = None, *, pool: str = "default", timeout: float = 10.0
+        self,
+        endpoint: str | os.PathLike[str] | None = None,
+        *,
+        pool: str = "default",
+        timeout: float = 10.0,
+        decode: Decode = "inline",
     ) -> None:
         self.pool: Final = checks.word("pool", pool)
         silence_s = checks.seconds("timeout", timeout)
         #: For this package.
         self.connection: Final = Connection(submit_endpoint(endpoint), timeout_s=silence_s)
-        self.to_result: Final[ToResult] = to_result
+        self.to_result: ToResult = to_result
+        self._decoder: ProcessDecoder | None = None
+        if decode == "process":
+            self._decoder = ProcessDecoder()
+            self.to_result = partial(to_result, decode=self._decoder.decode)
+            weakref.finalize(self, self._decoder.close).atexit = False
+        elif decode != "inline":
+            raise checks.invalid("decode", f"got {decode!r:.40}", "give 'inline' or 'process'")
         self._batches = Batches(self.connection, self.pool, self.to_result)
 
     @property
@@ -190,6 +207,8 @@ class Client:
     def close(self) -> None:
         """Close the connection. Calls that still wait raise ClosedError; jobs that were submitted go on."""
         self.connection.close()
+        if self._decoder is not None:
+            self._decoder.close()
 
     def __enter__(self) -> Self:
         return self

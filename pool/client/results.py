@@ -33,7 +33,7 @@ _Piece = tuple[wire.StreamName, bytes]
 _STREAMS: tuple[wire.StreamName, wire.StreamName] = ("stdout", "stderr")
 
 
-def to_result(delivery: Delivery | None) -> JobResult:
+def to_result(delivery: Delivery | None, decode: Callable[[Sequence[wire.Frame]], object] = values.decode) -> JobResult:
     """Raises RemoteProtocolError for an answer without a result, and nothing else."""
     if delivery is None:
         raise RemoteProtocolError("the daemon answered Accepted where a result was due")
@@ -50,7 +50,7 @@ def to_result(delivery: Delivery | None) -> JobResult:
         files = {}  # the caller may well write them to disk
         error = JobError(type="InvalidError", message="a file of the job has a name that points out of its directory")
     elif header.outcome is Outcome.OK and error is None and payload[count:]:
-        value, error = _value(payload[count:])
+        value, error = _value(payload[count:], decode)
     return _result(header, error=error, findings=findings, output=(stdout, stderr), files=files, value=value)
 
 
@@ -64,9 +64,11 @@ def _error(frame: bytes) -> tuple[JobError | None, tuple[Finding, ...]]:
     return JobError(type=fault.type, message=fault.message, traceback=fault.traceback, limit=fault.limit), findings
 
 
-def _value(frames: Sequence[wire.Frame]) -> tuple[object, JobError | None]:
+def _value(
+    frames: Sequence[wire.Frame], decode: Callable[[Sequence[wire.Frame]], object]
+) -> tuple[object, JobError | None]:
     try:
-        return values.decode(frames), None
+        return decode(frames), None
     except Exception as error:  # noqa: BLE001 - a job made the bytes, and must not choose the exceptions a caller sees
         return None, JobError(type="ValueCodecError", message=f"the job's value cannot be decoded: {error!s:.1000}")
 
