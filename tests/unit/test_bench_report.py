@@ -43,11 +43,6 @@ def test_a_row_says_how_many_times_cheaper_it_is_than_docker_run_of_the_same_job
     assert by_case["in-process"][5] == "-"
 
 
-def test_the_percentile_comes_from_all_the_rounds(saved):
-    rows = report.read(saved([entry("no-op", "subprocess", [0.001 * each for each in range(1, 101)])]))
-    assert rows[0].p95_ms == pytest.approx(95)
-
-
 def test_the_bar_is_met_when_the_worst_warm_pool_of_each_job_meets_it(saved):
     assert "is met: no-op 150 times, pandas 70 times" in report.verdict(report.read(saved(measured())))
 
@@ -60,22 +55,6 @@ def test_the_bar_is_not_met_when_one_job_misses_it(saved):
 def test_the_bar_is_not_judged_without_docker_run(saved):
     left = [each for each in measured() if each["extra_info"]["case"] != "docker run"]
     assert "cannot be judged" in report.verdict(report.read(saved(left)))
-
-
-def test_the_refills_that_the_table_leaves_out_are_shown_as_a_rate(saved, capsys):
-    assert report.main([str(saved(measured()))]) == 0
-    said = capsys.readouterr().out
-    assert "Sustained, pool, max_jobs 1: 2.0 jobs/s" in said
-    assert "18 cold, 2 parked" in said
-    assert report.WAITED in said
-
-
-def test_markdown_is_a_table_for_each_job(saved, capsys):
-    report.main([str(saved(measured())), "--markdown"])
-    lines = capsys.readouterr().out.splitlines()
-    assert "**no-op job**" in lines
-    tables = [line for line in lines if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {len(report.HEAD) + 1}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"benchmarks": [{}]}', '{"benchmarks": 3}'])

@@ -41,12 +41,6 @@ def boot(tmp_path, monkeypatch):
     return boot
 
 
-def test_what_is_told_is_heard_until_the_end(boot):
-    heard = []
-    boot(SLEEPS, {"step": "a"}, {"end": "all steps were taken"}, heard=heard)
-    assert heard == [{"step": "a"}, {"end": "all steps were taken"}]
-
-
 def test_a_machine_that_ends_early_is_told_with_its_step_and_its_last_words(boot):
     with pytest.raises(MachineError, match=r"(?s)ended during: loading.*Kernel panic: last words"):
         boot(ENDS, {"step": "loading"})
@@ -72,10 +66,4 @@ def test_a_failed_check_is_marked_and_is_no_success():
     assert "| no-op job |  | **failed**: a \\| b c |" in report.as_page()
     assert "| unshare | EACCES |  |" in report.as_page()
     assert "| kernel | 6.12 |" in report.as_page()
-    assert not report.complete
-
-
-def test_checks_that_gave_up_are_no_success():
-    report = Report()
-    report.hear({"end": "gave up: RuntimeError"})
     assert not report.complete
