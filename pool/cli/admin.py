@@ -24,14 +24,16 @@ EXIT_STATUS = (
 
 app = typer.Typer(
     name="pool-admin",
-    help="Look at a running pool-daemon and operate it.",
+    help="Inspect and operate a running pool-daemon.",
     epilog=EXIT_STATUS,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+config_app = typer.Typer(help="The daemon's configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config", rich_help_panel="Image and configuration")
 image_app = typer.Typer(help="The worker image.", no_args_is_help=True)
-app.add_typer(image_app, name="image", rich_help_panel="Image")
+app.add_typer(image_app, name="image", rich_help_panel="Image and configuration")
 
 for look_command in (inspect.status, inspect.workers, inspect.jobs, inspect.job, inspect.poison, doctor.doctor):
     app.command(rich_help_panel="Look")(look_command)
@@ -40,6 +42,12 @@ for run_command in (run.run, local.check):
 for order in (operate.cancel, operate.drain, operate.resume, operate.recycle, operate.resize, operate.pardon):
     app.command(rich_help_panel="Operate")(order)
 image_app.command("build")(local.build)
+config_app.command("check")(local.config_check)
+
+
+@config_app.callback()
+def _config() -> None:
+    """Make `check` a command of its own: typer would merge a single one into `config`."""
 
 
 def _print_version(wanted: bool) -> None:

@@ -81,7 +81,7 @@ def answering(*, as_json: bool, compact: bool = False) -> Iterator[None]:
         if as_json:
             print_json({"error": error_object(error)}, compact=compact)
         else:
-            complain(error.message)
+            complain_about(error)
         unreachable = isinstance(error, DaemonUnreachableError)
         raise typer.Exit(ExitStatus.UNREACHABLE if unreachable else ExitStatus.ERROR) from None
 
@@ -91,6 +91,12 @@ def error_object(error: PoolError) -> dict[str, object]:
     if isinstance(error, ConfigError):
         described["problems"] = list(error.problems)
     return described
+
+
+def complain_about(error: PoolError) -> None:
+    """Each problem of a configuration, or the one message, on a line of stderr."""
+    for problem in (isinstance(error, ConfigError) and error.problems) or (error.message,):
+        complain(problem)
 
 
 def complain(message: str) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pool._version import __version__
-from pool.cli.answer import ExitStatus, complain
-from pool.errors import ConfigError, PoolError
+from pool.cli.answer import ExitStatus, complain_about
+from pool.errors import PoolError
 
 if TYPE_CHECKING:
     from pool.config import Settings
@@ -42,29 +42,31 @@ def daemon(
             "--config",
             metavar="FILE",
             envvar="POOL_CONFIG",
-            help=f"The configuration; else {SYSTEM_CONFIG} if there is one, else the defaults that come with it.",
+            help=f"The configuration; without it {SYSTEM_CONFIG} if that exists, else the defaults.",
         ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only check the configuration: print ok, or its problems.")
     ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Only print the whole configuration, defaults included, as YAML.")
+    ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
-    """Keep pools of warm worker containers and run jobs in them, until SIGTERM or SIGINT."""
+    """Keep pools of warm worker containers and run jobs in them until SIGTERM or SIGINT."""
     try:
         settings = _load(config)
-        if check:
+        if print_config:
+            _print_yaml(settings)
+        elif check:
             typer.echo("ok")
+        if check or print_config:
             return
         status = _run(settings)
-    except ConfigError as error:
-        for problem in error.problems or (error.message,):
-            complain(problem)
-        raise typer.Exit(ExitStatus.ERROR) from None
     except PoolError as error:
-        complain(error.message)
+        complain_about(error)
         raise typer.Exit(ExitStatus.ERROR) from None
     raise typer.Exit(status)
 
@@ -79,6 +81,12 @@ def _load(path: Path | None) -> Settings:
     from pool import assets
 
     return load(assets.example_config())
+
+
+def _print_yaml(settings: Settings) -> None:
+    import yaml
+
+    typer.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
 
 
 def _run(settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""The commands that ask no daemon: `check` reads a file with the screen, `image build` builds the worker image."""
+"""The commands that need no daemon: `check` screens a file, `config check` checks a configuration, `image build`."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what the screen would refuse in a Python file, and what to write instead; nothing of it is run.
+    """Print what the screen refuses in a Python file, and what to write instead. The file is not run.
 
-    Exit status: 0 nothing; 1 findings, or the file is no valid Python; 2 wrong usage.
+    Exit status: 0 no findings; 1 findings, or the file is not valid Python; 2 wrong usage.
     """
     code = file.read()
     with answering(as_json=as_json):
@@ -142,3 +142,21 @@ def _show_image(tag: str, facts: ImageFacts, *, seconds: float, as_json: bool) -
     lines = {"id": facts.id, "size": format_size(facts.size_bytes), "runner": facts.runner, "sources": facts.sources}
     for name, value in lines.items():
         typer.echo(f"  {name:<8} {visible(value)}")
+
+
+def config_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration, as for pool-daemon --config.")],
+    as_json: Json = False,
+) -> None:
+    """Check a configuration: print its pools, or each problem with its line, key and what is allowed.
+
+    Exit status: 0 valid; 1 not valid.
+    """
+    with answering(as_json=as_json):
+        from pool.config import load
+
+        pools = list(load(file).pools)
+    if as_json:
+        print_json({"file": str(file), "pools": pools})
+    else:
+        typer.echo(visible(f"{file} is valid; pools: {', '.join(pools)}"))

@@ -101,3 +101,25 @@ def test_a_configuration_that_is_not_valid_is_an_error(source, tmp_path):
     result = check(source, "--config", tmp_path / "bad.yaml")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
+
+
+# ---- config check ----
+
+
+def test_a_valid_configuration_is_named_with_its_pools(tmp_path):
+    path = config(tmp_path)
+    result = CliRunner().invoke(app, ["config", "check", str(path)])
+    assert (result.exit_code, result.stdout) == (0, f"{path} is valid; pools: default, narrow, free\n")
+    as_json = CliRunner().invoke(app, ["config", "check", str(path), "--json"])
+    assert json.loads(as_json.stdout) == {"file": str(path), "pools": ["default", "narrow", "free"]}
+
+
+def test_each_problem_of_a_configuration_is_a_line_with_its_place(tmp_path):
+    (tmp_path / "bad.yaml").write_text("pools:\n  a: {size: {min: 0}}\n  b: {scren: off}\n")
+    result = CliRunner().invoke(app, ["config", "check", str(tmp_path / "bad.yaml")])
+    assert result.exit_code == 1
+    first, second = result.stderr.splitlines()
+    assert first.endswith("bad.yaml:2: pools.a.size.min: got 0; allowed: a whole number from 1 to 256")
+    assert "bad.yaml:3: pools.b.scren: unknown key; did you mean screen?" in second
+    as_json = CliRunner().invoke(app, ["config", "check", str(tmp_path / "bad.yaml"), "--json"])
+    assert len(json.loads(as_json.stdout)["error"]["problems"]) == 2

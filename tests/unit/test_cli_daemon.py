@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pool import config
 from pool._version import __version__
 from pool.assets import example_config
 
@@ -47,6 +48,15 @@ def test_every_problem_of_a_configuration_is_on_a_line_of_its_own(tmp_path):
         assert all(line.startswith("error: ") for line in lines)
         for key in ("min", "wall_s", "extra"):
             assert any(key in line for line in lines)
+
+
+def test_the_printed_configuration_is_complete_and_can_be_loaded_again(tmp_path):
+    file = tmp_path / "pool.yaml"
+    file.write_text("daemon: {submit_mode: 0640}\npools: {fast: {screen: off, limits: {memory: 1g}, apparmor: null}}\n")
+    printed = pool_daemon("--print-config", "--config", str(file))
+    assert printed.returncode == 0
+    assert config.loads(printed.stdout, environ={}) == config.load(file, {})
+    assert "boot_timeout_s: 60.0" in printed.stdout
 
 
 def test_a_configuration_file_that_is_not_there_is_one_line():

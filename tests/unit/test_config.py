@@ -94,6 +94,21 @@ def test_a_file_that_changes_nothing_is_the_defaults():
     assert settings("{}") == Settings()
 
 
+PAGES = sorted((SHIPPED.parents[1]).glob("docs/*.md"))
+BLOCKS = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_configuration_in_the_documentation_is_accepted_as_it_is_written(block, tmp_path):
+    for name in ("prices.npy", "trades.parquet"):
+        (tmp_path / name).touch()
+    assert settings(block.replace("/srv/pool", str(tmp_path))) != Settings()
+
+
 # ---- types ----
 
 
