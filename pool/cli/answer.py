@@ -106,7 +106,7 @@ def complain(message: str) -> None:
 
 def print_json(answer: object, *, compact: bool = False) -> None:
     """ASCII only, so that no character of it can act on a terminal."""
-    typer.echo(json.dumps(answer, indent=None if compact else 2))
+    typer.echo(json.dumps(answer, indent=None if compact else 2).replace("\x7f", "\\u007f"))
 
 
 def text_of(answer: object, *, otherwise: str) -> str:

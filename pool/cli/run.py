@@ -48,7 +48,8 @@ def run(
     """Run a Python file as a job and print what it printed and returned.
 
     The job's stdout and then its value go to stdout; its stderr, and how it failed if it did, go to stderr: what it
-    prints at once, unless all of it is to be one JSON object.
+    prints at once, unless all of it is to be one JSON object. A terminal shows control characters as escapes; a pipe
+    gets the output as it is.
 
     Several files, or a directory, are a job each, side by side: a bar or a line for each while they run, and a table of
     how they ended, or with --json an object on one line for each. Exit status 1 unless all end ok.
@@ -84,14 +85,19 @@ def run(
 
 
 class _Echo:
-    """Passes a job's output on as it comes, and as it is: it is what was asked for. Ends it with a line end."""
+    """Prints a job's output while it runs, and a line end if it has none.
+
+    A pipe or a file gets the output as it is. On a terminal its control characters are shown instead of obeyed: a job
+    could use them to move the cursor, to rewrite what other programs printed, or to type into the shell.
+    """
 
     def __init__(self, *, err: bool) -> None:
         self._stream = sys.stderr if err else sys.stdout
+        self._form = visible_block if self._stream.isatty() else str
         self._last = "\n"
 
     def __call__(self, text: str) -> None:
-        self._stream.write(text)
+        self._stream.write(self._form(text))
         self._stream.flush()
         self._last = text or self._last
 

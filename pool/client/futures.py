@@ -20,6 +20,7 @@ from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
 from pool.errors import ClosedError, JobFailedError, PoolError
 from pool.model import JobResult
+from pool.printable import visible_block
 
 T = TypeVar("T")
 Answer = JobFuture[Delivery | None]
@@ -37,7 +38,7 @@ class JobOutcomeError(JobFailedError):
         what = f"{error.type}: {error.message}" if error else result.reason or "the job failed"
         trace = f"\n{error.traceback}" if error and error.traceback else ""
         super().__init__(
-            f"{what} (outcome {result.outcome}){trace}",
+            visible_block(f"{what} (outcome {result.outcome}){trace}"),  # an uncaught error is printed to a terminal
             job_id=result.job_id,
             outcome=str(result.outcome),
             type=error.type if error else None,
