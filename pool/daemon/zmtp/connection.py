@@ -319,7 +319,7 @@ class Connection:
         for reason, limit in most_silent.items():
             if self._is_silent(now, limit):
                 return reason
-        knows_ping = self.ready and self._minor >= 1  # libzmq 4.1, which speaks ZMTP 3.0, would close the connection
+        knows_ping = self.ready and self._minor >= 1  # a peer of ZMTP 3.0 need not answer: libzmq 4.1 does not
         if knows_ping and not pinged and not self.queue.size and self._is_silent(now, limits.ping_after):
             self._pinged_at = now
             self._send_command(codec.ping())
