@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import pwd
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -119,12 +120,18 @@ def user(client: str | None) -> str | None:
         return client
 
 
+def named_users(text: str) -> str:
+    """`uid 0 (root)` for `uid 0` and `client 0`."""
+    return re.sub(r"\b(?:uid|client) (\d{1,10})\b", lambda found: f"uid {user(found[1])}", text)
+
+
 def story(view: StoryView) -> Table:
-    """What happened, oldest first, with the seconds since the beginning."""
+    """What happened, oldest first, with the seconds since the first entry."""
     table = columns(">SECONDS", "STATE", "WHAT", "CAUSE", title=visible(f"{view.id}  {view.pool}".rstrip()))
     for entry in view.entries:
         since = view.entries[0].age_s - entry.age_s
-        table.add_row(Text(f"+{since:.3f}"), state(entry.state), cell(entry.what), cell(entry.cause))
+        what, cause = named_users(entry.what), named_users(entry.cause)
+        table.add_row(Text(f"+{since:.3f}"), state(entry.state), cell(what), cell(cause))
     return table
 
 

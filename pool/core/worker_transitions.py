@@ -133,8 +133,8 @@ def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -
     job.worker_id, job.attempt = worker.id, job.attempt + 1
     if pool.editions.mixed:
         pool.editions.served(job.client, worker.edition)
-    pool.move(worker, WorkerState.LEASED, f"leased to {job.id}, epoch {worker.epoch}")
-    pool.move(job, JobState.LEASED, f"leased by {worker.id}, epoch {worker.epoch}, {start}")
+    pool.move(worker, WorkerState.LEASED, f"leased to {job.id}")
+    pool.move(job, JobState.LEASED, f"leased by {worker.id} ({start})")
     pool.commands.append(
         Dispatch(
             worker_id=worker.id,

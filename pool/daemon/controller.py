@@ -232,7 +232,7 @@ class PoolController:
             action="worker_ready",
             pool=self.state.name,
             worker=handle.id,
-            boot_ms=handle.start.boot_ms,
+            boot_ms=round(handle.start.boot_ms),
         )
         if handle.start.missing:
             log.warning(

@@ -174,7 +174,7 @@ def test_the_story_of_a_job_counts_from_its_first_entry(daemon):
         "id": "uid:0/j-1",
         "pool": "default",
         "entries": [
-            {"age_s": 7.5, "state": "queued", "what": "came in", "cause": "submit"},
+            {"age_s": 7.5, "state": "queued", "what": "accepted from uid 0", "cause": "client 0"},
             {"age_s": 7.25, "state": "leased", "what": "to w-1", "cause": "submit"},
         ],
     }
@@ -183,7 +183,7 @@ def test_the_story_of_a_job_counts_from_its_first_entry(daemon):
     assert result.exit_code == 0
     assert "uid:0/j-1  default" in result.stdout
     assert [line.split() for line in result.stdout.splitlines()[2:]] == [
-        ["+0.000", "queued", "came", "in", "submit"],
+        ["+0.000", "queued", "accepted", "from", "uid", "0", "(root)", "uid", "0", "(root)"],
         ["+0.250", "leased", "to", "w-1", "submit"],
     ]
     assert json.loads(admin(daemon, "job", "j-1", "--json").stdout) == answer

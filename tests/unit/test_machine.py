@@ -166,7 +166,7 @@ def test_the_workers_answer_ends_the_job_and_is_handed_over_unread_with_its_hist
     assert finish.attachment is answer
     assert [(entry.state, entry.text) for entry in finish.history] == [
         ("queued", "accepted from uid ann"),
-        ("leased", "leased by p-1, epoch 1, parked"),
+        ("leased", "leased by p-1 (parked)"),
         ("running", "started by p-1"),
         ("done", "memory, reported by the worker"),
     ]
