@@ -10,12 +10,13 @@ frame they came in is writable, else copied once. A subclass (matrix, recarray, 
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from pool.values import dtypes
-from pool.values.codes import MAX_EMPTY_ITEMS, Code
+from pool.values.codes import EMPTY_ITEM_CHARGE, MAX_EMPTY_ITEM_BYTES, Code
 from pool.values.padding import cleared
 from pool.values.reader import Reader, ReadFn, exact, exact_ints
 from pool.values.writer import RefusalError, WriteFn, Writer
@@ -23,6 +24,8 @@ from pool.values.writer import RefusalError, WriteFn, Writer
 if TYPE_CHECKING:
     import numpy as np
 
+_MAX_DIMENSIONS = 64
+_NAT = -(1 << 63)
 #: Types of what may stand for a missing text; nothing else that is decoded has such a name.
 _MISSING = frozenset({"NoneType", "float", "str", "NAType"})
 
@@ -54,6 +57,7 @@ def write_array(writer: Writer, value: Any) -> None:
     dtype = dtypes.describe(array.dtype)
     if array.nbytes > writer.left:  # before a copy is made: a broadcast array is huge only once it is copied
         writer.over_limit()
+    _check_honest(writer, array)
     in_c_order = array.flags.c_contiguous or not array.flags.f_contiguous
     order = "C" if in_c_order else "F"
     flat = (np.ascontiguousarray(array) if in_c_order else array.T).reshape(-1)
@@ -63,15 +67,36 @@ def write_array(writer: Writer, value: Any) -> None:
     )
 
 
+def _check_honest(writer: Writer, array: np.ndarray[Any, Any]) -> None:
+    if array.nbytes:
+        try:
+            check_items(array)
+        except ValueError as error:
+            raise RefusalError(f"it has {error}, from a view of other bytes; carry the bytes themselves") from None
+        return
+    if array.dtype.itemsize > MAX_EMPTY_ITEM_BYTES:
+        raise RefusalError(f"an array of no items may have items of {MAX_EMPTY_ITEM_BYTES} bytes; carry an empty list")
+    writer.charge(EMPTY_ITEM_CHARGE * _empty_items(list(array.shape)))
+
+
+def _empty_items(shape: list[int]) -> int:
+    """How many items an array that takes no bytes pretends to have, its dimensions of 0 left aside."""
+    return prod(filter(None, shape))
+
+
 def _write_objects(writer: Writer, array: np.ndarray[Any, Any]) -> None:
     if array.size > writer.left:
         writer.over_limit()
+    if not array.size:
+        writer.charge(EMPTY_ITEM_CHARGE * _empty_items(list(array.shape)))
     writer.composite(array, Code.OBJECTS, shape=list(array.shape), flat=array.reshape(-1).tolist())
 
 
 def _write_texts(writer: Writer, array: np.ndarray[Any, Any]) -> None:
     if array.size > writer.left:
         writer.over_limit()
+    if not array.size:
+        writer.charge(EMPTY_ITEM_CHARGE * _empty_items(list(array.shape)))
     dtype: Any = array.dtype
     missing = [dtype.na_object] if hasattr(dtype, "na_object") else []
     flat = array.reshape(-1).tolist()
@@ -103,85 +128,139 @@ def _read_array(reader: Reader, parts: list[Any]) -> object:
     import numpy as np
 
     description, dimensions, order, source = parts
-    dtype = dtypes.build(description)
-    shape = exact_ints(exact(list, dimensions), len(exact(list, dimensions)))
+    dtype = _dtype(reader, description)
+    shape = _shape(reader, dimensions)
     buffer = reader.take(source) if type(source) is int else exact(bytes, source)
-    size = _checked_size(shape, dtype.itemsize, memoryview(buffer).nbytes)
+    size = _checked_size(reader, shape, dtype.itemsize, memoryview(buffer).nbytes)
     if order not in {"C", "F"}:
         raise ValueError("unknown order")
     if not size or not dtype.itemsize:
         return np.ndarray(shape, dtype)
     array = np.frombuffer(buffer, dtype).reshape(shape, order=order)
-    _check_items(array)
+    check_items(array)
     return array if array.flags.writeable else array.copy(order="K")
 
 
-def _checked_size(shape: list[int], itemsize: int, available: int) -> int:
+def _dtype(reader: Reader, description: object) -> Any:
+    dtype = dtypes.build(description, limit=max(reader.size, MAX_EMPTY_ITEM_BYTES))
+    if dtype.subdtype is not None:
+        raise ValueError("a sub-array outside a record")
+    return dtype
+
+
+def _shape(reader: Reader, dimensions: object) -> list[int]:
+    shape = exact_ints(exact(list, dimensions), len(exact(list, dimensions)))
+    if min(shape, default=0) < 0 or len(shape) > _MAX_DIMENSIONS:
+        raise ValueError("not the shape of an array")
+    if 0 in shape:
+        reader.charge(EMPTY_ITEM_CHARGE * _empty_items(shape))
+    return shape
+
+
+def _checked_size(reader: Reader, shape: list[int], itemsize: int, available: int) -> int:
     """Number of items, once it is sure that the buffer holds just them."""
-    if min(shape, default=0) < 0:
-        raise ValueError("a negative dimension")
     size = prod(shape)
     if size * itemsize != available:
         raise ValueError(f"an array of {size} items of {itemsize} bytes in a buffer of {available}")
-    if not itemsize and size > MAX_EMPTY_ITEMS:
-        raise ValueError("too many items of no bytes")
+    if not itemsize:
+        reader.charge(EMPTY_ITEM_CHARGE * size)
     return size
 
 
-def _check_items(array: np.ndarray[Any, Any]) -> None:
-    """Refuse items that numpy takes on trust: it counts a bool as its byte, and copies by that count."""
-    import numpy as np
-
+def check_items(array: np.ndarray[Any, Any]) -> None:
+    """Raise ValueError for items that numpy takes on trust, and no operation of numpy makes."""
     if array.dtype.names is not None:
         for name in array.dtype.names:
-            _check_items(array[name])
-    elif array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+            check_items(array[name])
+    elif array.size and array.dtype.itemsize:
+        check = _ITEM_CHECKS.get(array.dtype.char)
+        if check is not None:
+            check(array)
+
+
+def check_bools(array: np.ndarray[Any, Any]) -> None:
+    """Numpy counts a bool as its byte, and copies by that count."""
+    import numpy as np
+
+    if array.view(np.uint8).max() > 1:
         raise ValueError("a bool that is neither 0 nor 1")
-    elif array.dtype.kind == "U" and array.size and array.dtype.itemsize:
-        points = np.ascontiguousarray(array).reshape(-1).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
-        if points.max() > 0x10FFFF:
-            raise ValueError("text beyond Unicode")
 
 
-def _read_objects(_reader: Reader, parts: list[Any]) -> object:
+def _check_text(array: np.ndarray[Any, Any]) -> None:
+    import numpy as np
+
+    points = np.ascontiguousarray(array).reshape(-1).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+    if points.max() > sys.maxunicode:
+        raise ValueError("text beyond Unicode")
+
+
+def _check_moments(array: np.ndarray[Any, Any]) -> None:
+    """Without a unit, a moment can only be missing; numpy cannot print another."""
+    if array.dtype.str[1:] == "M8" and (array.astype("i8") != _NAT).any():
+        raise ValueError("a moment without a unit")
+
+
+def _check_long_doubles(array: np.ndarray[Any, Any]) -> None:
+    """The 80 bits of an x87 have a leading 1 of their own, which is set unless the exponent is 0."""
+    import numpy as np
+
+    if np.finfo(np.longdouble).nmant != 63:
+        return
+    native = np.ascontiguousarray(array).reshape(-1)
+    if not native.dtype.isnative:
+        native = native.byteswap()
+    words = native.view(np.uint8).reshape(-1, np.dtype(np.longdouble).itemsize)
+    exponent = (words[:, 9] & 0x7F).astype(np.uint16) << 8 | words[:, 8]
+    if ((exponent != 0) & (words[:, 7] < 0x80)).any():
+        raise ValueError("a long double that is no number")
+
+
+_ITEM_CHECKS = {
+    "?": check_bools, "U": _check_text, "M": _check_moments, "g": _check_long_doubles, "G": _check_long_doubles,
+}  # fmt: skip
+
+
+def _read_objects(reader: Reader, parts: list[Any]) -> object:
     import numpy as np
 
     dimensions, items = parts
-    shape, values = _checked_items(dimensions, items)
+    shape, values = _checked_items(reader, dimensions, items)
     return np.fromiter(values, dtype=object, count=len(values)).reshape(shape)
 
 
-def _checked_items(dimensions: object, items: object) -> tuple[list[int], list[Any]]:
-    shape = exact_ints(exact(list, dimensions), len(exact(list, dimensions)))
+def _checked_items(reader: Reader, dimensions: object, items: object) -> tuple[list[int], list[Any]]:
+    shape = _shape(reader, dimensions)
     values = exact(list, items)
-    if min(shape, default=0) < 0 or prod(shape) != len(values):
+    if prod(shape) != len(values):
         raise ValueError("an array of another size than its shape")
     return shape, values
 
 
-def _read_texts(_reader: Reader, parts: list[Any]) -> object:
+def _read_texts(reader: Reader, parts: list[Any]) -> object:
     import numpy as np
 
     dimensions, items, coerce, missing = parts
-    shape, values = _checked_items(dimensions, items)
+    shape, values = _checked_items(reader, dimensions, items)
     kinds = {type(each) for each in exact(list, missing)}
     if not {kind.__name__ for kind in kinds} <= _MISSING or not {str, *kinds}.issuperset(map(type, values)):
         raise TypeError("not an array of text")
+    if any(type(each) is float and each == each for each in missing) or len(missing) > 1:  # noqa: PLR0124 - only NaN differs
+        raise ValueError("a number does not stand for missing text")
     options: dict[str, Any] = dict(zip(["na_object"], missing, strict=False))
     return np.array(values, dtype=np.dtypes.StringDType(coerce=exact(bool, coerce), **options)).reshape(shape)
 
 
-def _read_scalar(_reader: Reader, parts: list[Any]) -> object:
+def _read_scalar(reader: Reader, parts: list[Any]) -> object:
     import numpy as np
 
     description, payload = parts
-    dtype = dtypes.build(description)
-    if dtype.subdtype is not None or dtype.itemsize != len(exact(bytes, payload)):
+    dtype = _dtype(reader, description)
+    if dtype.itemsize != len(exact(bytes, payload)):
         raise ValueError("a scalar of another size than its dtype")
     if not dtype.itemsize:
         return np.ndarray((1,), dtype)[0]
     array = np.frombuffer(payload, dtype).copy()
-    _check_items(array)
+    check_items(array)
     return array[0]
 
 

@@ -20,10 +20,27 @@ MAX_DEPTH = 200
 OUT_OF_BAND_BYTES = 64 * 1024
 #: Frames beside the first. More large arrays than this travel inline; the wire has room for 1024 frames in all.
 MAX_BUFFERS = 1000
-#: Items that take no bytes (numpy's V0) would make an array of any length out of nothing.
-MAX_EMPTY_ITEMS = 65536
-#: numerator and denominator: `Fraction` reduces them in quadratic time.
-MAX_FRACTION_BYTES = 4096
+#: A range that is looked into, as categories and levels are, may have this many items.
+MAX_LOOKED_INTO = 65536
+#: Arithmetic, and comparing with a Decimal, takes quadratic time. 9,864 digits; Python itself prints up to 4,300.
+MAX_INT_BYTES = 4096
+#: Of the numerator and of the denominator: `Fraction` reduces them in quadratic time.
+MAX_FRACTION_BYTES = 1024
+#: Digits of a Decimal, and digits before or after its point; decimal128 of IEEE 754 has exponents up to this. `int()`
+#: of a Decimal writes all its digits out, in quadratic time.
+MAX_DECIMAL_DIGITS = 6144
+#: Of the bytes of an item where an array has none; else the frames hold the items.
+MAX_EMPTY_ITEM_BYTES = 65536
+
+# Some things take a few bytes in the head and far more time or memory here. Each is charged what its honest size would
+# be, and all charges together may come to the size of the frames and FREE_CHARGE beside it.
+FREE_CHARGE = 20 << 20
+#: An index, a column, a Series or a DataFrame: 10,000 of them are free, beyond that one for each 2 KiB of the frames.
+OBJECT_CHARGE = 2048
+#: An item of an array that takes no bytes: of no bytes itself, or beside a dimension of 0.
+EMPTY_ITEM_CHARGE = 16
+#: An item of a RangeIndex.
+RANGE_ITEM_CHARGE = 1
 
 
 @enum.unique

@@ -7,17 +7,29 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from pool.values.codes import MAX_EMPTY_ITEMS, Code
+from pool.values.codes import MAX_LOOKED_INTO, OBJECT_CHARGE, Code
+from pool.values.collisions import check_labels
 from pool.values.reader import Reader, ReadFn, exact
-from pool.values.stamps import exact_freq, exact_side
+from pool.values.stamps import FIRST_DAY, LAST_DAY, check_ordinals, exact_period, exact_side
+from pool.values.times import exact_zone
 from pool.values.writer import RefusalError, WriteFn, Writer
 
 _TEXTS = frozenset({str, type(None)})
 #: What pandas holds in a column as it is; it would turn text and records of numpy into objects.
 _COLUMN_KINDS = "biufcmM"
+#: What intervals can lie between.
+_ORDERED_KINDS = "iufmM"
+#: numpy's dtypes behind the nullable columns, and of times; pandas has them in the order of this machine only.
+_ORDER = "<" if sys.byteorder == "little" else ">"
+_MASKED = frozenset({"|b1", "|i1", "|u1", *(f"{_ORDER}{kind}{size}" for kind in "iu" for size in (2, 4, 8))}) | {
+    f"{_ORDER}f4", f"{_ORDER}f8",
+}  # fmt: skip
+_TIMES = frozenset(f"{_ORDER}{kind}8[{unit}]" for kind in "mM" for unit in ("s", "ms", "us", "ns"))
 
 
 @cache
@@ -57,14 +69,33 @@ def exact_column(value: object) -> Any:
     array = exact(np.ndarray, value)
     if array.ndim != 1 or array.dtype.kind not in _COLUMN_KINDS + "O":
         raise ValueError("not a column")
+    check_column_dtype(array.dtype)
     return array
+
+
+def _numpy_column(value: object) -> Any:
+    import numpy as np
+
+    return exact_column(exact(np.ndarray, value))
+
+
+def check_column_dtype(dtype: Any) -> None:
+    """Raise ValueError for times in units or in a byte order that pandas does not have."""
+    if dtype.kind in "mM" and dtype.str not in _TIMES:
+        raise ValueError("not the times of a column")
+
+
+def check_lookup(index: Any) -> None:
+    """Raise ValueError for labels that would collide in the tables by which pandas looks them up."""
+    if index.dtype == object:
+        check_labels(index.to_numpy().tolist())
 
 
 def small(index: Any) -> Any:
     """An index that is looked into, as categories and levels are: not a range of any length out of three numbers."""
     import pandas as pd
 
-    if isinstance(index, pd.RangeIndex) and len(index) > MAX_EMPTY_ITEMS:
+    if isinstance(index, pd.RangeIndex) and len(index) > MAX_LOOKED_INTO:
         raise ValueError("too long a range")
     return index
 
@@ -83,14 +114,16 @@ def _write_categorical(writer: Writer, value: Any) -> None:
     import pandas as pd
 
     categories = value.categories
-    if isinstance(categories, pd.RangeIndex) and len(categories) > MAX_EMPTY_ITEMS:
+    if isinstance(categories, pd.RangeIndex) and len(categories) > MAX_LOOKED_INTO:
         categories = pd.Index(categories.to_numpy(), name=categories.name)
+    writer.charge(OBJECT_CHARGE)
     writer.composite(value, Code.CATEGORICAL, codes=value.codes, categories=categories, ordered=bool(value.ordered))
 
 
 def _write_strings(writer: Writer, value: Any) -> None:
     import pandas as pd
 
+    writer.charge(OBJECT_CHARGE)
     items = value.to_numpy(dtype=object, na_value=None).tolist()
     dtype = value.dtype
     writer.composite(value, Code.STRINGS, items=items, storage=dtype.storage, nullable=dtype.na_value is pd.NA)
@@ -99,6 +132,7 @@ def _write_strings(writer: Writer, value: Any) -> None:
 def _write_masked(writer: Writer, value: Any) -> None:
     import numpy as np
 
+    writer.charge(OBJECT_CHARGE)
     numbers = value.to_numpy(dtype=value.dtype.numpy_dtype, na_value=0)
     writer.composite(value, Code.MASKED, values=numbers, mask=np.asarray(value.isna()))
 
@@ -107,33 +141,52 @@ def _write_times(writer: Writer, value: Any) -> None:
     if value.tz is None:
         writer.write(value.to_numpy())
         return
+    writer.charge(OBJECT_CHARGE)
     naive = value.tz_convert("UTC").tz_localize(None).to_numpy()
+    _refuse_unless(check_years, naive, kind=type(value))
     writer.composite(value, Code.ZONED, times=naive, tz=value.tz)
 
 
 def _write_periods(writer: Writer, value: Any) -> None:
     import pandas as pd
 
-    writer.composite(value, Code.PERIODS, ordinals=pd.PeriodIndex(value).asi8, freq=value.freqstr)
+    writer.charge(OBJECT_CHARGE)
+    ordinals, freq = pd.PeriodIndex(value).asi8, value.freqstr
+    _refuse_unless(lambda: check_all_ordinals(exact_period(freq), ordinals), kind=type(value))
+    writer.composite(value, Code.PERIODS, ordinals=ordinals, freq=freq)
+
+
+def _refuse_unless(check: Callable[..., None], *arguments: object, kind: type) -> None:
+    """What `decode` would refuse is refused here, with the type that it is about."""
+    try:
+        check(*arguments)
+    except ValueError as error:
+        raise RefusalError(f"it has {error}; carry numbers or text", kind=kind) from None
 
 
 def _write_intervals(writer: Writer, value: Any) -> None:
+    writer.charge(OBJECT_CHARGE)
     writer.composite(value, Code.INTERVALS, left=value.left, right=value.right, closed=value.closed)
 
 
-def _read_categorical(_reader: Reader, parts: list[Any]) -> object:
+def _read_categorical(reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
+    reader.charge(OBJECT_CHARGE)
     codes, categories, ordered = parts
-    if not isinstance(categories, pd.Index) or exact_column(codes).dtype.kind != "i":
+    if not isinstance(categories, pd.Index) or _numpy_column(codes).dtype.str not in _MASKED or codes.dtype.kind != "i":
         raise TypeError("not the parts of a categorical")
-    return pd.Categorical.from_codes(exact_column(codes), categories=small(categories), ordered=exact(bool, ordered))
+    if isinstance(categories, pd.MultiIndex | pd.CategoricalIndex):
+        raise TypeError("categories of labels that have parts themselves")
+    check_lookup(small(categories))
+    return pd.Categorical.from_codes(codes, categories=categories, ordered=exact(bool, ordered))
 
 
-def _read_strings(_reader: Reader, parts: list[Any]) -> object:
+def _read_strings(reader: Reader, parts: list[Any]) -> object:
     import numpy as np
     import pandas as pd
 
+    reader.charge(OBJECT_CHARGE)
     items, storage, nullable = parts
     if not _TEXTS.issuperset(map(type, exact(list, items))) or storage not in {"python", "pyarrow"}:
         raise TypeError("not a column of text")
@@ -152,10 +205,11 @@ def _string_dtype(storage: Any, missing: object) -> Any:
         return pd.StringDtype("python", **arguments)
 
 
-def _read_masked(_reader: Reader, parts: list[Any]) -> object:
+def _read_masked(reader: Reader, parts: list[Any]) -> object:
     import numpy as np
     import pandas as pd
 
+    reader.charge(OBJECT_CHARGE)
     values, mask = (exact(np.ndarray, part) for part in parts)
     kinds: dict[str, Any] = {
         "b": pd.arrays.BooleanArray,
@@ -163,40 +217,73 @@ def _read_masked(_reader: Reader, parts: list[Any]) -> object:
         "u": pd.arrays.IntegerArray,
         "f": pd.arrays.FloatingArray,
     }
-    if values.ndim != 1 or values.shape != mask.shape:
-        raise ValueError("a mask of another shape than its values")
+    if values.ndim != 1 or values.shape != mask.shape or mask.dtype.kind != "b" or values.dtype.str not in _MASKED:
+        raise ValueError("not the values and the mask of a column")
     return kinds[values.dtype.kind](values, mask)
 
 
-def _read_zoned(_reader: Reader, parts: list[Any]) -> object:
+def _read_zoned(reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
+    reader.charge(OBJECT_CHARGE)
     times, zone = parts
-    if exact_column(times).dtype.kind != "M" or zone is None:
+    if _numpy_column(times).dtype.kind != "M" or exact_zone(zone) is None:
         raise TypeError("not the parts of zoned times")
-    return pd.DatetimeIndex(exact_column(times)).tz_localize("UTC").tz_convert(zone).array
+    check_years(times)
+    return pd.DatetimeIndex(times).tz_localize("UTC").tz_convert(zone).array
 
 
-def _read_periods(_reader: Reader, parts: list[Any]) -> object:
+def check_years(times: Any) -> None:
+    """Raise ValueError for moments out of the years from 1 to 9999, with a day to spare for the zone."""
+    import numpy as np
+
+    first, last = _zoned_bounds(np.datetime_data(times.dtype)[0])
+    counts = times.view("i8")
+    if ((counts != np.iinfo("i8").min) & ((counts < first) | (counts > last))).any():
+        raise ValueError("zoned times before the year 1 or after the year 9999")
+
+
+def _zoned_bounds(unit: str) -> tuple[int, int]:
+    """The first and the last moment in this unit; nanoseconds of 64 bits end before the years do."""
+    a_day = 86_400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    first, last = (FIRST_DAY + 1) * a_day, LAST_DAY * a_day
+    return max(first, -(1 << 63) + a_day), min(last, (1 << 63) - a_day)
+
+
+def _read_periods(reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
+    reader.charge(OBJECT_CHARGE)
     ordinals, freq = parts
-    if exact_column(ordinals).dtype != "i8":
+    if _numpy_column(ordinals).dtype.str != f"{_ORDER}i8":
         raise TypeError("not the parts of periods")
+    check_all_ordinals(exact_period(freq), ordinals)
     index_type: Any = pd.PeriodIndex  # its stubs lack from_ordinals
-    return index_type.from_ordinals(exact_column(ordinals), freq=exact_freq(freq)).array
+    return index_type.from_ordinals(ordinals, freq=freq).array
 
 
-def _read_intervals(_reader: Reader, parts: list[Any]) -> object:
+def check_all_ordinals(freq: str, ordinals: Any) -> None:
+    """`check_ordinals` of all that are not missing."""
+    import numpy as np
+
+    there = ordinals[ordinals != np.iinfo("i8").min]
+    if len(there):
+        check_ordinals(freq, int(there.min()), int(there.max()))
+
+
+def _read_intervals(reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
+    reader.charge(OBJECT_CHARGE)
     left, right, closed = parts
-    if not isinstance(left, pd.Index) or not isinstance(right, pd.Index):
-        raise TypeError("not the parts of intervals")
-    made = pd.arrays.IntervalArray.from_arrays(small(left), small(right), closed=exact_side(closed))
-    if len(made) and made.left.dtype.kind not in "iufmM":  # pandas makes these, and can neither show nor iterate them
-        raise TypeError("intervals of what has no order")
-    return made
+    for end in (left, right):
+        if not isinstance(end, pd.Index) or isinstance(end, pd.MultiIndex):
+            raise TypeError("not the parts of intervals")
+        if (
+            len(end) and end.dtype.kind not in _ORDERED_KINDS
+        ):  # pandas makes these, and can neither show nor iterate them
+            raise TypeError("intervals of what has no order")
+    return pd.arrays.IntervalArray.from_arrays(small(left), small(right), closed=exact_side(closed))
 
 
 READERS: dict[int, ReadFn] = {

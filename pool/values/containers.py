@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from time import thread_time
 from typing import Any
 
 from pool.values.codes import Code
+from pool.values.collisions import check_dict_keys, check_set_items
 from pool.values.reader import Reader, ReadFn, exact_ints
 from pool.values.writer import WriteFn, Writer
-
-#: Hashes of numbers and tuples are no secret, so hostile keys can be chosen to collide and filling a table with them
-#: takes quadratic time. Honest keys take well under a microsecond each.
-_CHUNK = 1024
-_FILL_SECONDS = 1.0
-_FILL_SECONDS_EACH = 5e-6
 
 
 def _write_list(writer: Writer, value: list[object]) -> None:
@@ -55,33 +48,24 @@ def _write_slice(writer: Writer, value: slice) -> None:
     writer.composite(value, Code.SLICE, start=value.start, stop=value.stop, step=value.step)
 
 
-def _fill(add: Callable[[Any], None], items: list[object]) -> None:
-    """Add the items to a hash table, and give up when that takes longer than honest items ever do."""
-    deadline = thread_time() + _FILL_SECONDS + _FILL_SECONDS_EACH * len(items)
-    for start in range(0, len(items), _CHUNK):
-        add(items[start : start + _CHUNK])
-        if thread_time() > deadline:
-            raise ValueError("the keys collide: they were chosen to make this slow")
-
-
 def _read_tuple(_reader: Reader, parts: list[Any]) -> tuple[object, ...]:
     return tuple(parts)
 
 
 def _read_set(_reader: Reader, parts: list[Any]) -> set[object]:
-    found: set[object] = set()
-    _fill(found.update, parts)
-    return found
+    check_set_items(parts)
+    return set(parts)
 
 
-def _read_frozenset(reader: Reader, parts: list[Any]) -> frozenset[object]:
-    return frozenset(_read_set(reader, parts))
+def _read_frozenset(_reader: Reader, parts: list[Any]) -> frozenset[object]:
+    check_set_items(parts)
+    return frozenset(parts)
 
 
 def _read_dict(_reader: Reader, parts: list[Any]) -> dict[object, object]:
-    found: dict[object, object] = {}
-    _fill(found.update, list(zip(parts[::2], parts[1::2], strict=True)))
-    return found
+    keys = parts[::2]
+    check_dict_keys(keys)
+    return dict(zip(keys, parts[1::2], strict=True))
 
 
 def _read_range(_reader: Reader, parts: list[Any]) -> range:

@@ -35,8 +35,8 @@ def decode(frames: Sequence[Buffer], *, max_bytes: int | None = None) -> object:
     """The value of the frames that `encode` made. Raises ValueCodecError for any others; MemoryError for want of it."""
     try:
         head, *buffers = frames
-        _check_sizes(frames, max_bytes)
-        reader = Reader(buffers, scalars.LEAVES, _COMPOSITES)
+        size = _checked_size(frames, max_bytes)
+        reader = Reader(buffers, scalars.LEAVES, _COMPOSITES, size=size)
         value = _unpack(head, reader)
         reader.finish()
     except ImportError as error:
@@ -48,7 +48,7 @@ def decode(frames: Sequence[Buffer], *, max_bytes: int | None = None) -> object:
     return value
 
 
-def _check_sizes(frames: Sequence[Buffer], max_bytes: int | None) -> None:
+def _checked_size(frames: Sequence[Buffer], max_bytes: int | None) -> int:
     if len(frames) > MAX_BUFFERS + 1:
         raise ValueError(f"{len(frames)} frames, {MAX_BUFFERS + 1} are allowed")
     size = sum(memoryview(frame).nbytes for frame in frames)
@@ -56,6 +56,7 @@ def _check_sizes(frames: Sequence[Buffer], max_bytes: int | None) -> None:
         raise ValueCodecError(
             f"the encoded value has {size} bytes, {max_bytes} are allowed", bytes=size, limit=max_bytes
         )
+    return size
 
 
 def _unpack(head: Buffer, reader: Reader) -> object:

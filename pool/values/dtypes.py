@@ -1,23 +1,28 @@
 """How a numpy dtype travels: as text of a strict form, or as a list for fields and sub-arrays. Never an object.
 
 '<f8'  '|S5'  '>M8[25us]'                      a plain dtype: order, kind, size, unit
-[itemsize, [name, dtype, offset, title], …]    a structured one
+[itemsize, [name, dtype, offset, title], …]    a structured one; its fields take bytes, and share none
 ['()', dtype, [2, 3]]                          a sub-array within a structured one
 """
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
+from math import prod
 from typing import Any
 
 from pool.values.reader import exact, exact_ints
 from pool.values.writer import RefusalError, key_step
 
+#: numpy divides by the multiplier of a unit of time: it is at least 1, and small enough for numpy's 32 bits.
 _PLAIN = re.compile(
-    r"[<>|=]?(b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SUV][0-9]{1,9}"
-    r"|[mM]8(\[[0-9]{0,9}(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
+    r"[<>|](b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SUV](0|[1-9][0-9]{0,8})"
+    r"|[mM]8(\[([1-9][0-9]{0,8})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
 )
+_LONGEST = 24
 _MAX_NESTED = 16
+_MAX_DIMENSIONS = 32
 
 
 def describe(dtype: Any) -> str | list[object]:
@@ -28,13 +33,23 @@ def describe(dtype: Any) -> str | list[object]:
         base, shape = dtype.subdtype
         return ["()", describe(base), list(shape)]
     if dtype.names is not None:
-        return [dtype.itemsize, *(_describe_field(name, dtype.fields[name]) for name in dtype.names)]
+        return _describe_record(dtype)
     text = dtype.str
     if not _PLAIN.fullmatch(text) or np.dtype(text) != dtype:
         raise RefusalError(
             f"numpy dtype {dtype.name[:40]} cannot be carried; convert it with .astype()", kind=np.ndarray
         )
     return str(text)
+
+
+def _describe_record(dtype: Any) -> list[object]:
+    fields = [dtype.fields[name] for name in dtype.names]
+    if _overlap([(offset, inner.itemsize) for inner, offset, *_ in fields]):
+        raise RefusalError(
+            "fields of a structured dtype must take bytes of their own; carry a copy with numpy.lib.recfunctions."
+            "repack_fields, without fields of no bytes"
+        )
+    return [dtype.itemsize, *map(_describe_field, dtype.names, fields)]
 
 
 def _describe_field(name: str, field: tuple[Any, ...]) -> list[object]:
@@ -49,29 +64,88 @@ def _describe_field(name: str, field: tuple[Any, ...]) -> list[object]:
         raise
 
 
-def build(description: object, *, nested: int = 0) -> Any:
-    """The dtype of a description; raises ValueError or TypeError for any other value."""
-    import numpy as np
-
-    if type(description) is str:
-        if len(description) > 24 or not _PLAIN.fullmatch(description):
-            raise ValueError("not a dtype")
-        return np.dtype(description)
-    head, *fields = exact(list, description)
+def build(description: object, *, limit: int, nested: int = 0) -> Any:
+    """The dtype of a description, whose items have at most `limit` bytes. Raises ValueError or TypeError for others."""
     if nested > _MAX_NESTED:
         raise ValueError("a dtype that is nested too deep")
-    if head == "()":
-        base, shape = fields
-        return np.dtype((build(base, nested=nested + 1), tuple(exact_ints(exact(list, shape), len(shape)))))
+    if type(description) is str:
+        dtype = _build_plain(description)
+    elif exact(list, description)[:1] == ["()"]:
+        dtype = _build_subarray(exact(list, description)[1:], limit=limit, nested=nested + 1)
+    else:
+        dtype = _build_record(exact(list, description), limit=limit, nested=nested + 1)
+    check_item_bytes(dtype.itemsize, limit)
+    return dtype
+
+
+def check_item_bytes(count: int, limit: int) -> None:
+    if count > limit:
+        raise ValueError(f"items of {count} bytes, which the frames do not hold")
+
+
+def _build_plain(text: str) -> Any:
+    import numpy as np
+
+    check_plain(text)
+    dtype = np.dtype(text)
+    if dtype.str != text:
+        raise ValueError("not the usual name of this dtype")
+    return dtype
+
+
+def check_plain(text: str) -> None:
+    """Raise ValueError for the name of a dtype that is not in the list: of its kinds, sizes, units and multipliers."""
+    if len(text) > _LONGEST or not _PLAIN.fullmatch(text):
+        raise ValueError("not a dtype")
+
+
+def _build_subarray(parts: list[Any], *, limit: int, nested: int) -> Any:
+    import numpy as np
+
+    description, dimensions = parts
+    base = build(description, limit=limit, nested=nested)
+    shape = exact_ints(exact(list, dimensions), len(dimensions))
+    if not 0 < len(shape) <= _MAX_DIMENSIONS or min(shape) < 1:
+        raise ValueError("not the shape of a sub-array")
+    check_item_bytes(base.itemsize * prod(shape), limit)
+    return np.dtype((base, tuple(shape)))
+
+
+def _build_record(parts: list[Any], *, limit: int, nested: int) -> Any:
+    import numpy as np
+
+    head, *fields = parts
     (itemsize,) = exact_ints([head], 1)
     names, formats, offsets, titles = zip(*fields, strict=True) if fields else ((), (), (), ())
     if not {str, type(None)}.issuperset(map(type, titles)):
         raise TypeError("a title is text")
+    check_item_bytes(itemsize, limit)
     spec: Any = {
         "names": [exact(str, name) for name in names],
-        "formats": [build(inner, nested=nested + 1) for inner in formats],
+        "formats": [build(inner, limit=limit, nested=nested) for inner in formats],
         "offsets": exact_ints(offsets, len(offsets)),
         "titles": list(titles),
         "itemsize": itemsize,
     }
+    check_fields(spec["offsets"], [inner.itemsize for inner in spec["formats"]], itemsize)
     return np.dtype(spec)
+
+
+def check_fields(offsets: list[int], sizes: list[int], itemsize: int) -> None:
+    """Raise ValueError unless each field has bytes of its own within the item.
+
+    Fields that share bytes, or have none, would multiply: as many as the head can name, for each record.
+    """
+    spans = list(zip(offsets, sizes, strict=True))
+    if itemsize < 0 or min(offsets, default=0) < 0 or any(at + size > itemsize for at, size in spans):
+        raise ValueError("a field outside its record")
+    if _overlap(spans):
+        raise ValueError("fields that share bytes, or have none")
+
+
+def _overlap(spans: list[tuple[int, int]]) -> bool:
+    """Whether fields, each an offset and a size, share bytes or have none."""
+    ordered = sorted(spans)
+    return any(size < 1 for _, size in ordered) or any(
+        at + size > following for (at, size), (following, _) in pairwise(ordered)
+    )

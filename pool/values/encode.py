@@ -30,6 +30,7 @@ def encode(value: object, *, max_bytes: int) -> list[bytes | memoryview]:
     writer = Writer(max_bytes, _writer_for)
     try:
         writer.write(value)
+        writer.finish()
     except RefusalError as refusal:
         raise _error(refusal) from None
     except MemoryError:

@@ -11,15 +11,19 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from pool.values.codes import Code
-from pool.values.columns import exact_column, small, values_of
+from pool.values.codes import OBJECT_CHARGE, RANGE_ITEM_CHARGE, Code
+from pool.values.columns import check_column_dtype, check_lookup, exact_column, small, values_of
 from pool.values.reader import Reader, ReadFn, exact, exact_ints
 from pool.values.stamps import exact_freq
-from pool.values.writer import WriteFn, Writer, key_step
+from pool.values.writer import RefusalError, WriteFn, Writer, key_step
 
 _MATRIX_KINDS = frozenset("biufcmM")
 #: pandas checks a frequency by generating the times one by one, unless it is a fixed span.
 _MAX_FREQ_LENGTH = 100_000
+#: Of a MultiIndex; numpy has no more dimensions either.
+_MAX_LEVELS = 64
+#: A RangeIndex is three numbers of 64 bits.
+_MAX_RANGE = 1 << 62
 
 
 class Columns(NamedTuple):
@@ -43,6 +47,7 @@ def writers() -> dict[type, WriteFn]:
 
 
 def _write_index(writer: Writer, index: Any) -> None:
+    writer.charge(OBJECT_CHARGE)
     writer.composite(index, Code.INDEX, values=values_of(index), name=index.name, freq=_freq_of(index))
 
 
@@ -62,15 +67,20 @@ def _freq_of(index: Any) -> str | None:
 
 
 def _write_range(writer: Writer, index: Any) -> None:
+    writer.charge(OBJECT_CHARGE + RANGE_ITEM_CHARGE * len(index))
     writer.composite(index, Code.RANGE_INDEX, start=index.start, stop=index.stop, step=index.step, name=index.name)
 
 
 def _write_multi(writer: Writer, index: Any) -> None:
+    if len(index.levels) > _MAX_LEVELS:
+        raise RefusalError(f"a MultiIndex may have {_MAX_LEVELS} levels; carry its columns", kind=type(index))
+    writer.charge(OBJECT_CHARGE * len(index.levels))
     codes = [codes.view() for codes in index.codes]
     writer.composite(index, Code.MULTI_INDEX, levels=list(index.levels), codes=codes, names=list(index.names))
 
 
 def _write_series(writer: Writer, series: Any) -> None:
+    writer.charge(OBJECT_CHARGE)
     writer.composite(series, Code.SERIES, values=values_of(series), index=series.index, name=series.name)
 
 
@@ -85,6 +95,8 @@ def _write_frame(writer: Writer, frame: Any) -> None:
     else:
         arrays = [values_of(frame.iloc[:, at]) for at in range(len(frame.columns))]
         code, values = Code.FRAME, Columns(arrays, frame.columns)
+        writer.charge(OBJECT_CHARGE * len(arrays))
+    writer.charge(OBJECT_CHARGE)
     writer.composite(frame, code, _values=values, index=frame.index, columns=frame.columns)
 
 
@@ -93,32 +105,44 @@ def write_columns(writer: Writer, columns: Columns) -> None:
     writer.array(arrays, arrays, count=len(arrays), step=lambda at: key_step(labels[at : at + 1].tolist()[0]))
 
 
-def _read_index(_reader: Reader, parts: list[Any]) -> object:
+def _read_index(reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
+    reader.charge(OBJECT_CHARGE)
     values, name, freq = parts
     array = exact_column(values)
     if freq is None:
-        return pd.Index(array, dtype=array.dtype, name=name, tupleize_cols=False)
+        index = pd.Index(array, dtype=array.dtype, name=name, tupleize_cols=False)
+        check_lookup(index)
+        return index
+    if array.dtype.kind not in "mM":
+        raise TypeError("only times have a frequency")
     if len(array) > _MAX_FREQ_LENGTH:
         raise ValueError("too long an index to have a frequency")
     kind = pd.TimedeltaIndex if array.dtype.kind == "m" else pd.DatetimeIndex
     return kind(array, freq=exact_freq(freq), name=name)
 
 
-def _read_range(_reader: Reader, parts: list[Any]) -> object:
+def _read_range(reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
     *numbers, name = parts
-    return pd.RangeIndex(range(*exact_ints(numbers, 3)), name=name)
+    if any(abs(number) > _MAX_RANGE for number in exact_ints(numbers, 3)):
+        raise ValueError("a range of more than 64 bits")
+    found = range(*numbers)
+    reader.charge(OBJECT_CHARGE + RANGE_ITEM_CHARGE * len(found))
+    return pd.RangeIndex(found, name=name)
 
 
-def _read_multi(_reader: Reader, parts: list[Any]) -> object:
+def _read_multi(reader: Reader, parts: list[Any]) -> object:
     import numpy as np
     import pandas as pd
 
     levels, codes, names = (exact(list, part) for part in parts)
-    if not all(isinstance(small(level), pd.Index) for level in levels):
+    reader.charge(OBJECT_CHARGE * len(levels))
+    if not 0 < len(levels) == len(codes) == len(names) <= _MAX_LEVELS:
+        raise ValueError("levels, codes and names of different numbers")
+    if not all(isinstance(small(level), pd.Index) and not isinstance(level, pd.MultiIndex) for level in levels):
         raise TypeError("a level is an index")
     if not all(exact(np.ndarray, array).dtype.kind == "i" and array.ndim == 1 for array in codes):
         raise TypeError("the codes of a level are ints")
@@ -133,7 +157,8 @@ def _exact_index(value: object) -> Any:
     return value
 
 
-def _read_series(_reader: Reader, parts: list[Any]) -> object:
+def _read_series(reader: Reader, parts: list[Any]) -> object:
+    reader.charge(OBJECT_CHARGE)
     values, index, name = parts
     return _series(exact_column(values), _exact_index(index), name=name)
 
@@ -146,9 +171,10 @@ def _series(array: Any, index: Any, *, name: object = None) -> Any:
     return pd.Series(array, index=index, name=name, dtype=array.dtype, copy=False)
 
 
-def _read_frame(_reader: Reader, parts: list[Any]) -> object:
+def _read_frame(reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
+    reader.charge(OBJECT_CHARGE * (1 + len(exact(list, parts[0]))))
     arrays, index, labels = exact(list, parts[0]), _exact_index(parts[1]), _exact_index(parts[2])
     if len(parts) != 3 or len(arrays) != len(labels):
         raise ValueError("another number of columns than of labels")
@@ -158,12 +184,14 @@ def _read_frame(_reader: Reader, parts: list[Any]) -> object:
     return frame
 
 
-def _read_matrix_frame(_reader: Reader, parts: list[Any]) -> object:
+def _read_matrix_frame(reader: Reader, parts: list[Any]) -> object:
     import numpy as np
     import pandas as pd
 
+    reader.charge(OBJECT_CHARGE)
     values, index, labels = parts
     array = exact(np.ndarray, values)
+    check_column_dtype(array.dtype)
     if array.dtype.kind not in _MATRIX_KINDS or array.shape != (len(_exact_index(index)), len(_exact_index(labels))):
         raise ValueError("a frame of another shape than its labels")
     return pd.DataFrame(array, index=index, columns=labels, copy=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pool.values.codes import MAX_DEPTH, Code, Mark
+from pool.values.codes import FREE_CHARGE, MAX_DEPTH, Code, Mark
 
 T = TypeVar("T")
 
@@ -22,12 +22,20 @@ _MARKS: dict[int, Mark] = {code: Mark(code) for code in Code}
 
 class Reader:
     def __init__(
-        self, buffers: Sequence[Buffer], leaves: Mapping[int, LeafFn], composites: Mapping[int, ReadFn]
+        self, buffers: Sequence[Buffer], leaves: Mapping[int, LeafFn], composites: Mapping[int, ReadFn], *, size: int
     ) -> None:
         self._buffers: dict[int, Buffer] = dict(enumerate(buffers, start=1))
         self._leaves = leaves
         self._composites = composites
         self._open_marks = 0
+        self.size = size  #: bytes of all frames
+        self._allowance = size + FREE_CHARGE
+
+    def charge(self, count: int) -> None:
+        """Count what is dear for its bytes (see codes.py). Raises ValueError when it is too much for the frames."""
+        self._allowance -= count
+        if self._allowance < 0:
+            raise ValueError("too many small pandas objects, empty arrays or long ranges for the size of the value")
 
     def on_ext(self, code: int, payload: bytes) -> object:
         leaf = self._leaves.get(code)

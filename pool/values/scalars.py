@@ -12,10 +12,12 @@ from fractions import Fraction
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 
-from pool.values.codes import MAX_FRACTION_BYTES, Code
+from pool.values.codes import MAX_DECIMAL_DIGITS, MAX_FRACTION_BYTES, MAX_INT_BYTES, Code
 from pool.values.reader import LeafFn, Reader, ReadFn, exact_ints
 from pool.values.writer import RefusalError, WriteFn, Writer
 
+#: The digits, a sign, a point and an exponent.
+_MAX_DECIMAL_TEXT = MAX_DECIMAL_DIGITS + 16
 _COMPLEX = struct.Struct("<dd")
 _real_of = complex.__dict__["real"].__get__
 _imag_of = complex.__dict__["imag"].__get__
@@ -31,6 +33,10 @@ def _write_int(writer: Writer, value: int) -> None:
         writer.scalar(number)
     else:
         count = number.bit_length() // 8 + 1
+        if count > MAX_INT_BYTES:
+            raise RefusalError(
+                f"an int may have {MAX_INT_BYTES} bytes; carry it as bytes or text, or a float", kind=int
+            )
         writer.leaf(Code.BIG_INT, number.to_bytes(count, "little", signed=True))
 
 
@@ -58,7 +64,12 @@ def _write_bytearray(writer: Writer, value: bytearray) -> None:
 
 
 def _write_decimal(writer: Writer, value: Decimal) -> None:
-    writer.leaf(Code.DECIMAL, Decimal.__str__(value).encode("ascii"))
+    if Decimal.is_finite(value) and abs(Decimal.adjusted(value)) > MAX_DECIMAL_DIGITS:
+        raise RefusalError(f"a Decimal may have {MAX_DECIMAL_DIGITS} digits before or after its point", kind=Decimal)
+    text = Decimal.__str__(value)
+    if len(text) > _MAX_DECIMAL_TEXT:
+        raise RefusalError(f"a Decimal may have {MAX_DECIMAL_DIGITS} digits; round it, or carry its text", kind=Decimal)
+    writer.leaf(Code.DECIMAL, text.encode("ascii"))
 
 
 def _write_fraction(writer: Writer, value: Fraction) -> None:
@@ -83,7 +94,13 @@ def _write_windows_path(writer: Writer, value: PurePath) -> None:
 
 
 def _read_big_int(payload: bytes) -> int:
+    check_int_bytes(len(payload))
     return int.from_bytes(payload, "little", signed=True)
+
+
+def check_int_bytes(count: int) -> None:
+    if count > MAX_INT_BYTES:
+        raise ValueError("an int that is too long")
 
 
 def _read_complex(payload: bytes) -> complex:
@@ -91,7 +108,16 @@ def _read_complex(payload: bytes) -> complex:
 
 
 def _read_decimal(payload: bytes) -> Decimal:
-    return Decimal(payload.decode("ascii"))
+    if len(payload) > _MAX_DECIMAL_TEXT:
+        raise ValueError("a Decimal that is too long")
+    number = Decimal(payload.decode("ascii"))
+    check_exponent(number)
+    return number
+
+
+def check_exponent(number: Decimal) -> None:
+    if number.is_finite() and abs(number.adjusted()) > MAX_DECIMAL_DIGITS:
+        raise ValueError("a Decimal that is too large or too small")
 
 
 def _read_uuid(payload: bytes) -> uuid.UUID:

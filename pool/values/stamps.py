@@ -8,10 +8,28 @@ from typing import Any
 
 from pool.values.codes import Code
 from pool.values.reader import Reader, ReadFn, exact, exact_ints
-from pool.values.writer import WriteFn, Writer
+from pool.values.times import exact_zone
+from pool.values.writer import RefusalError, WriteFn, Writer
 
 _UNITS = frozenset({"s", "ms", "us", "ns"})
-_FREQ = re.compile(r"-?[0-9]{0,9}[A-Za-z][A-Za-z\-]{0,15}")
+_MONTHS = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC"
+_DAYS = "MON|TUE|WED|THU|FRI|SAT|SUN"
+_SPAN = r"D|h|min|s|ms|us|ns"
+#: Of an index. pandas knows more, some of which walk through the calendar step by step, as often as they are told.
+_FREQ = re.compile(
+    rf"-?[1-9][0-9]{{0,8}}({_SPAN})|-?({_SPAN})"
+    rf"|-?([1-9][0-9]{{0,2}})?(B|W-({_DAYS})|B?ME|B?MS|B?(QE|QS|YE|YS)-({_MONTHS}))"
+)
+_PERIOD = re.compile(rf"([1-9][0-9]{{0,8}})?({_SPAN}|B|M|W-({_DAYS})|(Q|Y)-({_MONTHS}))")
+#: The first and the last day of the years from 1 to 9999, counted from 1970, and how many periods a day has.
+FIRST_DAY, LAST_DAY = -719_162, 2_932_896
+_A_DAY = {"D": 1, "h": 24, "min": 1440, "s": 86_400, "ms": 86_400_000, "us": 86_400_000_000}
+#: Periods of other lengths in these years, and those that nanoseconds of 64 bits reach.
+_ORDINALS = {
+    "Y": (-1969, 8029), "Q": (-7876, 32_120), "M": (-23_628, 96_359), "W": (-102_737, 418_987),
+    "B": (-513_688, 2_094_926), "ns": (-(1 << 63) + 1, (1 << 63) - 1),
+    **{unit: (FIRST_DAY * count, (LAST_DAY + 1) * count - 1) for unit, count in _A_DAY.items()},
+}  # fmt: skip
 _SIDES = frozenset({"left", "right", "both", "neither"})
 
 
@@ -48,7 +66,12 @@ def _write_delta(writer: Writer, value: Any) -> None:
 
 
 def _write_period(writer: Writer, value: Any) -> None:
-    writer.composite(value, Code.PERIOD, ordinal=int(value.ordinal), freq=value.freqstr)
+    freq, ordinal = value.freqstr, int(value.ordinal)
+    try:
+        check_ordinals(exact_period(freq), ordinal, ordinal)
+    except ValueError as error:
+        raise RefusalError(f"{error}; carry its start_time", kind=type(value)) from None
+    writer.composite(value, Code.PERIOD, ordinal=ordinal, freq=freq)
 
 
 def _write_interval(writer: Writer, value: Any) -> None:
@@ -63,8 +86,23 @@ def exact_unit(value: object) -> Any:
 
 def exact_freq(value: object) -> str:
     if not _FREQ.fullmatch(exact(str, value)):
-        raise ValueError("not a frequency")
+        raise ValueError("not a frequency that an index can have here")
     return exact(str, value)
+
+
+def exact_period(value: object) -> str:
+    """The frequency of a period, of which there is a list."""
+    if not _PERIOD.fullmatch(exact(str, value)):
+        raise ValueError("not a length that a period can have here")
+    return exact(str, value)
+
+
+def check_ordinals(freq: str, least: int, most: int) -> None:
+    """Raise ValueError for periods that pandas cannot print: out of the years from 1 to 9999."""
+    unit = freq.lstrip("0123456789").partition("-")[0]
+    first, last = _ORDINALS[unit]
+    if not first <= least <= most <= last:
+        raise ValueError("a period before the year 1 or after the year 9999")
 
 
 def exact_side(value: object) -> Any:
@@ -92,8 +130,10 @@ def _read_stamp(_reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
     count, unit, zone, fold = parts
+    if exact(int, fold) not in {0, 1}:
+        raise ValueError("a fold is 0 or 1")
     naive = pd.Timestamp(np.datetime64(exact(int, count), exact_unit(unit)))
-    if zone is None:
+    if exact_zone(zone) is None:
         return naive.replace(fold=fold) if fold else naive
     return naive.tz_localize("UTC").tz_convert(zone)
 
@@ -103,14 +143,17 @@ def _read_delta(_reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
     count, unit = parts
-    return pd.Timedelta(np.timedelta64(exact(int, count), exact_unit(unit)))
+    made = pd.Timedelta(np.timedelta64(exact(int, count), exact_unit(unit)))
+    hash(made)  # raises OverflowError for one that pandas can neither hash nor print
+    return made
 
 
 def _read_period(_reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
     ordinal, freq = parts
-    return pd.Period(ordinal=exact(int, ordinal), freq=exact_freq(freq))
+    check_ordinals(exact_period(freq), exact(int, ordinal), ordinal)
+    return pd.Period(ordinal=ordinal, freq=freq)
 
 
 def _read_interval(_reader: Reader, parts: list[Any]) -> object:

@@ -61,18 +61,25 @@ def write_pytz_zone(writer: Writer, value: object) -> None:
     writer.composite(value, Code.PYTZ_ZONE, key=key)
 
 
+def exact_zone(value: object) -> Any:
+    """A decoded time zone, or None. pandas would take text as well, and open the file that it names."""
+    if value is not None and not isinstance(value, dt.tzinfo):
+        raise TypeError("a time zone expected")
+    return value
+
+
 def _read_datetime(_reader: Reader, parts: list[Any]) -> dt.datetime:
     zone, numbers = parts
     *fields, fold = exact_ints(exact(list, numbers), 8)
     year, month, day, hour, minute, second, micro = fields
-    return dt.datetime(year, month, day, hour, minute, second, micro, zone, fold=fold)
+    return dt.datetime(year, month, day, hour, minute, second, micro, exact_zone(zone), fold=fold)
 
 
 def _read_time(_reader: Reader, parts: list[Any]) -> dt.time:
     zone, numbers = parts
     *fields, fold = exact_ints(exact(list, numbers), 5)
     hour, minute, second, micro = fields
-    return dt.time(hour, minute, second, micro, zone, fold=fold)
+    return dt.time(hour, minute, second, micro, exact_zone(zone), fold=fold)
 
 
 def _read_date(_reader: Reader, parts: list[Any]) -> dt.date:

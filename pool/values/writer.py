@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from pool.values import plain
-from pool.values.codes import MAX_BUFFERS, MAX_DEPTH, OUT_OF_BAND_BYTES, Code
+from pool.values.codes import FREE_CHARGE, MAX_BUFFERS, MAX_DEPTH, OUT_OF_BAND_BYTES, Code
 
 WriteFn = Callable[["Writer", Any], None]
 
@@ -63,6 +63,7 @@ class Writer:
         self.left = max_bytes
         self.buffers: list[memoryview] = []
         self._max_bytes = max_bytes
+        self._charged = 0
         self._head = bytearray()
         self._packer = msgpack.Packer(strict_types=True, buf_size=1024)  # type: ignore[call-arg] # the stubs lack it
         self._parents: list[object] = []
@@ -89,6 +90,18 @@ class Writer:
         self.left -= count
         if self.left < 0:
             self.over_limit()
+
+    def charge(self, count: int) -> None:
+        """Count what is dear to decode for its bytes (see codes.py)."""
+        self._charged += count
+
+    def finish(self) -> None:
+        """Raise if what is dear to decode is too much for the size of the frames."""
+        if self._charged > FREE_CHARGE + self._max_bytes - self.left:
+            raise RefusalError(
+                "it holds too many small pandas objects, empty arrays or long ranges for its size; join them with "
+                "pd.concat, carry lists, or carry a range as its start, stop and step"
+            )
 
     def over_limit(self) -> NoReturn:
         raise RefusalError(

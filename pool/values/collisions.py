@@ -1,0 +1,176 @@
+"""Keys that were chosen to collide: found out before a set or a dict is made of them.
+
+A hash table is quick because keys spread over it. Hashes of numbers and of tuples of numbers are no secret, so a job
+can choose keys that do not spread. Filling a table with n of them takes n * n steps inside one call that nothing can
+interrupt. Two things are counted, and both are refused above a fixed number:
+
+    keys that have one and the same hash             MAX_ALIKE, or MAX_ALIKE_DEAR where comparing two keys is dear
+    slots that CPython looks at to place each key    MAX_STEPS for each key, besides FREE_STEPS for the whole table
+
+The second count follows CPython's tables slot by slot. Keys with pairwise different hashes can be slow as well, when
+their ways through the table end in the same run of slots.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import chain, groupby, islice
+from typing import Any, NoReturn
+
+#: Honest keys collide too. -1 and -2 have one hash, so 32 of the points of {-2..2}^5 have. 2.0**k and 2.0**(k + 61)
+#: have one, so 35 powers of two have.
+MAX_ALIKE = 36
+#: For keys that are compared by Python code or by conversion: Decimal, Fraction, numpy and pandas scalars, and others.
+MAX_ALIKE_DEAR = 4
+MAX_STEPS = 32
+FREE_STEPS = 4096
+#: Below this many keys even n * n steps are few.
+_FEW_KEYS = 256
+
+_TEXT = frozenset({str, bytes})
+_CHEAP = frozenset({type(None), bool, int, float, str, bytes})
+_HASH_MASK = (1 << 64) - 1
+_SET_LINEAR_PROBES = 9
+_SET_SLOW_GROWTH = 50_000
+
+
+def check_dict_keys(keys: Sequence[Any]) -> None:
+    """Raise ValueError for keys that would collide in a dict; TypeError for one that has no hash."""
+    if not _is_secret(keys):
+        hashes = list(map(hash, keys))
+        _check_alike(keys, hashes)
+        _check_dict_steps(hashes)
+
+
+def check_set_items(items: Sequence[Any]) -> None:
+    """Raise ValueError for items that would collide in a set; TypeError for one that has no hash."""
+    if not _is_secret(items):
+        hashes = list(map(hash, items))
+        _check_alike(items, hashes)
+        _check_set_steps(hashes)
+
+
+def check_labels(labels: Sequence[Any]) -> None:
+    """Raise ValueError for labels of an index that would collide in a table. They may repeat, and may have no hash."""
+    if _is_secret(labels):
+        return
+    try:
+        hashes = list(map(hash, labels))
+    except TypeError:  # pandas cannot look these up at all
+        return
+    limit = MAX_ALIKE if _are_cheap(labels) else MAX_ALIKE_DEAR
+    distinct: list[int] = []
+    for number, group in groupby(sorted(range(len(hashes)), key=hashes.__getitem__), hashes.__getitem__):
+        found = _distinct([labels[at] for at in group], limit)
+        distinct += [number] * found
+    _check_dict_steps(distinct)
+
+
+def _distinct(alike: list[Any], limit: int) -> int:
+    """How many different labels are among some with one hash."""
+    found: list[Any] = []
+    for label in alike:
+        if not any(label is other or label == other for other in found):
+            found.append(label)
+            if len(found) > limit:
+                _refuse_alike(limit)
+    return len(found)
+
+
+def _is_secret(keys: Sequence[Any]) -> bool:
+    """Whether Python hashes all these keys with a secret of this process."""
+    return len(keys) < 2 or (bool(sys.flags.hash_randomization) and _TEXT.issuperset(map(type, keys)))
+
+
+def _check_alike(keys: Sequence[Any], hashes: list[int]) -> None:
+    """By sorting: a table of the hashes would itself collide."""
+    limit = MAX_ALIKE if len(keys) <= MAX_ALIKE_DEAR or _are_cheap(keys) else MAX_ALIKE_DEAR
+    ordered = sorted(hashes)
+    if any(map(operator.eq, ordered, islice(ordered, limit, None))):
+        _refuse_alike(limit)
+
+
+def _refuse_alike(limit: int) -> NoReturn:
+    raise ValueError(f"the keys collide: more than {limit} of them have the same hash")
+
+
+def _are_cheap(keys: Iterable[Any]) -> bool:
+    """Whether the keys are numbers, text, and tuples of those."""
+    level = keys
+    while True:
+        kinds = set(map(type, level))
+        if kinds <= _CHEAP:
+            return True
+        if not kinds <= _CHEAP | {tuple}:
+            return False
+        level = list(chain.from_iterable(key for key in level if type(key) is tuple))
+
+
+def _check_dict_steps(hashes: list[int]) -> None:
+    """CPython doubles a dict when two thirds of its slots are taken, and places all keys anew."""
+    size = 8
+    while (usable := (size << 1) // 3) < len(hashes):
+        _count_dict_steps(hashes[:usable], size)
+        size <<= 1
+    _count_dict_steps(hashes, size)
+
+
+def _count_dict_steps(hashes: list[int], size: int) -> None:
+    if len(hashes) < _FEW_KEYS:
+        return
+    taken, mask, left = bytearray(size), size - 1, FREE_STEPS + MAX_STEPS * len(hashes)
+    for number in hashes:
+        slot = number & mask
+        if taken[slot]:
+            perturb = number & _HASH_MASK
+            while taken[slot]:
+                perturb >>= 5
+                slot = (5 * slot + perturb + 1) & mask
+                left -= 1
+                if left < 0:
+                    _refuse_steps()
+        taken[slot] = 1
+
+
+def _check_set_steps(hashes: list[int]) -> None:
+    """CPython enlarges a set when three fifths of its slots are taken, and places all items anew."""
+    size = 8
+    while (full := ((size - 1) * 3 + 4) // 5) < len(hashes):
+        _count_set_steps(hashes[:full], size)
+        wanted = full * (2 if full > _SET_SLOW_GROWTH else 4)
+        while size <= wanted:
+            size <<= 1
+    _count_set_steps(hashes, size)
+
+
+def _count_set_steps(hashes: list[int], size: int) -> None:
+    if len(hashes) < _FEW_KEYS:
+        return
+    taken, mask, left = bytearray(size), size - 1, FREE_STEPS + MAX_STEPS * len(hashes)
+    for number in hashes:
+        slot = number & mask
+        if taken[slot]:
+            slot, steps = _set_slot(taken, number, mask, left)
+            left -= steps
+        taken[slot] = 1
+
+
+def _set_slot(taken: bytearray, number: int, mask: int, left: int) -> tuple[int, int]:
+    """The free slot that a set finds: it looks at nine neighbours before it jumps."""
+    slot, perturb, steps = number & mask, number & _HASH_MASK, 0
+    while True:
+        last = slot + (_SET_LINEAR_PROBES if slot + _SET_LINEAR_PROBES <= mask else 0)
+        free = taken.find(0, slot, last + 1)
+        if free >= 0:
+            return free, steps + 1
+        steps += 1
+        if steps > left:
+            _refuse_steps()
+        perturb >>= 5
+        slot = (5 * slot + 1 + perturb) & mask
+
+
+def _refuse_steps() -> NoReturn:
+    raise ValueError("the keys collide: they were chosen to make a table of them slow")
