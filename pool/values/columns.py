@@ -15,7 +15,7 @@ from typing import Any
 from pool.values.codes import MAX_LOOKED_INTO, OBJECT_CHARGE, Code
 from pool.values.collisions import check_labels
 from pool.values.reader import Reader, ReadFn, exact
-from pool.values.stamps import FIRST_DAY, LAST_DAY, check_ordinals, exact_period, exact_side
+from pool.values.stamps import check_ordinals, moment_bounds, exact_period, exact_side
 from pool.values.times import exact_zone
 from pool.values.writer import RefusalError, WriteFn, Writer
 
@@ -89,6 +89,13 @@ def check_lookup(index: Any) -> None:
     """Raise ValueError for labels that would collide in the tables by which pandas looks them up."""
     if index.dtype == object:
         check_labels(index.to_numpy().tolist())
+
+
+def hashed(index: Any) -> Any:
+    """An index that pandas looks up itself, as categories and levels are: each label has a hash, else TypeError."""
+    if index.dtype == object:
+        list(map(hash, index))
+    return index
 
 
 def small(index: Any) -> Any:
@@ -178,7 +185,7 @@ def _read_categorical(reader: Reader, parts: list[Any]) -> object:
         raise TypeError("not the parts of a categorical")
     if isinstance(categories, pd.MultiIndex | pd.CategoricalIndex):
         raise TypeError("categories of labels that have parts themselves")
-    check_lookup(small(categories))
+    check_lookup(hashed(small(categories)))
     return pd.Categorical.from_codes(codes, categories=categories, ordered=exact(bool, ordered))
 
 
@@ -234,20 +241,13 @@ def _read_zoned(reader: Reader, parts: list[Any]) -> object:
 
 
 def check_years(times: Any) -> None:
-    """Raise ValueError for moments out of the years from 1 to 9999, with a day to spare for the zone."""
+    """Raise ValueError for moments out of the years from 1 to 9999; pandas cannot print them in a zone."""
     import numpy as np
 
-    first, last = _zoned_bounds(np.datetime_data(times.dtype)[0])
+    first, last = moment_bounds(np.datetime_data(times.dtype)[0])
     counts = times.view("i8")
     if ((counts != np.iinfo("i8").min) & ((counts < first) | (counts > last))).any():
         raise ValueError("zoned times before the year 1 or after the year 9999")
-
-
-def _zoned_bounds(unit: str) -> tuple[int, int]:
-    """The first and the last moment in this unit; nanoseconds of 64 bits end before the years do."""
-    a_day = 86_400 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
-    first, last = (FIRST_DAY + 1) * a_day, LAST_DAY * a_day
-    return max(first, -(1 << 63) + a_day), min(last, (1 << 63) - a_day)
 
 
 def _read_periods(reader: Reader, parts: list[Any]) -> object:

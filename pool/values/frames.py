@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from pool.values.codes import OBJECT_CHARGE, RANGE_ITEM_CHARGE, Code
-from pool.values.columns import check_column_dtype, check_lookup, exact_column, small, values_of
+from pool.values.columns import check_column_dtype, check_lookup, exact_column, hashed, small, values_of
 from pool.values.reader import Reader, ReadFn, exact, exact_ints
 from pool.values.stamps import exact_freq
 from pool.values.writer import RefusalError, WriteFn, Writer, key_step
@@ -142,7 +142,7 @@ def _read_multi(reader: Reader, parts: list[Any]) -> object:
     reader.charge(OBJECT_CHARGE * len(levels))
     if not 0 < len(levels) == len(codes) == len(names) <= _MAX_LEVELS:
         raise ValueError("levels, codes and names of different numbers")
-    if not all(isinstance(small(level), pd.Index) and not isinstance(level, pd.MultiIndex) for level in levels):
+    if not all(isinstance(hashed(small(level)), pd.Index) and not isinstance(level, pd.MultiIndex) for level in levels):
         raise TypeError("a level is an index")
     if not all(exact(np.ndarray, array).dtype.kind == "i" and array.ndim == 1 for array in codes):
         raise TypeError("the codes of a level are ints")

@@ -23,12 +23,13 @@ _FREQ = re.compile(
 _PERIOD = re.compile(rf"([1-9][0-9]{{0,8}})?({_SPAN}|B|M|W-({_DAYS})|(Q|Y)-({_MONTHS}))")
 #: The first and the last day of the years from 1 to 9999, counted from 1970, and how many periods a day has.
 FIRST_DAY, LAST_DAY = -719_162, 2_932_896
-_A_DAY = {"D": 1, "h": 24, "min": 1440, "s": 86_400, "ms": 86_400_000, "us": 86_400_000_000}
+A_DAY = {"D": 1, "h": 24, "min": 1440, "s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 #: Periods of other lengths in these years, and those that nanoseconds of 64 bits reach.
 _ORDINALS = {
     "Y": (-1969, 8029), "Q": (-7876, 32_120), "M": (-23_628, 96_359), "W": (-102_737, 418_987),
-    "B": (-513_688, 2_094_926), "ns": (-(1 << 63) + 1, (1 << 63) - 1),
-    **{unit: (FIRST_DAY * count, (LAST_DAY + 1) * count - 1) for unit, count in _A_DAY.items()},
+    "B": (-513_688, 2_094_926),
+    **{unit: (FIRST_DAY * count, (LAST_DAY + 1) * count - 1) for unit, count in A_DAY.items()},
+    "ns": (-(1 << 63) + 1, (1 << 63) - 1),
 }  # fmt: skip
 _SIDES = frozenset({"left", "right", "both", "neither"})
 
@@ -57,6 +58,10 @@ def _write_na(writer: Writer, value: object) -> None:
 
 def _write_stamp(writer: Writer, value: Any) -> None:
     count = int(value.to_datetime64().astype("i8"))
+    try:
+        check_moment(count, value.unit)
+    except ValueError as error:
+        raise RefusalError(f"{error}; carry .to_datetime64()", kind=type(value)) from None
     writer.composite(value, Code.STAMP, count=count, unit=value.unit, tz=value.tzinfo, fold=value.fold)
 
 
@@ -111,6 +116,19 @@ def exact_side(value: object) -> Any:
     return value
 
 
+def moment_bounds(unit: str) -> tuple[int, int]:
+    """The first and the last moment in this unit that have a year from 1 to 9999 in every zone."""
+    a_day = A_DAY[unit]
+    return max((FIRST_DAY + 1) * a_day, -(1 << 63) + a_day), min(LAST_DAY * a_day, (1 << 63) - a_day)
+
+
+def check_moment(count: int, unit: str) -> None:
+    """Raise ValueError for a moment that pandas cannot print."""
+    first, last = moment_bounds(unit)
+    if not first <= count <= last:
+        raise ValueError("a moment before the year 1 or after the year 9999")
+
+
 def _read_nat(_reader: Reader, parts: list[Any]) -> object:
     import pandas as pd
 
@@ -132,7 +150,8 @@ def _read_stamp(_reader: Reader, parts: list[Any]) -> object:
     count, unit, zone, fold = parts
     if exact(int, fold) not in {0, 1}:
         raise ValueError("a fold is 0 or 1")
-    naive = pd.Timestamp(np.datetime64(exact(int, count), exact_unit(unit)))
+    check_moment(exact(int, count), exact_unit(unit))
+    naive = pd.Timestamp(np.datetime64(count, unit))
     if exact_zone(zone) is None:
         return naive.replace(fold=fold) if fold else naive
     return naive.tz_localize("UTC").tz_convert(zone)

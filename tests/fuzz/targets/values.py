@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import uuid
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
+from itertools import islice
 from pathlib import PurePosixPath
 from random import Random
+from time import thread_time
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgpack
@@ -20,25 +25,80 @@ from pool import values
 from pool.errors import ValueCodecError
 from pool.values.codes import Code
 from tests.fuzz.frames import join, split
-from tests.fuzz.mutate import bend_bytes, bend_msgpack
+from tests.fuzz.mutate import bend_bytes
+from tests.fuzz.shape import bend
 from tests.fuzz.target import Target
+from tests.fuzz.use import honest_values, use
+from tests.fuzz.watch import BoundError
 from tests.support.same import same
 
-_MOST = 1 << 22
+T = TypeVar("T")
+
+_MOST = 16 << 20
+#: CPU seconds that decoding may take: what a small input may, and what a large one may.
+_SMALL_S, _SMALL_BYTE_S = 0.03, 5e-6
+_LARGE_S, _LARGE_BYTE_S = 1.0, 5e-7
+#: Using a value and encoding it again may take so much more.
+_USE_S, _USE_BYTE_S = 0.5, 2e-4
+_LARGE = 1 << 18
+_ATTEMPTS = 3
+_DIGITS = re.compile("[0-9]+")
+_LISTED = frozenset({list, tuple, dict, set, frozenset})
 
 
-def one(data: bytes) -> None:
+def one(data: bytes) -> str:
+    """Decode, use, encode again and decode that. What came of it, in a word or two: a new one is worth to go on from."""
+    frames = split(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        refusal = ""
-        try:
-            value = values.decode(split(data), max_bytes=_MOST)
-        except ValueCodecError as error:
-            refusal = str(error)
-        assert "MemoryError" not in refusal  # asked for before it was known to be there
-        if refusal:
-            return
-        _check_again(value)
+        decoded, spent = _timed(lambda: _decode(frames))
+        while spent > decode_limit(len(data)):  # again: others may have had the caches
+            spent = min(spent, *(_timed(lambda: _decode(frames))[1] for _ in range(_ATTEMPTS)))
+            raise_over(spent, decode_limit(len(data)), f"decoding {len(data)} bytes")
+        if type(decoded) is list and len(data) < _LARGE:
+            _check_use(decoded[0], len(data))
+    return _DIGITS.sub("", decoded) if type(decoded) is str else _sign(decoded[0])
+
+
+def _check_use(value: object, size: int) -> None:
+    _, spent = _timed(lambda: (use(value, _honest()), _check_again(value)))
+    raise_over(spent, _USE_S + _USE_BYTE_S * size, f"using the value of {size} bytes")
+
+
+def decode_limit(size: int) -> float:
+    return min(_SMALL_S + _SMALL_BYTE_S * size, _LARGE_S + _LARGE_BYTE_S * size)
+
+
+def raise_over(spent: float, limit: float, what: str) -> None:
+    if spent > limit:
+        raise BoundError(f"{what} took {spent:.3f} s of CPU, {limit:.3f} s are allowed")
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    began = thread_time()
+    return work(), thread_time() - began
+
+
+def _decode(frames: list[bytes]) -> list[object] | str:
+    """The value in a list, or why it was refused."""
+    try:
+        return [values.decode(frames, max_bytes=_MOST)]
+    except ValueCodecError as error:
+        assert "MemoryError" not in str(error)  # asked for before it was known to be there
+        return str(error)
+
+
+def _sign(value: Any, depth: int = 2) -> str:
+    """The types in a value."""
+    name = f"{type(value).__name__}{getattr(value, 'dtype', '')}"
+    if not depth or type(value) not in _LISTED:
+        return name
+    return f"{name}({','.join(_sign(item, depth - 1) for item in islice(value, 3))})"
+
+
+@cache
+def _honest() -> dict[type, Any]:
+    return honest_values([list(_values()), *range(2)])
 
 
 def _check_again(value: object) -> None:
@@ -55,13 +115,16 @@ def _check_again(value: object) -> None:
 def mutate(data: bytes, random: Random) -> bytes:
     """Mostly the head, as a tree; or a part of it in the place of the whole."""
     frames = split(data)
-    if not frames or random.random() < 0.2:
+    if not frames or random.random() < 0.1:
         return bend_bytes(data, random)
-    if random.random() < 0.1:
-        mark = msgpack.packb(msgpack.ExtType(random.choice(list(Code)), b""))
-        frames[0] = b"\x92" + mark + frames[0]
-    frames[0] = bend_msgpack(frames[0], random)
+    frames[0] = bend(frames[0], random, random.choice(_heads()))
     return join(frames)
+
+
+@cache
+def _heads() -> tuple[bytes, ...]:
+    """Of seeds, for parts of them."""
+    return tuple(split(data)[0] for data in seeds())
 
 
 def _values() -> Iterable[object]:
@@ -109,6 +172,15 @@ def _values() -> Iterable[object]:
     yield pd.MultiIndex.from_product([["a", "b"], [1, 2]], names=["l", "n"])
     yield pd.interval_range(0, 3)
     yield pd.period_range("2020-01", periods=3, freq="M")
+    yield np.array(["a", "bc"], np.dtypes.StringDType(na_object=None))
+    yield np.array([1, 2], "M8[25us]")
+    yield np.array([1.5, -2], "g")
+    yield np.zeros((0, 3), "i1,f8")
+    yield {Decimal("1e9"): 1, Fraction(7, 3): 2, (1, -2): 3, dt.timedelta(1): 4}
+    yield pd.RangeIndex(2, 11, 3, name="r")
+    yield pd.timedelta_range("1h", periods=3, freq="2h")
+    yield pd.Index(["a", 1, (2, None)], dtype=object, tupleize_cols=False)
+    yield pd.DataFrame(index=pd.RangeIndex(3))
 
 
 def seeds() -> Iterable[bytes]:
@@ -121,7 +193,7 @@ def seeds() -> Iterable[bytes]:
 
 
 TARGET = Target(
-    contract="ValueCodecError or a value that encodes to its equal, in bounded memory",
+    contract="ValueCodecError, or a value that can be used and encodes to its equal, in bounded time and memory",
     one=one,
     mutate=mutate,
     seeds=seeds,
@@ -138,5 +210,6 @@ TARGET = Target(
     inputs=150_000,
     base_bytes=4 << 20,
     per_byte=2000,
-    cpu_s=4.0,
+    cpu_s=10.0,
+    max_len=1 << 16,
 )
