@@ -39,8 +39,10 @@ FREE_CHARGE = 20 << 20
 OBJECT_CHARGE = 2048
 #: An item of an array that takes no bytes: of no bytes itself, or beside a dimension of 0.
 EMPTY_ITEM_CHARGE = 16
-#: An item of a RangeIndex.
-RANGE_ITEM_CHARGE = 1
+#: An item of a range: numpy makes a list of one that it is compared with. 2.6 million are free.
+RANGE_ITEM_CHARGE = 8
+#: An item of a RangeIndex, which pandas makes an array of to compare it. 20 million are free.
+INDEX_ITEM_CHARGE = 1
 
 
 @enum.unique

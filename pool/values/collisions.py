@@ -24,8 +24,8 @@ from typing import Any, NoReturn
 MAX_ALIKE = 36
 #: For keys that are compared by Python code or by conversion: Decimal, Fraction, numpy and pandas scalars, and others.
 MAX_ALIKE_DEAR = 4
-MAX_STEPS = 32
-FREE_STEPS = 4096
+MAX_STEPS = 48
+FREE_STEPS = 1024
 #: Below this many keys even n * n steps are few.
 _FEW_KEYS = 256
 
@@ -40,16 +40,16 @@ def check_dict_keys(keys: Sequence[Any]) -> None:
     """Raise ValueError for keys that would collide in a dict; TypeError for one that has no hash."""
     if not _is_secret(keys):
         hashes = list(map(hash, keys))
-        _check_alike(keys, hashes)
-        _check_dict_steps(hashes)
+        check_alike(keys, hashes)
+        check_dict_steps(hashes)
 
 
 def check_set_items(items: Sequence[Any]) -> None:
     """Raise ValueError for items that would collide in a set; TypeError for one that has no hash."""
     if not _is_secret(items):
         hashes = list(map(hash, items))
-        _check_alike(items, hashes)
-        _check_set_steps(hashes)
+        check_alike(items, hashes)
+        check_set_steps(hashes)
 
 
 def check_labels(labels: Sequence[Any]) -> None:
@@ -65,7 +65,7 @@ def check_labels(labels: Sequence[Any]) -> None:
     for number, group in groupby(sorted(range(len(hashes)), key=hashes.__getitem__), hashes.__getitem__):
         found = _distinct([labels[at] for at in group], limit)
         distinct += [number] * found
-    _check_dict_steps(distinct)
+    check_dict_steps(distinct)
 
 
 def _distinct(alike: list[Any], limit: int) -> int:
@@ -84,7 +84,7 @@ def _is_secret(keys: Sequence[Any]) -> bool:
     return len(keys) < 2 or (bool(sys.flags.hash_randomization) and _TEXT.issuperset(map(type, keys)))
 
 
-def _check_alike(keys: Sequence[Any], hashes: list[int]) -> None:
+def check_alike(keys: Sequence[Any], hashes: list[int]) -> None:
     """By sorting: a table of the hashes would itself collide."""
     limit = MAX_ALIKE if len(keys) <= MAX_ALIKE_DEAR or _are_cheap(keys) else MAX_ALIKE_DEAR
     ordered = sorted(hashes)
@@ -108,7 +108,7 @@ def _are_cheap(keys: Iterable[Any]) -> bool:
         level = list(chain.from_iterable(key for key in level if type(key) is tuple))
 
 
-def _check_dict_steps(hashes: list[int]) -> None:
+def check_dict_steps(hashes: list[int]) -> None:
     """CPython doubles a dict when two thirds of its slots are taken, and places all keys anew."""
     size = 8
     while (usable := (size << 1) // 3) < len(hashes):
@@ -134,7 +134,7 @@ def _count_dict_steps(hashes: list[int], size: int) -> None:
         taken[slot] = 1
 
 
-def _check_set_steps(hashes: list[int]) -> None:
+def check_set_steps(hashes: list[int]) -> None:
     """CPython enlarges a set when three fifths of its slots are taken, and places all items anew."""
     size = 8
     while (full := ((size - 1) * 3 + 4) // 5) < len(hashes):
@@ -152,12 +152,12 @@ def _count_set_steps(hashes: list[int], size: int) -> None:
     for number in hashes:
         slot = number & mask
         if taken[slot]:
-            slot, steps = _set_slot(taken, number, mask, left)
+            slot, steps = set_slot(taken, number, mask, left)
             left -= steps
         taken[slot] = 1
 
 
-def _set_slot(taken: bytearray, number: int, mask: int, left: int) -> tuple[int, int]:
+def set_slot(taken: bytearray, number: int, mask: int, left: int) -> tuple[int, int]:
     """The free slot that a set finds: it looks at nine neighbours before it jumps."""
     slot, perturb, steps = number & mask, number & _HASH_MASK, 0
     while True:

@@ -15,7 +15,7 @@ from typing import Any
 from pool.values.codes import MAX_LOOKED_INTO, OBJECT_CHARGE, Code
 from pool.values.collisions import check_labels
 from pool.values.reader import Reader, ReadFn, exact
-from pool.values.stamps import check_ordinals, moment_bounds, exact_period, exact_side
+from pool.values.stamps import check_ordinals, exact_period, exact_side, moment_bounds
 from pool.values.times import exact_zone
 from pool.values.writer import RefusalError, WriteFn, Writer
 

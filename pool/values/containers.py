@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from pool.values.codes import Code
+from pool.values.codes import RANGE_ITEM_CHARGE, Code
 from pool.values.collisions import check_dict_keys, check_set_items
 from pool.values.reader import Reader, ReadFn, exact_ints
 from pool.values.writer import WriteFn, Writer
@@ -41,6 +41,7 @@ def _write_frozenset(writer: Writer, value: frozenset[object]) -> None:
 
 
 def _write_range(writer: Writer, value: range) -> None:
+    writer.charge(RANGE_ITEM_CHARGE * range_length(value))
     writer.composite(value, Code.RANGE, start=value.start, stop=value.stop, step=value.step)
 
 
@@ -68,8 +69,15 @@ def _read_dict(_reader: Reader, parts: list[Any]) -> dict[object, object]:
     return dict(zip(keys, parts[1::2], strict=True))
 
 
-def _read_range(_reader: Reader, parts: list[Any]) -> range:
-    return range(*exact_ints(parts, 3))
+def _read_range(reader: Reader, parts: list[Any]) -> range:
+    found = range(*exact_ints(parts, 3))
+    reader.charge(RANGE_ITEM_CHARGE * range_length(found))
+    return found
+
+
+def range_length(value: range) -> int:
+    """`len`, which raises OverflowError for a range of more than 63 bits."""
+    return max(0, (value.stop - value.start + value.step - (1 if value.step > 0 else -1)) // value.step)
 
 
 def _read_slice(_reader: Reader, parts: list[Any]) -> slice:

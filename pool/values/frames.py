@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from pool.values.codes import OBJECT_CHARGE, RANGE_ITEM_CHARGE, Code
+from pool.values.codes import INDEX_ITEM_CHARGE, OBJECT_CHARGE, Code
 from pool.values.columns import check_column_dtype, check_lookup, exact_column, hashed, small, values_of
 from pool.values.reader import Reader, ReadFn, exact, exact_ints
 from pool.values.stamps import exact_freq
@@ -67,7 +67,7 @@ def _freq_of(index: Any) -> str | None:
 
 
 def _write_range(writer: Writer, index: Any) -> None:
-    writer.charge(OBJECT_CHARGE + RANGE_ITEM_CHARGE * len(index))
+    writer.charge(OBJECT_CHARGE + INDEX_ITEM_CHARGE * len(index))
     writer.composite(index, Code.RANGE_INDEX, start=index.start, stop=index.stop, step=index.step, name=index.name)
 
 
@@ -130,7 +130,7 @@ def _read_range(reader: Reader, parts: list[Any]) -> object:
     if any(abs(number) > _MAX_RANGE for number in exact_ints(numbers, 3)):
         raise ValueError("a range of more than 64 bits")
     found = range(*numbers)
-    reader.charge(OBJECT_CHARGE + RANGE_ITEM_CHARGE * len(found))
+    reader.charge(OBJECT_CHARGE + INDEX_ITEM_CHARGE * len(found))
     return pd.RangeIndex(found, name=name)
 
 

@@ -10,6 +10,7 @@ The inputs follow from the seed and from what was kept: one input of each kind t
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import hashlib
 import json
@@ -116,6 +117,7 @@ class Inputs:
 def _child(watch: Watch, inputs: Inputs, page: Page, numbers: range, seed: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.disable()
     gc.set_threshold(20_000, 20, 20)
     random, slowest = Random(), page.figures()[2]
     for number in numbers:
@@ -143,7 +145,7 @@ def _fork(work: Callable[[], None], page: Page) -> int:
         os._exit(status)
 
 
-def _follow(pid: int, page: Page, hang_s: float) -> tuple[str, str] | None:
+def _follow(pid: int, page: Page, hang_s: float, look: Callable[[], None] = lambda: None) -> tuple[str, str] | None:
     """Wait for the child. None when it ended well, else the kind of the finding and what is known of it."""
     process, at, since = psutil.Process(pid), -1, 0.0
     while True:
@@ -158,22 +160,29 @@ def _follow(pid: int, page: Page, hang_s: float) -> tuple[str, str] | None:
             os.waitpid(pid, 0)
             return "hang", f"more than {hang_s:.0f} s of CPU for one input"
         time.sleep(_LOOK_S if at > 0 else 0.01)
+        look()
     if os.WIFSIGNALED(status):
         return "crash", signal.Signals(os.WTERMSIG(status)).name
     return ("broke", page.error()) if status else None
 
 
 def findings(
-    watch: Watch, inputs: Inputs, *, count: int, seed: int = 0, hang_s: float = _HANG_S, page: Page | None = None
+    watch: Watch,
+    inputs: Inputs,
+    page: Page,
+    *,
+    count: int,
+    seed: int = 0,
+    hang_s: float = _HANG_S,
+    look: Callable[[], None] = lambda: None,
 ) -> Iterator[Finding]:
-    """Run so many inputs, and give each that breaks the contract, as it is found."""
-    page = page or Page()
+    """Run so many inputs, and give each that breaks the contract, as it is found. `look` is called now and then."""
     first = 0
     gc.freeze()
     while first < count:
         numbers = range(first, count)
         pid = _fork(lambda numbers=numbers: _child(watch, inputs, page, numbers, seed), page)  # type: ignore[misc]
-        found = _follow(pid, page, hang_s)
+        found = _follow(pid, page, hang_s, look)
         if found is None:
             return
         yield Finding(found[0], page.input(), found[1])
@@ -202,36 +211,51 @@ def shrink(target: Target, finding: Finding, *, hang_s: float = _HANG_S, trials:
     return finding
 
 
-def _write_figures(directory: Path, page: Page, started: float, found: int) -> None:
-    inputs, kinds, slowest = page.figures()
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    child = [process.cpu_times() for process in psutil.Process().children()]
-    cpu_s = usage.ru_utime + usage.ru_stime + sum(times.user + times.system for times in child)
-    peak = max(usage.ru_maxrss * 1024, peak_rss())
-    (directory / "figures").write_text(json.dumps({
-        "inputs": inputs, "seconds": time.monotonic() - started, "cpu_s": cpu_s, "slowest_ms": slowest * 1e3,
-        "most_bytes": 0, "peak_rss": peak, "kinds": kinds, "findings": found,
-    }))  # fmt: skip
+class _Reporter:
+    """Writes the figures of a run, now and then."""
+
+    def __init__(self, directory: Path, page: Page) -> None:
+        self._directory, self._page = directory, page
+        self._started = self._written = time.monotonic()
+        self.found = 0
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._written > _WRITE_S:
+            self.write()
+
+    def write(self) -> None:
+        self._written = time.monotonic()
+        inputs, kinds, slowest = self._page.figures()
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        running = [process.cpu_times() for process in psutil.Process().children()]
+        (self._directory / "figures").write_text(json.dumps({
+            "inputs": inputs,
+            "seconds": self._written - self._started,
+            "cpu_s": usage.ru_utime + usage.ru_stime + sum(times.user + times.system for times in running),
+            "slowest_ms": slowest * 1e3,
+            "most_bytes": 0,
+            "peak_rss": max(usage.ru_maxrss * 1024, peak_rss()),
+            "kinds": kinds,
+            "findings": self.found,
+        }))  # fmt: skip
 
 
 def main() -> int:
-    name, count, directory, *rest = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:]
-    seed = int(rest[0]) if rest else 0
-    target, started, page, found = load(name), time.monotonic(), Page(), 0
-    kept = directory / "kept"
+    name, count, directory = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    seed = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+    target, page, kept = load(name), Page(), directory / "kept"
     kept.mkdir(parents=True, exist_ok=True)
     seeds = [*corpus.read(name), *target.found(), *(path.read_bytes() for path in sorted(kept.iterdir()))]
-    inputs = Inputs(target, seeds, kept)
-    for finding in findings(Watch(target, every=1 << 40), inputs, count=count or target.inputs, seed=seed, page=page):
-        found += 1
-        finding = shrink(target, finding)
-        (directory / finding.name).write_bytes(finding.data)
-        print(f"{finding.name}: {finding.text}", flush=True)
-        _write_figures(directory, page, started, found)
-        if found == _MOST_FINDINGS:
+    inputs, watch, reporter = Inputs(target, seeds, kept), Watch(target, every=1 << 40), _Reporter(directory, page)
+    for finding in findings(watch, inputs, page, count=count or target.inputs, seed=seed, look=reporter):
+        small = shrink(target, finding)
+        (directory / small.name).write_bytes(small.data)
+        print(f"{small.name}: {small.text}", flush=True)
+        reporter.found += 1
+        if reporter.found == _MOST_FINDINGS:
             break
-    _write_figures(directory, page, started, found)
-    return int(found > 0)
+    reporter.write()
+    return int(reporter.found > 0)
 
 
 if __name__ == "__main__":

@@ -84,22 +84,36 @@ def _leaf(tree: Any, random: Random, other: bytes) -> Any:
 
 
 def _replaced(leaf: Any, random: Random) -> Any:
-    if isinstance(leaf, msgpack.ExtType):
-        if not leaf.data:
-            return mark(random.choice(list(Code)))
-        return msgpack.ExtType(leaf.code, random.choice((*_BUFFERS, *_NUMBERS, leaf.data + leaf.data)))
-    if isinstance(leaf, str):
-        return random.choice(_WORDS) if random.random() < 0.4 else _dtype(random)
-    if isinstance(leaf, bool) or leaf is None:
-        return random.choice((True, False, None, 1, "", []))
-    if isinstance(leaf, int):
-        return random.choice(_INTS)
-    if isinstance(leaf, bytes):
-        return random.choice((leaf + leaf, leaf[:-1], bend_bytes(leaf, random), random.choice(_BUFFERS)))
+    for kind, others in _OTHERS.items():
+        if isinstance(leaf, kind):
+            return others(leaf, random)
     return random.choice((0.0, -1.5, float("nan"), float("inf"), 5e-324, 0, "", None))
 
 
-def _dtype(random: Random) -> str:
+def _other_extension(leaf: msgpack.ExtType, random: Random) -> Any:
+    if not leaf.data:
+        return mark(random.choice(list(Code)))
+    return msgpack.ExtType(leaf.code, random.choice((*_BUFFERS, *_NUMBERS, leaf.data + leaf.data)))
+
+
+def _other_text(_leaf: str, random: Random) -> str:
+    return random.choice(_WORDS) if random.random() < 0.4 else dtype_name(random)
+
+
+def _other_bytes(leaf: bytes, random: Random) -> bytes:
+    return random.choice((leaf + leaf, leaf[:-1], bend_bytes(leaf, random), random.choice(_BUFFERS)))
+
+
+_OTHERS: dict[Any, Callable[[Any, Random], Any]] = {
+    msgpack.ExtType: _other_extension,
+    str: _other_text,
+    (bool, type(None)): lambda _leaf, random: random.choice((True, False, None, 1, "", [])),
+    int: lambda _leaf, random: random.choice(_INTS),
+    bytes: _other_bytes,
+}
+
+
+def dtype_name(random: Random) -> str:
     if random.random() < 0.5:
         return random.choice(_PLAIN)
     return f"{random.choice('<>')}{random.choice('mM')}8[{random.choice(_COUNTS)}{random.choice(_UNITS)}]"
@@ -140,37 +154,41 @@ def _wrap(tree: Any, random: Random, other: bytes) -> Any:
     ))  # fmt: skip
 
 
-def _scalar(tree: Any, random: Random, _other: bytes) -> Any:
+def scalars(tree: Any, random: Random, _other: bytes) -> Any:
     """A numpy scalar of any dtype, alone or beside another in a set."""
-    one, two = ([mark(Code.SCALAR), _dtype(random), random.choice(_BUFFERS)] for _ in range(2))
+    one, two = ([mark(Code.SCALAR), dtype_name(random), random.choice(_BUFFERS)] for _ in range(2))
     return random.choice((one, [mark(Code.SET), one, two], [one, two, tree], [mark(Code.DICT), one, 1, two, 2]))
 
 
-def _record(tree: Any, random: Random, _other: bytes) -> Any:
-    """An array of records whose fields lie anywhere."""
+def record(tree: Any, random: Random, _other: bytes, *, large: float = 0.002) -> Any:
+    """An array of records whose fields lie anywhere; `large` is the share of those with many fields and records."""
     count, length = random.choice((1, 2, 3, 30)), random.choice((0, 1, 2, 9))
-    if random.random() < 0.002:
+    if random.random() < large:
         count, length = 1500, 20_000
-    size = random.choice((1, 1, 4, count))
-    offsets = [random.choice((0, 0, at % size, at)) for at in range(count)]
-    kind = random.choice(("|b1", "|u1", _dtype(random), ["()", "|b1", [random.choice(_INTS[:8])]]))
-    return [mark(Code.ARRAY), [size, *([f"f{at}", kind, offset, None] for at, offset in enumerate(offsets))], [length],
-            "C", bytes(min(size * length, 60_000))]  # fmt: skip
+    size, step = random.choice((1, 1, 4, count)), random.choice((0, 1, 1, 2))
+    offsets = [at * step % size for at in range(count)]
+    if random.random() < 0.3:
+        offsets[random.randrange(count)] = random.choice((0, 1, size, -1))
+    kind = random.choice(("|b1", "|u1", dtype_name(random), ["()", "|b1", [random.choice(_INTS[:8])]]))
+    fields = [[f"f{at}", kind, offset, None] for at, offset in enumerate(offsets)]
+    return [mark(Code.ARRAY), [size, *fields], [length], "C", bytes(min(size * length, 100_000))]
 
 
-def _collide(tree: Any, random: Random, _other: bytes) -> Any:
-    """Many keys with one hash, of one type or of several, alone or within tuples."""
-    count = random.choice((3, 5, 5, 9, 9, 40)) if random.random() < 0.998 else random.choice((300, 1000))
+def collide(
+    tree: Any, random: Random, _other: bytes, *, large: float = 0.002, make: Callable[[int, int], Any] | None = None
+) -> Any:
+    """Many keys with one hash, of one type or of several, alone or within tuples; `large` is the share of very many."""
     residue = random.choice((0, 1, 2, 5, -3))
-    make = random.choice((_colliding_int, _colliding_decimal, _colliding_fraction, _colliding_tuple))
+    make = make or random.choice((colliding_int, colliding_decimal, colliding_fraction, colliding_tuple))
+    most = 150_000 // len(pack(make(1 << 70, 1)))
+    count = random.choice((300, most)) if random.random() < large else random.choice((3, 5, 5, 9, 9, 40))
     keys = [make(residue + _PRIME * at, at) for at in range(count)]
     if random.random() < 0.5:
         keys[0] = msgpack.ExtType(Code.DECIMAL, str(residue).encode())
     if random.random() < 0.3:
         index = [mark(Code.INDEX), [mark(Code.OBJECTS), [count], keys], None, None]
-        return random.choice(
-            (index, [mark(Code.CATEGORICAL), [mark(Code.ARRAY), "|i1", [1], "C", b"\0"], index, False])
-        )
+        codes = [mark(Code.ARRAY), "|i1", [1], "C", b"\0"]
+        return random.choice((index, [mark(Code.CATEGORICAL), codes, index, False]))
     if random.random() < 0.5:
         return [mark(random.choice((Code.SET, Code.FROZENSET))), *keys]
     return [mark(Code.DICT), *(item for key in keys for item in (key, tree if count < 9 else None))]
@@ -182,19 +200,19 @@ def number(value: int) -> Any:
     return msgpack.ExtType(Code.BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
 
 
-def _colliding_int(value: int, _at: int) -> Any:
+def colliding_int(value: int, _at: int) -> Any:
     return number(value)
 
 
-def _colliding_decimal(value: int, at: int) -> Any:
+def colliding_decimal(value: int, at: int) -> Any:
     return msgpack.ExtType(Code.DECIMAL, str(value).encode()) if at % 2 else number(value)
 
 
-def _colliding_fraction(value: int, _at: int) -> Any:
+def colliding_fraction(value: int, _at: int) -> Any:
     return [mark(Code.FRACTION), number(value), 1]
 
 
-def _colliding_tuple(value: int, _at: int) -> Any:
+def colliding_tuple(value: int, _at: int) -> Any:
     return [mark(Code.TUPLE), *([[mark(Code.FRACTION), 1, 3]] * 10), [mark(Code.FRACTION), number(value), 1]]
 
 
@@ -209,6 +227,6 @@ def _rarely_amplify(tree: Any, random: Random, other: bytes) -> Any:
 
 Rule = Callable[[Any, Random, bytes], Any]
 _RULES: tuple[Rule, ...] = (
-    _leaf, _leaf, _leaf, _leaf, _leaf, _leaf, _splice, _splice, _wrap, _wrap, _scalar, _record, _collide, _rarely_amplify,
+    _leaf, _leaf, _leaf, _leaf, _leaf, _leaf, _splice, _splice, _wrap, _wrap, scalars, record, collide, _rarely_amplify,
     lambda tree, random, _other: bend_tree(tree, random),
 )  # fmt: skip

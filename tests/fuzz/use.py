@@ -129,9 +129,9 @@ def _use_column(column: Any, other: Any) -> None:
     for operation in (operator.eq, operator.lt, operator.add, operator.sub):
         attempt(operation, column, column)
     attempt(operator.eq, column, other)
-    attempt(lambda: column[:3].tolist())
-    attempt(lambda: column.isna().sum())
-    attempt(lambda: column.argsort())
+    attempt(list, column[:3])
+    attempt(column.isna)
+    attempt(column.argsort)
 
 
 def _use_series(series: Any, other: Any) -> None:
@@ -147,9 +147,10 @@ def _use_frame(frame: Any, other: Any) -> None:
     attempt(operator.add, frame, frame)
     attempt(frame.equals, other)
     attempt(frame.sort_index)
-    attempt(lambda: frame.iloc[:, 0].sort_values())
-    attempt(lambda: frame.iloc[0])
-    attempt(lambda: frame[frame.columns[0]])
+    if frame.size:
+        attempt(frame.iloc[:, 0].sort_values)
+        attempt(frame.iloc.__getitem__, 0)
+        attempt(frame.__getitem__, frame.columns[0])
     _use_index(frame.index, other.index)
 
 
