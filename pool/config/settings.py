@@ -129,7 +129,7 @@ class TemplateLimits(_Section):
     tmp: Scratch = 64 * MIB
     output: Output = 1 * MIB
     result: Result = 16 * MIB
-    processes: Processes = 32
+    processes: Processes = 64
 
 
 class MaxLimits(_Section):

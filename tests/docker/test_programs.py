@@ -124,3 +124,85 @@ def test_a_program_that_may_not_be_started_is_refused_with_cause_and_way(client)
     result = client.run("import subprocess\nsubprocess.run(['python3', '-c', ''])")
     assert (result.outcome, result.error.type) == (Outcome.ERROR, "PermissionError")
     assert "allow: [subprocess]" in result.reason
+
+
+THREADS = """
+import threading
+gate = threading.Event()
+threads = [threading.Thread(target=gate.wait) for _ in range(60)]
+for each in threads: each.start()
+gate.set()
+for each in threads: each.join()
+result = len(threads)
+"""
+
+
+def test_threads_cost_the_memory_that_they_use(client):
+    assert client.run(THREADS, limits=Limits(memory="64m")).value == 60
+    assert client.run(THREADS.replace("60", "70")).error.limit == "processes", "the default is 64"
+
+
+def test_a_thread_has_a_stack_of_the_usual_size(client):
+    code = (
+        "import sys, threading\nsys.setrecursionlimit(30000)\nout = []\n"
+        "def deep(n): return 1 if n == 0 else max([n], key=lambda n: deep(n - 1)) * 0 + 1\n"
+        "t = threading.Thread(target=lambda: out.append(deep(5000)))\nSIZE\nt.start()\nt.join()\nresult = out\n"
+    )
+    assert client.run(code.replace("SIZE", "")).value == [1]
+    small = client.run(code.replace("SIZE", "threading.stack_size(1 << 20)"))
+    assert small.outcome is Outcome.CRASH, "so deep it does not fit into a smaller stack"
+
+
+def test_executors_start_as_many_threads_as_they_take(client):
+    code = (
+        "import concurrent.futures as f, time\nwith f.ThreadPoolExecutor(32) as e:\n"
+        "    result = sum(e.map(lambda n: (time.sleep(0.05), 1)[1], range(64)))\n"
+    )
+    assert client.run(code, limits=Limits(memory="64m")).value == 64
+
+
+def test_the_cores_are_those_of_the_quota(client):
+    code = "import os, multiprocessing\nresult = os.cpu_count(), len(os.sched_getaffinity(0)), multiprocessing.cpu_count(), os.environ['POLARS_MAX_THREADS']"
+    assert client.run(code).value == (1, 1, 1, "1")
+
+
+HELPERS = {
+    "shared memory": (
+        (
+            "from multiprocessing import shared_memory\ns = shared_memory.SharedMemory(create=True, size=10)\ns.buf[0] = 7\n"
+            "o = shared_memory.SharedMemory(s.name)\nresult = o.buf[0]\no.close(); s.close(); s.unlink()\n"
+        ),
+        7,
+    ),
+    "spawn": (
+        (
+            "import multiprocessing as mp\ndef square(x): return x * x\nif __name__ == '__main__':\n"
+            "    mp.set_start_method('spawn')\n    with mp.Pool(2) as pool: result = pool.map(square, range(4))\n"
+        ),
+        [0, 1, 4, 9],
+    ),
+    "forkserver": (
+        (
+            "import multiprocessing as mp\nc = mp.get_context('forkserver')\nq = c.Queue()\np = c.Process(target=q.put, args=(5,))\n"
+            "p.start()\nresult = q.get()\np.join()\n"
+        ),
+        5,
+    ),
+    "process pool executor": (
+        "import concurrent.futures as f, math\nwith f.ProcessPoolExecutor(2) as e: result = list(e.map(math.factorial, range(4)))\n",
+        [1, 1, 2, 6],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_a_library_that_wants_a_helper_works_without_one(client, name):
+    code, value = HELPERS[name]
+    result = client.run(code)
+    assert (result.outcome, result.value, result.stderr) == (Outcome.OK, value, ""), result
+
+
+def test_a_manager_is_refused_at_once_with_cause_and_way(client):
+    result = client.run("import multiprocessing\nmultiprocessing.Manager().list()")
+    assert (result.outcome, result.error.type) == (Outcome.ERROR, "PermissionError")
+    assert "jobs have no sockets; use threads" in result.error.message

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import msgspec
 
 from pool import wire
-from runner import channel, interpreter, kernel, output_files, warmup
+from runner import channel, interpreter, kernel, output_files, warmup, without_programs
 from runner.answer import ROOM_BYTES, Setting, answer, failure
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
@@ -166,8 +166,8 @@ def _set_environment(job: wire.Run, scratch: Path) -> None:
     """Environment variables and random numbers."""
     work = scratch / WORK
     output = str(work / output_files.DIRECTORY)
-    names = {"USER": USER, "LOGNAME": USER, "HOME": str(work), "TMPDIR": str(scratch), output_files.VARIABLE: output}
-    os.environ.update(names | job.env | {name: names[name] for name in ("HOME", "TMPDIR", output_files.VARIABLE)})
+    fixed = {"HOME": str(work), "TMPDIR": str(scratch), output_files.VARIABLE: output}
+    os.environ.update(without_programs.thread_caps() | {"USER": USER, "LOGNAME": USER} | job.env | fixed)
     if job.seed is not None:
         _reseed(job.seed)
 

@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from multiprocessing.process import _children  # type: ignore[attr-defined]
 from pathlib import Path
 from types import ModuleType
 
@@ -104,7 +105,7 @@ def has_exit_work() -> bool:
     """Whether code of the job may still run: an exit handler, or a thread that Python waits for."""
     with contextlib.suppress(BaseException):
         waited_for = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
-        return bool(waited_for) or _count_exit_handlers() > _Before.exit_handlers
+        return bool(waited_for or _children) or _count_exit_handlers() > _Before.exit_handlers
     return True
 
 

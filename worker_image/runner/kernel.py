@@ -42,6 +42,7 @@ _LANDLOCK_VERSION = 1
 
 _STACK_BYTES = 16384
 _SIGSET_BYTES = 128
+_SEMAPHORE_BYTES = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -98,6 +99,28 @@ def die_with_parent() -> None:
 
 def adopt_orphans() -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def reserve_stacks(count: int) -> None:
+    """Have the C library keep the stacks of so many threads for later ones, in this process and those it forks.
+
+    A new stack counts with all of its 8 MiB against RLIMIT_DATA, a kept one was there before. How much is kept is
+    set by glibc.pthread.stack_cache_size when the process starts. The threads run no Python: they wait for a semaphore,
+    so that all of them exist at the same time.
+    """
+    gate = ctypes.create_string_buffer(_SEMAPHORE_BYTES)
+    _libc.sem_init(gate, 0, 0)
+    threads = (ctypes.c_ulong * count)()
+    started = 0
+    for at in range(count):
+        wait = ctypes.cast(_libc.sem_wait, ctypes.c_void_p)
+        if _libc.pthread_create(ctypes.byref(threads, at * ctypes.sizeof(ctypes.c_ulong)), None, wait, gate):
+            break  # no more processes: fewer stacks are kept
+        started += 1
+    for _ in range(started):
+        _libc.sem_post(gate)
+    for thread in threads[:started]:
+        _libc.pthread_join(ctypes.c_ulong(thread), None)
 
 
 # ---- namespaces ----

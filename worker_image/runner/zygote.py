@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pool.screen import Policy
-from runner import child, confinement, datasets, isolation, kernel, output_files, warmup
+from runner import child, confinement, datasets, isolation, kernel, output_files, seccomp, warmup, without_programs
 from runner.answer import UNSCREENED, Setting
 from runner.confinement import Confinement
 from runner.datasets import DatasetError, Source
@@ -30,6 +30,8 @@ from runner.warmup import WarmUpError
 
 #: What a template may ask for; `none` is for tests of the runner.
 LEVELS = ("auto", "namespaces", "plain", "none")
+#: Threads of a job that cost only the memory they use. The stacks of further ones count with their whole size.
+_RESERVED_STACKS = 63
 _PID = struct.Struct("!i")
 _GO = b"g"
 
@@ -120,6 +122,8 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
         raise PreloadError(
             f"this host refuses {'; '.join(grant.missing)}; see pool-admin doctor, or set isolation: auto"
         )
+    if plan.isolation != "none":
+        _set_up_libraries(plan)
     fetched = datasets.fetch(plan.datasets)  # before any library is imported here
     for name in plan.modules:
         _import(name)
@@ -130,6 +134,8 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     )
     for part in warmup.parts() * warmup.ZYGOTE_ROUNDS:
         warmup.run(part, setting)
+    if plan.isolation != "none":
+        kernel.reserve_stacks(_RESERVED_STACKS)
     _require_single_thread()
     confined = Confinement(grant, plan.allow, tmp_bytes=plan.tmp_bytes, tmp_inodes=plan.tmp_inodes)
     confined.cover()
@@ -137,6 +143,15 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     gc.collect()
     gc.freeze()  # the collector would write to every page that it looks at, and each child would have to copy it
     return server
+
+
+def _set_up_libraries(plan: Plan) -> None:
+    """Before any library is imported. Not in tests of the runner, whose workers are plain processes."""
+    os.environ.pop("GLIBC_TUNABLES", None)  # its effect is from the start of the process on
+    without_programs.set_up()
+    without_programs.set_up_cores()
+    if seccomp.SUBPROCESS not in plan.allow:
+        without_programs.set_up_forking()
 
 
 def _import(name: str) -> None:

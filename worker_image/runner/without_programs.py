@@ -1,0 +1,97 @@
+"""Lets libraries work where a job may not start programs and has fewer cores than the machine.
+
+multiprocessing and joblib start new interpreters as helpers. What can do without one does: the resource tracker has
+nothing to do, because a job's shared memory goes with its scratch space, and processes are forked whatever start method
+was chosen. What cannot is refused at once, with the cause. Called once, in the zygote.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import multiprocessing.context
+import multiprocessing.managers
+import multiprocessing.popen_fork
+import multiprocessing.process
+import multiprocessing.resource_tracker
+import multiprocessing.util
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+_CGROUP = Path("/sys/fs/cgroup")
+_NO_PROGRAMS = (
+    "jobs of this pool may not start programs (allow: [subprocess] in the template); use threads, or multiprocessing "
+    "with its start method fork"
+)
+_NO_SOCKETS = (
+    "a multiprocessing manager is a server, and jobs have no sockets; use threads, or Queue, Pipe, Value, Array and "
+    "shared_memory of multiprocessing"
+)
+#: Variables by which numeric libraries are told how many threads to start.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMEXPR_MAX_THREADS",
+    "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
+
+
+def set_up() -> None:
+    """Managers are refused in any case; the rest is for jobs that may not start programs."""
+    multiprocessing.managers.BaseManager.start = _refuse_manager  # type: ignore[method-assign]
+
+
+def set_up_forking() -> None:
+    """For jobs that may not start programs."""
+    tracker: Any = multiprocessing.resource_tracker.ResourceTracker
+    tracker._send = tracker.ensure_running = lambda *_: None  # noqa: SLF001
+    for process in (multiprocessing.context.SpawnProcess, multiprocessing.context.ForkServerProcess):
+        forked: Any = process
+        forked._Popen = staticmethod(multiprocessing.popen_fork.Popen)  # noqa: SLF001
+        forked._after_fork = staticmethod(multiprocessing.process.BaseProcess._after_fork)  # type: ignore[attr-defined] # noqa: SLF001
+    multiprocessing.util.spawnv_passfds = _refuse_program  # type: ignore[assignment]
+    os.environ["JOBLIB_MULTIPROCESSING"] = "0"  # joblib then uses threads
+
+
+def _refuse_manager(*_arguments: object, **_named: object) -> NoReturn:
+    raise PermissionError(errno.EPERM, _NO_SOCKETS)
+
+
+def _refuse_program(*_arguments: object) -> NoReturn:
+    raise PermissionError(errno.EPERM, _NO_PROGRAMS)
+
+
+# ---- cores ----
+
+
+def set_up_cores(root: Path = _CGROUP) -> None:
+    """os.cpu_count() and os.sched_getaffinity() tell the worker's CPU quota, in whole cores."""
+    affinity = os.sched_getaffinity
+    cores = min(_quota(root), len(affinity(0)))
+
+    def cpu_count() -> int:
+        """Return the number of CPUs that this process may use."""
+        return cores
+
+    def sched_getaffinity(pid: int, /) -> set[int]:
+        """Return the CPUs that this process may use."""
+        return set(sorted(affinity(pid))[:cores])
+
+    os.cpu_count, os.sched_getaffinity = cpu_count, sched_getaffinity
+
+
+def _quota(root: Path) -> int:
+    """At least 1; the number of CPUs of the machine where there is no quota."""
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            files = [root / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+            quota, period = [file.read_text(encoding="ascii") for file in files]
+        return max(1, math.ceil(int(quota) / int(period))) if int(quota) > 0 else os.cpu_count() or 1
+    except (OSError, ValueError):
+        return os.cpu_count() or 1
+
+
+def thread_caps() -> dict[str, str]:
+    """Variables that make numeric libraries start as many threads as there are cores."""
+    return dict.fromkeys(THREAD_VARIABLES, str(os.cpu_count() or 1))
