@@ -32,6 +32,8 @@ _CODE = "def main(x):\n    return x + 1\n"
 _WARM_UP_JOBS = 5
 #: Long enough for the worker to have cleaned up, and far less than its heartbeat.
 _PAUSE_S = 1.0
+#: Of these jobs the one with the fewest calls is kept: on a busy machine a job lasts so long that the next child is forked.
+_JOBS = 5
 _PATIENCE_S = 60
 _SUPPORT = Path(__file__).parent
 _START = (
@@ -79,7 +81,9 @@ def record() -> Tour:
         customer.join()
         if here.error is not None:
             raise here.error
-        return Tour(_merge(here, call_recorder.read(trace)))
+        regions = call_recorder.read(trace)
+        tours = [Tour(_merge(here.calls, window, regions)) for window in here.windows]
+        return min(tours, key=lambda tour: len(tour.calls))
     finally:
         shutil.rmtree(home)
 
@@ -89,7 +93,7 @@ class _Threads:
 
     def __init__(self, roots):
         self.calls = []
-        self.window = (0, 0)
+        self.windows = []
         self.error = None
         self._roots = {f"{root}/": name for root, name in roots.items()}
 
@@ -125,13 +129,14 @@ def _jobs(home, here):
                 client.run(_CODE, entry="main", args=[number])
                 time.sleep(_PAUSE_S / 10)
             time.sleep(_PAUSE_S)
-            here.watch("client")
-            begin = time.monotonic_ns()
-            result = client.run(_CODE, entry="main", args=[41])
-            here.window = (begin, time.monotonic_ns())
-            sys.setprofile(None)
-            assert result.value == 42, result
-            time.sleep(_PAUSE_S)
+            for _ in range(_JOBS):
+                here.watch("client")
+                begin = time.monotonic_ns()
+                result = client.run(_CODE, entry="main", args=[41])
+                here.windows.append((begin, time.monotonic_ns()))
+                sys.setprofile(None)
+                assert result.value == 42, result
+                time.sleep(_PAUSE_S)
     except BaseException as error:  # noqa: BLE001 - raised again in the main thread
         here.error = error
     finally:
@@ -162,21 +167,26 @@ def _settings(home):
     }
 
 
-def _merge(here, regions):
-    begin, end = here.window
-    calls = [call for call in here.calls if begin <= call[0] <= end]
+def _merge(calls, window, regions):
+    begin, end = window
+    calls = [call for call in calls if begin <= call[0] <= end]
     done = min(
         (at for region in regions for at, _, function, message in region if at >= begin and message == "Done"),
     )
-    for region in regions:
-        process = _process_of(region)
+    for process, region in (("runner", _runner(regions)), ("child", _child(regions, begin, done))):
         calls += [(at, process, file, function) for at, file, function, _ in region if begin <= at <= done]
     return [call[1:] for call in sorted(calls)]
 
 
-def _process_of(region):
-    """The runner is the only process that reads messages of the daemon."""
-    return "runner" if any(function == "decode" and "/wire/" in file for _, file, function, _ in region) else "child"
+def _runner(regions):
+    """The only process of a worker that decodes messages of the daemon."""
+    return next(each for each in regions if any(name == "decode" and "/wire/" in file for _, file, name, _ in each))
+
+
+def _child(regions, begin, done):
+    """The one that was parked before the job came and did most then; the next one may be forked beside it."""
+    parked = [each for each in regions if each and each[0][0] < begin and each is not _runner(regions)]
+    return max(parked, key=lambda region: sum(begin <= call[0] <= done for call in region))
 
 
 def main():
