@@ -1,6 +1,6 @@
 """What the screen refuses of programs that people wrote, and its cost: `python benchmarks/screen.py`.
 
-The programs are the 3,002 of CodeIO that the package reasoning-gym carries (`pip install -e '.[corpus]'`); only its
+The programs are the 3,002 of CodeIO that the package reasoning-gym carries (`./dev corpus` installs it); only its
 data file is read, and nothing of it is run. A program is refused *by policy* when it does what the screen is asked to
 refuse: it imports what is not allowed, opens files, runs text as code, walks frames or reads whole namespaces. Any
 other refused program is a *false refusal*, and is listed by the rule that is responsible.
@@ -134,7 +134,7 @@ def main() -> None:
     try:
         programs = corpus()
     except PackageNotFoundError:
-        parser.error("the corpus is not installed; pip install -e '.[corpus]'")
+        parser.error("the corpus is not installed; ./dev corpus installs it before it runs")
     warnings.simplefilter("ignore")  # the programs' invalid escapes
     modes: list[Mode] = options.screen or ["standard", "strict"]
     answers = {}

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-REQUIREMENT = "arch>=7,<9"
+#: Names one version of the package `arch`, and the hashes of its wheels.
+REQUIREMENTS = Path(__file__).with_name("prices-requirements.txt")
 MEMBER = "arch/data/sp500/sp500.csv.gz"
 DAYS = 5031
 COLUMNS = ("open", "high", "low", "close")
@@ -67,7 +68,7 @@ def from_wheel(wheel: Path) -> np.ndarray:
         try:
             packed = archive.read(MEMBER)
         except KeyError:
-            raise PricesError(f"{wheel.name} has no {MEMBER}; ask for another version than {REQUIREMENT!r}") from None
+            raise PricesError(f"{wheel.name} has no {MEMBER}; take the version in {REQUIREMENTS.name}") from None
     frame = pd.read_csv(io.BytesIO(gzip.decompress(packed)), parse_dates=["Date"])
     prices = np.empty(len(frame), dtype=DAY)
     prices["date"] = frame["Date"].to_numpy().astype("datetime64[D]")
@@ -84,14 +85,15 @@ def licence_of(wheel: Path) -> str:
 
 
 def download(directory: Path) -> Path:
-    """The wheel, by the pip of this interpreter and from wherever that pip is set up to look."""
+    """Download the wheel with this interpreter's pip and its configuration."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary", ":all:", "--dest", str(directory), REQUIREMENT]
+    command += ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest", str(directory)]
+    command += ["--requirement", str(REQUIREMENTS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
     wheels = sorted(directory.glob("*.whl"))
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise PricesError(f"pip could not download {REQUIREMENT!r} ({reason}); give a wheel you have with --wheel FILE")
+        raise PricesError(f"pip could not download the package arch ({reason}); give its wheel with --wheel FILE")
     return wheels[0]
 
 
@@ -119,7 +121,7 @@ def prepare(output: Path, *, wheel: Path | None = None, days: int = DAYS) -> np.
             return prices
     with tempfile.TemporaryDirectory(prefix="prices-") as scratch:
         if wheel is None:
-            say(f"downloading {REQUIREMENT} (about 1 MB) for its S&P 500 data")
+            say("downloading the package arch (about 1 MB) for its S&P 500 data")
             wheel = download(Path(scratch))
         say(f"reading {MEMBER} from {wheel.name}")
         prices = from_wheel(wheel)

@@ -1,7 +1,7 @@
-"""The packages that carry the programs: `python -m tests.corpus.packages` prints what of them is still to be installed.
+"""The packages that carry the programs of the corpus run.
 
-They are named in pyproject.toml, as the extra `corpus`. Their files are read and nothing of them is imported, so they
-are installed without what they need.
+They are named in pyproject.toml, in the dependency group `corpus`, and locked in locks/corpus.txt. Their files are read
+and never imported, so ./dev corpus installs them without what they need.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class CorpusMissingError(Exception):
 
 
 def missing() -> list[str]:
-    extras = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    return [wanted for wanted in extras["corpus"] if not _satisfied(Requirement(wanted))]
+    groups = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["dependency-groups"]
+    return [wanted for wanted in groups["corpus"] if not _satisfied(Requirement(wanted))]
 
 
 def require() -> None:
@@ -40,7 +40,3 @@ def _satisfied(wanted: Requirement) -> bool:
         return wanted.specifier.contains(version(wanted.name))
     except PackageNotFoundError:
         return False
-
-
-if __name__ == "__main__":
-    print("\n".join(missing()), end="")

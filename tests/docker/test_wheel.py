@@ -51,7 +51,9 @@ def test_the_wheel_works_in_an_empty_environment_without_the_checkout(home, sdk)
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", home / "dist", source)
     shutil.rmtree(source)
     run(sys.executable, "-m", "venv", home / "env")
-    run(home / "env/bin/pip", "install", "-q", *(home / "dist").glob("*.whl"))
+    locked = ROOT / "locks" / "{}.{}".format(*sys.version_info) / "runtime.txt"
+    run(home / "env/bin/pip", "install", "-q", "--require-hashes", "-r", locked)
+    run(home / "env/bin/pip", "install", "-q", "--no-deps", *(home / "dist").glob("*.whl"))
     tools = home / "env/bin"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL"))}
     environment |= {"POOL_RUN_DIR": str(home / "run"), "PATH": f"{tools}:/usr/bin:/bin:/usr/sbin:/sbin"}

@@ -140,7 +140,7 @@ def main() -> int:
         _repeat(given.repeat)
         return 0
     if importlib.util.find_spec("atheris") is None:
-        print("atheris is not installed; run: .venv/bin/pip install -e '.[dev,fuzz]'", file=sys.stderr)
+        print("atheris is not installed; run ./dev fuzz, which installs it", file=sys.stderr)
         return 1
     started = time.monotonic()
     names = [name for name in NAMES if name in given.targets or not given.targets]

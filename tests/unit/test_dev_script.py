@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {"setup", "demo", "test", "lint", "bench", "corpus", "fuzz", "vm", "stop"}
-
+COMMANDS = {"setup", "demo", "test", "lint", "bench", "corpus", "fuzz", "update", "vm", "stop"}
 
 NOBODY = 65534
 
@@ -30,6 +29,21 @@ def dev(
     )  # fmt: skip
 
 
+#: The Python of an environment in which nothing can be imported.
+NO_ENGINE = '#!/bin/sh\n[ -z "$2" ]\n'
+
+#: The Python of an environment in which an Engine answers, one test without Docker fails, and those with Docker pass.
+ONE_FAILS = """#!/bin/sh
+case "$*" in
+  *"not docker and"*)
+    echo "tests/unit/test_a.py::test_b[x y]" >"$POOL_FAILED_TESTS"
+    echo "=== 1 failed, 2 passed in 0.1s ==="
+    exit 1 ;;
+  *pytest*) echo "=== 3 passed in 0.2s ===" ;;
+esac
+"""
+
+
 @pytest.fixture
 def checkout() -> Iterator[Path]:
     """A checkout that anybody may use, whose environment is up to date but finds no Docker Engine."""
@@ -37,15 +51,25 @@ def checkout() -> Iterator[Path]:
         root = Path(directory).resolve()
         for name in ("dev", "pyproject.toml"):
             shutil.copy(ROOT / name, root)
-        python = root / ".venv/bin/python"
-        python.parent.mkdir(parents=True)
-        python.write_text("#!/bin/sh\nexit 1\n")
-        digest = hashlib.sha256((root / "pyproject.toml").read_bytes()).hexdigest()
-        (root / ".venv/.installed").write_text(f"{root} {digest}  -\n")
+        for name in ("locks", "tools"):
+            shutil.copytree(ROOT / name, root / name)
+        version = "{}.{}".format(*sys.version_info)
+        (root / ".venv/lib" / f"python{version}").mkdir(parents=True)
+        (root / ".venv/bin").mkdir()
+        write_python(root, NO_ENGINE)
         (root / ".cache").mkdir()
-        for path in (root, root / ".cache", python):
+        stamp = "source tools/environment.sh; stamp demo test >.venv/.installed"
+        subprocess.run(["bash", "-euc", stamp], check=True, cwd=root)
+        for path in (root, root / ".cache"):
             path.chmod(0o777)
         yield root
+
+
+def write_python(root: Path, script: str) -> None:
+    for name in ("python", "pool-admin"):
+        path = root / ".venv/bin" / name
+        path.write_text(script)
+        path.chmod(0o755)
 
 
 @pytest.mark.parametrize("arguments", [(), ("help",), ("--help",)])
@@ -62,9 +86,14 @@ def test_an_unknown_command_is_wrong_usage():
 
 
 @pytest.mark.parametrize("script", ["dev", ".ci/run"])
-def test_the_scripts_are_executable_and_parse(script):
+def test_the_commands_are_executable(script):
     assert os.access(ROOT / script, os.X_OK)
-    assert subprocess.run(["bash", "-n", ROOT / script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("script", ["dev", ".ci/run", *(path.name for path in (ROOT / "tools").glob("*.sh"))])
+def test_the_scripts_parse(script):
+    path = ROOT / script if (ROOT / script).exists() else ROOT / "tools" / script
+    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
 
 
 def test_stop_stops_nothing_that_it_did_not_start(checkout):
@@ -85,3 +114,82 @@ def test_who_may_not_install_is_told_what_to_ask_for(checkout):
     assert told.returncode == 1
     assert "As root:" in told.stderr or "as root:" in told.stderr
     assert "usermod -aG docker" in told.stderr
+
+
+# ---- ./dev test ----
+
+
+def test_both_parts_of_the_tests_run_and_the_last_lines_say_how_to_run_what_failed(checkout):
+    write_python(checkout, ONE_FAILS)
+    told = dev("test", root=checkout)
+    assert told.returncode == 1
+    assert told.stdout.splitlines()[-9:] == [
+        "==> Result",
+        "    without Docker: 1 failed, 2 passed in 0.1s",
+        "    with Docker:    3 passed in 0.2s",
+        "",
+        "failed:",
+        "    tests/unit/test_a.py::test_b[x y]",
+        "",
+        "to run only what failed:",
+        r"    ./dev test tests/unit/test_a.py::test_b\[x\ y\]",
+    ]
+
+
+def test_when_very_many_tests_fail_the_command_is_short(checkout):
+    many = 'for each in $(seq 21); do echo "tests/unit/test_a.py::test_$each" >>"$POOL_FAILED_TESTS"; done'
+    write_python(checkout, ONE_FAILS.replace('echo "tests/unit/test_a.py::test_b[x y]" >"$POOL_FAILED_TESTS"', many))
+    told = dev("test", root=checkout)
+    assert "    tests/unit/test_a.py::test_21\n" in told.stdout
+    assert told.stdout.splitlines()[-1] == "    ./dev test --last-failed"
+
+
+def test_a_part_that_fails_without_a_test_is_named_with_its_log(checkout):
+    write_python(checkout, ONE_FAILS.replace('echo "tests/unit/test_a.py::test_b[x y]" >"$POOL_FAILED_TESTS"', ""))
+    told = dev("test", root=checkout)
+    assert told.returncode == 1
+    assert "pytest ended with status 1 and named no test; see .cache/test-quick.log" in told.stdout
+
+
+def test_when_all_tests_pass_the_status_is_0(checkout):
+    write_python(checkout, "#!/bin/sh\necho '=== 3 passed in 0.2s ==='\n")
+    told = dev("test", root=checkout)
+    assert told.returncode == 0
+    assert told.stdout.splitlines()[-1] == "    with Docker:    3 passed in 0.2s"
+
+
+def test_arguments_may_select_tests_of_one_part_only_but_not_none_at_all(checkout):
+    write_python(checkout, '#!/bin/sh\ncase "$*" in *"not docker and"*) exit 5 ;; esac\n')
+    assert dev("test", "-k", "name", root=checkout).returncode == 0
+    assert dev("test", root=checkout).returncode == 1
+    write_python(checkout, '#!/bin/sh\ncase "$*" in *pytest*) exit 5 ;; esac\n')
+    assert dev("test", "-k", "name", root=checkout).returncode == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--newest", "--oldest"), "--newest and --oldest exclude each other"),
+        (("--clock",), "--clock takes an offset like +1y or -30d, not ''"),
+        (("--clock", "tomorrow"), "--clock takes an offset like +1y or -30d, not 'tomorrow'"),
+    ],
+)
+def test_wrong_options_of_test_are_refused_before_anything_is_installed(checkout, arguments, problem):
+    told = dev("test", *arguments, root=checkout)
+    assert told.returncode == 1
+    assert problem in told.stderr
+    assert "==>" not in told.stdout
+
+
+def test_the_ids_of_failed_tests_are_written_where_the_summary_reads_them(tmp_path):
+    test, ids = tmp_path / "test_some.py", tmp_path / "ids"
+    test.write_text(
+        "import pytest\n"
+        "@pytest.mark.parametrize('x', ['a - b', 'c'])\n"
+        "def test_x(x): assert x == 'c'\n"
+        "def test_y(missing): pass\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "-c", os.devnull]
+    environ = os.environ | {"POOL_FAILED_TESTS": str(ids)}
+    subprocess.run([*command, "--rootdir", tmp_path, test], cwd=ROOT, env=environ, capture_output=True, check=False)
+    assert sorted(ids.read_text().splitlines()) == ["test_some.py::test_x[a - b]", "test_some.py::test_y"]

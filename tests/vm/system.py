@@ -9,13 +9,11 @@ debootstrap mounts and starts is gone with the process that makes it, however th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,25 +64,21 @@ class System:
     initrd: Path
 
 
-def dependencies(root):
-    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-
-
 def find_or_make(root, cache, *, rebuild):
     """The system disk for the checkout at `root`."""
-    needed = dependencies(root)
-    recipe = [Path(__file__).read_bytes(), json.dumps(needed).encode()]
+    libraries = root / "locks" / PYTHON / "runtime.txt"
+    recipe = [Path(__file__).read_bytes(), libraries.read_bytes()]
     digest = hashlib.sha256(b"\0".join(recipe)).hexdigest()[:12]
     place = cache / f"system-{digest}"
     if rebuild or not place.exists():
         for old in (*cache.glob("system-*"), *cache.glob("making-*")):
             shutil.rmtree(old)
-        if subprocess.run([*APART, sys.executable, __file__, str(place), *needed], check=False).returncode != 0:
+        if subprocess.run([*APART, sys.executable, __file__, str(place), str(libraries)], check=False).returncode != 0:
             sys.exit("error: the system disk could not be made; what went wrong is above")
     return System(disk=place / "system.ext4", kernel=place / "vmlinuz", initrd=place / "initrd")
 
 
-def make(place, needed):
+def make(place, libraries):
     with tempfile.TemporaryDirectory(prefix="making-", dir=place.parent) as scratch:
         tree, out = Path(scratch, "root"), Path(scratch, "out")
         out.mkdir()
@@ -95,7 +89,7 @@ def make(place, needed):
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             (tree / name).write_text(text, encoding="utf-8")
         (tree / "payload").mkdir()
-        install_libraries(tree, needed, Path(scratch, "wheels"))
+        install_libraries(tree, libraries, Path(scratch, "wheels"))
         for command in COMMANDS:
             run("chroot", tree, *command)
         shutil.copy(next((tree / "boot").glob("vmlinuz-*")), out / "vmlinuz")
@@ -114,14 +108,17 @@ def mirror_of_this_machine():
     return next((url for url in found if url.rstrip("/").endswith("/debian")), None)
 
 
-def install_libraries(tree, needed, wheels):
-    """Into /opt/pool of the tree, for its Python, from wheels that pip of this machine has downloaded."""
+def install_libraries(tree, libraries, wheels):
+    """Into /opt/pool of the tree, for its Python, from wheels that this machine's pip downloads; a lock file names them."""
     platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (28, 17)] + ["--platform=manylinux2014_x86_64"]
     only = ["--python-version", PYTHON, "--only-binary=:all:", *platforms]
-    run(sys.executable, "-m", "pip", "download", "--quiet", *only, "--dest", wheels, *needed)
+    locked = ["--no-deps", "--require-hashes", "--requirement"]
+    run(sys.executable, "-m", "pip", "download", "--quiet", *only, "--dest", wheels, *locked, libraries)
     shutil.copytree(wheels, tree / "wheels")
+    shutil.copy(libraries, tree / "wheels" / "libraries.txt")
     run("chroot", tree, "python3", "-m", "venv", "/opt/pool")
-    run("chroot", tree, "/opt/pool/bin/pip", "install", "--quiet", "--no-index", "--find-links", "/wheels", *needed)
+    install = ["install", "--quiet", "--no-index", "--find-links", "/wheels", *locked, "/wheels/libraries.txt"]
+    run("chroot", tree, "/opt/pool/bin/pip", *install)
     shutil.rmtree(tree / "wheels")
 
 
@@ -141,4 +138,4 @@ def run(*command):
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), sys.argv[2:])
+    make(*map(Path, sys.argv[1:]))

@@ -1,0 +1,127 @@
+# The tests, in two parts: without Docker and with it. Sourced by ./dev.
+#
+# Both parts run, also when the first one fails. The last lines name the tests that failed and the command that runs only them.
+
+readonly MANY=20
+
+# What is put before the command that runs pytest; `faketime` for another clock.
+launcher=(env)
+
+usage_of_test() {
+  fail "$1" "./dev test [--newest | --oldest] [--clock +1y] [ARGUMENT OF PYTEST...]"
+}
+
+# tests [--newest | --oldest] [--clock OFFSET] [ARGUMENT...]
+tests() {
+  local versions='' clock='' options=()
+  while (($# > 0)); do
+    case $1 in
+      --newest | --oldest)
+        [[ -z $versions || $versions == "${1#--}" ]] || usage_of_test "--newest and --oldest exclude each other"
+        versions=${1#--}
+        ;;
+      --clock)
+        clock=${2:-}
+        [[ $clock =~ ^[+-][0-9]+[smhdy]$ ]] || usage_of_test "--clock takes an offset like +1y or -30d, not '$clock'"
+        shift
+        ;;
+      *) break ;;
+    esac
+    options+=("$1${clock:+ $clock}")
+    shift
+  done
+  trap 'exit 130' INT
+  mkdir -p .cache
+  case $versions in
+    newest) step "Resolving the newest versions" resolved_environment newest highest ;;
+    oldest) step "Resolving the oldest versions" resolved_environment oldest lowest-direct ;;
+  esac
+  [[ -z $clock ]] || require_faketime "$clock"
+  if [[ -n $versions$clock ]]; then
+    [[ -n $versions ]] || environment test
+    run_parts "./dev test ${options[*]}" quick -- "$@"
+  else
+    setup test
+    run_parts "./dev test" quick docker -- "$@"
+  fi
+}
+
+require_faketime() {
+  if ! command -v faketime >/dev/null; then
+    may_install || fail "the program faketime is needed; as root: apt-get install faketime"
+    step "Installing faketime" apt_install faketime
+  fi
+  # The kernel measures timeouts, so the monotonic clock stays as it is.
+  launcher=(env FAKETIME_DONT_FAKE_MONOTONIC=1 faketime -f "$1")
+}
+
+# run_parts COMMAND PART... -- ARGUMENT...: all parts, then what they came to; COMMAND is how this was called
+run_parts() {
+  local command=$1 part parts=() titles=() statuses=() none=0
+  shift
+  while [[ $1 != -- ]]; do
+    parts+=("$1")
+    shift
+  done
+  shift
+  for part in "${parts[@]}"; do
+    run_part "$part" "$@"
+  done
+  summary "$command" "$@"
+}
+
+# run_part PART ARGUMENT...: adds to `titles` and `statuses` of run_parts
+run_part() {
+  local status=0 color=no title markers workers=()
+  [[ ! -t 1 ]] || color=yes
+  case $1 in
+    # Many of these wait, and they share nothing.
+    quick) title="without Docker" markers="not docker" workers=(-n 4 --dist loadfile) ;;
+    docker) title="with Docker" markers="docker" ;;
+  esac
+  say "Tests $title"
+  : >".cache/test-$1.failed"
+  POOL_FAILED_TESTS=.cache/test-$1.failed "${launcher[@]}" "$tested/bin/python" -m pytest --color="$color" \
+    -m "$markers and not benchmark and not corpus" "${workers[@]}" "${@:2}" 2>&1 | tee ".cache/test-$1.log" || status=$?
+  titles+=("$title")
+  statuses+=("$status")
+}
+
+# summary COMMAND ARGUMENT...: exits with the status of the first part that failed
+summary() {
+  local number status failed=0 names=()
+  say "Result"
+  for number in "${!parts[@]}"; do
+    status=${statuses[number]}
+    printf '    %-15s %s\n' "${titles[number]}:" "$(last_line ".cache/test-${parts[number]}.log")"
+    # 5 means that no test was selected: the arguments may name tests of one part only.
+    if ((status == 5)); then
+      none=$((none + 1))
+    elif ((status != 0)); then
+      failed=${failed/#0/$status}
+      mapfile -t -O "${#names[@]}" names <".cache/test-${parts[number]}.failed"
+      [[ -s .cache/test-${parts[number]}.failed ]] ||
+        printf '    %s\n' "pytest ended with status $status and named no test; see .cache/test-${parts[number]}.log"
+    fi
+  done
+  ((none < ${#parts[@]})) || exit 5
+  ((none == 0 || $# > 1)) || fail "no test was found in one part"
+  ((${#names[@]} == 0)) || name_failed "$1" "${names[@]}"
+  exit "$failed"
+}
+
+last_line() { tail -n 1 "$1" | sed 's/\x1b\[[0-9;]*m//g; s/^=* *//; s/ *=*$//'; }
+
+# name_failed COMMAND TEST...
+name_failed() {
+  local command=$1 quoted
+  shift
+  printf '\nfailed:\n'
+  printf '    %s\n' "$@"
+  if (($# > MANY)); then
+    quoted=--last-failed
+  else
+    quoted=$(printf ' %q' "$@")
+  fi
+  printf '\nto run only what failed:\n    %s\n' "$command ${quoted# }"
+}
