@@ -366,7 +366,7 @@ class PoolController:
     def _freed(self, handle: WorkerHandle, freed: wire.Freed, _: object) -> None:
         if freed.residue:
             log.warning("a job left something behind", action="residue", worker=handle.id, residue=freed.residue)
-            self.metrics.dirtied(freed.residue)
+            self.metrics.count_residue(freed.residue)
         self.apply(ev.WorkerFreed(worker_id=handle.id, residue=freed.residue, cause=_REPORTED))
 
     def _finish(self, command: ev.Finish) -> None:

@@ -1,10 +1,13 @@
-"""Private copies of data sets, by digest: what workers are given never changes, whatever happens to the file.
+"""Data sets on the host: private copies by digest, the thread that watches the files, and the editions of a pool.
 
-    /srv/prices.npy ──read, SHA-256──▶ state_dir/datasets/<digest>.npy      0444, below a directory that only we enter
+    /srv/prices.npy ──read, SHA-256──▶ state_dir/datasets/<digest>.npy      0444, in a directory that only we may enter
 
-A copy is read once more when it is made, and when a daemon first finds it there: from then on its size and its time
-vouch for its digest, and no worker reads all of it before it may start. It shares its blocks with the original where
-the file system can do that. Everything here reads whole files and is called from a thread of its own.
+    DatasetWatcher (a thread): stat ──▶ Freshness: read it now? ──▶ DatasetCopies.pin ──▶ Report ──▶ the loop
+    PoolDatasets (in the loop): Report ──▶ a new edition? The core decides about editions by their numbers.
+
+Workers get copies, so that their data do not change when the file does. A copy is read when it is made and when a
+daemon first finds it; after that it counts as unchanged while its size and its time are the same, so that no worker has
+to read all of it at its start. A copy shares its blocks with the file if the file system can do that.
 """
 
 from __future__ import annotations
@@ -22,29 +25,29 @@ from typing import IO, NamedTuple
 
 from pool.core.editions import Freshness, Stamp
 
-_BITE_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
 #: ioctl of Linux: let two files share their blocks.
 _FICLONE = 0x40049409
 
 
 class PinError(Exception):
-    """The file cannot be pinned now."""
+    """A file cannot be copied now. The text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """One content of one data set."""
+    """One content of one data set, and the copy that has it."""
 
-    path: Path  #: the operator's
+    path: Path  #: of the operator's file
     copy: Path
     digest: str  #: SHA-256, in hex
     size_bytes: int
-    stamp: Stamp
-    copied: Stamp  #: of the copy, when it was found to have the digest
+    stamp: Stamp  #: of the file
+    copied: Stamp  #: of the copy, when its digest was checked
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """None: there is no such file."""
+    """Identity, size and time of a file; None if there is no such file."""
     try:
         return _stamp(path.stat())
     except OSError:
@@ -52,16 +55,16 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 class DatasetCopies:
-    """The directory of copies. `halted` is asked between bites: a stop does not wait for the end of a large file."""
+    """The directory of copies. It reads whole files, in the thread that calls it, until `halted` returns True."""
 
     def __init__(self, directory: Path, *, halted: Callable[[], bool] = lambda: False) -> None:
         self._directory = directory
         self._halted = halted
         self._digests: dict[Stamp, str] = {}
-        self._sound: dict[Path, Stamp] = {}  #: copies that have been found to have their digest
+        self._checked: dict[Path, Stamp] = {}  # copies whose digest was checked, with their stamp then
 
     def pin(self, path: Path) -> Pin:
-        """Digest and copy of what is there now. Raises PinError."""
+        """Copy a file as it is now, unless there is such a copy. Raises PinError."""
         try:
             with path.open("rb", buffering=0) as file:
                 return self._pin(path, file)
@@ -70,48 +73,48 @@ class DatasetCopies:
             raise PinError(f"{path} cannot be read and copied to {self._directory}: {what}") from error
 
     def prune(self, kept: Collection[Path]) -> None:
-        """Remove every copy but these. Workers that have one mounted keep it."""
-        with contextlib.suppress(OSError):  # what cannot be removed now may be next time
+        """Remove all copies but these. A worker that has mounted a removed copy can still read it."""
+        with contextlib.suppress(OSError):  # it is tried again in the next round
             for path in self._directory.iterdir():
                 if path not in kept:
                     path.unlink(missing_ok=True)
-                    self._sound.pop(path, None)
+                    self._checked.pop(path, None)
 
     def _pin(self, path: Path, file: IO[bytes]) -> Pin:
         before = _stamp(os.fstat(file.fileno()))
         digest = self._digests.get(before) or self._digest(file)
         copy = self._directory / f"{digest}{path.suffix}"
-        if not self._is_sound(copy, digest):
+        if not self._has_digest(copy, digest):
             self._copy(file, copy)
-        if _stamp(os.fstat(file.fileno())) != before or not self._is_sound(copy, digest):
-            raise PinError(f"{path} changed while it was read; it is read again when it has come to rest")
+        if _stamp(os.fstat(file.fileno())) != before or not self._has_digest(copy, digest):
+            raise PinError(f"{path} changed while it was read; it is read again when it no longer changes")
         self._digests = {stamp: known for stamp, known in self._digests.items() if stamp.inode != before.inode}
         self._digests[before] = digest
-        copied = self._sound[copy]
+        copied = self._checked[copy]
         return Pin(path=path, copy=copy, digest=digest, size_bytes=before.size, stamp=before, copied=copied)
 
-    def _is_sound(self, copy: Path, digest: str) -> bool:
-        """Whether it is there and has this digest. It is read unless it was found so and has not been touched since."""
+    def _has_digest(self, copy: Path, digest: str) -> bool:
+        """Whether the copy exists and has this digest. It is read unless it has not changed since it was checked."""
         stamp = stamp_of(copy)
         if stamp is None:
             return False
-        if self._sound.get(copy) != stamp:
+        if self._checked.get(copy) != stamp:
             with copy.open("rb", buffering=0) as file:
                 if self._digest(file) != digest:
                     return False
-            self._sound[copy] = stamp
+            self._checked[copy] = stamp
         return True
 
     def _digest(self, file: IO[bytes]) -> str:
         state = hashlib.sha256()
-        while bite := self._bite(file):
-            state.update(bite)
+        while block := self._read_block(file):
+            state.update(block)
         return state.hexdigest()
 
-    def _bite(self, file: IO[bytes]) -> bytes:
+    def _read_block(self, file: IO[bytes]) -> bytes:
         if self._halted():
             raise PinError("the daemon is stopping")
-        return file.read(_BITE_BYTES)
+        return file.read(_BLOCK_BYTES)
 
     def _copy(self, file: IO[bytes], target: Path) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
@@ -130,19 +133,20 @@ class DatasetCopies:
             fcntl.ioctl(out.fileno(), _FICLONE, file.fileno())
             return
         file.seek(0)
-        while bite := self._bite(file):
-            out.write(bite)
+        while block := self._read_block(file):
+            out.write(block)
 
 
 def _stamp(status: os.stat_result) -> Stamp:
     return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+#: Seconds between two rounds of the watcher.
 POLL_S = 1.0
 
 
 class Problem(NamedTuple):
-    """Why the latest pin may not be what the file holds."""
+    """Why the latest pin may differ from the file."""
 
     text: str
     since: float  #: monotonic seconds
@@ -150,7 +154,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one round has found. Of every file: its latest pin, if it ever had one, and what is wrong with it now."""
+    """The result of a round, by file: its latest pin, if there ever was one, and its problem, if it has one now."""
 
     number: int
     pins: Mapping[Path, Pin]
@@ -158,7 +162,7 @@ class Report:
 
 
 class DatasetWatcher:
-    """Of all files of all pools. `deliver` is called in the thread; the other methods in the loop's."""
+    """A thread that watches the files of all pools. It calls `deliver`; the loop calls the methods."""
 
     def __init__(self, paths: Sequence[Path], directory: Path, deliver: Callable[[Report], None]) -> None:
         self._files = {path: Freshness() for path in paths}
@@ -175,7 +179,7 @@ class DatasetWatcher:
             self._thread.start()
 
     def keep(self, number: int, copies: Collection[Path]) -> None:
-        """After the report of this number: no other copies are needed."""
+        """Of the copies in the report of this number and before, only these are needed."""
         self._kept = number, copies
 
     def close(self) -> None:
@@ -187,7 +191,7 @@ class DatasetWatcher:
         number = 0
         while not self._stop.is_set():
             known, copies = self._kept
-            if known == number:  # the loop has seen every pin there is
+            if known == number:  # the loop has seen all pins
                 self._copies.prune(copies)
             number += 1
             for path, freshness in self._files.items():
@@ -222,7 +226,10 @@ Pins = Mapping[str, Pin]
 
 
 class PoolDatasets:
-    """Used from the loop's thread. A pool without data sets has one edition, 1, with nothing in it."""
+    """The editions of one pool: each is one content of all its data sets. Used from the loop's thread.
+
+    A pool without data sets has one edition, number 1, which is empty.
+    """
 
     def __init__(self, datasets: Mapping[str, Path]) -> None:
         self.paths = dict(datasets)
@@ -234,7 +241,7 @@ class PoolDatasets:
         return self._editions.get(edition, {})
 
     def update(self, report: Report) -> bool:
-        """Whether there is a new edition: all files have a pin, and not all have the ones of the newest edition."""
+        """Make a new edition if all files have a pin and one differs from the newest edition; whether there is one."""
         self.problems = {name: report.problems[path] for name, path in self.paths.items() if path in report.problems}
         pins = {name: report.pins[path] for name, path in self.paths.items() if path in report.pins}
         if len(pins) < len(self.paths) or _contents(pins) == _contents(self.of(self.newest)):
@@ -244,13 +251,13 @@ class PoolDatasets:
         return True
 
     def trim(self, needed: Collection[int]) -> None:
-        """Forget editions that no worker will be started on any more."""
+        """Forget all editions but these and the newest."""
         self._editions = {
             number: pins for number, pins in self._editions.items() if number in needed or number == self.newest
         }
 
     def copies(self) -> Iterator[Path]:
-        """Every copy that a worker may yet be given."""
+        """The copies that a worker may be started with."""
         return (pin.copy for pins in self._editions.values() for pin in pins.values())
 
 

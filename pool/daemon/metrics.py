@@ -1,4 +1,4 @@
-"""Counters and percentiles of one pool, for the Snapshot."""
+"""What the status shows of a pool in figures: counters, percentiles, and the memory of each worker."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import psutil
 from pool import wire
 from pool.model import Outcome, StartKind
 
-#: Percentiles are of the last this many jobs: enough for a p99, and a window that follows the load.
+#: Jobs that percentiles are taken of, the last ones: enough for a p99, few enough to follow the load.
 _WINDOW = 2048
-#: Kinds of residue that a worker tells.
+#: Kinds of residue that a worker reports.
 RESIDUE = frozenset(
     {"processes", "files", "parked", "limits", "scheduling", "threads", "descriptors", "mounts", "ipc", "code"}
 )
@@ -40,7 +40,7 @@ class Metrics:
         self._overhead_ms: deque[float] = deque(maxlen=_WINDOW)
         self._queue_ms: deque[float] = deque(maxlen=_WINDOW)
 
-    def dirtied(self, words: str) -> None:
+    def count_residue(self, words: str) -> None:
         """Count "kind: ...; kind: ...", what a job left; a worker says it, so the kinds are a closed set."""
         for each in words.split("; "):
             kind = each.partition(":")[0]
@@ -71,18 +71,20 @@ class Metrics:
         return percentiles(self._queue_ms)
 
 
+# ---- a worker's memory ----
+
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def worker_memory(pid: int | None, container: str | None) -> int | None:
-    """Bytes, or None if it cannot be told. `pid` is its first process."""
+    """Anonymous memory of its cgroup in bytes, else the sum over its processes, else None. `pid`: its first process."""
     if pid is None:
         return None
     return _of_cgroup(pid, container or "") or _of_processes(pid)
 
 
 def _of_cgroup(pid: int, container: str) -> int | None:
-    """memory.stat of version 2 (`anon`) or 1 (`total_rss`), if the cgroup is that container's own."""
+    """From memory.stat of cgroup v2 (`anon`) or v1 (`total_rss`), if the cgroup is the container's own."""
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").splitlines()
         for _, controllers, path in (line.split(":", 2) for line in lines):
@@ -94,7 +96,7 @@ def _of_cgroup(pid: int, container: str) -> int | None:
 
 
 def _of_processes(pid: int) -> int | None:
-    """A page that two processes share counts for both."""
+    """Pages that processes share count several times."""
     total = 0
     with contextlib.suppress(psutil.Error):
         first = psutil.Process(pid)

@@ -1,8 +1,9 @@
-"""The lockdown probe: a job that tries to break out, and tells what it saw. Runs in a worker, never in the daemon.
+"""The lockdown probe: a job that tries to break out of its worker. It runs in a worker, never in the daemon.
 
-`main` gives a row for each attempt: [name, verdict, what was seen]. Held: the attempt failed as it must. Broken: it
-succeeded, or failed in a way that says nothing. Skipped: what would have stopped it is a part that this host refuses,
-and that the worker has named. It is sent as text, is complete in itself, and each attempt is harmless if it succeeds.
+`main` returns a row for each attempt: [name, verdict, what was seen]. "held": the attempt was refused. "broken": it
+succeeded, or failed for another reason. "skipped": the part of the lockdown that would refuse it is missing on this
+host, and the worker has reported that. The daemon sends this file as text, so it imports nothing of the project. An
+attempt that succeeds does no harm.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ _NATIVE = 0 if platform.machine() == "x86_64" else 1
 
 
 class ThroughError(Exception):
-    """An attempt that got through, and what it got."""
+    """An attempt that succeeded, with what it got."""
 
 
 def main(missing: Sequence[str], options: Sequence[str], processes: int, memory: int, tmp: int) -> list[list[str]]:
-    """`missing`: parts the host refuses, by their first words; the rest is what the template says and allows."""
+    """Try everything. `missing`: parts of the lockdown that the host refuses; `options` and limits: of the template."""
     nested = not any(each.startswith(("user", "namespaces")) for each in missing)
     mounted = nested and not any(each.startswith("mount") for each in missing)
     covered = mounted or not any(each.startswith("landlock") for each in missing)
@@ -99,7 +100,7 @@ def _row(name: str, attempt: Callable[[], str] | None) -> list[str]:
 
 
 def _refused(attempt: Callable[[], object], what: str) -> str:
-    """The errno's name, when the attempt is refused; anything else got through."""
+    """The name of the errno that refused the attempt. Raises ThroughError for everything else."""
     try:
         got = attempt()
     except OSError as error:
@@ -168,7 +169,7 @@ def _execute() -> str:
 
 
 def _run_program() -> int:
-    """In a child, for a program that starts takes the place of this one."""
+    """In a child, because a program that starts replaces this process."""
     child = os.fork()
     if child == 0:
         number = 255
@@ -185,7 +186,7 @@ def _run_program() -> int:
 
 
 def _other_interfaces() -> str:
-    """In children, for the answer may be death: the 32-bit entry, and the x32 numbers."""
+    """In children, because a signal may end them: the 32-bit entry, and the x32 numbers."""
     seen = [_dies(_int80), _dies(lambda: _x32(39))]  # getpid
     if not all(seen):
         raise ThroughError("a call of another binary interface went through")
@@ -193,7 +194,7 @@ def _other_interfaces() -> str:
 
 
 def _dies(attempt: Callable[[], int]) -> str:
-    """How a child that makes the attempt ends; "" when it got an answer."""
+    """The signal or the error that ends a child's attempt; "" if it succeeded."""
     child = os.fork()
     if child == 0:
         answer = -1
@@ -245,7 +246,7 @@ def _create_file(place: str) -> str:
 
 
 def _device() -> str:
-    """Everybody may write to it, and nothing but Landlock refuses it to a job."""
+    """Everybody may write to this device; only Landlock refuses it to a job."""
     return _refused(lambda: os.open("/dev/full", os.O_WRONLY), "/dev/full")
 
 
@@ -283,7 +284,7 @@ def _read_others() -> str:
 
 
 def _signal_others() -> str:
-    """Signal 0 is delivered to nobody, and tells if one could be. Process 1 is the init of this job's namespace."""
+    """Signal 0 only checks whether a signal could be sent. Process 1 is the init of this job's namespace."""
     for pid in range(2, 200):
         if pid != os.getpid():
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -293,7 +294,7 @@ def _signal_others() -> str:
 
 
 def _change_others() -> str:
-    """To what they are: who may do that may change them."""
+    """Sets limits and priority to the values that they have: whoever may do that may change them."""
     other = os.getppid() or 1
     files, process = resource.RLIMIT_NOFILE, os.PRIO_PROCESS
     seen = [
@@ -308,7 +309,7 @@ def _change_others() -> str:
 
 
 def _descriptors() -> str:
-    """0, 1, 2 and the channel for the answer; that is a socket without a name."""
+    """A job has 0, 1, 2 and the channel for its answer, which is a socket without a name."""
     found = []
     for fd in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
         with contextlib.suppress(OSError):
@@ -320,7 +321,7 @@ def _descriptors() -> str:
 
 
 def _processes(limit: int) -> str:
-    """With threads, which count like processes and are cheaper."""
+    """Starts threads, which count as processes and are cheaper."""
     done = threading.Event()
     threads: list[threading.Thread] = []
     try:

@@ -1,10 +1,10 @@
-"""The directories of one daemon: made, locked and identified before anything else happens.
+"""The directories of one daemon: it makes and locks them before anything else.
 
     run_dir/   submit.sock  admin.sock  lock  w/<number>/link.sock         0711 so that submitters reach their socket
     state_dir/ lock  owner  datasets/<digest>.npy                          0700
 
-`owner` is made once and stays: containers carry it as a label, so that a daemon finds what a dead predecessor on the
-same state directory left behind, and never touches anybody else's.
+`owner` is written once. Containers have it as a label, so that a daemon finds the containers that another one with the
+same state directory left behind, and touches no others.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from pool.errors import ConfigError
 
 #: `sun_path` holds 108 bytes with the terminating NUL.
 SUN_PATH_BYTES = 107
-#: The longest path below run_dir. Names are short for its sake: a run directory may have 85 bytes.
+#: The longest path below run_dir. The names are short, so that a run directory may have 85 bytes.
 _LONGEST_LINK = "w/1234567890/link.sock"
 
 
 class RunDirectories:
-    """Held for as long as the daemon lives; the kernel drops the locks with the process."""
+    """The directories, locked until `close` or until the process ends."""
 
     def __init__(self, run_dir: Path, state_dir: Path) -> None:
-        """Raises ConfigError when a directory cannot be used: too long, not ours, full, or in use by another daemon."""
+        """Raises ConfigError for a directory that is too long, not writable, full, or used by another daemon."""
         self.run_dir = run_dir
         self.state_dir = state_dir
         self.instance = secrets.token_hex(6)
@@ -41,7 +41,9 @@ class RunDirectories:
                 locks.callback(os.close, _lock(directory))
             self.owner = _owner(state_dir)
             self.links = run_dir / "w"
-            shutil.rmtree(self.links, ignore_errors=True)  # no container can write there: each sees its own, read-only
+            shutil.rmtree(
+                self.links, ignore_errors=True
+            )  # containers mount their own directory read-only, so nothing of theirs is here
             _make(self.links, 0o700)
             self.datasets = state_dir / "datasets"
             _make(self.datasets, 0o700)
@@ -56,7 +58,7 @@ class RunDirectories:
         return self.run_dir / "admin.sock"
 
     def close(self) -> None:
-        """Remove the sockets and let go of the locks."""
+        """Remove the sockets and unlock the directories."""
         shutil.rmtree(self.links, ignore_errors=True)
         for path in (self.submit, self.admin):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Logging and the service manager."""
+"""What the daemon tells the service manager: log lines on stderr, and when it is ready and when it stops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pool.config import DaemonSettings
 
 
 def setup_logging(settings: DaemonSettings) -> None:
-    """Structured lines on stderr: a sentence and machine fields. Only programs call this, never a library."""
+    """Log to stderr: each line is a sentence with fields. Only programs call this."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     render: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -35,7 +35,7 @@ def setup_logging(settings: DaemonSettings) -> None:
 
 
 def _escape(_: object, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Words of workers and clients reach the log; none of them moves a cursor or ends a line."""
+    """Escape control characters: text of workers and clients reaches the log."""
     for name, value in entry.items():
         if isinstance(value, str) and not value.isprintable():
             entry[name] = value.encode("unicode_escape").decode("ascii")
@@ -43,13 +43,13 @@ def _escape(_: object, __: str, entry: structlog.typing.EventDict) -> structlog.
 
 
 def notify(state: str) -> None:
-    """Tell systemd, where it listens: READY=1, STATUS=..., STOPPING=1. Source: sd_notify(3)."""
+    """Send READY=1, STATUS=... or STOPPING=1 to systemd, if it has asked for it. See sd_notify(3)."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     path = "\0" + address[1:] if address.startswith("@") else address
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as door:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         try:
-            door.sendto(state.encode(), path)
+            sock.sendto(state.encode(), path)
         except OSError as error:
-            structlog.get_logger(__name__).warning("systemd did not listen", action="notify", error=str(error))
+            structlog.get_logger(__name__).warning("systemd cannot be notified", action="notify", error=str(error))

@@ -23,26 +23,26 @@ _NONE: Pins = MappingProxyType({})
 SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside the container, where each is a tmpfs of its own
 #: The name of a worker's user.
 USER = "job"
-#: Users of workers: one each, so that limits the kernel counts per user are not shared. Above what distributions and
-#: common subordinate ranges hand out to people and services.
+#: Each worker has a user id of its own, because the kernel counts some limits per user. The ids are above those that
+#: distributions give to people, services and subordinate ranges.
 _FIRST_UID = 2_000_000_000
 _UIDS = 100_000
-#: Daemons of one host take different ranges, by their owner; all of them below 2**31.
+#: Each daemon of a host takes a range of its own, by its owner; all are below 2**31.
 _BLOCKS = 1_400
-#: Runner, libzmq's two threads, zygote, the parked child, the running one and their inits, on top of what a job may
-#: start; the rest is for what is on its way out.
+#: On top of what a job may start: runner, libzmq's two threads, zygote, the parked and the running child with their
+#: inits, and a few for processes that are ending.
 _OWN_PROCESSES = 12
 
 
 def uids(owner: str) -> Iterator[int]:
-    """User ids, round and round; a daemon shares one iterator between its pools."""
+    """User ids for workers, without end. All pools of a daemon share one iterator."""
     first = _FIRST_UID + zlib.crc32(owner.encode()) % _BLOCKS * _UIDS
     return itertools.cycle(range(first, first + _UIDS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSpecFactory:
-    """How the workers of one pool are made."""
+    """Makes the specs of the workers of one pool."""
 
     pool: str
     template: Template
@@ -53,7 +53,7 @@ class WorkerSpecFactory:
     isolates: bool = True  #: whether the engine has a lockdown that a worker can prove
 
     def spec(self, worker_id: str, link_directory: Path, pins: Pins = _NONE) -> WorkerSpec:
-        """Of a worker that has this content of its data sets."""
+        """The spec of a new worker. `pins`: the content of its data sets."""
         template = self.template
         most = template.maximum
         uid = next(self.uids)
@@ -101,7 +101,7 @@ class WorkerSpecFactory:
         return tuple(command)
 
     def _screen(self) -> str:
-        """The policy of the screen. What the template has every worker import, its jobs may import too."""
+        """The policy of the screen. Jobs may import the modules that the template preloads."""
         chosen = self.template.screen
         preloaded = tuple(sorted({name.partition(".")[0] for name in self.template.preload.modules}))
         return Policy(
@@ -135,7 +135,7 @@ def _target(name: str, path: Path) -> str:
 
 
 def policy(template: Template, *, starts: int) -> PoolPolicy:
-    """What the core needs to know of a template."""
+    """The settings of a template that the core needs."""
     spare = template.size.spare
     return PoolPolicy(
         min_workers=template.size.min,

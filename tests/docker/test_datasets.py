@@ -112,7 +112,7 @@ def test_a_csv_file_is_what_pandas_reads_here(client, files):
     pd.testing.assert_frame_equal(frame, pd.read_csv(files / "csv.csv"))
 
 
-def test_text_is_pythons_own_inside_and_nobody_but_the_loader_has_seen_pyarrow(client, daemon):
+def test_text_columns_hold_python_strings_and_only_the_loader_imports_pyarrow(client, daemon):
     code = (
         "import sys\n"
         "storage = {str(dtype.storage) for dtype in datasets['feather'].dtypes if hasattr(dtype, 'storage')}\n"
@@ -157,7 +157,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize("what", WRITES)
-def test_a_write_to_it_reaches_no_other_job_and_no_file(client, files, what):
+def test_a_write_to_a_data_set_reaches_no_other_job_and_no_file(client, files, what):
     look = "import hashlib, pandas as pd\nresult = (datasets['array'].sum(), str(datasets['feather']), str(datasets['csv']))"
     before = [(file, file.read_bytes()) for file in files.iterdir()]
     meant = client.run(look).value
@@ -227,7 +227,7 @@ def digest_of(path):
 
 
 @pytest.mark.parametrize("scope", ["client", "any"])
-def test_under_load_a_replaced_file_is_rolled_out_without_losing_a_job(tmp_path, scope):
+def test_a_file_that_is_replaced_under_load_is_rolled_out_without_losing_a_job(tmp_path, scope):
     path = tmp_path / "prices.npy"
     put(path, [1.0] * 100_000)
     with (
@@ -276,7 +276,7 @@ def test_a_file_that_is_overwritten_in_place_is_noticed_and_jobs_never_see_half_
     }
 
 
-def test_half_a_file_leaves_the_old_data_in_use_until_there_is_a_whole_one(tmp_path):
+def test_an_incomplete_file_leaves_the_old_data_in_use_until_it_is_complete(tmp_path):
     path = tmp_path / "prices.npy"
     put(path, [1.0] * 1000)
     whole = path.read_bytes()
@@ -302,7 +302,7 @@ def _alerts(daemon):
     return {alert["id"]: alert["text"] for alert in daemon.status()["alerts"] if "dataset" in alert["id"]}
 
 
-def test_without_its_file_a_pool_works_on_and_replaces_its_workers(tmp_path):
+def test_a_pool_whose_file_is_removed_goes_on_and_replaces_its_workers(tmp_path):
     path = tmp_path / "prices.npy"
     put(path, [1.0] * 1000)
     with a_pool_on(path, recycle={"max_jobs": 5}) as (daemon, client):
@@ -316,7 +316,7 @@ def test_without_its_file_a_pool_works_on_and_replaces_its_workers(tmp_path):
         daemon.until(lambda: _alerts(daemon) == {}, timeout=30)
 
 
-def test_a_pool_whose_first_file_is_broken_says_so_and_comes_up_when_it_is_mended(tmp_path):
+def test_a_pool_whose_file_is_broken_at_the_start_says_so_and_starts_when_it_is_repaired(tmp_path):
     path = tmp_path / "prices.npy"
     path.write_bytes(b"half")
     template = TEMPLATE | {"preload": {"datasets": {"prices": str(path)}}}

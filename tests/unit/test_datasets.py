@@ -1,4 +1,4 @@
-"""The host's side of data sets: copies by digest, the watch over the files, and which content an edition has."""
+"""Data sets on the host: copies by digest, the watcher of the files, and the editions of a pool."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_pin_is_a_read_only_copy_by_digest(file, tmp_path):
     assert (pin.path, pin.size_bytes, pin.stamp, pin.copied) == (file, 8, stamp_of(file), stamp_of(pin.copy))
 
 
-def test_a_copy_stays_what_it_is_whatever_happens_to_the_file(file, tmp_path):
+def test_a_copy_does_not_change_when_its_file_does(file, tmp_path):
     pin = DatasetCopies(tmp_path / "copies").pin(file)
     file.write_bytes(b"other")
     assert pin.copy.read_bytes() == b"a,b\n1,2\n"
@@ -53,7 +53,7 @@ def test_a_file_that_has_not_changed_is_not_read_again(file, tmp_path, monkeypat
     assert copies.pin(file) == pin
 
 
-def test_a_copy_that_a_predecessor_made_is_used(file, tmp_path):
+def test_a_copy_of_an_earlier_daemon_is_used(file, tmp_path):
     copy = DatasetCopies(tmp_path / "copies").pin(file).copy
     before = copy.stat().st_ino
     assert DatasetCopies(tmp_path / "copies").pin(file).copy.stat().st_ino == before
@@ -67,7 +67,7 @@ def test_a_copy_that_is_not_whole_is_made_again(file, tmp_path):
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_a_copy_of_the_right_size_with_something_else_in_it_is_made_again(file, tmp_path, later):
+def test_a_copy_of_the_right_size_with_another_content_is_made_again(file, tmp_path, later):
     copies = DatasetCopies(tmp_path / "copies")
     copy = copies.pin(file).copy
     copy.chmod(0o644)
@@ -76,23 +76,23 @@ def test_a_copy_of_the_right_size_with_something_else_in_it_is_made_again(file, 
     assert (copy.read_bytes(), pin.copied) == (b"a,b\n1,2\n", stamp_of(copy))
 
 
-@pytest.mark.parametrize("bites", [0, 1, 2])
-def test_a_file_that_changes_while_it_is_read_is_not_pinned(file, tmp_path, monkeypatch, bites):
-    copies, bite, taken = DatasetCopies(tmp_path / "copies"), DatasetCopies._bite, []
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_a_file_that_changes_while_it_is_read_is_not_pinned(file, tmp_path, monkeypatch, blocks):
+    copies, read_block, taken = DatasetCopies(tmp_path / "copies"), DatasetCopies._read_block, []
 
     def slow(self, source):
-        if len(taken) == bites:
+        if len(taken) == blocks:
             file.write_bytes(b"x" * 100)
             os.utime(file, ns=(1, 1))
         taken.append(1)
-        return bite(self, source)
+        return read_block(self, source)
 
-    monkeypatch.setattr(DatasetCopies, "_bite", slow)
+    monkeypatch.setattr(DatasetCopies, "_read_block", slow)
     with pytest.raises(PinError, match="changed while it was read"):
         copies.pin(file)
 
 
-def test_what_cannot_be_read_or_copied_is_said_with_both_places(file, tmp_path):
+def test_the_error_for_a_file_that_cannot_be_copied_names_file_and_directory(file, tmp_path):
     with pytest.raises(PinError, match=r"missing\.csv cannot be read and copied to .*copies: No such file"):
         DatasetCopies(tmp_path / "copies").pin(tmp_path / "missing.csv")
     (tmp_path / "no-directory").write_text("")
@@ -106,7 +106,7 @@ def test_a_stop_does_not_wait_for_the_end_of_a_file(file, tmp_path):
     assert not (tmp_path / "copies").exists()
 
 
-def test_copies_that_nobody_needs_are_removed(file, tmp_path):
+def test_prune_removes_all_other_copies(file, tmp_path):
     copies = DatasetCopies(tmp_path / "copies")
     old = copies.pin(file).copy
     replace(file, b"other")
@@ -116,7 +116,7 @@ def test_copies_that_nobody_needs_are_removed(file, tmp_path):
     assert list((tmp_path / "copies").iterdir()) == [new] != [old]
 
 
-# ---- the watch ----
+# ---- the watcher ----
 
 
 @pytest.fixture
@@ -128,11 +128,11 @@ def reports(monkeypatch):
 
 
 @pytest.fixture
-def watch(file, tmp_path, reports):
-    watch = DatasetWatcher([file], tmp_path / "copies", reports.put)
-    watch.start()
-    yield watch
-    watch.close()
+def watcher(file, tmp_path, reports):
+    watcher = DatasetWatcher([file], tmp_path / "copies", reports.put)
+    watcher.start()
+    yield watcher
+    watcher.close()
 
 
 def until(reports, condition):
@@ -141,11 +141,11 @@ def until(reports, condition):
     return report
 
 
-def test_the_first_report_has_a_pin_of_every_file(watch, reports, file):
+def test_the_first_report_has_a_pin_of_every_file(watcher, reports, file):
     assert reports.get(timeout=30).pins[file].copy.read_bytes() == b"a,b\n1,2\n"
 
 
-def test_a_file_that_is_replaced_or_written_over_gets_another_pin(watch, reports, file):
+def test_a_file_that_is_replaced_or_written_over_gets_another_pin(watcher, reports, file):
     first = reports.get(timeout=30).pins[file].digest
     replace(file, b"by rename")
     second = until(reports, lambda report: report.pins[file].digest != first).pins[file]
@@ -155,7 +155,7 @@ def test_a_file_that_is_replaced_or_written_over_gets_another_pin(watch, reports
     assert third.copy.read_bytes() == b"in place!"
 
 
-def test_a_file_that_is_gone_is_a_problem_until_it_is_back_and_its_pin_stays(watch, reports, file):
+def test_a_removed_file_is_a_problem_until_it_is_back_and_keeps_its_pin(watcher, reports, file):
     pin = reports.get(timeout=30).pins[file]
     file.rename(file.with_suffix(".away"))
     report = until(reports, lambda report: report.problems)
@@ -165,7 +165,7 @@ def test_a_file_that_is_gone_is_a_problem_until_it_is_back_and_its_pin_stays(wat
     assert until(reports, lambda report: not report.problems).pins[file] == pin
 
 
-def test_a_file_that_cannot_be_read_is_a_problem_until_it_can(watch, reports, file):
+def test_a_file_that_cannot_be_read_is_a_problem_until_it_can(watcher, reports, file):
     reports.get(timeout=30)
     file.unlink()
     file.mkdir()
@@ -176,23 +176,23 @@ def test_a_file_that_cannot_be_read_is_a_problem_until_it_can(watch, reports, fi
     assert report.pins[file].size_bytes == 12
 
 
-def test_copies_go_when_the_loop_has_seen_a_report_and_does_not_name_them(watch, reports, file):
+def test_copies_are_removed_when_the_loop_has_seen_their_report_and_does_not_keep_them(watcher, reports, file):
     old = reports.get(timeout=30).pins[file].copy
     replace(file, b"other")
     report = until(reports, lambda report: report.pins[file].copy != old)
     assert old.exists()
     while old.exists():
-        watch.keep(report.number, {report.pins[file].copy})
+        watcher.keep(report.number, {report.pins[file].copy})
         report = reports.get(timeout=30)
     assert report.pins[file].copy.exists()
 
 
 def test_without_data_sets_there_is_no_thread(tmp_path):
     before = threading.active_count()
-    watch = DatasetWatcher([], tmp_path, lambda _: pytest.fail("nothing to report"))
-    watch.start()
+    watcher = DatasetWatcher([], tmp_path, lambda _: pytest.fail("nothing to report"))
+    watcher.start()
     assert threading.active_count() == before
-    watch.close()
+    watcher.close()
 
 
 # ---- editions ----
@@ -212,7 +212,7 @@ def report(*pins, problems=None):
     return Report(1, {pin.path: pin for pin in pins}, problems or {})
 
 
-def test_an_edition_comes_when_every_data_set_has_a_pin_and_again_when_one_has_another(pins):
+def test_there_is_an_edition_when_every_data_set_has_a_pin_and_a_new_one_when_a_pin_changes(pins):
     one, two = pins("1", "one"), pins("2", "two")
     datasets = PoolDatasets({"one": one.path, "two": two.path})
     assert datasets.newest == 0
@@ -228,7 +228,7 @@ def test_an_edition_comes_when_every_data_set_has_a_pin_and_again_when_one_has_a
     )
 
 
-def test_a_file_that_was_only_touched_makes_no_edition(pins):
+def test_a_file_with_a_new_time_and_the_same_content_makes_no_edition(pins):
     pin = pins("1")
     datasets = PoolDatasets({"prices": pin.path})
     datasets.update(report(pin))
@@ -236,7 +236,7 @@ def test_a_file_that_was_only_touched_makes_no_edition(pins):
     assert not datasets.update(report(pins("1")))
 
 
-def test_editions_that_no_worker_needs_are_forgotten_with_their_copies(pins):
+def test_trim_forgets_editions_with_their_copies(pins):
     kept = [pins(str(number)) for number in range(4)]
     datasets = PoolDatasets({"prices": kept[0].path})
     for pin in kept:
@@ -246,7 +246,7 @@ def test_editions_that_no_worker_needs_are_forgotten_with_their_copies(pins):
     assert datasets.of(1) == {}
 
 
-def test_problems_are_shown_by_the_name_of_the_data_set(pins):
+def test_problems_are_listed_by_data_set(pins):
     pin = pins("1")
     datasets = PoolDatasets({"prices": pin.path})
     problem = Problem("it is gone", 1.0)
@@ -254,5 +254,5 @@ def test_problems_are_shown_by_the_name_of_the_data_set(pins):
     assert datasets.problems == {"prices": problem}
 
 
-def test_a_pool_without_data_sets_has_its_edition_from_the_start():
+def test_a_pool_without_data_sets_has_an_edition_at_once():
     assert (PoolDatasets({}).newest, PoolDatasets({}).update(report())) == (1, False)

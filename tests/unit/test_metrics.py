@@ -1,4 +1,4 @@
-"""What the status counts of a pool and of its workers: closed sets of names, and figures from the right place."""
+"""The figures in the status: residue by kind, and the memory of workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pool.daemon.metrics import RESIDUE, Metrics, worker_memory
 def counted(*words):
     metrics = Metrics()
     for each in words:
-        metrics.dirtied(each)
+        metrics.count_residue(each)
     return dict(metrics.residue)
 
 
@@ -29,19 +29,19 @@ def test_each_kind_of_residue_is_counted_by_its_name(kind):
     assert counted(f"{kind}: not as before the job") == {kind: 1}
 
 
-def test_each_kind_of_one_job_counts_once_for_each_time_it_is_told():
+def test_each_kind_in_a_report_counts_once():
     words = "processes: 2 would not die; files: /tmp cannot be emptied (x); code: not as before the job"
     assert counted(words, "files: y") == {"processes": 1, "files": 2, "code": 1}
 
 
 @given(st.lists(st.text(), max_size=20))
-def test_whatever_a_worker_says_the_names_are_of_a_closed_set(words):
+def test_any_text_of_a_worker_is_counted_by_a_known_kind_or_as_other(words):
     found = counted(*words)
     assert found.keys() <= RESIDUE | {"other"}
     assert all(count > 0 for count in found.values())
 
 
-def test_words_that_are_none_of_a_worker_count_as_other():
+def test_unknown_kinds_count_as_other():
     assert counted("Files: x", "\x1b[2J", "filesystem: x", "parked") == {"other": 3, "parked": 1}
 
 
@@ -58,7 +58,7 @@ def test_a_process_that_is_gone_has_no_figure():
     assert worker_memory(child.pid, None) is None
 
 
-def test_without_a_cgroup_of_its_own_a_worker_takes_what_its_processes_take():
+def test_without_a_cgroup_of_its_own_a_worker_has_the_memory_of_its_processes():
     size = 64 << 20
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', 'x = b\"x\" * {size}; print(1, flush=True); input()'])"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -76,7 +76,7 @@ CGROUPS = {
 
 
 @pytest.mark.parametrize(("line", "place", "stat"), CGROUPS.values(), ids=["v2", "v1"])
-def test_a_container_takes_what_its_own_cgroup_counts(line, place, stat, tmp_path, monkeypatch):
+def test_a_container_has_the_memory_that_its_own_cgroup_counts(line, place, stat, tmp_path, monkeypatch):
     place = tmp_path / place.format(id="c0ffee")
     place.mkdir(parents=True)
     (place / "memory.stat").write_text(stat)

@@ -1,4 +1,4 @@
-"""The daemon's directories: made, locked and identified, or refused with what to do."""
+"""The daemon's directories: it makes and locks them, or refuses them and says what to do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_directories_are_made_and_closed_to_others(tmp_path, made):
     assert stat.S_IMODE((tmp_path / "run" / "w").stat().st_mode) == 0o700
 
 
-def test_the_owner_stays_and_the_instance_changes(tmp_path, made):
+def test_a_restarted_daemon_has_the_same_owner_and_another_instance(tmp_path, made):
     first = made(tmp_path / "run", tmp_path / "state")
     first.close = lambda: None
     owner, instance = first.owner, first.instance
@@ -54,14 +54,14 @@ def test_a_run_directory_too_long_for_a_socket_is_refused_with_the_bytes(tmp_pat
         made(tmp_path / ("x" * 90), tmp_path / "state")
 
 
-def test_what_is_no_directory_is_refused(tmp_path, made):
+def test_a_path_that_is_no_directory_is_refused(tmp_path, made):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="cannot use the directory"):
         made(tmp_path / "file", tmp_path / "state")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of 4 KiB, which only root can")
-def test_a_full_disk_is_said_to_be_full(tmp_path, made):
+def test_the_error_for_a_full_disk_says_so(tmp_path, made):
     state = tmp_path / "state"
     state.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=3", "none", state], check=True)
@@ -73,7 +73,7 @@ def test_a_full_disk_is_said_to_be_full(tmp_path, made):
         subprocess.run(["umount", state], check=True)
 
 
-def test_links_of_a_dead_predecessor_are_removed(tmp_path, made):
+def test_links_of_an_earlier_daemon_are_removed(tmp_path, made):
     left = tmp_path / "run" / "w" / "7"
     left.mkdir(parents=True)
     made(tmp_path / "run", tmp_path / "state")

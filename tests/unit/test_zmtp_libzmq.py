@@ -31,13 +31,16 @@ CASES = [(release, beats) for release, (_, _, able) in RELEASES.items() for beat
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the old wheels are for x86-64 only")
 @pytest.mark.parametrize(("release", "heartbeat_ms"), CASES)
-def test_a_libzmq_is_served_on_one_connection_and_is_sent_pings_if_it_knows_them(tmp_path, release, heartbeat_ms):
+def test_a_libzmq_is_served_on_one_connection_and_is_sent_pings_if_it_knows_them(
+    tmp_path, release, heartbeat_ms, monkeypatch
+):
+    monkeypatch.setattr("pool.daemon.zmtp.transport._SWEEP_S", 0.05)
     version, minor, _ = RELEASES[release]
     command = [sys.executable, libzmq_peer.__file__]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with Host(tmp_path, Timeouts(ping_after=0.3, pong=5)) as host:
         found = libraries(unpacked(release))
-        with subprocess.Popen([*command, host.endpoint, str(heartbeat_ms), "2.5", *map(str, found)], **pipes) as peer:
+        with subprocess.Popen([*command, host.endpoint, str(heartbeat_ms), "1", *map(str, found)], **pipes) as peer:
             said = json.loads(peer.stdout.readline())
             (client,) = host.call(lambda: list(host.transport.submit._clients.values()))
             pinged = client.connection._pinged_at > 0
