@@ -65,11 +65,10 @@ def test_a_peer_that_does_not_end_its_handshake_is_ended(hosted, start):
 
 
 def test_a_ping_is_answered_with_its_context(hosted):
-    events = Events(sock := hosted().greet())
+    sock = hosted().greet()
     for context in (b"", b"c", b"sixteen bytes ok"):
         sock.sendall(ping(context))
         assert receive_exactly(sock, 7 + len(context)) == codec.pong(context)
-    del events
 
 
 def test_a_ping_is_answered_between_two_messages_while_answers_are_queued(hosted):
@@ -78,11 +77,10 @@ def test_a_ping_is_answered_between_two_messages_while_answers_are_queued(hosted
     sock = host.greet()
     sock.sendall(packed() * 5)
     until(lambda: len(host.from_clients) == 5)
-    sock.sendall(ping(b"now"))
     address = host.from_clients[0][0]
-    queued = host.transport.submit.queued_bytes
-    size = queued(address)
-    until(lambda: queued(address) > size)
+    size = host.call(lambda: host.transport.submit.queued_bytes(address))
+    sock.sendall(ping(b"now"))
+    until(lambda: host.transport.submit.queued_bytes(address) > size)
     events = Events(sock)
     kinds = [type(events.next()) for _ in range(6)]
     assert kinds.count(list) == 5
@@ -96,7 +94,7 @@ def test_pongs_that_a_peer_does_not_read_do_not_pile_up(hosted):
     sock.sendall(packed() * 2)
     until(lambda: len(host.from_clients) == 2)
     address = host.from_clients[0][0]
-    size = host.transport.submit.queued_bytes(address)
+    size = host.call(lambda: host.transport.submit.queued_bytes(address))
     sock.sendall(ping(b"sixteen bytes ok") * 90 + packed())
     until(lambda: len(host.from_clients) == 3)
     grown = host.transport.submit.queued_bytes(address) - size - 1_000_000
