@@ -18,9 +18,12 @@ from pool.values.codes import Code
 MODULUS = sys.hash_info.modulus
 #: In front of each job: the encoder in the child is replaced.
 CODE = """
-def main(*frames):
-    import pool.values
-    pool.values.encode = lambda *_, **__: list(frames)
+def main(*given):
+    import sys
+    frame = sys._getframe()
+    while not hasattr(frame.f_globals.get("values"), "encode"):
+        frame = frame.f_back
+    frame.f_globals["values"].encode = lambda *_, **__: list(given)
 """
 
 

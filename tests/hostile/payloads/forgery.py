@@ -12,8 +12,8 @@ VALUE = "forged"
 CODE = r"""
 import os, struct, time
 
-def report(claim=0, code=-1, limit=0, files=0, started=0, ended=0):
-    return struct.pack("!BiBBQQ", claim, code, limit, files, started, ended)
+def report(claim=0, code=-1, about=0, files=0, pending=0, started=0, ended=0):
+    return struct.pack("!BiBBBQQ", claim, code, about, files, pending, started, ended)
 
 def message(*frames):
     return struct.pack("!I", len(frames)) + b"".join(struct.pack("!Q", len(f)) for f in frames) + b"".join(frames)
