@@ -76,7 +76,7 @@ def shared(
 
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
-        # A job may print, and a name may hold, what the terminal's encoding lacks; that must not end the command.
+        # Output and names may have characters that the terminal's encoding lacks; the command must not fail on them.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     app(prog_name="pool-admin")

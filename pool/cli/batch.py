@@ -1,4 +1,4 @@
-"""`pool-admin run` of a directory or of several files: each file a job, all at once, and a table of how they ended.
+"""`pool-admin run` of a directory or of several files: one job for each file, in parallel, and a table of the results.
 
 a terminal   a bar while they run, then the table            stdout
 a pipe       a line for each job as it ends, then the table  stdout
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pool.client.job import JobOptions
     from pool.model import JobResult
 
-#: How long the daemon is waited for to hear that jobs are to end.
+#: How long to wait until the daemon has received the cancellations.
 CANCEL_S = 1.0
 
 Row = tuple[str, "JobResult"]
@@ -38,7 +38,7 @@ Tell = Callable[[str, "JobResult"], None]
 
 
 def is_batch(paths: Sequence[Path]) -> bool:
-    """Whether these are more than one job."""
+    """Whether these paths are more than one job."""
     return len(paths) > 1 or paths[0].is_dir()
 
 
@@ -70,7 +70,7 @@ def run_batch(endpoint: str | None, paths: Sequence[Path], options: JobOptions, 
 
 
 def source(file: Path) -> str:
-    """The text of a program; of `-`, what is on stdin."""
+    """The text of a program; `-` is stdin."""
     try:
         content = typer.get_binary_stream("stdin").read() if file == Path("-") else file.read_bytes()
         return content.decode("utf-8-sig")
@@ -81,15 +81,15 @@ def source(file: Path) -> str:
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
-    """The files, and those of the directories that end in .py, by name."""
+    """The files, and the *.py files of the directories, by name."""
     found = [file for path in paths for file in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
     if not found:
-        raise typer.BadParameter(f"no file there ends in .py: {', '.join(map(str, paths))}", param_hint="FILE")
+        raise typer.BadParameter(f"no *.py file in {', '.join(map(str, paths))}", param_hint="FILE")
     return list(dict.fromkeys(found))
 
 
 def _results(client: Client, jobs: dict[str, BatchJob]) -> Generator[JobResult]:
-    """As the jobs end. What ends this early, such as Ctrl-C, ends what is left."""
+    """The results as the jobs end. If this ends early, for example by Ctrl-C, the remaining jobs are cancelled."""
     from pool.client import BatchError
 
     left = set(jobs)
@@ -106,7 +106,7 @@ def _results(client: Client, jobs: dict[str, BatchJob]) -> Generator[JobResult]:
 
 @contextmanager
 def _telling(total: int, *, as_json: bool) -> Iterator[Tell]:
-    """How each end is told."""
+    """How each result is shown."""
     if as_json:
         yield lambda name, result: print_json({"file": name, **result_as_json(result)}, compact=True)
     elif not sys.stdout.isatty():

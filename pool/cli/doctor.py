@@ -1,6 +1,7 @@
-"""`pool-admin doctor`: whether isolation holds here. The workers' probes from the daemon, the host from this process.
+"""`pool-admin doctor`: whether the isolation holds on this host.
 
-A daemon that cannot be asked does not keep anybody from the findings about the host: they are printed all the same.
+The daemon reports its workers' probes. This process reads the facts about the host, and prints those findings also when
+the daemon does not answer.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pool.config import Settings
     from pool.doctor import HostFinding
 
-#: What a daemon says to a call that came after it.
+#: Part of an older daemon's answer to a call that it does not have.
 _UNKNOWN_CALL = "knows no call"
 
 
@@ -29,15 +30,17 @@ def doctor(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", metavar="FILE", help="The daemon's configuration: what it asks of the host, and where."
+            "--config",
+            metavar="FILE",
+            help="The daemon's configuration: where it is, and what it needs of the host.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Show whether the isolation holds: each worker's lockdown probes, and what to do about this host.
 
-    Ends with exit status 4 (degraded) when a probe or a layer does not hold in some worker, when no worker has proven
-    its lockdown, or when the host has a problem (a warning is none); 3 when the daemon cannot be reached.
+    The exit status is 4 (degraded) when a probe failed or a layer is missing in some worker, when no worker has passed
+    its probes, or when the host has a problem (not a warning); 3 when the daemon cannot be reached.
     """
     with answering(as_json=as_json):
         settings = _settings(context, config)
@@ -54,7 +57,7 @@ def doctor(
 
 
 def _settings(context: typer.Context, path: Path | None) -> Settings | None:
-    """The configuration, if one is named; then the daemon is where it says, unless its place was typed as well."""
+    """The configuration, if --config names one. It also says where the daemon is, unless an option does."""
     if path is None:
         return None
     from pool.config import load
@@ -66,7 +69,7 @@ def _settings(context: typer.Context, path: Path | None) -> Settings | None:
 
 
 def _asked(context: typer.Context) -> tuple[object, DoctorView, PoolError | None]:
-    """The daemon's answer as it came and as a view; or nothing, and why."""
+    """The daemon's answer, unchanged and as a view; or nothing, and the error."""
     try:
         answer = ask(context, "doctor")
         return answer, read(answer, DoctorView), None
@@ -124,14 +127,14 @@ def _status(error: PoolError | None, degraded: Sequence[str]) -> ExitStatus:
     return ExitStatus.DEGRADED if degraded else ExitStatus.OK
 
 
-#: `skipped` is a probe of a part that the host refuses; the part itself is among the missing ones.
+#: `skipped`: the probe is about a part that the host refuses; the part is listed as missing.
 GOOD = ("held", "skipped")
 
 
 def troubles(checkup: DoctorView) -> list[str]:
-    """One sentence for each reason not to rely on the isolation as it is meant to be; none: all is well."""
+    """One sentence for each reason not to rely on the isolation. Empty if it holds."""
     if not any(worker.probes for worker in checkup.workers):
-        return ["no worker has proven its lockdown yet; see pool-admin status"]
+        return ["no worker has passed its lockdown probes yet; see pool-admin status"]
     return [sentence for worker in checkup.workers for sentence in _worker_troubles(worker)]
 
 

@@ -41,7 +41,7 @@ def run(
     ] = None,
     explain_denials: Annotated[
         bool,
-        typer.Option("--explain-denials", help="Tell on stderr what the sandbox denies the job, and at which line."),
+        typer.Option("--explain-denials", help="Print on stderr what the sandbox denies the job, and at which line."),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -194,7 +194,7 @@ def read(answer: object, kind: type[V]) -> V:
 
 
 def troubles(snapshot: SnapshotView) -> list[str]:
-    """One sentence for each reason why the pool is less than it should be; none: all is well."""
+    """One sentence for each reason why a pool is degraded. Empty if none is."""
     state = snapshot.daemon.state
     found = [] if state == "running" else [f"the daemon is {state or 'in an unknown state'}, not running"]
     for pool in snapshot.pools:

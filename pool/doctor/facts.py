@@ -14,9 +14,7 @@ class Kernel:
     release: str
     cgroups: str  #: "v2" | "hybrid" | "v1" | "none"
     controllers: frozenset[str]  #: of those that hold a worker's limits, the ones that can be used
-    namespaces: (
-        str | None
-    )  #: what kept a user without privileges from making some: "" nothing; None: could not be tried
+    namespaces: str | None  #: why a user without privileges cannot create them: "" nothing; None: could not be tried
     max_user_namespaces: int | None
     userns_clone: int | None  #: Debian's switch
     apparmor_userns: int | None  #: Ubuntu's switch; 1 restricts

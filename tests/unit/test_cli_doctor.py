@@ -101,9 +101,9 @@ def test_workers_that_agree_share_a_row_and_a_bad_end_has_its_own(daemon):
         ([a_patient("w-1", HELD | {"verdict": "odd"})], "worker w-1: network is odd: ENETUNREACH"),
         ([a_patient("w-1", {"probe": "mount"})], "worker w-1: mount is without a verdict: nothing seen"),
         ([a_patient("w-1", missing=["landlock", "pid"])], "worker w-1: isolation namespaces, without landlock, pid"),
-        ([], "no worker has proven its lockdown yet"),
-        ([a_patient("w-1", probes=[])], "no worker has proven its lockdown yet"),
-        ([{"id": "w-1"}], "no worker has proven its lockdown yet"),
+        ([], "no worker has passed its lockdown probes yet"),
+        ([a_patient("w-1", probes=[])], "no worker has passed its lockdown probes yet"),
+        ([{"id": "w-1"}], "no worker has passed its lockdown probes yet"),
     ],
 )
 def test_a_worker_that_does_not_hold_ends_4_and_says_why(daemon, workers, sentence):
