@@ -35,11 +35,13 @@ What comes out as something else, by rule:
 
 Arrays come out writable: in place where their frame is a bytearray, else copied once. All other types are refused.
 
-Bytes between the fields of a record are zeros. A range and a RangeIndex are three numbers, however long they are: look
-at the length before you make a list of one that hostile code returned.
+Bytes between the fields of a record are zeros.
 
-What is not bounded: pandas hashes without a secret, so work on a hostile frame (`groupby`, a lookup, already making
-its categories) can be made slow. Whoever decodes for others should do it where a stall hurts nobody else.
+Time is bounded by the frames' size, for `decode` and for printing, comparing, hashing, sorting and pickling the value:
+what would cost more is refused by both sides (`codes.py` has the limits, docs/security.md the table of checks).
+
+Not bounded: pandas hashes without a secret, so `groupby`, `merge` or `unique` on hostile *columns*, and lookups in a
+hostile MultiIndex, can be made slow. numpy makes each text of a list as wide as the widest.
 """
 
 from pool.values.codes import MAX_BUFFERS, MAX_DEPTH, OUT_OF_BAND_BYTES

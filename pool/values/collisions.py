@@ -79,6 +79,39 @@ def _distinct(alike: list[Any], limit: int) -> int:
     return len(found)
 
 
+def check_numbers(numbers: Any) -> None:
+    """Raise ValueError for labels, an array of numbers of 64 bits, more than a few of which have one hash in pandas."""
+    import numpy as np
+
+    if len(numbers) <= _FEW_KEYS:
+        return
+    words, kind = numbers.view(np.uint64), numbers.dtype.kind
+    if _are_alike(_pandas_hashes(words, kind)) and _are_alike(_pandas_hashes(np.unique(words), kind)):
+        _refuse_alike(MAX_ALIKE)  # and not because labels repeat
+
+
+def _are_alike(hashes: Any) -> bool:
+    """Whether one hash is there more than MAX_ALIKE times."""
+    import numpy as np
+
+    ordered = np.sort(hashes)
+    return bool((ordered[MAX_ALIKE:] == ordered[:-MAX_ALIKE]).any())
+
+
+def _pandas_hashes(words: Any, kind: str) -> Any:
+    """The 32 bits by which pandas finds a number of 64 bits in its tables: murmur2 of a float, shifts of an int."""
+    import numpy as np
+
+    if kind != "f":
+        return ((words >> np.uint64(33)) ^ words ^ (words << np.uint64(11))).astype(np.uint32)
+    factor, hashes = np.uint32(0x5BD1E995), np.full(len(words), 0xC70F6907 ^ 4, np.uint32)
+    for half in (words.astype(np.uint32), (words >> np.uint64(32)).astype(np.uint32)):
+        mixed = half * factor
+        mixed ^= mixed >> np.uint32(24)
+        hashes = hashes * factor ^ mixed * factor
+    return hashes  # what pandas does further on maps different hashes to different ones
+
+
 def _is_secret(keys: Sequence[Any]) -> bool:
     """Whether Python hashes all these keys with a secret of this process."""
     return len(keys) < 2 or (bool(sys.flags.hash_randomization) and _TEXT.issuperset(map(type, keys)))

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from pool.values.codes import MAX_LOOKED_INTO, OBJECT_CHARGE, Code
-from pool.values.collisions import check_labels
+from pool.values.collisions import check_labels, check_numbers
 from pool.values.reader import Reader, ReadFn, exact
 from pool.values.stamps import check_ordinals, exact_period, exact_side, moment_bounds
 from pool.values.times import exact_zone
@@ -87,8 +87,18 @@ def check_column_dtype(dtype: Any) -> None:
 
 def check_lookup(index: Any) -> None:
     """Raise ValueError for labels that would collide in the tables by which pandas looks them up."""
+    import numpy as np
+
     if index.dtype == object:
         check_labels(index.to_numpy().tolist())
+    if hasattr(index, "asi8"):  # of times and periods
+        numbers = index.asi8
+    elif isinstance(index.dtype, np.dtype):
+        numbers = index.to_numpy()
+    else:
+        numbers = getattr(index.array, "_data", None)  # of nullable numbers
+    if type(numbers) is np.ndarray and numbers.dtype.str[1:] in {"i8", "u8", "f8"} and numbers.dtype.isnative:
+        check_numbers(np.ascontiguousarray(numbers))
 
 
 def hashed(index: Any) -> Any:

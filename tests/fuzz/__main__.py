@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     reproducers: list[Path]
 
 
-def _run(name: str, inputs: int) -> Outcome:
+def _run(name: str, inputs: int, module: str) -> Outcome:
     directory = HOME / name
     (directory / "corpus").mkdir(parents=True, exist_ok=True)
     (directory / "figures").unlink(missing_ok=True)
@@ -44,7 +44,7 @@ def _run(name: str, inputs: int) -> Outcome:
     log = directory / "log"
     with log.open("wb") as out:
         status = subprocess.run(
-            [sys.executable, "-m", "tests.fuzz.engine", name, str(inputs), str(directory)],
+            [sys.executable, "-m", module, name, str(inputs), str(directory)],
             stdout=out, stderr=out, cwd=ROOT, check=False,
         ).returncode  # fmt: skip
     outcome = _outcome(name, status, directory, known)
@@ -54,7 +54,11 @@ def _run(name: str, inputs: int) -> Outcome:
 
 def _reproducers(directory: Path) -> list[Path]:
     """Written by libFuzzer, the newest last."""
-    found = [path for kind in ("crash-*", "timeout-*", "oom-*", "leak-*") for path in directory.glob(kind)]
+    found = [
+        path
+        for kind in ("crash-*", "hang-*", "broke-*", "timeout-*", "oom-*", "leak-*")
+        for path in directory.glob(kind)
+    ]
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
@@ -124,6 +128,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--inputs", type=int, default=0, metavar="N", help="for each target; else over a million in all"
     )
+    parser.add_argument("--no-coverage", action="store_true", help="without atheris, in a child that may crash")
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="run this input of .cache/fuzz/TARGET again")
     given = parser.parse_args()
     unknown = set(given.targets) - set(NAMES)
@@ -139,14 +144,15 @@ def main() -> int:
     if given.repeat is not None:
         _repeat(given.repeat)
         return 0
-    if importlib.util.find_spec("atheris") is None:
+    module = "tests.fuzz.forked" if given.no_coverage else "tests.fuzz.engine"
+    if not given.no_coverage and importlib.util.find_spec("atheris") is None:
         print("atheris is not installed; run ./dev fuzz, which installs it", file=sys.stderr)
         return 1
     started = time.monotonic()
     names = [name for name in NAMES if name in given.targets or not given.targets]
     with ThreadPoolExecutor(_TOGETHER) as pool:
         try:
-            outcomes = list(pool.map(lambda name: _run(name, given.inputs), names))
+            outcomes = list(pool.map(lambda name: _run(name, given.inputs, module), names))
         except KeyboardInterrupt:  # the engines have it too
             pool.shutdown(cancel_futures=True)
             return 130

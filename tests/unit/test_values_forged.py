@@ -230,6 +230,54 @@ def test_keys_with_different_hashes_whose_ways_through_a_table_end_alike_are_ref
     assert "slow" in rejected(index(objects("a", *keys))).message
 
 
+def colliding_ints(count):
+    """int64 of which all have the hash 0 in pandas."""
+    high = np.arange(1, count + 1, dtype=np.uint64)
+    low = (high ^ (high << np.uint64(11)) ^ (high << np.uint64(22))) & np.uint64(0xFFFFFFFF)
+    return ((high << np.uint64(33)) | low).view(np.int64)[::-1].copy()
+
+
+def colliding_floats(count):
+    factor, every = 0x5BD1E995, (1 << 32) - 1
+    inverse, begun, found = pow(factor, -1, 1 << 32), (0xC70F6907 ^ 4) * factor & every, []
+    for low in range(1, 3 * count):
+        mixed = low * factor & every
+        mixed = (mixed ^ mixed >> 24) * factor & every
+        wanted = ((begun ^ mixed) * factor & every) * inverse & every
+        high = (wanted ^ wanted >> 24) * inverse & every
+        if high >> 20 & 0x7FF != 0x7FF:
+            found.append(high << 32 | low)
+    return np.array(found[:count], np.uint64).view(np.float64)
+
+
+@pytest.mark.parametrize("make", [colliding_ints, colliding_floats])
+def test_labels_that_collide_in_the_tables_of_pandas_are_refused_and_are_slow_elsewhere(make):
+    labels = make(20_000)
+
+    def cpu(values):
+        began = thread_time()
+        pd.Index(values).get_indexer([values[5]])
+        return thread_time() - began
+
+    assert cpu(labels) > 10 * min(
+        cpu(np.random.default_rng(at).permutation(labels * 0 + np.arange(20_000))) for at in range(3)
+    )
+    payload = array(labels.dtype.str, [len(labels)], labels.tobytes())
+    assert "collide" in rejected(index(payload)).message
+    assert "collide" in rejected(marked(Code.CATEGORICAL, array("|i1", [1], b"\0"), index(payload), False)).message
+    assert carried(pd.Series(labels)).shape == (20_000,)
+
+
+def test_honest_labels_do_not_collide_in_the_tables_of_pandas():
+    for honest in (
+        pd.date_range("2000-01-01", periods=5000, freq="h")[::-1], pd.Index(np.arange(5000.0) / 7), pd.Index([7] * 5000),
+        pd.Index(np.arange(5000) << 40), pd.Index(np.arange(5000) << 32), pd.Index(np.zeros(5000)), pd.Index(range(5000)),
+        pd.array(range(5000), dtype="Int64"), pd.period_range("1900-01-01", periods=5000, freq="D"),
+        pd.date_range("2000-01-01", periods=5000, freq="min", tz="Europe/Berlin"),
+    ):  # fmt: skip
+        assert same(carried(pd.Index(honest)), pd.Index(honest))
+
+
 HONEST_KEYS = {
     "points around 0": list(itertools.product(range(-2, 3), repeat=5)),
     "powers of two": [2**power for power in range(2000)],
