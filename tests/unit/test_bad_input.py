@@ -105,6 +105,7 @@ RIGHT = {
     "files": {"None"},
     "env": {"None"},
     "limits": {"None"},
+    "argv": {"None", "a list"},
     "seed": {"None", "a number"},
     "pool": {"None", "text", "a path"},
     "priority": {"None", "a number", "less than nothing"},
