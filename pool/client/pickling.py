@@ -3,9 +3,9 @@
 Where a function, class or module that the callable refers to was defined decides how it is pickled:
 
     the standard library, site-packages   by name: the sandbox imports its own copy, or fails with ModuleNotFoundError
-    `pool`                                by name: the image carries its leaf modules
     `__main__`, a notebook, a closure     by value, as cloudpickle does
     any other module, of the user         by value: it is not in the image, so its name would mean nothing there
+    `pool`                                by value too: a job cannot import the runner's copy
 
 cloudpickle has `register_pickle_by_value(module)` for the last row. That changes the whole process, also what another
 library pickles in another thread; here the rule holds for one pickle only.
@@ -278,8 +278,10 @@ def _take_lines(code: types.CodeType, found: _Lines) -> None:
 def is_users(module: str | None) -> bool:
     """Whether the module is the user's own code, which the sandbox has no copy of."""
     top = (module or "").partition(".")[0]
-    if top in {"", "__main__", "pool"} or top in sys.stdlib_module_names:
+    if top in {"", "__main__"} or top in sys.stdlib_module_names:
         return False
+    if top == "pool":
+        return True
     file = getattr(sys.modules.get(module or ""), "__file__", None)
     return isinstance(file, str) and not file.startswith(_installed())
 

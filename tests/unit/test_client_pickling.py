@@ -86,7 +86,7 @@ def test_pickling_by_value_does_not_change_other_pickles_of_the_process(strategy
         ("numpy.linalg", False),
         ("builtins", False),
         ("__main__", False),
-        ("pool.model", False),
+        ("pool.model", True),
         ("", False),
     ],
 )
@@ -273,3 +273,12 @@ def test_what_cannot_travel_is_named_with_its_path_inside_the_callable():
     with pytest.raises(InvalidJobError) as caught:
         pickled(partial(print, held))
     assert f"the item 0, {path}" in str(caught.value)
+
+
+def test_what_a_callable_takes_of_this_project_travels_by_value_or_is_refused_by_name():
+    from pool.model import Limits, Outcome
+
+    done = elsewhere(pickled(lambda x: Limits(wall_s=x).wall_s), 2)
+    assert done.stdout == b"2.0\n", done.stderr
+    with pytest.raises(InvalidJobError, match="the variable 'Outcome' of its closure"):
+        pickled(lambda: Outcome.OK)
