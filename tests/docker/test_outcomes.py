@@ -272,7 +272,8 @@ ENDS = {
     "a process that lives on": ("import os, time\nif os.fork() == 0: time.sleep(60)\nresult = 7", "ok", None, None),
     "a process that exits": ("import os, sys\nif os.fork() == 0: sys.exit(5)\nresult = 7 if os.wait()[1] == 5 << 8 else 0", "ok", None, None),
     "a process that raises": ("import os\nif os.fork() == 0: 1 / 0\nresult = 7 if os.wait()[1] == 1 << 8 else 0", "ok", None, None),
-    "an exit handler": ("import atexit, os\natexit.register(os._exit, 3)\nresult = 7", "ok", None, None),
+    "an exit handler": ("import atexit\natexit.register(print, 3)\nresult = 7", "ok", None, None),
+    "an exit handler that exits": ("import atexit, os\natexit.register(os._exit, 3)", "crash", 3, None),
     "no builtins": ("import builtins\nfor n in {*vars(builtins)} - {'delattr'}: delattr(builtins, n)\nresult = 7", "ok", None, None),
     "no modules": ("import sys\nsys.modules = {}\nresult = 7", "ok", None, None),
     "a clock of its own": ("import time\ntime.monotonic_ns = lambda: 1 / 0\nresult = 7", "ok", None, None),
@@ -291,7 +292,7 @@ def test_every_way_out_has_its_one_outcome_and_its_figures(name, client):
     assert (result.outcome, result.exit_code, result.signal) == (outcome, exit_code, number), result
     assert (result.value == 7) == (outcome == "ok" and "result = 7" in code)
     assert (result.error is not None) == (outcome == "error")
-    assert bool(result.reason) == (outcome != "ok")
+    assert bool(result.reason) == (outcome != "ok" or name == "a thread that lives on")
 
 
 def test_an_error_comes_with_the_jobs_own_lines_and_source(client):

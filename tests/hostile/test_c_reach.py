@@ -33,7 +33,10 @@ def test_c8_a_job_finds_no_process_in_proc(unmoved, unbound, victim, record):
     loose = unbound(LOOK, [victim.pid])
     assert {word for words in loose.values() for word in words} == {"ok"}
     seen = unmoved(LOOK, [1, 2, 3, 4, 5, 7, 20, "self", "thread-self"]).value
+    assert seen.pop("fd") == ["ENOENT", "ok"], "its own descriptors"
     assert {word for words in seen.values() for word in words} == {"ENOENT"}
+    others = unmoved(LOOK, [1, 2, 3, 4, 5, 7, 20]).value
+    assert {word for words in others.values() for word in words} == {"ENOENT"}
     record("C8", "/proc/PID/mem, environ, maps, fd, root, cwd, exe", "ERR",
            stopped_by=["namespaces", "landlock", "runner"], seen=seen, outside=loose)  # fmt: skip
 
@@ -42,7 +45,7 @@ def test_c8_no_second_proc_can_be_mounted_or_reached_by_a_path_around(unmoved, r
     code = """
 def main():
     told = {"mount": call(165, b"proc", b"/tmp", b"proc", 0, None)}
-    for path in ("/proc/..//proc/1", "/dev/fd/0", "/dev/stdin", "/dev/stdout", "/etc/mtab", "/tmp/../proc/self/mem"):
+    for path in ("/proc/..//proc/1", "/dev/fd/../../1", "/dev/fd/../environ", "/proc/self/fd/../stat", "/etc/mtab", "/tmp/../proc/self/mem"):
         told[path] = attempt(lambda: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK)))
     for flags, name in ((os.O_PATH, "path"), (os.O_RDONLY, "read")):
         place = os.open("/", flags | os.O_DIRECTORY)

@@ -96,6 +96,8 @@ if __name__ == "__main__":
 def test_a_program_prints_and_ends_as_in_a_plain_interpreter(client, name, tmp_path):
     plain, result = plainly(tmp_path, PROGRAMS[name]), client.run(PROGRAMS[name])
     assert result.stdout == plain.stdout, (plain.stderr, result.error)
+    if "exit with" in name:
+        assert result.stderr == plain.stderr
     assert (result.exit_code or int(not result.ok)) == plain.returncode
     assert result.ok == (plain.returncode == 0)
 

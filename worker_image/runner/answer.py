@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import sys
 from collections.abc import Callable, Sequence
 from time import monotonic_ns  # by name, because a job may replace the function in the module
 from typing import NamedTuple, NoReturn
@@ -117,6 +118,9 @@ def _room() -> mmap.mmap | None:
 
 def _raised(raised: BaseException) -> Ending:
     about, exit_code = fault.limit_of(raised), fault.exit_code(raised)
+    if exit_code is not None and (text := fault.exit_text(raised)):
+        with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
+            sys.stderr.write(f"{text}\n")
     if about == "memory":  # a system call has failed with ENOMEM
         return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
     return Ending(Outcome.ERROR, monotonic_ns(), exit_code, about=about, error=fault.encoded(raised))

@@ -41,6 +41,8 @@ _request = msgspec.msgpack.Decoder(wire.Run)
 WORK = "work"
 #: The name of a job's user. The daemon gives each worker an /etc/passwd with it.
 USER = "job"
+#: What a program says that may read its own file. For others the work directory holds only what was sent along.
+_OWN_FILE = (b"__file__", b"argv", interpreter.SCRIPT.encode())
 #: Set back to their defaults for the job. The runner and the zygote ignore them; Python itself ignores SIGPIPE.
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -173,7 +175,7 @@ def _set_environment(job: wire.Run, scratch: Path) -> None:
 
 
 def _write_script(path: Path, code: bytearray) -> None:
-    """For programs that read their own file. It may be missing where the scratch space is smaller than the code."""
+    """For programs that may read their own file. It may be missing where the scratch space is smaller than the code."""
     try:
         path.write_bytes(code)
     except OSError:
@@ -187,7 +189,7 @@ def _write_files(job: wire.Run, code: bytearray, stdin: bytearray, files: Sequen
     os.chdir(work)
     for name, content in zip(job.files, files, strict=True):
         (work / name).write_bytes(content)
-    if not job.pickled and interpreter.SCRIPT not in job.files:
+    if not job.pickled and interpreter.SCRIPT not in job.files and any(word in code for word in _OWN_FILE):
         _write_script(work / interpreter.SCRIPT, code)
     if stdin:
         descriptor = os.open(scratch, os.O_RDWR | os.O_TMPFILE, 0o600)

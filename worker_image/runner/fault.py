@@ -99,6 +99,12 @@ def exit_code(raised: BaseException) -> int | None:
     return int.__and__(code, 0xFF) if int.__lt__(code, _LONG) and int.__ge__(code, -_LONG) else 0xFF
 
 
+def exit_text(raised: BaseException) -> str:
+    """What Python prints to stderr for a SystemExit whose code is not a number."""
+    code = _code_of(raised)
+    return "" if code is None or issubclass(type(code), int) else message(raised)
+
+
 def limit_of(raised: BaseException) -> str:
     """The limit that the job has reached, if the error is about one; otherwise ""."""
     if issubclass(type(raised), OSError):
