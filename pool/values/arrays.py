@@ -24,7 +24,8 @@ from pool.values.writer import RefusalError, WriteFn, Writer
 if TYPE_CHECKING:
     import numpy as np
 
-_MAX_DIMENSIONS = 64
+#: What numpy can pickle.
+_MAX_DIMENSIONS = 32
 _NAT = -(1 << 63)
 #: Types of what may stand for a missing text; nothing else that is decoded has such a name.
 _MISSING = frozenset({"NoneType", "float", "str", "NAType"})
@@ -68,6 +69,8 @@ def write_array(writer: Writer, value: Any) -> None:
 
 
 def _check_honest(writer: Writer, array: np.ndarray[Any, Any]) -> None:
+    if array.ndim > _MAX_DIMENSIONS:
+        raise RefusalError(f"an array may have {_MAX_DIMENSIONS} dimensions; carry a .reshape() of it")
     if array.nbytes:
         try:
             check_items(array)

@@ -293,7 +293,8 @@ def _read_intervals(reader: Reader, parts: list[Any]) -> object:
             len(end) and end.dtype.kind not in _ORDERED_KINDS
         ):  # pandas makes these, and can neither show nor iterate them
             raise TypeError("intervals of what has no order")
-    return pd.arrays.IntervalArray.from_arrays(small(left), small(right), closed=exact_side(closed))
+    lows, highs = (pd.Index(small(end).to_numpy()) if isinstance(end, pd.RangeIndex) else end for end in (left, right))
+    return pd.arrays.IntervalArray.from_arrays(lows, highs, closed=exact_side(closed))  # cannot be sliced with ranges
 
 
 READERS: dict[int, ReadFn] = {

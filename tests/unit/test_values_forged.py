@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import sys
 from decimal import Decimal
 from fractions import Fraction
@@ -489,6 +490,17 @@ def test_ten_thousand_small_pandas_objects_are_carried_and_more_beside_more_byte
     error = refused([small] * (free + 600))
     assert "pd.concat" in error.message
     assert len(carried([[small] * (free + 600), bytes(2 * MIB)])) == 2
+
+
+def test_intervals_between_the_numbers_of_a_range_can_be_sliced():
+    made = decode([msgpack.packb(marked(Code.INTERVALS, rows(3), rows(3, 1), "left"))])
+    assert list(made[:2]) == [pd.Interval(0, 1, "left"), pd.Interval(1, 2, "left")]
+
+
+def test_an_array_has_as_many_dimensions_as_numpy_can_pickle():
+    rejected(array("|i1", [1] * 33, b"\1"))
+    assert "reshape" in refused(np.ones((1,) * 33)).message
+    assert same(pickle.loads(pickle.dumps(carried(np.ones((1,) * 32)))), np.ones((1,) * 32))
 
 
 def test_an_error_of_the_reader_is_the_one_error_for_every_kind():
