@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pool.cli.views import JobsView, SnapshotView, read
+from pool.cli.views import read
 from pool.errors import ConfigError, DaemonUnreachableError, PoolError, UnknownJobError
 from pool.printable import visible
+from pool.status import Jobs, Status
 
 if TYPE_CHECKING:
     from pool.model import JobResult
@@ -67,8 +68,8 @@ def ask_about(context: typer.Context, name: str, argument: str, wanted: str) -> 
 
 
 def _known_ids(context: typer.Context) -> set[str]:
-    jobs = read(ask(context, "jobs"), JobsView).jobs
-    pools = read(ask(context, "status"), SnapshotView).pools
+    jobs = read(ask(context, "jobs"), Jobs).jobs
+    pools = read(ask(context, "status"), Status).pools
     return {job.id for job in jobs} | {worker.id for pool in pools for worker in pool.workers}
 
 

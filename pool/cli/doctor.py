@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pool.cli.answer import ExitStatus, Json, address, answering, ask, complain, error_object, print_json, resolve
-from pool.cli.views import NO_PROBES, DoctorView, WorkerProbesView, read
+from pool.cli.views import NO_PROBES, read
 from pool.errors import DaemonUnreachableError, PoolError
+from pool.status import Probes, WorkerProbes
 
 if TYPE_CHECKING:
     from pool.config import Settings
@@ -68,11 +69,11 @@ def _settings(context: typer.Context, path: Path | None) -> Settings | None:
     return settings
 
 
-def _asked(context: typer.Context) -> tuple[object, DoctorView, PoolError | None]:
+def _asked(context: typer.Context) -> tuple[object, Probes, PoolError | None]:
     """The daemon's answer, unchanged and as a view; or nothing, and the error."""
     try:
         answer = ask(context, "doctor")
-        return answer, read(answer, DoctorView), None
+        return answer, read(answer, Probes), None
     except PoolError as error:
         return None, NO_PROBES, _older() if _UNKNOWN_CALL in error.message else error
 
@@ -107,7 +108,7 @@ def _object(
 
 
 def _show(
-    checkup: DoctorView, findings: Sequence[HostFinding], *, degraded: Sequence[str], error: PoolError | None
+    checkup: Probes, findings: Sequence[HostFinding], *, degraded: Sequence[str], error: PoolError | None
 ) -> None:
     from pool.cli import doctor_tables, tables
 
@@ -131,14 +132,14 @@ def _status(error: PoolError | None, degraded: Sequence[str]) -> ExitStatus:
 GOOD = ("held", "skipped")
 
 
-def troubles(checkup: DoctorView) -> list[str]:
+def troubles(checkup: Probes) -> list[str]:
     """One sentence for each reason not to rely on the isolation. Empty if it holds."""
     if not any(worker.probes for worker in checkup.workers):
         return ["no worker has passed its lockdown probes yet; see pool-admin status"]
     return [sentence for worker in checkup.workers for sentence in _worker_troubles(worker)]
 
 
-def _worker_troubles(worker: WorkerProbesView) -> list[str]:
+def _worker_troubles(worker: WorkerProbes) -> list[str]:
     found = [
         f"worker {worker.id}: {each.probe} is {each.verdict or 'without a verdict'}: {each.seen or 'nothing seen'}"
         for each in worker.probes

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from pool.cli.doctor import GOOD
 from pool.cli.tables import cell, columns, counts
-from pool.cli.views import DoctorView, ProbeView, WorkerProbesView
 from pool.printable import visible
+from pool.status import ProbeRow, Probes, WorkerProbes
 
 if TYPE_CHECKING:
     from pool.doctor import HostFinding
@@ -27,7 +27,7 @@ STYLES = {
 }
 
 
-def workers(checkup: DoctorView) -> Group:
+def workers(checkup: Probes) -> Group:
     """A line for each worker; then each probe with what it found, and in which workers."""
     if not checkup.workers:
         return Group(Text("no workers"), Text())
@@ -48,16 +48,16 @@ def workers(checkup: DoctorView) -> Group:
     return Group(summary, Text(), probes, Text())
 
 
-def _tally(worker: WorkerProbesView) -> dict[str, int]:
+def _tally(worker: WorkerProbes) -> dict[str, int]:
     tally: dict[str, int] = {}
     for probe in worker.probes:
         tally[probe.verdict] = tally.get(probe.verdict, 0) + 1
     return tally
 
 
-def _findings(patients: Sequence[WorkerProbesView]) -> list[tuple[ProbeView, list[str]]]:
+def _findings(patients: Sequence[WorkerProbes]) -> list[tuple[ProbeRow, list[str]]]:
     """Workers in which a probe ended well share a row, with what the first of them saw; a bad end has its own."""
-    rows: dict[tuple[str, ...], tuple[ProbeView, list[str]]] = {}
+    rows: dict[tuple[str, ...], tuple[ProbeRow, list[str]]] = {}
     for worker in patients:
         for probe in worker.probes:
             alone = () if probe.verdict in GOOD else (worker.id,)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pool.cli.answer import ExitStatus, Json, answering, ask, ask_about, print_json
-from pool.cli.views import JobsView, JobView, PoisonView, PoolView, SnapshotView, StoryView, read, troubles
+from pool.cli.views import Poison, read, troubles
 from pool.errors import UnknownPoolError
 from pool.model import JobState, Outcome
+from pool.status import History, Jobs, JobStatus, PoolStatus, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +42,7 @@ def status(
             _watch(context, watch, as_json=as_json)
             return
         answer = ask(context, "status")
-        snapshot = read(answer, SnapshotView)
+        snapshot = read(answer, Status)
         if as_json:
             print_json(answer)
         else:
@@ -64,14 +65,14 @@ def _watch(context: typer.Context, every_s: float, *, as_json: bool) -> None:
     else:
         from pool.cli import tables
 
-        tables.show_live(tables.status(read(answer, SnapshotView)) for answer in answers())
+        tables.show_live(tables.status(read(answer, Status)) for answer in answers())
 
 
 def workers(context: typer.Context, pool: PoolFilter = None, as_json: Json = False) -> None:
     """List the workers, with every detail."""
     with answering(as_json=as_json):
         answer = ask(context, "status")
-        chosen = _chosen(read(answer, SnapshotView).pools, pool)
+        chosen = _chosen(read(answer, Status).pools, pool)
         if as_json:
             print_json({"workers": _with_pool(answer, [each.name for each in chosen])})
         else:
@@ -80,7 +81,7 @@ def workers(context: typer.Context, pool: PoolFilter = None, as_json: Json = Fal
             tables.show(tables.workers(chosen))
 
 
-def _chosen(pools: Sequence[PoolView], name: str | None) -> list[PoolView]:
+def _chosen(pools: Sequence[PoolStatus], name: str | None) -> list[PoolStatus]:
     found = [each for each in pools if name in (None, each.name)]
     if name is not None and not found:
         known = ", ".join(each.name for each in pools) or "none"
@@ -125,7 +126,7 @@ def jobs(
     uid = None if client is None else _uid(client)
     with answering(as_json=as_json):
         answer = ask(context, "jobs", pool=pool)
-        view = read(answer, JobsView)
+        view = read(answer, Jobs)
         pairs = sorted(zip(view.jobs, _raw_jobs(answer), strict=True), key=lambda pair: pair[0].age_s or 0.0)
         chosen = [row for job, row in pairs if _wanted(job, state, uid, age_s=age_s)]
         filtered = (state, client, since) != (None, None, None)
@@ -136,10 +137,10 @@ def jobs(
         else:
             from pool.cli import tables
 
-            tables.show(tables.jobs(read(result, JobsView)))
+            tables.show(tables.jobs(read(result, Jobs)))
 
 
-def _wanted(job: JobView, state: str | None, uid: str | None, *, age_s: float | None) -> bool:
+def _wanted(job: JobStatus, state: str | None, uid: str | None, *, age_s: float | None) -> bool:
     return (
         state in {None, job.state, job.outcome}
         and uid in {None, job.client}
@@ -148,7 +149,7 @@ def _wanted(job: JobView, state: str | None, uid: str | None, *, age_s: float | 
 
 
 def _raw_jobs(answer: object) -> list[dict[str, object]]:
-    """The jobs as the daemon described them. `answer` is known to be a JobsView."""
+    """The jobs as the daemon described them. `answer` is known to be a Jobs."""
     return list(answer["jobs"]) if isinstance(answer, dict) else []
 
 
@@ -178,23 +179,23 @@ def job(
 ) -> None:
     """Show the history of one job or worker: each step, with its time and cause."""
     with answering(as_json=as_json):
-        answer = ask_about(context, "story", "id", job_id)
+        answer = ask_about(context, "history", "id", job_id)
         if as_json:
             print_json(answer)
         else:
             from pool.cli import tables
 
-            tables.show(tables.story(read(answer, StoryView)))
+            tables.show(tables.history(read(answer, History)))
 
 
 def poison(context: typer.Context, pool: PoolFilter = None, as_json: Json = False) -> None:
     """List code that has destroyed workers, the latest first, and how long it is still refused.
 
-    `pool-admin job CODE` shows the whole history of one.
+    `pool-admin job CODE` shows the history of one.
     """
     with answering(as_json=as_json):
         answer = _remembered(ask(context, "status"), pool)
-        codes = read(answer, PoisonView).poison
+        codes = read(answer, Poison).poison
         if as_json:
             print_json(answer)
         else:
@@ -205,7 +206,7 @@ def poison(context: typer.Context, pool: PoolFilter = None, as_json: Json = Fals
 
 def _remembered(answer: object, pool: str | None) -> dict[str, object]:
     """Each code as the daemon described it, with its pool."""
-    read(answer, SnapshotView)
+    read(answer, Status)
     pools = answer["pools"] if isinstance(answer, dict) else []
     names = [each["name"] for each in pools]
     if pool is not None and pool not in names:

@@ -21,20 +21,19 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from pool.cli.views import (
-    CodeView,
-    DaemonView,
-    DatasetView,
-    JobsView,
-    PoolView,
-    Quantiles,
-    SizeView,
-    SnapshotView,
-    StoryView,
-    WorkerView,
-    troubles,
-)
+from pool.cli.views import PoolPoison, troubles
 from pool.printable import visible
+from pool.status import (
+    DaemonStatus,
+    DatasetStatus,
+    History,
+    Jobs,
+    Percentiles,
+    PoolSize,
+    PoolStatus,
+    Status,
+    WorkerStatus,
+)
 from pool.units import format_size
 
 #: Wider than any row, so that what is piped into another program keeps one line for each row.
@@ -60,7 +59,7 @@ def show_live(views: Iterable[RenderableType]) -> None:
             live.update(view, refresh=True)
 
 
-def status(snapshot: SnapshotView) -> Group:
+def status(snapshot: Status) -> Group:
     """The whole daemon at a glance."""
     parts: list[RenderableType] = [_headline(snapshot.daemon), Text(), _pools(snapshot.pools)]
     parts += [_warning(sentence) for sentence in troubles(snapshot)]
@@ -73,7 +72,7 @@ def status(snapshot: SnapshotView) -> Group:
     return Group(*parts, Text(), _worker_lines(snapshot.pools), *_dataset_lines(snapshot.pools))
 
 
-def workers(pools: Sequence[PoolView]) -> Table:
+def workers(pools: Sequence[PoolStatus]) -> Table:
     """Every column of every worker; the whole container id in a pipe."""
     whole = not sys.stdout.isatty()
     table = columns("WORKER", "POOL", *WORKER_HEADERS, "LOCKDOWN", ">UID", ">BOOT", "CLIENT", "JOB")
@@ -92,7 +91,7 @@ def workers(pools: Sequence[PoolView]) -> Table:
     return table
 
 
-def jobs(view: JobsView) -> Group:
+def jobs(view: Jobs) -> Group:
     """One row a job. On a narrow terminal an id is cut to its first 12 characters, which every command accepts."""
     wide, narrow = (columns("JOB", "POOL", "STATE", "OUTCOME", ">AGE", "WORKER", "CLIENT") for _ in range(2))
     for job in view.jobs:
@@ -125,7 +124,7 @@ def named_users(text: str) -> str:
     return re.sub(r"\b(?:uid|client) (\d{1,10})\b", lambda found: f"uid {user(found[1])}", text)
 
 
-def story(view: StoryView) -> Table:
+def history(view: History) -> Table:
     """What happened, oldest first, with the seconds since the first entry."""
     table = columns(">SECONDS", "STATE", "WHAT", "CAUSE", title=visible(f"{view.id}  {view.pool}".rstrip()))
     for entry in view.entries:
@@ -156,7 +155,7 @@ def columns(*headers: str, title: str | None = None) -> Table:
     return table
 
 
-def _headline(daemon: DaemonView) -> Text:
+def _headline(daemon: DaemonStatus) -> Text:
     line = Text(f"pool-daemon {visible(daemon.version)}  ").append_text(state(daemon.state))
     line.append(f"  pid {plain(daemon.pid)}  up {duration(daemon.uptime_s)}")
     if daemon.engine is not None:
@@ -177,7 +176,7 @@ class _Fitting:
         yield self.wide if wanted <= options.max_width else self.narrow
 
 
-def _pools(pools: Sequence[PoolView]) -> RenderableType:
+def _pools(pools: Sequence[PoolStatus]) -> RenderableType:
     """One row a pool; on a narrow terminal two, one for the workers and one for the jobs."""
     capacity = ("STATE", "SIZE", "WORKERS", ">BACKLOG", ">RUNNING")
     results = (">HIT RATE", "OUTCOMES", ">OVERHEAD p50/p95", "RECYCLED")
@@ -190,7 +189,7 @@ def _pools(pools: Sequence[PoolView]) -> RenderableType:
     return _Fitting(wide, Group(narrow[0], Text(), narrow[1]))
 
 
-def _capacity_cells(pool: PoolView) -> list[Text]:
+def _capacity_cells(pool: PoolStatus) -> list[Text]:
     return [
         state(pool.state),
         Text(size(len(pool.workers), pool.size)),
@@ -200,7 +199,7 @@ def _capacity_cells(pool: PoolView) -> list[Text]:
     ]
 
 
-def _result_cells(pool: PoolView) -> list[Text]:
+def _result_cells(pool: PoolStatus) -> list[Text]:
     return [
         Text(share(pool.hit_rate)),
         counts(pool.jobs),
@@ -209,7 +208,7 @@ def _result_cells(pool: PoolView) -> list[Text]:
     ]
 
 
-def _worker_lines(pools: Sequence[PoolView]) -> RenderableType:
+def _worker_lines(pools: Sequence[PoolStatus]) -> RenderableType:
     """One row a worker; on a narrow terminal without the name of the pool."""
     if not any(pool.workers for pool in pools):
         return Text("no workers")
@@ -222,18 +221,18 @@ def _worker_lines(pools: Sequence[PoolView]) -> RenderableType:
     return _Fitting(wide, narrow)
 
 
-def _dataset_lines(pools: Sequence[PoolView]) -> list[RenderableType]:
+def _dataset_lines(pools: Sequence[PoolStatus]) -> list[RenderableType]:
     """One row for each data set of each pool, below an empty line; nothing where there is none."""
     table = columns("DATA SET", "POOL", "DIGEST", ">SIZE", "FILE")
     for pool in pools:
         for name, found in pool.datasets.items():
-            each = DatasetView(path=found) if isinstance(found, str) else found
+            each = DatasetStatus(path=found) if isinstance(found, str) else found
             digest = (each.digest or "")[:SHORT_ID_CHARS]
             table.add_row(cell(name), cell(pool.name), cell(digest), Text(memory(each.size_bytes)), cell(each.path))
     return [Text(), table] if table.row_count else []
 
 
-def _worker_cells(worker: WorkerView, *, whole_id: bool = False) -> list[Text]:
+def _worker_cells(worker: WorkerStatus, *, whole_id: bool = False) -> list[Text]:
     container = worker.container
     if container is not None and len(container) == LONG_ID_CHARS and not whole_id:
         container = container[:SHORT_ID_CHARS]
@@ -284,7 +283,7 @@ def counts(found: Mapping[str, int]) -> Text:
     return text or Text("-")
 
 
-def size(now: int, wanted: SizeView) -> str:
+def size(now: int, wanted: PoolSize) -> str:
     """`3/4 (2-8)`: workers there are, workers wanted, and the range."""
     return f"{now}/{wanted.target} ({wanted.min}-{wanted.max})"
 
@@ -298,7 +297,7 @@ def share(rate: float | None) -> str:
     return "-" if rate is None else f"{math.floor(rate * 1000 + 1e-6) / 10:g} %"
 
 
-def overhead(measured: Quantiles | None) -> str:
+def overhead(measured: Percentiles | None) -> str:
     if measured is None or measured.p50 is None or measured.p95 is None:
         return "-"
     return f"{measured.p50:.2f}/{measured.p95:.2f} ms"
@@ -315,7 +314,7 @@ def duration(seconds: float | None) -> str:
     return f"{left}s"
 
 
-def poison(codes: Sequence[CodeView]) -> Table:
+def poison(codes: Sequence[PoolPoison]) -> Table:
     table = columns("CODE", "POOL", ">KILLS", ">REFUSED FOR", ">LAST", "WORKER", "WHAT IT DID")
     for each in codes:
         table.add_row(

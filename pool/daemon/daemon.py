@@ -25,7 +25,7 @@ from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
 from pool.daemon.job_store import JobStore
 from pool.daemon.output import OutputSender
 from pool.daemon.run_directories import RunDirectories
-from pool.daemon.snapshot import snapshot
+from pool.daemon.status import daemon_status, whole_status
 from pool.daemon.submit_service import SubmitService
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.daemon.zmtp import Handlers, Transport
@@ -133,13 +133,15 @@ class Daemon:
             transport.admin,
             self._controllers,
             self._jobs,
-            lambda: snapshot(
+            lambda: whole_status(
+                daemon_status(
+                    state=self._state,
+                    started_at=self._started_at,
+                    instance=directories.instance,
+                    run_dir=str(directories.run_dir),
+                    engine=facts,
+                ),
                 self._controllers,
-                state=self._state,
-                started_at=self._started_at,
-                instance=directories.instance,
-                run_dir=str(directories.run_dir),
-                engine=facts,
             ),
         )
 

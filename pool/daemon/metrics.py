@@ -10,6 +10,7 @@ import psutil
 
 from pool import wire
 from pool.model import Outcome, StartKind
+from pool.status import Percentiles
 
 #: Jobs that percentiles are taken of, the last ones: enough for a p99, few enough to follow the load.
 _WINDOW = 2048
@@ -19,13 +20,14 @@ RESIDUE = frozenset(
 )
 
 
-def percentiles(samples: deque[float]) -> dict[str, float] | None:
+def percentiles(samples: deque[float]) -> Percentiles | None:
     """p50, p95 and p99 by nearest rank; None without a sample."""
     if not samples:
         return None
     ordered = sorted(samples)
     last = len(ordered) - 1
-    return {f"p{share}": round(ordered[round(last * share / 100)], 3) for share in (50, 95, 99)}
+    p50, p95, p99 = (round(ordered[round(last * share / 100)], 3) for share in (50, 95, 99))
+    return Percentiles(p50=p50, p95=p95, p99=p99)
 
 
 class Metrics:
@@ -63,11 +65,11 @@ class Metrics:
         return round(self._hits / self._leases, 4) if self._leases else None
 
     @property
-    def overhead_ms(self) -> dict[str, float] | None:
+    def overhead_ms(self) -> Percentiles | None:
         return percentiles(self._overhead_ms)
 
     @property
-    def queue_ms(self) -> dict[str, float] | None:
+    def queue_ms(self) -> Percentiles | None:
         return percentiles(self._queue_ms)
 
 

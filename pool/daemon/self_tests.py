@@ -21,6 +21,7 @@ from pool._version import __version__
 from pool.errors import RemoteProtocolError, ValueCodecError
 from pool.model import Outcome
 from pool.printable import visible
+from pool.status import ProbeRow
 
 NOOP_ID = "noop"
 PROBE_ID = "lockdown-probe"
@@ -39,16 +40,8 @@ class StartFailed(Exception):  # noqa: N818 - the name of an event, as in the co
     """The worker cannot be used."""
 
     def __init__(self, reason: str, *, permanent: bool = False) -> None:
-        super().__init__(reason)
+        super().__init__(visible(reason))
         self.permanent = permanent
-
-
-class ProbeRow(NamedTuple):
-    """One attempt of the lockdown probe to break out."""
-
-    probe: str
-    verdict: str  #: held | broken | skipped
-    seen: str
 
 
 class SelfTest(NamedTuple):
@@ -187,7 +180,7 @@ def probe_rows(payload: Sequence[wire.Frame]) -> tuple[ProbeRow, ...]:
         raise RemoteProtocolError(f"the lockdown probe returned no table: {error}") from None
     if not isinstance(found, list) or not 0 < len(found) <= _PROBE_ROWS or not all(map(_is_row, found)):
         raise RemoteProtocolError("the lockdown probe returned a value that is no table")
-    return tuple(ProbeRow(*map(_bounded, row)) for row in found)
+    return tuple(ProbeRow(probe=_bounded(name), verdict=verdict, seen=_bounded(seen)) for name, verdict, seen in found)
 
 
 def _is_row(row: object) -> bool:

@@ -104,7 +104,7 @@ class Besieged(DaemonProcess):
         return self.story(worker)
 
     def story(self, name):
-        return "\n".join(entry["what"] for entry in self.call("story", id=name)["entries"])
+        return "\n".join(entry["what"] for entry in self.call("history", id=name)["entries"])
 
     # ---- clients ----
 

@@ -203,7 +203,7 @@ os.wait()
 
 
 def _reason(alone, worker):
-    return " | ".join(entry["what"] for entry in alone.daemon.call("story", id=worker)["entries"])
+    return " | ".join(entry["what"] for entry in alone.daemon.call("history", id=worker)["entries"])
 
 
 def test_d4_a_runner_that_is_stopped_is_replaced(alone, record):

@@ -147,7 +147,7 @@ def test_a_filter_that_cannot_be_is_wrong_usage(daemon, options):
     assert daemon.calls == []
 
 
-@pytest.mark.parametrize(("command", "call", "argument"), [("job", "story", "id"), ("cancel", "cancel", "job")])
+@pytest.mark.parametrize(("command", "call", "argument"), [("job", "history", "id"), ("cancel", "cancel", "job")])
 def test_the_beginning_of_an_id_is_enough_where_it_is_the_only_one(daemon, command, call, argument):
     known = {"0123456789ab", "0123ffffffff", "default-7f3a-1"}
 
@@ -169,7 +169,7 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_the_only_one(daemon, comma
     assert admin(daemon, command, "9").stderr == "error: there is no such job\n"
 
 
-def test_the_story_of_a_job_counts_from_its_first_entry(daemon):
+def test_the_history_of_a_job_counts_from_its_first_entry(daemon):
     answer = {
         "id": "uid:0/j-1",
         "pool": "default",
@@ -178,7 +178,7 @@ def test_the_story_of_a_job_counts_from_its_first_entry(daemon):
             {"age_s": 7.25, "state": "leased", "what": "to w-1", "cause": "submit"},
         ],
     }
-    daemon.answers["story"] = lambda _: answer
+    daemon.answers["history"] = lambda _: answer
     result = admin(daemon, "job", "j-1")
     assert result.exit_code == 0
     assert "uid:0/j-1  default" in result.stdout
@@ -187,11 +187,11 @@ def test_the_story_of_a_job_counts_from_its_first_entry(daemon):
         ["+0.250", "leased", "to", "w-1", "submit"],
     ]
     assert json.loads(admin(daemon, "job", "j-1", "--json").stdout) == answer
-    assert daemon.calls[0] == ("story", {"id": "j-1"})
+    assert daemon.calls[0] == ("history", {"id": "j-1"})
 
 
 def test_an_unknown_job_is_an_error_with_its_code(daemon):
-    daemon.answers["story"] = lambda _: Refusal("unknown_job", "there is no job 'j-9'")
+    daemon.answers["history"] = lambda _: Refusal("unknown_job", "there is no job 'j-9'")
     daemon.answers["jobs"] = lambda _: {"jobs": [], "total": 0}
     daemon.answers["status"] = lambda _: a_snapshot()
     result = admin(daemon, "job", "j-9", "--json")

@@ -18,6 +18,7 @@ import pytest
 
 from pool import printable
 from pool.cli import tables, views
+from pool.status import Status
 from tests.unit.fake_admin import AdminSocket, Refusal, a_pool, a_snapshot, a_worker, admin, admin_process, row
 
 
@@ -35,7 +36,7 @@ def rendered(renderable: object, *, width: int = 200) -> str:
 
 
 def status_of(snapshot: dict[str, Any], *, width: int = 200) -> str:
-    return rendered(tables.status(views.read(snapshot, views.SnapshotView)), width=width)
+    return rendered(tables.status(views.read(snapshot, Status)), width=width)
 
 
 # ---- status ----

@@ -412,10 +412,10 @@ def test_resize_takes_effect(daemon, client):
     daemon.call("resize", pool="default", min=2, max=3)
 
 
-def test_the_story_of_a_job_can_be_told(daemon, client):
+def test_the_history_of_a_job_can_be_read(daemon, client):
     client.run("result = 1", job_id="told")
-    story = daemon.call("story", id="told")
-    assert [entry["state"] for entry in story["entries"]][-1] == "done"
+    history = daemon.call("history", id="told")
+    assert [entry["state"] for entry in history["entries"]][-1] == "done"
 
 
 def test_a_second_daemon_on_the_same_directories_is_refused(daemon):

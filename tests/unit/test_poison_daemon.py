@@ -55,7 +55,7 @@ def kill_worker(daemon, pool="default"):
 def lose(daemon, client, code=HELD, **options):
     """A job whose worker dies under it; the worker."""
     job_id = client.submit(code, entry="main", args=[60], **options)
-    daemon.until(lambda: any("started" in each["what"] for each in daemon.call("story", id=job_id)["entries"]))
+    daemon.until(lambda: any("started" in each["what"] for each in daemon.call("history", id=job_id)["entries"]))
     worker = kill_worker(daemon, options.get("pool", "default"))
     assert client.result(job_id, timeout=60).outcome is Outcome.LOST
     return worker
@@ -98,7 +98,7 @@ def test_jobs_of_it_that_wait_end_rejected_and_the_others_run(daemon, client):
     runs = client.submit(HELD, entry="main", args=[60])
     waiting = [client.submit(HELD, entry="main", args=[1]) for _ in range(3)]
     other = client.submit(OTHER)
-    daemon.until(lambda: any("started" in each["what"] for each in daemon.call("story", id=runs)["entries"]))
+    daemon.until(lambda: any("started" in each["what"] for each in daemon.call("history", id=runs)["entries"]))
     kill_worker(daemon)
     assert client.result(runs, timeout=60).outcome is Outcome.LOST
     for job_id in waiting:

@@ -20,6 +20,7 @@ from pool.model import Outcome
 LIMITS = {
     "wall_s": 10.0, "cpu_s": 5.0, "memory": 64 << 20, "tmp": 1 << 20, "output": 65536, "result": 65536, "processes": 8,
 }  # fmt: skip
+VERDICTS = ("held", "broken", "skipped")
 HELD = [["network", "held", "EPERM"], ["mount", "held", "EPERM"]]
 READY = wire.Ready(boot_ms=12.5, preload_ms=3.0, isolation="namespaces")
 
@@ -73,7 +74,7 @@ def test_both_self_tests_must_pass_and_what_the_worker_reported_is_kept():
     check.check_done(done(PROBE_ID), answer(HELD))
     assert check.test is None
     assert (check.isolation, check.missing, check.boot_ms) == ("namespaces", (), 12.5)
-    assert check.rows == (ProbeRow("network", "held", "EPERM"), ProbeRow("mount", "held", "EPERM"))
+    assert [(row.probe, row.verdict, row.seen) for row in check.rows] == [tuple(row) for row in HELD]
 
 
 def test_a_worker_of_an_engine_without_a_lockdown_has_the_no_op_only():
@@ -350,6 +351,6 @@ def test_only_what_a_missing_part_would_stop_is_skipped(missing, skipped, monkey
 
 
 def test_the_attempts_that_succeeded_are_named():
-    rows = [ProbeRow("a", "held", "x"), ProbeRow("b", "broken", "y"), ProbeRow("c", "skipped", "z")]
-    assert broken(rows) == "b (y)"
-    assert broken([row._replace(verdict="held") for row in rows]) == ""
+    rows = [ProbeRow(probe=name, verdict=verdict, seen=name * 2) for name, verdict in zip("abc", VERDICTS, strict=True)]
+    assert broken(rows) == "b (bb)"
+    assert broken([row for row in rows if row.verdict != "broken"]) == ""

@@ -50,7 +50,7 @@ SNAPSHOT = a_snapshot(
         workers=[a_worker(job="j")], datasets=DATASETS, poison=POISON, breaker=BREAKER,
         jobs={HOSTILE_TEXT: 3}, recycles={HOSTILE_TEXT: 4},
     ),
-    alerts=[{"id": "a", "text": "t", "since": 1.0}],
+    alerts=[{"id": "a", "text": "t", "since": "2026-01-01T00:00:00+00:00"}],
 )  # fmt: skip
 JOB = {"id": "j", "pool": "p", "state": "done", "outcome": "ok", "client": "0", "age_s": 1.0, "worker": "w"}
 STORY = {"id": "j", "pool": "p", "entries": [{"age_s": 1.0, "state": "s", "what": "w", "cause": "c"}]}
@@ -64,7 +64,7 @@ STORY = {"id": "j", "pool": "p", "entries": [{"age_s": 1.0, "state": "s", "what"
         ("status", SNAPSHOT, ["workers"]),
         ("status", SNAPSHOT, ["poison"]),
         ("jobs", {"jobs": [JOB], "total": 1}, ["jobs"]),
-        ("story", STORY, ["job", "j"]),
+        ("history", STORY, ["job", "j"]),
         ("cancel", {"text": "done"}, ["cancel", "j"]),
         ("drain", {"text": "done"}, ["drain"]),
         ("drain", Refusal("busy", HOSTILE_TEXT, name="x"), ["drain"]),
