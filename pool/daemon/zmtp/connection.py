@@ -36,15 +36,7 @@ _CONTROLS_PER_S = 100
 _CONTROLS_QUEUED = 16
 #: Buffers given to the kernel in one call; it takes at most 1024.
 _BUFFERS = 64
-_CREDENTIALS = struct.Struct("3i")
-
-
-class Credentials(NamedTuple):
-    """Who connected, from the kernel."""
-
-    pid: int
-    uid: int
-    gid: int
+_CREDENTIALS = struct.Struct("3i")  # pid, uid and gid of the peer, from the kernel
 
 
 class Timeouts(NamedTuple):
@@ -138,7 +130,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, terms: Terms, poller: Poller, *, on_readable: Callable[[], object]) -> None:
         sock.setblocking(False)
-        self.credentials = Credentials(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+        _, self.user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         self.ready = False  #: whether the handshake is over
         self.ended = False  #: whether the peer has closed its end, and everything before that was received
         self.held = 0  #: bytes of an unfinished message

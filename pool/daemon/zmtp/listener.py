@@ -102,7 +102,7 @@ class _Client:
     def __init__(self, address: bytes, connection: Connection) -> None:
         self.address = address
         self.connection = connection
-        self.user = connection.credentials.uid
+        self.user = connection.user
         self.held = 0
         self.queued = 0
 
