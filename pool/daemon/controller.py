@@ -167,7 +167,7 @@ class PoolController:
 
     def _start_worker(self, command: ev.StartWorker) -> None:
         worker_id, edition = command.worker_id, command.edition
-        spec = self._specs.spec(worker_id, self._links.open(worker_id), self.datasets.of(edition))
+        spec = self._specs.spec(worker_id, self._links.open(worker_id, self), self.datasets.of(edition))
         protocol = WorkerProtocol(self._specs.start_check(), heartbeat_s=self.template.heartbeat_s)
         handle = self.handles[worker_id] = WorkerHandle(id=worker_id, uid=spec.uid, protocol=protocol)
         log.info(

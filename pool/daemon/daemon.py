@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FrameType
 
 import structlog
 
-from pool import images, sources, wire
+from pool import images, sources
 from pool.config import Settings
 from pool.core import events as ev
 from pool.core.machine import PoolState
@@ -192,12 +192,7 @@ class Daemon:
         log.info("the daemon is starting its workers", action="daemon_start", run_dir=run_dir)
         for controller in self._controllers.values():
             controller.apply(ev.Tick(cause="start"))
-        handlers = Handlers(
-            on_submit=self._submits.receive,
-            on_admin=self._admin.receive,
-            on_worker=self._receive,
-            on_worker_lost=self._lost,
-        )
+        handlers = Handlers(on_submit=self._submits.receive, on_admin=self._admin.receive)
         wait_s = 0.0
         while self._state != "stopped":
             transport.run_once(wait_s, handlers)
@@ -212,12 +207,6 @@ class Daemon:
         if self._stop_signal is not None or self._state == "starting":
             self._change_state(now)
         return 0.0 if self._outputs.more_to_send else max(0.0, min(due - now, _LONGEST_WAIT_S))
-
-    def _receive(self, worker_id: str, message: wire.FromRunner, payload: Sequence[wire.Frame]) -> None:
-        self._controllers[_pool_of(worker_id)].receive(worker_id, message, payload)
-
-    def _lost(self, worker_id: str, reason: str) -> None:
-        self._controllers[_pool_of(worker_id)].lost(worker_id, reason)
 
     # ---- begin and end ----
 
@@ -244,11 +233,6 @@ class Daemon:
         systemd.notify("STOPPING=1")
         for controller in self._controllers.values():
             controller.apply(ev.ShutdownRequested(deadline=deadline, cause=name))
-
-
-def _pool_of(worker_id: str) -> str:
-    """The core makes the ids of workers from the name of their pool."""
-    return worker_id.rpartition("-")[0]
 
 
 def _require_supported(settings: Settings) -> None:

@@ -34,7 +34,7 @@ class Host:
             timeouts=timeouts,
         )
         self.root = root
-        self.from_clients, self.from_workers, self.lost = [], [], []
+        self.from_clients, self.from_workers, self.losses = [], [], []
         self.payload = ()
         self._failure = None
         self._end = False
@@ -64,8 +64,6 @@ class Host:
         handlers = Handlers(
             on_submit=lambda *message: self._echo(self.transport.submit, *message),
             on_admin=lambda *message: self._echo(self.transport.admin, *message),
-            on_worker=lambda *message: self.from_workers.append(message),
-            on_worker_lost=self._lose,
         )
         try:
             while not self._end:
@@ -75,8 +73,11 @@ class Host:
             self._failure = error
             raise
 
-    def _lose(self, worker_id, reason):
-        self.lost.append((worker_id, reason))
+    def receive(self, *message):
+        self.from_workers.append(message)
+
+    def lost(self, worker_id, reason):
+        self.losses.append((worker_id, reason))
         self.transport.links.close(worker_id)
 
     def _echo(self, listener, address, user, frames):
@@ -93,7 +94,7 @@ class Host:
 
     def open_link(self, worker_id="p-1"):
         """The path of a worker's socket."""
-        return self.call(lambda: self.transport.links.open(worker_id)) / "link.sock"
+        return self.call(lambda: self.transport.links.open(worker_id, self)) / "link.sock"
 
     def connect(self, path=None):
         """A plain socket that is connected with the submit socket, or with another one."""

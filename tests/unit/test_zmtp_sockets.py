@@ -276,9 +276,9 @@ def test_messages_before_the_end_of_a_link_come_before_its_loss(host, dial, link
     for seq in range(100):
         runner.send_multipart(wire.encode(wire.Heartbeat(seq=seq)))
     runner.close(linger=5000)
-    until(lambda: host.lost)
+    until(lambda: host.losses)
     assert [message.seq for _, message, _ in host.from_workers] == list(range(100))
-    assert "closed" in host.lost[0][1]
+    assert "closed" in host.losses[0][1]
     assert not link.exists()
 
 
@@ -294,14 +294,14 @@ def test_a_second_connection_of_a_worker_is_refused(host, dial, link):
         third.connect(str(link))
     runner.send_multipart(wire.encode(wire.Heartbeat()))
     until(lambda: len(host.from_workers) == 2)
-    assert not host.lost
+    assert not host.losses
 
 
 def test_without_a_lease_a_worker_may_send_little(host, dial, link):
     runner = dial(f"ipc://{link}", zmq.PAIR)
     runner.send_multipart(wire.encode(HI, [bytes(UNLEASED_BYTES)]))
-    until(lambda: host.lost)
-    assert "69632 are allowed" in host.lost[0][1]
+    until(lambda: host.losses)
+    assert "69632 are allowed" in host.losses[0][1]
     assert not host.from_workers
 
 

@@ -238,6 +238,6 @@ def test_a_worker_whose_message_takes_too_long_is_lost_and_one_that_is_idle_is_n
         each.sendall(codec.GREETING + codec.ready("PAIR"))
     dribble(slow, MESSAGE_OF_100_BYTES)
     assert is_closed(slow)
-    assert host.lost == [("p-1", "its link was ended: slow_message")]
+    assert host.losses == [("p-1", "its link was ended: slow_message")]
     idle.sendall(packed(wire.Heartbeat(seq=7)))
     until(lambda: host.from_workers)

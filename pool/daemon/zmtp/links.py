@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -32,8 +33,12 @@ _DIRECTORY_MODE = 0o711
 #: The most that a worker without a lease may send in one message: names, numbers, and why it is broken.
 UNLEASED_BYTES = 64 * 1024 + 4096
 
-OnMessage = Callable[[str, wire.FromRunner, Sequence[wire.Frame]], None]
-OnLost = Callable[[str, str], None]
+
+class LinkOwner(Protocol):
+    """Gets what a worker sends, and learns that its link is of no use any more."""
+
+    def receive(self, worker_id: str, message: wire.FromRunner, payload: Sequence[wire.Frame]) -> None: ...
+    def lost(self, worker_id: str, reason: str) -> None: ...
 
 
 class WorkerLink:
@@ -94,10 +99,12 @@ class WorkerLinks:
         self._terms = Terms("PAIR", "PAIR", UNLEASED_BYTES, wire.MAX_FRAMES + 2, timeouts)
         self._count = 0
         self._links: dict[str, WorkerLink] = {}
+        self._owners: dict[str, LinkOwner] = {}
 
-    def open(self, worker_id: str) -> Path:
+    def open(self, worker_id: str, owner: LinkOwner) -> Path:
         """Bind a link. Returns the directory to be mounted."""
         self._count += 1
+        self._owners[worker_id] = owner
         on_readable = partial(self.ready.setdefault, worker_id)
         directory = self._root / str(self._count)
         self._links[worker_id] = WorkerLink(self._poller, worker_id, directory, self._terms, on_readable=on_readable)
@@ -106,6 +113,7 @@ class WorkerLinks:
     def close(self, worker_id: str) -> None:
         """Close a worker's link and remove its directory. An unknown worker is no error."""
         link = self._links.pop(worker_id, None)
+        self._owners.pop(worker_id, None)
         self.ready.pop(worker_id, None)
         if link is not None:
             link.close()
@@ -130,30 +138,30 @@ class WorkerLinks:
             return False
         return connection.send(wire.encode(message, payload))
 
-    def receive(self, worker_id: str, *, on_message: OnMessage, on_lost: OnLost) -> None:
+    def receive(self, worker_id: str) -> None:
         """Take what a worker has sent. A connection that breaks was read to its end: its last messages still count."""
         self.ready.pop(worker_id, None)
-        connection = self._connection(worker_id)
+        connection, owner = self._connection(worker_id), self._owners[worker_id]
         try:
             for _ in range(_PER_TURN):
                 if connection is None or (frames := connection.receive()) is None:
                     break
-                on_message(worker_id, *wire.decode(wire.from_runner, frames))
+                owner.receive(worker_id, *wire.decode(wire.from_runner, frames))
                 if not connection.more or worker_id not in self._links:
                     break
         except RemoteProtocolError as error:
-            on_lost(worker_id, f"it broke the protocol: {error}")
+            owner.lost(worker_id, f"it broke the protocol: {error}")
             return
         if connection is None or worker_id not in self._links:
             return
         if connection.ended:
-            on_lost(worker_id, "its end of the link was closed: the runner has ended or was killed")
+            owner.lost(worker_id, "its end of the link was closed: the runner has ended or was killed")
         elif connection.more:
             self.ready[worker_id] = None
 
-    def sweep(self, now: float, *, on_lost: OnLost) -> None:
+    def sweep(self, now: float) -> None:
         """To be called every second or so: report workers whose connection is over a timeout."""
         for worker_id in list(self._links):
             connection = self._connection(worker_id)
             if connection is not None and (reason := connection.check(now)) is not None:
-                on_lost(worker_id, f"its link was ended: {reason}")
+                self._owners[worker_id].lost(worker_id, f"its link was ended: {reason}")

@@ -35,12 +35,10 @@ Serve = Callable[[bytes, str, Sequence[wire.Frame]], None]
 
 
 class Handlers(NamedTuple):
-    """What to call with what has come. A client's message comes with its address and its user id."""
+    """What to call with a client's message, its address and its user id. Workers' messages go to their link's owner."""
 
     on_submit: Serve
     on_admin: Serve
-    on_worker: Callable[[str, wire.FromRunner, Sequence[wire.Frame]], None]
-    on_worker_lost: Callable[[str, str], None]  #: worker and reason
 
 
 class Transport:
@@ -79,18 +77,18 @@ class Transport:
         serves = self.links.ready or self.submit.ready or self.admin.ready
         self._poller.wait(0.0 if serves else max(0.0, timeout_s))
         for worker_id in list(self.links.ready):
-            self.links.receive(worker_id, on_message=handlers.on_worker, on_lost=handlers.on_worker_lost)
+            self.links.receive(worker_id)
         self._run_calls()
         _serve(self.submit, handlers.on_submit)
         _serve(self.admin, handlers.on_admin)
         if (now := time.monotonic()) >= self._sweep_at:
-            self._sweep(now, handlers)
+            self._sweep(now)
 
-    def _sweep(self, now: float, handlers: Handlers) -> None:
+    def _sweep(self, now: float) -> None:
         self._sweep_at = now + _SWEEP_S
         self.submit.sweep(now)
         self.admin.sweep(now)
-        self.links.sweep(now, on_lost=handlers.on_worker_lost)
+        self.links.sweep(now)
 
     # ---- descriptors and other threads ----
 
