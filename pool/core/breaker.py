@@ -10,22 +10,11 @@ A permanent failure (a missing image, a runner of another version) opens it at o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from pool.core.policy import BACKOFF_MAX_S, backoff_s
 
 #: Failed starts in a row that open it. One or two happen to a healthy engine under load.
 OPEN_AFTER = 3
-
-
-class BreakerView(NamedTuple):
-    """The breaker as the snapshot shows it."""
-
-    open: bool
-    failures: int
-    last_reason: str
-    retry_at: float | None  #: monotonic seconds; None while there were no failures
-    opened_at: float | None  #: monotonic seconds; None while it is closed
 
 
 @dataclass(slots=True)
@@ -34,8 +23,8 @@ class Breaker:
     failures: int = 0  #: in a row
     permanent: bool = False
     last_reason: str = ""
-    retry_at: float | None = None
-    opened_at: float | None = None
+    retry_at: float | None = None  #: monotonic seconds; None without a failure
+    opened_at: float | None = None  #: monotonic seconds; None while it is closed
 
     def failed(self, reason: str, *, permanent: bool, now: float) -> None:
         self.failures += 1
@@ -53,6 +42,3 @@ class Breaker:
     def blocked(self, now: float) -> bool:
         """Whether no start may be tried now. After `retry_at`, and until one succeeds, starts go one at a time."""
         return self.retry_at is not None and now < self.retry_at
-
-    def view(self) -> BreakerView:
-        return BreakerView(self.open, self.failures, self.last_reason, self.retry_at, self.opened_at)

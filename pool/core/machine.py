@@ -25,7 +25,7 @@ from math import inf
 from types import MappingProxyType
 
 from pool.core import job_transitions, pool_transitions, worker_transitions
-from pool.core.breaker import BreakerView
+from pool.core.breaker import Breaker
 from pool.core.editions import EditionsView
 from pool.core.events import Command, Event, JobEvent, JobSubmitted, WorkerEvent
 from pool.core.poison import PoisonView
@@ -128,8 +128,9 @@ class PoolState:
         return self._state.editions.view()
 
     @property
-    def breaker(self) -> BreakerView:
-        return self._state.breaker.view()
+    def breaker(self) -> Breaker:
+        """To be read, not changed."""
+        return self._state.breaker
 
     # ---- for the tests ----
 

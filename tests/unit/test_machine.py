@@ -57,7 +57,7 @@ def everything(pool: PoolState) -> tuple[object, ...]:
     """All that an event may change."""
     return (
         repr([*pool.workers.values(), *pool.jobs.values()]),
-        (pool.state, pool.target, pool.backlog_length, pool.running, pool.breaker, pool.next_deadline()),
+        (pool.state, pool.target, pool.backlog_length, pool.running, repr(pool.breaker), pool.next_deadline()),
         pool.history(pool.name),
     )
 

@@ -1,4 +1,4 @@
-"""What waits in front of a pool, end to end: priority, queue timeout, many threads, batches larger than the backlog."""
+"""The backlog of a real daemon: priority, queue timeout, many threads, and batches that are larger than it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def blocked(daemon, client, pool="default"):
     return job_id
 
 
-def test_of_the_jobs_that_wait_the_one_of_the_highest_priority_runs_first(daemon, client):
+def test_of_the_waiting_jobs_the_one_with_the_highest_priority_runs_first(daemon, client):
     blocker = blocked(daemon, client)
     priorities = [0, -100, 5, 100, 5, -1, 0]
     ids = [client.submit(WHEN, priority=priority) for priority in priorities]
@@ -99,12 +99,12 @@ def test_a_map_far_larger_than_the_backlog_gives_every_result_in_order(daemon, c
     fillers = [client.submit(WHEN, pool="narrow") for _ in range(4)]
     with pytest.raises(BacklogFullError):
         client.submit(WHEN, pool="narrow")
-    told, inputs = [], ([n] for n in range(500))
-    results = client.map(DOUBLE, inputs, entry="main", pool="narrow", progress=lambda *at: told.append(at), timeout=120)
+    progress, inputs = [], ([n] for n in range(500))
+    results = client.map(DOUBLE, inputs, entry="main", pool="narrow", progress=lambda *at: progress.append(at), timeout=120)
     client.cancel(blocker)
     assert all(result.ok for result in client.results(fillers, timeout=60))
     assert [result.value for result in results] == [2 * n for n in range(500)]
-    assert told[-1] == (500, None)
+    assert progress[-1] == (500, None)
 
 
 def test_many_jobs_are_submitted_to_a_small_backlog_and_all_end(daemon, client):
@@ -114,7 +114,7 @@ def test_many_jobs_are_submitted_to_a_small_backlog_and_all_end(daemon, client):
     assert sorted(result.value for result in client.results(batch, timeout=120)) == [2 * n for n in range(50)]
 
 
-def test_code_that_becomes_poisonous_within_a_map_is_rejected_from_then_on(daemon, client):
+def test_code_that_is_refused_during_a_map_is_rejected_from_then_on(daemon, client):
     results = client.map(
         "def main(x):\n    import time\n    time.sleep(x)", [[60]] * 20, entry="main", pool="narrow", timeout=120
     )
@@ -143,6 +143,6 @@ def test_an_endless_map_costs_neither_side_memory(daemon, client):
     daemon.until(lambda: daemon.pool("wide")["running"] == 0 and daemon.pool("wide")["backlog"] == 0)
 
 
-def test_the_map_of_an_executor_goes_on_as_before(daemon):
+def test_the_map_of_an_executor_gives_results_in_order(daemon):
     with PoolExecutor(daemon.endpoint, pool="wide") as executor:
         assert list(executor.map(lambda x, y: x * y, range(200), range(200))) == [n * n for n in range(200)]

@@ -349,11 +349,6 @@ def test_in_client_scope_no_worker_serves_two_clients():
     assert core.run("a2", "ann") == core.worker_of("a")
 
 
-def test_in_any_scope_one_worker_serves_all():
-    core = Core(min_workers=1, max_workers=1, reuse_scope="any").up()
-    assert core.run("a", "ann") == core.run("b", "bob")
-
-
 def test_a_job_that_finds_only_foreign_workers_gets_a_fresh_one_where_there_is_room():
     core = Core(min_workers=1, max_workers=2, reuse_scope="client").up()
     core.run("a", "ann")
