@@ -412,10 +412,22 @@ def test_resize_takes_effect(daemon, client):
     daemon.call("resize", pool="default", min=2, max=3)
 
 
-def test_the_history_of_a_job_can_be_read(daemon, client):
-    client.run("result = 1", job_id="told")
-    history = daemon.call("history", id="told")
-    assert [entry["state"] for entry in history["entries"]][-1] == "done"
+def test_the_history_of_a_job_shows_its_steps_while_it_runs_and_after_its_end(daemon, client):
+    client.submit("import time; time.sleep(60)", job_id="shown")
+    steps = [
+        ("queued", f"accepted from uid {os.getuid()}"),
+        ("leased", "leased by default-"),
+        ("running", "started by default-"),
+    ]
+    daemon.until(lambda: len(daemon.call("history", id="shown")["entries"]) == len(steps))
+    client.cancel("shown")
+    assert client.result("shown", timeout=30).outcome == "cancelled"
+    steps += [("running", "cancelled; default-"), ("done", "cancelled, reported by the worker")]
+    history = daemon.call("history", id="shown")
+    assert history["pool"] == "default"
+    for (state, text), entry in zip(steps, history["entries"], strict=True):
+        assert entry["state"] == state
+        assert entry["what"].startswith(text)
 
 
 def test_a_second_daemon_on_the_same_directories_is_refused(daemon):
