@@ -108,8 +108,10 @@ def exit_text(raised: BaseException) -> str:
 def limit_of(raised: BaseException) -> str:
     """The limit that the job has reached, if the error is about one; otherwise ""."""
     if issubclass(type(raised), OSError):
-        number = _errno_of(raised)
-        found = _LIMITS.get(number, "") if type(number) is int else ""
+        given = _errno_of(raised)
+        # A job may put anything there: a list has no hash, and __eq__ may be the job's code.
+        number = given if type(given) is int else 0
+        found = _LIMITS.get(number, "")
         if number == errno.ENOSPC and _no_inodes():
             return "inodes"
         if number in {errno.EPERM, errno.EACCES} and _raised_by(_STARTS, _trace_of(raised)):
