@@ -6,28 +6,29 @@ out takes a minute, and the runner changes far more often than the libraries do.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import docker
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from pool import assets
 from pool.errors import EngineError
 from pool.images.base import Base
 from pool.images.steps import Progress, docker_build, fingerprint, has_image, run
 
-#: What the runner imports, and the time zones for the C library and zoneinfo.
-RUNNER_NEEDS = ("cloudpickle>=3.1", "msgpack>=1.2.4", "msgspec>=0.19", "pyzmq>=26.2", "tzdata")
-
-#: What reads parquet and feather, for data sets; laid out apart from the libraries of the jobs, who do not see it.
-LOADER_NEEDS = ("pyarrow>=18",)
-
 #: The oldest C library that wheels are still built for.
 _OLDEST_LIBC_MINOR = 5
+
+_PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^\s\\;]+)", re.MULTILINE)
+_ANY = Requirement("any")
 
 
 def ensure_libraries(
@@ -38,7 +39,7 @@ def ensure_libraries(
     recipe = fingerprint(
         base.id,
         requirements.read_bytes(),
-        "\n".join((*RUNNER_NEEDS, *LOADER_NEEDS)),
+        *(path.read_bytes() for path in _inputs(base.python)),
         (sources / "base" / "Dockerfile").read_bytes(),
         (sources / "assemble.py").read_bytes(),
     )
@@ -50,14 +51,81 @@ def ensure_libraries(
         context = Path(scratch)
         shutil.copy(sources / "base" / "Dockerfile", context)
         shutil.copy(sources / "assemble.py", context)
-        download(base, ("--requirement", str(requirements), *RUNNER_NEEDS), context / "packages", progress=progress)
+        install(base, requirements, context / "packages", progress=progress)
         (context / "loaders").mkdir()
         if (context / "packages" / "pandas").is_dir():  # a table becomes a frame, or nothing
-            download(base, ("--no-deps", *LOADER_NEEDS), context / "loaders", progress=progress)
+            wanted = ("--no-deps", *_locked(base.python, "loaders", sources / "requirements-loaders.txt"))
+            download(base, wanted, context / "loaders", progress=progress)
         progress(f"libraries: laying out {tag}")
         labels = {"pool.image.libraries": recipe}
         docker_build(client, context, tag=tag, arguments={"BASE": base.name}, labels=labels, progress=progress)
     return tag
+
+
+def install(base: Base, requirements: Path, target: Path, *, progress: Progress) -> None:
+    """The libraries of the runner and of the jobs, into `target`.
+
+    Our own requirements are installed as locked, with hashes. A user's are combined with the locks: a package that his
+    lines give a version gets that version, and every other one the locked version as long as all fits together.
+    """
+    sources = assets.worker_image()
+    runner = sources / "requirements-runner.txt"
+    if requirements.read_bytes() == (sources / "requirements.txt").read_bytes():
+        wanted = (*_locked(base.python, "runner", runner), *_locked(base.python, "libraries", requirements))
+        download(base, wanted, target, progress=progress)
+        return
+    asked = named_requirements(requirements)
+    check_runner_needs(asked, named_requirements(runner))
+    pins = {name: version for name, version in _pins(base.python).items() if not asked.get(name, _ANY).specifier}
+    wanted = ("--requirement", str(requirements), "--requirement", str(runner))
+    with tempfile.TemporaryDirectory(prefix="pool-constraints-") as scratch:
+        constraints = Path(scratch, "locked-versions.txt")
+        constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(pins.items())))
+        try:
+            download(base, (*wanted, "--constraint", str(constraints)), target, progress=progress)
+        except EngineError:
+            progress("libraries: the locked versions do not fit these requirements; taking the newest that do")
+            shutil.rmtree(target, ignore_errors=True)
+            download(base, wanted, target, progress=progress)
+
+
+def named_requirements(path: Path) -> dict[str, Requirement]:
+    """The lines of a requirements file that name a package, by its normal name. Options and URLs are pip's to read."""
+    found: dict[str, Requirement] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(InvalidRequirement):
+            requirement = Requirement(line.partition(" #")[0].strip())
+            found[canonicalize_name(requirement.name)] = requirement
+    return found
+
+
+def check_runner_needs(asked: Mapping[str, Requirement], needed: Mapping[str, Requirement]) -> None:
+    """Raise EngineError if a line fixes a version with which the runner does not work."""
+    for name, requirement in asked.items():
+        fixed = [each.version for each in requirement.specifier if each.operator in {"==", "==="}]
+        need = needed.get(name)
+        if need is not None and any("*" not in each and not need.specifier.contains(each) for each in fixed):
+            raise EngineError(
+                f"the requirements say {requirement}, and the worker's own code needs {need}; "
+                f"change that line to a version that fits, or take it out"
+            )
+
+
+def _locked(python: str, name: str, requirements: Path) -> tuple[str, ...]:
+    """Arguments of pip: the lock file for this Python, or the open requirements where there is no lock for it."""
+    lock = assets.worker_image() / "locks" / python / f"{name}.txt"
+    return ("--require-hashes", "--requirement", str(lock)) if lock.is_file() else ("--requirement", str(requirements))
+
+
+def _pins(python: str) -> dict[str, str]:
+    locks = (assets.worker_image() / "locks" / python / f"{name}.txt" for name in ("runner", "libraries"))
+    return {name: version for lock in locks if lock.is_file() for name, version in _PIN.findall(lock.read_text())}
+
+
+def _inputs(python: str) -> list[Path]:
+    """Files of ours that decide which versions are installed."""
+    sources = assets.worker_image()
+    return [*sorted(sources.glob("requirements-*.txt")), *sorted((sources / "locks" / python).glob("*.txt"))]
 
 
 def download(base: Base, wanted: Sequence[str], target: Path, *, progress: Progress) -> None:

@@ -93,4 +93,5 @@ def test_the_lock_files_of_one_python_agree(python):
 def test_the_runner_takes_the_versions_that_the_project_takes():
     project = {each.name: each.specifier for each in declared(*PROJECT["project"]["dependencies"])}
     for requirement in requirements(ROOT / "worker_image/requirements-runner.txt"):
-        assert requirement.specifier == project[requirement.name]
+        # tzdata is for the jobs; the project itself does not use it.
+        assert requirement.specifier == project.get(requirement.name, "") or requirement.name == "tzdata"
