@@ -24,6 +24,7 @@ from pool import wire
 from pool.config import Template
 from pool.core import events as ev
 from pool.core.machine import InvalidTransition, PoolState
+from pool.core.records import StopReason
 from pool.daemon import results
 from pool.daemon.datasets import PoolDatasets, Report
 from pool.daemon.engine_executor import EngineExecutor, Launched
@@ -36,11 +37,9 @@ from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.daemon.zmtp import UNLEASED_BYTES, Transport
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
-from pool.model import WorkerState
 
 log = structlog.get_logger(__name__)
 
-_SERVES = frozenset({WorkerState.IDLE, WorkerState.LEASED, WorkerState.CLEANING})
 _REPORTED = "reported by the worker"
 #: What travels with JobEnded and comes back with Finish.
 Answer = tuple[wire.Done, Sequence[wire.Frame]]
@@ -53,6 +52,7 @@ class WorkerHandle:
     id: str
     uid: int
     protocol: WorkerProtocol
+    log: structlog.typing.FilteringBoundLogger  #: with the names of the worker and its pool
     container: Container | None = None
     pid: int | None = None
     pidfd: int | None = None  #: watched until its first message
@@ -158,34 +158,20 @@ class PoolController:
         view = self.state.editions
         self.datasets.trim({view.current, view.trial or 0, *(each.edition for each in self.state.workers.values())})
 
-    @property
-    def ready(self) -> bool:
-        """Whether at least one worker can take, or has taken, a job."""
-        return any(worker.state in _SERVES for worker in self.state.workers.values())
-
     # ---- a worker's start ----
 
     def _start_worker(self, command: ev.StartWorker) -> None:
         worker_id, edition = command.worker_id, command.edition
         spec = self._specs.spec(worker_id, self._links.open(worker_id, self), self.datasets.of(edition))
         protocol = WorkerProtocol(self._specs.start_check(), heartbeat_s=self.template.heartbeat_s)
-        handle = self.handles[worker_id] = WorkerHandle(id=worker_id, uid=spec.uid, protocol=protocol)
-        log.info(
-            "starting a worker",
-            action="worker_start",
-            pool=self.state.name,
-            worker=worker_id,
-            edition=edition,
-            cause=command.cause,
-        )
-        self._executor.launch(
-            spec,
-            on_up=lambda launched: self._launched(handle, launched),
-            on_failed=lambda error: self._launch_failed(handle, error),
-        )
+        logger = log.bind(pool=self.state.name, worker=worker_id)
+        handle = self.handles[worker_id] = WorkerHandle(id=worker_id, uid=spec.uid, protocol=protocol, log=logger)
+        handle.log.info("starting a worker", action="worker_start", edition=edition, cause=command.cause)
 
-    def _launch_failed(self, handle: WorkerHandle, error: PoolError) -> None:
-        self._start_failed(handle, error.message, permanent=isinstance(error, ImageMissingError))
+        def failed(error: PoolError) -> None:
+            self._start_failed(handle, error.message, permanent=isinstance(error, ImageMissingError))
+
+        self._executor.launch(spec, on_up=lambda launched: self._launched(handle, launched), on_failed=failed)
 
     def _launched(self, handle: WorkerHandle, launched: Launched) -> None:
         handle.container, handle.pid = launched.container, launched.pid
@@ -200,10 +186,8 @@ class PoolController:
     def _exited_early(self, handle: WorkerHandle, container: Container) -> None:
         """Its process has ended before its first message. After that the link tells of its end."""
         handle.pidfd = None
-        self._executor.diagnose(
-            container,
-            lambda output: self._start_failed(handle, f"its container ended before its first message: {output}"),
-        )
+        reason = "its container ended before its first message"
+        self._executor.diagnose(container, lambda output: self._start_failed(handle, f"{reason}: {output}"))
 
     def _unwatch(self, handle: WorkerHandle) -> None:
         if handle.pidfd is not None:
@@ -214,8 +198,8 @@ class PoolController:
         reason = printable(reason)
         worker = self.state.workers.get(handle.id)
         wanted = worker is not None and worker.leaving is None  # a worker that is being stopped need not start
-        say = log.error if wanted else log.debug
-        say("a worker could not be started", action="worker_failed", worker=handle.id, reason=reason)
+        write = handle.log.error if wanted else handle.log.debug
+        write("a worker could not be started", action="worker_failed", reason=reason)
         self.apply(ev.WorkerFailed(worker_id=handle.id, reason=reason, permanent=permanent, cause="start"))
 
     def _send_test(self, handle: WorkerHandle, *_: object) -> None:
@@ -224,25 +208,15 @@ class PoolController:
 
     def _ready(self, handle: WorkerHandle, *_: object) -> None:
         self.lockdown_failure = None
+        handle.log.info("a worker is idle", action="worker_ready", boot_ms=round(handle.start.boot_ms))
         if not self.was_ready:
             self.was_ready = True
             log.info("a pool is ready", action="pool_ready", pool=self.state.name)
-        log.info(
-            "a worker is idle",
-            action="worker_ready",
-            pool=self.state.name,
-            worker=handle.id,
-            boot_ms=round(handle.start.boot_ms),
-        )
-        if handle.start.missing:
-            log.warning(
-                "this host refuses parts of a worker's isolation: no worker serves two clients",
-                action="worker_degraded",
-                worker=handle.id,
-                missing=handle.start.missing,
-            )
-        shareable = not handle.start.missing
-        self.apply(ev.WorkerReady(worker_id=handle.id, shareable=shareable, cause="self-tests passed"))
+        missing = handle.start.missing
+        if missing:
+            text = "this host refuses parts of a worker's isolation: no worker serves two clients"
+            handle.log.warning(text, action="worker_degraded", missing=missing)
+        self.apply(ev.WorkerReady(worker_id=handle.id, shareable=not missing, cause="self-tests passed"))
 
     # ---- messages from workers ----
 
@@ -281,40 +255,35 @@ class PoolController:
 
     def lost(self, worker_id: str, reason: str) -> None:
         """The worker's link is of no use any more."""
-        handle = self.handles.get(worker_id)
+        handle, reason = self.handles.get(worker_id), printable(reason)
         if handle is None:
             return
         if handle.protocol.starting:
             self._start_failed(handle, reason)
-            return
-        reason = printable(reason)
-        log.warning("a worker is lost", action="worker_lost", worker=worker_id, reason=reason)
-        self.apply(ev.WorkerVanished(worker_id=worker_id, reason=reason, cause="link"))
+        else:
+            handle.log.warning("a worker is lost", action="worker_lost", reason=reason)
+            self.apply(ev.WorkerVanished(worker_id=worker_id, reason=reason, cause="link"))
 
     def _stop_worker(self, command: ev.StopWorker) -> None:
-        worker_id, reason = command.worker_id, command.reason
+        handle, reason = self.handles[command.worker_id], command.reason
         self.metrics.recycles[reason] += 1
-        log.info("stopping a worker", action="worker_stop", worker=worker_id, reason=reason, cause=command.cause)
-        self._links.close(worker_id)
-        handle = self.handles.get(worker_id)
-        if handle is not None:
-            self._unwatch(handle)
-        self._executor.stop(
-            worker_id, diagnose=reason == "boot_timeout", on_gone=lambda output: self._removed(worker_id, output)
-        )
+        handle.log.info("stopping a worker", action="worker_stop", reason=reason, cause=command.cause)
+        self._links.close(handle.id)
+        self._unwatch(handle)
+        diagnose = reason is StopReason.BOOT_TIMEOUT
+        self._executor.stop(handle.id, diagnose=diagnose, on_gone=lambda output: self._removed(handle, output))
 
-    def _removed(self, worker_id: str, output: str) -> None:
+    def _removed(self, handle: WorkerHandle, output: str) -> None:
         if output:
-            log.error("the last output of a worker", action="worker_output", worker=worker_id, output=output)
-        self.apply(ev.WorkerRemoved(worker_id=worker_id, cause="engine"))  # finishes a job that was killed with it
-        self.handles.pop(worker_id, None)
+            handle.log.error("the last output of a worker", action="worker_output", output=output)
+        self.apply(ev.WorkerRemoved(worker_id=handle.id, cause="engine"))  # finishes a job that was killed with it
+        del self.handles[handle.id]
 
     # ---- a job and its worker ----
 
     def _dispatch(self, command: ev.Dispatch) -> None:
-        job, worker_id = self._jobs.get(command.job_id), command.worker_id
-        if job is None or job.run is None:  # pragma: no cover - the core and the store are changed together
-            raise RuntimeError(f"the core dispatched {command.job_id}, which the job store does not hold")
+        job, worker_id = self._jobs[command.job_id], command.worker_id
+        assert job.run is not None, "only a job that is not done is dispatched"
         job.leased_ns, job.start = time.monotonic_ns(), command.start
         self.metrics.leased(command.start)
         self.handles[worker_id].protocol.lease(job.run.job_id, command.epoch)
@@ -334,9 +303,8 @@ class PoolController:
             self._links.send(handle.id, stream)
 
     def _kill(self, command: ev.KillJob) -> None:
-        job = self._jobs.get(command.job_id)
-        if job is not None and job.run is not None:
-            self._links.send(command.worker_id, wire.Kill(job_id=job.run.job_id, epoch=command.epoch))
+        if (run := self._jobs[command.job_id].run) is not None:
+            self._links.send(command.worker_id, wire.Kill(job_id=run.job_id, epoch=command.epoch))
 
     def _output_of(self, handle: WorkerHandle) -> OutputStream | None:
         """The output of the worker's job, if a client has asked for it."""
@@ -365,16 +333,13 @@ class PoolController:
 
     def _freed(self, handle: WorkerHandle, freed: wire.Freed, _: object) -> None:
         if freed.residue:
-            log.warning("a job left something behind", action="residue", worker=handle.id, residue=freed.residue)
+            handle.log.warning("a job left something behind", action="residue", residue=freed.residue)
             self.metrics.count_residue(freed.residue)
         self.apply(ev.WorkerFreed(worker_id=handle.id, residue=freed.residue, cause=_REPORTED))
 
     def _finish(self, command: ev.Finish) -> None:
         """The one result of a job: from its worker's answer, if there is one."""
-        job = self._jobs.get(command.job_id)
-        if job is None:
-            return
-        handle = self.handles.get(command.worker_id or "")
+        job, handle = self._jobs[command.job_id], self.handles.get(command.worker_id or "")
         container = handle.container.id if handle is not None and handle.container is not None else None
         reported = cast("Answer | None", command.attachment)
         if reported is not None:

@@ -58,6 +58,10 @@ class JobStore:
     def get(self, key: str) -> Job | None:
         return self._jobs.get(key)
 
+    def __getitem__(self, key: str) -> Job:
+        """Of a job that is accepted and not done."""
+        return self._jobs[key]
+
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs.values())
 

@@ -19,6 +19,7 @@ from pool.daemon.controller import PoolController, WorkerHandle
 from pool.engines.base import EngineFacts
 from pool.model import Outcome, WorkerState
 
+_SERVES = frozenset({WorkerState.IDLE, WorkerState.LEASED, WorkerState.CLEANING})
 #: Poisoned codes that are shown, the latest.
 _SHOWN_CODES = 100
 
@@ -56,7 +57,7 @@ def _pool(pool: PoolController, engine: str | None, now: float) -> st.PoolStatus
     return st.PoolStatus(
         name=core.name,
         state=core.state.value,
-        ready=pool.ready,
+        ready=any(worker.state in _SERVES for worker in core.workers.values()),
         engine=engine,
         image=pool.template.image,
         isolation=next((handle.start.isolation for handle in pool.handles.values() if handle.start.isolation), None),
