@@ -95,7 +95,7 @@ def test_the_labels_say_what_is_in_it(worker_image, sdk):
     assert labels["pool.runner.protocol"] == str(PROTOCOL_VERSION)
     assert labels["pool.python"].startswith("3.")
     assert config["User"] == "65532:65532"
-    assert config["Entrypoint"] == ["/usr/bin/python3", "-s", "-P", "-X", "utf8", "/opt/pool/runner/__main__.py"]
+    assert config["Entrypoint"] == ["/usr/bin/python3", "/opt/pool/runner/__main__.py"]
 
 
 def test_the_runner_in_the_image_has_the_digest_that_the_label_says(engine, spec, sdk, worker_image):

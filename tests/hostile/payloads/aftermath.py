@@ -62,7 +62,7 @@ def aftermath(forbidden, readable, deep):
                         continue
                     with open(fd, "rb") as file:
                         try:
-                            if mark.search(file.read(1 << 20)):
+                            if mark.search(file.read(1 << 20) or b""):  # a pipe of its own that is empty gives None
                                 yield os.path.join(place, name)
                         except OSError:
                             pass
