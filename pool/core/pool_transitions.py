@@ -24,7 +24,7 @@ from pool.core.job_transitions import accept
 from pool.core.policy import MAX_HELD_BYTES, choose_worker
 from pool.core.records import PoolPhase, StopReason, WorkerRecord
 from pool.core.state import Ignore, State, Table, row, table
-from pool.core.worker_transitions import lease, retire
+from pool.core.worker_transitions import lease, replace_older_editions, retire
 from pool.errors import BacklogFullError, DrainingError, PoisonedCodeError, PoolError, PoolUnavailableError
 from pool.model import StartKind, WorkerState
 from pool.units import format_size
@@ -131,6 +131,7 @@ def _offer(pool: State, _: State, event: EditionOffered) -> None:
         pool.note(pool, f"EditionOffered ignored: data sets {event.edition} are not new")
     elif pool.editions.offer(event.edition, pool.now):
         pool.breaker.close()  # the starts may have failed because of the data sets
+        replace_older_editions(pool)  # no worker is ready, but some may be starting
         pool.note(pool, f"data sets {event.edition} are in use")
     else:
         pool.note(pool, f"data sets {event.edition} are new; one worker is to try them")

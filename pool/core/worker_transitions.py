@@ -47,19 +47,9 @@ def _ready(pool: State, worker: WorkerRecord, event: WorkerReady) -> None:
         pool.note(pool, f"the isolation of {worker.id} is incomplete: from now on a worker serves one client only")
     pool.breaker.close()
     if pool.editions.ready(worker.edition):
-        _replace_older_editions(pool)
+        replace_older_editions(pool)
+        pool.note(pool, f"data sets {worker.edition} are in use; workers with older ones are replaced one by one")
     _become_idle(pool, worker, f"ready after {pool.now - worker.started_at:.3g} s")
-
-
-def _replace_older_editions(pool: State) -> None:
-    """A worker has the newer content of the data sets: replace the workers on older content, one by one."""
-    current = pool.editions.current
-    for worker in pool.workers.values():
-        if worker.edition < current:
-            pool.editions.mixed = True
-            if worker.leaving is None:
-                worker.worn, worker.retire_at = StopReason.DATASET, pool.now
-    pool.note(pool, f"data sets {current} are in use; workers with older ones are replaced one after another")
 
 
 def _start_failed(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
@@ -227,6 +217,15 @@ def retire(pool: State, worker: WorkerRecord, reason: StopReason) -> None:
         pool.move(worker, WorkerState.DRAINING, f"takes no more jobs: {reason}")
     else:
         pool.stop_worker(worker, reason)
+
+
+def replace_older_editions(pool: State) -> None:
+    """The data sets have newer content: workers on older content are replaced, one by one."""
+    for worker in pool.workers.values():
+        if worker.edition < pool.editions.current:
+            pool.editions.mixed = True
+            if worker.leaving is None:
+                worker.worn, worker.retire_at = StopReason.DATASET, pool.now
 
 
 def _shut_down(pool: State, worker: WorkerRecord, _event: ShutdownRequested) -> None:

@@ -337,12 +337,13 @@ def test_a_peer_that_always_hangs_up_is_given_up_and_not_connected_to_again(tmp_
     with HangingUp(path) as peer, HangingUp(tmp_path / "other") as other, zmq.Context() as context:
         with pytest.raises((RemoteProtocolError, DaemonUnreachableError)):
             client.run("")
-        before = peer.connections
         with context.socket(zmq.DEALER) as control:
             control.setsockopt(zmq.RECONNECT_IVL, 1)
             control.setsockopt(zmq.LINGER, 0)
             control.connect(f"ipc://{tmp_path}/other")
-            eventually(lambda: other.connections > 50)  # time for as many attempts of the client, which makes none
+            eventually(lambda: other.connections > 50)  # what was on its way has been accepted and counted
+            before = peer.connections
+            eventually(lambda: other.connections > 100)  # time for as many attempts of the client, which makes none
         assert peer.connections == before > 0
 
 
