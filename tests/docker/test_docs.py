@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.newcomer.place import blocks, promised
 from tests.support.daemons import DaemonProcess
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
 
-ROOT = Path(__file__).parents[2]
 TEMPLATE = {
     "size": {"min": 1, "max": 2},
     "recycle": {"max_jobs": 1000},
@@ -34,27 +32,11 @@ def pool(tmp_path_factory):
         yield running
 
 
-def blocks(page):
-    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
-
-
-def promised(code):
-    """What stands behind each print."""
-    return re.findall(r"print\(.*\)  # (.*)$", code, re.MULTILINE)
-
-
 def test_every_block_of_the_guide_prints_what_stands_behind_it(pool, monkeypatch):
     monkeypatch.setenv("POOL_ENDPOINT", pool.endpoint)
     scope = {"__name__": "guide"}
-    for code in blocks("docs/jobs.md"):
+    for code in blocks("docs/jobs.md", "python"):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(code, "docs/jobs.md", "exec"), scope)
         assert printed.getvalue().splitlines() == promised(code)
-
-
-def test_the_first_example_of_the_readme_prints_what_stands_behind_it(pool, monkeypatch, capsys):
-    monkeypatch.setenv("POOL_ENDPOINT", pool.endpoint)
-    code = blocks("README.md")[0]
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert capsys.readouterr().out.splitlines() == promised(code)

@@ -8,7 +8,6 @@ import pickle
 import socket
 import threading
 import time
-from random import Random
 from types import SimpleNamespace
 
 import msgspec
@@ -351,7 +350,6 @@ def test_a_peer_that_always_hangs_up_is_given_up_and_not_connected_to_again(tmp_
 # ---- garbage ----
 
 HEADER = msgspec.msgpack.encode
-RANDOM = Random(1).randbytes(200)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +361,7 @@ RANDOM = Random(1).randbytes(200)
         [wire.PREAMBLE],
         [wire.PREAMBLE, b""],
         [wire.PREAMBLE, b"\xc1"],
-        [wire.PREAMBLE, RANDOM[:200]],
+        [wire.PREAMBLE, os.urandom(200)],
         [wire.PREAMBLE, HEADER({"type": "result"})],
         [wire.PREAMBLE, HEADER({"type": "eval", "code": "1"})],
         [wire.PREAMBLE, HEADER({"type": "result", "job_id": "j", "outcome": "won"})],
@@ -461,7 +459,9 @@ class Bomb:
         return eval, ("__import__('os').environ.__setitem__('POOL_TEST_BOMB', 'went off')",)
 
 
-@pytest.mark.parametrize("value", [[pickle.dumps(Bomb())], [b""], [b"\xc1"], [RANDOM[:64]], [b"\xdd\xff\xff\xff\xff"]])
+@pytest.mark.parametrize(
+    "value", [[pickle.dumps(Bomb())], [b""], [b"\xc1"], [os.urandom(64)], [b"\xdd\xff\xff\xff\xff"]]
+)
 def test_a_value_that_cannot_be_decoded_is_the_jobs_error_and_is_never_unpickled(client, daemon, value):
     result = ending(daemon, client, [b"printed", b"", b"", *value])
     assert (result.outcome, result.value, result.stdout) == (Outcome.ERROR, None, "printed")

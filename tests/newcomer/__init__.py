@@ -1,0 +1,1 @@
+"""A user's first hour, from the wheel in an empty directory."""
