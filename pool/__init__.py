@@ -10,10 +10,12 @@ from pool._version import __version__
 if TYPE_CHECKING:
     from pool import errors
     from pool.client import Client, PoolExecutor
+    from pool.client.aio import AsyncClient
     from pool.model import Finding, JobError, JobResult, Limits, Outcome, OutputEvent
     from pool.screen import check
 else:
     _WHERE = {
+        "AsyncClient": "pool.client.aio",
         "Client": "pool.client",
         "PoolExecutor": "pool.client",
         "Finding": "pool.model",
@@ -39,6 +41,7 @@ else:
 
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "Finding",
     "JobError",

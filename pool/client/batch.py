@@ -15,13 +15,13 @@ raised: the time is over, the daemon is unreachable, the client is closed.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from typing import Any, ClassVar, Generic, Required, TypeVar, cast
 
 from pool.client import checks
 from pool.client.connection import Connection
-from pool.client.job import Code, JobOptions, Program, build
+from pool.client.job import Code, JobOptions, Program, build, program_of
 from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
 from pool.client.retry import Retry
@@ -83,7 +83,7 @@ class Window(Generic[F]):
         on_end: Callable[[int, F], object] = lambda *_: None,
     ) -> None:
         self._begins = iter(begins)
-        self._retry = retry
+        self.retry = retry
         self._width = width
         self._on_end = on_end
         self._ended: dict[int, F] = {}
@@ -101,25 +101,36 @@ class Window(Generic[F]):
 
     def _steps(self, *, in_order: bool, leave: Callable[[Iterable[F]], object]) -> Iterator[F | None]:
         try:
-            self._fill()
+            self.fill()
             yield None
-            while self._given < self._begun:
-                while not (self._given in self._ended if in_order else self._ended):
-                    self._end_one()
-                future = self._ended.pop(self._given if in_order else next(iter(self._ended)))
-                self._given += 1
-                self._fill()
+            while self.unfinished():
+                while (future := self.ready(in_order=in_order)) is None:
+                    self.end(*self.retry.next())
                 yield future
         finally:
-            leave(self._retry.unanswered())
+            leave(self.retry.unanswered())
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Begin jobs while there is room."""
         while self._begun < self._given + self._width and (begin := next(self._begins, None)) is not None:
-            self._retry.start(self._begun, begin)
+            self.retry.start(self._begun, begin)
             self._begun += 1
 
-    def _end_one(self) -> None:
-        number, future = self._retry.next()
+    def unfinished(self) -> bool:
+        """Whether there are jobs that were begun and not given out."""
+        return self._given < self._begun
+
+    def ready(self, *, in_order: bool) -> F | None:
+        """The next future to give out, if it has ended; the next job begins in its place."""
+        number = self._given if in_order else next(iter(self._ended), -1)
+        future = self._ended.pop(number, None)
+        if future is not None:
+            self._given += 1
+            self.fill()
+        return future
+
+    def end(self, number: int, future: F) -> None:
+        """Note that a job has ended."""
         self._ended[number] = future
         self._on_end(number, future)
 
@@ -144,7 +155,7 @@ class Counter:
 
 
 class Batches:
-    """`map`, `submit_many` and `results` of one client; what they do is documented there."""
+    """`map`, `submit_many` and `results` of one client, as the windows that run them."""
 
     def __init__(self, connection: Connection, pool: str, to_result: ToResult) -> None:
         self._connection = connection
@@ -152,45 +163,27 @@ class Batches:
         self._to_result = to_result
 
     def map(
-        self, jobs: Iterable[BatchJob], *, wait_s: float | None, width: int, progress: Counter
-    ) -> Iterator[JobResult]:
-        begins = (self._begin(each)[1] for each in jobs)
-        window = Window(begins, Retry(wait_s), width=width, on_end=progress.one_more)
-        return self._results(window.run(in_order=True, leave=self._cancel))
+        self,
+        code: Code,
+        argument_lists: Iterable[Sequence[object]],
+        options: JobOptions,
+        *,
+        retry: Retry[Answer],
+        width: int | None,
+        progress: Progress | None,
+    ) -> Window[Answer]:
+        if shared := {"args", "job_id"} & options.keys():
+            raise checks.invalid(min(shared), "the jobs of a map cannot share it", "put arguments into argument_lists")
+        program = program_of(code, options.pop("entry", None))
+        jobs: Iterable[BatchJob] = ({**options, "code": program, "args": each} for each in argument_lists)
+        return Window(
+            (self.begin(each)[1] for each in jobs),
+            retry,
+            width=WINDOW if width is None else checks.whole("window", width, 1, MAX_WINDOW),
+            on_end=Counter(progress, argument_lists).one_more,
+        )
 
-    def submit_many(self, jobs: Iterable[BatchJob], *, wait_s: float | None, progress: Counter) -> Batch:
-        """Raises BatchError for whatever ends it early."""
-        batch = Batch()
-        accepted: set[int] = set()
-
-        def begins() -> Iterator[Begin]:
-            for each in jobs:
-                job_id, begin = self._begin(each, watch=False)
-                batch.append(job_id)
-                yield begin
-
-        def on_end(number: int, future: Answer) -> None:
-            error = future.exception()
-            if isinstance(error, JobRefusedError):
-                batch.refused[future.job_id] = error
-            elif error is not None:
-                raise error
-            accepted.add(number)
-            progress.one_more()
-
-        window = Window(begins(), Retry[Answer](wait_s), width=WINDOW, on_end=on_end)
-        try:
-            for _ in window.run(in_order=False, leave=self._cancel):
-                pass
-        except Exception as error:
-            submitted = Batch(job_id for number, job_id in enumerate(batch) if number in accepted)
-            submitted.refused = batch.refused
-            what = f"{len(submitted)} jobs were submitted and go on; then: {error}"
-            raise BatchError(what, batch=submitted) from error
-        return batch
-
-    def results(self, job_ids: Iterable[str], *, wait_s: float | None, progress: Counter) -> Iterator[JobResult]:
-        """A generator: nothing is asked before the first step."""
+    def watch(self, job_ids: Iterable[str], retry: Retry[Answer], *, progress: Counter) -> Window[Answer]:
         refused = job_ids.refused if isinstance(job_ids, Batch) else {}
         begins = (
             partial(_refused, each, refused[each])
@@ -198,10 +191,28 @@ class Batches:
             else partial(self._connection.watch, checks.job_id("job_id", each))
             for each in job_ids
         )
-        window = Window[Answer](begins, Retry(wait_s), width=WATCHED, on_end=progress.one_more)
-        yield from self._results(window.run(in_order=False, leave=self._forget))
+        return Window(begins, retry, width=WATCHED, on_end=progress.one_more)
 
-    def _begin(self, given: object, *, watch: bool = True) -> tuple[str, Begin]:
+    def to_result(self, ended: Answer) -> JobResult:
+        """Raises what is not about one job alone."""
+        try:
+            return self._to_result(ended.result())
+        except JobRefusedError as error:
+            return _refusal(ended.job_id, error)
+
+    def results(self, ended: Iterator[Answer]) -> Iterator[JobResult]:
+        for each in ended:
+            yield self.to_result(each)
+
+    def cancel(self, left: Iterable[Answer]) -> None:
+        self._connection.cancel_all(each for each in left if isinstance(each, Request))
+
+    def forget(self, left: Iterable[Answer]) -> None:
+        for each in left:
+            if isinstance(each, Request):
+                self._connection.forget(each)
+
+    def begin(self, given: object, *, watch: bool = True) -> tuple[str, Begin]:
         """The id of a job, and what sends it or raises why it cannot be sent."""
         job_id: object = None
         try:
@@ -217,22 +228,40 @@ class Batches:
             return name, partial(_refused, name, error)
         return submission.message.job_id, partial(self._connection.submit, submission)
 
-    def _results(self, ended: Iterator[Answer]) -> Iterator[JobResult]:
-        """Raises what is not about one job alone."""
-        for future in ended:
-            try:
-                result = self._to_result(future.result())
-            except JobRefusedError as error:
-                result = _refusal(future.job_id, error)
-            yield result
 
-    def _cancel(self, left: Iterable[Answer]) -> None:
-        self._connection.cancel_all(each for each in left if isinstance(each, Request))
+class Handover:
+    """One `submit_many`: which jobs the daemon has accepted, and which it has refused."""
 
-    def _forget(self, left: Iterable[Answer]) -> None:
-        for each in left:
-            if isinstance(each, Request):
-                self._connection.forget(each)
+    def __init__(self, batches: Batches, jobs: Iterable[BatchJob], progress: Progress | None) -> None:
+        self.batch = Batch()
+        self._batches = batches
+        self._jobs = jobs
+        self._accepted: set[int] = set()
+        self._progress = Counter(progress, jobs)
+
+    def window(self, retry: Retry[Answer]) -> Window[Answer]:
+        return Window(self._begins(), retry, width=WINDOW, on_end=self._end)
+
+    def cut_short(self, error: Exception) -> BatchError:
+        submitted = Batch(job_id for number, job_id in enumerate(self.batch) if number in self._accepted)
+        submitted.refused = self.batch.refused
+        what = f"{len(submitted)} jobs were submitted and go on; then: {error}"
+        return BatchError(what, batch=submitted)
+
+    def _begins(self) -> Iterator[Begin]:
+        for each in self._jobs:
+            job_id, begin = self._batches.begin(each, watch=False)
+            self.batch.append(job_id)
+            yield begin
+
+    def _end(self, number: int, future: Answer) -> None:
+        error = future.exception()
+        if isinstance(error, JobRefusedError):
+            self.batch.refused[future.job_id] = error
+        elif error is not None:
+            raise error
+        self._accepted.add(number)
+        self._progress.one_more()
 
 
 def _refused(job_id: str, error: JobRefusedError) -> Answer:

@@ -15,13 +15,14 @@ from queue import Empty
 from typing import Final, Literal, Self, Unpack
 
 from pool.client import checks, job
-from pool.client.batch import MAX_WINDOW, WINDOW, Batch, Batches, BatchJob, Counter, Progress
+from pool.client.batch import Answer, Batch, Batches, BatchJob, Counter, Handover, Progress
 from pool.client.connection import CANCEL_S, Connection
 from pool.client.decoder import ProcessDecoder
 from pool.client.endpoint import submit_endpoint
 from pool.client.job import Code, JobOptions, Submission
 from pool.client.pending import Request
 from pool.client.results import OutputReader, ToResult, to_result
+from pool.client.retry import Retry
 from pool.errors import PoolError, ResultTimeoutError
 from pool.model import JobResult, OutputEvent
 
@@ -52,7 +53,7 @@ class Client:
     ) -> None:
         self.pool: Final = checks.word("pool", pool)
         silence_s = checks.seconds("timeout", timeout)
-        #: For this package.
+        #: This and the next three are for this package.
         self.connection: Final = Connection(submit_endpoint(endpoint), timeout_s=silence_s)
         self.to_result: ToResult = to_result
         self._decoder: ProcessDecoder | None = None
@@ -62,7 +63,7 @@ class Client:
             weakref.finalize(self, self._decoder.close).atexit = False
         elif decode != "inline":
             raise checks.invalid("decode", f"got {decode!r:.40}", "give 'inline' or 'process'")
-        self._batches = Batches(self.connection, self.pool, self.to_result)
+        self.batches: Final = Batches(self.connection, self.pool, self.to_result)
 
     @property
     def endpoint(self) -> str:
@@ -163,15 +164,9 @@ class Client:
         Raises ResultTimeoutError `timeout` seconds from now, and errors that concern all jobs, such as
         DaemonUnreachableError.
         """
-        if shared := {"args", "job_id"} & options.keys():
-            raise checks.invalid(min(shared), "the jobs of a map cannot share it", "put arguments into argument_lists")
-        program = job.program_of(code, options.pop("entry", None))
-        return self._batches.map(
-            ({**options, "code": program, "args": each} for each in argument_lists),
-            wait_s=checks.waiting("timeout", timeout),
-            width=WINDOW if window is None else checks.whole("window", window, 1, MAX_WINDOW),
-            progress=Counter(progress, argument_lists),
-        )
+        retry = Retry[Answer](checks.waiting("timeout", timeout))
+        jobs = self.batches.map(code, argument_lists, options, retry=retry, width=window, progress=progress)
+        return self.batches.results(jobs.run(in_order=True, leave=self.batches.cancel))
 
     def submit_many(
         self, jobs: Iterable[BatchJob], *, timeout: float | None = None, progress: Progress | None = None
@@ -183,8 +178,14 @@ class Client:
 
         Raises BatchError when it cannot go on; its `batch` has what was submitted, its cause says why.
         """
-        wait_s = checks.waiting("timeout", timeout)
-        return self._batches.submit_many(jobs, wait_s=wait_s, progress=Counter(progress, jobs))
+        retry = Retry[Answer](checks.waiting("timeout", timeout))
+        handover = Handover(self.batches, jobs, progress)
+        try:
+            for _ in handover.window(retry).run(in_order=False, leave=self.batches.cancel):
+                pass
+        except Exception as error:
+            raise handover.cut_short(error) from error
+        return handover.batch
 
     def results(
         self, job_ids: Iterable[str], *, timeout: float | None = None, progress: Progress | None = None
@@ -198,7 +199,7 @@ class Client:
         Raises ResultTimeoutError `timeout` seconds after the first step: the jobs go on.
         """
         wait_s = checks.waiting("timeout", timeout)
-        return self._batches.results(job_ids, wait_s=wait_s, progress=Counter(progress, job_ids))
+        return self._results(job_ids, wait_s, Counter(progress, job_ids))
 
     def cancel(self, job_id: str) -> None:
         """End the job: take it from the backlog, or kill it. No error if it has ended. Raises UnknownJobError."""
@@ -216,13 +217,17 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _results(self, job_ids: Iterable[str], wait_s: float | None, progress: Counter) -> Iterator[JobResult]:
+        window = self.batches.watch(job_ids, Retry(wait_s), progress=progress)
+        yield from self.batches.results(window.run(in_order=False, leave=self.batches.forget))
+
     def _wait(self, request: Request, wait_s: float | None) -> JobResult:
         try:
             delivery = request.result(wait_s)
         except TimeoutError:
             if wait_s is None or request.done():  # raised by a signal handler, or the daemon's own answer
                 raise
-            raise _not_ended(request.job_id, wait_s) from None
+            raise not_ended(request.job_id, wait_s) from None
         finally:
             if not request.done():
                 self.connection.forget(request)
@@ -239,7 +244,7 @@ class Client:
         try:
             yield from reader.events(request, wait_s, self.to_result)
         except Empty:
-            raise _not_ended(request.job_id, wait_s or 0.0) from None
+            raise not_ended(request.job_id, wait_s or 0.0) from None
         finally:
             self.connection.forget(request)
 
@@ -268,7 +273,7 @@ class Client:
             self.connection.cancel(job_id).result(CANCEL_S)
 
 
-def _not_ended(job_id: str, wait_s: float) -> ResultTimeoutError:
+def not_ended(job_id: str, wait_s: float) -> ResultTimeoutError:
     return ResultTimeoutError(
         f"job {job_id} has not ended within {wait_s:g} s and goes on: "
         f"ask again with result({job_id!r}), or end it with cancel({job_id!r})",

@@ -29,7 +29,8 @@ ToResult = Callable[[Delivery | None], JobResult]
 
 #: stdout, stderr and error come before the files.
 FIXED_FRAMES = 3
-_Piece = tuple[wire.StreamName, bytes]
+#: The stream and what arrived of it.
+Piece = tuple[wire.StreamName, bytes]
 _STREAMS: tuple[wire.StreamName, wire.StreamName] = ("stdout", "stderr")
 
 
@@ -114,13 +115,15 @@ class OutputReader:
     Every byte that the result keeps is delivered exactly once and in the order of its stream. Pieces are taken by their
     offset: one that was delivered before (the daemon starts again after a lost connection) is dropped, and what never
     arrived as a piece is taken from the result. So the queue holds no more than the job's output cap allows, however
-    slow the caller is.
+    slow the caller is. `arrived` is called on the I/O thread after each `put` and `end`.
     """
 
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[_Piece | None] = SimpleQueue()
-        self._next: deque[_Piece | None] = deque()  # taken from the queue and not delivered; of the caller's thread
+    def __init__(self, arrived: Callable[[], object] = lambda: None) -> None:
+        self._queue: SimpleQueue[Piece | None] = SimpleQueue()
+        self._next: deque[Piece | None] = deque()  # taken from the queue and not delivered; of the caller's thread
         self._have: dict[wire.StreamName, int] = dict.fromkeys(_STREAMS, 0)
+        self._texts = {name: _Text(name) for name in _STREAMS}
+        self._arrived = arrived
 
     def put(self, output: wire.Output, payload: Sequence[wire.Frame]) -> None:
         """Keep what is new of a piece. Called on the I/O thread."""
@@ -129,31 +132,27 @@ class OutputReader:
         if output.offset <= have < output.offset + len(piece):
             self._have[output.name] = output.offset + len(piece)
             self._queue.put((output.name, piece[have - output.offset :]))
+            self._arrived()
 
     def end(self, _: Future[Delivery | None]) -> None:
         """The request has been resolved. Called on the I/O thread."""
         self._queue.put(None)
+        self._arrived()
 
     def events(
         self, request: Future[Delivery | None], wait_s: float | None, to_result: ToResult
     ) -> Iterator[OutputEvent | JobResult]:
         """The output, then the result. Raises queue.Empty after `wait_s`, or the error that the daemon answered."""
-        texts = {name: _Text(name) for name in _STREAMS}
         deadline = None if wait_s is None else time.monotonic() + wait_s
-        while (item := self._take(deadline)) is not None:
-            name, piece = item
-            if (event := texts[name].event(piece)) is not None:
-                yield event
-        delivery = request.result()
-        result = to_result(delivery)
-        for name, whole in zip(_STREAMS, delivery.payload if delivery is not None else (), strict=False):
-            if (event := texts[name].event(bytes(whole)[self._have[name] :], final=True)) is not None:
-                yield event
-        yield result
+        while (piece := self.take(None if deadline is None else max(0.0, deadline - time.monotonic()))) is not None:
+            yield from self.read(piece)
+        yield from self.rest(request.result(), to_result)
 
-    def _take(self, deadline: float | None) -> _Piece | None:
-        """The next piece. What arrived of its stream in a row, while the caller was busy, is one piece."""
-        wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+    def take(self, wait_s: float | None) -> Piece | None:
+        """The next piece; None after the last. What arrived of its stream in a row, while the caller was busy, is one.
+
+        Raises queue.Empty after `wait_s`.
+        """
         first = self._next.popleft() if self._next else self._queue.get(timeout=wait_s)
         if first is None:
             return None
@@ -163,7 +162,21 @@ class OutputReader:
             self._next.popleft()
         return name, b"".join(pieces)
 
-    def _waiting(self) -> _Piece | None:
+    def read(self, piece: Piece) -> Iterator[OutputEvent]:
+        """The text of a piece: one event, or none while no character is complete."""
+        name, content = piece
+        if (event := self._texts[name].event(content)) is not None:
+            yield event
+
+    def rest(self, delivery: Delivery | None, to_result: ToResult) -> Iterator[OutputEvent | JobResult]:
+        """What did not arrive as a piece, and the result."""
+        result = to_result(delivery)
+        for name, whole in zip(_STREAMS, delivery.payload if delivery is not None else (), strict=False):
+            if (event := self._texts[name].event(bytes(whole)[self._have[name] :], final=True)) is not None:
+                yield event
+        yield result
+
+    def _waiting(self) -> Piece | None:
         """The piece that follows, which stays where it is. None if there is none, or only the end."""
         with contextlib.suppress(Empty):
             if not self._next:

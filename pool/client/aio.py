@@ -1,0 +1,326 @@
+"""AsyncClient: the pool for asyncio, with the names, options and errors of Client.
+
+    task ──▶ Connection ──▶ I/O thread, one a client ──▶ daemon
+     ▲                          │ answer
+     └─ call_soon_threadsafe ◀──┘
+
+1. A job costs a task no thread. Values are decoded on the event loop; with decode="process" in asyncio's threads.
+2. A task that is cancelled while it waits cancels its job: the job is taken from the backlog, or killed. `close` waits
+   a moment until the daemon has confirmed that.
+3. One client may serve the event loops of several threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import wait
+from contextlib import aclosing
+from queue import Empty
+from typing import Self, Unpack
+
+from pool.client import checks, job
+from pool.client.batch import Answer, Batch, BatchJob, Counter, Handover, Progress, Window
+from pool.client.client import Client, Decode, OnText, not_ended
+from pool.client.connection import CANCEL_S
+from pool.client.job import Code, JobOptions, Submission
+from pool.client.pending import Delivery, Request
+from pool.client.results import OutputReader, Piece
+from pool.client.retry import Retry
+from pool.errors import ClosedError, PoolError
+from pool.model import JobResult, OutputEvent
+
+
+class AsyncClient:
+    r"""Runs code in the pool, for asyncio. Arguments as for Client.
+
+    async with AsyncClient() as client:
+        results = await asyncio.gather(*(client.run(SOURCE, entry="main", args=[n]) for n in range(1000)))
+    """
+
+    def __init__(
+        self,
+        endpoint: str | os.PathLike[str] | None = None,
+        *,
+        pool: str = "default",
+        timeout: float = 10.0,
+        decode: Decode = "inline",
+    ) -> None:
+        self._client = Client(endpoint, pool=pool, timeout=timeout, decode=decode)
+        self._connection = self._client.connection
+        self._batches = self._client.batches
+        self._decodes_here = decode == "inline"
+        self._cancels: set[Request] = set()
+
+    @property
+    def endpoint(self) -> str:
+        return self._client.endpoint
+
+    @property
+    def pool(self) -> str:
+        return self._client.pool
+
+    async def run(
+        self,
+        code: Code,
+        /,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as Client.run: the job goes on, which asyncio.timeout would end
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+        **options: Unpack[JobOptions],
+    ) -> JobResult:
+        """Run the job and wait for its end, as `Client.run`. `on_stdout` and `on_stderr` are called on the event loop.
+
+        Cancelling the task cancels the job, and so does `asyncio.timeout`. After `timeout` seconds the job goes on.
+        """
+        wait_s = checks.waiting("timeout", timeout)
+        listeners = {
+            "stdout": checks.callback("on_stdout", on_stdout),
+            "stderr": checks.callback("on_stderr", on_stderr),
+        }
+        stream = any(each is not None for each in listeners.values())
+        submission = job.build(
+            code, options, pool=self.pool, request=self._connection.next_number(), watch=True, stream=stream
+        )
+        try:
+            if stream:
+                return await self._listen(submission, wait_s, listeners)
+            return await self._wait(self._connection.submit(submission), wait_s)
+        except PoolError:
+            raise
+        except BaseException:
+            self._abandon(submission.message.job_id)
+            raise
+
+    async def submit(self, code: Code, /, **options: Unpack[JobOptions]) -> str:
+        """Hand over the job and return its id as soon as the daemon has accepted it. The job outlives the task."""
+        number = self._connection.next_number()
+        submission = job.build(code, options, pool=self.pool, request=number, watch=False)
+        await self._answer(self._connection.submit(submission), None)
+        return submission.message.job_id
+
+    async def result(self, job_id: str, timeout: float | None = None) -> JobResult:  # noqa: ASYNC109 - as Client.result
+        """The result of a job that anybody submitted, as `Client.result`. Cancelling the task leaves the job alone."""
+        wait_s = checks.waiting("timeout", timeout)
+        return await self._wait(self._connection.watch(checks.job_id("job_id", job_id)), wait_s)
+
+    def stream(self, job_id: str, timeout: float | None = None) -> AsyncIterator[OutputEvent | JobResult]:
+        """What a job prints, while it runs, and at the end its result, as `Client.stream`.
+
+        async for event in client.stream(job_id): ...
+        """
+        return self._follow(checks.job_id("job_id", job_id), checks.waiting("timeout", timeout))
+
+    def map(
+        self,
+        code: Code,
+        argument_lists: Iterable[Sequence[object]],
+        /,
+        *,
+        timeout: float | None = None,
+        window: int | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[JobOptions],
+    ) -> AsyncIterator[JobResult]:
+        """Run the code once for each list of arguments; results in the order of the lists, as `Client.map`.
+
+        The first jobs begin with the first step. What is left when the iteration ends early is cancelled; after a
+        `break`, use `contextlib.aclosing` to have that at once.
+        """
+        arrival = Arrival()
+        retry = Retry[Answer](checks.waiting("timeout", timeout), arrived=arrival.set)
+        jobs = self._batches.map(code, argument_lists, options, retry=retry, width=window, progress=progress)
+        return self._results(_ended(jobs, arrival, in_order=True, leave=self._cancel))
+
+    async def submit_many(
+        self,
+        jobs: Iterable[BatchJob],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as Client.submit_many
+        progress: Progress | None = None,
+    ) -> Batch:
+        """Hand over many jobs and return their ids, as `Client.submit_many`. Raises BatchError."""
+        arrival = Arrival()
+        handover = Handover(self._batches, jobs, progress)
+        window = handover.window(Retry(checks.waiting("timeout", timeout), arrived=arrival.set))
+        try:
+            async with aclosing(_ended(window, arrival, in_order=False, leave=self._cancel)) as accepted:
+                async for _ in accepted:
+                    pass
+        except Exception as error:
+            raise handover.cut_short(error) from error
+        return handover.batch
+
+    def results(
+        self, job_ids: Iterable[str], *, timeout: float | None = None, progress: Progress | None = None
+    ) -> AsyncIterator[JobResult]:
+        """The results of many jobs as the jobs end, as `Client.results`."""
+        arrival = Arrival()
+        retry = Retry[Answer](checks.waiting("timeout", timeout), arrived=arrival.set)
+        jobs = self._batches.watch(job_ids, retry, progress=Counter(progress, job_ids))
+        return self._results(_ended(jobs, arrival, in_order=False, leave=self._batches.forget))
+
+    async def cancel(self, job_id: str) -> None:
+        """End the job, as `Client.cancel`."""
+        await self._answer(self._connection.cancel(checks.job_id("job_id", job_id)), None)
+
+    async def close(self) -> None:
+        """Close the connection. Calls that still wait raise ClosedError; jobs that were submitted go on."""
+        await asyncio.to_thread(self._close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _close(self) -> None:
+        wait(list(self._cancels), CANCEL_S)
+        self._client.close()
+
+    # ---- waiting ----
+
+    async def _answer(self, request: Request, wait_s: float | None) -> Delivery | None:
+        """Raises the error that the daemon answered, or ResultTimeoutError."""
+        arrival = Arrival()
+        request.add_done_callback(arrival.set)
+        try:
+            if not await arrival.wait(wait_s):
+                raise not_ended(request.job_id, wait_s or 0.0)
+        finally:
+            self._connection.forget(request)
+        return request.result()
+
+    async def _wait(self, request: Request, wait_s: float | None) -> JobResult:
+        return await self._decoded(await self._answer(request, wait_s))
+
+    async def _decoded(self, delivery: Delivery | None) -> JobResult:
+        if self._decodes_here:
+            return self._client.to_result(delivery)
+        return await asyncio.to_thread(self._client.to_result, delivery)
+
+    async def _results(self, ended: AsyncGenerator[Answer]) -> AsyncIterator[JobResult]:
+        async with aclosing(ended):
+            async for each in ended:
+                yield (
+                    self._batches.to_result(each)
+                    if self._decodes_here
+                    else await asyncio.to_thread(self._batches.to_result, each)
+                )
+
+    # ---- output ----
+
+    async def _follow(self, job_id: str, wait_s: float | None) -> AsyncIterator[OutputEvent | JobResult]:
+        arrival = Arrival()
+        reader = OutputReader(arrival.set)
+        async with aclosing(self._events(self._connection.watch(job_id, reader.put), reader, arrival, wait_s)) as all_:
+            async for event in all_:
+                yield event
+
+    async def _events(
+        self, request: Request, reader: OutputReader, arrival: Arrival, wait_s: float | None
+    ) -> AsyncGenerator[OutputEvent | JobResult]:
+        deadline = None if wait_s is None else time.monotonic() + wait_s
+        request.add_done_callback(reader.end)
+        try:
+            while (piece := await self._piece(reader, arrival, deadline)) is not None:
+                for event in reader.read(piece):
+                    yield event
+            result = await self._decoded(request.result())
+            for each in reader.rest(request.result(), lambda _: result):
+                yield each
+        except Empty:
+            raise not_ended(request.job_id, wait_s or 0.0) from None
+        finally:
+            self._connection.forget(request)
+
+    async def _piece(self, reader: OutputReader, arrival: Arrival, deadline: float | None) -> Piece | None:
+        """As `OutputReader.take`."""
+        while True:
+            with contextlib.suppress(Empty):
+                return reader.take(0)
+            if not await arrival.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                raise Empty
+
+    async def _listen(
+        self, submission: Submission, wait_s: float | None, listeners: dict[str, OnText | None]
+    ) -> JobResult:
+        arrival = Arrival()
+        reader = OutputReader(arrival.set)
+        request = self._connection.submit(submission, reader.put)
+        async with aclosing(self._events(request, reader, arrival, wait_s)) as events:
+            async for event in events:
+                if isinstance(event, JobResult):
+                    return event
+                self._tell(listeners[event.stream], event, request.job_id)
+        raise AssertionError("the last event is the result")
+
+    def _tell(self, listener: OnText | None, event: OutputEvent, job_id: str) -> None:
+        """A PoolError that a listener raises is not about this job's own request, so it ends the job."""
+        try:
+            if listener is not None:
+                listener(event.text)
+        except PoolError:
+            self._abandon(job_id)
+            raise
+
+    # ---- leaving ----
+
+    def _abandon(self, job_id: str) -> None:
+        """Cancel a job that nobody will ask for, without waiting."""
+        with contextlib.suppress(ClosedError):
+            self._keep(self._connection.cancel(job_id))
+
+    def _cancel(self, left: Iterable[Answer]) -> None:
+        with contextlib.suppress(ClosedError):
+            for each in left:
+                if isinstance(each, Request):
+                    self._keep(self._connection.give_up(each))
+
+    def _keep(self, cancelling: Request) -> None:
+        self._cancels.add(cancelling)
+        cancelling.add_done_callback(self._cancels.discard)
+
+
+class Arrival:
+    """An event of the running loop that any thread may set, any number of times."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def set(self, *_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, wait_s: float | None) -> bool:
+        """Whether it was set within `wait_s` seconds since the last `wait`."""
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+async def _ended(
+    window: Window[Answer], arrival: Arrival, *, in_order: bool, leave: Callable[[Iterable[Answer]], object]
+) -> AsyncGenerator[Answer]:
+    """As `Window.run`; the first jobs begin with the first step."""
+    try:
+        window.fill()
+        while window.unfinished():
+            while (future := window.ready(in_order=in_order)) is None:
+                if (found := window.retry.poll()) is not None:
+                    window.end(*found)
+                else:
+                    await arrival.wait(window.retry.until_next_s())
+            await asyncio.sleep(0)  # other tasks run too, however many jobs have ended
+            yield future
+    finally:
+        leave(window.retry.unanswered())
