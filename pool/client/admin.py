@@ -18,7 +18,7 @@ import zmq
 
 from pool import wire
 from pool.client import checks
-from pool.client.endpoint import admin_endpoint, obstacle, unreachable
+from pool.client.endpoint import absent, admin_endpoint, unreachable
 from pool.errors import ClosedError, RemoteProtocolError, from_code
 
 
@@ -39,8 +39,8 @@ class AdminClient:
             raise ClosedError("this admin client has been closed; make a new one")
         number = next(self._numbers)
         frames = wire.encode(wire.AdminCall(request=number, name=name, arguments=arguments))
-        if self._socket is None and obstacle(self.endpoint):
-            raise unreachable(self.endpoint, 0)  # an operator need not wait for what cannot come
+        if self._socket is None and (error := absent(self.endpoint)) is not None:
+            raise error  # an operator need not wait for what cannot come
         socket = self._socket or self._connect()
         try:
             socket.send_multipart(frames, zmq.NOBLOCK)

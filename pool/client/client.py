@@ -39,8 +39,9 @@ class Client:
 
     `endpoint`: the daemon's submit.sock; else POOL_ENDPOINT, else POOL_RUN_DIR, else /run/pool/submit.sock.
     `pool`: the pool of jobs that name none. `timeout`: seconds without any answer after which the daemon counts as
-    unreachable; a job may take longer. `decode`: where the values of jobs are decoded, "inline" or in a "process" of
-    their own (docs/jobs.md). Nothing is sent, and no thread or process started, before the first job.
+    unreachable; a job may take longer. Only a daemon that has answered before is waited for. `decode`: where the values
+    of jobs are decoded, "inline" or in a "process" of their own (docs/jobs.md). Nothing is sent, and no thread or
+    process started, before the first job.
     """
 
     def __init__(

@@ -33,6 +33,7 @@ from functools import partial
 from typing import Final, Generic, Self, TypeVar
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from pool import wire
 from pool.client.endpoint import path_of
@@ -247,7 +248,7 @@ class DaemonSocket:
 
     def turn(self, inbox: deque[Request | Forget]) -> None:
         """Wait until something happens, and do what is due."""
-        lost = self._wait()
+        events = self._wait()
         now = time.monotonic()
         while inbox:
             item = inbox.popleft()
@@ -257,16 +258,18 @@ class DaemonSocket:
                 self._outbox += self._pending.open(item, now)
         self._send()
         self._receive(now)
-        if lost or now >= self._due:
-            self._check(now, lost=lost)
+        if events or now >= self._due:
+            self._check(now, events)
             self._send()
 
-    def _check(self, now: float, *, lost: bool) -> None:
+    def _check(self, now: float, events: set[int]) -> None:
         try:
-            if lost:
+            if zmq.EVENT_DISCONNECTED in events:
                 # ZeroMQ would connect again by itself, but not after a frame over the cap.
                 self._reopen()
                 self._outbox += self._pending.disconnected(now)
+            elif events:
+                self._pending.not_connected()
             self._outbox += self._pending.tick(now)
         except DaemonUnreachableError as error:
             self._reopen()
@@ -275,7 +278,7 @@ class DaemonSocket:
             self._pending.new_socket()
 
     def _open(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        """The socket, and one that tells when its connection is lost."""
+        """The socket, and one that tells when its connection is lost or cannot be made."""
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
@@ -284,7 +287,7 @@ class DaemonSocket:
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS[0])
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
         self._connected = False
-        return socket, socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        return socket, socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
 
     def _close(self) -> None:
         self._socket.disable_monitor()
@@ -295,8 +298,8 @@ class DaemonSocket:
         self._close()
         self._socket, self._monitor = self._open()
 
-    def _wait(self) -> bool:
-        """Whether the connection was lost meanwhile."""
+    def _wait(self) -> set[int]:
+        """What has happened to the connection meanwhile."""
         poller = zmq.Poller()
         poller.register(self._wake, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
@@ -306,7 +309,10 @@ class DaemonSocket:
         ready = dict(poller.poll(None if wait_s is None else math.ceil(wait_s * 1000)))
         if self._wake in ready:
             os.eventfd_read(self._wake)
-        return self._monitor in ready
+        events: set[int] = set()
+        while self._monitor in ready and self._monitor.poll(0):
+            events.add(recv_monitor_message(self._monitor)["event"])
+        return events
 
     def _send(self) -> None:
         if self._outbox and not self._connected:

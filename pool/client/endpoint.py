@@ -50,6 +50,12 @@ def path_of(endpoint: str) -> str:
     return endpoint.removeprefix(SCHEME)
 
 
+def absent(endpoint: str) -> DaemonUnreachableError | None:
+    """The error for a daemon that cannot answer now; None if nothing is known to be in the way."""
+    reason = obstacle(endpoint)
+    return DaemonUnreachableError(reason, endpoint=endpoint) if reason else None
+
+
 def unreachable(endpoint: str, timeout_s: float) -> DaemonUnreachableError:
     """The error for a daemon that did not answer within `timeout_s`: what is in the way, and what to do about it."""
     message = obstacle(endpoint) or (

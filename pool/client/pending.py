@@ -12,6 +12,7 @@ Rules:
    instance. From then on a Ping is sent each second while a request has been open for a second.
 2. When nothing was received for `timeout_s` and a Ping is unanswered, every open request fails with
    DaemonUnreachableError. A Submit or Cancel that stays unanswered for that long while the daemon answers fails alone.
+   A daemon that has not answered before is not waited for: the first attempt to connect that fails ends every request.
 3. After a lost connection, or when Pong names another instance, answers may have been lost: open requests are sent
    again. A job that had been accepted and that the daemon does not know any more ends `lost`.
 4. After bytes that are no message every open request fails: which one they should have answered is unknown. A valid
@@ -27,7 +28,7 @@ from typing import NamedTuple, TypeVar
 import zmq
 
 from pool import wire
-from pool.client.endpoint import unreachable
+from pool.client.endpoint import absent, unreachable
 from pool.errors import DaemonUnreachableError, PoolError, RemoteProtocolError, UnknownJobError, from_code
 from pool.model import Outcome
 
@@ -100,6 +101,7 @@ class PendingRequests:
         self._pings: dict[int, float] = {}  # number to the time it was sent; unanswered ones only
         self._pinged_at = 0.0
         self._received_at = 0.0
+        self._was_there = False  # the daemon has answered since the last time that it was unreachable
         self.garbage = 0  #: messages that could not be read
         self.strays = 0  #: messages that answered nothing
 
@@ -129,7 +131,7 @@ class PendingRequests:
             self.garbage += 1
             self.fail(error)
             return []
-        self._received_at = now
+        self._received_at, self._was_there = now, True
         match message:
             case wire.Output():
                 self._on_output(message, payload)
@@ -210,6 +212,11 @@ class PendingRequests:
             self._fail(request, error)
         return [self._ping(now), *self._repetitions()] if self._open else []
 
+    def not_connected(self) -> None:
+        """A connect has failed. Raises DaemonUnreachableError unless this is a daemon that may come back."""
+        if self._open and not self._was_there and (error := absent(self._endpoint)) is not None:
+            raise error
+
     def _repetitions(self) -> Outgoing:
         return [request.repetition() for request in self._open.values()]
 
@@ -218,6 +225,7 @@ class PendingRequests:
     def tick(self, now: float) -> Outgoing:
         """Raises DaemonUnreachableError, which is meant for `fail`, when nothing was received for too long."""
         if self._open and now >= self._silent_until():
+            self._was_there = False
             raise unreachable(self._endpoint, self._timeout_s)
         if not self._open or now < self._ping_due():
             return []
