@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pool import errors
     from pool.client import Client, PoolExecutor
     from pool.client.aio import AsyncClient
+    from pool.client.in_job import datasets
     from pool.model import Finding, JobError, JobResult, Limits, Outcome, OutputEvent
     from pool.screen import check
 else:
@@ -25,6 +26,7 @@ else:
         "Outcome": "pool.model",
         "OutputEvent": "pool.model",
         "check": "pool.screen",
+        "datasets": "pool.client.in_job",
     }
 
     def __getattr__(name: str) -> object:
@@ -52,5 +54,6 @@ __all__ = [
     "PoolExecutor",
     "__version__",
     "check",
+    "datasets",
     "errors",
 ]

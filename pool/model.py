@@ -63,8 +63,8 @@ class Limits:
 
     wall_s: float | None = None  #: seconds from the start of the code to its end
     cpu_s: float | None = None  #: CPU seconds of the job and all that it starts
-    memory: int | str | None = None  #: bytes of memory of the job and all that it starts, beyond what is preloaded
-    tmp: int | str | None = None  #: bytes of scratch space, /tmp and /dev/shm together
+    memory: int | str | None = None  #: bytes, at least 1m, of the job and all that it starts, beyond what is preloaded
+    tmp: int | str | None = None  #: bytes, at least 4k, of scratch space, /tmp and /dev/shm together
     output: int | str | None = None  #: bytes kept of stdout, and of stderr; the rest is counted and cut
     result: int | str | None = None  #: bytes of the encoded value and of the files together
     processes: int | None = None  #: processes and threads at the same time
@@ -79,6 +79,10 @@ class Limits:
     def items(self) -> list[tuple[str, float | int | None]]:
         """Name and value of each limit, in the order of the fields."""
         return [(each.name, getattr(self, each.name)) for each in fields(self)]
+
+
+#: Below this no job can run: the number was meant in another unit.
+_LEAST_BYTES = {"memory": 1 << 20, "tmp": 4096}
 
 
 def _seconds_of(name: str, value: object) -> float | None:
@@ -105,8 +109,10 @@ def _bytes_of(name: str, value: int | str | None) -> int | None:
         size = parse_size(value)
     except ValueError as error:
         raise InvalidJobError(f"limits.{name}: {error}") from None
-    if size == 0:
-        raise InvalidJobError(f"limits.{name} must be more than 0 bytes")
+    least = _LEAST_BYTES.get(name, 1)
+    if size < least:
+        meant = f'; for mebibytes write "{plain_int(value)}m"' if not isinstance(value, str) and size else ""
+        raise InvalidJobError(f"limits.{name}: {value!r:.40} is {size} bytes, and the least is {least}{meant}")
     return size
 
 

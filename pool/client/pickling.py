@@ -2,12 +2,16 @@
 
 Where a function, class or module that the callable refers to was defined decides how it is pickled:
 
-    the standard library, site-packages   by name: the sandbox imports its own copy, or fails with ModuleNotFoundError
+    the standard library, libraries       by name: the sandbox imports its own copy, or fails with ModuleNotFoundError
     `__main__`, a notebook, a closure     by value, as cloudpickle does
     any other module, of the user         by value: it is not in the image, so its name would mean nothing there
-    `pool`                                by value too: a job cannot import the runner's copy
+    `pool`                                by value too: a job cannot import the runner's copy. Of the module itself
+                                          only `pool.datasets` travels
 
-cloudpickle has `register_pickle_by_value(module)` for the last row. That changes the whole process, also what another
+A library is what was installed, wherever it lies: in site-packages of any interpreter, or in a directory of PYTHONPATH
+that has the metadata of its package (`pip install --target`).
+
+cloudpickle has `register_pickle_by_value(module)` for the other rows. That changes the whole process, also what another
 library pickles in another thread; here the rule holds for one pickle only.
 
 The source lines of functions that are pickled by value are sent too, for tracebacks: the sandbox does not have their
@@ -16,6 +20,7 @@ files.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import io
 import linecache
@@ -27,11 +32,14 @@ import sysconfig
 import types
 from collections.abc import Callable
 from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 from cloudpickle import cloudpickle as reducers
 
+from pool.client.in_job import datasets
 from pool.errors import InvalidJobError
 
 _Lines = dict[str, dict[int, str]]
@@ -75,6 +83,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._renamers: dict[str, Callable[[types.CodeType], types.CodeType]] = {}  #: by file name
 
     def reducer_override(self, obj: Any) -> Any:
+        if obj is datasets:
+            return functools.partial, (getattr, builtins, "datasets")  # where a job's callable finds them
         if _by_value(obj):
             if "." not in getattr(obj, "__qualname__", "."):
                 self.members.setdefault(obj.__module__, {})[obj.__qualname__] = obj
@@ -108,7 +118,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return reducers._dynamic_class_reduce(obj)  # noqa: SLF001 - what registering the module leads to
         elif isinstance(obj, types.ModuleType) and is_users(obj.__name__):
             # Names are set after the module is made, so that modules which import each other come to an end.
-            return types.ModuleType, (obj.__name__,), _state(obj)
+            state = {"datasets": datasets} if obj.__name__ == "pool" else _state(obj)
+            return types.ModuleType, (obj.__name__,), state
         return super().reducer_override(obj)
 
 
@@ -283,7 +294,33 @@ def is_users(module: str | None) -> bool:
     if top == "pool":
         return True
     file = getattr(sys.modules.get(module or ""), "__file__", None)
-    return isinstance(file, str) and not file.startswith(_installed())
+    return isinstance(file, str) and not _is_installed(file, top)
+
+
+def _is_installed(file: str, top: str) -> bool:
+    """Whether this file of the package or module `top` belongs to a library."""
+    if file.startswith(_installed()):
+        return True
+    parents = Path(file).parents
+    if any(each.name in _SITES for each in parents):
+        return True
+    # The directory that the package was imported from.
+    root = next((each.parent for each in parents if each.name == top), parents[0])
+    return top in _names_in(root)
+
+
+@cache
+def _names_in(root: Path) -> frozenset[str]:
+    """What was installed into this directory by pip: packages and modules that have their metadata beside them."""
+    names: set[str] = set()
+    for each in root.glob("*.dist-info"):
+        paths = metadata.PathDistribution(each).files or ()
+        names.update(path.parts[0].partition(".")[0] for path in paths)
+    return frozenset(names)
+
+
+#: Directories of installed libraries in any interpreter, also a system's or conda's.
+_SITES = frozenset({"site-packages", "dist-packages"})
 
 
 @cache

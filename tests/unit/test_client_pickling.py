@@ -10,6 +10,7 @@ import textwrap
 import threading
 import types
 from functools import partial
+from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -282,3 +283,53 @@ def test_what_a_callable_takes_of_this_project_travels_by_value_or_is_refused_by
     assert done.stdout == b"2.0\n", done.stderr
     with pytest.raises(InvalidJobError, match="the variable 'Outcome' of its closure"):
         pickled(lambda: Outcome.OK)
+
+
+def _library(place, name, *, metadata):
+    (place / name).mkdir(parents=True)
+    (place / name / "__init__.py").write_text("def twice(x): return 2 * x\n")
+    if metadata:
+        info = place / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "RECORD").write_text(f"{name}/__init__.py,,\n{name}-1.0.dist-info/METADATA,,\n")
+
+
+@pytest.mark.parametrize(
+    ("directory", "metadata", "by_name"),
+    [
+        ("target", True, True),  # pip install --target, on PYTHONPATH
+        ("conda/lib/python3.11/site-packages", False, True),
+        ("usr/lib/python3/dist-packages", False, True),
+        ("project", False, False),
+    ],
+)
+def test_an_installed_library_travels_by_name_wherever_it_lies(tmp_path, monkeypatch, directory, metadata, by_name):
+    name = f"library_in_{directory.partition('/')[0]}"
+    _library(tmp_path / directory, name, metadata=metadata)
+    monkeypatch.syspath_prepend(tmp_path / directory)
+    library = importlib.import_module(name)
+    try:
+        frame = pickled(library.twice)
+    finally:
+        del sys.modules[name]
+    monkeypatch.undo()
+    done = elsewhere(frame, 4)
+    assert (b"ModuleNotFoundError" in done.stderr) == by_name
+    assert (done.stdout == b"8\n") != by_name
+
+
+def test_numpy_in_a_directory_of_pythonpath_is_not_pickled_with_a_function_that_uses_it(tmp_path):
+    import numpy as np
+
+    home = Path(np.__file__).parents[1]
+    for each in [home / "numpy", *home.glob("numpy-*.dist-info"), *home.glob("numpy.libs")]:
+        (tmp_path / each.name).symlink_to(each)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import numpy\n"
+        "from pool.client.pickling import pickled\n"
+        "assert numpy.__file__.startswith(sys.argv[1])\n"
+        "sys.stdout.buffer.write(pickled(lambda x: float(numpy.ones(x).sum())))\n"
+    )
+    made = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, check=True)
+    assert elsewhere(made.stdout, 3).stdout == b"3.0\n"

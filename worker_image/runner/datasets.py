@@ -78,7 +78,15 @@ def fetch(sources: Sequence[Source]) -> Fetched:
 
 def unpack(fetched: Fetched) -> Mapping[str, object]:
     """What jobs see. Raises DatasetError. Empties `fetched`, so that only frames which arrays use stay in memory."""
-    return MappingProxyType({source.name: _unpack(source, fetched.pop(source)) for source in list(fetched)})
+    return MappingProxyType(_Named({source.name: _unpack(source, fetched.pop(source)) for source in list(fetched)}))
+
+
+class _Named(dict[str, object]):
+    """A dict whose KeyError says which data sets there are."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        known = ", ".join(self) or "none; name them under preload.datasets"
+        raise KeyError(f"there is no data set {name!r:.80} in this pool; there are: {known}")
 
 
 # ---- the zygote's side ----

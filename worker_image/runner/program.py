@@ -6,6 +6,7 @@ Called in the child only. Once the job's code has begun, it may have changed any
 from __future__ import annotations
 
 import asyncio
+import builtins
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
@@ -87,6 +88,7 @@ def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[st
     if job.pickled:
         if policy.strict:
             raise RejectedError([_PICKLED])
+        vars(builtins)["datasets"] = setting.datasets  # for functions of all modules that came along
         return _unpickle(job, code)(*args, **kwargs)  # type: ignore[operator]
     module = _load(code.decode("utf-8-sig"), policy, script=job.entry is None, datasets=setting.datasets)
     if job.entry is None:
