@@ -65,6 +65,9 @@ start_engine() {
   done
 }
 
+# The pid of the Engine that ./dev started, or 0.
+own_engine_pid() { if dockerd_runs "$DOCKERD_PID"; then cat "$DOCKERD_PID"; else printf '0\n'; fi; }
+
 engine() {
   local packages=("${PACKAGES[@]}")
   engine_answers && return

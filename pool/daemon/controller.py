@@ -244,7 +244,7 @@ class PoolController:
 
     def _broken(self, handle: WorkerHandle, message: wire.Broken, _: object) -> None:
         if handle.protocol.starting:
-            self._start_failed(handle, message.reason, permanent=True)
+            self._start_failed(handle, message.reason, permanent=message.permanent)
         else:
             self.lost(handle.id, message.reason)
 

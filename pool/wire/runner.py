@@ -74,9 +74,10 @@ class Heartbeat(Message, frozen=True, tag="heartbeat"):
 
 
 class Broken(Message, frozen=True, tag="broken"):
-    """The runner cannot go on, for this reason, and exits."""
+    """The runner cannot go on, for this reason, and exits. `permanent`: nor could another worker of this template."""
 
     reason: Text
+    permanent: bool = False
 
 
 # ---- daemon -> runner ----------------------------------------------------------------------------------------------

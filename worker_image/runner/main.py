@@ -95,8 +95,9 @@ def _serve(options: argparse.Namespace, control: socket.socket, zygote_pid: int,
     link.send_multipart(wire.encode(hello))
     try:
         runner.serve()
-    except (zygote.PreloadError, RemoteProtocolError) as error:
-        link.send_multipart(wire.encode(wire.Broken(reason=str(error)[:4000])))
+    except (zygote.PreloadError, zygote.ProcessDiedError, RemoteProtocolError) as error:
+        permanent = isinstance(error, zygote.PreloadError)
+        link.send_multipart(wire.encode(wire.Broken(reason=str(error)[:4000], permanent=permanent)))
     except DaemonGoneError:
         pass
     finally:

@@ -34,7 +34,7 @@ from runner.attempt import Attempt, Child, Exit, Printer, Stream
 from runner.channel import Frame
 from runner.cleanup import Baseline
 from runner.usage import Meter
-from runner.zygote import PreloadError
+from runner.zygote import PreloadError, ProcessDiedError
 
 _LAST_OUTPUT_BYTES = 8192
 #: The next child is forked beside a job that runs longer than this. A fork takes a core for milliseconds, so a shorter
@@ -281,7 +281,9 @@ class Runner:
         elif kind == fork_server.FAILED:
             raise PreloadError(body.decode())
         else:
-            raise PreloadError("the zygote has died; a preloaded module may have crashed it, or a job has killed it")
+            raise ProcessDiedError(
+                "the zygote has died; a preloaded module may have crashed it, or a job has killed it"
+            )
 
     def _park(self, child: Child) -> None:
         """A child was forked; it gets ready by itself."""
@@ -320,7 +322,7 @@ class Runner:
             output = Stream("stderr", parked.err, _LAST_OUTPUT_BYTES)
             output.drain(1)
             last = output.kept.decode(errors="replace").strip()
-            raise PreloadError(f"a child died while it got ready (status {end.status}): {last[-2000:]}")
+            raise ProcessDiedError(f"a child died while it got ready (status {end.status}): {last[-2000:]}")
         self._residue = f"parked: the next child died (status {end.status})"
         self._drop(parked)
         self._parked = None

@@ -40,6 +40,10 @@ class PreloadError(Exception):
     """The zygote cannot load what the template asks for."""
 
 
+class ProcessDiedError(Exception):
+    """The zygote, or a child that was getting ready, has died; a new worker may do better."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What the template says about a worker's children."""

@@ -1,0 +1,9 @@
+"""A campaign of faults: clients submit jobs to a real daemon while everything that can die dies, at random.
+
+    submitters ──submit, result──▶ daemon ──▶ workers ──▶ jobs ──name of their process──▶ witness
+        │                            ▲          ▲
+        │                            └─ faults ─┘
+        └──▶ history (one file for each process) ──▶ checker
+
+Run it with `./dev chaos --minutes 5 --seed 1`. docs/operations.md says what it has shown.
+"""

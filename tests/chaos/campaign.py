@@ -1,0 +1,207 @@
+"""A campaign: a daemon on the real Engine, client processes, and faults one after the other until the time is over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Self
+
+import docker
+from docker.utils import kwargs_from_env
+
+from pool.errors import PoolError
+from tests.chaos.checker import Verdict, check
+from tests.chaos.faults import Fault, strike
+from tests.chaos.history import History, read
+from tests.chaos.submitter import ended
+from tests.chaos.witness import Witness
+from tests.support.daemons import DaemonProcess
+
+SUBMITTERS = 3
+#: What is left to do when the faults have ended: results, and the pool back at its size.
+QUIET_S = 180.0
+TEMPLATE = {
+    "image": "pool-worker:latest",
+    "size": {"min": 2, "max": 4},
+    "recycle": {"max_jobs": 50},
+    "preload": {"modules": ["numpy"]},
+    "limits": {"wall_s": 30, "cpu_s": 30, "memory": "256m"},
+}
+Say = Callable[[str], object]
+
+
+class Campaign:
+    """`with Campaign(directory, seed=1) as campaign: verdict = campaign.run(60, FAULTS)`. The directory is kept."""
+
+    def __init__(self, directory: Path, *, seed: int, durability: str = "crash", engine_pid: int = 0) -> None:
+        self.directory, self.seed, self.engine_pid = directory, seed, engine_pid
+        self.records = directory / "history"
+        self.records.mkdir(parents=True)
+        self.engine = docker.APIClient(version="auto", timeout=30, **kwargs_from_env())
+        self.daemon = DaemonProcess(
+            {"default": TEMPLATE},
+            engine="docker",
+            home=directory / "d",
+            durability=durability,
+            drain_timeout_s=5,
+            log_level="info",
+        )
+        self.submitters: list[subprocess.Popen[bytes]] = []
+        self.recoveries: list[float] = []  #: seconds from the start of a new daemon to a daemon that runs
+        self._names = 0
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self.daemon.home.mkdir()
+        self.history = self._stack.enter_context(History(self.records, "campaign"))
+        self.witness = self._stack.enter_context(Witness())
+        self._stack.callback(self._end)
+        self.daemon.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, seconds: float, faults: dict[Fault, int], *, say: Say = print, pause_s: float = 0.3) -> Verdict:
+        """Strike for so long, wait for all ends, and judge."""
+        rng = Random(self.seed)
+        descriptors = self._descriptors()
+        self.submitters = [self._submitter() for _ in range(SUBMITTERS)]
+        began, told = time.monotonic(), 0.0
+        while (passed := time.monotonic() - began) < seconds:
+            time.sleep(rng.uniform(0, 2 * pause_s))
+            strike(self, rng.choices(list(faults), list(faults.values()))[0], rng)
+            if passed - told > 10:
+                told = passed
+                say(f"{passed:.0f} s: {self._progress()}")
+        say("no more faults; waiting for the ends of all jobs")
+        self._settle(descriptors)
+        return check(read(self.records), self.witness.seen, complete=self.witness.complete)
+
+    # ---- what faults do ----
+
+    def replace_submitter(self, number: int) -> str:
+        old = self.submitters[number]
+        _kill(old)
+        self.submitters[number] = self._submitter()
+        return str(old.pid)
+
+    def restart_daemon(self, number: int) -> str:
+        """End the daemon, and start the next one at once."""
+        old = self.daemon.process
+        old.send_signal(number)
+        old.wait(60)
+        began = time.monotonic()
+        self.daemon.start()
+        self.recoveries.append(time.monotonic() - began)
+        return str(old.pid)
+
+    def containers(self) -> list[dict]:
+        """Those of this campaign's daemon that run."""
+        return self.engine.containers(filters={"label": f"pool.owner={self._owner()}"})
+
+    # ---- parts ----
+
+    def _owner(self) -> str:
+        return (self.daemon.state_dir / "owner").read_text().strip()
+
+    def _submitter(self) -> subprocess.Popen[bytes]:
+        self._names += 1
+        command = [sys.executable, "-m", "tests.chaos.submitter", self.daemon.endpoint, str(self.records)]
+        with (self.directory / "submitters.log").open("ab") as log:
+            return subprocess.Popen(
+                [*command, f"s{self._names}", str(self.seed)], stdin=subprocess.PIPE, stdout=log, stderr=log
+            )
+
+    def _progress(self) -> str:
+        records = read(self.records)
+        jobs, faults = (sum(each["what"] == what for each in records) for what in ("end", "fault"))
+        return f"{jobs} jobs ended, {faults} faults"
+
+    def _settle(self, descriptors: int) -> None:
+        for each in self.submitters:
+            each.stdin.close()
+        for each in self.submitters:
+            each.wait(QUIET_S)
+        self._collect()
+        self._ask_again()
+        self.daemon.until(self._at_rest, QUIET_S)
+        self._look_for_descriptors(descriptors)
+        owner = self._owner()
+        self.daemon.stop()
+        for thing in self._left(owner):
+            self.history.add("left", thing=thing)
+
+    def _collect(self) -> None:
+        """The ends that clients which were killed did not wait for."""
+        records = read(self.records)
+        known = {each["id"] for each in records if each["what"] in ("end", "refused", "failed")}
+        for job_id in {each["id"] for each in records if each["what"] == "submit"} - known:
+            with self.daemon.client() as client:
+                self.history.add("end", id=job_id, **ended(client, job_id, QUIET_S))
+
+    def _ask_again(self) -> None:
+        """Each acknowledged job, a second time: results are kept."""
+        acknowledged = {each["id"] for each in read(self.records) if each["what"] == "acknowledged"}
+        with self.daemon.client() as client:
+            for job_id in acknowledged:
+                self.history.add("end", id=job_id, **ended(client, job_id, QUIET_S))
+
+    def _at_rest(self) -> bool:
+        pool = self.daemon.pool()
+        return all(each["state"] == "idle" for each in pool["workers"]) and len(pool["workers"]) >= 1
+
+    def _descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.daemon.process.pid}/fd"))
+
+    def _look_for_descriptors(self, before: int) -> None:
+        """A worker has a few; their number may have changed by the pool's size."""
+        now = self._descriptors()
+        if now > before + 40:
+            self.history.add("left", thing=f"{now - before} descriptors more in the daemon than at the start")
+
+    def _left(self, owner: str) -> Iterator[str]:
+        for each in self.engine.containers(all=True, filters={"label": f"pool.owner={owner}"}):
+            yield f"container {each['Names']} ({each['State']})"
+        home = str(self.daemon.home)
+        yield from (
+            f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines() if home in line
+        )
+        left = {str(path.relative_to(self.daemon.run_dir)) for path in self.daemon.run_dir.rglob("*")} - {"lock"}
+        yield from (f"in the run directory: {path}" for path in sorted(left))
+        yield from (f"process {line}" for line in _processes_named(home, but={os.getpid()}))
+
+    def _end(self) -> None:
+        for each in self.submitters:
+            _kill(each)
+        with contextlib.suppress(PoolError, OSError, subprocess.TimeoutExpired):
+            self.daemon.stop()
+        self.engine.close()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    process.stdin.close()
+
+
+def _processes_named(text: str, *, but: set[int]) -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if text in words and int(path.name) not in but:
+                yield f"{path.name}: {words[:100]}"
+
+
+def judged(verdict: Verdict, recoveries: Sequence[float]) -> str:
+    lines = list(verdict.lines())
+    if recoveries:
+        ordered = sorted(recoveries)
+        lines.append(f"restarts   {len(ordered)}: p50 {ordered[len(ordered) // 2]:.1f} s, longest {ordered[-1]:.1f} s")
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""A short campaign of faults on the real Engine: nothing accepted is lost, nothing runs twice, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pool.images import DEFAULT_TAG, build
+from tests.chaos.campaign import Campaign, judged
+from tests.chaos.faults import FAULTS, daemon_ended, daemon_killed, engine_frozen
+from tests.chaos.programs import nonce_of
+from tests.chaos.witness import Witness
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(os.geteuid() != 0, reason="faults signal processes of other users; needs root"),
+]
+SECONDS = 60
+
+
+def test_the_witness_counts_each_execution_once():
+    nonce = nonce_of("a job of this test")
+    program = f"import ctypes; ctypes.CDLL(None).prctl(15, b'{nonce}', 0, 0, 0)"
+    with Witness() as witness:
+        for _ in range(3):
+            subprocess.run([sys.executable, "-c", program], check=True)
+    assert witness.seen[nonce] == 3
+    assert witness.complete
+
+
+def test_under_faults_at_random_no_job_is_lost_or_runs_twice_and_nothing_is_left(tmp_path_factory):
+    build(DEFAULT_TAG, progress=print)
+    directory = tmp_path_factory.mktemp("chaos")
+    faults = {
+        fault: weight for fault, weight in FAULTS.items() if fault not in (daemon_killed, daemon_ended, engine_frozen)
+    }
+    with Campaign(directory, seed=1, durability="none") as campaign:
+        verdict = campaign.run(SECONDS, faults)
+    print(judged(verdict, campaign.recoveries))
+    assert not verdict.violations, f"{judged(verdict, campaign.recoveries)}\nrecords: {directory}"
+    assert verdict.acknowledged > 50
+    assert verdict.outcomes["ok"] > 20
+    assert sum(verdict.faults.values()) > 20
