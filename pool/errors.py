@@ -15,7 +15,10 @@
     │   └── PoolUnavailableError   no worker can be started now (says why)
     ├── DaemonUnreachableError the daemon does not answer (says what was tried)
     ├── ResultTimeoutError     the result is not there yet; the job goes on
+    ├── ClosedError            this client has been closed; ExecutorClosedError: this executor
     ├── JobFailedError         a job ended with an outcome other than ok (raised by PoolExecutor futures only)
+    │   └── JobOutcomeError        has the JobResult; where the job raised a built-in exception, also of that type
+    ├── BatchError             not all jobs of `submit_many` could be submitted (its `batch` has those that were)
     ├── ProtocolError          LocalProtocolError (this side broke it) | RemoteProtocolError (the peer did)
     │   └── VersionMismatchError   the peer speaks another version (names the command that fixes it)
     ├── ConfigError            the operator's configuration (all problems at once)
@@ -27,7 +30,12 @@ error can be sent over the wire and becomes the same class again.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import builtins
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from pool.model import JobResult
 
 Scalar = str | int | float | bool | None
 
@@ -38,7 +46,8 @@ class PoolError(Exception):
     code: ClassVar[str] = "pool"
 
     def __init__(self, message: str | None = None, **fields: Scalar) -> None:
-        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+        # Not that of a second base, such as UnicodeDecodeError, which takes other arguments.
+        Exception.__init__(self, message or (type(self).__doc__ or "").partition("\n")[0])
         self.fields = fields
 
     @property
@@ -219,3 +228,71 @@ def from_code(code: str, message: str, fields: dict[str, Scalar]) -> PoolError:
     if kind is None:
         return PoolError(f"{code}: {message}", **facts)
     return kind(message, **facts)
+
+
+# ---- made by a client only, and never sent ----
+
+
+class ExecutorClosedError(ClosedError, RuntimeError):
+    """This executor has been shut down."""
+
+
+class BatchError(PoolError):
+    """Not all jobs could be submitted; those in `batch` were and go on."""
+
+    code: ClassVar[str] = "batch"
+
+    def __init__(self, message: str | None = None, *, batch: Any = None, **fields: Scalar) -> None:
+        super().__init__(message, **fields)
+        self.batch = batch  #: a pool.client.Batch
+
+
+class JobOutcomeError(JobFailedError):
+    """The job did not end ok; `result` has all that is known about it."""
+
+    def __init__(self, result: JobResult) -> None:
+        from pool.printable import visible_block  # this module is in the worker image too, and that one is not
+
+        error = result.error
+        what = f"{error.type}: {error.message}" if error else result.reason or "the job failed"
+        trace = f"\n{error.traceback}" if error and error.traceback else ""
+        super().__init__(
+            visible_block(f"{what} (outcome {result.outcome}){trace}"),  # an uncaught error is printed to a terminal
+            job_id=result.job_id,
+            outcome=str(result.outcome),
+            type=error.type if error else None,
+            reason=result.reason,
+        )
+        self.result = result
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, tuple[JobResult]]:
+        return outcome_error, (self.result,)
+
+
+#: What a job may have raised and a caller may catch by its own type; not what ends a loop, or is made of other errors.
+_CATCHABLE = {
+    name: kind
+    for name, kind in vars(builtins).items()
+    if isinstance(kind, type)
+    and issubclass(kind, Exception)
+    and not issubclass(kind, StopIteration | StopAsyncIteration | ExceptionGroup)
+}
+
+
+def outcome_error(result: JobResult) -> JobOutcomeError:
+    """The error for a job that did not end ok. `except KeyError` catches it if the job raised a KeyError."""
+    name = result.error.type if result.error else ""
+    kind = _of_kind(name) if name in _CATCHABLE else JobOutcomeError
+    return kind(result)
+
+
+@cache
+def _of_kind(name: str) -> type[JobOutcomeError]:
+    kind = _CATCHABLE[name]
+    bases = (JobOutcomeError,) if kind is Exception else (JobOutcomeError, kind)
+    # A traceback of a SyntaxError shows this instead of its text.
+    shown = {"msg": property(lambda self: self.message)} if issubclass(kind, SyntaxError) else {}
+    return type("JobOutcomeError", bases, {"__module__": __name__, "__doc__": JobOutcomeError.__doc__, **shown})

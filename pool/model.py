@@ -187,7 +187,7 @@ class JobResult:
 
     job_id: str
     outcome: Outcome
-    reason: str = ""  #: one sentence, empty for ok
+    reason: str = ""  #: one sentence; for ok empty, or a hint why there may be no value
     value: object = None  #: what `entry` returned, or the script's variable `result`
     stdout: str = ""
     stderr: str = ""

@@ -1,9 +1,11 @@
 """What a loop imports: Client, PoolExecutor and, for operators, AdminClient. No Docker SDK here."""
 
 from pool.client.admin import AdminClient
-from pool.client.batch import Batch, BatchError, BatchJob
+from pool.client.batch import Batch, BatchJob
 from pool.client.client import Client
-from pool.client.executor import ExecutorClosedError, JobOutcomeError, PoolExecutor, PoolFuture
+from pool.client.executor import PoolExecutor
+from pool.client.futures import PoolFuture
+from pool.errors import BatchError, ExecutorClosedError, JobOutcomeError
 
 __all__ = [
     "AdminClient",

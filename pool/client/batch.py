@@ -17,7 +17,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
-from typing import Any, ClassVar, Generic, Required, TypeVar, cast
+from typing import Any, Generic, Required, TypeVar, cast
 
 from pool.client import checks
 from pool.client.connection import Connection
@@ -25,7 +25,7 @@ from pool.client.job import Code, JobOptions, Program, build, program_of
 from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
 from pool.client.retry import Retry
-from pool.errors import JobRefusedError, PoolError, Scalar, UnknownJobError
+from pool.errors import BatchError, JobRefusedError, UnknownJobError
 from pool.model import JobError, JobResult, Outcome
 
 Progress = Callable[[int, int | None], object]
@@ -52,16 +52,6 @@ class Batch(list[str]):
     def __init__(self, ids: Iterable[str] = ()) -> None:
         super().__init__(ids)
         self.refused: dict[str, JobRefusedError] = {}
-
-
-class BatchError(PoolError):
-    """Not all jobs could be submitted; those in `batch` were and go on."""
-
-    code: ClassVar[str] = "batch"
-
-    def __init__(self, message: str | None = None, *, batch: Batch | None = None, **fields: Scalar) -> None:
-        super().__init__(message, **fields)
-        self.batch = Batch() if batch is None else batch
 
 
 # ---- the engine ----
@@ -174,7 +164,7 @@ class Batches:
     ) -> Window[Answer]:
         if shared := {"args", "job_id"} & options.keys():
             raise checks.invalid(min(shared), "the jobs of a map cannot share it", "put arguments into argument_lists")
-        program = program_of(code, options.pop("entry", None))
+        program = program_of(code, options.pop("entry", None), options.pop("strip_fences", None))
         jobs: Iterable[BatchJob] = ({**options, "code": program, "args": each} for each in argument_lists)
         return Window(
             (self.begin(each)[1] for each in jobs),

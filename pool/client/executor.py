@@ -11,7 +11,8 @@ does without this thread.
 Differences from the executors of the standard library:
 1. `Future.cancel()` of a running job kills it. `running()` is always False (see `futures.py`).
 2. A function runs in another process: its arguments and its value are copied, its globals are sent with it, and what it
-   raises arrives as data, inside JobOutcomeError. So does every other outcome but ok, such as a timeout.
+   raises arrives as data, inside JobOutcomeError, which is of the same type too if that is a built-in one, such as
+   KeyError. So does every other outcome but ok, such as a timeout.
 3. Errors of the request itself (arguments that cannot be carried, a function that cannot be pickled) are raised by
    `submit`, at the line that caused them, and not by the future.
 4. The interpreter does not wait for unresolved futures when it ends; use `with`, or `shutdown`.
@@ -30,13 +31,11 @@ from pool.client import checks, job
 from pool.client.batch import WINDOW, Window
 from pool.client.client import Client
 from pool.client.connection import PerProcess
-from pool.client.futures import ExecutorClosedError, FutureResolver, JobOutcomeError, PoolFuture, cancel
+from pool.client.futures import FutureResolver, PoolFuture, cancel
 from pool.client.job import JobOptions, Program, Submission
 from pool.client.retry import Retry
-from pool.errors import ConfigError
+from pool.errors import ConfigError, ExecutorClosedError
 from pool.model import Limits
-
-__all__ = ["ExecutorClosedError", "JobOutcomeError", "PoolExecutor", "PoolFuture"]
 
 P = ParamSpec("P")
 T = TypeVar("T")

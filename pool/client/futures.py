@@ -12,42 +12,17 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import wait
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pool.client.connection import CANCEL_S, Connection
 from pool.client.job import Submission
 from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
-from pool.errors import ClosedError, JobFailedError, PoolError
-from pool.model import JobResult
-from pool.printable import visible_block
+from pool.errors import ClosedError, ExecutorClosedError, PoolError, outcome_error
+from pool.model import JobResult, Timings, Usage
 
 T = TypeVar("T")
 Answer = JobFuture[Delivery | None]
-
-
-class ExecutorClosedError(ClosedError, RuntimeError):
-    """This executor has been shut down."""
-
-
-class JobOutcomeError(JobFailedError):
-    """The job did not end ok; `result` has all that is known about it."""
-
-    def __init__(self, result: JobResult) -> None:
-        error = result.error
-        what = f"{error.type}: {error.message}" if error else result.reason or "the job failed"
-        trace = f"\n{error.traceback}" if error and error.traceback else ""
-        super().__init__(
-            visible_block(f"{what} (outcome {result.outcome}){trace}"),  # an uncaught error is printed to a terminal
-            job_id=result.job_id,
-            outcome=str(result.outcome),
-            type=error.type if error else None,
-            reason=result.reason,
-        )
-        self.result = result
-
-    def __reduce__(self) -> tuple[type[JobOutcomeError], tuple[JobResult]]:
-        return type(self), (self.result,)
 
 
 class PoolFuture(JobFuture[T]):
@@ -55,12 +30,49 @@ class PoolFuture(JobFuture[T]):
 
     It is PENDING until its result has arrived, and then FINISHED or CANCELLED. A client is not told when a job starts,
     so `running()` is always False, and every job that is not done can be cancelled. `job_id` names the job in the pool.
+    `stdout`, `stderr`, `timings` and `usage` wait for its end, however it ends, as `job_result` does.
     """
 
     def __init__(self, job_id: str, resolver: FutureResolver) -> None:
         super().__init__()
         self.job_id = job_id
         self._resolver = resolver
+        self._job_result: JobResult | None = None
+
+    def job_result(self, timeout: float | None = None) -> JobResult:
+        """All that is known of the job, also when it did not end ok.
+
+        Raises what `result` raises when there is no result: CancelledError, TimeoutError, or an error of the pool.
+        """
+        error = self.exception(timeout)
+        if self._job_result is None:
+            assert error is not None, "a value comes with its result"
+            raise error
+        return self._job_result
+
+    @property
+    def stdout(self) -> str:
+        return self.job_result().stdout
+
+    @property
+    def stderr(self) -> str:
+        return self.job_result().stderr
+
+    @property
+    def timings(self) -> Timings:
+        return self.job_result().timings
+
+    @property
+    def usage(self) -> Usage:
+        return self.job_result().usage
+
+    def end(self, result: JobResult) -> None:
+        """For the resolver: resolve it with the value, or with the error that the job ended with."""
+        self._job_result = result
+        if result.ok:
+            self.set_result(cast("T", result.value))
+        else:
+            self.set_exception(outcome_error(result))
 
     def cancel(self) -> bool:
         """Take the job from the backlog, or KILL it if it runs: unlike the futures of the standard library.
@@ -193,11 +205,8 @@ class FutureResolver:
             result = self._to_result(answer.result())
         except PoolError as error:
             future.set_exception(error)
-            return
-        if result.ok:
-            future.set_result(result.value)
         else:
-            future.set_exception(JobOutcomeError(result))
+            future.end(result)
 
 
 def cancel(futures: Iterable[PoolFuture[Any]]) -> None:

@@ -20,6 +20,7 @@ import zmq
 from pool import values, wire
 from pool.client import checks
 from pool.client.checks import Buffer
+from pool.client.fences import without_fences
 from pool.errors import LocalProtocolError, TooLargeError, ValueCodecError
 from pool.model import Limits
 
@@ -59,6 +60,7 @@ class JobOptions(TypedDict, total=False):
     priority: int  #: -100 to 100; higher goes first among the jobs of one client
     job_id: str | None  #: the same id again is the same job; None: a new one
     queue_timeout: float | None  #: seconds the job may wait for a worker
+    strip_fences: bool  #: of source text in Markdown run the first block of Python; otherwise fences are a SyntaxError
     explain_denials: bool  #: write each system call that the sandbox denies, and the line that made it, to stderr
 
 
@@ -85,7 +87,7 @@ def build(
     if unknown := options.keys() - JobOptions.__annotations__.keys():
         raise TypeError(f"a job has no option {min(unknown)!r}; it has {', '.join(JobOptions.__annotations__)}")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    program = code if isinstance(code, Program) else program_of(code, given.get("entry"))
+    program = code if isinstance(code, Program) else program_of(code, given.get("entry"), given.get("strip_fences"))
     files = _files(given["files"]) if "files" in given else {}
     stdin = _stdin(given["stdin"]) if "stdin" in given else b""
     arguments = _arguments(program, given.get("args", ()), given.get("kwargs", {})) if _VALUES & given.keys() else ()
@@ -105,8 +107,10 @@ def build(
     return Submission(message, _encoded(message, [program.frame, stdin, *files.values(), *arguments]))
 
 
-def program_of(code: Code, entry: object = None) -> Program:
+def program_of(code: Code, entry: object = None, strip_fences: object = None) -> Program:
     """Source text with the name of its entry, or a callable, which has none."""
+    if strip_fences is not None and checks.flag("strip_fences", strip_fences) and isinstance(code, str):
+        code = without_fences(code)
     if isinstance(code, str):
         name = None if entry is None else checks.word("entry", entry)
         if name is not None and not all(part.isidentifier() for part in name.split(".")):

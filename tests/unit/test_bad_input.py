@@ -112,6 +112,7 @@ RIGHT = {
     "job_id": {"None", "text"},
     "queue_timeout": {"None", "a number"},
     "explain_denials": {"None", "a flag"},
+    "strip_fences": {"None", "a flag"},
 }
 
 

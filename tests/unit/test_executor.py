@@ -7,6 +7,7 @@ import gc
 import itertools
 import pickle
 import threading
+import traceback
 
 import pytest
 
@@ -17,10 +18,13 @@ from pool.errors import (
     ClosedError,
     ConfigError,
     DaemonUnreachableError,
+    DrainingError,
     InvalidJobError,
     JobFailedError,
     ValueCodecError,
+    outcome_error,
 )
+from pool.model import JobError, JobResult
 from tests.unit.fake_daemon import Waiting, eventually, in_child
 
 WAIT_S = 20
@@ -494,3 +498,60 @@ def test_an_executor_works_in_a_forked_child_and_goes_on_in_the_parent(executor,
     assert in_child(lambda: executor.submit(double, 2).result(WAIT_S) == 4 and executor.shutdown() is None) == 0
     daemon.finish(future.job_id, value="parent")
     assert future.result(WAIT_S) == "parent"
+
+
+@pytest.mark.parametrize(
+    "kind", [KeyError, ValueError, OSError, TimeoutError, UnicodeDecodeError, SyntaxError, Exception]
+)
+def test_a_built_in_exception_of_the_job_is_caught_by_its_own_type_and_as_a_failed_job(kind):
+    error = outcome_error(failed(kind.__name__))
+    with pytest.raises(kind, match=f"{kind.__name__}: the cause") as caught:
+        raise error
+    assert isinstance(caught.value, JobOutcomeError)
+    assert caught.value.result.error.type == kind.__name__
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, kind)
+    assert (str(again), again.result) == (str(error), error.result)
+    assert "the cause" in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["StopIteration", "SystemExit", "KeyboardInterrupt", "ExceptionGroup", "my.KeyError", "print", "", "__doc__"],
+)
+def test_what_a_job_calls_its_exception_makes_no_other_type_than_a_built_in_error(name):
+    assert type(outcome_error(failed(name))) is JobOutcomeError
+
+
+def failed(name):
+    error = JobError(type=name, message="the cause")
+    return JobResult(job_id="j", outcome=Outcome.ERROR, error=error, stdout="printed")
+
+
+def test_a_key_error_of_the_job_is_a_key_error_of_the_caller(executor):
+    with pytest.raises(KeyError, match="'b'"):
+        executor.submit(lambda: {"a": 1}["b"]).result(WAIT_S)
+    with pytest.raises(ZeroDivisionError):
+        list(executor.map(lambda n: 1 / n, [1, 0]))
+
+
+def test_a_future_tells_what_the_job_printed_and_used_however_it_ended(executor):
+    good, bad_ = executor.submit(double, 1), executor.submit(bad, "the test says so")
+    for future, ok in ((good, True), (bad_, False)):
+        result = future.job_result(WAIT_S)
+        assert result.ok is ok
+        assert (future.job_id, future.stdout, future.stderr) == (result.job_id, result.stdout, result.stderr)
+        assert (future.timings, future.usage) == (result.timings, result.usage)
+
+
+def test_a_future_that_has_no_result_says_why_when_it_is_asked_what_the_job_printed(executor, daemon):
+    future = executor.submit(hold)
+    with pytest.raises(TimeoutError):
+        future.job_result(0.01)
+    future.cancel()
+    with pytest.raises(cf.CancelledError):
+        future.job_result(WAIT_S)
+    daemon.on(wire.Submit, lambda call: call.refuse("draining"))
+    refused = executor.submit(double, 1)
+    with pytest.raises(DrainingError):
+        _ = refused.stdout

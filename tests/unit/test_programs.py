@@ -217,3 +217,39 @@ def test_too_many_files_are_said_to_be_too_many_files(client):
     assert result.outcome is Outcome.OUTPUT
     assert "200 files" in result.reason
     assert client.run("1 / 0").error.limit == ""
+
+
+FENCED = "Here is the strategy:\n\n```python\ndef main():\n    return 6 * 7\n```\n\nIt returns 42.\n"
+
+
+def test_code_in_markdown_fences_fails_with_a_hint_and_runs_where_they_are_stripped(client):
+    for code in (FENCED, "```python\nresult = 42\n```", "```\nresult = 42"):
+        failed = client.run(code)
+        assert (failed.outcome, failed.error.type) == (Outcome.ERROR, "SyntaxError")
+        assert "strip_fences=True" in failed.error.message
+    assert client.run(FENCED, entry="main", strip_fences=True).value == 42
+    assert [each.value for each in client.map(FENCED, [[]], entry="main", strip_fences=True)] == [42]
+    assert "strip_fences" not in client.run("x = (").error.message
+
+
+HINTS = {
+    "never called": ("def main():\n    return 1\n", "entry='main'"),
+    "the last line": ("x = 20\nx + 22\n", "variable result"),
+    "called": ("def main():\n    print(1)\nmain()\n", ""),
+    "called under a condition": ("def main():\n    print(1)\nif __name__ == '__main__':\n    main()\n", ""),
+    "a call at the end": ("print(42)\n", ""),
+    "part of a statement": ("x = (\n1\n)\n", ""),
+    "a text at the end": ("x = 1\n'''\nnotes\n'''\n", ""),
+    "a result": ("def main(): return 1\nresult = 2\n", ""),
+    "a result of None": ("def main(): return 1\nresult = None\n", ""),
+    "nothing": ("", ""),
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_a_script_without_a_value_is_ok_and_its_reason_says_what_was_forgotten(client, name):
+    code, words = HINTS[name]
+    result = client.run(code)
+    assert result.outcome is Outcome.OK
+    assert words in result.reason
+    assert bool(result.reason) == bool(words)

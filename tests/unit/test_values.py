@@ -153,6 +153,17 @@ def test_custom_business_days_lose_their_frequency_and_keep_their_times():
     assert list(out) == list(index)
 
 
+def test_attrs_and_flags_stay_behind_and_the_strictest_comparison_of_pandas_sees_nothing_else():
+    columns = pd.MultiIndex.from_product([["b", "a"], [1, 2]], names=["side", "n"])
+    index = pd.date_range("2026-01-01", periods=3, freq="B", tz="UTC", name="day")
+    frame = pd.DataFrame(np.arange(12.0).reshape(3, 4), index=index, columns=columns)
+    pd.testing.assert_frame_equal(carried(frame), frame, check_freq=True, check_flags=True, check_exact=True)
+    frame.attrs["source"] = "exchange"
+    out = carried(frame.set_flags(allows_duplicate_labels=False))
+    assert (out.attrs, out.flags.allows_duplicate_labels) == ({}, True)
+    pd.testing.assert_frame_equal(out, frame, check_freq=True, check_flags=True, check_exact=True)
+
+
 def test_values_cut_into_bins_are_carried():
     binned = pd.cut(pd.Series([1.0, 2.0, 3.0]), 2)
     pd.testing.assert_series_equal(carried(binned), binned)

@@ -97,7 +97,8 @@ def _run(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], set
     try:
         value, exit_code = program.run(job, code, arguments, setting)
         ended_ns = monotonic_ns()
-        return Ending(Outcome.OK, ended_ns, exit_code, value=values.encode(value, max_bytes=job.result))
+        about = program.why_no_value(job, code) if value is None else ""
+        return Ending(Outcome.OK, ended_ns, exit_code, about, value=values.encode(value, max_bytes=job.result))
     except RejectedError as raised:
         return Ending(Outcome.REJECTED, monotonic_ns(), error=fault.rejected(raised.findings, fault.message(raised)))
     except MemoryError as raised:

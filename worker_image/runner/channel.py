@@ -34,7 +34,19 @@ _READ_BYTES = 256 * 1024
 #: The outcomes that a child may claim, by number. Only the runner gives the others, from what the kernel reports.
 CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT, Outcome.REJECTED)
 #: What the child's error is about, by number: a limit, its value, or nothing that is known.
-ABOUT = ("", "tmp", "nofile", "processes", "value", "inodes", "input", "files", "programs")
+ABOUT = (
+    "",
+    "tmp",
+    "nofile",
+    "processes",
+    "value",
+    "inodes",
+    "input",
+    "files",
+    "programs",
+    "not called",
+    "not returned",
+)
 _NO_EXIT_CODE = -1
 
 Frame = bytes | bytearray | memoryview

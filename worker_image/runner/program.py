@@ -5,14 +5,17 @@ Called in the child only. Once the job's code has begun, it may have changed any
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import builtins
+import contextlib
 import inspect
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import cast
 
 from pool import screen, values, wire
@@ -23,6 +26,8 @@ from runner.fault import FILENAME
 from runner.interpreter import new_module, restoring, show_source
 
 UNSCREENED = Policy(mode="off")
+_FENCE = re.compile(r"^[ \t]*(```|~~~)", re.MULTILINE)
+_MAIN = re.compile(r"\bmain\b")
 _PICKLED = Finding(
     rule="S506",
     line=1,
@@ -74,6 +79,30 @@ def namespace() -> dict[str, object]:
 
 class _Current:
     module = ModuleType("__main__")
+
+
+def why_no_value(job: wire.Run, code: bytes) -> str:
+    """For a script that set no `result`: "not called", "not returned", or "" where nothing looks like a slip."""
+    with contextlib.suppress(BaseException):  # the job may have replaced what is used here, or left no memory
+        if not job.pickled and job.entry is None and "result" not in namespace():
+            return _slip(code.decode("utf-8-sig"))
+    return ""
+
+
+def _slip(source: str) -> str:
+    if type(namespace().get("main")) is FunctionType and len(_MAIN.findall(source)) == 1:
+        return "not called"
+    lines = source.rstrip().splitlines()
+    return "not returned" if lines and _is_expression(lines[-1]) else ""
+
+
+def _is_expression(line: str) -> bool:
+    """Whether the line is a value and no call, which may have done something."""
+    try:
+        value = ast.parse(line, mode="eval").body
+    except SyntaxError:
+        return False
+    return not line[:1].isspace() and not isinstance(value, ast.Call | ast.Constant | ast.Await | ast.Yield)
 
 
 def _arguments(frames: Sequence[bytes | bytearray]) -> tuple[Sequence[object], dict[str, object]]:
@@ -130,13 +159,23 @@ def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, o
     """Execute the source as the module `__main__`. With an entry it is named `job`, as if it were imported."""
     module = _Current.module = new_module("__main__" if script else "job")
     show_source(source, module)
+    try:
+        compiled = _compile(source, policy)
+    except SyntaxError as error:
+        if _FENCE.search(source):
+            error.msg += "; the code is in Markdown: submit what is between the fences, or give strip_fences=True"
+        raise
+    module.__dict__["datasets"] = datasets
+    sys.modules["__main__"] = sys.modules[module.__name__] = module
+    exec(compiled, module.__dict__)  # noqa: S102 - the job's code
+    return module
+
+
+def _compile(source: str, policy: Policy) -> CodeType:
     reading = screen.examine(source, policy, filename=FILENAME)
     if reading.findings:
         raise RejectedError(reading.findings)
-    module.__dict__["datasets"] = datasets
-    sys.modules["__main__"] = sys.modules[module.__name__] = module
-    exec(compile(reading.program, FILENAME, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the job's code
-    return module
+    return compile(reading.program, FILENAME, "exec", dont_inherit=True)
 
 
 def _entry(module: ModuleType, name: str) -> object:

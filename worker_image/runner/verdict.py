@@ -36,11 +36,18 @@ class Verdict:
     signal: int | None = None
 
 
+#: For a script that ended ok without a value.
+_HINTS = {
+    "not called": "there is no value: the code defines main and never calls it; give entry='main', or call it",
+    "not returned": "there is no value: the last line is an expression, and a script's value is its variable result",
+}
+
+
 def of_claim(job: wire.Run, claim: Report) -> Verdict:
     """For a child that has answered: what it claims."""
     return Verdict(
         outcome=claim.outcome,
-        reason=_claimed(job, claim) if claim.outcome is not Outcome.OK else "",
+        reason=_claimed(job, claim) if claim.outcome is not Outcome.OK else _HINTS.get(claim.about, ""),
         exit_code=claim.exit_code,
     )
 
