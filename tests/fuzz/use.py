@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import functools
 import operator
 import pickle
 from collections.abc import Callable, Iterable
@@ -54,8 +55,17 @@ def _show(value: Any) -> None:
     except RecursionError:
         return
     except ValueError as error:
-        if "integer string conversion" not in str(error):
+        if str(error) != _too_many_digits():
             raise
+
+
+@functools.cache
+def _too_many_digits() -> str:
+    """What this Python says of an int that has more digits than it prints."""
+    try:
+        return str(1 << 20_000)
+    except ValueError as error:
+        return str(error)
 
 
 def _use(value: Any, honest: dict[type, Any], depth: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pickle
 import subprocess
 import sys
@@ -175,6 +176,20 @@ def test_a_traceback_shows_the_lines_of_functions_that_were_pickled_by_value(mod
     ):
         number = next(at for at, each in enumerate(SOURCE.splitlines(), 1) if line in each)
         assert f'File "{file}", line {number}, in {name}\n    {line}\n' in traceback
+
+
+def test_what_is_used_of_the_inside_of_cloudpickle_is_there_as_in_3_1():
+    hint = (
+        f"pool/client/pickling.py uses these functions as they are in cloudpickle 3.1.0 to 3.1.3. {cloudpickle.__version__} "
+        "has changed them: adapt _Pickler there, or exclude this version in pyproject.toml"
+    )
+    for function, parameters in (
+        (getattr(cloudpickle.Pickler, "_dynamic_function_reduce", None), ["self", "func"]),
+        (getattr(cloudpickle.cloudpickle, "_dynamic_class_reduce", None), ["obj"]),
+        (cloudpickle.Pickler.dispatch_table.get(types.CodeType), ["obj"]),
+    ):
+        assert function is not None, hint
+        assert list(inspect.signature(function).parameters) == parameters, hint
 
 
 def test_comments_and_other_functions_are_not_sent_with_a_function(module):

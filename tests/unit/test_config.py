@@ -336,7 +336,7 @@ def test_all_problems_come_at_once_with_line_key_and_range():
         ("", "the file is empty"),
         ("# only a comment", "the file is empty"),
         ("[1]", "the top level must be a mapping with the keys sandbox, daemon and pools"),
-        ("a: [", "not YAML: while parsing a flow node"),
+        ("a: [", "not YAML: "),
         ("pools: {a: {}}\n---\nb: 1", "pool.yaml:2: a second document begins here"),
         ("a: \x01", "not YAML"),
         ("? [a]\n: 1", "a key must be a single word"),
