@@ -12,7 +12,7 @@ from pool.errors import PoisonedCodeError
 from pool.model import Outcome
 from tests.hostile.siege import SMALL, Besieged
 
-ROGUE = SMALL | {"size": {"min": 1, "max": 1}, "heartbeat_s": 0.5, "boot_timeout_s": 8}
+ROGUE = SMALL | {"size": {"min": 1, "max": 1}, "heartbeat_s": 2}
 HOSTILE = "def main(x):\n    return 'everything that this runner can say, it says'"
 
 

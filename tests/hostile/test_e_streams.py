@@ -7,7 +7,7 @@ import pytest
 from pool.model import Outcome
 from tests.hostile.siege import SMALL, Besieged
 
-ROGUE = SMALL | {"size": {"min": 1, "max": 1}, "heartbeat_s": 0.5, "boot_timeout_s": 8, "poison": {"kills": 0}}
+ROGUE = SMALL | {"size": {"min": 1, "max": 1}, "heartbeat_s": 2, "poison": {"kills": 0}}
 CAP = 64 * 1024
 
 

@@ -181,14 +181,12 @@ def series(draw):
 @st.composite
 def frames(draw):
     size, width = draw(st.integers(0, 4)), draw(st.integers(0, 4))
-    index = draw(indexes(size))
     made = {
-        at: pd.Series(values, index=index, dtype=values.dtype)
-        for at in range(width)
-        if (values := draw(columns(size))) is not None
+        at: pd.Series(values, dtype=values.dtype) for at in range(width) if (values := draw(columns(size))) is not None
     }
-    frame = pd.DataFrame(made, index=index)
-    frame.columns = draw(indexes(width))
+    # Set afterwards: pandas 2.2 does not align columns by an index whose name is NA.
+    frame = pd.DataFrame(made, index=range(size))
+    frame.index, frame.columns = draw(indexes(size)), draw(indexes(width))
     return frame
 
 

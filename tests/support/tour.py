@@ -70,6 +70,7 @@ def record() -> Tour:
     }
     engine.start = _START.format(support=str(_SUPPORT), options=json.dumps([str(trace), roots]))
     here = _Threads(roots)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         settings = home / "pool.yaml"
         settings.write_text(json.dumps(_settings(home)))
@@ -85,6 +86,8 @@ def record() -> Tour:
         tours = [Tour(_merge(here.calls, window, regions)) for window in here.windows]
         return min(tours, key=lambda tour: len(tour.calls))
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         shutil.rmtree(home)
 
 

@@ -93,13 +93,15 @@ class FakeDaemon:
     def finish(
         self, job_id: str, outcome: Outcome = Outcome.OK, value: object = None, output: Output = (b"", b"")
     ) -> None:
-        """End a held job."""
-        self.do(lambda: self._end(self.jobs[job_id], outcome=outcome, value=value, output=output))
+        """End a held job, once it is stored."""
+        job = self.job(job_id)
+        self.do(lambda: self._end(job, outcome=outcome, value=value, output=output))
 
     def print(self, job_id: str, name: str, offset: int, text: bytes) -> None:
         """Send a piece of a held job's output to its watchers."""
         output = wire.encode(wire.Output(job_id=job_id, name=name, offset=offset), [text])
-        self.do(lambda: [self.send(peer, output) for peer in self.jobs[job_id].watchers])
+        job = self.job(job_id)
+        self.do(lambda: [self.send(peer, output) for peer in job.watchers])
 
     def stop(self) -> None:
         """Like a daemon that was killed."""
