@@ -182,8 +182,11 @@ def _refuse_unless(check: Callable[..., None], *arguments: object, kind: type) -
 
 
 def _write_intervals(writer: Writer, value: Any) -> None:
+    import pandas as pd
+
     writer.charge(OBJECT_CHARGE)
-    writer.composite(value, Code.INTERVALS, left=value.left, right=value.right, closed=value.closed)
+    ends = [pd.Index(end.to_numpy()) if isinstance(end, pd.RangeIndex) else end for end in (value.left, value.right)]
+    writer.composite(value, Code.INTERVALS, left=ends[0], right=ends[1], closed=value.closed)
 
 
 def _read_categorical(reader: Reader, parts: list[Any]) -> object:
@@ -287,14 +290,13 @@ def _read_intervals(reader: Reader, parts: list[Any]) -> object:
     reader.charge(OBJECT_CHARGE)
     left, right, closed = parts
     for end in (left, right):
-        if not isinstance(end, pd.Index) or isinstance(end, pd.MultiIndex):
-            raise TypeError("not the parts of intervals")
+        if not isinstance(end, pd.Index) or isinstance(end, pd.MultiIndex | pd.RangeIndex):
+            raise TypeError("not the parts of intervals")  # a range would make any number of intervals of a few bytes
         if (
             len(end) and end.dtype.kind not in _ORDERED_KINDS
         ):  # pandas makes these, and can neither show nor iterate them
             raise TypeError("intervals of what has no order")
-    lows, highs = (pd.Index(small(end).to_numpy()) if isinstance(end, pd.RangeIndex) else end for end in (left, right))
-    return pd.arrays.IntervalArray.from_arrays(lows, highs, closed=exact_side(closed))  # cannot be sliced with ranges
+    return pd.arrays.IntervalArray.from_arrays(left, right, closed=exact_side(closed))
 
 
 READERS: dict[int, ReadFn] = {

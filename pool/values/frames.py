@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from pool.values.codes import INDEX_ITEM_CHARGE, OBJECT_CHARGE, Code
+from pool.values.codes import OBJECT_CHARGE, RANGE_ITEM_CHARGE, Code
 from pool.values.columns import check_column_dtype, check_lookup, exact_column, hashed, small, values_of
 from pool.values.reader import Reader, ReadFn, exact, exact_ints
 from pool.values.stamps import exact_freq
@@ -67,7 +67,7 @@ def _freq_of(index: Any) -> str | None:
 
 
 def _write_range(writer: Writer, index: Any) -> None:
-    writer.charge(OBJECT_CHARGE + INDEX_ITEM_CHARGE * len(index))
+    writer.charge(OBJECT_CHARGE + RANGE_ITEM_CHARGE * len(index))
     writer.composite(index, Code.RANGE_INDEX, start=index.start, stop=index.stop, step=index.step, name=index.name)
 
 
@@ -80,7 +80,7 @@ def _write_multi(writer: Writer, index: Any) -> None:
 
 
 def _write_series(writer: Writer, series: Any) -> None:
-    writer.charge(OBJECT_CHARGE)
+    writer.charge(OBJECT_CHARGE - RANGE_ITEM_CHARGE * _range_items(series.index))
     writer.composite(series, Code.SERIES, values=values_of(series), index=series.index, name=series.name)
 
 
@@ -92,11 +92,14 @@ def _write_frame(writer: Writer, frame: Any) -> None:
         if frame.size * found[0].itemsize > writer.left:
             writer.over_limit()
         code, values = Code.MATRIX_FRAME, frame.to_numpy()
+        writer.charge(0 if frame.size else OBJECT_CHARGE * frame.shape[1])
     else:
         arrays = [values_of(frame.iloc[:, at]) for at in range(len(frame.columns))]
         code, values = Code.FRAME, Columns(arrays, frame.columns)
         writer.charge(OBJECT_CHARGE * len(arrays))
     writer.charge(OBJECT_CHARGE)
+    if frame.size:
+        writer.charge(-RANGE_ITEM_CHARGE * _range_items(frame.index, frame.columns))
     writer.composite(frame, code, _values=values, index=frame.index, columns=frame.columns)
 
 
@@ -130,8 +133,16 @@ def _read_range(reader: Reader, parts: list[Any]) -> object:
     if any(abs(number) > _MAX_RANGE for number in exact_ints(numbers, 3)):
         raise ValueError("a range of more than 64 bits")
     found = range(*numbers)
-    reader.charge(OBJECT_CHARGE + INDEX_ITEM_CHARGE * len(found))
+    reader.charge(OBJECT_CHARGE)
+    reader.count_range(len(found))
     return pd.RangeIndex(found, name=name)
+
+
+def _range_items(*indexes: Any) -> int:
+    """The items of those that are ranges."""
+    import pandas as pd
+
+    return sum(len(index) for index in indexes if isinstance(index, pd.RangeIndex))
 
 
 def _read_multi(reader: Reader, parts: list[Any]) -> object:
@@ -160,7 +171,9 @@ def _exact_index(value: object) -> Any:
 def _read_series(reader: Reader, parts: list[Any]) -> object:
     reader.charge(OBJECT_CHARGE)
     values, index, name = parts
-    return _series(exact_column(values), _exact_index(index), name=name)
+    series = _series(exact_column(values), _exact_index(index), name=name)
+    reader.count_range(-_range_items(index))
+    return series
 
 
 def _series(array: Any, index: Any, *, name: object = None) -> Any:
@@ -181,6 +194,7 @@ def _read_frame(reader: Reader, parts: list[Any]) -> object:
     columns = {at: _series(exact_column(array), index) for at, array in enumerate(arrays)}
     frame = pd.DataFrame(columns, index=index, copy=False)
     frame.columns = labels
+    _take_back(reader, frame)
     return frame
 
 
@@ -194,7 +208,15 @@ def _read_matrix_frame(reader: Reader, parts: list[Any]) -> object:
     check_column_dtype(array.dtype)
     if array.dtype.kind not in _MATRIX_KINDS or array.shape != (len(_exact_index(index)), len(_exact_index(labels))):
         raise ValueError("a frame of another shape than its labels")
-    return pd.DataFrame(array, index=index, columns=labels, copy=False)
+    reader.charge(0 if array.size else OBJECT_CHARGE * array.shape[1])
+    frame = pd.DataFrame(array, index=index, columns=labels, copy=False)
+    _take_back(reader, frame)
+    return frame
+
+
+def _take_back(reader: Reader, frame: Any) -> None:
+    if frame.size:
+        reader.count_range(-_range_items(frame.index, frame.columns))
 
 
 READERS: dict[int, ReadFn] = {

@@ -7,9 +7,9 @@ they check the type of each part they use, and may raise anything: `decode` turn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from pool.values.codes import FREE_CHARGE, MAX_DEPTH, Code, Mark
+from pool.values.codes import FREE_CHARGE, MAX_DEPTH, RANGE_ITEM_CHARGE, Code, Mark
 
 T = TypeVar("T")
 
@@ -30,12 +30,24 @@ class Reader:
         self._open_marks = 0
         self.size = size  #: bytes of all frames
         self._allowance = size + FREE_CHARGE
+        self._range_items = 0
 
     def charge(self, count: int) -> None:
         """Count what is dear for its bytes (see codes.py). Raises ValueError when it is too much for the frames."""
         self._allowance -= count
         if self._allowance < 0:
-            raise ValueError("too many small pandas objects, empty arrays or long ranges for the size of the value")
+            self._refuse_charge()
+
+    def _refuse_charge(self) -> NoReturn:
+        raise ValueError("too many small pandas objects, empty arrays or long ranges for the size of the value")
+
+    def count_range(self, items: int) -> None:
+        """Count the items of a RangeIndex, which `finish` charges. They are taken back, as a negative number, where a
+        column has as many items of its own. Raises ValueError for more than such columns could have in these frames.
+        """
+        self._range_items += items
+        if self._range_items > self.size + FREE_CHARGE // RANGE_ITEM_CHARGE:
+            self._refuse_charge()
 
     def on_ext(self, code: int, payload: bytes) -> object:
         leaf = self._leaves.get(code)
@@ -59,11 +71,12 @@ class Reader:
         return self._buffers.pop(number)
 
     def finish(self) -> None:
-        """Raise unless every mark headed a composite and every buffer was used."""
+        """Raise unless every mark headed a composite, every buffer was used, and ranges are not too long."""
         if self._open_marks:
             raise ValueError("a mark that heads no array")
         if self._buffers:
             raise ValueError(f"{len(self._buffers)} frames belong to no array")
+        self.charge(RANGE_ITEM_CHARGE * self._range_items)
 
 
 def exact_ints(parts: Sequence[object], count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""One target without atheris, some times as fast: `python -m tests.fuzz.forked TARGET INPUTS DIRECTORY [SEED]`.
+"""One target without atheris, some times as fast: `python -m tests.fuzz.forked TARGET INPUTS DIRECTORY SEED`.
 
     parent ──fork──▶ child: bend an input, write it to a shared page, run it, count; again and again
            ◀─page──  looks on: a child that dies by a signal, raises, or spends too long on one input is a finding
@@ -37,7 +37,7 @@ from tests.fuzz.watch import Watch, peak_rss
 _ADDRESS_SPACE = 4 << 30
 _HANG_S = 30.0  #: of CPU, for one input
 _LOOK_S = 0.2
-_MOST_FINDINGS = 20
+_MOST_FINDINGS = 200
 _MOST_KEPT = 4000
 _KEPT_BYTES = 1024
 _WRITE_S = 10.0
@@ -214,8 +214,8 @@ def shrink(target: Target, finding: Finding, *, hang_s: float = _HANG_S, trials:
 class _Reporter:
     """Writes the figures of a run, now and then."""
 
-    def __init__(self, directory: Path, page: Page) -> None:
-        self._directory, self._page = directory, page
+    def __init__(self, path: Path, page: Page) -> None:
+        self._path, self._page = path, page
         self._started = self._written = time.monotonic()
         self.found = 0
 
@@ -228,7 +228,7 @@ class _Reporter:
         inputs, kinds, slowest = self._page.figures()
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         running = [process.cpu_times() for process in psutil.Process().children()]
-        (self._directory / "figures").write_text(json.dumps({
+        self._path.write_text(json.dumps({
             "inputs": inputs,
             "seconds": self._written - self._started,
             "cpu_s": usage.ru_utime + usage.ru_stime + sum(times.user + times.system for times in running),
@@ -241,12 +241,12 @@ class _Reporter:
 
 
 def main() -> int:
-    name, count, directory = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    seed = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+    name, count, directory, seed = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     target, page, kept = load(name), Page(), directory / "kept"
     kept.mkdir(parents=True, exist_ok=True)
     seeds = [*corpus.read(name), *target.found(), *(path.read_bytes() for path in sorted(kept.iterdir()))]
-    inputs, watch, reporter = Inputs(target, seeds, kept), Watch(target, every=1 << 40), _Reporter(directory, page)
+    inputs, watch = Inputs(target, seeds, kept), Watch(target, every=1 << 40)
+    reporter = _Reporter(directory / f"figures-{seed}", page)
     for finding in findings(watch, inputs, page, count=count or target.inputs, seed=seed, look=reporter):
         small = shrink(target, finding)
         (directory / small.name).write_bytes(small.data)

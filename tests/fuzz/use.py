@@ -28,8 +28,6 @@ _ITEMS = 6
 _DEPTH = 4
 _ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.truediv)
 _NUMBERS = (float, complex, Decimal, Fraction, dt.timedelta, dt.date, np.generic, pd.Timestamp, pd.Timedelta, pd.Period)
-#: Longer ones are neither listed nor looked up: three numbers stand for any length.
-_LONG_RANGE = 1 << 16
 
 
 def use(value: Any, honest: dict[type, Any]) -> None:
@@ -123,8 +121,6 @@ def _use_generic(value: Any, other: Any) -> None:
 
 def _use_index(index: Any, other: Any) -> None:
     _show(index)
-    if isinstance(index, pd.RangeIndex) and len(index) > _LONG_RANGE:
-        return
     for operation in (operator.eq, operator.lt, operator.add, operator.sub):
         attempt(operation, index, index)
     attempt(lambda: index.is_unique)

@@ -87,9 +87,13 @@ def _same_extensions(one, two):
 
 
 def _same_frames(one, two):
+    if not (_same_index(one.index, two.index) and _same_index(one.columns, two.columns)):
+        return False
+    kinds = list(dict.fromkeys([*one.dtypes, *two.dtypes]))
+    if len(kinds) == 1 and isinstance(kinds[0], np.dtype) and kinds[0].kind in "biufcmM":
+        return _same_arrays(one.to_numpy(), two.to_numpy())
     return (
-        _same_index(one.index, two.index)
-        and _same_index(one.columns, two.columns)
+        one.shape == two.shape
         and all(_same_series(one.iloc[:, at], two.iloc[:, at]) for at in range(one.shape[1]))
     )
 
