@@ -37,10 +37,10 @@ MAX_EMPTY_ITEM_BYTES = 65536
 FREE_CHARGE = 20 << 20
 #: An index, a column, a Series or a DataFrame: 10,000 of them are free, beyond that one for each 2 KiB of the frames.
 OBJECT_CHARGE = 2048
-#: An item of an array that takes no bytes: of no bytes itself, or beside a dimension of 0. `tolist` makes a list of each.
+#: An item of an array that takes no bytes: of no bytes itself, or beside a dimension of 0; `tolist` makes a list of it.
 EMPTY_ITEM_CHARGE = 64
-#: An item of a range or a RangeIndex: numpy makes a list of one that it is compared with, pandas an array. A million are
-#: free. Those of a RangeIndex are not charged where columns have as many items, which take bytes of their own.
+#: An item of a range or a RangeIndex: numpy makes a list of one that it is compared with, pandas an array. A million
+#: are free. Those of a RangeIndex are not charged where columns have as many items, which take bytes of their own.
 RANGE_ITEM_CHARGE = 20
 
 
