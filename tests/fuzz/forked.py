@@ -4,7 +4,7 @@
            ◀─page──  looks on: a child that dies by a signal, raises, or spends too long on one input is a finding
            writes the input to DIRECTORY/crash-*, hang-* or broke-*, and forks a child that goes on with the next one
 
-The inputs follow from the seed and from what was kept: one input of each kind that the target tells apart.
+The inputs follow from the seed, from what was kept and from the findings before: one input of each kind that the target tells apart.
 """
 
 from __future__ import annotations
@@ -118,9 +118,8 @@ def _child(watch: Watch, inputs: Inputs, page: Page, numbers: range, seed: int) 
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     gc.set_threshold(20_000, 20, 20)
-    random, slowest = Random(), page.figures()[2]
+    random, slowest = Random(seed << 40 | numbers.start), page.figures()[2]
     for number in numbers:
-        random.seed(seed << 40 | number)
         data = inputs.make(random)
         page.put(number + 1, len(inputs.kinds), data, slowest)
         spent, kind = watch.told(data)

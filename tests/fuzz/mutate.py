@@ -29,7 +29,7 @@ _LEAVES: tuple[Any, ...] = (
     *_NUMBERS, None, True, False, 0.0, -1.5, float("nan"), float("inf"), 1e308,
     "", "a", "ok", "\0", "\x1b[2J", "\u202e", "../x", "x" * 200, "ü" * 5000, b"", b"\xff" * 40, [], {},
 )  # fmt: skip
-_DEEP = 400
+_DEPTHS = (3, 16, 16, 16, 16, 16, 16, 200, 400)  #: deep ones are rare, since they take most of the time
 
 
 def bend_bytes(data: bytes, random: Random) -> bytes:
@@ -109,7 +109,7 @@ def _other(leaf: Any, random: Random) -> Any:  # noqa: PLR0911 - one return for 
         case 1:
             return {"x": leaf}
         case 2:
-            return _nested(leaf, random.choice((16, 200, _DEEP)))
+            return _nested(leaf, random.choice(_DEPTHS))
         case 3 if isinstance(leaf, int):
             return leaf + random.choice((-1, 1, 256))
         case 4 if isinstance(leaf, str):

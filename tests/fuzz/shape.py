@@ -6,6 +6,7 @@ A value is a tree of msgpack. A rule changes one node of it, or builds a hostile
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from random import Random
 from typing import Any
 
@@ -53,7 +54,9 @@ def mark(code: int) -> msgpack.ExtType:
     return msgpack.ExtType(code, b"")
 
 
+@lru_cache(8192)
 def unpack(packed: bytes) -> Any:
+    """The tree, which is shared: rules make others of it, and change none."""
     return msgpack.unpackb(packed, raw=False, strict_map_key=False, unicode_errors="surrogatepass")
 
 

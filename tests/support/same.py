@@ -92,10 +92,7 @@ def _same_frames(one, two):
     kinds = list(dict.fromkeys([*one.dtypes, *two.dtypes]))
     if len(kinds) == 1 and isinstance(kinds[0], np.dtype) and kinds[0].kind in "biufcmM":
         return _same_arrays(one.to_numpy(), two.to_numpy())
-    return (
-        one.shape == two.shape
-        and all(_same_series(one.iloc[:, at], two.iloc[:, at]) for at in range(one.shape[1]))
-    )
+    return one.shape == two.shape and all(_same_series(one.iloc[:, at], two.iloc[:, at]) for at in range(one.shape[1]))
 
 
 def _same_series(one, two):
