@@ -168,6 +168,33 @@ class Jobs(Part, frozen=True, kw_only=True):
     total: int = 0
 
 
+class OwnJob(Part, frozen=True, kw_only=True):
+    id: str = ""
+    pool: str = ""
+    state: str = ""
+    outcome: str | None = None
+    age_s: float | None = None
+    place: int | None = None  #: in the queue of its pool, from 1; about, where workers are bound to users
+
+
+class OwnPool(Part, frozen=True, kw_only=True):
+    name: str = ""
+    state: str = ""
+    ready: bool = False
+    waiting: int = 0  #: jobs of everybody
+    workers: int = 0
+    datasets: tuple[str, ...] = ()
+
+
+class Mine(Part, frozen=True, kw_only=True):
+    """The answer to `mine`, for any submitter: his own jobs, the newest first, and the pools."""
+
+    user: str = ""  #: his user id
+    jobs: tuple[OwnJob, ...]
+    total: int = 0  #: of his jobs; the oldest may not be in `jobs`
+    pools: tuple[OwnPool, ...] = ()
+
+
 class HistoryLine(Part, frozen=True, kw_only=True):
     age_s: float = 0.0
     state: str = ""  #: the state after it

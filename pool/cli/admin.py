@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pool._version import __version__
-from pool.cli import doctor, inspect, local, operate, run
+from pool.cli import doctor, inspect, local, mine, operate, run
 from pool.cli.answer import resolve
 
 EXIT_STATUS = (
@@ -35,7 +35,15 @@ app.add_typer(config_app, name="config", rich_help_panel="Image and configuratio
 image_app = typer.Typer(help="The worker image.", no_args_is_help=True)
 app.add_typer(image_app, name="image", rich_help_panel="Image and configuration")
 
-for look_command in (inspect.status, inspect.workers, inspect.jobs, inspect.job, inspect.poison, doctor.doctor):
+for look_command in (
+    inspect.status,
+    inspect.workers,
+    inspect.jobs,
+    inspect.job,
+    inspect.poison,
+    mine.mine,
+    doctor.doctor,
+):
     app.command(rich_help_panel="Look")(look_command)
 for run_command in (run.run, local.check):
     app.command(rich_help_panel="Run")(run_command)

@@ -28,6 +28,7 @@ from pool.status import (
     DatasetStatus,
     History,
     Jobs,
+    Mine,
     Percentiles,
     PoolSize,
     PoolStatus,
@@ -107,6 +108,23 @@ def jobs(view: Jobs) -> Group:
         narrow.add_row(cell(job.id[:SHORT_ID_CHARS]), *cells)
     more = view.total - len(view.jobs)
     return Group(_Fitting(wide, narrow), *([Text(f"{more} older jobs are not shown; see --last")] if more > 0 else []))
+
+
+def mine(view: Mine, *, last: int) -> Group:
+    """The pools, then the jobs, newest first."""
+    pools, jobs = (
+        columns("POOL", "STATE", ">WORKERS", ">WAITING", "DATA SETS"),
+        columns("JOB", "POOL", "STATE", "OUTCOME", ">PLACE", ">AGE"),
+    )
+    for pool in view.pools:
+        names = ", ".join(pool.datasets)
+        pools.add_row(cell(pool.name), state(pool.state), cell(pool.workers), cell(pool.waiting), cell(names))
+    for job in view.jobs[:last]:
+        place, age = cell(job.place), Text(duration(job.age_s))
+        jobs.add_row(cell(job.id), cell(job.pool), state(job.state), state(job.outcome), place, age)
+    more = view.total - min(last, len(view.jobs))
+    older = [Text(f"{more} older jobs are not shown; see --last")] if more > 0 else []
+    return Group(pools, Text(), *([jobs, *older] if view.jobs else [Text("you have no jobs here")]))
 
 
 def user(client: str | None) -> str | None:

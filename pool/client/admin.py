@@ -35,22 +35,13 @@ class AdminClient:
 
     def call(self, name: str, **arguments: str | float | bool | None) -> object:
         """The answer, as JSON values. Raises the daemon's error, or DaemonUnreachableError."""
-        if self._closed:
-            raise ClosedError("this admin client has been closed; make a new one")
         number = next(self._numbers)
-        frames = wire.encode(wire.AdminCall(request=number, name=name, arguments=arguments))
-        if self._socket is None and (error := absent(self.endpoint)) is not None:
-            raise error  # an operator need not wait for what cannot come
-        socket = self._socket or self._connect()
-        try:
-            socket.send_multipart(frames, zmq.NOBLOCK)
-            reply, payload = self._reply(socket, number)
-        except BaseException:
-            self._disconnect()  # a call that failed here must not be answered, or even sent, later
-            raise
-        if reply.code:
-            raise from_code(reply.code, reply.message, reply.fields)
-        return _document(payload)
+        return self._exchange(wire.AdminCall(request=number, name=name, arguments=arguments), number)
+
+    def mine(self) -> object:
+        """For a client of a submit socket: the user's own jobs, and the pools."""
+        number = next(self._numbers)
+        return self._exchange(wire.Mine(request=number), number)
 
     def close(self) -> None:
         self._closed = True
@@ -61,6 +52,22 @@ class AdminClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _exchange(self, message: wire.AdminCall | wire.Mine, number: int) -> object:
+        if self._closed:
+            raise ClosedError("this admin client has been closed; make a new one")
+        if self._socket is None and (error := absent(self.endpoint)) is not None:
+            raise error  # an operator need not wait for what cannot come
+        socket = self._socket or self._connect()
+        try:
+            socket.send_multipart(wire.encode(message), zmq.NOBLOCK)
+            reply, payload = self._reply(socket, number)
+        except BaseException:
+            self._disconnect()  # a call that failed here must not be answered, or even sent, later
+            raise
+        if reply.code:
+            raise from_code(reply.code, reply.message, reply.fields)
+        return _document(payload)
 
     def _reply(self, socket: zmq.Socket[bytes], number: int) -> tuple[wire.AdminReply, Sequence[wire.Frame]]:
         deadline = time.monotonic() + self._timeout_s

@@ -32,6 +32,9 @@ class StrikeHeap:
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
 
+    def in_order(self) -> list[str]:
+        return sorted(self._keys, key=self._keys.__getitem__)
+
     def push(self, entry_id: str, key: Key) -> None:
         self._keys[entry_id] = key
         heapq.heappush(self._heap, (key, entry_id))
@@ -87,6 +90,21 @@ class Backlog:
 
     def waits(self, client: str) -> bool:
         return client in self._turns
+
+    def places(self, client: str) -> dict[str, int]:
+        """The place of each job of a client among all that wait, from 1, if each client gets its turn."""
+        before = True
+        ahead: list[tuple[int, bool]] = []  # of each other client: how many wait, and whether its turn comes first
+        for other, queue in self._turns.items():
+            if other == client:
+                before = False
+            else:
+                ahead.append((len(queue), before))
+        own = self._turns[client].in_order() if client in self._turns else ()
+        return {
+            job_id: number + 1 + sum(min(waiting, number + first) for waiting, first in ahead)
+            for number, job_id in enumerate(own)
+        }
 
     def pop(self, client: str) -> str:
         """Take out the client's next job; its turn is then over. KeyError if it has none."""

@@ -114,6 +114,10 @@ class PoolState:
     def backlog_length(self) -> int:
         return len(self._state.backlog.waiting)
 
+    def places(self, client: str) -> dict[str, int]:
+        """The place in the queue of each waiting job of this client, from 1."""
+        return self._state.backlog.places(client)
+
     @property
     def running(self) -> int:
         """Jobs that are with a worker."""

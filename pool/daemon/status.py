@@ -1,10 +1,10 @@
-"""Fills the answers to pool-admin's `status` and `doctor` from the daemon's parts."""
+"""Fills the answers to pool-admin's `status`, `doctor` and `mine` from the daemon's parts."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -16,10 +16,13 @@ from pool.core.poison import PoisonView
 from pool.core.records import WorkerRecord
 from pool.daemon import metrics
 from pool.daemon.controller import PoolController, WorkerHandle
+from pool.daemon.job_store import Job
 from pool.engines.base import EngineFacts
-from pool.model import Outcome, WorkerState
+from pool.model import JobState, Outcome, WorkerState
 
 _SERVES = frozenset({WorkerState.IDLE, WorkerState.LEASED, WorkerState.CLEANING})
+#: Jobs of one submitter that are shown, the newest; he may have a hundred thousand.
+_SHOWN_JOBS = 1000
 #: Poisoned codes that are shown, the latest.
 _SHOWN_CODES = 100
 
@@ -200,6 +203,45 @@ def _poison_alerts(name: str, codes: Sequence[PoisonView], now: float) -> list[s
 
 def _date(since: float | None, now: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=now - (since or now))).isoformat(timespec="seconds")
+
+
+# ---- mine ----
+
+
+def own(client: str, jobs: Iterable[Job], pools: Mapping[str, PoolController]) -> st.Mine:
+    """The answer to `mine`: what a submitter may see without being an operator."""
+    found = [job for job in jobs if job.client == client]
+    places = {key: place for pool in pools.values() for key, place in pool.state.places(client).items()}
+    return st.Mine(
+        user=client,
+        jobs=tuple(_own_job(job, pools[job.pool], places.get(job.key)) for job in found[: -_SHOWN_JOBS - 1 : -1]),
+        total=len(found),
+        pools=tuple(map(_own_pool, pools.values())),
+    )
+
+
+def _own_job(job: Job, pool: PoolController, place: int | None) -> st.OwnJob:
+    record, result = pool.state.jobs.get(job.key), job.result
+    return st.OwnJob(
+        id=job.key.partition("/")[2],
+        pool=job.pool,
+        state=(record.state if record is not None else JobState.DONE).value,
+        outcome=result.outcome.value if result is not None else None,
+        age_s=round((time.monotonic_ns() - job.received_ns) / 1e9, 3),
+        place=place,
+    )
+
+
+def _own_pool(pool: PoolController) -> st.OwnPool:
+    serving = sum(worker.state in _SERVES for worker in pool.state.workers.values())
+    return st.OwnPool(
+        name=pool.state.name,
+        state=pool.state.state.value,
+        ready=serving > 0,
+        waiting=pool.state.backlog_length,
+        workers=serving,
+        datasets=tuple(pool.datasets.paths),
+    )
 
 
 # ---- doctor ----

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
+import msgspec
 import structlog
 
 from pool import wire
@@ -22,6 +23,7 @@ from pool.daemon.controller import PoolController
 from pool.daemon.engine_executor import LoopExecutor
 from pool.daemon.job_store import JOB_BYTES, Job, JobStore
 from pool.daemon.output import OutputSender, OutputStream
+from pool.daemon.status import own
 from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError, UnknownJobError, UnknownPoolError
 
@@ -65,6 +67,8 @@ class SubmitService:
                 self._watch(address, client, message)
             elif isinstance(message, wire.Cancel):
                 self._cancel(address, client, message)
+            elif isinstance(message, wire.Mine):
+                self._mine(address, client, message)
             else:
                 pong = wire.Pong(request=request, instance=self._instance, version=__version__)
                 self._listener.send(address, pong)
@@ -171,6 +175,10 @@ class SubmitService:
         job = self._own(client, message.job_id)
         self._listener.send(address, wire.Accepted(request=message.request, job_id=message.job_id))
         self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.key, cause=f"client {client}"))
+
+    def _mine(self, address: bytes, client: str, message: wire.Mine) -> None:
+        answer = msgspec.json.encode(own(client, self._jobs, self._controllers))
+        self._listener.send(address, wire.AdminReply(request=message.request), [answer])
 
     def _own(self, client: str, job_id: str) -> Job:
         job = self._jobs.get(f"{client}/{job_id}")

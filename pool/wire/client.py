@@ -73,6 +73,12 @@ class Ping(Message, frozen=True, tag="ping"):
     request: Count
 
 
+class Mine(Message, frozen=True, tag="mine"):
+    """Asks for this user's jobs, and the pools. Answer: an AdminReply, whose document is a `pool.status.Mine`."""
+
+    request: Count
+
+
 # ---- daemon -> client ----------------------------------------------------------------------------------------------
 
 
@@ -119,7 +125,7 @@ class Pong(Message, frozen=True, tag="pong"):
     version: Text
 
 
-FromClient = Submit | Watch | Cancel | Ping
+FromClient = Submit | Watch | Cancel | Ping | Mine
 ToClient = Accepted | Refused | Output | Result | Pong
 
 from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)

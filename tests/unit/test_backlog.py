@@ -42,6 +42,18 @@ def test_a_higher_priority_goes_first_within_a_client_and_first_come_within_a_pr
     assert in_turn(queue) == ["high", "first", "second", "low", "lowest"]
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(-2, 2)), max_size=30), st.integers(0, 5))
+def test_the_place_of_a_job_is_when_its_turn_comes(jobs, served):
+    queue = backlog()
+    for number, (client, priority) in enumerate(jobs):
+        queue.push(f"{client}{number}", client, priority=priority)
+    for _ in range(min(served, len(queue.waiting))):
+        queue.pop(next(queue.clients()))
+    places = {job: place for client in "abcd" for job, place in queue.places(client).items()}
+    assert sorted(places, key=places.__getitem__) == in_turn(queue)
+    assert sorted(places.values()) == list(range(1, len(places) + 1))
+
+
 def test_a_high_priority_does_not_take_another_clients_turn():
     queue = backlog()
     queue.push("a0", "ann")

@@ -22,6 +22,7 @@ _MESSAGES: tuple[tuple[int, wire.Message], ...] = (
     (0, wire.Watch(request=2, job_id="a-1")),
     (0, wire.Cancel(request=3, job_id="a:1")),
     (0, wire.Ping(request=4)),
+    (0, wire.Mine(request=5)),
     (1, wire.Accepted(request=1, job_id="a-1")),
     (1, wire.Refused(request=1, code="busy", message="later", fields={"retry_after_s": 1.5, "pool": None})),
     (1, wire.Result(job_id="a-1", outcome=Outcome.ERROR, files=("x",), exit_code=1, truncated=("stdout",), worker="w")),
