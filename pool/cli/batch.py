@@ -3,24 +3,30 @@
 a terminal   a bar while they run, then the table            stdout
 a pipe       a line for each job as it ends, then the table  stdout
 --json       one JSON line for each job as it ends           stdout, and nothing else
+--csv        the table as CSV                                stdout; the bar on stderr if that is a terminal
 """
 
 from __future__ import annotations
 
+import csv
+import math
 import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import closing, contextmanager
-from operator import itemgetter
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from pool.cli.answer import ExitStatus, print_json, result_as_json
+from pool.cli.answer import ExitStatus, print_json, result_as_json, written
+from pool.cli.job_options import write_files
 from pool.model import Outcome
 from pool.printable import visible
+from pool.units import real
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,9 +38,30 @@ if TYPE_CHECKING:
 
 #: How long to wait until the daemon has received the cancellations.
 CANCEL_S = 1.0
+#: Of a value in the table.
+MAX_VALUE_CHARS = 60
 
 Row = tuple[str, "JobResult"]
 Tell = Callable[[str, "JobResult"], None]
+
+
+class Sort(StrEnum):
+    """The order of the table."""
+
+    FILE = "file"
+    OUTCOME = "outcome"
+    VALUE = "value"  #: numbers, the largest first, then what is no number
+    TIME = "time"  #: the longest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How the results are shown and kept."""
+
+    as_json: bool = False
+    as_csv: bool = False
+    sort: Sort = Sort.FILE
+    out: Path | None = None  #: where files of jobs go, into a directory for each
 
 
 def is_batch(paths: Sequence[Path]) -> bool:
@@ -42,11 +69,13 @@ def is_batch(paths: Sequence[Path]) -> bool:
     return len(paths) > 1 or paths[0].is_dir()
 
 
-def run_batch(endpoint: str | None, paths: Sequence[Path], options: JobOptions, *, as_json: bool) -> None:
+def run_batch(endpoint: str | None, paths: Sequence[Path], options: JobOptions, report: Report) -> None:
     """Run them all. Raises typer.Exit with status 1 unless all end ok."""
     from pool.client import Client
 
     files = _files(paths)
+    if report.out is not None and len({file.stem for file in files}) < len(files):
+        raise typer.BadParameter("two of the programs have the same name", param_hint="--out")
     jobs: dict[str, BatchJob] = {
         uuid.uuid4().hex: {"code": source(file), **options}  # an id of our own, so that whatever was sent can be ended
         for file in files
@@ -56,17 +85,42 @@ def run_batch(endpoint: str | None, paths: Sequence[Path], options: JobOptions, 
     with (
         Client(endpoint) as client,
         closing(_results(client, jobs)) as results,
-        _telling(len(files), as_json=as_json) as tell,
+        _telling(len(files), report) as tell,
     ):
         for result in results:
             rows.append((names[result.job_id], result))
             tell(*rows[-1])
-    if not as_json:
-        from pool.cli.tables import show
-
-        show(_table(sorted(rows, key=itemgetter(0))))
+            if report.out is not None and result.files:
+                write_files(report.out / Path(names[result.job_id]).stem, result.files)
+    _show(sorted(rows, key=lambda row: (_SORTED[report.sort](row), row[0])), report)
     if not all(result.ok for _, result in rows):
         raise typer.Exit(ExitStatus.ERROR)
+
+
+def _show(rows: Sequence[Row], report: Report) -> None:
+    if report.as_csv:
+        lines = csv.writer(sys.stdout, lineterminator="\n")
+        lines.writerow(("file", "outcome", "value", "run_ms", "cpu_s", "why"))
+        for name, result in rows:
+            times = f"{result.timings.run_ms:.1f}", f"{result.usage.cpu_s:.3f}"
+            lines.writerow((visible(name), result.outcome, visible(_value(result)), *times, visible(_why(result))))
+    elif not report.as_json:
+        from pool.cli.tables import show
+
+        show(_table(rows))
+
+
+def _largest_first(row: Row) -> tuple[bool, float]:
+    value = real(row[1].value)
+    return math.isnan(value), -value
+
+
+_SORTED: dict[Sort, Callable[[Row], object]] = {
+    Sort.FILE: lambda _: 0,
+    Sort.OUTCOME: lambda row: str(row[1].outcome),
+    Sort.VALUE: _largest_first,
+    Sort.TIME: lambda row: -row[1].timings.run_ms,
+}
 
 
 def source(file: Path) -> str:
@@ -105,17 +159,19 @@ def _results(client: Client, jobs: dict[str, BatchJob]) -> Generator[JobResult]:
 
 
 @contextmanager
-def _telling(total: int, *, as_json: bool) -> Iterator[Tell]:
+def _telling(total: int, report: Report) -> Iterator[Tell]:
     """How each result is shown."""
-    if as_json:
+    shown = sys.stderr if report.as_csv else sys.stdout
+    if report.as_json:
         yield lambda name, result: print_json({"file": name, **result_as_json(result)}, compact=True)
-    elif not sys.stdout.isatty():
-        yield lambda name, result: typer.echo(_line(name, result))
+    elif not shown.isatty():
+        yield lambda name, result: None if report.as_csv else typer.echo(_line(name, result))
     else:
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
-        with Progress(*columns) as bar:
+        with Progress(*columns, console=Console(file=shown)) as bar:
             task = bar.add_task("", total=total)
             failed = 0
 
@@ -132,22 +188,29 @@ def _line(name: str, result: JobResult) -> str:
 
 
 def _why(result: JobResult) -> str:
-    """One line on a job that is not ok."""
+    """One line on a job that is not ok, or has no value."""
     if result.findings:
         return str(result.findings[0])
     if result.error is not None and result.outcome is not Outcome.MEMORY:  # a MemoryError seldom says a word
-        return f"{result.error.type}: {result.error.message}"
+        first, *_ = result.error.message.splitlines() or [""]
+        return f"{result.error.type}: {first}"
     return result.reason
+
+
+def _value(result: JobResult) -> str:
+    """A number whole, and the beginning of anything else."""
+    return "" if result.value is None else written(result.value)[:MAX_VALUE_CHARS]
 
 
 def _table(rows: Sequence[Row]) -> Table:
     from pool.cli.tables import cell, columns, state
 
-    table = columns("FILE", "OUTCOME", ">RUN", ">CPU", "WHY")
+    table = columns("FILE", "OUTCOME", "VALUE", ">RUN", ">CPU", "WHY")
     for name, result in rows:
         table.add_row(
             cell(name),
             state(str(result.outcome)),
+            cell(_value(result)),
             cell(f"{result.timings.run_ms:.0f} ms"),
             cell(f"{result.usage.cpu_s:.2f} s"),
             cell(_why(result)[:200]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from pool.cli.answer import ExitStatus, Json, address, answering, complain, print_json, result_as_json, written
-from pool.cli.batch import is_batch, run_batch, source
+from pool.cli.batch import Report, Sort, is_batch, run_batch, source
+from pool.cli.job_options import environment, given_files, json_value, named_json, write_files
 from pool.model import Limits
 from pool.printable import visible, visible_block
 
@@ -39,6 +39,24 @@ def run(
     stdin: Annotated[
         typer.FileBinaryRead | None, typer.Option("--stdin", metavar="FILE", help="What the job reads from stdin.")
     ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option("--file", metavar="[NAME=]PATH", help="A file that the job finds beside it; may be repeated."),
+    ] = None,
+    argv: Annotated[
+        list[str] | None, typer.Option("--argv", metavar="TEXT", help="An item of sys.argv; may be repeated.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME=VALUE", help="A variable that the pool allows; may be repeated."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of random and numpy.random.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where to put the files that a job leaves; of several, in DIR/NAME."),
+    ] = None,
+    sort: Annotated[Sort, typer.Option("--sort", help="Of several: the order of the table.")] = Sort.FILE,
+    csv: Annotated[bool, typer.Option("--csv", help="Of several: print the table as CSV, and nothing else.")] = False,
     explain_denials: Annotated[
         bool,
         typer.Option("--explain-denials", help="Print on stderr what the sandbox denies the job, and at which line."),
@@ -52,14 +70,18 @@ def run(
     gets the output as it is.
 
     Several files, or a directory, are a job each, side by side: a bar or a line for each while they run, and a table of
-    how they ended, or with --json an object on one line for each. Exit status 1 unless all end ok.
+    how they ended, or with --json an object on one line for each. Exit status 1 unless all end ok. --sort value and
+    --sort time put the largest first.
     """
     if files == [Path("-")] and stdin is typer.get_binary_stream("stdin"):
         raise typer.BadParameter("FILE is already read from there", param_hint="--stdin")
     several = is_batch(files)
     code = "" if several else source(files[0])
-    args = [_json("--arg", text) for text in arg or []]
-    kwargs = dict(_named(text) for text in kwarg or [])
+    if as_json and csv:
+        raise typer.BadParameter("give --json or --csv, not both", param_hint="--csv")
+    args = [json_value("--arg", text) for text in arg or []]
+    files_given, variables = given_files(file or []), environment(env or [])
+    kwargs = named_json(kwarg or [])
     given = None if stdin is None else stdin.read()
     with answering(as_json=as_json, compact=several):
         from pool.client import Client
@@ -71,14 +93,20 @@ def run(
             "stdin": given,
             "limits": Limits(wall_s=wall, memory=memory),
             "pool": pool,
+            "files": files_given,
+            "argv": argv,
+            "env": variables,
+            "seed": seed,
             "explain_denials": explain_denials,
         }
         if several:
-            run_batch(address(context).submit, files, options, as_json=as_json)
+            run_batch(address(context).submit, files, options, Report(as_json=as_json, as_csv=csv, sort=sort, out=out))
             return
-        with Client(address(context).submit) as client, _Echo(err=False) as out, _Echo(err=True) as err:
-            live = (None, None) if as_json else (out, err)
+        with Client(address(context).submit) as client, _Echo(err=False) as told, _Echo(err=True) as err:
+            live = (None, None) if as_json else (told, err)
             result = client.run(code, on_stdout=live[0], on_stderr=live[1], **options)
+    if out is not None:
+        write_files(out, result.files)
     _show(result, name=_name(files[0]), as_json=as_json)
     if not result.ok:
         raise typer.Exit(ExitStatus.ERROR)
@@ -113,22 +141,6 @@ def _name(file: Path) -> str:
     return "<stdin>" if file == Path("-") else str(file)
 
 
-def _json(option: str, text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r:.80} is not JSON ({error}); text is written with quotes, such as '\"abc\"'", param_hint=option
-        ) from None
-
-
-def _named(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise typer.BadParameter(f"write NAME=JSON, got {text!r:.80}", param_hint="--kwarg")
-    return name, _json("--kwarg", value)
-
-
 def _show(result: JobResult, *, name: str, as_json: bool) -> None:
     if as_json:
         print_json(result_as_json(result))
@@ -139,6 +151,8 @@ def _show(result: JobResult, *, name: str, as_json: bool) -> None:
         complain(f"cut at the output limit: {', '.join(result.truncated)}")
     if not result.ok:
         _explain(result, name=name)
+    elif result.reason:
+        typer.echo(visible(f"hint: {result.reason}"), err=True)
 
 
 def _explain(result: JobResult, *, name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import pty
@@ -156,3 +158,50 @@ def test_ctrl_c_ends_all_that_is_left(daemon, programs):
     assert b"Traceback" not in stderr
     daemon.until(lambda: daemon.pool()["running"] == 0 and daemon.pool()["backlog"] == 0)
     assert [job["outcome"] for job in daemon.call("jobs")["jobs"][-4:]] == ["cancelled"] * 4
+
+
+SCORES = {"a_low": "result = 1.5", "b_high": "result = 20", "c_none": "print(1)", "d_bad": "raise ValueError('a\\nb')"}
+
+
+def order(text):
+    return [line.split()[0].rpartition("/")[2] for line in text.partition("FILE")[2].splitlines()[1:]]
+
+
+def test_the_table_has_the_values_and_can_be_sorted_by_them(daemon, programs):
+    place = programs(**SCORES)
+    result = admin(daemon, "run", place, "--sort", "value")
+    assert order(result.stdout) == ["b_high.py", "a_low.py", "c_none.py", "d_bad.py"]
+    seen = table(result.stdout)
+    assert seen["a_low.py"].startswith("ok 1.5 ")
+    assert seen["d_bad.py"].endswith("ValueError: a"), "the first line of the error"
+    assert order(admin(daemon, "run", place, "--sort", "outcome").stdout)[0] == "d_bad.py"
+    slow = programs(e_slow="import time; time.sleep(0.5)")
+    assert order(admin(daemon, "run", slow, "--sort", "time").stdout)[0] == "e_slow.py"
+
+
+def test_csv_is_the_table_and_nothing_else(daemon, programs):
+    result = admin(daemon, "run", programs(**SCORES), "--csv")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert list(rows[0]) == ["file", "outcome", "value", "run_ms", "cpu_s", "why"]
+    assert [(os.path.basename(row["file"]), row["outcome"], row["value"]) for row in rows] == [
+        ("a_low.py", "ok", "1.5"),
+        ("b_high.py", "ok", "20"),
+        ("c_none.py", "ok", ""),
+        ("d_bad.py", "error", ""),
+    ]
+    assert float(rows[0]["run_ms"]) >= 0
+    assert admin(daemon, "run", programs(), "--csv", "--json").exit_code == 2
+
+
+def test_each_program_leaves_its_files_in_a_directory_of_its_own(daemon, programs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    leave = (
+        "import pathlib, sys\npathlib.Path('out/sub').mkdir()\npathlib.Path('out/sub/x.txt').write_text(sys.argv[1])"
+    )
+    place = programs(one=leave, two=leave)
+    assert admin(daemon, "run", place, "--out", out, "--argv", "said").exit_code == 0
+    assert [(out / name / "sub/x.txt").read_text() for name in ("one", "two")] == ["said", "said"]
+    (place / "more").mkdir()
+    (place / "more" / "one.py").write_text("pass")
+    refused = admin(daemon, "run", place, place / "more", "--out", out)
+    assert (refused.exit_code, "same name" in refused.stderr) == (2, True)

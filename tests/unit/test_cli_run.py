@@ -164,6 +164,33 @@ def test_a_reader_of_the_output_that_goes_away_ends_the_job(daemon, tmp_path):
     daemon.until(lambda: daemon.call("jobs")["jobs"][-1]["outcome"] == "cancelled")
 
 
+def test_files_arguments_variables_and_a_seed_are_given_and_the_files_that_it_leaves_are_kept(daemon, tmp_path):
+    (tmp_path / "note.txt").write_text("given")
+    (tmp_path / "job.py").write_text(
+        "import random, sys\nopen('out/copy', 'w').write(open('note.txt').read() + open('b').read())\n"
+        "print(*sys.argv[1:])\nresult = random.random()\n"
+    )
+    typed = ["run", tmp_path / "job.py", "--file", tmp_path / "note.txt", "--file", f"b={tmp_path / 'note.txt'}"]
+    typed += ["--argv", "--n", "--argv", "3", "--seed", "7", "--out", tmp_path / "left"]
+    first, second = (admin(daemon, *map(str, typed)) for _ in range(2))
+    assert (first.exit_code, first.stdout.splitlines()[0]) == (0, "--n 3")
+    assert first.stdout == second.stdout, "the seed decides the random number"
+    assert (tmp_path / "left" / "copy").read_text() == "givengiven"
+    refused = admin(daemon, "run", str(tmp_path / "job.py"), "--env", "FREE=1")
+    assert (refused.exit_code, "does not let a job set 'FREE'" in refused.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("typed", [["--file", "absent"], ["--file", "x=absent"], ["--env", "NAME"], ["--seed", "x"]])
+def test_what_cannot_be_given_to_a_job_is_a_usage_error(daemon, typed):
+    assert admin(daemon, "run", "-", *typed, stdin="pass").exit_code == 2
+
+
+def test_a_hint_of_a_job_that_is_ok_is_shown(daemon):
+    result = admin(daemon, "run", "-", stdin="def main(): return 1\n")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "never calls it" in result.stderr
+
+
 def test_a_script_is_read_from_stdin_and_its_input_from_a_file(daemon, tmp_path):
     (tmp_path / "input").write_text("41")
     script = "import sys\nresult = int(sys.stdin.read()) + 1\n"
