@@ -22,11 +22,11 @@ from contextlib import aclosing
 from queue import Empty
 from typing import Self, Unpack
 
-from pool.client import checks, job
+from pool.client import checks
 from pool.client.batch import Answer, Batch, BatchJob, Counter, Handover, Progress, Window
 from pool.client.client import Client, Decode, OnText, not_ended
 from pool.client.connection import CANCEL_S
-from pool.client.job import Code, JobOptions, Submission
+from pool.client.job import Code, JobOptions, OnDisconnect, Submission
 from pool.client.pending import Delivery, Request
 from pool.client.results import OutputReader, Piece
 from pool.client.retry import Retry
@@ -48,8 +48,9 @@ class AsyncClient:
         pool: str = "default",
         timeout: float = 10.0,
         decode: Decode = "inline",
+        on_disconnect: OnDisconnect | None = None,
     ) -> None:
-        self._client = Client(endpoint, pool=pool, timeout=timeout, decode=decode)
+        self._client = Client(endpoint, pool=pool, timeout=timeout, decode=decode, on_disconnect=on_disconnect)
         self._connection = self._client.connection
         self._batches = self._client.batches
         self._decodes_here = decode == "inline"
@@ -83,9 +84,7 @@ class AsyncClient:
             "stderr": checks.callback("on_stderr", on_stderr),
         }
         stream = any(each is not None for each in listeners.values())
-        submission = job.build(
-            code, options, pool=self.pool, request=self._connection.next_number(), watch=True, stream=stream
-        )
+        submission = self._client.jobs.make(code, options, on_disconnect="cancel", stream=stream)
         try:
             if stream:
                 return await self._listen(submission, wait_s, listeners)
@@ -98,8 +97,7 @@ class AsyncClient:
 
     async def submit(self, code: Code, /, **options: Unpack[JobOptions]) -> str:
         """Hand over the job and return its id as soon as the daemon has accepted it. The job outlives the task."""
-        number = self._connection.next_number()
-        submission = job.build(code, options, pool=self.pool, request=number, watch=False)
+        submission = self._client.jobs.make(code, options, on_disconnect="keep", watch=False)
         await self._answer(self._connection.submit(submission), None)
         return submission.message.job_id
 
@@ -145,7 +143,7 @@ class AsyncClient:
     ) -> Batch:
         """Hand over many jobs and return their ids, as `Client.submit_many`. Raises BatchError."""
         arrival = Arrival()
-        handover = Handover(self._batches, jobs, progress)
+        handover = Handover(self._batches, jobs, progress, cancel=self._cancel_jobs)
         window = handover.window(Retry(checks.waiting("timeout", timeout), arrived=arrival.set))
         try:
             async with aclosing(_ended(window, arrival, in_order=False, leave=self._cancel)) as accepted:
@@ -153,6 +151,9 @@ class AsyncClient:
                     pass
         except Exception as error:
             raise handover.cut_short(error) from error
+        except BaseException:  # the task is leaving, and will never know the ids
+            handover.batch.cancel()
+            raise
         return handover.batch
 
     def results(
@@ -164,9 +165,12 @@ class AsyncClient:
         jobs = self._batches.watch(job_ids, retry, progress=Counter(progress, job_ids))
         return self._results(_ended(jobs, arrival, in_order=False, leave=self._batches.forget))
 
-    async def cancel(self, job_id: str) -> None:
-        """End the job, as `Client.cancel`."""
-        await self._answer(self._connection.cancel(checks.job_id("job_id", job_id)), None)
+    async def cancel(self, job_ids: str | Iterable[str]) -> None:
+        """End one job or many, as `Client.cancel`."""
+        if isinstance(job_ids, str):
+            await self._answer(self._connection.cancel(checks.job_id("job_id", job_ids)), None)
+        else:
+            await asyncio.to_thread(self._client.cancel, job_ids)
 
     async def close(self) -> None:
         """Close the connection. Calls that still wait raise ClosedError; jobs that were submitted go on."""
@@ -274,6 +278,10 @@ class AsyncClient:
         """Cancel a job that nobody will ask for, without waiting."""
         with contextlib.suppress(ClosedError):
             self._keep(self._connection.cancel(job_id))
+
+    def _cancel_jobs(self, job_ids: Iterable[str]) -> None:
+        for each in job_ids:
+            self._abandon(each)
 
     def _cancel(self, left: Iterable[Answer]) -> None:
         with contextlib.suppress(ClosedError):

@@ -4,7 +4,8 @@
     map              128, ahead of the next result    results in the inputs' order    cancels what is left
     executor.map     128, ahead of the next value     values in the inputs' order     cancels what is left
     submit_many      128, until they are accepted     ids in the jobs' order          cancels what is not accepted
-    results          1000                             results as the jobs end         leaves the jobs alone
+    results          1000                             results as the jobs end         leaves the jobs alone, unless
+                                                                                      Ctrl-C ends it for a Batch
 
 Every job has exactly one result, and none stops the others. A job that the pool does not accept (an argument that
 cannot be carried, a limit above the maximum, poisoned code) has the outcome `rejected` and the refusal in `error`. An
@@ -17,11 +18,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
-from typing import Any, Generic, Required, TypeVar, cast
+from typing import Any, Generic, Required, Self, TypeVar, cast
 
 from pool.client import checks
 from pool.client.connection import Connection
-from pool.client.job import Code, JobOptions, Program, build, program_of
+from pool.client.job import Code, JobMaker, JobOptions, OnDisconnect, Program, program_of
 from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
 from pool.client.retry import Retry
@@ -47,11 +48,31 @@ class BatchJob(JobOptions, total=False):
 
 
 class Batch(list[str]):
-    """The ids of jobs that were submitted together, in their order. `refused`: why some were not accepted, by id."""
+    """The ids of jobs that were submitted together, in their order. `refused`: why some were not accepted, by id.
 
-    def __init__(self, ids: Iterable[str] = ()) -> None:
+    with client.submit_many(jobs) as batch: ...    # leaving the block by an exception cancels what has not ended
+    """
+
+    def __init__(self, ids: Iterable[str] = (), *, cancel: Callable[[Iterable[str]], object] = lambda _: None) -> None:
         super().__init__(ids)
         self.refused: dict[str, JobRefusedError] = {}
+        self._cancel = cancel
+        self._ended: set[str] = set()
+
+    def cancel(self) -> None:
+        """End the jobs that are not known to have ended. Waits a moment until the daemon has confirmed it."""
+        self._cancel([each for each in self if each not in self._ended and each not in self.refused])
+
+    def ended(self, job_id: str) -> None:
+        """For this package: the result of this job has been given out."""
+        self._ended.add(job_id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.cancel()
 
 
 # ---- the engine ----
@@ -147,9 +168,9 @@ class Counter:
 class Batches:
     """`map`, `submit_many` and `results` of one client, as the windows that run them."""
 
-    def __init__(self, connection: Connection, pool: str, to_result: ToResult) -> None:
+    def __init__(self, connection: Connection, jobs: JobMaker, to_result: ToResult) -> None:
         self._connection = connection
-        self._pool = pool
+        self._jobs = jobs
         self._to_result = to_result
 
     def map(
@@ -211,8 +232,8 @@ class Batches:
                 raise checks.invalid("job", problem, "give a mapping with the key 'code' and options")
             options = {**given}
             code, job_id = options.pop("code"), options.get("job_id")
-            number = self._connection.next_number()
-            submission = build(code, options, pool=self._pool, request=number, watch=watch)  # type: ignore[arg-type]
+            last: OnDisconnect = "cancel" if watch else "keep"
+            submission = self._jobs.make(code, options, on_disconnect=last, watch=watch)  # type: ignore[arg-type]
         except JobRefusedError as error:
             name = job_id if isinstance(job_id, str) else uuid.uuid4().hex
             return name, partial(_refused, name, error)
@@ -222,8 +243,16 @@ class Batches:
 class Handover:
     """One `submit_many`: which jobs the daemon has accepted, and which it has refused."""
 
-    def __init__(self, batches: Batches, jobs: Iterable[BatchJob], progress: Progress | None) -> None:
-        self.batch = Batch()
+    def __init__(
+        self,
+        batches: Batches,
+        jobs: Iterable[BatchJob],
+        progress: Progress | None,
+        *,
+        cancel: Callable[[Iterable[str]], object],
+    ) -> None:
+        self.batch = Batch(cancel=cancel)
+        self._cancel = cancel
         self._batches = batches
         self._jobs = jobs
         self._accepted: set[int] = set()
@@ -233,7 +262,8 @@ class Handover:
         return Window(self._begins(), retry, width=WINDOW, on_end=self._end)
 
     def cut_short(self, error: Exception) -> BatchError:
-        submitted = Batch(job_id for number, job_id in enumerate(self.batch) if number in self._accepted)
+        accepted = (job_id for number, job_id in enumerate(self.batch) if number in self._accepted)
+        submitted = Batch(accepted, cancel=self._cancel)
         submitted.refused = self.batch.refused
         what = f"{len(submitted)} jobs were submitted and go on; then: {error}"
         return BatchError(what, batch=submitted)

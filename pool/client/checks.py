@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pool.errors import InvalidJobError, TooLargeError
@@ -50,6 +50,12 @@ def whole(field: str, given: object, lowest: int, highest: int) -> int:
 def callback(field: str, given: Callable[[str], object] | None) -> Callable[[str], object] | None:
     if given is not None and not callable(given):
         raise invalid(field, f"it is {kind(given)}", "give a function that takes text (str), such as print")
+    return given
+
+
+def choice(field: str, given: V, allowed: Sequence[str]) -> V:
+    if not isinstance(given, str) or given not in allowed:
+        raise invalid(field, f"got {given!r:.40}", f"give {' or '.join(map(repr, allowed))}")
     return given
 
 

@@ -11,19 +11,20 @@ import os
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from queue import Empty
 from typing import Final, Literal, Self, Unpack
 
 from pool.client import checks, job
-from pool.client.batch import Answer, Batch, Batches, BatchJob, Counter, Handover, Progress
+from pool.client.batch import WATCHED, Answer, Batch, Batches, BatchJob, Counter, Handover, Progress
 from pool.client.connection import CANCEL_S, Connection
 from pool.client.decoder import ProcessDecoder
 from pool.client.endpoint import submit_endpoint
-from pool.client.job import Code, JobOptions, Submission
+from pool.client.job import Code, JobOptions, OnDisconnect, Submission
 from pool.client.pending import Request
 from pool.client.results import OutputReader, ToResult, to_result
 from pool.client.retry import Retry
-from pool.errors import PoolError, ResultTimeoutError
+from pool.errors import PoolError, ResultTimeoutError, UnknownJobError
 from pool.model import JobResult, OutputEvent
 
 Decode = Literal["inline", "process"]
@@ -40,8 +41,9 @@ class Client:
     `endpoint`: the daemon's submit.sock; else POOL_ENDPOINT, else POOL_RUN_DIR, else /run/pool/submit.sock.
     `pool`: the pool of jobs that name none. `timeout`: seconds without any answer after which the daemon counts as
     unreachable; a job may take longer. Only a daemon that has answered before is waited for. `decode`: where the values
-    of jobs are decoded, "inline" or in a "process" of their own (docs/jobs.md). Nothing is sent, and no thread or
-    process started, before the first job.
+    of jobs are decoded, "inline" or in a "process" of their own (docs/jobs.md). `on_disconnect`: what becomes of jobs
+    when this client is closed or its process ends, "cancel" or "keep"; None: jobs of calls that wait are cancelled, and
+    jobs that were submitted go on. Nothing is sent, and no thread or process started, before the first job.
     """
 
     def __init__(
@@ -51,11 +53,18 @@ class Client:
         pool: str = "default",
         timeout: float = 10.0,
         decode: Decode = "inline",
+        on_disconnect: OnDisconnect | None = None,
     ) -> None:
         self.pool: Final = checks.word("pool", pool)
         silence_s = checks.seconds("timeout", timeout)
-        #: This and the next three are for this package.
+        #: This and the next four are for this package.
         self.connection: Final = Connection(submit_endpoint(endpoint), timeout_s=silence_s)
+        self.jobs: Final = job.JobMaker(
+            pool=self.pool,
+            number=self.connection.next_number,
+            session=self.connection.session,
+            on_disconnect=on_disconnect,
+        )
         self.to_result: ToResult = to_result
         self._decoder: ProcessDecoder | None = None
         if decode == "process":
@@ -64,7 +73,7 @@ class Client:
             weakref.finalize(self, self._decoder.close).atexit = False
         elif decode != "inline":
             raise checks.invalid("decode", f"got {decode!r:.40}", "give 'inline' or 'process'")
-        self.batches: Final = Batches(self.connection, self.pool, self.to_result)
+        self.batches: Final = Batches(self.connection, self.jobs, self.to_result)
 
     @property
     def endpoint(self) -> str:
@@ -88,17 +97,16 @@ class Client:
         `on_stdout` and `on_stderr` are called with text while the job prints it, in this thread and in order; together
         the pieces are what the result has. The job does not wait for them. One that raises ends the call, and the job.
 
-        Raises ResultTimeoutError after `timeout` seconds of waiting: the job goes on. Any other exception that ends the
-        wait, such as KeyboardInterrupt, cancels the job. JobRefusedError and BusyError: the job was not accepted.
+        Raises ResultTimeoutError after `timeout` seconds of waiting: the job goes on while this client is open. Any
+        other exception that ends the wait, such as KeyboardInterrupt, cancels the job. JobRefusedError and BusyError:
+        the job was not accepted.
         """
         wait_s = checks.waiting("timeout", timeout)
         stream = on_stdout is not None or on_stderr is not None
         if stream:
             checks.callback("on_stdout", on_stdout)
             checks.callback("on_stderr", on_stderr)
-        submission = job.build(
-            code, options, pool=self.pool, request=self.connection.next_number(), watch=True, stream=stream
-        )
+        submission = self.jobs.make(code, options, on_disconnect="cancel", stream=stream)
         try:
             if stream:
                 return self._listen(submission, wait_s, {"stdout": on_stdout, "stderr": on_stderr})
@@ -111,8 +119,7 @@ class Client:
 
     def submit(self, code: Code, /, **options: Unpack[JobOptions]) -> str:
         """Hand over the job and return its id as soon as the daemon has accepted it. As `run` otherwise."""
-        number = self.connection.next_number()
-        submission = job.build(code, options, pool=self.pool, request=number, watch=False)
+        submission = self.jobs.make(code, options, on_disconnect="keep", watch=False)
         self.connection.submit(submission).result()
         return submission.message.job_id
 
@@ -174,18 +181,22 @@ class Client:
     ) -> Batch:
         """Hand over many jobs, each `{"code": ..., and the options of submit}`; returns their ids, in their order.
 
-        The ids of jobs that were not accepted are among them, and the reasons in `.refused`. A busy pool is waited for,
-        at most `timeout` seconds in all. `progress` is called in this thread with (handed over, total or None).
+        The ids of jobs that were not accepted are among them, and the reasons in `.refused`. As a context manager the
+        Batch cancels its jobs when the block is left by an exception. A busy pool is waited for, at most `timeout`
+        seconds in all. `progress` is called in this thread with (handed over, total or None).
 
         Raises BatchError when it cannot go on; its `batch` has what was submitted, its cause says why.
         """
         retry = Retry[Answer](checks.waiting("timeout", timeout))
-        handover = Handover(self.batches, jobs, progress)
+        handover = Handover(self.batches, jobs, progress, cancel=self.connection.cancel_jobs)
         try:
             for _ in handover.window(retry).run(in_order=False, leave=self.batches.cancel):
                 pass
         except Exception as error:
             raise handover.cut_short(error) from error
+        except BaseException:  # the caller is leaving, and will never know the ids
+            handover.batch.cancel()
+            raise
         return handover.batch
 
     def results(
@@ -195,16 +206,26 @@ class Client:
 
         The outcome is `rejected` for a job that `submit_many` reported in `.refused`, and `lost` for an id that the
         daemon does not know. 1000 jobs are waited for at a time, in the order of the ids. Leaving the loop early does
-        not end the jobs.
+        not end the jobs. Ctrl-C while it waits for the jobs of a Batch cancels those; give `list(batch)` to leave them.
 
         Raises ResultTimeoutError `timeout` seconds after the first step: the jobs go on.
         """
         wait_s = checks.waiting("timeout", timeout)
         return self._results(job_ids, wait_s, Counter(progress, job_ids))
 
-    def cancel(self, job_id: str) -> None:
-        """End the job: take it from the backlog, or kill it. No error if it has ended. Raises UnknownJobError."""
-        self.connection.cancel(checks.job_id("job_id", job_id)).result()
+    def cancel(self, job_ids: str | Iterable[str]) -> None:
+        """End one job or many: take them from the backlog, or kill them. No error for those that have ended.
+
+        Raises UnknownJobError for one id that the daemon does not know; among many, such ids are passed over.
+        """
+        if isinstance(job_ids, str):
+            self.connection.cancel(checks.job_id("job_id", job_ids)).result()
+            return
+        ids = iter(job_ids)
+        while requests := [self.connection.cancel(checks.job_id("job_ids", each)) for each in islice(ids, WATCHED)]:
+            for request in requests:
+                with contextlib.suppress(UnknownJobError):
+                    request.result()
 
     def close(self) -> None:
         """Close the connection. Calls that still wait raise ClosedError; jobs that were submitted go on."""
@@ -220,7 +241,14 @@ class Client:
 
     def _results(self, job_ids: Iterable[str], wait_s: float | None, progress: Counter) -> Iterator[JobResult]:
         window = self.batches.watch(job_ids, Retry(wait_s), progress=progress)
-        yield from self.batches.results(window.run(in_order=False, leave=self.batches.forget))
+        batch = job_ids if isinstance(job_ids, Batch) else Batch()
+        try:
+            for each in window.run(in_order=False, leave=self.batches.forget):
+                batch.ended(each.job_id)
+                yield self.batches.to_result(each)
+        except KeyboardInterrupt:
+            batch.cancel()
+            raise
 
     def _wait(self, request: Request, wait_s: float | None) -> JobResult:
         try:

@@ -25,6 +25,7 @@ import math
 import os
 import threading
 import time
+import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -53,6 +54,8 @@ MESSAGES_PER_TURN = 64
 JOIN_S = 5.0
 #: How long a caller who leaves waits until the daemon has confirmed that his jobs are cancelled.
 CANCEL_S = 1.0
+#: And for each of many jobs.
+CANCEL_EACH_S = 0.001
 
 
 class Connection:
@@ -65,6 +68,10 @@ class Connection:
         self._io = PerProcess(partial(IOThread, endpoint, timeout_s, self.next_number, self._closed))
         # The thread of a client that was dropped without being closed ends, too.
         weakref.finalize(self, _release, self._io).atexit = False
+
+    def session(self) -> str:
+        """Names this process's client to the daemon, over all its connections."""
+        return self._io.get().session
 
     def submit(self, submission: Submission, on_output: OnOutput | None = None) -> Request:
         """Send the job. `on_output` gets its output while it runs, if its message has `stream`.
@@ -92,6 +99,12 @@ class Connection:
         """Cancel the jobs of these requests and forget the requests. Waits a moment for the daemon to confirm."""
         with contextlib.suppress(ClosedError):
             wait([self.give_up(each) for each in requests], CANCEL_S)
+
+    def cancel_jobs(self, job_ids: Iterable[str]) -> None:
+        """Cancel jobs that nobody will ask for. Waits a moment for the daemon to confirm."""
+        with contextlib.suppress(ClosedError):
+            cancelling = [self.cancel(each) for each in job_ids]
+            wait(cancelling, CANCEL_S + CANCEL_EACH_S * len(cancelling))
 
     def give_up(self, request: Request) -> Request:
         """Cancel the job of this request and forget the request."""
@@ -158,6 +171,7 @@ class IOThread:
     """One process's part of a Connection: the inbox, and the thread while there is one."""
 
     def __init__(self, endpoint: str, timeout_s: float, number: Callable[[], int], closed: threading.Event) -> None:
+        self.session: Final = uuid.uuid4().hex
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._number = number
@@ -199,7 +213,7 @@ class IOThread:
 
     def _run(self, wake: int) -> None:
         """The I/O thread. However it ends, no caller is left waiting, and the next request starts another one."""
-        pending = PendingRequests(self._endpoint, self._timeout_s, number=self._number)
+        pending = PendingRequests(self._endpoint, self._timeout_s, number=self._number, session=self.session)
         reason: PoolError = ClosedError("the client was closed before the answer came")
         try:
             with _context() as context, DaemonSocket(context, self._endpoint, wake, pending=pending) as socket:

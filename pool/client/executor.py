@@ -125,8 +125,7 @@ class PoolExecutor(Executor):
             raise ExecutorClosedError("cannot schedule new futures after shutdown")
 
     def _build(self, code: str | Program, options: JobOptions) -> Submission:
-        number = self._client.connection.next_number()
-        return job.build(code, {**self._options, **options}, pool=self._client.pool, request=number)
+        return self._client.jobs.make(code, {**self._options, **options}, on_disconnect="cancel")
 
 
 def _leave_open() -> None:

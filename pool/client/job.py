@@ -13,7 +13,7 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack
 
 import zmq
 
@@ -25,7 +25,9 @@ from pool.errors import LocalProtocolError, TooLargeError, ValueCodecError
 from pool.model import Limits
 
 Code = str | Callable[..., object]
+OnDisconnect = Literal["cancel", "keep"]
 
+ON_DISCONNECT = ("cancel", "keep")
 MAX_FILES = 256
 MAX_ARGV = 256
 MAX_ARGUMENT = 8192
@@ -61,6 +63,7 @@ class JobOptions(TypedDict, total=False):
     job_id: str | None  #: the same id again is the same job; None: a new one
     queue_timeout: float | None  #: seconds the job may wait for a worker
     strip_fences: bool  #: of source text in Markdown run the first block of Python; otherwise fences are a SyntaxError
+    on_disconnect: OnDisconnect | None  #: what becomes of the job when this client vanishes before its end
     explain_denials: bool  #: write each system call that the sandbox denies, and the line that made it, to stderr
 
 
@@ -80,10 +83,59 @@ class Submission(NamedTuple):
     frames: list[bytes | zmq.Frame]
 
 
-def build(
-    code: Code | Program, options: JobOptions, *, pool: str, request: int = 0, watch: bool = True, stream: bool = False
-) -> Submission:
-    """Raises InvalidJobError, TooLargeError or ValueCodecError. `pool`: the default one. `request`: its number."""
+class JobMaker:
+    """Makes the jobs of one client. `number` numbers requests; `session` names the client to the daemon.
+
+    `on_disconnect`: what becomes of its jobs when it vanishes; None: what each caller of `make` names.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: str,
+        number: Callable[[], int],
+        session: Callable[[], str],
+        on_disconnect: OnDisconnect | None = None,
+    ) -> None:
+        self._pool = pool
+        self._number = number
+        self._session = session
+        self._on_disconnect: Final = on_disconnect and checks.choice("on_disconnect", on_disconnect, ON_DISCONNECT)
+
+    def make(
+        self,
+        code: Code | Program,
+        options: JobOptions,
+        *,
+        on_disconnect: OnDisconnect,
+        watch: bool = True,
+        stream: bool = False,
+    ) -> Submission:
+        """As `build`. `on_disconnect` holds where neither the options nor the client have one."""
+        last = options.get("on_disconnect") or self._on_disconnect or on_disconnect
+        checks.choice("on_disconnect", last, ON_DISCONNECT)
+        return build(
+            code,
+            options,
+            pool=self._pool,
+            request=self._number(),
+            watch=watch,
+            stream=stream,
+            session=self._session() if last == "cancel" else None,
+        )
+
+
+class Asking(TypedDict, total=False):
+    """How a job is asked for, which is no part of the job."""
+
+    request: int  #: its number
+    watch: bool  #: send the result; True if left out
+    stream: bool  #: and the output
+    session: str | None  #: the client whose end cancels the job
+
+
+def build(code: Code | Program, options: JobOptions, *, pool: str, **asking: Unpack[Asking]) -> Submission:
+    """Raises InvalidJobError, TooLargeError or ValueCodecError. `pool`: the default one."""
     if unknown := options.keys() - JobOptions.__annotations__.keys():
         raise TypeError(f"a job has no option {min(unknown)!r}; it has {', '.join(JobOptions.__annotations__)}")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -93,15 +145,16 @@ def build(
     arguments = _arguments(program, given.get("args", ()), given.get("kwargs", {})) if _VALUES & given.keys() else ()
     checked = {field: check(name, given[name]) for name, (field, check) in _FIELDS.items() if name in given}
     message = wire.Submit(
-        request=request,
+        request=asking.get("request", 0),
         job_id=checked.pop("job_id", None) or uuid.uuid4().hex,
         pool=checked.pop("pool", pool),
         entry=program.entry,
         pickled=program.pickled,
         python=program.python,
         files=tuple(files),
-        watch=watch,
-        stream=stream,
+        watch=asking.get("watch", True),
+        stream=asking.get("stream", False),
+        session=asking.get("session"),
         **checked,
     )
     return Submission(message, _encoded(message, [program.frame, stdin, *files.values(), *arguments]))

@@ -9,7 +9,8 @@
 
 Rules:
 1. While nothing is open, nothing is sent. The first request on a new socket is sent with a Ping, to learn the daemon's
-   instance. From then on a Ping is sent each second while a request has been open for a second.
+   instance and to name this client. From then on a Ping is sent each second while a request has been open for a second.
+   Only a client with jobs that end with it, and that it does not wait for, connects again without a request.
 2. When nothing was received for `timeout_s` and a Ping is unanswered, every open request fails with
    DaemonUnreachableError. A Submit or Cancel that stays unanswered for that long while the daemon answers fails alone.
    A daemon that has not answered before is not waited for: the first attempt to connect that fails ends every request.
@@ -90,8 +91,10 @@ Outgoing = list[Frames]
 class PendingRequests:
     """Used by one thread. Methods that return messages: they are to be sent in order."""
 
-    def __init__(self, endpoint: str, timeout_s: float, *, number: Callable[[], int]) -> None:
+    def __init__(self, endpoint: str, timeout_s: float, *, number: Callable[[], int], session: str) -> None:
         self._endpoint = endpoint
+        self._session = session
+        self._must_stay = False  # jobs that nobody waits for are cancelled when this client is gone
         self._timeout_s = timeout_s
         self._interval_s = min(PING_INTERVAL_S, timeout_s / 4)
         self._number = number
@@ -114,6 +117,8 @@ class PendingRequests:
         request.sent_at = now
         self._open[request.message.request] = request
         self._by_job.setdefault(request.job_id, []).append(request)
+        if isinstance(request.message, wire.Submit) and request.message.session and not request.message.watch:
+            self._must_stay = True
         first, request.frames = request.frames, ()  # not kept: they may be large, and are never sent twice
         return [first] if self._instance or self._pings else [self._ping(now), first]
 
@@ -210,7 +215,7 @@ class PendingRequests:
         for request in [each for each in self._open.values() if each.repeats >= MAX_REPEATS]:
             error = RemoteProtocolError(f"the connection was lost {MAX_REPEATS} times over job {request.job_id}")
             self._fail(request, error)
-        return [self._ping(now), *self._repetitions()] if self._open else []
+        return [self._ping(now), *self._repetitions()] if self._open or self._must_stay else []
 
     def not_connected(self) -> None:
         """A connect has failed. Raises DaemonUnreachableError unless this is a daemon that may come back."""
@@ -257,7 +262,7 @@ class PendingRequests:
     def _ping(self, now: float) -> Frames:
         number = self._number()
         self._pings[number] = self._pinged_at = now
-        return wire.encode(wire.Ping(request=number))
+        return wire.encode(wire.Ping(request=number, session=self._session))
 
     # ---- ends ----
 

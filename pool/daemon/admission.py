@@ -25,7 +25,7 @@ class Digests(NamedTuple):
     """What a submission is known by. 128 bits: nobody can make another one with the same digest."""
 
     code: str  #: of the program, whoever sends it and with whatever arguments
-    whole: bytes  #: of the job, without how it was asked for (request number, watch, stream)
+    whole: bytes  #: of the job, without how it was asked for (request number, watch, stream, session)
 
 
 def digest(submit: wire.Submit, payload: Sequence[wire.Frame]) -> Digests:
@@ -35,7 +35,7 @@ def digest(submit: wire.Submit, payload: Sequence[wire.Frame]) -> Digests:
     code.update(entry)
     code.update(payload[0])
     whole = hashlib.blake2b(code.digest(), digest_size=16)
-    whole.update(_encoder.encode(msgspec.structs.replace(submit, request=0, watch=False, stream=False)))
+    whole.update(_encoder.encode(msgspec.structs.replace(submit, request=0, watch=False, stream=False, session=None)))
     for frame in payload[1:]:
         whole.update(memoryview(frame).nbytes.to_bytes(8))
         whole.update(frame)

@@ -202,6 +202,7 @@ class Daemon:
         """Do what is due. Returns the seconds until the next thing is due."""
         now = time.monotonic()
         due = min(controller.tick(now) for controller in self._controllers.values())
+        due = min(due, self._submits.sessions.tick(now))
         self._jobs.expire(now)
         self._outputs.catch_up()
         if self._stop_signal is not None or self._state == "starting":

@@ -34,6 +34,7 @@ class Job:
     payload: Sequence[wire.Frame]
     held_bytes: int  #: by the payload, and by the answer once it is done; with JOB_BYTES
     digest: bytes = b""  #: of the whole submission
+    session: str = ""  #: the client whose end cancels it, as `Sessions` names it; empty: it goes on
     leased_ns: int = 0
     start: StartKind | None = None
     watchers: set[bytes] = field(default_factory=set)  #: addresses of the clients that wait for the result

@@ -23,6 +23,7 @@ from pool.daemon.controller import PoolController
 from pool.daemon.engine_executor import LoopExecutor
 from pool.daemon.job_store import JOB_BYTES, Job, JobStore
 from pool.daemon.output import OutputSender, OutputStream
+from pool.daemon.sessions import Sessions
 from pool.daemon.status import own
 from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError, UnknownJobError, UnknownPoolError
@@ -47,6 +48,7 @@ class SubmitService:
         executor: LoopExecutor,
         instance: str,
     ) -> None:
+        self.sessions = Sessions(listener, jobs, self._cancel_orphan)
         self.digesting = 0  #: submissions that are being digested in a thread
         self._listener = listener
         self._controllers = controllers
@@ -70,6 +72,8 @@ class SubmitService:
             elif isinstance(message, wire.Mine):
                 self._mine(address, client, message)
             else:
+                if message.session is not None:
+                    self.sessions.announce(address, client, message.session)
                 pong = wire.Pong(request=request, instance=self._instance, version=__version__)
                 self._listener.send(address, pong)
         except PoolError as error:
@@ -129,6 +133,10 @@ class SubmitService:
             job.digest = digests.whole
             self._accept(submit, job, digests.code)
         self._listener.send(address, wire.Accepted(request=submit.request, job_id=submit.job_id))
+        if submit.session is None:
+            (known or job).session = ""
+        elif known is None or known.session:  # a job that anybody has asked to keep is kept
+            self.sessions.bind(known or job, submit.session)
         if submit.watch:
             self._attend(known or job, address, stream=submit.stream)
 
@@ -179,6 +187,9 @@ class SubmitService:
     def _mine(self, address: bytes, client: str, message: wire.Mine) -> None:
         answer = msgspec.json.encode(own(client, self._jobs, self._controllers))
         self._listener.send(address, wire.AdminReply(request=message.request), [answer])
+
+    def _cancel_orphan(self, job: Job) -> None:
+        self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.key, cause="its client is gone"))
 
     def _own(self, client: str, job_id: str) -> Job:
         job = self._jobs.get(f"{client}/{job_id}")

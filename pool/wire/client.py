@@ -50,6 +50,7 @@ class Submit(JobFields, frozen=True, kw_only=True, tag="submit", omit_defaults=T
     queue_timeout_s: Seconds | None = None
     watch: bool = False  #: send the Result when the job ends, without another request
     stream: bool = False  #: with `watch`: also send its output while it runs
+    session: Id | None = None  #: cancel the job when the client of this session is gone; None: it goes on
 
 
 class Watch(Message, frozen=True, tag="watch", omit_defaults=True):
@@ -67,10 +68,11 @@ class Cancel(Message, frozen=True, tag="cancel"):
     job_id: Id
 
 
-class Ping(Message, frozen=True, tag="ping"):
+class Ping(Message, frozen=True, tag="ping", omit_defaults=True):
     """Asks whether the daemon runs. Answer: Pong."""
 
     request: Count
+    session: Id | None = None  #: names this client, over all its connections; the first message of each connection
 
 
 class Mine(Message, frozen=True, tag="mine"):

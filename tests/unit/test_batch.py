@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import threading
 
 import pytest
@@ -415,3 +416,52 @@ def test_sixty_four_threads_share_a_client_and_each_gets_its_own(client):
     for thread in threads:
         thread.join(120)
     assert found == [True] * 64 * 15
+
+
+# ---- leaving a batch ----
+
+
+def test_leaving_a_batch_by_an_exception_cancels_what_has_not_ended(client, daemon):
+    jobs = [{"code": "result = 1", "job_id": "short"}, {"code": HOLD, "job_id": "long"}]
+    with pytest.raises(ZeroDivisionError), client.submit_many(jobs) as batch:
+        assert next(client.results(batch)).value / 0
+    assert [cancel.job_id for cancel in daemon.of(wire.Cancel)] == ["long"]
+    assert str(client.result("long").outcome) == "cancelled"
+
+
+def test_a_batch_that_is_left_in_peace_leaves_its_jobs_alone(client, daemon):
+    with client.submit_many([{"code": HOLD}]) as batch:
+        pass
+    assert daemon.open_jobs() == list(batch)
+
+
+def interrupted(iterator):
+    """What Ctrl-C does to a loop that waits for its next value."""
+    main = threading.main_thread().ident
+    assert main is not None
+    threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(iterator)
+
+
+def test_ctrl_c_while_the_results_of_a_batch_are_waited_for_cancels_it(client, daemon):
+    batch = client.submit_many({"code": HOLD} for _ in range(3))
+    interrupted(client.results(batch))
+    assert {str(result.outcome) for result in client.results(batch)} == {"cancelled"}
+
+
+def test_ctrl_c_leaves_jobs_alone_that_are_only_looked_at(client, daemon):
+    batch = client.submit_many({"code": HOLD} for _ in range(3))
+    interrupted(client.results(list(batch)))
+    assert len(daemon.open_jobs()) == 3
+
+
+def test_ctrl_c_while_jobs_are_handed_over_cancels_those_that_were_accepted(client, daemon):
+    def jobs():
+        yield {"code": HOLD, "job_id": "first"}
+        daemon.wait_for(wire.Submit)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.submit_many(jobs())
+    assert str(client.result("first").outcome) == "cancelled"

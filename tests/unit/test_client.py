@@ -56,6 +56,7 @@ def test_every_option_of_a_job_reaches_the_daemon(client, daemon):
         priority=-3,
         job_id="my-job",
         queue_timeout=1.5,
+        on_disconnect="keep",
     )
     submit = daemon.of(wire.Submit)[0]
     assert submit == wire.Submit(
@@ -71,6 +72,41 @@ def test_every_option_of_a_job_reaches_the_daemon(client, daemon):
         watch=True,
     )
     assert daemon.payloads[daemon.received.index(submit)] == (b"x = 1", "grüß".encode(), b"A", b"\0")
+
+
+def test_jobs_of_calls_that_wait_end_with_their_client_and_submitted_jobs_do_not(client, daemon):
+    client.run("", job_id="run")
+    list(client.map("def main(n): return n", [[1]], entry="main"))
+    client.submit("", job_id="submit")
+    client.submit_many([{"code": "", "job_id": "many"}, {"code": "", "job_id": "own", "on_disconnect": "cancel"}])
+    session = client.connection.session()
+    asked = {submit.job_id: submit.session for submit in daemon.of(wire.Submit)}
+    kept = {job_id: asked.pop(job_id) for job_id in ("submit", "many")}
+    assert kept == {"submit": None, "many": None}
+    assert set(asked.values()) == {session}
+    assert {ping.session for ping in daemon.of(wire.Ping)} == {session}
+
+
+def test_a_client_may_decide_for_all_its_jobs_and_a_job_for_itself(daemon):
+    with Client(daemon.endpoint, on_disconnect="keep") as client:
+        client.run("")
+        client.run("", on_disconnect="cancel")
+    with Client(daemon.endpoint, on_disconnect="cancel") as client:
+        client.submit("")
+    assert [submit.session is None for submit in daemon.of(wire.Submit)] == [True, False, False]
+
+
+def test_another_word_for_on_disconnect_is_refused(daemon):
+    with pytest.raises(errors.InvalidJobError, match="give 'cancel' or 'keep'"):
+        Client(daemon.endpoint, on_disconnect="stay")
+    with Client(daemon.endpoint) as client, pytest.raises(errors.InvalidJobError, match="on_disconnect"):
+        client.submit("", on_disconnect="stay")
+
+
+def test_many_jobs_are_cancelled_together_and_ids_that_nobody_knows_are_passed_over(client, daemon):
+    batch = client.submit_many({"code": HOLD} for _ in range(3))
+    client.cancel([*batch, "unknown"])
+    assert {str(result.outcome) for result in client.results(batch)} == {"cancelled"}
 
 
 def test_the_clients_pool_is_the_default_of_its_jobs(daemon):

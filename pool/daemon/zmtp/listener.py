@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,6 +121,7 @@ class ClientListener:
         timeouts: Timeouts = TIMEOUTS,
     ) -> None:
         self.counts: Counter[str] = Counter()  #: connections that we ended, by reason
+        self.on_end: Callable[[bytes], object] = lambda _: None  #: called with the address of each that has ended
         self.ready: dict[bytes, None] = {}  #: clients that `receive` is to try, in the order of their turn
         self._name = path.name
         self._poller = poller
@@ -267,6 +268,7 @@ class ClientListener:
         if reason is not None:
             self.counts[reason] += 1
         client.connection.close()
+        self.on_end(client.address)
 
     def sweep(self, now: float) -> None:
         """To be called every second or so: end connections that are over a timeout, and log how many were ended."""

@@ -1,0 +1,83 @@
+"""Clients over their connections, and the jobs that are cancelled when their client is gone.
+
+    Ping(session) ──▶ connected ──last connection ends──▶ absent ──GRACE_S──▶ gone: its jobs are cancelled
+                          ▲                                 │
+                          └───────────── Ping ──────────────┘
+
+The kernel closes the connections of a process that ends, however it ends. A client whose connection was lost connects
+again at once and names its session. A job that somebody else waits for by then goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+import structlog
+
+from pool.daemon.job_store import Job, JobStore
+from pool.daemon.zmtp import ClientListener
+
+log = structlog.get_logger(__name__)
+
+#: How long a client may be without a connection. A client on a busy host connects again within a second.
+GRACE_S = 3.0
+
+
+class Sessions:
+    """Used from the loop's thread. `cancel` ends a job that is not done."""
+
+    def __init__(self, listener: ClientListener, jobs: JobStore, cancel: Callable[[Job], object]) -> None:
+        self._listener = listener
+        self._jobs = jobs
+        self._cancel = cancel
+        self._connected: dict[str, set[bytes]] = {}
+        self._of: dict[bytes, str] = {}  # the session of each connection that has named one
+        self._absent: OrderedDict[str, float] = OrderedDict()  # with jobs; when each is gone
+        self._with_jobs: set[str] = set()
+        listener.on_end = self._ended
+
+    def announce(self, address: bytes, client: str, session: str) -> None:
+        """This connection belongs to that session of the user `client`."""
+        if address in self._of or not self._is_open(address):
+            return
+        name = f"{client}/{session}"
+        self._of[address] = name
+        self._connected.setdefault(name, set()).add(address)
+        self._absent.pop(name, None)
+
+    def bind(self, job: Job, session: str) -> None:
+        """Cancel the job when the session is gone."""
+        job.session = f"{job.client}/{session}"
+        self._with_jobs.add(job.session)
+        if job.session not in self._connected:
+            self._absent.setdefault(job.session, time.monotonic() + GRACE_S)
+
+    def tick(self, now: float) -> float:
+        """Cancel the jobs of clients that are gone. When the next one may be."""
+        gone = set()
+        while self._absent and next(iter(self._absent.values())) <= now:
+            gone.add(self._absent.popitem(last=False)[0])
+        if gone:
+            self._with_jobs -= gone
+            for job in [each for each in self._jobs if each.session in gone and each.run is not None]:
+                if not any(map(self._is_open, job.watchers)):
+                    log.info("a job is cancelled with its client", action="client_gone", job=job.key, pool=job.pool)
+                    self._cancel(job)
+        return next(iter(self._absent.values()), math.inf)
+
+    def _ended(self, address: bytes) -> None:
+        name = self._of.pop(address, None)
+        if name is None:
+            return
+        connections = self._connected[name]
+        connections.discard(address)
+        if not connections:
+            del self._connected[name]
+            if name in self._with_jobs:
+                self._absent[name] = time.monotonic() + GRACE_S
+
+    def _is_open(self, address: bytes) -> bool:
+        return self._listener.queued_bytes(address) is not None
