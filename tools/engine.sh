@@ -2,7 +2,7 @@
 # Sourced by ./dev.
 
 readonly DOCKERD_PID=.cache/dockerd.pid DOCKERD_LOG=.cache/dockerd.log
-readonly PACKAGES=(docker.io iptables debootstrap)
+readonly PACKAGES=(docker.io iptables mmdebstrap)
 readonly ENGINE_WAIT_S=60
 
 engine_answers() { "$VENV/bin/python" -c 'import docker; docker.from_env(timeout=10).ping()' 2>/dev/null; }
@@ -96,8 +96,8 @@ stop() {
 
 # The base of the image is made from Debian's packages where no registry is reachable.
 image() {
-  if ! command -v debootstrap >/dev/null && may_install; then
-    (step "Installing debootstrap" apt_install debootstrap) || say "Going on without: a registry may be reachable"
+  if ! command -v mmdebstrap >/dev/null && ! command -v debootstrap >/dev/null && may_install; then
+    (step "Installing mmdebstrap" apt_install mmdebstrap) || say "Going on without: a registry may be reachable"
   fi
   step "Worker image" "$VENV/bin/pool-admin" image build
 }

@@ -1,7 +1,10 @@
 """The base image: a Python to take apart. Only parts of it reach a worker, so its size does not matter.
 
 Tried in this order: the image that was asked for; a slim Python image that is in the Engine already; one that was made
-from Debian's packages before; the slim Python image of a registry; Debian's packages, by debootstrap.
+from Debian's packages before; the slim Python image of a registry; Debian's packages.
+
+mmdebstrap unpacks Python's packages in seconds. debootstrap, where only that is installed, takes a minute or two,
+because it installs a whole system. What the worker image takes from either is the same.
 """
 
 from __future__ import annotations
@@ -29,8 +32,13 @@ from pool.images.steps import Progress, fingerprint, has_image, run
 #: A registry that says nothing for so long is not reachable.
 REGISTRY_TIMEOUT_S = 15
 
-#: Another mirror of Debian's packages than debootstrap's own default.
+#: Another mirror of Debian's packages than the default.
 MIRROR_VARIABLE = "POOL_DEBIAN_MIRROR"
+MIRROR = "http://deb.debian.org/debian"
+
+#: What mmdebstrap unpacks besides the recipe: the directories of a system, the locale C.UTF-8 and ldconfig, chroot, and
+#: the C++ library, which wheels expect of every system.
+_UNPACKED = ("base-files", "libc-bin", "coreutils", "libstdc++6")
 
 _PROBE = """
 import json, os, platform, sys
@@ -74,7 +82,7 @@ def _default(client: docker.APIClient, *, progress: Progress) -> str:
             return name
     if _pull(slim, progress=progress):
         return slim
-    _debootstrap(client, debian, recipe=recipe, progress=progress)
+    _from_packages(client, debian, recipe=recipe, progress=progress)
     return debian
 
 
@@ -101,15 +109,14 @@ def _pull(name: str, *, progress: Progress) -> bool:
     return True
 
 
-def _debootstrap(client: docker.APIClient, tag: str, *, recipe: dict[str, Any], progress: Progress) -> None:
-    progress(f"base: making {tag} from Debian's packages (about a minute, once)")
-    _require_debootstrap()
+def _from_packages(client: docker.APIClient, tag: str, *, recipe: dict[str, Any], progress: Progress) -> None:
+    program = _require_bootstrap()
+    progress(f"base: making {tag} from Debian's packages with {program} (once)")
     with tempfile.TemporaryDirectory(prefix="pool-base-") as scratch:
         root = Path(scratch) / "root"
-        mirror = os.environ.get(MIRROR_VARIABLE)
-        options = [f"--variant={recipe['variant']}", f"--include={','.join(recipe['include'])}"]
+        mirror = os.environ.get(MIRROR_VARIABLE) or MIRROR
         run(
-            ["debootstrap", *options, recipe["suite"], str(root), *([mirror] if mirror else [])],
+            [program, *_OPTIONS[program](recipe), recipe["suite"], str(root), mirror],
             progress=progress,
             remedy=f"check the network, or name a mirror of Debian in {MIRROR_VARIABLE}, or an image with --base",
         )
@@ -117,18 +124,39 @@ def _debootstrap(client: docker.APIClient, tag: str, *, recipe: dict[str, Any], 
         _import(client, root, tag)
 
 
-def _require_debootstrap() -> None:
+def _options_of_mmdebstrap(recipe: dict[str, Any]) -> list[str]:
+    # The variant `extract` runs no script of a package. The hook makes /lib and /bin the links that they are in Debian.
+    packages = ",".join([*recipe["include"], *_UNPACKED])
+    hooks = "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"
+    return ["--mode=root", "--variant=extract", f"--include={packages}", hooks]
+
+
+def _options_of_debootstrap(recipe: dict[str, Any]) -> list[str]:
+    return [f"--variant={recipe['variant']}", f"--include={','.join(recipe['include'])}"]
+
+
+#: The programs that can make the base, the fastest first.
+_OPTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "mmdebstrap": _options_of_mmdebstrap,
+    "debootstrap": _options_of_debootstrap,
+}
+
+
+def _require_bootstrap() -> str:
+    """The program that makes the base from Debian's packages. Raises EngineError."""
+    found = next((name for name in _OPTIONS if shutil.which(name)), None)
     other = "or name a base image that is in the Docker Engine already with --base"
-    if shutil.which("debootstrap") is None:
+    if found is None:
         raise EngineError(
-            "no registry is reachable, and debootstrap, which makes the base image from Debian's packages, is not "
-            f"installed: `apt-get install debootstrap`, {other}"
+            "no registry is reachable, and mmdebstrap, which makes the base image from Debian's packages, is not "
+            f"installed: `apt-get install mmdebstrap`, {other}"
         )
     if os.geteuid() != 0:
         raise EngineError(
-            "no registry is reachable, and debootstrap, which makes the base image from Debian's packages, needs root: "
+            f"no registry is reachable, and {found}, which makes the base image from Debian's packages, needs root: "
             f"run `sudo pool-admin image build` once, {other}"
         )
+    return found
 
 
 def _import(client: docker.APIClient, root: Path, tag: str) -> None:

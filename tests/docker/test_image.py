@@ -200,17 +200,23 @@ def test_a_requirement_without_a_wheel_names_the_file_and_leaves_the_image_alone
     engine.close()
 
 
-def test_without_debootstrap_the_error_says_what_to_install(monkeypatch):
+def test_with_nothing_to_make_a_base_with_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr("pool.images.base.shutil.which", lambda _: None)
-    with pytest.raises(EngineError, match="apt-get install debootstrap"):
-        base._require_debootstrap()
+    with pytest.raises(EngineError, match="apt-get install mmdebstrap"):
+        base._require_bootstrap()
+
+
+def test_debootstrap_makes_the_base_where_mmdebstrap_is_not_installed(monkeypatch):
+    monkeypatch.setattr("pool.images.base.shutil.which", {"debootstrap": "/usr/sbin/debootstrap"}.get)
+    monkeypatch.setattr("pool.images.base.os.geteuid", lambda: 0)
+    assert base._require_bootstrap() == "debootstrap"
 
 
 def test_without_root_the_error_says_what_to_run(monkeypatch):
     monkeypatch.setattr("pool.images.base.shutil.which", lambda _: "/usr/sbin/debootstrap")
     monkeypatch.setattr("pool.images.base.os.geteuid", lambda: 1000)
     with pytest.raises(EngineError, match="sudo pool-admin image build"):
-        base._require_debootstrap()
+        base._require_bootstrap()
 
 
 def test_without_pip_the_error_says_what_to_run(monkeypatch, tmp_path):
