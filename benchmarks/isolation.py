@@ -1,6 +1,6 @@
 """What layer 4 costs a job: CPU time and latency of one worker, by level of isolation, in one run.
 
-    python benchmarks/isolation.py [--jobs N]
+    python -m benchmarks.isolation [--jobs N]
 
 A worker container is started as the daemon would, and is driven over its link by this program alone: what is
 counted is the work of the worker and of the kernel for it, as CPU time of the container's cgroup. The levels
@@ -13,115 +13,17 @@ take turns, so that a busy host is unfair to none. `none` is a plain fork, which
 from __future__ import annotations
 
 import argparse
-import secrets
-import shutil
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import zmq
-
-from pool import values, wire
-from pool.engines.base import Mount, WorkerSpec
-from pool.engines.docker import DockerContainer, DockerEngine
+from benchmarks.worker import OWNER, Worker
+from pool import wire
+from pool.engines.docker import DockerEngine
 
 LEVELS = ("none", "plain", "namespaces")
 PRELOADS = ("", "numpy,pandas")
 CODE = b"def main(x):\n    return x\n"
-LIMITS = {
-    "wall_s": 10,
-    "cpu_s": 10,
-    "memory": 256 << 20,
-    "tmp": 64 << 20,
-    "output": 1 << 20,
-    "result": 1 << 20,
-    "processes": 32,
-}
-_OWNER = f"bench-{secrets.token_hex(4)}"
-
-
-class Worker:
-    """One container, and this end of its link."""
-
-    def __init__(self, engine: DockerEngine, level: str, preload: str) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="bench."))
-        self._home.chmod(0o711)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._link = self._context.socket(zmq.PAIR)
-        path = self._home / "link.sock"
-        self._link.bind(f"ipc://{path}")
-        path.chmod(0o666)
-        self._container = engine.launch(self._spec(level, preload))
-        self._epoch = 0
-        self._cgroup = _cpu_file(self._container)
-        self._arguments = [bytes(frame) for frame in values.encode(((1,), {}), max_bytes=4096)]
-        while not isinstance(self._hear(), wire.Ready):
-            pass
-
-    def _spec(self, level: str, preload: str) -> WorkerSpec:
-        command = ["--link", "/run/pool/link.sock", "--scratch", "/tmp", "--scratch", "/dev/shm", "--isolation", level]
-        return WorkerSpec(
-            worker_id=f"{level}-{secrets.token_hex(3)}",
-            pool="bench",
-            owner=_OWNER,
-            instance=_OWNER,
-            image="pool-worker:latest",
-            runtime=None,
-            uid=2_000_200_000,
-            command=tuple([*command, "--preload", preload] if preload else command),
-            mounts=(Mount(source=self._home, target="/run/pool"),),
-            memory_bytes=512 << 20,
-            cpus=2.0,
-            processes=44,
-            tmp_bytes=64 << 20,
-            tmp_inodes=4096,
-            nofile=256,
-        )
-
-    def run(self) -> tuple[float, float]:
-        """Seconds until the answer, and until the worker is free."""
-        self._epoch += 1
-        job = wire.Run(job_id=f"job-{self._epoch}", epoch=self._epoch, entry="main", **LIMITS)  # type: ignore[arg-type]
-        sent = time.perf_counter()
-        self._link.send_multipart(wire.encode(job, [CODE, b"", *self._arguments]))
-        while not isinstance(self._hear(), wire.Done):
-            pass
-        answered = time.perf_counter() - sent
-        while not isinstance(self._hear(), wire.Freed):
-            pass
-        return answered, time.perf_counter() - sent
-
-    def cpu_s(self) -> float:
-        """CPU time of everything that was ever in the container."""
-        text = self._cgroup.read_text(encoding="ascii")
-        if self._cgroup.name == "cpu.stat":
-            return int(text.split()[1]) / 1e6
-        return int(text) / 1e9
-
-    def close(self) -> None:
-        self._container.kill()
-        self._context.destroy(linger=0)
-        shutil.rmtree(self._home)
-
-    def _hear(self) -> wire.FromRunner:
-        if not self._link.poll(30_000):
-            raise TimeoutError(f"the worker is silent: {self._container.diagnose()}")
-        message, _ = wire.decode(wire.from_runner, self._link.recv_multipart())
-        if isinstance(message, wire.Broken):
-            raise RuntimeError(message.reason)  # noqa: TRY004 - it is what the worker says
-        return message
-
-
-def _cpu_file(container: DockerContainer) -> Path:
-    for line in Path(f"/proc/{container.pid()}/cgroup").read_text(encoding="ascii").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if "cpuacct" in controllers:
-            return Path("/sys/fs/cgroup/cpuacct", path.lstrip("/"), "cpuacct.usage")
-        if not controllers and (found := Path("/sys/fs/cgroup", path.lstrip("/"), "cpu.stat")).exists():
-            return found
-    raise RuntimeError("the container has no cgroup that counts CPU time")
 
 
 @dataclass(slots=True)
@@ -139,7 +41,7 @@ def measure(engine: DockerEngine, preload: str, *, jobs: int, rounds: int) -> di
     workers: dict[str, Worker] = {}
     try:
         for level in LEVELS:
-            workers[level] = Worker(engine, level, preload)
+            workers[level] = Worker(engine, level=level, preload=preload)
         for level in LEVELS * rounds:
             _round(workers[level], figures[level], jobs // rounds)
     finally:
@@ -151,10 +53,22 @@ def measure(engine: DockerEngine, preload: str, *, jobs: int, rounds: int) -> di
 def _round(worker: Worker, figures: Figures, jobs: int) -> None:
     before = worker.cpu_s()
     for _ in range(jobs):
-        answered, free = worker.run()
+        answered, free = _run(worker)
         figures.answered_ms.append(answered * 1e3)
         figures.free_ms.append(free * 1e3)
     figures.cpu_ms.append((worker.cpu_s() - before) * 1e3 / jobs)
+
+
+def _run(worker: Worker) -> tuple[float, float]:
+    """Seconds until the answer, and until the worker is free."""
+    sent = time.perf_counter()
+    worker.send(CODE)
+    while not isinstance(worker.hear(), wire.Done):
+        pass
+    answered = time.perf_counter() - sent
+    while not isinstance(worker.hear(), wire.Freed):
+        pass
+    return answered, time.perf_counter() - sent
 
 
 def main() -> None:
@@ -176,7 +90,7 @@ def main() -> None:
                     f"| {answered:.2f} ms | {free:.2f} ms |"
                 )
     finally:
-        engine.sweep(owner=_OWNER, instance="")
+        engine.sweep(owner=OWNER, instance="")
         engine.close()
 
 

@@ -51,6 +51,14 @@ def threads(pid):
     return found
 
 
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def namespaces(pid):
     return {path.name: str(path.readlink()) for path in Path(f"/proc/{pid}/ns").iterdir()}
 

@@ -6,6 +6,7 @@ right that nobody meant to be there fails here.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import stat
@@ -187,9 +188,49 @@ def test_a_job_has_a_second_filter_no_capability_and_namespaces_of_its_own(job):
     assert {thread[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
     own = live.namespaces(pid)
     others = [live.namespaces(other) for other in live.processes(worker.id) if other != pid]
-    assert [name for name in ("user", "mnt", "ipc", "net") if own[name] in {other[name] for other in others}] == []
+    assert [name for name in ("user", "mnt", "ipc") if own[name] in {other[name] for other in others}] == []
+    assert live.namespaces(worker.pid)["net"] != own["net"] == live.namespaces(live.parent(pid))["net"]
     assert own["pid"] != live.namespaces(worker.pid)["pid"]
     assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
+
+
+LEAVES_SOCKETS = """
+import os, socket, time
+def main():
+    pairs = [socket.socketpair(type=kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM) for _ in range(20)]
+    named = 0
+    for one, other in pairs:
+        try:
+            one.bind("\\0left")
+            named += 1
+        except OSError:
+            pass
+        other.send(b"unread")
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(60)
+    return named
+"""
+
+
+def test_a_job_leaves_no_socket_in_the_network_that_it_shares_with_the_next_job(daemon, workers):
+    """What is there are the two ends of the channel of the parked child, and nothing that has a name."""
+
+    def networks():
+        found = {}
+        for pid in [pid for worker in workers for pid in live.processes(worker.id)]:
+            with contextlib.suppress(OSError):  # it has just ended
+                found[live.namespaces(pid)["net"]] = len(live.unix_sockets(pid))
+        for worker in workers:
+            del found[live.namespaces(worker.pid)["net"]]
+        return found
+
+    daemon.until(lambda: sorted(networks().values()) == [2, 2], timeout=20)
+    before = networks()
+    with daemon.client() as client:
+        for _ in range(4):
+            assert client.run(LEAVES_SOCKETS, entry="main").value == 0
+    daemon.until(lambda: networks() == before, timeout=20)
 
 
 def test_a_job_sees_nothing_of_the_kernel_and_of_the_link(job):
@@ -259,7 +300,8 @@ def test_the_runner_has_the_fixed_environment_and_nothing_else(worker):
 
 
 def test_the_runner_holds_no_descriptor_of_a_file_or_of_a_network(worker):
-    sockets = live.unix_sockets(worker.pid)
+    (zygote,) = live.children(worker.pid)  # it makes the channels, in its own network
+    sockets = live.unix_sockets(worker.pid) | live.unix_sockets(zygote)
     for number, target in live.descriptors(worker.pid).items():
         kind, _, name = target.partition(":")
         assert kind in {"/dev/null", "pipe", "socket", "anon_inode"}, (number, target)

@@ -58,16 +58,16 @@ def test_c23_no_family_of_sockets_is_there_by_name_or_number(attack, outside, re
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into another user's processes")
-def test_c24_the_job_has_an_empty_network_of_its_own_behind_that(daemon, client, attack, record):
+def test_c24_the_job_is_in_an_empty_network_behind_that(daemon, client, attack, record):
     """By the host's view of a running job: the second line, should the filter fail."""
     job = client.submit("import time\ntime.sleep(60)", pool="open", limits=Limits(wall_s=20))
     daemon.until(lambda: job in {each["job"] for each in daemon.workers("open")})
     container = next(each["container"] for each in daemon.workers("open") if each["job"] == job)
-    daemon.until(lambda: len(networks_of(container)) == 3, timeout=15)  # the worker's, the job's and the parked child's
+    daemon.until(lambda: len(networks_of(container)) == 2, timeout=15)  # the worker's and that of its jobs
     networks = networks_of(container)
     client.cancel(job)
     assert live.namespaces("self")["net"] not in networks
-    assert list(networks.values()) == [(["lo"], [])] * 3
+    assert list(networks.values()) == [(["lo"], [])] * 2
     record("C24", "the network namespace of a running job, seen from the host", "INERT", stopped_by=["namespaces", "container"],
            seen="loopback, no route")  # fmt: skip
 

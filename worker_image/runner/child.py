@@ -7,7 +7,9 @@ before the last step.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
+import mmap
 import os
 import random
 import resource
@@ -30,9 +32,10 @@ from runner import channel, interpreter, kernel, output_files, warmup, without_p
 from runner.answer import ROOM_BYTES, Setting, answer, failure
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
+from runner.kernel import Step
 
-#: A loop that sends its jobs back to back has sent the next one within this time.
-_BACK_TO_BACK_S = 0.002
+#: A child for which no job has come in this time has a while to warm up.
+_IDLE_S = 0.05
 #: One byte from the child: it is parked.
 PARKED = b"p"
 _STREAMS = (("stdin", "r", "replace"), ("stdout", "w", "backslashreplace"), ("stderr", "w", "backslashreplace"))
@@ -45,6 +48,8 @@ USER = "job"
 _OWN_FILE = (b"__file__", b"argv", interpreter.SCRIPT.encode())
 #: Set back to their defaults for the job. The runner and the zygote ignore them; Python itself ignores SIGPIPE.
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+#: Gives NumPy's global generator a new state; empty where that is not possible.
+_RENEWING: list[Step] = []
 
 
 class Held(NamedTuple):
@@ -63,6 +68,29 @@ class Prepared:
     confinement: Confinement
 
 
+def set_up(scratch: Path) -> None:
+    """In the zygote, for all children: what would cost each of them many pages."""
+    os.environ.update(without_programs.thread_caps() | {"USER": USER, "LOGNAME": USER} | _fixed(scratch))
+    _make_streams()
+    _prepare_numpy_random()
+    interpreter.hide(scratch / WORK)
+
+
+def _make_streams() -> None:
+    """Objects for 0, 1 and 2 whose files are of the kind that a child has. Output is sent line by line."""
+    kept = [os.dup(number) for number in range(3)]
+    null, (reading, writing) = os.open(os.devnull, os.O_RDONLY), os.pipe()
+    for number, ((name, mode, errors), source) in enumerate(zip(_STREAMS, (null, writing, writing), strict=True)):
+        os.dup2(source, number)
+        buffering = 1 if mode == "w" else -1
+        stream = open(number, mode, buffering, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+        os.dup2(kept[number], number)
+    for fd in (*kept, null, reading, writing):
+        os.close(fd)
+
+
 def take_descriptors(sock: socket.socket, out: int, err: int) -> None:
     """After the fork: keep the standard streams and the channel, and close every other descriptor."""
     null = os.open(os.devnull, os.O_RDONLY)
@@ -78,16 +106,14 @@ def live(sock: socket.socket, prepared: Prepared) -> None:
     """The whole life of a child. Never returns."""
     status = 1
     try:
-        own_status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        own_status = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         _detach()
         prepared.confinement.isolate()
         os.umask(0o077)
         kernel.die_with_parent()  # again, for new credentials may have cleared it
-        plain, *others = warmup.parts()
-        warmup.run(plain, prepared.setting)
         held = _held_bytes(own_status)
         sock.sendall(PARKED)
-        _warm_up_while_parked(others, sock, prepared.setting)
+        _warm_up_while_idle(sock, prepared.setting)
         _work(sock, prepared, held)
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -107,21 +133,35 @@ def _detach() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    _renew_streams()
-    _reseed(None)
+    _draw_other_numbers()
 
 
-def _renew_streams() -> None:
-    """New objects for 0, 1 and 2, since the zygote's belong to other files. Output is sent line by line."""
-    for number, (name, mode, errors) in enumerate(_STREAMS):
-        buffering = 1 if mode == "w" else -1
-        stream = open(number, mode, buffering, encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+def _prepare_numpy_random() -> None:
+    """In the zygote: NumPy's global generator is to be given a new state in each child by the kernel.
+
+    Its own function for that is slow in a child. The state is 624 words, and after them the position, which stays that
+    of a generator that was just seeded. Where this NumPy keeps it in another way, its own function is called.
+    """
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not hasattr(numpy.random, "get_bit_generator"):
+        return
+    numpy.random.seed()
+    words, address = numpy.random.get_state()[1], numpy.random.get_bit_generator().ctypes.state_address
+    if ctypes.string_at(address, words.nbytes) == words.tobytes():
+        _RENEWING.append(kernel.calling("getrandom", ctypes.c_void_p(address), words.nbytes, 0))
 
 
-def _reseed(seed: int | None) -> None:
-    """Without this all forks of a zygote would draw the same numbers. Jobs with the same `seed` draw the same."""
+def _draw_other_numbers() -> None:
+    """Without this all forks of a zygote would draw the same ones."""
+    if _RENEWING:
+        random.seed()
+        kernel.perform(_RENEWING)
+    else:
+        _seed(None)
+
+
+def _seed(seed: int | None) -> None:
+    """Jobs with the same seed draw the same numbers."""
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -129,18 +169,20 @@ def _reseed(seed: int | None) -> None:
 
 
 def _held_bytes(status: int) -> Held:
-    """What the preloaded libraries hold. The job's memory limit comes on top of it."""
-    text = os.read(status, 4096)
+    """What the preloaded libraries hold. The job's memory limit comes on top of it. `status`: of /proc/self/statm."""
+    pages = os.read(status, 4096).split()
     os.close(status)
-    return Held(*(int(text.partition(name)[2].split(None, 1)[0]) * 1024 for name in (b"VmData:", b"VmSize:")))
+    return Held(data=int(pages[5]) * mmap.PAGESIZE, mapped=int(pages[0]) * mmap.PAGESIZE)
 
 
-def _warm_up_while_parked(libraries: Sequence[str], sock: socket.socket, setting: Setting) -> None:
+def _warm_up_while_idle(sock: socket.socket, setting: Setting) -> None:
     """Until a job is waiting."""
-    for library in libraries:
-        if select.select([sock], [], [], _BACK_TO_BACK_S)[0]:
+    idle_s = _IDLE_S
+    for part in warmup.parts():
+        if select.select([sock], [], [], idle_s)[0]:
             return
-        warmup.run(library, setting)
+        warmup.run(part, setting)
+        idle_s = 0.0
 
 
 def _work(sock: socket.socket, prepared: Prepared, held: Held) -> None:
@@ -166,12 +208,16 @@ def _work(sock: socket.socket, prepared: Prepared, held: Held) -> None:
 
 def _set_environment(job: wire.Run, scratch: Path) -> None:
     """Environment variables and random numbers."""
-    work = scratch / WORK
-    output = str(work / output_files.DIRECTORY)
-    fixed = {"HOME": str(work), "TMPDIR": str(scratch), output_files.VARIABLE: output}
-    os.environ.update(without_programs.thread_caps() | {"USER": USER, "LOGNAME": USER} | job.env | fixed)
+    if job.env:
+        os.environ.update(job.env | _fixed(scratch))
     if job.seed is not None:
-        _reseed(job.seed)
+        _seed(job.seed)
+
+
+def _fixed(scratch: Path) -> dict[str, str]:
+    """Variables that a job cannot choose."""
+    work = scratch / WORK
+    return {"HOME": str(work), "TMPDIR": str(scratch), output_files.VARIABLE: str(work / output_files.DIRECTORY)}
 
 
 def _write_script(path: Path, code: bytearray) -> None:

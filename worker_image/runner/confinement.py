@@ -1,12 +1,16 @@
 """What keeps a job away from the worker and from other jobs: namespaces, mounts, Landlock and a second seccomp filter.
 
-    zygote  in a user and a pid namespace of its own; covers /run and /sys once, for all children
+    zygote  in a user, a pid and a net namespace of its own; covers /run and /sys once, for all children
        └─ for each child: a pid namespace with an init ──fork──▶ child
-    child   isolate(): user, mount, ipc and net namespace; own /tmp, /dev/shm and /proc; then it parks
+    child   isolate(): user, mount and ipc namespace; own /tmp, /dev/shm and /proc; then it parks
             seal(), once it has its job: size of /tmp, capabilities, Landlock, second filter; then it runs the code
 
 The zygote prepares everything that a child does here, as far as possible. Most of the price of a child is the pages
 that it has to copy because it writes to them; objects that were made before the fork need not be copied.
+
+The net namespace has nothing in it but a loopback device that is down. Jobs of one worker run one after the other, and
+their sockets, abstract names included, are gone with their processes; so the next job finds it empty. Only jobs that
+see /proc, where a net namespace lists its sockets, get one each: the zygote's has the sockets of the next child in it.
 
 The zygote may make pid namespaces because it has its own user namespace. None of this needs a right on the host. A part
 that the host refuses is left out, and `Grant.missing` names it.
@@ -23,7 +27,7 @@ from pathlib import Path
 from runner import job_mounts, kernel, seccomp
 from runner.isolation import BARE, DATA_LIMIT, NAMESPACES, Grant
 from runner.job_mounts import JobMounts
-from runner.kernel import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, Filter
+from runner.kernel import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, Filter
 
 PROC = "proc"
 #: Processes and threads of the runner, the zygote and the next child, where a job shares their user namespace.
@@ -80,7 +84,8 @@ class Confinement:
         self.own_scratch = "mount" in grant.parts  #: whether each child has a /tmp that is gone when the child is gone
         self._options = frozenset(options)
         self._tmp_bytes = tmp_bytes
-        flags = sum(flag for part, flag in NAMESPACES.items() if part in grant.parts)
+        own = grant.parts if PROC in options else grant.parts - {"net"}
+        flags = sum(flag for part, flag in NAMESPACES.items() if part in own)
         self._unsharing = [kernel.unsharing(CLONE_NEWUSER | flags)]
         self._maps = kernel.identity_maps()
         self._mounts = JobMounts(tmp_bytes, tmp_inodes, own_proc=PROC in options)
@@ -102,6 +107,8 @@ class Confinement:
 
     def cover(self) -> None:
         """Called by the zygote: hide what none of its children may see."""
+        if "net" in self.grant.parts:
+            kernel.unshare(CLONE_NEWNET)
         if self.own_scratch:
             kernel.unshare(CLONE_NEWNS)
             job_mounts.cover()

@@ -52,18 +52,27 @@ class _Before:
     exit_handlers = 0
 
 
-def prepare(argv: Sequence[str], files: Sequence[str], work: Path) -> None:
-    """Before the job. `files`: the names of the files that were sent along."""
-    _Before.exit_handlers = _count_exit_handlers()
-    hidden = _OWN | {"__main__"} | _shadowed(files)
-    for name in [name for name in sys.modules if name.partition(".")[0] in hidden]:
-        _Before.modules.append(sys.modules.pop(name))
-    sys.modules["__main__"] = new_module("__main__", work)
+def hide(work: Path) -> None:
+    """In the zygote, for all children: show nothing of the runner. Looking at all modules is dear in a child."""
+    _take_out(_OWN | {"__main__"})
     sys.path[:] = [str(work), *(path for path in sys.path if path != _ROOT)]
     for path in [path for path in sys.path_importer_cache if path.startswith(_ROOT)]:
         del sys.path_importer_cache[path]
+
+
+def prepare(argv: Sequence[str], files: Sequence[str], work: Path) -> None:
+    """Before the job. `files`: the names of the files that were sent along."""
+    _Before.exit_handlers = _count_exit_handlers()
+    if shadowed := _shadowed(files):
+        _take_out(shadowed)
+    sys.modules["__main__"] = new_module("__main__", work)
     sys.argv = [SCRIPT, *argv]
     sys.orig_argv = [sys.executable, *sys.argv]
+
+
+def _take_out(packages: frozenset[str]) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        _Before.modules.append(sys.modules.pop(name))
 
 
 def _shadowed(files: Iterable[str]) -> frozenset[str]:
@@ -111,7 +120,7 @@ def has_exit_work() -> bool:
 
 def finish(namespace: dict[str, object]) -> None:
     """Do what Python does at the end of a program. `namespace`: the names of the job's module."""
-    for step in (_join_threads, _run_exit_handlers, flush, _flush_files, partial(_drop, namespace), _close_files):
+    for step in (_join_threads, _run_exit_handlers, flush, partial(_end_objects, namespace)):
         with contextlib.suppress(BaseException):  # the job may have replaced anything that this uses
             restoring(step)
 
@@ -121,6 +130,14 @@ def flush() -> None:
     for name in _STANDARD:
         with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
             getattr(sys, name).flush()
+
+
+def _end_objects(namespace: dict[str, object]) -> None:
+    """Only if there are any that do something at their end, for each look at all objects is dear."""
+    if any(hasattr(kind, "__del__") for kind in _kinds()):  # files have it too
+        for step in (_flush_files, partial(_drop, namespace), _close_files):
+            with contextlib.suppress(BaseException):
+                restoring(step)
 
 
 def _drop(namespace: dict[str, object]) -> None:

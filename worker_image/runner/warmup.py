@@ -1,9 +1,9 @@
 """The warm-up: small jobs of our own that take the same path through the code as a real job.
 
 The zygote runs them all until the interpreter has specialised the byte code and the libraries have imported what they
-import late; its children inherit that. Each child runs them once, so that the pages which a job writes to are copied
-before a job comes: copying a page on a write takes ten times as long as the work on it. A child runs the plain one
-before it parks, and those of the libraries after that, one by one, as long as no job is waiting.
+import late; its children inherit that. A child that finds no job waiting for a while runs them once, so that the pages
+which a job writes to are copied before a job comes: copying one on a write takes ten times as long as the work on it.
+In a busy worker no child does that, for it would cost each job more than it saves.
 """
 
 from __future__ import annotations

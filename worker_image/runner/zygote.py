@@ -143,6 +143,7 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     _require_single_thread()
     confined = Confinement(grant, plan.allow, tmp_bytes=plan.tmp_bytes, tmp_inodes=plan.tmp_inodes)
     confined.cover()
+    child.set_up(plan.scratch)
     server = ForkServer(control, child.Prepared(plan.scratch, setting, confined))
     gc.collect()
     gc.freeze()  # the collector would write to every page that it looks at, and each child would have to copy it

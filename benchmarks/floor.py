@@ -1,0 +1,212 @@
+"""How close a worker comes to a bare fork: CPU time and jobs per second of workers against a loop that only forks.
+
+    python -m benchmarks.floor [IMAGE ...] [--jobs N] [--rounds N]
+
+Several images are compared in one run: build each with `pool-admin image build --tag`. The arms take turns, so that a
+busy host is unfair to none, and each figure is the median of the rounds' ratios to the fork loop of the same round.
+
+    fork loop   a process of the worker's image, with numpy and pandas: fork, compile and run the text, exit
+    IMAGE       workers as the daemon starts them, driven by this program alone
+
+Each arm has a process or a worker for each core, all of them busy for a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import zmq
+
+from benchmarks.worker import IMAGE, OWNER, Worker, cpu_file, cpu_s
+from pool import wire
+from pool.engines.docker import DockerEngine
+
+CORES = min(2, os.cpu_count() or 1)
+PRELOAD = "numpy,pandas"
+NOOP = "def main(x):\n    return x\n"
+STRATEGY = """
+import numpy as np
+import pandas as pd
+
+def main(x):
+    day = np.arange(1000)
+    close = pd.Series(100 + 10 * np.sin(day / 40) + 3 * np.sin(day / 7))
+    fast, slow = close.rolling(10).mean(), close.ewm(span=50).mean()
+    change = close.diff()
+    gain, loss = change.clip(lower=0).rolling(14).mean(), (-change.clip(upper=0)).rolling(14).mean()
+    strength = 100 - 100 / (1 + gain / loss.replace(0, np.nan))
+    held = ((fast > slow) & (strength < 70)).astype(float).shift(1).fillna(0.0)
+    returns = held * close.pct_change().fillna(0.0) - 0.0005 * held.diff().abs().fillna(0.0)
+    equity = (1 + returns).cumprod()
+    monthly = returns.groupby(day // 21).sum()
+    return [float(returns.mean() / returns.std() * 252**0.5), float((equity / equity.cummax()).min()), len(monthly)]
+"""
+JOBS = {"no-op": NOOP, "strategy": STRATEGY}
+#: Run by the image's own Python. Reads the name of a job and a number of forks, answers when all are done.
+FORK_LOOP = f"""
+import gc, os, sys
+import numpy, pandas
+JOBS = {JOBS!r}
+def call(source):
+    names = {{"__name__": "job"}}
+    exec(compile(source, "job", "exec"), names)
+    return names["main"](1)
+for source in [*JOBS.values()] * 12:
+    call(source)
+gc.collect()
+gc.freeze()
+print(flush=True)
+for line in sys.stdin:
+    name, count = line.split()
+    for _ in range(int(count)):
+        pid = os.fork()
+        if pid == 0:
+            call(JOBS[name])
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    print(flush=True)
+"""
+
+
+class Arm(Protocol):
+    """A way to run jobs on every core."""
+
+    def run(self, job: str, count: int) -> None: ...
+    def cpu_s(self) -> float: ...
+    def close(self) -> None: ...
+
+
+class ForkLoop:
+    """One container for each core."""
+
+    def __init__(self, image: str) -> None:
+        self._names = [f"{OWNER}-{secrets.token_hex(3)}" for _ in range(CORES)]
+        start = ["docker", "run", "-i", "--rm", "--pull", "never", "--network", "none"]
+        program = ["--entrypoint", "/usr/bin/python3", image, "-c", FORK_LOOP]
+        self._processes = [
+            subprocess.Popen(
+                [*start, "--name", name, *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            )
+            for name in self._names
+        ]
+        self._wait()
+        self._cgroups = [cpu_file(_pid(name)) for name in self._names]
+
+    def run(self, job: str, count: int) -> None:
+        for process in self._processes:
+            if process.stdin is not None:
+                process.stdin.write(f"{job} {count // CORES}\n")
+        self._wait()
+
+    def _wait(self) -> None:
+        for process in self._processes:
+            if process.stdout is None or not process.stdout.readline():
+                raise RuntimeError("a fork loop has ended")
+
+    def cpu_s(self) -> float:
+        return sum(map(cpu_s, self._cgroups))
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.communicate()
+
+
+def _pid(name: str) -> int:
+    command = ["docker", "inspect", "--format", "{{.State.Pid}}", name]
+    return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+
+class Workers:
+    """One worker for each core. A worker gets its next job the moment it is free."""
+
+    def __init__(self, engine: DockerEngine, image: str) -> None:
+        self._workers = [Worker(engine, preload=PRELOAD, image=image) for _ in range(CORES)]
+        self._poller = zmq.Poller()
+        for worker in self._workers:
+            self._poller.register(worker.link, zmq.POLLIN)
+
+    def run(self, job: str, count: int) -> None:
+        code = JOBS[job].encode()
+        left = dict.fromkeys(self._workers, count // CORES)
+        for worker in left:
+            worker.send(code)
+        while left:
+            ready = dict(self._poller.poll())
+            for worker in [worker for worker in left if worker.link in ready]:
+                if isinstance(worker.hear(), wire.Freed):
+                    left[worker] -= 1
+                    if left[worker]:
+                        worker.send(code)
+                    else:
+                        del left[worker]
+
+    def cpu_s(self) -> float:
+        return sum(worker.cpu_s() for worker in self._workers)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.close()
+
+
+@dataclass(slots=True)
+class Figures:
+    """Of one arm and job: a sample for each round."""
+
+    cpu_ms: list[float] = field(default_factory=list)
+    jobs_s: list[float] = field(default_factory=list)
+
+
+def measure(arms: dict[str, Arm], *, jobs: int, rounds: int) -> dict[tuple[str, str], Figures]:
+    """By job and arm. A first round, which is not counted, warms all of them."""
+    figures = {(job, name): Figures() for job in JOBS for name in arms}
+    for number in range(rounds + 1):
+        for (job, name), found in figures.items():
+            arm, before, started = arms[name], arms[name].cpu_s(), time.perf_counter()
+            arm.run(job, jobs)
+            if number:
+                found.jobs_s.append(jobs / (time.perf_counter() - started))
+                found.cpu_ms.append((arm.cpu_s() - before) * 1e3 / jobs)
+    return figures
+
+
+def table(figures: dict[tuple[str, str], Figures], floor: str) -> str:
+    lines = ["| job | arm | CPU a job | / fork loop | jobs/s | / fork loop |", "|---|---|---:|---:|---:|---:|"]
+    for (job, name), found in figures.items():
+        least = figures[job, floor]
+        cpu, rate = statistics.median(found.cpu_ms), statistics.median(found.jobs_s)
+        more = statistics.median(a / b for a, b in zip(found.cpu_ms, least.cpu_ms, strict=True))
+        share = statistics.median(a / b for a, b in zip(found.jobs_s, least.jobs_s, strict=True))
+        lines.append(f"| {job} | {name} | {cpu:.2f} ms | {more:.2f} | {rate:.0f} | {share:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="*", default=[IMAGE])
+    parser.add_argument("--jobs", type=int, default=40, help="for each round, arm and kind of job")
+    parser.add_argument("--rounds", type=int, default=10)
+    options = parser.parse_args()
+    engine = DockerEngine()
+    floor = "fork loop"
+    arms: dict[str, Arm] = {}
+    try:
+        arms[floor] = ForkLoop(options.images[0])
+        for image in options.images:
+            arms[image] = Workers(engine, image)
+        print(table(measure(arms, jobs=options.jobs, rounds=options.rounds), floor))
+    finally:
+        for arm in arms.values():
+            arm.close()
+        engine.sweep(owner=OWNER, instance="")
+        engine.close()
+
+
+if __name__ == "__main__":
+    main()
