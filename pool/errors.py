@@ -3,6 +3,7 @@
     PoolError
     ├── JobRefusedError        the submitter's: the request itself is wrong, and another try will not help
     │   ├── InvalidJobError        a field has a wrong type or an absurd value
+    │   │   └── JobConflictError       the job id belongs to a job with another content
     │   ├── LimitExceededError     a limit above the template's maximum (carries both numbers)
     │   ├── TooLargeError          code, arguments or files above a size limit
     │   ├── UnknownPoolError       no pool of that name
@@ -12,7 +13,8 @@
     ├── BusyError              nobody's: another try may work later (most carry retry_after_s)
     │   ├── BacklogFullError
     │   ├── DrainingError
-    │   └── PoolUnavailableError   no worker can be started now (says why)
+    │   ├── PoolUnavailableError   no worker can be started now (says why)
+    │   └── StorageFullError       no room for another job or result on disk (names the directory), or for results
     ├── DaemonUnreachableError the daemon does not answer (says what was tried)
     ├── ResultTimeoutError     the result is not there yet; the job goes on
     ├── ClosedError            this client has been closed; ExecutorClosedError: this executor
@@ -65,6 +67,12 @@ class InvalidJobError(JobRefusedError):
     """A field of the job is not valid."""
 
     code = "invalid_job"
+
+
+class JobConflictError(InvalidJobError):
+    """This job id was already used for another job."""
+
+    code = "job_conflict"
 
 
 class LimitExceededError(JobRefusedError):
@@ -125,6 +133,12 @@ class PoolUnavailableError(BusyError):
     """The pool has no worker and cannot start one."""
 
     code = "pool_unavailable"
+
+
+class StorageFullError(BusyError):
+    """The daemon has no room to keep another job."""
+
+    code = "storage_full"
 
 
 class DaemonUnreachableError(PoolError):

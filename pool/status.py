@@ -23,6 +23,14 @@ class EngineStatus(Part, frozen=True, kw_only=True):
     cgroups: str = ""
 
 
+class JournalStatus(Part, frozen=True, kw_only=True):
+    """What survives the daemon."""
+
+    durability: str = ""  #: crash | power | none
+    size_bytes: int | None = None
+    problem: str | None = None  #: why no job can be accepted
+
+
 class DaemonStatus(Part, frozen=True, kw_only=True):
     version: str = ""
     pid: int | None = None
@@ -31,6 +39,7 @@ class DaemonStatus(Part, frozen=True, kw_only=True):
     instance: str = ""  #: another one after a restart
     run_dir: str = ""
     rss_bytes: int | None = None
+    journal: JournalStatus | None = None
     engine: EngineStatus | None = None
 
 

@@ -61,6 +61,7 @@ class DaemonSettings(_Section):
     run_dir: Annotated[Path, fields.directory()] = Path("/run/pool")
     state_dir: Annotated[Path, fields.directory()] = Path("/var/lib/pool")
     durability: Literal["crash", "power", "none"] = "crash"
+    journal_bytes: Annotated[int, fields.size("16m", "16t")] = 4096 * MIB
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     start_concurrency: Annotated[int | Literal["auto"], fields.whole_or_auto(1, 64)] = "auto"

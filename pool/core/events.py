@@ -34,17 +34,36 @@ class JobEvent(Event, frozen=True, kw_only=True):
 # ---- jobs ----
 
 
-class JobSubmitted(JobEvent, frozen=True, kw_only=True):
-    """A client has submitted a valid job. Answered by Accept or Refuse."""
+class NewJob(JobEvent, frozen=True, kw_only=True):
+    """What the core has to know of a job."""
 
     client: str  #: identity of the submitter, from the socket's credentials
     wall_s: float
     priority: int = 0
     queue_timeout_s: float | None = None
     code: str = ""  #: digest of the job's code, for the poison memory; empty: not remembered
+
+
+class JobSubmitted(NewJob, frozen=True, kw_only=True):
+    """A client has submitted a valid job. Answered by Accept or Refuse."""
+
     size_bytes: int = 0  #: memory that the daemon needs to keep the job until it is done
     held_bytes: int = 0  #: memory that this client's unfinished jobs need already, in all pools together
     attachment: object = None  #: comes back in Accept or Refuse
+
+
+class JobRestored(NewJob, frozen=True, kw_only=True):
+    """A daemon before this one had accepted the job, and it has to run. It gets a place in the backlog, full or not."""
+
+    submitted_at: float  #: monotonic seconds
+    attempt: int = 0  #: dispatches so far
+
+
+class JobWithdrawn(JobEvent, frozen=True, kw_only=True):
+    """The daemon has not carried out the Dispatch of this job, or the Accept, and will not. Answered by Finish."""
+
+    outcome: Outcome
+    reason: str
 
 
 class CancelRequested(JobEvent, frozen=True, kw_only=True):
@@ -137,6 +156,7 @@ class ShutdownRequested(Event, frozen=True, kw_only=True):
     """Take no new jobs, cancel the waiting ones, let running jobs finish until `deadline`, stop every worker."""
 
     deadline: float  #: monotonic seconds
+    keep_waiting: bool = False  #: do not cancel the waiting jobs: the next daemon restores them
 
 
 class Tick(Event, frozen=True, kw_only=True):
@@ -182,6 +202,7 @@ class StartWorker(Command, frozen=True, kw_only=True):
     """Create and start a container. Answered by WorkerReady or WorkerFailed."""
 
     worker_id: str
+    number: int  #: of the worker, in its pool
     edition: int  #: of the pool's data sets
 
 

@@ -10,7 +10,19 @@ or `cancelled` can rely on it that nothing of the job is left.
 
 from __future__ import annotations
 
-from pool.core.events import Accept, CancelRequested, Event, Finish, JobSubmitted, KillJob, ShutdownRequested, Tick
+from pool.core.events import (
+    Accept,
+    CancelRequested,
+    Event,
+    Finish,
+    JobRestored,
+    JobSubmitted,
+    JobWithdrawn,
+    KillJob,
+    NewJob,
+    ShutdownRequested,
+    Tick,
+)
 from pool.core.policy import answer_deadline
 from pool.core.records import JobRecord, PendingEnd
 from pool.core.state import Ignore, Illegal, State, Table, row, table
@@ -19,17 +31,37 @@ from pool.model import JobState, Outcome
 NOT_RUN = "it did not run"
 
 
-def accept(pool: State, event: JobSubmitted) -> JobRecord:
-    """Make the record of a submitted job. The caller gives it a worker or a place in the backlog."""
+def add(pool: State, event: NewJob, *, submitted_at: float) -> JobRecord:
+    """Make the record of a job. The caller gives it a worker or a place in the backlog."""
     job = JobRecord(
         id=event.job_id,
         client=event.client,
         wall_s=event.wall_s,
         code=event.code,
         queue_timeout_s=event.queue_timeout_s,
-        submitted_at=pool.now,
+        submitted_at=submitted_at,
     )
     pool.jobs[job.id] = job
+    return job
+
+
+def enqueue(pool: State, job: JobRecord, event: NewJob) -> None:
+    deadline = None if event.queue_timeout_s is None else job.submitted_at + event.queue_timeout_s
+    pool.backlog.push(job.id, job.client, priority=event.priority, deadline=deadline)
+
+
+def restore(pool: State, _: State, event: JobRestored) -> None:
+    """A job of an earlier daemon waits again. Whether the pool may start workers for it is checked by the next Tick."""
+    job = add(pool, event, submitted_at=min(event.submitted_at, pool.now))
+    job.attempt = event.attempt
+    pool.note(job, f"accepted from uid {job.client} by an earlier daemon")
+    enqueue(pool, job, event)
+    pool.resize = False
+
+
+def accept(pool: State, event: JobSubmitted) -> JobRecord:
+    """Make the record of a submitted job. The caller gives it a worker or a place in the backlog."""
+    job = add(pool, event, submitted_at=pool.now)
     pool.note(job, f"accepted from uid {job.client}")
     pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, cause=pool.cause))
     return job
@@ -96,13 +128,37 @@ def _cancel_leased(pool: State, job: JobRecord, _event: CancelRequested) -> None
     pool.commands.append(KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
 
 
+def _withdraw_waiting(pool: State, job: JobRecord, event: JobWithdrawn) -> None:
+    finish_waiting(pool, job, event.outcome, event.reason)
+
+
+def _withdraw_leased(pool: State, job: JobRecord, event: JobWithdrawn) -> None:
+    """The worker has not been sent the job, so it is free, or done if it was to leave after this job."""
+    if job.pending_end is not None:
+        return
+    assert job.worker_id is not None
+    worker = pool.workers[job.worker_id]
+    worker.job, job.worker_id = None, None
+    worker.jobs, job.attempt = worker.jobs - 1, job.attempt - 1
+    finish(pool, job, PendingEnd(event.outcome, event.reason))
+    if worker.leaving is not None:
+        pool.stop_worker(worker, worker.leaving)
+    else:
+        pool.free_worker(worker, f"free: {job.id} was withdrawn before it was sent")
+
+
 def _queue_timeout(pool: State, job: JobRecord, _event: Tick) -> None:
     waited_s, limit_s = pool.now - job.submitted_at, job.queue_timeout_s or 0.0
     reason = f"waited {waited_s:.3g} s in the backlog, over its queue timeout of {limit_s:g} s; {NOT_RUN}"
     finish_waiting(pool, job, Outcome.TIMEOUT, reason)
 
 
-def _shut_down_waiting(pool: State, job: JobRecord, _event: ShutdownRequested) -> None:
+def _shut_down_waiting(pool: State, job: JobRecord, event: ShutdownRequested) -> None:
+    if event.keep_waiting:
+        pool.backlog.remove(job.id)
+        del pool.jobs[job.id]
+        pool.note_past(job.id, "kept for the next daemon")
+        return
     reason = f"the pool shut down while the job waited in the backlog; {NOT_RUN}"
     finish_waiting(pool, job, Outcome.CANCELLED, reason)
 
@@ -110,10 +166,13 @@ def _shut_down_waiting(pool: State, job: JobRecord, _event: ShutdownRequested) -
 SAME = Ignore("the same job again", silent=True)
 RUNS_ON = Ignore("it may run until the deadline of the shutdown", silent=True)
 NOT_WAITING = Illegal("it does not wait")
+SENT = Illegal("it was sent to its worker")
 
 STATES = (JobState.QUEUED, JobState.LEASED, JobState.RUNNING)
 TABLE: Table[JobState, JobRecord] = table(
     row(JobSubmitted, STATES, queued=SAME, leased=SAME, running=SAME),
+    row(JobRestored, STATES, queued=SAME, leased=SAME, running=SAME),
+    row(JobWithdrawn, STATES, queued=_withdraw_waiting, leased=_withdraw_leased, running=SENT),
     row(CancelRequested, STATES, queued=_cancel_waiting, leased=_cancel_leased, running=_cancel_leased),
     row(ShutdownRequested, STATES, queued=_shut_down_waiting, leased=RUNS_ON, running=RUNS_ON),
     row(Tick, STATES, queued=_queue_timeout, leased=NOT_WAITING, running=NOT_WAITING),

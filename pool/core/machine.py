@@ -10,7 +10,8 @@ Contract:
    JobEnded and WorkerFreed answer Dispatch. An answer may be late or never come: deadlines see to that, except for
    WorkerRemoved, which the engine owes.
 2. JobSubmitted leads to exactly one Accept or Refuse, as its first command, unless the pool has a job of that id. Each
-   accepted job gets exactly one Finish; then the core has no record of it any more.
+   accepted or restored job gets exactly one Finish, unless it waits at a shutdown that keeps the waiting jobs; then the
+   core has no record of it any more.
 3. A Tick is delivered at `next_deadline()` at the latest, after the events that have arrived by then. It clears every
    deadline that has passed, so the next one always lies ahead.
 4. An event that cannot happen raises InvalidTransition and changes nothing. `handle` raises nothing else, except
@@ -27,23 +28,27 @@ from types import MappingProxyType
 from pool.core import job_transitions, pool_transitions, worker_transitions
 from pool.core.breaker import Breaker
 from pool.core.editions import EditionsView
-from pool.core.events import Command, Event, JobEvent, JobSubmitted, WorkerEvent
+from pool.core.events import Command, Event, JobEvent, NewJob, WorkerEvent
 from pool.core.poison import PoisonView
 from pool.core.policy import PoolPolicy
-from pool.core.records import HistoryEntry, JobRecord, PoolPhase, WorkerRecord
+from pool.core.records import HistoryEntry, JobRecord, Numbers, PoolPhase, WorkerRecord
 from pool.core.sizing import settle
 from pool.core.state import InvalidTransition, State
 from pool.model import JobState, WorkerState
 
 __all__ = ["InvalidTransition", "PoolState"]
 
+FIRST = Numbers()
+
 
 class PoolState:
     """Everything that one pool knows and decides. Only `handle` changes it."""
 
-    def __init__(self, name: str, policy: PoolPolicy, *, seed: int = 0, edition: int = 1) -> None:
+    def __init__(
+        self, name: str, policy: PoolPolicy, *, seed: int = 0, edition: int = 1, numbers: Numbers = FIRST
+    ) -> None:
         """`edition`: of the data sets; 0 if no worker can be started before one is offered."""
-        self._state = State(name, policy, seed=seed, edition=edition)
+        self._state = State(name, policy, seed=seed, edition=edition, numbers=numbers)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What has happened; returns what is to be done about it. `now` is monotonic seconds and never goes back."""
@@ -54,7 +59,7 @@ class PoolState:
             worker_transitions.TABLE[worker.state, type(event)](pool, worker, event)
         elif isinstance(event, JobEvent) and (job := pool.jobs.get(event.job_id)) is not None:
             job_transitions.TABLE[job.state, type(event)](pool, job, event)
-        elif isinstance(event, WorkerEvent | JobEvent) and not isinstance(event, JobSubmitted):
+        elif isinstance(event, WorkerEvent | JobEvent) and not isinstance(event, NewJob):
             _ignore_unknown(pool, event)
         else:
             pool_transitions.TABLE[pool.state, type(event)](pool, pool, event)

@@ -11,6 +11,7 @@ from pool.core import job_transitions, worker_transitions
 from pool.core.events import (
     DrainRequested,
     EditionOffered,
+    JobRestored,
     JobSubmitted,
     PardonRequested,
     RecycleRequested,
@@ -20,10 +21,10 @@ from pool.core.events import (
     ShutdownRequested,
     Tick,
 )
-from pool.core.job_transitions import accept
+from pool.core.job_transitions import accept, enqueue, restore
 from pool.core.policy import MAX_HELD_BYTES, choose_worker
 from pool.core.records import PoolPhase, StopReason, WorkerRecord
-from pool.core.state import Ignore, State, Table, row, table
+from pool.core.state import Ignore, Illegal, State, Table, row, table
 from pool.core.worker_transitions import lease, replace_older_editions, retire
 from pool.errors import BacklogFullError, DrainingError, PoisonedCodeError, PoolError, PoolUnavailableError
 from pool.model import StartKind, WorkerState
@@ -51,8 +52,7 @@ def _submitted(pool: State, _: State, event: JobSubmitted) -> None:
     if worker is not None:
         lease(pool, worker, job, StartKind.PARKED)
         return
-    deadline = None if event.queue_timeout_s is None else pool.now + event.queue_timeout_s
-    pool.backlog.push(job.id, job.client, priority=event.priority, deadline=deadline)
+    enqueue(pool, job, event)
 
 
 def _refusal(pool: State, event: JobSubmitted, *, at_once: bool) -> PoolError | None:
@@ -184,6 +184,7 @@ DRAINING = Ignore("the pool is draining already")
 STOPPING = Ignore("the pool is shutting down")
 STOPPED = Ignore("the pool has stopped")
 NO_TIME = Ignore("the pool has stopped", silent=True)
+TOO_LATE = Illegal("jobs are restored before the daemon serves")
 
 STATES = tuple(PoolPhase)
 TABLE: Table[PoolPhase, State] = table(
@@ -191,6 +192,7 @@ TABLE: Table[PoolPhase, State] = table(
         JobSubmitted, STATES,
         running=_submitted, draining=_submitted_late, stopping=_submitted_late, stopped=_submitted_late,
     ),
+    row(JobRestored, STATES, running=restore, draining=restore, stopping=TOO_LATE, stopped=TOO_LATE),
     row(DrainRequested, STATES, running=_drain, draining=DRAINING, stopping=STOPPING, stopped=STOPPED),
     row(ResumeRequested, STATES, running=_resume, draining=_resume, stopping=STOPPING, stopped=STOPPED),
     row(RecycleRequested, STATES, running=_recycle, draining=_recycle, stopping=STOPPING, stopped=STOPPED),

@@ -83,13 +83,20 @@ class StopReason(StrEnum):
     DATASET = "dataset"  #: its data sets are older than those of the pool
 
 
+class Numbers(NamedTuple):
+    """The last numbers that were given out, by this daemon or an earlier one."""
+
+    epoch: int = 0
+    worker: int = 0
+
+
 _W, _J = WorkerState, JobState
 _LEAVES = frozenset({_W.STOPPING, _W.GONE})
 WORKER_STATES: Mapping[StrEnum, frozenset[StrEnum]] = {
     _W.STARTING: _LEAVES | {_W.IDLE},
     _W.IDLE: _LEAVES | {_W.LEASED, _W.SUSPECT},
     _W.SUSPECT: _LEAVES | {_W.IDLE},
-    _W.LEASED: _LEAVES | {_W.CLEANING, _W.DRAINING},
+    _W.LEASED: _LEAVES | {_W.CLEANING, _W.DRAINING, _W.IDLE},
     _W.CLEANING: _LEAVES | {_W.IDLE},
     _W.DRAINING: _LEAVES,
     _W.STOPPING: frozenset({_W.GONE}),

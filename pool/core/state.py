@@ -24,11 +24,12 @@ from pool.core.breaker import Breaker
 from pool.core.editions import Editions
 from pool.core.events import Command, Event, StartWorker, StopWorker
 from pool.core.poison import Poison
-from pool.core.policy import PoolPolicy, age_limit_s, jobs_limit
+from pool.core.policy import MISSED_HEARTBEATS, PoolPolicy, age_limit_s, jobs_limit
 from pool.core.records import (
     History,
     HistoryEntry,
     JobRecord,
+    Numbers,
     PastHistories,
     PoolPhase,
     Record,
@@ -43,7 +44,7 @@ from pool.model import WorkerState
 class State:
     """Everything that one pool knows. A record itself: `id`, `state` and `history` are the pool's own."""
 
-    def __init__(self, name: str, policy: PoolPolicy, *, seed: int, edition: int) -> None:
+    def __init__(self, name: str, policy: PoolPolicy, *, seed: int, edition: int, numbers: Numbers) -> None:
         self.id = name
         self.state = PoolPhase.RUNNING
         self.shutdown_at: float | None = None  #: until when running jobs may go on
@@ -59,14 +60,15 @@ class State:
         )
         self.past_histories = PastHistories()
         self.outgoing: WorkerRecord | None = None  #: the one worn worker that is being replaced
-        self.epoch = 0  #: of the latest lease
+        self.epoch = numbers.epoch  #: of the latest lease
         self.target = 0
         self.review_at = 0.0  #: when the sizes must be checked next; a new pool wants it at once
         self.now = 0.0
         self.cause = ""
         self.commands: list[Command] = []  #: what the present event has led to
         self.resize = True  #: whether the sizes must be checked after the present event
-        self._numbered = 0
+        self._numbered = numbers.worker
+        self._started = 0
         self._rng = Random(seed)  # noqa: S311 - spreads the recycling of workers and protects nothing
 
     def review(self, at: float) -> None:
@@ -92,7 +94,8 @@ class State:
 
     def start_worker(self) -> None:
         self._numbered += 1
-        young = self._numbered <= self.policy.max_workers
+        self._started += 1
+        young = self._started <= self.policy.max_workers
         worker_id = f"{self.id}-{self._numbered}"
         worker = WorkerRecord(
             id=worker_id,
@@ -104,7 +107,14 @@ class State:
         )
         self.workers[worker.id] = worker
         self.note(worker, "starting" if worker.edition == 1 else f"starting, with data sets {worker.edition}")
-        self.commands.append(StartWorker(worker_id=worker.id, edition=worker.edition, cause=self.cause))
+        self.commands.append(
+            StartWorker(worker_id=worker.id, number=self._numbered, edition=worker.edition, cause=self.cause)
+        )
+
+    def free_worker(self, worker: WorkerRecord, text: str) -> None:
+        worker.last_used, worker.code = self.now, ""
+        worker.due = self.now + MISSED_HEARTBEATS * self.policy.heartbeat_s
+        self.move(worker, WorkerState.IDLE, text)
 
     def stop_worker(self, worker: WorkerRecord, reason: StopReason) -> None:
         worker.leaving, worker.due = reason, None

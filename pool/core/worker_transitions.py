@@ -49,7 +49,7 @@ def _ready(pool: State, worker: WorkerRecord, event: WorkerReady) -> None:
     if pool.editions.ready(worker.edition):
         replace_older_editions(pool)
         pool.note(pool, f"data sets {worker.edition} are in use; workers with older ones are replaced one by one")
-    _become_idle(pool, worker, f"ready after {pool.now - worker.started_at:.3g} s")
+    pool.free_worker(worker, f"ready after {pool.now - worker.started_at:.3g} s")
 
 
 def _start_failed(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
@@ -82,12 +82,6 @@ def _count_failed_start(pool: State, worker: WorkerRecord, reason: str, *, perma
 
 
 # ---- without a job ----
-
-
-def _become_idle(pool: State, worker: WorkerRecord, text: str) -> None:
-    worker.last_used, worker.code = pool.now, ""
-    worker.due = pool.now + MISSED_HEARTBEATS * pool.policy.heartbeat_s
-    pool.move(worker, WorkerState.IDLE, text)
 
 
 def _heartbeat(pool: State, worker: WorkerRecord, _event: Heartbeat) -> None:
@@ -170,7 +164,7 @@ def _freed(pool: State, worker: WorkerRecord, event: WorkerFreed) -> None:
     if event.residue:
         _stop_unclean(pool, worker, f"was not clean after the job ({event.residue})")
     else:
-        _become_idle(pool, worker, "free")
+        pool.free_worker(worker, "free")
 
 
 def _not_freed(pool: State, worker: WorkerRecord, _event: Tick) -> None:

@@ -6,7 +6,12 @@ zmtp/                the sockets: submit.sock, admin.sock, one link.sock for eac
 submit_service.py    answers clients: submit, watch, cancel, ping
 admission.py         checks a Submit and fills in its limits, or refuses it with a reason
 job_store.py         accepted jobs, who waits for them, and the results while they are kept
-controller.py        one pool: events go into its PoolState, commands are carried out; the record of each worker
+controller.py        one pool: events go into its PoolState, commands are carried out
+job_carrier.py       a job on its way to a worker: written, then sent; worker_handle.py: what is held of a worker
+endings.py           the end of a job: written, kept, sent
+journal.py           the thread that writes the journal; journal_file.py: its files; journal_entries.py: their content
+stored_job.py        between a job and its rows; recovery.py: the jobs of earlier daemons
+failpoints.py        where tests kill the daemon
 worker_protocol.py   what a worker may send in each phase, and what follows
 self_tests.py        what a worker must show before it gets its first job; probe_inside.py: the lockdown probe
 results.py           builds the Result of a job

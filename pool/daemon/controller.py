@@ -4,7 +4,8 @@
     worker ─message─▶ WorkerProtocol ──┼─event─▶ PoolState.handle ─command─▶ StartWorker, StopWorker, ProbeWorker
     engine ─outcome────────────────────┘                                     Dispatch, KillJob, Accept, Refuse, Finish
 
-The controller decides nothing. It never waits: engine calls run in threads, and what came of them is an event again.
+The controller decides nothing. It never waits: engine calls and the journal run in threads, and what came of them is an
+event again. What a client or worker is told follows from a write: Accept, Dispatch and Finish are written first.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import cast
 
-import msgspec
 import structlog
 
 from pool import wire
@@ -27,14 +26,16 @@ from pool.core.machine import InvalidTransition, PoolState
 from pool.core.records import StopReason
 from pool.daemon import results
 from pool.daemon.datasets import PoolDatasets, Report
-from pool.daemon.engine_executor import EngineExecutor, Launched
-from pool.daemon.job_store import Job, JobStore
+from pool.daemon.engine_executor import Launched
+from pool.daemon.job_carrier import JobCarrier
+from pool.daemon.journal_entries import SetFact
 from pool.daemon.metrics import Metrics
-from pool.daemon.output import OutputSender, OutputStream
-from pool.daemon.self_tests import StartCheck, StartFailed
+from pool.daemon.output import OutputStream
+from pool.daemon.self_tests import StartFailed
+from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.daemon.worker_protocol import Effect, Phase, WorkerProtocol, printable
 from pool.daemon.worker_spec import WorkerSpecFactory
-from pool.daemon.zmtp import UNLEASED_BYTES, Transport
+from pool.daemon.zmtp import UNLEASED_BYTES
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
 
@@ -43,33 +44,6 @@ log = structlog.get_logger(__name__)
 _REPORTED = "reported by the worker"
 #: What travels with JobEnded and comes back with Finish.
 Answer = tuple[wire.Done, Sequence[wire.Frame]]
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class WorkerHandle:
-    """What the daemon holds of a worker, from the command to start it until its container is gone."""
-
-    id: str
-    uid: int
-    protocol: WorkerProtocol
-    log: structlog.typing.FilteringBoundLogger  #: with the names of the worker and its pool
-    container: Container | None = None
-    pid: int | None = None
-    pidfd: int | None = None  #: watched until its first message
-
-    @property
-    def start(self) -> StartCheck:
-        return self.protocol.start
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
-    """What all pools of a daemon share."""
-
-    transport: Transport
-    executor: EngineExecutor
-    jobs: JobStore
-    outputs: OutputSender
 
 
 class PoolController:
@@ -96,17 +70,20 @@ class PoolController:
         self._links = services.transport.links
         self._executor = services.executor
         self._jobs = services.jobs
+        self._journal = services.journal
+        self._endings = services.endings
         self._outputs = services.outputs
         self._largest_answer = results.largest_answer(template.maximum)
         self._events: deque[ev.Event] = deque()
         self._busy = False
+        self.carrier = JobCarrier(self, services, largest_answer=self._largest_answer)
         self._commands = {
             ev.StartWorker: self._start_worker,
             ev.StopWorker: self._stop_worker,
             ev.ProbeWorker: self._probe_worker,
-            ev.Accept: self._jobs.accept,
-            ev.Dispatch: self._dispatch,
-            ev.KillJob: self._kill,
+            ev.Accept: self.carrier.accept,
+            ev.Dispatch: self.carrier.dispatch,
+            ev.KillJob: self.carrier.kill,
             ev.Finish: self._finish,
         }
         self._effects: dict[Effect, Callable[..., None]] = {
@@ -171,7 +148,12 @@ class PoolController:
         def failed(error: PoolError) -> None:
             self._start_failed(handle, error.message, permanent=isinstance(error, ImageMissingError))
 
-        self._executor.launch(spec, on_up=lambda launched: self._launched(handle, launched), on_failed=failed)
+        def numbered(_: PoolError | None) -> None:
+            worker = self.state.workers.get(worker_id)
+            if worker is not None and worker.leaving is None:
+                self._executor.launch(spec, on_up=lambda launched: self._launched(handle, launched), on_failed=failed)
+
+        self._journal.write(SetFact(worker_number(self.state.name), command.number), numbered)
 
     def _launched(self, handle: WorkerHandle, launched: Launched) -> None:
         handle.container, handle.pid = launched.container, launched.pid
@@ -281,31 +263,6 @@ class PoolController:
 
     # ---- a job and its worker ----
 
-    def _dispatch(self, command: ev.Dispatch) -> None:
-        job, worker_id = self._jobs[command.job_id], command.worker_id
-        assert job.run is not None, "only a job that is not done is dispatched"
-        job.leased_ns, job.start = time.monotonic_ns(), command.start
-        self.metrics.leased(command.start)
-        self.handles[worker_id].protocol.lease(job.run.job_id, command.epoch)
-        self._links.set_limit(worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
-        run = msgspec.structs.replace(job.run, epoch=command.epoch)
-        if not self._links.send(worker_id, run, job.payload):
-            self.lost(worker_id, "it did not take a job")
-        elif job.output is not None:
-            self.stream(job)
-
-    def stream(self, job: Job) -> None:
-        """Have the job's worker send what the job prints, if a worker has it now."""
-        record = self.state.jobs.get(job.key)
-        handle = self.handles.get(record.worker_id or "") if record is not None else None
-        if handle is not None and job.output is not None and (stream := handle.protocol.stream()) is not None:
-            job.output.start(time.monotonic())
-            self._links.send(handle.id, stream)
-
-    def _kill(self, command: ev.KillJob) -> None:
-        if (run := self._jobs[command.job_id].run) is not None:
-            self._links.send(command.worker_id, wire.Kill(job_id=run.job_id, epoch=command.epoch))
-
     def _output_of(self, handle: WorkerHandle) -> OutputStream | None:
         """The output of the worker's job, if a client has asked for it."""
         worker = self.state.workers.get(handle.id)
@@ -340,6 +297,8 @@ class PoolController:
     def _finish(self, command: ev.Finish) -> None:
         """The one result of a job: from its worker's answer, if there is one."""
         job, handle = self._jobs[command.job_id], self.handles.get(command.worker_id or "")
+        if job.refused is not None:
+            return
         container = handle.container.id if handle is not None and handle.container is not None else None
         reported = cast("Answer | None", command.attachment)
         if reported is not None:
@@ -350,5 +309,9 @@ class PoolController:
         self.metrics.ended(result, ran=reported is not None)
         log.debug("a job is done", action="job_done", job=job.key, outcome=result.outcome)
         job.history = command.history
-        for address in self._jobs.finish(job, result, answer, now=time.monotonic()):
-            self._transport.submit.send(address, result, answer)
+        self._endings.end(job, result, answer)
+
+
+def worker_number(pool: str) -> str:
+    """The name of the journal's fact that has the number of the last worker of this pool."""
+    return f"worker:{pool}"

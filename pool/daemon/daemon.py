@@ -1,7 +1,8 @@
 """The daemon: one loop that serves clients, administrators and workers until it is told to stop.
 
-Order at start: directories and locks, engine, containers that a dead daemon left, sockets, workers. On SIGTERM or
-SIGINT it takes no new jobs, lets running ones finish or kills them at the drain timeout, and removes every container.
+Order at start: directories and locks, journal, engine, containers that a dead daemon left, sockets, jobs from the
+journal, workers. On SIGTERM or SIGINT it takes no new jobs, lets running ones finish or kills them at the drain
+timeout, and removes every container. Jobs that wait are left to the next daemon or, without a journal, cancelled.
 """
 
 from __future__ import annotations
@@ -17,25 +18,33 @@ from pool import images, sources
 from pool.config import Settings
 from pool.core import events as ev
 from pool.core.machine import PoolState
+from pool.core.records import Numbers
 from pool.daemon import systemd, worker_spec
 from pool.daemon.admin import AdminService
-from pool.daemon.controller import PoolController, Services
+from pool.daemon.controller import PoolController
 from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
+from pool.daemon.endings import Endings
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
 from pool.daemon.job_store import JobStore
+from pool.daemon.journal import FileJournal, Journal, NoJournal, open_file
 from pool.daemon.output import OutputSender
+from pool.daemon.recovery import Past, Recovery, read_past
 from pool.daemon.run_directories import RunDirectories
-from pool.daemon.status import daemon_status, whole_status
+from pool.daemon.status import daemon_status, journal_alerts, whole_status
 from pool.daemon.submit_service import SubmitService
+from pool.daemon.worker_handle import Services
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.daemon.zmtp import Handlers, Transport
 from pool.engines.base import Engine, EngineFacts
 from pool.errors import ConfigError
+from pool.status import JournalStatus
 
 log = structlog.get_logger(__name__)
 
 #: The longest wait of the loop when nothing is due.
 _LONGEST_WAIT_S = 1.0
+#: Leases that one daemon can number before it reaches the numbers of the next one.
+EPOCH_BITS = 30
 #: For large submissions. They read memory at about 1 GB/s each, without the interpreter's lock.
 _DIGEST_THREADS = 2
 
@@ -57,6 +66,7 @@ class Daemon:
         self._state = "starting"
         self._stop_signal: int | None = None
         self._controllers: dict[str, PoolController] = {}
+        self._journal: Journal = NoJournal()
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises PoolError when it cannot start."""
@@ -72,15 +82,16 @@ class Daemon:
             directories.close()
 
     def _run_with(self, directories: RunDirectories, engine: Engine) -> int:
+        settings = self._settings.daemon
         facts = self._prepare_engine(directories, engine)
         transport = Transport(
             submit=directories.submit,
             admin=directories.admin,
             links=directories.links,
-            submit_mode=self._settings.daemon.submit_bits,
-            submit_group=self._settings.daemon.submit_group,
+            submit_mode=settings.submit_bits,
+            submit_group=settings.submit_group,
         )
-        threads = LoopExecutor(self._settings.daemon.starts + 2, name="engine", call_soon=transport.call_soon)
+        threads = LoopExecutor(settings.starts + 2, name="engine", call_soon=transport.call_soon)
         digests = LoopExecutor(_DIGEST_THREADS, name="digest", call_soon=transport.call_soon)
         watcher = self._make_watcher(directories, transport)
         try:
@@ -92,6 +103,7 @@ class Daemon:
             watcher.close()
             threads.close()
             digests.close()
+            self._journal.close()
             transport.close()
         log.info("the daemon has stopped", action="daemon_stopped")
         return 0
@@ -117,18 +129,21 @@ class Daemon:
         digests: LoopExecutor,
     ) -> None:
         settings = self._settings.daemon
+        past = self._open_journal(directories, transport)
         self._jobs = JobStore(ttl_s=settings.result_ttl_s, max_bytes=settings.result_bytes)
         self._outputs = OutputSender(transport.submit)
-        services = Services(transport=transport, executor=executor, jobs=self._jobs, outputs=self._outputs)
-        self._add_pools(directories, facts, services)
-        self._submits = SubmitService(
-            transport.submit,
-            self._controllers,
-            self._jobs,
+        self._endings = Endings(self._journal, self._jobs, transport.submit)
+        services = Services(
+            transport=transport,
+            executor=executor,
+            jobs=self._jobs,
+            journal=self._journal,
+            endings=self._endings,
             outputs=self._outputs,
-            executor=digests,
-            instance=directories.instance,
         )
+        self._add_pools(directories, facts, services, past=past)
+        Recovery(self._jobs, self._endings, self._controllers).restore(past.rows)
+        self._submits = SubmitService(self._controllers, services, executor=digests, instance=directories.instance)
         self._admin = AdminService(
             transport.admin,
             self._controllers,
@@ -139,14 +154,35 @@ class Daemon:
                     started_at=self._started_at,
                     instance=directories.instance,
                     run_dir=str(directories.run_dir),
+                    journal=self._journal_status(),
                     engine=facts,
                 ),
                 self._controllers,
+                journal_alerts(self._journal.trouble, set_aside=past.set_aside, started_at=self._started_at),
             ),
         )
 
-    def _add_pools(self, directories: RunDirectories, facts: EngineFacts, services: Services) -> None:
-        users, digest = worker_spec.uids(directories.owner), sources.digest(images.runner_tree())
+    def _open_journal(self, directories: RunDirectories, transport: Transport) -> Past:
+        """Open the journal, and read what earlier daemons have written."""
+        settings = self._settings.daemon
+        file = open_file(settings.durability, directories.journal)
+        if file is None:
+            return Past()
+        past = read_past(file, self._settings.pools)
+        self._journal = FileJournal(file, max_bytes=settings.journal_bytes, call_soon=transport.call_soon)
+        return past
+
+    def _journal_status(self) -> JournalStatus:
+        journal = self._journal
+        return JournalStatus(
+            durability=self._settings.daemon.durability,
+            size_bytes=journal.size_bytes if journal.durable else None,
+            problem=journal.trouble.error.message if journal.trouble is not None else None,
+        )
+
+    def _add_pools(self, directories: RunDirectories, facts: EngineFacts, services: Services, *, past: Past) -> None:
+        digest = sources.digest(images.runner_tree())
+        users = worker_spec.uids(directories.owner, used=sum(past.workers.values()))
         for name, template in self._settings.pools.items():
             specs = WorkerSpecFactory(
                 pool=name,
@@ -159,7 +195,8 @@ class Daemon:
             )
             datasets = PoolDatasets(template.preload.datasets)
             policy = worker_spec.policy(template, starts=self._settings.daemon.starts)
-            state = PoolState(name, policy, edition=datasets.newest)
+            numbers = Numbers(epoch=past.era << EPOCH_BITS, worker=past.workers.get(name, 0))
+            state = PoolState(name, policy, edition=datasets.newest, numbers=numbers)
             self._controllers[name] = PoolController(state, template, specs, services, datasets=datasets)
 
     def _make_watcher(self, directories: RunDirectories, transport: Transport) -> DatasetWatcher:
@@ -203,7 +240,7 @@ class Daemon:
         now = time.monotonic()
         due = min(controller.tick(now) for controller in self._controllers.values())
         due = min(due, self._submits.sessions.tick(now))
-        self._jobs.expire(now)
+        self._endings.expire(now)
         self._outputs.catch_up()
         if self._stop_signal is not None or self._state == "starting":
             self._change_state(now)
@@ -224,7 +261,7 @@ class Daemon:
     def _finished(self) -> bool:
         """Whether every pool has stopped and every client has had its answer."""
         stopped = all(each.state.state == "stopped" for each in self._controllers.values())
-        return stopped and not self._submits.digesting
+        return stopped and not self._submits.digesting and self._journal.idle
 
     def _begin_stop(self, now: float, number: int) -> None:
         self._state = "stopping"
@@ -233,7 +270,7 @@ class Daemon:
         log.info("the daemon is stopping", action="daemon_stop", signal=name)
         systemd.notify("STOPPING=1")
         for controller in self._controllers.values():
-            controller.apply(ev.ShutdownRequested(deadline=deadline, cause=name))
+            controller.apply(ev.ShutdownRequested(deadline=deadline, keep_waiting=self._journal.durable, cause=name))
 
 
 def _require_supported(settings: Settings) -> None:
@@ -243,9 +280,3 @@ def _require_supported(settings: Settings) -> None:
             raise ConfigError(f"pools.{name}.engine: this version has the docker engine only, not {template.engine!r}")
     if not settings.sandbox.enabled:
         raise ConfigError("sandbox.enabled: this version does not run code outside the sandbox; set it to true")
-    if settings.daemon.durability != "none":
-        log.warning(
-            "this version keeps jobs in memory: they do not survive a restart of the daemon",
-            action="durability",
-            asked=settings.daemon.durability,
-        )

@@ -1,30 +1,50 @@
 """Accepted jobs, the clients that wait for them, and the results while they are kept. It decides nothing.
 
 The key of a job is its submitter and its id, so that no client can see, or collide with, another client's jobs. Results
-are kept for `ttl_s`, and up to `max_bytes` in all: the oldest are dropped first.
+are kept for `ttl_s`, and up to `max_bytes` in all: beyond that, those that were sent to a client are dropped, oldest
+first. While those that were not sent to any are too many, the store is full and takes no new jobs.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+
+from msgspec import Struct
 
 from pool import wire
-from pool.core.events import Accept
 from pool.core.records import HistoryEntry
 from pool.daemon.output import OutputStream
-from pool.errors import InvalidJobError
+from pool.errors import JobConflictError, PoolError, StorageFullError
 from pool.model import StartKind
+from pool.units import format_size
 
 #: What a job costs besides its frames (header, record, table entry), about.
 JOB_BYTES = 2048
 
 
+#: When a client that was refused because of the results that are kept may try again.
+_RETRY_S = 5.0
+
+
+class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the pool has to know of a job, and its worker has not. It is in the journal, so a field needs a default."""
+
+    priority: int = 0
+    queue_timeout_s: float | None = None
+    code: str = ""  #: digest of its code
+
+
+_NO_TERMS = Terms()
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """One accepted job. It has `run` and `payload` until it is done, and `result` and `answer` from then on."""
+    """One accepted job. It has `run` and `payload` until it is done, and `result` and `answer` from then on.
+
+    Its acceptance counts when it is written. Until then nobody is told of it, and it may still come to nothing.
+    """
 
     key: str  #: "client/job id"
     client: str
@@ -35,6 +55,12 @@ class Job:
     held_bytes: int  #: by the payload, and by the answer once it is done; with JOB_BYTES
     digest: bytes = b""  #: of the whole submission
     session: str = ""  #: the client whose end cancels it, as `Sessions` names it; empty: it goes on
+    terms: Terms = _NO_TERMS
+    number: int = 0  #: in the journal
+    written: bool = False  #: its acceptance is
+    refused: PoolError | None = None  #: why its acceptance could not be written
+    when_written: list[Callable[[], None]] = field(default_factory=list)
+    sent_epoch: int = 0  #: of the last lease whose Run was sent; 0: none was
     leased_ns: int = 0
     start: StartKind | None = None
     watchers: set[bytes] = field(default_factory=set)  #: addresses of the clients that wait for the result
@@ -42,6 +68,7 @@ class Job:
     result: wire.Result | None = None
     answer: Sequence[wire.Frame] = ()
     expires_at: float = 0.0
+    collected: bool = False  #: the result was sent to a client
     history: Sequence[HistoryEntry] = ()  #: set when it is done; until then the core has it
 
 
@@ -54,6 +81,7 @@ class JobStore:
         self._jobs: dict[str, Job] = {}
         self._finished: OrderedDict[str, Job] = OrderedDict()
         self._result_bytes = 0
+        self._number = 0  # of the job that was accepted last
         self.unfinished_bytes: Counter[str] = Counter()  #: held by the jobs that are not done, by client
 
     def get(self, key: str) -> Job | None:
@@ -67,17 +95,41 @@ class JobStore:
         return iter(self._jobs.values())
 
     def find(self, key: str, digest: bytes) -> Job | None:
-        """The job, if it was submitted before. Raises InvalidJobError if the id belongs to another submission."""
+        """The job, if it was submitted before. Raises JobConflictError if the id belongs to another submission."""
         job = self._jobs.get(key)
         if job is not None and job.digest != digest:
-            raise InvalidJobError("job_id: this id was already used for another job; give each job an id of its own")
+            raise JobConflictError("job_id: this id was already used for another job; give each job an id of its own")
         return job
 
-    def accept(self, command: Accept) -> None:
-        """Keep the job that comes with the command."""
-        job = cast("Job", command.attachment)
+    def check_room(self) -> None:
+        """Raises StorageFullError while results that nobody has been sent take up all that results may take."""
+        if self._result_bytes > self._max_bytes:
+            raise StorageFullError(
+                f"the results that nobody has collected take {format_size(self._result_bytes)}, and all together may "
+                f"take {format_size(self._max_bytes)}; collect them with result(job_id), or raise daemon.result_bytes",
+                retry_after_s=_RETRY_S,
+            )
+
+    def accept(self, job: Job) -> None:
+        """Keep a new job, and give it its number."""
+        self._number = job.number = self._number + 1
         self.unfinished_bytes[job.client] += job.held_bytes
         self._jobs[job.key] = job
+
+    def restore(self, job: Job, *, ended_at: float) -> None:
+        """Keep a job of an earlier daemon. They come in the order of their numbers."""
+        self._number = job.number
+        self._jobs[job.key] = job
+        if job.result is None:
+            self.unfinished_bytes[job.client] += job.held_bytes
+        else:
+            self._keep(job, ended_at)
+
+    def forget(self, job: Job) -> None:
+        """Its acceptance could not be written, so there is no such job."""
+        if self._jobs.get(job.key) is job:
+            self.unfinished_bytes.subtract({job.client: job.held_bytes})
+            del self._jobs[job.key]
 
     def finish(self, job: Job, result: wire.Result, answer: Sequence[wire.Frame], *, now: float) -> set[bytes]:
         """Keep the result; the addresses of the clients that wait for it."""
@@ -87,19 +139,29 @@ class JobStore:
         if job.output is not None:
             job.output.close()
             job.output = None
-        job.expires_at = now + self._ttl_s
         job.held_bytes = JOB_BYTES + sum(memoryview(frame).nbytes for frame in answer)
-        self._result_bytes += job.held_bytes
-        self._finished[job.key] = job
+        self._keep(job, now)
         waiting, job.watchers = job.watchers, set()
         return waiting
 
-    def expire(self, now: float) -> None:
-        """Drop results that have been kept for their time, and the oldest ones beyond the bound of bytes."""
-        while self._finished:
-            job = next(iter(self._finished.values()))
-            if job.expires_at > now and self._result_bytes <= self._max_bytes:
-                return
-            self._finished.popitem(last=False)
-            self._jobs.pop(job.key, None)
-            self._result_bytes -= job.held_bytes
+    def _keep(self, job: Job, ended_at: float) -> None:
+        job.expires_at = ended_at + self._ttl_s
+        self._result_bytes += job.held_bytes
+        self._finished[job.key] = job
+
+    def expire(self, now: float) -> list[Job]:
+        """Drop results that have been kept for their time and, beyond the bound of bytes, those that were collected."""
+        dropped = []
+        while self._finished and (first := next(iter(self._finished.values()))).expires_at <= now:
+            dropped.append(self._drop(first))
+        if self._result_bytes > self._max_bytes:
+            for job in [each for each in self._finished.values() if each.collected]:
+                dropped.append(self._drop(job))
+                if self._result_bytes <= self._max_bytes:
+                    break
+        return dropped
+
+    def _drop(self, job: Job) -> Job:
+        del self._finished[job.key], self._jobs[job.key]
+        self._result_bytes -= job.held_bytes
+        return job

@@ -1,7 +1,7 @@
 """The directories of one daemon: it makes and locks them before anything else.
 
     run_dir/   submit.sock  admin.sock  lock  w/<number>/link.sock         0711 so that submitters reach their socket
-    state_dir/ lock  owner  datasets/<digest>.npy                          0700
+    state_dir/ lock  owner  datasets/<digest>.npy  journal/                0700
 
 `owner` is written once. Containers have it as a label, so that a daemon finds the containers that another one with the
 same state directory left behind, and touches no others.
@@ -48,6 +48,10 @@ class RunDirectories:
             self.datasets = state_dir / "datasets"
             _make(self.datasets, 0o700)
             self._locks = locks.pop_all()
+
+    @property
+    def journal(self) -> Path:
+        return self.state_dir / "journal"
 
     @property
     def submit(self) -> Path:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -15,8 +16,10 @@ from pool._version import __version__
 from pool.core.poison import PoisonView
 from pool.core.records import WorkerRecord
 from pool.daemon import metrics
-from pool.daemon.controller import PoolController, WorkerHandle
+from pool.daemon.controller import PoolController
 from pool.daemon.job_store import Job
+from pool.daemon.journal import Trouble
+from pool.daemon.worker_handle import WorkerHandle
 from pool.engines.base import EngineFacts
 from pool.model import JobState, Outcome, WorkerState
 
@@ -28,7 +31,7 @@ _SHOWN_CODES = 100
 
 
 def daemon_status(
-    *, state: str, started_at: float, instance: str, run_dir: str, engine: EngineFacts
+    *, state: str, started_at: float, instance: str, run_dir: str, journal: st.JournalStatus, engine: EngineFacts
 ) -> st.DaemonStatus:
     return st.DaemonStatus(
         version=__version__,
@@ -38,20 +41,24 @@ def daemon_status(
         instance=instance,
         run_dir=run_dir,
         rss_bytes=psutil.Process().memory_info().rss,
+        journal=journal,
         engine=st.EngineStatus(
             name=engine.name, version=engine.version, runtime=engine.runtime, cgroups=engine.cgroups
         ),
     )
 
 
-def whole_status(daemon: st.DaemonStatus, pools: Mapping[str, PoolController]) -> st.Status:
+def whole_status(
+    daemon: st.DaemonStatus, pools: Mapping[str, PoolController], alerts: Sequence[st.Alert] = ()
+) -> st.Status:
+    """`alerts`: of the daemon as a whole."""
     now = time.monotonic()
     engine = daemon.engine.name if daemon.engine is not None else None
     return st.Status(
         daemon=daemon,
         pools=tuple(_pool(pool, engine, now) for pool in pools.values()),
         fallback=st.FallbackStatus(rate=0.0),
-        alerts=tuple(alert for pool in pools.values() for alert in _alerts(pool, now)),
+        alerts=(*alerts, *(alert for pool in pools.values() for alert in _alerts(pool, now))),
     )
 
 
@@ -158,6 +165,17 @@ def _seconds_until(at: float | None, now: float) -> float | None:
 
 
 # ---- alerts ----
+
+
+def journal_alerts(trouble: Trouble | None, *, set_aside: Path | None, started_at: float) -> list[st.Alert]:
+    """`set_aside`: where a journal is now that could not be read at the start."""
+    now, alerts = time.monotonic(), []
+    if trouble is not None:
+        alerts.append(st.Alert(id="journal:room", since=_date(trouble.since, now), text=trouble.error.message))
+    if set_aside is not None:
+        text = f"the journal could not be read; it is in {set_aside} now, and its jobs and results are not served"
+        alerts.append(st.Alert(id="journal:unreadable", since=_date(started_at, now), text=text))
+    return alerts
 
 
 def _alerts(pool: PoolController, now: float) -> list[st.Alert]:

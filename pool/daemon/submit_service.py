@@ -8,7 +8,7 @@ Submit ─▶ admission: checks, limits ─▶ digest ─▶ job store: known? �
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 
 import msgspec
@@ -21,11 +21,12 @@ from pool.daemon import admission
 from pool.daemon.admission import Digests
 from pool.daemon.controller import PoolController
 from pool.daemon.engine_executor import LoopExecutor
-from pool.daemon.job_store import JOB_BYTES, Job, JobStore
-from pool.daemon.output import OutputSender, OutputStream
+from pool.daemon.failpoints import reach
+from pool.daemon.job_store import JOB_BYTES, Job, Terms
+from pool.daemon.output import OutputStream
 from pool.daemon.sessions import Sessions
 from pool.daemon.status import own
-from pool.daemon.zmtp import ClientListener
+from pool.daemon.worker_handle import Services
 from pool.errors import PoolError, UnknownJobError, UnknownPoolError
 
 log = structlog.get_logger(__name__)
@@ -40,20 +41,20 @@ class SubmitService:
 
     def __init__(
         self,
-        listener: ClientListener,
         controllers: Mapping[str, PoolController],
-        jobs: JobStore,
+        services: Services,
         *,
-        outputs: OutputSender,
         executor: LoopExecutor,
         instance: str,
     ) -> None:
-        self.sessions = Sessions(listener, jobs, self._cancel_orphan)
+        self.sessions = Sessions(services.transport.submit, services.jobs, self._cancel_orphan)
         self.digesting = 0  #: submissions that are being digested in a thread
-        self._listener = listener
+        self._listener = services.transport.submit
         self._controllers = controllers
-        self._jobs = jobs
-        self._outputs = outputs
+        self._jobs = services.jobs
+        self._journal = services.journal
+        self._endings = services.endings
+        self._outputs = services.outputs
         self._executor = executor
         self._instance = instance
 
@@ -127,29 +128,63 @@ class SubmitService:
         self._executor.submit(lambda: admission.digest(submit, job.payload), done)
 
     def _enter(self, address: bytes, submit: wire.Submit, job: Job, digests: Digests) -> None:
-        """Queue the job, unless it was submitted before. Either way the client is told that it is accepted."""
+        """Queue the job, unless it was submitted before. Either way the client is told when that is written."""
         known = self._jobs.find(job.key, digests.whole)
         if known is None:
             job.digest = digests.whole
             self._accept(submit, job, digests.code)
-        self._listener.send(address, wire.Accepted(request=submit.request, job_id=submit.job_id))
+        self._bind(known or job, submit, new=known is None)
+        self._when_written(known or job, address, submit, lambda: self._confirm(known or job, address, submit))
+
+    def _bind(self, job: Job, submit: wire.Submit, *, new: bool) -> None:
+        """Whether the job ends with the client; one that anybody has asked to keep is kept."""
         if submit.session is None:
-            (known or job).session = ""
-        elif known is None or known.session:  # a job that anybody has asked to keep is kept
-            self.sessions.bind(known or job, submit.session)
+            job.session = ""
+        elif new or job.session:
+            self.sessions.bind(job, submit.session)
+
+    def _confirm(self, job: Job, address: bytes, submit: wire.Submit) -> None:
+        self._send_accepted(address, submit)
         if submit.watch:
-            self._attend(known or job, address, stream=submit.stream)
+            self._attend(job, address, stream=submit.stream)
+
+    def _send_accepted(self, address: bytes, message: wire.Submit | wire.Watch | wire.Cancel) -> None:
+        reach("send:Accepted")
+        self._listener.send(address, wire.Accepted(request=message.request, job_id=message.job_id))
+        reach("sent:Accepted")
+
+    def _when_written(
+        self, job: Job, address: bytes, message: wire.Submit | wire.Watch | wire.Cancel, call: Callable[[], None]
+    ) -> None:
+        """Call it when the acceptance of the job is written, or refuse the message if it could not be."""
+
+        def written() -> None:
+            if job.refused is None:
+                call()
+            else:
+                self._refuse(address, job.client, message.request, job.refused)
+
+        if job.written:
+            written()
+        else:
+            job.when_written.append(written)
 
     def _accept(self, submit: wire.Submit, job: Job, code: str) -> None:
         controller, timeout_s = self._controllers[job.pool], submit.queue_timeout_s
+        self._journal.check_room()
+        self._jobs.check_room()
         assert job.run is not None, "a new job"
+        default_s = controller.template.backlog.queue_timeout_s
+        job.terms = Terms(
+            priority=submit.priority, queue_timeout_s=default_s if timeout_s is None else timeout_s, code=code
+        )
         refusal = controller.apply(
             ev.JobSubmitted(
                 job_id=job.key,
                 client=job.client,
                 wall_s=job.run.wall_s,
-                priority=submit.priority,
-                queue_timeout_s=controller.template.backlog.queue_timeout_s if timeout_s is None else timeout_s,
+                priority=job.terms.priority,
+                queue_timeout_s=job.terms.queue_timeout_s,
                 code=code,
                 size_bytes=job.held_bytes,
                 held_bytes=self._jobs.unfinished_bytes[job.client],
@@ -164,25 +199,33 @@ class SubmitService:
 
     def _watch(self, address: bytes, client: str, message: wire.Watch) -> None:
         job = self._own(client, message.job_id)
-        self._listener.send(address, wire.Accepted(request=message.request, job_id=message.job_id))
-        self._attend(job, address, stream=message.stream)
+
+        def confirm() -> None:
+            self._send_accepted(address, message)
+            self._attend(job, address, stream=message.stream)
+
+        self._when_written(job, address, message, confirm)
 
     def _attend(self, job: Job, address: bytes, *, stream: bool) -> None:
         """Send the client the result, now or when there is one, and the output until then if it asked for it."""
         if job.result is not None:
-            self._listener.send(address, job.result, job.answer)
+            self._endings.send(address, job)
         if job.run is None:
             return
         job.watchers.add(address)
         if stream:
             job.output = job.output or OutputStream(job.run.job_id, limit=job.run.output)
-            self._controllers[job.pool].stream(job)
+            self._controllers[job.pool].carrier.stream(job)
             self._outputs.add_reader(job.output, address)
 
     def _cancel(self, address: bytes, client: str, message: wire.Cancel) -> None:
         job = self._own(client, message.job_id)
-        self._listener.send(address, wire.Accepted(request=message.request, job_id=message.job_id))
-        self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.key, cause=f"client {client}"))
+
+        def confirm() -> None:
+            self._send_accepted(address, message)
+            self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.key, cause=f"client {client}"))
+
+        self._when_written(job, address, message, confirm)
 
     def _mine(self, address: bytes, client: str, message: wire.Mine) -> None:
         answer = msgspec.json.encode(own(client, self._jobs, self._controllers))
@@ -195,7 +238,7 @@ class SubmitService:
         job = self._jobs.get(f"{client}/{job_id}")
         if job is None:
             raise UnknownJobError(
-                f"there is no job {job_id!r:.140} of yours: this user never submitted it, its result is over its time, "
-                "or the daemon was restarted since"
+                f"there is no job {job_id!r:.140} of yours: this user never submitted it, its result is over its time"
+                + ("" if self._journal.durable else ", or the daemon was restarted since")
             )
         return job

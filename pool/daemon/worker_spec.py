@@ -34,10 +34,10 @@ _BLOCKS = 1_400
 _OWN_PROCESSES = 12
 
 
-def uids(owner: str) -> Iterator[int]:
-    """User ids for workers, without end. All pools of a daemon share one iterator."""
+def uids(owner: str, *, used: int = 0) -> Iterator[int]:
+    """User ids for workers, without end. All pools of a daemon share one iterator. `used`: by earlier daemons."""
     first = _FIRST_UID + zlib.crc32(owner.encode()) % _BLOCKS * _UIDS
-    return itertools.cycle(range(first, first + _UIDS))
+    return (first + number % _UIDS for number in itertools.count(used))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,12 @@ class AnyOrder(RuleBasedStateMachine):
     def workers(self, number, act):
         act(self.world, number)
 
-    @rule(number=NUMBERS, act=st.sampled_from([World.fail, World.vanish, World.remove_unasked, World.remove_again]))
+    @rule(
+        number=NUMBERS,
+        act=st.sampled_from(
+            [World.fail, World.withdraw, World.restore, World.vanish, World.remove_unasked, World.remove_again]
+        ),
+    )
     def faults(self, number, act):
         act(self.world, number)
 

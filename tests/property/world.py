@@ -191,6 +191,15 @@ class World:
             )
         )
 
+    def restore(self, number: int) -> None:
+        """A job of an earlier daemon, at its start."""
+        if self.shutting_down:
+            return
+        self.submitted += 1
+        job_id, client = f"j{self.submitted}", CLIENTS[number % 3]
+        self.codes[job_id], self.accepted[job_id] = "", client
+        self.play(ev.JobRestored(job_id=job_id, client=client, wall_s=1.0, submitted_at=self.now - number % 7))
+
     def submit_again(self, number: int) -> None:
         if job_id := self.choose(self.open_jobs(), number):
             self.play(ev.JobSubmitted(job_id=job_id, client=self.accepted[job_id], wall_s=1.0))
@@ -238,6 +247,17 @@ class World:
         if worker_id := self.choose(self.removed, number):
             kinds = (ev.WorkerRemoved, ev.WorkerReady, ev.Heartbeat)
             self.play(kinds[number % 3](worker_id=worker_id))
+
+    def withdraw(self, number: int) -> None:
+        """The daemon has not sent the job: it could not write the lease."""
+
+        def act(worker_id: str, container: Container) -> None:
+            if container.lease is not None and not container.started:
+                job_id, container.lease, container.jobs = container.lease.job_id, None, container.jobs - 1
+                self.play(ev.JobWithdrawn(job_id=job_id, outcome=Outcome.LOST, reason="not sent"))
+                assert job_id in self.finished
+
+        self.with_container(number, act, leased=True, stopping=False)
 
     def job_starts(self, number: int) -> None:
         def act(worker_id: str, container: Container) -> None:
@@ -387,6 +407,8 @@ ACTIONS: dict[Callable[[World, int], None], int] = {
     World.remove_unasked: 1,
     World.remove_again: 1,
     World.job_starts: 8,
+    World.withdraw: 1,
+    World.restore: 1,
     World.job_ends: 10,
     World.freed: 12,
     World.heartbeat: 4,

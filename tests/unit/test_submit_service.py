@@ -11,9 +11,12 @@ from pool import values, wire
 from pool.config import Template
 from pool.core import events as ev
 from pool.daemon import admission
+from pool.daemon.endings import Endings
 from pool.daemon.job_store import JobStore
+from pool.daemon.journal import NoJournal
 from pool.daemon.submit_service import MAX_INLINE_BYTES, SubmitService
-from pool.errors import DrainingError, InvalidJobError
+from pool.daemon.worker_handle import Services
+from pool.errors import DrainingError, JobConflictError
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess
 
@@ -68,7 +71,8 @@ class FakePool:
     def apply(self, event):
         self.events.append(event)
         if isinstance(event, ev.JobSubmitted) and self.refusal is None:
-            self.jobs.accept(ev.Accept(job_id=event.job_id, attachment=event.attachment))
+            self.jobs.accept(event.attachment)
+            event.attachment.written = True
         return self.refusal
 
 
@@ -92,9 +96,16 @@ class Held:
 def place():
     listener, held, jobs = FakeListener(), Held(), JobStore(ttl_s=60, max_bytes=1 << 20)
     pool = FakePool(jobs)
-    listener.service = SubmitService(
-        listener, {"default": pool}, jobs, outputs=None, executor=held, instance="instance"
+    journal = NoJournal()
+    services = Services(
+        transport=SimpleNamespace(submit=listener),
+        executor=None,
+        jobs=jobs,
+        journal=journal,
+        endings=Endings(journal, jobs, listener),
+        outputs=None,
     )
+    listener.service = SubmitService({"default": pool}, services, executor=held, instance="instance")
     return SimpleNamespace(listener=listener, pool=pool, held=held, jobs=jobs, service=listener.service)
 
 
@@ -146,7 +157,7 @@ def test_the_same_id_twice_is_one_job_if_the_content_is_the_same_else_it_is_refu
     assert [event.job_id for event in place.pool.events] == ["1000/a"]
     assert ("Accepted", 2) in kinds(place, "second connection")
     refused = [message for _, message in place.listener.sent if isinstance(message, wire.Refused)]
-    assert [(each.request, each.code) for each in refused] == [(3, InvalidJobError.code)]
+    assert [(each.request, each.code) for each in refused] == [(3, JobConflictError.code)]
 
 
 def test_a_client_that_is_gone_when_its_submission_is_digested_finds_its_job_later(place):

@@ -1,0 +1,136 @@
+"""A job on its way to a worker: what the client and the worker are told follows from a write to the journal.
+
+    Accept ──▶ journal ──▶ the submitter is told          Dispatch ──▶ journal ──▶ Run is sent to the worker
+                  └─ no room: JobWithdrawn, it never was                  └─ no room, or cancelled: JobWithdrawn
+
+Between the command and the write the job may end: then nothing is sent. So an acknowledged job is in the journal, and a
+job of which the journal knows no lease was never sent to a worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import msgspec
+
+from pool import wire
+from pool.core import events as ev
+from pool.core.machine import PoolState
+from pool.daemon import stored_job
+from pool.daemon.failpoints import reach
+from pool.daemon.job_store import Job
+from pool.daemon.metrics import Metrics
+from pool.daemon.worker_handle import Services, WorkerHandle
+from pool.errors import PoolError
+from pool.model import Outcome
+
+
+class Pool(Protocol):
+    """The controller of the pool."""
+
+    @property
+    def state(self) -> PoolState: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def handles(self) -> Mapping[str, WorkerHandle]: ...
+    def apply(self, event: ev.Event) -> PoolError | None: ...
+    def lost(self, worker_id: str, reason: str) -> None: ...
+
+
+class JobCarrier:
+    """Carries out Accept, Dispatch and KillJob for one pool. Called from the loop's thread."""
+
+    def __init__(self, pool: Pool, services: Services, *, largest_answer: int) -> None:
+        """`largest_answer`: bytes that a worker with a job may send in one message."""
+        self._pool = pool
+        self._jobs = services.jobs
+        self._journal = services.journal
+        self._links = services.transport.links
+        self._largest_answer = largest_answer
+
+    def accept(self, command: ev.Accept) -> None:
+        job = cast("Job", command.attachment)
+        self._jobs.accept(job)
+        self._journal.write(stored_job.accept(job), lambda error: self._accepted(job, error))
+
+    def _accepted(self, job: Job, error: PoolError | None) -> None:
+        """The acceptance is written, or cannot be. Its submitter is told now."""
+        job.written, job.refused = True, error
+        if error is None:
+            job.payload = self._journal.payload(job.number, job.payload)
+        else:
+            self._pool.apply(
+                ev.JobWithdrawn(job_id=job.key, outcome=Outcome.REJECTED, reason=error.message, cause="journal")
+            )
+            self._jobs.forget(job)
+        calls, job.when_written = job.when_written, []
+        for call in calls:
+            call()
+
+    def restore(self, job: Job, *, attempt: int = 0) -> None:
+        """A job of an earlier daemon has to run."""
+        assert job.run is not None, "it has not ended"
+        self._pool.apply(
+            ev.JobRestored(
+                job_id=job.key,
+                client=job.client,
+                wall_s=job.run.wall_s,
+                priority=job.terms.priority,
+                queue_timeout_s=job.terms.queue_timeout_s,
+                code=job.terms.code,
+                submitted_at=job.received_ns / 1e9,
+                attempt=attempt,
+                cause="journal",
+            )
+        )
+
+    def dispatch(self, command: ev.Dispatch) -> None:
+        job = self._jobs[command.job_id]
+        job.leased_ns, job.start = time.monotonic_ns(), command.start
+        self._pool.metrics.leased(command.start)
+        self._journal.write(stored_job.lease(job, command), lambda error: self._leased(job, command, error))
+
+    def _leased(self, job: Job, command: ev.Dispatch, error: PoolError | None) -> None:
+        """The lease is written, or cannot be: send the job, unless it has ended meanwhile or was cancelled."""
+        record, worker = self._pool.state.jobs.get(job.key), self._pool.state.workers.get(command.worker_id)
+        if record is None or worker is None or worker.job is not record or worker.epoch != command.epoch:
+            return
+        if error is not None:
+            self._withdraw(job, Outcome.LOST, f"it was not sent to a worker, and did not run: {error.message}")
+        elif record.cancelled_at is not None:
+            self._withdraw(job, Outcome.CANCELLED, "cancelled before it was sent to its worker; it did not run")
+        elif record.pending_end is None:
+            self._send_run(job, command)
+
+    def _withdraw(self, job: Job, outcome: Outcome, reason: str) -> None:
+        self._pool.apply(ev.JobWithdrawn(job_id=job.key, outcome=outcome, reason=reason, cause="journal"))
+
+    def _send_run(self, job: Job, command: ev.Dispatch) -> None:
+        worker_id = command.worker_id
+        assert job.run is not None, "only a job that is not done is dispatched"
+        job.sent_epoch = command.epoch
+        reach("send:Run")
+        self._pool.handles[worker_id].protocol.lease(job.run.job_id, command.epoch)
+        self._links.set_limit(worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
+        run = msgspec.structs.replace(job.run, epoch=command.epoch)
+        if not self._links.send(worker_id, run, job.payload):
+            self._pool.lost(worker_id, "it did not take a job")
+        elif job.output is not None:
+            self.stream(job)
+        reach("sent:Run")
+
+    def stream(self, job: Job) -> None:
+        """Have the job's worker send what the job prints, if a worker has it now."""
+        record = self._pool.state.jobs.get(job.key)
+        handle = self._pool.handles.get(record.worker_id or "") if record is not None else None
+        if handle is not None and job.output is not None and (stream := handle.protocol.stream()) is not None:
+            job.output.start(time.monotonic())
+            self._links.send(handle.id, stream)
+
+    def kill(self, command: ev.KillJob) -> None:
+        job = self._jobs[command.job_id]
+        if job.run is not None and job.sent_epoch == command.epoch:
+            self._links.send(command.worker_id, wire.Kill(job_id=job.run.job_id, epoch=command.epoch))

@@ -1,0 +1,273 @@
+"""The journal: what was promised to clients, on disk. One thread writes it, a group of operations in one transaction.
+
+    loop ──write(operation, then)──▶ queue ──▶ thread: all that is there, one COMMIT ──▶ loop: then(None), ...
+
+`then` is called on the loop's thread, in the order of the writes, and carries out what may happen only after the write:
+the acknowledgement, the message to the worker, the result.
+
+    no room left    what is essential is refused: then(StorageFullError). The rest is done, so that results go on from
+                    memory, and written as soon as there is room; until then new jobs are refused. No restart is needed.
+    anything else   fatal: after a failed fsync it is not known what is on the disk, so nothing is tried again.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from pool.daemon.failpoints import reach
+from pool.daemon.journal_entries import Operation, Probe, packed_bytes
+from pool.daemon.journal_file import INLINE_BYTES, JournalFile, is_full
+from pool.errors import PoolError, StorageFullError
+from pool.units import format_size
+from pool.wire import Frame
+
+log = structlog.get_logger(__name__)
+
+Then = Callable[[PoolError | None], None]
+
+#: How often what could not be written is tried again.
+RETRY_S = 1.0
+#: How often the size of the files is measured while the journal is written.
+_MEASURE_S = 1.0
+#: Operations in one transaction: it bounds the memory of a transaction and the wait for the first of them.
+_GROUP = 512
+
+
+class Trouble(NamedTuple):
+    """Why no job can be accepted now, and since when."""
+
+    error: StorageFullError
+    since: float  #: monotonic seconds
+
+
+class Journal(Protocol):
+    """Used from the loop's thread."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether jobs survive the end of the daemon."""
+
+    @property
+    def trouble(self) -> Trouble | None: ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was given to `write` has been done."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def check_room(self) -> None:
+        """Raises StorageFullError while there is no room for another job."""
+
+    def write(self, operation: Operation, then: Then) -> None:
+        """Write the operation, then call `then`, with an error if it is essential and could not be written."""
+
+    def payload(self, number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """The payload of a job whose acceptance is written: mapped from its file, if it has one."""
+
+    def close(self) -> None: ...
+
+
+class NoJournal:
+    """For `durability: none`: nothing is written, and everything follows at once."""
+
+    durable = False
+    trouble = None
+    idle = True
+    size_bytes = 0
+
+    def check_room(self) -> None:
+        pass
+
+    def write(self, _operation: Operation, then: Then) -> None:
+        then(None)
+
+    def payload(self, _number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
+        return frames
+
+    def close(self) -> None:
+        pass
+
+
+def open_file(durability: str, directory: Path) -> JournalFile | None:
+    """The journal's files; None for `durability: none`. Raises ConfigError if they cannot be used."""
+    if durability != "none":
+        return JournalFile(directory, fsync=durability == "power")
+    if directory.exists():
+        text = "the jobs and results in the journal are not served: daemon.durability is none"
+        log.warning(text, action="journal_ignored", directory=str(directory))
+    return None
+
+
+class _Item(NamedTuple):
+    operation: Operation
+    then: Then
+
+
+class FileJournal:
+    """Writes to a JournalFile, which nobody else may use from now on."""
+
+    def __init__(self, file: JournalFile, *, max_bytes: int, call_soon: Callable[[Callable[[], None]], None]) -> None:
+        """`call_soon` has the loop call a function. What it raises there ends the daemon."""
+        self.durable = True
+        self.trouble: Trouble | None = None
+        self.size_bytes = file.size_bytes()
+        self._file = file
+        self._max_bytes = max_bytes
+        self._call_soon = call_soon
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._open = 0  # items whose `then` was not called yet
+        self._owed: list[Operation] = []  # what has been done and could not be written; the thread's own
+        self._full = False  # the thread's own; `trouble` is what the loop knows of it
+        self._measured_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    # ---- the loop's thread ----
+
+    @property
+    def idle(self) -> bool:
+        return not self._open
+
+    def check_room(self) -> None:
+        if self.trouble is not None:
+            raise StorageFullError(self.trouble.error.message, **self.trouble.error.fields)
+
+    def write(self, operation: Operation, then: Then) -> None:
+        self._open += 1
+        self._queue.put(_Item(operation, then))
+
+    def payload(self, number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
+        if packed_bytes(frames) <= INLINE_BYTES:
+            return frames
+        return self._file.frames(f"{number}.job", None) or frames
+
+    def _done(self, items: Sequence[_Item], refused: PoolError | None) -> None:
+        for item in items:
+            self._open -= 1
+            item.then(refused if item.operation.essential else None)
+
+    def _note(self, size_bytes: int, no_room: StorageFullError | None) -> None:
+        self.size_bytes = size_bytes
+        error = no_room or (self._too_large(size_bytes) if size_bytes > self._max_bytes else None)
+        since = self.trouble.since if self.trouble is not None else time.monotonic()
+        self.trouble = Trouble(error, since) if error is not None else None
+
+    def _too_large(self, size_bytes: int) -> StorageFullError:
+        return StorageFullError(
+            f"the journal in {self._file.directory} holds {format_size(size_bytes)}, more than daemon.journal_bytes "
+            f"allows ({format_size(self._max_bytes)}); try again when jobs have ended and results were collected, or "
+            "raise it",
+            directory=str(self._file.directory),
+            retry_after_s=RETRY_S,
+        )
+
+    def close(self) -> None:
+        """Write what is queued and end the thread. `then` is called only if the loop goes on."""
+        self._queue.put(None)
+        self._thread.join()
+        self._file.close()
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except Exception as error:  # noqa: BLE001 - the loop raises it again and ends the daemon
+            fatal = PoolError(
+                f"the journal in {self._file.directory} cannot be written: {error}. The daemon ends, because it is not "
+                "known what is on the disk; check the disk, then start it again: it reads what had been acknowledged"
+            )
+            self._call_soon(lambda: _raise(fatal))
+
+    def _turn(self) -> bool:
+        """Write one group. False: the journal was closed."""
+        items, more = self._take()
+        if items or self._full:
+            self._write(items)
+        if not more and self._owed:
+            text = "the last results could not be written: no room was left"
+            log.error(text, action="journal_full", directory=str(self._file.directory), operations=len(self._owed))
+        return more
+
+    def _take(self) -> tuple[list[_Item], bool]:
+        """What is queued, at least one item unless it is time for another try; and whether more may come."""
+        items: list[_Item] = []
+        try:
+            item = self._queue.get(timeout=RETRY_S if self._full else None)
+            while item is not None:
+                items.append(item)
+                if len(items) == _GROUP:
+                    return items, True
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return items, True
+        return items, False
+
+    def _write(self, items: Sequence[_Item]) -> None:
+        was_full = self._full
+        self._full = not self._try([item.operation for item in items])
+        refused = self._no_room() if was_full or self._full else None
+        self._call_soon(lambda: self._done(items, refused))
+        self._report(changed=was_full is not self._full)
+
+    def _try(self, operations: Sequence[Operation]) -> bool:
+        """Write them with what is owed, without the essential ones while no room is left. Whether there is room."""
+        late = [each for each in operations if not each.essential]
+        if not self._full and self._commit(operations):
+            return True
+        self._owed += late
+        return self._commit(()) and self._commit((Probe(),))
+
+    def _commit(self, operations: Sequence[Operation]) -> bool:
+        """False: no room is left. Raises sqlite3.Error or OSError for everything else."""
+        for each in operations:
+            reach(f"write:{type(each).__name__}")
+        try:
+            self._file.commit([*self._owed, *operations])
+        except (sqlite3.Error, OSError) as error:
+            if not is_full(error):
+                raise
+            return False
+        self._owed.clear()
+        for each in operations:
+            reach(f"written:{type(each).__name__}")
+        return True
+
+    def _report(self, *, changed: bool) -> None:
+        """Tell the loop how large the journal is and whether there is room, now and then and when that has changed."""
+        now = time.monotonic()
+        if not changed and now < self._measured_at + _MEASURE_S:
+            return
+        self._measured_at = now
+        if not self._full:
+            self._file.tidy()
+        size_bytes, no_room = self._file.size_bytes(), self._no_room() if self._full else None
+        self._call_soon(lambda: self._note(size_bytes, no_room))
+        if changed and no_room is not None:
+            log.error(no_room.message, action="journal_full")
+        elif changed:
+            log.info("the journal has room again", action="journal_room")
+
+    def _no_room(self) -> StorageFullError:
+        directory = str(self._file.directory)
+        return StorageFullError(
+            f"no space is left for the journal in {directory}, so no job can be accepted; free some space there. Jobs "
+            "that were accepted go on, and nothing has to be restarted",
+            directory=directory,
+            retry_after_s=RETRY_S,
+        )
+
+
+def _raise(error: PoolError) -> None:
+    raise error

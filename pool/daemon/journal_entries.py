@@ -1,0 +1,176 @@
+"""What goes into the journal and comes out of it: operations, rows, and frames as bytes.
+
+packed frames    number of frames u32 | length of each u64 ... | the frames
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from io import FileIO
+from typing import ClassVar, Protocol
+
+from msgspec import Struct
+
+from pool.wire import Frame
+
+#: So much has to be free before jobs are accepted again after the disk was full.
+PROBE_BYTES = 1024 * 1024
+#: A job whose acceptance could not be written has no lease and no result either.
+_IF_KNOWN = "WHERE EXISTS (SELECT 1 FROM job WHERE number = ?)"
+
+
+class Files(Protocol):
+    """What an operation may do within its transaction."""
+
+    def execute(self, statement: str, values: Sequence[object]) -> None: ...
+
+    def body(self, name: str, frames: Sequence[Frame]) -> bytes | None:
+        """The frames as they go into a column; None: they are too large for it and have been written to a file."""
+
+    def remove(self, name: str) -> None:
+        """Remove a body, if there is one, once the transaction is committed."""
+
+
+class Operation(Struct, frozen=True):
+    """One change of the journal. `essential`: what follows from it may not happen unless it is written."""
+
+    essential: ClassVar[bool] = False
+
+    def apply(self, file: Files) -> None:
+        raise NotImplementedError
+
+
+class Accept(Operation, frozen=True):
+    """A job is accepted. `number`: its place in the order of acceptance, never used again."""
+
+    essential: ClassVar = True
+    number: int
+    key: str
+    pool: str
+    digest: bytes
+    header: bytes
+    payload: Sequence[Frame]
+    accepted_at: float
+
+    def apply(self, file: Files) -> None:
+        body = file.body(f"{self.number}.job", self.payload)
+        row = (self.number, self.key, self.pool, self.digest, self.header, body, self.accepted_at)
+        file.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+class Lease(Operation, frozen=True):
+    """A job is about to be sent to a worker."""
+
+    essential: ClassVar = True
+    number: int
+    epoch: int
+    attempt: int
+    worker: str
+    leased_at: float
+
+    def apply(self, file: Files) -> None:
+        row = (self.number, self.epoch, self.attempt, self.worker, self.leased_at, self.number)
+        file.execute(f"INSERT OR REPLACE INTO lease SELECT ?, ?, ?, ?, ? {_IF_KNOWN}", row)
+
+
+class End(Operation, frozen=True):
+    """A job has ended; its payload is needed no more."""
+
+    number: int
+    header: bytes
+    payload: Sequence[Frame]
+    ended_at: float
+
+    def apply(self, file: Files) -> None:
+        body = file.body(f"{self.number}.result", self.payload)
+        row = (self.number, self.header, body, self.ended_at, self.number)
+        file.execute(f"INSERT OR REPLACE INTO result SELECT ?, ?, ?, ? {_IF_KNOWN}", row)
+        file.execute("UPDATE job SET payload = x'' WHERE number = ? AND length(payload) > 1024", (self.number,))
+        file.remove(f"{self.number}.job")
+
+
+class Drop(Operation, frozen=True):
+    """A result is not kept any longer, and nothing of its job is."""
+
+    number: int
+
+    def apply(self, file: Files) -> None:
+        file.execute("DELETE FROM job WHERE number = ?", (self.number,))
+        file.execute("DELETE FROM lease WHERE number = ?", (self.number,))
+        file.execute("DELETE FROM result WHERE number = ?", (self.number,))
+        for kind in ("job", "result"):
+            file.remove(f"{self.number}.{kind}")
+
+
+class SetFact(Operation, frozen=True):
+    name: str
+    value: int | float | str
+
+    def apply(self, file: Files) -> None:
+        file.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (self.name, self.value))
+
+
+class Probe(Operation, frozen=True):
+    """Whether there is room for more than a few pages."""
+
+    def apply(self, file: Files) -> None:
+        file.body("0.probe", [bytes(PROBE_BYTES)])
+        file.remove("0.probe")
+
+
+class LeaseRow(Struct, frozen=True):
+    """The last dispatch of a job that had not ended: intended, and perhaps carried out."""
+
+    epoch: int
+    attempt: int
+    worker: str
+    leased_at: float
+
+
+class JobRow(Struct, frozen=True):
+    """What the journal knows of a job. `payload` is None if its file is damaged or gone."""
+
+    number: int
+    key: str
+    pool: str
+    digest: bytes
+    header: bytes
+    payload: Sequence[Frame] | None
+    accepted_at: float
+    lease: LeaseRow | None
+    result: bytes | None  #: the header; then `payload` is the answer
+    ended_at: float
+
+
+# ---- frames ----
+
+
+def packed_bytes(frames: Sequence[Frame]) -> int:
+    return 4 + 8 * len(frames) + sum(memoryview(frame).nbytes for frame in frames)
+
+
+def head_of(frames: Sequence[Frame]) -> bytes:
+    """The number of frames and the length of each, little-endian."""
+    return struct.pack(f"<I{len(frames)}Q", len(frames), *(memoryview(frame).nbytes for frame in frames))
+
+
+def write_all(file: FileIO, part: Frame) -> int:
+    left = memoryview(part).cast("B")
+    size_bytes = left.nbytes
+    while left.nbytes:
+        left = left[file.write(left) :]
+    return size_bytes
+
+
+def split(packed: bytes | memoryview) -> Sequence[Frame]:
+    """Raises ValueError or struct.error unless it is whole."""
+    (count,) = struct.unpack_from("<I", packed)
+    lengths = struct.unpack_from(f"<{count}Q", packed, 4)
+    at, found = 4 + 8 * count, list[Frame]()
+    for length in lengths:
+        found.append(packed[at : at + length])
+        at += length
+    if at != len(packed):
+        raise ValueError(f"{len(packed)} bytes instead of {at}")
+    return found

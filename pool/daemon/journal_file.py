@@ -1,0 +1,310 @@
+"""The journal's files: one SQLite database, and one file for each large payload or answer.
+
+    state_dir/journal/ journal.db  journal.db-wal  journal.db-shm      jobs, leases, results, counters
+                       bodies/<number>.job  bodies/<number>.result     frames of more than INLINE_BYTES together
+
+    job     a row from the acceptance until the result is dropped      lease   the last dispatch of a job, if any
+    result  how a job ended, if it has                                 fact    boot, restarts, worker numbers
+
+Times are monotonic seconds. They go on through a restart of the daemon; after a restart of the host they are shifted by
+the wall clock when the file is opened. `PRAGMA user_version` is the version of the schema. Used from one thread at a
+time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import sqlite3
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from pool.daemon.journal_entries import JobRow, LeaseRow, Operation, SetFact, head_of, packed_bytes, split, write_all
+from pool.errors import ConfigError
+from pool.wire import Frame
+
+log = structlog.get_logger(__name__)
+
+#: Frames of more bytes go into a file of their own, and from there into the worker's socket without a copy.
+INLINE_BYTES = 64 * 1024
+#: "WCPJ", so that another program's database is recognized.
+_APPLICATION_ID = 0x5743504A
+#: Pages in the write-ahead log before they are moved into the database: 16 MiB.
+_CHECKPOINT_PAGES = 4096
+#: Unused pages of the database that are worth giving back, and how many are given back in one go.
+_SPARE_PAGES = 2048
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+#: The script that leads to each version of the schema from the one before. Never change one that was released: add one.
+_MIGRATIONS = (
+    """
+    CREATE TABLE fact (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+    CREATE TABLE job (
+        number INTEGER PRIMARY KEY, key TEXT NOT NULL, pool TEXT NOT NULL, digest BLOB NOT NULL,
+        header BLOB NOT NULL, payload BLOB, accepted_at REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE lease (
+        number INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, attempt INTEGER NOT NULL, worker TEXT NOT NULL,
+        leased_at REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE result (
+        number INTEGER PRIMARY KEY, header BLOB NOT NULL, payload BLOB, ended_at REAL NOT NULL
+    ) STRICT;
+    """,
+)
+SCHEMA = len(_MIGRATIONS)
+
+
+class ForeignJournal(Exception):  # noqa: N818 - named after what was found
+    """The database is not one of ours."""
+
+
+class JournalFile:
+    """Opened, checked and migrated. Raises ConfigError if it cannot be used at all."""
+
+    def __init__(self, directory: Path, *, fsync: bool) -> None:
+        """`fsync`: every transaction is on the disk when `commit` returns, so it survives a loss of power."""
+        self.directory = directory
+        self.set_aside: Path | None = None  #: where a journal is now that could not be read
+        self._path = directory / "journal.db"
+        self._bodies = directory / "bodies"
+        self._fsync = fsync
+        self._written: list[Path] = []  #: bodies of the present transaction
+        self._removals: list[Path] = []  #: bodies that are needed no more once it is committed
+        self._body_bytes = 0
+        try:
+            self._make_directories()
+            try:
+                self._connection = self._open()
+            except (sqlite3.DatabaseError, ForeignJournal) as error:
+                if _is_environment(error):
+                    raise
+                self._set_aside(error)
+                self._connection = self._open()
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(
+                f"cannot use the journal in {directory}: {error}; check the directory's owner, file system and free "
+                "space, or set daemon.durability to none"
+            ) from error
+
+    # ---- open ----
+
+    def _make_directories(self) -> None:
+        for path in (self.directory, self._bodies):
+            path.mkdir(mode=0o700, exist_ok=True)
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        version = _pragma(connection, "user_version")
+        if not version and not _pragma(connection, "page_count"):
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        if _pragma(connection, "application_id") != _APPLICATION_ID:
+            raise ForeignJournal("it is the database of another program")
+        if version > SCHEMA:
+            raise ConfigError(
+                f"{self._path} was written by a newer version of the daemon (schema {version}; this one reads up to "
+                f"{SCHEMA}): start that version again, or move {self.directory} away and lose the jobs in it"
+            )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise ForeignJournal(f"it is damaged: {found:.200}")
+        for number, script in enumerate(_MIGRATIONS[version:], version + 1):
+            connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+        _adjust_clock(connection)
+
+    def _set_aside(self, error: Exception) -> None:
+        moved = self.directory.with_name(f"{self.directory.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        log.error(
+            "the journal cannot be read and was set aside: the jobs and results in it are lost to this daemon",
+            action="journal_corrupt",
+            moved_to=str(moved),
+            reason=str(error),
+        )
+        self.directory.rename(moved)
+        self.set_aside = moved
+        self._make_directories()
+
+    # ---- write ----
+
+    def execute(self, statement: str, values: Sequence[object]) -> None:
+        self._connection.execute(statement, values)
+
+    def commit(self, operations: Sequence[Operation]) -> None:
+        """All of them in one transaction, or none. Raises sqlite3.Error or OSError."""
+        self._written, self._removals = [], []
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for operation in operations:
+                operation.apply(self)
+            if self._fsync:
+                _sync_directory(self._bodies)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # a full disk may have rolled it back already
+                self._connection.execute("ROLLBACK")
+            self._unlink(self._written)
+            raise
+        self._unlink(self._removals)
+
+    def _unlink(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                size_bytes = path.stat().st_size
+                path.unlink()
+                self._body_bytes -= size_bytes
+
+    def body(self, name: str, frames: Sequence[Frame]) -> bytes | None:
+        """The frames as they go into a column; None: they are too large for it and have been written to a file."""
+        head = head_of(frames)
+        if packed_bytes(frames) <= INLINE_BYTES:
+            return b"".join((head, *frames))
+        self._written.append(path := self._bodies / name)
+        with path.open("wb", buffering=0) as file:
+            for part in (head, *frames):
+                self._body_bytes += write_all(file, part)
+            if self._fsync:
+                os.fsync(file.fileno())
+        return None
+
+    def remove(self, name: str) -> None:
+        """Remove a body, if there is one, once the transaction is committed."""
+        self._removals.append(self._bodies / name)
+
+    def tidy(self) -> None:
+        """Give unused pages back to the file system, if there are many."""
+        if _pragma(self._connection, "freelist_count") > _SPARE_PAGES:
+            self._connection.execute(f"PRAGMA incremental_vacuum({_SPARE_PAGES})").fetchall()
+
+    def size_bytes(self) -> int:
+        """What jobs and results take, without pages of the database that are free."""
+        pages = _pragma(self._connection, "page_count") - _pragma(self._connection, "freelist_count")
+        return pages * _pragma(self._connection, "page_size") + self._body_bytes
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # ---- read ----
+
+    def fact(self, name: str) -> int:
+        row = self._connection.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row is not None else 0
+
+    def new_era(self) -> int:
+        """A number for this daemon that no earlier one had, also if the journal was lost in between."""
+        era = max(self.fact("era") + 1, int(time.time()))
+        self.commit([SetFact("era", era)])
+        return era
+
+    def rows(self) -> Iterator[JobRow]:
+        """Every job, in the order of acceptance. Bodies that belong to none are removed."""
+        self._sweep()
+        query = (
+            "SELECT job.number, key, pool, digest, job.header, job.payload, accepted_at, epoch, attempt, worker, "
+            "leased_at, result.header, result.payload, ended_at FROM job LEFT JOIN lease USING (number) "
+            "LEFT JOIN result USING (number) ORDER BY job.number"
+        )
+        for row in self._connection.execute(query):
+            number, key, pool, digest, header, payload, accepted_at, *lease, result, answer, ended_at = row
+            done = result is not None
+            yield JobRow(
+                number=number,
+                key=key,
+                pool=pool,
+                digest=digest,
+                header=header,
+                payload=self.frames(f"{number}.{'result' if done else 'job'}", answer if done else payload),
+                accepted_at=accepted_at,
+                lease=LeaseRow(*lease) if lease[0] is not None else None,
+                result=result,
+                ended_at=ended_at or 0.0,
+            )
+
+    def frames(self, name: str, column: bytes | None) -> Sequence[Frame] | None:
+        """The frames in a column or, if that is None, in a file, which is mapped and not read. None: damaged."""
+        try:
+            return split(column) if column is not None else split(self.mapped(name))
+        except (OSError, ValueError, struct.error):
+            return None
+
+    def mapped(self, name: str) -> memoryview:
+        with (self._bodies / name).open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+
+    def _sweep(self) -> None:
+        known = {number for (number,) in self._connection.execute("SELECT number FROM job")}
+        for path in self._bodies.iterdir():
+            if not path.stem.isdigit() or int(path.stem) not in known:
+                path.unlink()
+            else:
+                self._body_bytes += path.stat().st_size
+
+
+# ---- SQLite ----
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _is_environment(error: Exception) -> bool:
+    """Whether the cause lies outside the file: no room, no right, another process. Moving it would not help."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+    }
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the disk, or a quota, has no room left."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+
+
+def _adjust_clock(connection: sqlite3.Connection) -> None:
+    """After a restart of the host the monotonic clock began anew: shift what was measured with the last one."""
+    boot, offset = _BOOT_ID.read_text(encoding="ascii").strip(), time.time() - time.monotonic()
+    known = dict(connection.execute("SELECT name, value FROM fact WHERE name IN ('boot', 'wall_offset')"))
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        if known and known["boot"] != boot:
+            by = known["wall_offset"] - offset
+            connection.execute("UPDATE job SET accepted_at = accepted_at + ?", (by,))
+            connection.execute("UPDATE lease SET leased_at = leased_at + ?", (by,))
+            connection.execute("UPDATE result SET ended_at = ended_at + ?", (by,))
+        connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", [("boot", boot), ("wall_offset", offset)])
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

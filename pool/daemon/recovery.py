@@ -1,0 +1,134 @@
+"""At the start of the daemon: what the journal knows of the jobs of earlier daemons, and what becomes of each.
+
+row of the journal       becomes
+───────────────────      ──────────────────────────────────────────────────────────────
+with a result            a kept result, for the rest of its time
+without a lease          a waiting job, in its place in the order of acceptance
+with a lease             a LeasedJob: it may have run, and its end is not known
+damaged, or without      ended `lost`: it cannot be run, and its submitter is told why
+a pool of that name
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from pool.core import events as ev
+from pool.core.records import HistoryEntry
+from pool.daemon import results, stored_job
+from pool.daemon.controller import PoolController, worker_number
+from pool.daemon.endings import Endings
+from pool.daemon.job_store import Job, JobStore
+from pool.daemon.journal_entries import JobRow, LeaseRow
+from pool.daemon.journal_file import JournalFile
+from pool.model import Outcome
+
+log = structlog.get_logger(__name__)
+
+_CAUSE = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier daemons have written."""
+
+    rows: Sequence[JobRow] = ()
+    workers: Mapping[str, int] = field(default_factory=dict)  #: the number of the last worker, by pool
+    era: int = 0  #: of this daemon
+    set_aside: Path | None = None  #: a journal that could not be read
+
+
+def read_past(file: JournalFile, pools: Iterable[str]) -> Past:
+    workers = {pool: file.fact(worker_number(pool)) for pool in pools}
+    return Past(rows=list(file.rows()), workers=workers, era=file.new_era(), set_aside=file.set_aside)
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedJob:
+    """A job that an earlier daemon had sent to a worker, or was about to, and whose end is not known."""
+
+    job: Job
+    lease: LeaseRow
+
+
+class Recovery:
+    """Used once, before the daemon serves."""
+
+    def __init__(self, jobs: JobStore, endings: Endings, controllers: Mapping[str, PoolController]) -> None:
+        self._jobs = jobs
+        self._endings = endings
+        self._controllers = controllers
+
+    def restore(self, rows: Iterable[JobRow]) -> None:
+        """Give every job back to the store, and those that have to run to their pools."""
+        finished = waiting = 0
+        leased: list[LeasedJob] = []
+        for row in rows:
+            job = self._keep(row)
+            if job is None:
+                continue
+            if job.result is not None:
+                finished += 1
+            elif row.lease is not None:
+                leased.append(LeasedJob(job, row.lease))
+            else:
+                self._controllers[job.pool].carrier.restore(job)
+                waiting += 1
+        if finished or waiting or leased:
+            log.info("restored jobs", action="restore", finished=finished, waiting=waiting, unknown=len(leased))
+        self.settle_leased(leased)
+
+    def settle_leased(self, leased: Sequence[LeasedJob]) -> None:
+        """Decide about jobs that were with a worker when their daemon ended: they are lost with it."""
+        for each in leased:
+            ago_s = max(0.0, time.monotonic() - each.lease.leased_at)
+            reason = (
+                f"the daemon ended while worker {each.lease.worker} had the job: it was dispatched {ago_s:.0f} s ago, "
+                f"in attempt {each.lease.attempt}; whether it had an effect is unknown"
+            )
+            self._end(each.job, Outcome.LOST, reason, each.lease)
+
+    def _keep(self, row: JobRow) -> Job | None:
+        """The job; None if it cannot go on, in which case its end is written."""
+        try:
+            job = stored_job.job_of(row)
+        except msgspec.MsgspecError:
+            log.exception("a job in the journal cannot be read", action="restore", job=row.key)
+            return None
+        self._jobs.restore(job, ended_at=row.ended_at)
+        if job.result is not None:
+            job.history = [self._entry(job, f"ended {job.result.outcome}, under an earlier daemon")]
+            return job
+        if row.payload is None:
+            self._end(job, Outcome.LOST, "its payload in the journal is damaged; it cannot be run", row.lease)
+        elif job.pool not in self._controllers:
+            self._end(job, Outcome.LOST, f"there is no pool {job.pool} any more to run it", row.lease)
+        else:
+            return job
+        return None
+
+    def _end(self, job: Job, outcome: Outcome, reason: str, lease: LeaseRow | None) -> None:
+        job.history = [self._entry(job, f"{outcome}: {reason}")]
+        finish = ev.Finish(
+            job_id=job.key,
+            outcome=outcome,
+            reason=reason,
+            worker_id=lease.worker if lease is not None else None,
+            attempt=lease.attempt if lease is not None else 0,
+            cause=_CAUSE,
+        )
+        if lease is not None:
+            job.leased_ns = int(lease.leased_at * 1e9)
+        result, answer = results.without_answer(job, finish, container=None)
+        if (controller := self._controllers.get(job.pool)) is not None:
+            controller.metrics.ended(result, ran=False)
+        self._endings.end(job, result, answer)
+
+    def _entry(self, job: Job, text: str) -> HistoryEntry:
+        return HistoryEntry(time.monotonic(), job.key, "done", text, _CAUSE)

@@ -1,0 +1,84 @@
+"""Between a Job and the journal: the operations that write it, and the Job that a later daemon makes of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from pool import wire
+from pool.core import events as ev
+from pool.daemon.job_store import JOB_BYTES, Job, Terms
+from pool.daemon.journal_entries import Accept, Drop, End, JobRow, Lease, packed_bytes
+from pool.model import Outcome
+
+_NS_PER_S = 1e9
+#: The answer of a job of which nothing is known: stdout, stderr and error.
+_NOTHING = (b"", b"", b"")
+
+
+class Header(Struct, frozen=True):
+    """The column `job.header`: what a later daemon needs to run the job."""
+
+    run: wire.Run
+    terms: Terms
+
+
+_encoder = msgspec.msgpack.Encoder()
+_header = msgspec.msgpack.Decoder(Header)
+_result = msgspec.msgpack.Decoder(wire.Result)
+
+
+def accept(job: Job) -> Accept:
+    assert job.run is not None, "a new job"
+    return Accept(
+        number=job.number,
+        key=job.key,
+        pool=job.pool,
+        digest=job.digest,
+        header=_encoder.encode(Header(job.run, job.terms)),
+        payload=job.payload,
+        accepted_at=job.received_ns / _NS_PER_S,
+    )
+
+
+def lease(job: Job, command: ev.Dispatch) -> Lease:
+    return Lease(job.number, command.epoch, command.attempt, command.worker_id, job.leased_ns / _NS_PER_S)
+
+
+def end(job: Job, result: wire.Result, answer: Sequence[wire.Frame], *, now: float) -> End:
+    return End(job.number, _encoder.encode(result), answer, now)
+
+
+def drop(job: Job) -> Drop:
+    return Drop(job.number)
+
+
+def job_of(row: JobRow) -> Job:
+    """The job as it was accepted; with its result, if it has ended. Raises msgspec.MsgspecError for a row of others."""
+    header = _header.decode(row.header)
+    payload = row.payload or ()
+    job = Job(
+        key=row.key,
+        client=row.key.partition("/")[0],
+        pool=row.pool,
+        received_ns=int(row.accepted_at * _NS_PER_S),
+        run=header.run,
+        payload=payload,
+        held_bytes=JOB_BYTES + packed_bytes(payload),
+        digest=row.digest,
+        terms=header.terms,
+        number=row.number,
+        written=True,
+    )
+    if row.result is not None:
+        job.result, job.answer = _result.decode(row.result), payload
+        if row.payload is None:
+            reason = "its result in the journal is damaged"
+            job.result, job.answer = (
+                wire.Result(job_id=header.run.job_id, outcome=Outcome.LOST, reason=reason),
+                _NOTHING,
+            )
+        job.run, job.payload = None, ()
+    return job

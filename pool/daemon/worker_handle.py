@@ -1,0 +1,46 @@
+"""What the daemon holds of a worker, and what all pools of a daemon share. Plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from pool.daemon.endings import Endings
+from pool.daemon.engine_executor import EngineExecutor
+from pool.daemon.job_store import JobStore
+from pool.daemon.journal import Journal
+from pool.daemon.output import OutputSender
+from pool.daemon.self_tests import StartCheck
+from pool.daemon.worker_protocol import WorkerProtocol
+from pool.daemon.zmtp import Transport
+from pool.engines.base import Container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What all pools of a daemon share."""
+
+    transport: Transport
+    executor: EngineExecutor
+    jobs: JobStore
+    journal: Journal
+    endings: Endings
+    outputs: OutputSender
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class WorkerHandle:
+    """What the daemon holds of a worker, from the command to start it until its container is gone."""
+
+    id: str
+    uid: int
+    protocol: WorkerProtocol
+    log: structlog.typing.FilteringBoundLogger  #: with the names of the worker and its pool
+    container: Container | None = None
+    pid: int | None = None
+    pidfd: int | None = None  #: watched until its first message
+
+    @property
+    def start(self) -> StartCheck:
+        return self.protocol.start

@@ -1,0 +1,305 @@
+"""The journal's files and its thread, on real SQLite."""
+
+import os
+import queue
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pool.daemon import journal_file
+from pool.daemon.journal import FileJournal
+from pool.daemon.journal_entries import Accept, Drop, End, Lease, SetFact
+from pool.daemon.journal_file import INLINE_BYTES, JournalFile
+from pool.errors import ConfigError, PoolError, StorageFullError
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def open_file(directory):
+    opened = []
+
+    def open_it(*, fsync=False):
+        opened.append(JournalFile(directory, fsync=fsync))
+        return opened[-1]
+
+    yield open_it
+    for each in opened:
+        each.close()
+
+
+def accept(number, payload=(b"code", b""), key=None):
+    return Accept(number, key or f"1000/job-{number}", "default", b"digest", b"header", payload, 10.0 + number)
+
+
+class Loop:
+    """Runs on the test's thread what the journal has the loop call."""
+
+    def __init__(self):
+        self._calls = queue.SimpleQueue()
+        self.call_soon = self._calls.put
+
+    def until(self, condition, timeout=30):
+        deadline = time.monotonic() + timeout
+        while not condition():
+            self._calls.get(timeout=max(0, deadline - time.monotonic()))()
+
+
+def test_a_job_is_read_again_with_its_lease_and_its_result(open_file):
+    file = open_file()
+    file.commit([accept(1), accept(2), Lease(2, 7, 1, "default-1", 20.0), accept(3)])
+    file.commit([Lease(3, 8, 1, "default-1", 21.0), End(3, b"result", (b"out", b"", b"", b"value"), 30.0)])
+    file.close()
+    first, second, third = open_file().rows()
+    assert (first.number, first.key, first.pool, first.accepted_at) == (1, "1000/job-1", "default", 11.0)
+    assert (first.header, first.digest, list(first.payload)) == (b"header", b"digest", [b"code", b""])
+    assert first.lease is None
+    assert first.result is None
+    assert (second.lease.epoch, second.lease.attempt, second.lease.worker) == (7, 1, "default-1")
+    assert (third.result, list(third.payload), third.ended_at) == (b"result", [b"out", b"", b"", b"value"], 30.0)
+
+
+def test_large_frames_are_in_a_file_that_goes_with_the_job(open_file, directory):
+    file, large = open_file(), os.urandom(3 * INLINE_BYTES)
+    file.commit([accept(1, (b"code", large, b""))])
+    assert [path.name for path in (directory / "bodies").iterdir()] == ["1.job"]
+    file.close()
+    file = open_file()
+    (row,) = file.rows()
+    assert [bytes(frame) for frame in row.payload] == [b"code", large, b""]
+    file.commit([End(1, b"result", (b"", large), 1.0)])
+    assert [path.name for path in (directory / "bodies").iterdir()] == ["1.result"]
+    file.commit([Drop(1)])
+    assert list((directory / "bodies").iterdir()) == []
+    assert list(file.rows()) == []
+
+
+def test_a_body_whose_job_was_never_committed_is_removed(open_file, directory):
+    open_file().close()
+    (directory / "bodies" / "5.job").write_bytes(b"x" * 100)
+    assert list(open_file().rows()) == []
+    assert list((directory / "bodies").iterdir()) == []
+
+
+def test_a_truncated_body_is_reported_as_damaged(open_file, directory):
+    file = open_file()
+    file.commit([accept(1, (b"code", bytes(2 * INLINE_BYTES))), accept(2)])
+    os.truncate(directory / "bodies" / "1.job", INLINE_BYTES)
+    first, second = file.rows()
+    assert first.payload is None
+    assert list(second.payload) == [b"code", b""]
+
+
+def test_a_transaction_that_fails_leaves_nothing(open_file, directory):
+    file = open_file()
+    with pytest.raises(sqlite3.IntegrityError):
+        file.commit([accept(1, (bytes(2 * INLINE_BYTES),)), accept(2), accept(2)])
+    assert list((directory / "bodies").iterdir()) == []
+    assert list(file.rows()) == []
+    file.commit([accept(2)])
+
+
+def test_a_lease_or_result_of_a_job_that_was_not_written_is_not_written_either(open_file):
+    file = open_file()
+    file.commit([Lease(9, 1, 1, "default-1", 0.0), End(9, b"result", (), 0.0)])
+    assert list(file.rows()) == []
+
+
+def test_facts_are_kept(open_file):
+    file = open_file()
+    assert file.fact("workers:default") == 0
+    file.commit([SetFact("workers:default", 12)])
+    era = file.new_era()
+    file.close()
+    file = open_file()
+    assert file.fact("workers:default") == 12
+    assert file.new_era() > era
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"this is no database at all" * 1000),
+        lambda path: os.truncate(path, 5000),
+        lambda path: path.write_bytes(path.read_bytes()[:4096] + os.urandom(8192)),
+    ],
+    ids=["garbage", "truncated", "overwritten"],
+)
+def test_a_journal_that_cannot_be_read_is_set_aside(open_file, directory, damage):
+    file = open_file()
+    file.commit([accept(number) for number in range(1, 50)])
+    file.close()
+    damage(directory / "journal.db")
+    file = open_file()
+    assert list(file.rows()) == []
+    assert file.set_aside is not None
+    assert file.set_aside.name.startswith("journal.corrupt-")
+    assert (file.set_aside / "journal.db").exists()
+
+
+def test_the_database_of_another_program_is_set_aside(open_file, directory):
+    directory.mkdir()
+    other = sqlite3.connect(directory / "journal.db")
+    other.execute("CREATE TABLE theirs (x)")
+    other.commit()
+    other.close()
+    file = open_file()
+    assert (file.set_aside / "journal.db").exists()
+    file.commit([accept(1)])
+
+
+def test_a_newer_schema_is_refused_with_what_to_do(open_file, directory):
+    open_file().close()
+    newer = sqlite3.connect(directory / "journal.db")
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(
+        ConfigError, match=r"newer version .*schema 99; this one reads up to 1.*start that version again"
+    ):
+        open_file()
+
+
+def test_times_are_shifted_by_the_wall_clock_after_a_restart_of_the_host(open_file, monkeypatch, tmp_path):
+    file = open_file()
+    file.commit([accept(1), End(1, b"result", (), 100.0)])
+    file.close()
+    boot = tmp_path / "boot"
+    boot.write_text("another-boot\n")
+    monkeypatch.setattr(journal_file, "_BOOT_ID", boot)
+    real = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: real - 1000.0)  # the host was up for 1000 s less
+    (row,) = open_file().rows()
+    assert row.ended_at == pytest.approx(-900.0, abs=5)
+    assert row.accepted_at == pytest.approx(-989.0, abs=5)
+
+
+def test_times_stay_when_only_the_daemon_was_restarted_even_if_the_wall_clock_jumped(open_file, monkeypatch):
+    file = open_file()
+    file.commit([accept(1), End(1, b"result", (), 100.0)])
+    file.close()
+    real = time.time()
+    monkeypatch.setattr(time, "time", lambda: real + 3600.0)
+    (row,) = open_file().rows()
+    assert (row.accepted_at, row.ended_at) == (11.0, 100.0)
+
+
+def test_a_directory_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "journal").write_text("a file")
+    with pytest.raises(ConfigError, match=r"cannot use the journal in .*/journal: .*durability"):
+        JournalFile(tmp_path / "journal", fsync=False)
+
+
+def test_what_was_committed_survives_kill_9(directory):
+    program = (
+        "import os, signal, sys; from pathlib import Path; from tests.unit.test_journal import accept\n"
+        "from pool.daemon.journal_file import JournalFile\n"
+        "file = JournalFile(Path(sys.argv[1]), fsync=False)\n"
+        "[file.commit([accept(number)]) for number in range(1, 201)]\n"
+        "file.execute('BEGIN', ()); accept(201).apply(file); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(directory)], check=False, timeout=60)
+    assert ended.returncode == -9
+    file = JournalFile(directory, fsync=False)
+    assert [row.number for row in file.rows()] == list(range(1, 201))
+    file.close()
+
+
+# ---- the thread ----
+
+
+@pytest.fixture
+def loop():
+    return Loop()
+
+
+@pytest.fixture
+def start(open_file, loop):
+    started = []
+
+    def start_it(file=None, *, max_bytes=1 << 30):
+        started.append(FileJournal(file or open_file(), max_bytes=max_bytes, call_soon=loop.call_soon))
+        return started[-1]
+
+    yield start_it
+    for each in started:
+        each.close()
+
+
+def test_what_follows_from_a_write_is_called_after_it_and_in_order(start, loop, open_file):
+    journal, seen = start(), []
+    for number in range(1, 1500):
+        journal.write(accept(number), lambda error, number=number: seen.append((number, error)))
+    assert seen == []
+    assert not journal.idle
+    loop.until(lambda: journal.idle)
+    assert seen == [(number, None) for number in range(1, 1500)]
+    journal.close()
+    assert len(list(open_file().rows())) == 1499
+
+
+class Disk(JournalFile):
+    """A journal whose disk can be full, or broken."""
+
+    error = None
+
+    def commit(self, operations):
+        if self.error is not None and operations:
+            raise self.error
+        super().commit(operations)
+
+
+def full():
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error
+
+
+def test_on_a_full_disk_jobs_are_refused_and_results_go_on_and_are_written_later(start, loop, directory, open_file):
+    file, seen = Disk(directory, fsync=False), []
+    journal = start(file)
+    journal.write(accept(1), seen.append)
+    loop.until(lambda: seen == [None])
+    file.error = full()
+    journal.write(accept(2), seen.append)
+    journal.write(End(1, b"result", (b"value",), 5.0), seen.append)
+    loop.until(lambda: len(seen) == 3 and journal.trouble is not None)
+    refusal, ended = seen[1:]
+    assert isinstance(refusal, StorageFullError)
+    assert refusal.fields["directory"] == str(directory)
+    assert str(directory) in refusal.message
+    assert ended is None, "the result is served from memory"
+    file.error = None
+    loop.until(lambda: journal.trouble is None)
+    journal.close()
+    (row,) = open_file().rows()
+    assert (row.number, row.result) == (1, b"result")
+
+
+def test_a_failed_write_other_than_a_full_disk_ends_the_daemon_and_is_not_tried_again(start, loop, directory):
+    file = Disk(directory, fsync=False)
+    journal, seen = start(file), []
+    file.error = sqlite3.OperationalError("disk I/O error")
+    file.error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    journal.write(accept(1), seen.append)
+    with pytest.raises(PoolError, match=r"cannot be written: disk I/O error\. The daemon ends"):
+        loop.until(lambda: False)
+    assert seen == []
+
+
+def test_a_journal_over_its_bound_takes_no_new_jobs(start, loop, monkeypatch):
+    monkeypatch.setattr("pool.daemon.journal._MEASURE_S", 0.0)
+    journal, seen = start(max_bytes=1 << 20), []
+    for number in range(1, 5):
+        journal.write(accept(number, (bytes(1 << 19),)), seen.append)
+    loop.until(lambda: journal.trouble is not None)
+    assert "journal_bytes" in journal.trouble.error.message
+    for number in range(1, 5):
+        journal.write(Drop(number), seen.append)
+    loop.until(lambda: journal.trouble is None)
+    assert seen == [None] * 8
