@@ -262,12 +262,12 @@ class BatchError(PoolError):
 
 
 class JobOutcomeError(JobFailedError):
-    """The job did not end ok; `result` has all that is known about it."""
+    """The job did not end ok, or has no grade; `result` has all that is known about it."""
 
     def __init__(self, result: JobResult) -> None:
         from pool.printable import visible_block  # this module is in the worker image too, and that one is not
 
-        error = result.error
+        error = result.error or result.grade_error
         what = f"{error.type}: {error.message}" if error else result.reason or "the job failed"
         trace = f"\n{error.traceback}" if error and error.traceback else ""
         super().__init__(
@@ -298,7 +298,8 @@ _CATCHABLE = {
 
 def outcome_error(result: JobResult) -> JobOutcomeError:
     """The error for a job that did not end ok. `except KeyError` catches it if the job raised a KeyError."""
-    name = result.error.type if result.error else ""
+    error = result.error or result.grade_error
+    name = error.type if error else ""
     kind = _of_kind(name) if name in _CATCHABLE else JobOutcomeError
     return kind(result)
 

@@ -145,7 +145,7 @@ class Timings:
     """How long each part of a job took, in milliseconds of one monotonic clock; the four parts add up to `total_ms`.
 
     queue: from its arrival at the daemon to its lease. dispatch: to the start of the code. run: to the end of the code.
-    collect: until the daemon had the whole answer.
+    collect: until the daemon had the whole answer. grade: from then on until it had the grade; not part of the total.
     """
 
     queue_ms: float = 0.0
@@ -153,6 +153,7 @@ class Timings:
     run_ms: float = 0.0
     collect_ms: float = 0.0
     total_ms: float = 0.0
+    grade_ms: float = 0.0
 
     @property
     def overhead_ms(self) -> float:
@@ -206,6 +207,8 @@ class JobResult:
     attempt: int = 0
     start: StartKind | None = None
     fallback: bool = False
+    grade: object = None  #: what the grader returned, if one was given and the outcome is ok
+    grade_error: JobError | None = None  #: why there is no grade although a grader was given
 
     @property
     def ok(self) -> bool:

@@ -22,7 +22,7 @@ from typing import Any, Generic, Required, Self, TypeVar, cast
 
 from pool.client import checks
 from pool.client.connection import Connection
-from pool.client.job import Code, JobMaker, JobOptions, OnDisconnect, Program, program_of
+from pool.client.job import Code, JobMaker, JobOptions, OnDisconnect, Program, grader_of, program_of
 from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
 from pool.client.retry import Retry
@@ -186,6 +186,8 @@ class Batches:
         if shared := {"args", "job_id"} & options.keys():
             raise checks.invalid(min(shared), "the jobs of a map cannot share it", "put arguments into argument_lists")
         program = program_of(code, options.pop("entry", None), options.pop("strip_fences", None))
+        if (grade := options.get("grade")) is not None:
+            options["grade"] = grader_of(grade)
         jobs: Iterable[BatchJob] = ({**options, "code": program, "args": each} for each in argument_lists)
         return Window(
             (self.begin(each)[1] for each in jobs),

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
@@ -32,7 +32,7 @@ from pool.client.batch import WINDOW, Window
 from pool.client.client import Client
 from pool.client.connection import PerProcess
 from pool.client.futures import FutureResolver, PoolFuture, cancel
-from pool.client.job import JobOptions, Program, Submission
+from pool.client.job import Code, JobOptions, Program, Submission
 from pool.client.retry import Retry
 from pool.errors import ConfigError, ExecutorClosedError
 from pool.model import Limits
@@ -44,16 +44,19 @@ T = TypeVar("T")
 class PoolExecutor(Executor):
     """Runs functions in the pool's containers. May be used from several threads and after a fork.
 
-    `limits` hold for every job. `max_pending`: `submit` waits while so many jobs are unanswered. `client`: use this one
-    and leave it open; otherwise the executor makes its own, for `endpoint`, and closes it.
+    `limits` hold for every job, and so do `grade` and `grade_args` (see `JobOptions`): with them the value of each
+    future is the grade of what its function returned. `max_pending`: `submit` waits while so many jobs are unanswered.
+    `client`: use this one and leave it open; otherwise the executor makes its own, for `endpoint`, and closes it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first by keyword
         self,
         endpoint: str | os.PathLike[str] | None = None,
         *,
         pool: str | None = None,
         limits: Limits | None = None,
+        grade: Code | None = None,
+        grade_args: Sequence[object] | None = None,
         max_pending: int | None = None,
         client: Client | None = None,
     ) -> None:
@@ -61,6 +64,8 @@ class PoolExecutor(Executor):
             raise ConfigError("endpoint: the client has one already; give either the endpoint or the client")
         most = None if max_pending is None else checks.whole("max_pending", max_pending, 1, 1 << 31)
         self._options: JobOptions = {"limits": limits, "pool": pool}
+        if grade is not None:
+            self._options |= {"grade": job.grader_of(grade), "grade_args": grade_args or ()}
         self._client = client or Client(endpoint)
         self._close = self._client.close if client is None else _leave_open
         self._shut = False

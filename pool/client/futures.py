@@ -31,11 +31,13 @@ class PoolFuture(JobFuture[T]):
     It is PENDING until its result has arrived, and then FINISHED or CANCELLED. A client is not told when a job starts,
     so `running()` is always False, and every job that is not done can be cancelled. `job_id` names the job in the pool.
     `stdout`, `stderr`, `timings` and `usage` wait for its end, however it ends, as `job_result` does.
+    If the job is graded, the value is its grade.
     """
 
-    def __init__(self, job_id: str, resolver: FutureResolver) -> None:
+    def __init__(self, job_id: str, resolver: FutureResolver, *, graded: bool = False) -> None:
         super().__init__()
         self.job_id = job_id
+        self.graded = graded
         self._resolver = resolver
         self._job_result: JobResult | None = None
 
@@ -69,8 +71,8 @@ class PoolFuture(JobFuture[T]):
     def end(self, result: JobResult) -> None:
         """For the resolver: resolve it with the value, or with the error that the job ended with."""
         self._job_result = result
-        if result.ok:
-            self.set_result(cast("T", result.value))
+        if result.ok and result.grade_error is None:
+            self.set_result(cast("T", result.grade if self.graded else result.value))
         else:
             self.set_exception(outcome_error(result))
 
@@ -117,7 +119,9 @@ class FutureResolver:
 
     def start(self, submission: Submission) -> PoolFuture[Any]:
         """Send the job, when there is room for it."""
-        future: PoolFuture[Any] = PoolFuture(submission.message.job_id, self)
+        future: PoolFuture[Any] = PoolFuture(
+            submission.message.job_id, self, graded=submission.message.grade is not None
+        )
         with self._changed:
             self._changed.wait_for(self._has_room)
             if self._finishing:

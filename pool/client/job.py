@@ -1,6 +1,7 @@
 """From what a user asks for to the frames of one Submit message. Every mistake is found here, before anything is sent.
 
     payload   [code, stdin, *files, *arguments]        arguments: the frames of the value (args, kwargs), if any
+              [grader, *arguments]                     after it, if the value is to be graded
 
 A job is encoded once. InvalidJobError names the field, what is wrong with it and what to give instead; TooLargeError
 has both sizes; ValueCodecError names the argument. The frames are a copy of the caller's data, so an array that he
@@ -21,7 +22,7 @@ from pool import values, wire
 from pool.client import checks
 from pool.client.checks import Buffer
 from pool.client.fences import without_fences
-from pool.errors import LocalProtocolError, TooLargeError, ValueCodecError
+from pool.errors import InvalidJobError, LocalProtocolError, TooLargeError, ValueCodecError
 from pool.model import Limits
 
 Code = str | Callable[..., object]
@@ -39,6 +40,15 @@ MAX_SIZE = 1 << 50
 OUTPUT_DIRECTORY = "out"
 #: From this size on a frame is copied into libzmq's memory when the job is built, and not again when it is sent.
 LARGE_BYTES: Final = 65_536
+
+
+class Program(NamedTuple):
+    """The code frame and how to read it."""
+
+    frame: bytes
+    entry: str | None = None
+    pickled: bool = False
+    python: str = ""
 
 
 class JobOptions(TypedDict, total=False):
@@ -64,16 +74,11 @@ class JobOptions(TypedDict, total=False):
     queue_timeout: float | None  #: seconds the job may wait for a worker
     strip_fences: bool  #: of source text in Markdown run the first block of Python; otherwise fences are a SyntaxError
     on_disconnect: OnDisconnect | None  #: what becomes of the job when this client vanishes before its end
+    #: Grades the value, in another child, which has never held the job's code: source text with a function
+    #: `grade(value, *grade_args)`, or a callable. The job cannot see it or its arguments. The job's limits hold for it.
+    grade: Code | Program | None
+    grade_args: Sequence[object]
     explain_denials: bool  #: write each system call that the sandbox denies, and the line that made it, to stderr
-
-
-class Program(NamedTuple):
-    """The code frame and how to read it."""
-
-    frame: bytes
-    entry: str | None = None
-    pickled: bool = False
-    python: str = ""
 
 
 class Submission(NamedTuple):
@@ -142,6 +147,7 @@ def build(code: Code | Program, options: JobOptions, *, pool: str, **asking: Unp
     program = code if isinstance(code, Program) else program_of(code, given.get("entry"), given.get("strip_fences"))
     files = _files(given["files"]) if "files" in given else {}
     stdin = _stdin(given["stdin"]) if "stdin" in given else b""
+    grader, grading = _grader(given) if _GRADING & given.keys() else (None, ())
     arguments = _arguments(program, given.get("args", ()), given.get("kwargs", {})) if _VALUES & given.keys() else ()
     checked = {field: check(name, given[name]) for name, (field, check) in _FIELDS.items() if name in given}
     message = wire.Submit(
@@ -155,9 +161,20 @@ def build(code: Code | Program, options: JobOptions, *, pool: str, **asking: Unp
         watch=asking.get("watch", True),
         stream=asking.get("stream", False),
         session=asking.get("session"),
+        grade=grader,
         **checked,
     )
-    return Submission(message, _encoded(message, [program.frame, stdin, *files.values(), *arguments]))
+    return Submission(message, _encoded(message, [program.frame, stdin, *files.values(), *arguments, *grading]))
+
+
+def grader_of(grade: Code | Program) -> Program:
+    """A grader, encoded: for any number of jobs."""
+    if isinstance(grade, Program):
+        return grade
+    if not isinstance(grade, str) and not callable(grade):
+        remedy = "give source text with a function grade(value), or a callable"
+        raise checks.invalid("grade", f"it is {checks.kind(grade)}", remedy)
+    return program_of(grade, "grade" if isinstance(grade, str) else None)
 
 
 def program_of(code: Code, entry: object = None, strip_fences: object = None) -> Program:
@@ -198,6 +215,7 @@ def _encoded(message: wire.Submit, payload: Sequence[Buffer]) -> list[bytes | zm
 # ---- options that become frames ----
 
 _VALUES = {"args", "kwargs"}
+_GRADING = {"grade", "grade_args"}
 
 
 def _stdin(given: object) -> Buffer:
@@ -228,6 +246,18 @@ def _arguments(program: Program, args: object, kwargs: Mapping[str, object]) -> 
         return values.encode((tuple(args), named), max_bytes=wire.MAX_JOB_BYTES)
     except ValueCodecError as error:
         raise _naming_argument(args, named, error) from error
+
+
+def _grader(given: Mapping[str, Any]) -> tuple[wire.Grader, Sequence[Buffer]]:
+    if "grade" not in given:
+        raise checks.invalid("grade_args", "there is no grade", "give the grader as grade, or leave them out")
+    program = grader_of(given["grade"])
+    try:
+        arguments = _arguments(program, given.get("grade_args", ()), {})
+    except (InvalidJobError, ValueCodecError) as error:
+        raise type(error)(f"grade_{error.message}", **error.fields) from error
+    grader = wire.Grader(entry=program.entry, pickled=program.pickled, python=program.python, arguments=len(arguments))
+    return grader, (program.frame, *arguments)
 
 
 def _naming_argument(args: Sequence[object], kwargs: Mapping[str, object], found: ValueCodecError) -> ValueCodecError:

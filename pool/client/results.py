@@ -1,6 +1,6 @@
 """A Result as it was received -> JobResult, and the output that arrived before it. All of it is data made by a job.
 
-    payload   [stdout, stderr, error, *files, *value]
+    payload   [stdout, stderr, error, *files, *value]       and with a grade [error, *grade]
 
 Nothing is unpickled, evaluated or imported by name, and nothing a job sends raises here: where bytes do not fit, the
 outcome is `error`, with the type of the error in `JobResult.error`.
@@ -39,6 +39,7 @@ def to_result(delivery: Delivery | None, decode: Callable[[Sequence[wire.Frame]]
     if delivery is None:
         raise RemoteProtocolError("the daemon answered Accepted where a result was due")
     header, payload = delivery
+    payload, graded = (payload, ()) if header.grade is None else _split(header.grade, payload)
     count = FIXED_FRAMES + len(header.files)
     if len(payload) < count:
         problem = f"the answer has {len(payload)} frames where at least {count} were announced"
@@ -52,7 +53,26 @@ def to_result(delivery: Delivery | None, decode: Callable[[Sequence[wire.Frame]]
         error = JobError(type="InvalidError", message="a file of the job has a name that points out of its directory")
     elif header.outcome is Outcome.OK and error is None and payload[count:]:
         value, error = _value(payload[count:], decode)
-    return _result(header, error=error, findings=findings, output=(stdout, stderr), files=files, value=value)
+    result = _result(header, error=error, findings=findings, output=(stdout, stderr), files=files, value=value)
+    return result if header.grade is None else _graded(result, header.grade, graded, decode)
+
+
+def _split(grade: wire.Grade, payload: Sequence[wire.Frame]) -> tuple[Sequence[wire.Frame], Sequence[wire.Frame]]:
+    """The job's own frames, and those of its grade."""
+    own = len(payload) - grade.frames
+    return (payload, ()) if own < 0 else (payload[:own], payload[own:])
+
+
+def _graded(
+    result: JobResult, grade: wire.Grade, frames: Sequence[wire.Frame], decode: Callable[[Sequence[wire.Frame]], object]
+) -> JobResult:
+    error = _error(bytes(frames[0]))[0] if frames and frames[0] else None
+    if grade.outcome is not Outcome.OK or error is not None:
+        ended = "the job was not graded" if grade.outcome is None else f"the grader ended {grade.outcome}"
+        what = JobError(type="GradeError", message=f"{ended}: {grade.reason}")
+        return dataclasses.replace(result, grade_error=error or what)
+    value, error = _value(frames[1:], decode) if frames[1:] else (None, None)
+    return dataclasses.replace(result, grade=value, grade_error=error)
 
 
 def _error(frame: bytes) -> tuple[JobError | None, tuple[Finding, ...]]:
@@ -84,6 +104,7 @@ def _result(
     files: dict[str, bytes] | None = None,
 ) -> JobResult:
     facts = msgspec.structs.asdict(header)
+    del facts["grade"]  # the frames tell what it is
     spoiled = header.outcome is Outcome.OK and error is not None
     if spoiled and error:
         facts |= {"outcome": Outcome.ERROR, "reason": f"{error.type}: {error.message:.500}"}

@@ -48,6 +48,7 @@ class JobSubmitted(NewJob, frozen=True, kw_only=True):
     """A client has submitted a valid job. Answered by Accept or Refuse."""
 
     size_bytes: int = 0  #: memory that the daemon needs to keep the job until it is done
+    follow_up: bool = False  #: the second part of a job that was accepted: refused only if it cannot be run
     held_bytes: int = 0  #: memory that this client's unfinished jobs need already, in all pools together
     attachment: object = None  #: comes back in Accept or Refuse
 

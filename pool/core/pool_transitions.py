@@ -59,6 +59,8 @@ def _refusal(pool: State, event: JobSubmitted, *, at_once: bool) -> PoolError | 
     """Why this job cannot be accepted now. `at_once`: it needs no place in the backlog."""
     if event.code in pool.poison.refused and (refusal := _poison_refusal(pool, event.code)) is not None:
         return refusal
+    if event.follow_up:
+        return None  # it was accepted with its first part
     if pool.breaker.open and not any(worker.state in _CAN_SERVE for worker in pool.workers.values()):
         retry_s = max(RETRY_S, (pool.breaker.retry_at or 0.0) - pool.now)
         return PoolUnavailableError(f"No worker can be started: {pool.breaker.last_reason}", retry_after_s=retry_s)
@@ -89,6 +91,9 @@ def _poison_refusal(pool: State, code: str) -> PoolError | None:
 
 
 def _submitted_late(pool: State, _: State, event: JobSubmitted) -> None:
+    if event.follow_up and pool.state is PoolPhase.DRAINING:
+        _submitted(pool, pool, event)  # a draining pool finishes what it has accepted
+        return
     draining = "The pool is draining and takes no new jobs until it is resumed."
     stopping = "The pool is shutting down and takes no new jobs."
     _refuse(pool, event, DrainingError(draining if pool.state is PoolPhase.DRAINING else stopping))

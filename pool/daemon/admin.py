@@ -156,7 +156,7 @@ class AdminService:
         if not found:
             raise UnknownJobError(f"there is no job {wanted!r:.80}; see pool-admin jobs")
         for job in found:
-            self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.key, cause="operator"))
+            self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.current, cause="operator"))
         return st.Action(pools=_names(self._controllers[job.pool] for job in found), text=f"{wanted} is cancelled")
 
     def _history(self, arguments: Arguments) -> st.History:
@@ -189,7 +189,7 @@ def _lines(entries: Sequence[HistoryEntry]) -> tuple[st.HistoryLine, ...]:
 
 def _job_status(job: Job, controller: PoolController) -> st.JobStatus:
     """The core has the record of an unfinished job; of a finished one there is the result."""
-    record, result = controller.state.jobs.get(job.key), job.result
+    record, result = controller.state.jobs.get(job.current), job.result
     worker = record.worker_id if record is not None else result.worker if result is not None else None
     return st.JobStatus(
         id=job.key.partition("/")[2],

@@ -59,13 +59,7 @@ def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Templa
 def _check_payload(submit: wire.Submit, payload: Sequence[wire.Frame], size_bytes: int) -> None:
     if len(payload) < 2 + len(submit.files):
         raise InvalidJobError("the payload must be code, stdin, one frame for each file, then the arguments")
-    code = memoryview(payload[0]).nbytes
-    if code > wire.MAX_CODE_BYTES:
-        raise TooLargeError(
-            f"the code has {code} bytes, at most {wire.MAX_CODE_BYTES} fit; pass data as arguments or files",
-            size=code,
-            maximum=wire.MAX_CODE_BYTES,
-        )
+    check_code(payload[0], pickled=submit.pickled)
     if size_bytes > wire.MAX_JOB_BYTES:
         raise TooLargeError(
             f"the job has {format_size(size_bytes)}, at most {format_size(wire.MAX_JOB_BYTES)} fit; "
@@ -73,7 +67,17 @@ def _check_payload(submit: wire.Submit, payload: Sequence[wire.Frame], size_byte
             size=size_bytes,
             maximum=wire.MAX_JOB_BYTES,
         )
-    if not submit.pickled and 0 in bytes(payload[0]):
+
+
+def check_code(code: wire.Frame, *, pickled: bool) -> None:
+    size = memoryview(code).nbytes
+    if size > wire.MAX_CODE_BYTES:
+        raise TooLargeError(
+            f"the code has {size} bytes, at most {wire.MAX_CODE_BYTES} fit; pass data as arguments or files",
+            size=size,
+            maximum=wire.MAX_CODE_BYTES,
+        )
+    if not pickled and 0 in bytes(code):
         raise InvalidJobError("code: source text cannot hold a NUL byte; take it out")
 
 

@@ -24,10 +24,11 @@ from pool.config import Template
 from pool.core import events as ev
 from pool.core.machine import InvalidTransition, PoolState
 from pool.core.records import StopReason
-from pool.daemon import results
+from pool.daemon import grading, results
 from pool.daemon.datasets import PoolDatasets, Report
 from pool.daemon.engine_executor import Launched
 from pool.daemon.job_carrier import JobCarrier
+from pool.daemon.job_store import Grader, Job
 from pool.daemon.journal_entries import SetFact
 from pool.daemon.metrics import Metrics
 from pool.daemon.output import OutputStream
@@ -110,7 +111,7 @@ class PoolController:
             while self._events:
                 for command in self.state.handle(self._events.popleft(), time.monotonic()):
                     if isinstance(command, ev.Refuse):
-                        refusal = command.error
+                        refusal = self._refused(command) or refusal
                     else:
                         self._commands[type(command)](command)  # type: ignore[operator]
         finally:
@@ -295,7 +296,7 @@ class PoolController:
         self.apply(ev.WorkerFreed(worker_id=handle.id, residue=freed.residue, cause=_REPORTED))
 
     def _finish(self, command: ev.Finish) -> None:
-        """The one result of a job: from its worker's answer, if there is one."""
+        """The end of a job: from its worker's answer, if there is one."""
         job, handle = self._jobs[command.job_id], self.handles.get(command.worker_id or "")
         if job.refused is not None:
             return
@@ -306,10 +307,42 @@ class PoolController:
             result, answer = results.from_worker(job, command, *reported, container=container, memory_bytes=most)
         else:
             result, answer = results.without_answer(job, command, container=container)
-        self.metrics.ended(result, ran=reported is not None)
         log.debug("a job is done", action="job_done", job=job.key, outcome=result.outcome)
+        if job.whole is not None:
+            job.whole.history = [*job.whole.history, *command.history]
+            self._jobs.forget(job)
+            self._endings.end(job.whole, *grading.graded(job.whole, (result, answer)))
+            return
         job.history = command.history
-        self._endings.end(job, result, answer)
+        self.metrics.ended(result, ran=reported is not None)
+        if job.grader is None or not self._grade(job, job.grader, (result, answer)):
+            self._endings.end(job, *(job.ended or (result, answer)))
+
+    def _grade(self, job: Job, grader: Grader, ended: grading.Ended) -> bool:
+        """Submit the job that grades this one. False if there is nothing to grade."""
+        part = grading.begin(job, grader, ended)
+        if part is None:
+            return False
+        submitted = ev.JobSubmitted(
+            job_id=part.key,
+            client=part.client,
+            wall_s=grader.run.wall_s,
+            priority=grading.PRIORITY,
+            code=grader.code,
+            follow_up=True,
+            attachment=part,
+            cause=f"grade of {job.key}",
+        )
+        self.apply(submitted)
+        return True
+
+    def _refused(self, command: ev.Refuse) -> PoolError | None:
+        """What the submitter is told; None for the grade of a job, which then ends without one."""
+        whole = command.attachment.whole if isinstance(command.attachment, Job) else None
+        if whole is None:
+            return command.error
+        self._endings.end(whole, *grading.refused(whole, command.error.message))
+        return None
 
 
 def worker_number(pool: str) -> str:

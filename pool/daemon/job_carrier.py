@@ -54,13 +54,15 @@ class JobCarrier:
     def accept(self, command: ev.Accept) -> None:
         job = cast("Job", command.attachment)
         self._jobs.accept(job)
+        if job.whole is not None:
+            return  # the whole is in the journal
         self._journal.write(stored_job.accept(job), lambda error: self._accepted(job, error))
 
     def _accepted(self, job: Job, error: PoolError | None) -> None:
         """The acceptance is written, or cannot be. Its submitter is told now."""
         job.written, job.refused = True, error
         if error is None:
-            job.payload = self._journal.payload(job.number, job.payload)
+            stored_job.set_payload(job, self._journal.payload(job.number, stored_job.payload(job)))
         else:
             self._pool.apply(
                 ev.JobWithdrawn(job_id=job.key, outcome=Outcome.REJECTED, reason=error.message, cause="journal")
@@ -91,6 +93,9 @@ class JobCarrier:
         job = self._jobs[command.job_id]
         job.leased_ns, job.start = time.monotonic_ns(), command.start
         self._pool.metrics.leased(command.start)
+        if job.whole is not None:
+            self._leased(job, command, None)  # a grade may be given twice
+            return
         self._journal.write(stored_job.lease(job, command), lambda error: self._leased(job, command, error))
 
     def _leased(self, job: Job, command: ev.Dispatch, error: PoolError | None) -> None:

@@ -39,6 +39,14 @@ class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
 _NO_TERMS = Terms()
 
 
+class Grader(Struct, frozen=True, kw_only=True):
+    """What grades the value of a job. It is in the journal, so a new field needs a default."""
+
+    run: wire.Run
+    code: str  #: its digest
+    frames: int  #: of its payload
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """One accepted job. It has `run` and `payload` until it is done, and `result` and `answer` from then on.
@@ -69,7 +77,17 @@ class Job:
     answer: Sequence[wire.Frame] = ()
     expires_at: float = 0.0
     collected: bool = False  #: the result was sent to a client
+    grader: Grader | None = None
+    grader_payload: Sequence[wire.Frame] = ()
+    ended: tuple[wire.Result, Sequence[wire.Frame]] | None = None  #: how its code ended, while it is graded
+    part: Job | None = None  #: the job that grades it
+    whole: Job | None = None  #: of a job that grades: the one whose part it is
     history: Sequence[HistoryEntry] = ()  #: set when it is done; until then the core has it
+
+    @property
+    def current(self) -> str:
+        """The key by which the core has it now: its own, or that of the job that grades it."""
+        return self.key if self.part is None else self.part.key
 
 
 class JobStore:
@@ -126,7 +144,7 @@ class JobStore:
             self._keep(job, ended_at)
 
     def forget(self, job: Job) -> None:
-        """Its acceptance could not be written, so there is no such job."""
+        """Its acceptance could not be written, so there is no such job; or it has graded another job, and has ended."""
         if self._jobs.get(job.key) is job:
             self.unfinished_bytes.subtract({job.client: job.held_bytes})
             del self._jobs[job.key]
@@ -136,6 +154,7 @@ class JobStore:
         self.unfinished_bytes.subtract({job.client: job.held_bytes})
         job.result, job.answer = result, answer
         job.run, job.payload = None, ()
+        job.grader, job.grader_payload, job.ended = None, (), None
         if job.output is not None:
             job.output.close()
             job.output = None

@@ -15,6 +15,8 @@ from pool.daemon.job_store import Job
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
 
+#: stdout, stderr and error come before the files.
+FIXED_FRAMES = 3
 _NS_PER_MS = 1e6
 _NS_PER_S = 1e9
 #: CPU seconds that a child may have used before it got its job: it runs warm-up jobs before it parks.
@@ -36,7 +38,7 @@ def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> No
     codes_exist = 0 <= (done.exit_code or 0) <= 255 and 0 <= (done.signal or 0) <= signal.NSIG
     if not codes_exist or not _STREAMS.issuperset(done.truncated):
         raise RemoteProtocolError("an answer has an exit code, a signal or a stream that does not exist")
-    if len(payload) < 3 + len(done.files):
+    if len(payload) < FIXED_FRAMES + len(done.files):
         raise RemoteProtocolError("an answer must have stdout, stderr, error and the files that it names")
     size = sum(memoryview(frame).nbytes for frame in payload)
     if size > largest:

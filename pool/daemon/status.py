@@ -232,14 +232,14 @@ def own(client: str, jobs: Iterable[Job], pools: Mapping[str, PoolController]) -
     places = {key: place for pool in pools.values() for key, place in pool.state.places(client).items()}
     return st.Mine(
         user=client,
-        jobs=tuple(_own_job(job, pools[job.pool], places.get(job.key)) for job in found[: -_SHOWN_JOBS - 1 : -1]),
+        jobs=tuple(_own_job(job, pools[job.pool], places.get(job.current)) for job in found[: -_SHOWN_JOBS - 1 : -1]),
         total=len(found),
         pools=tuple(map(_own_pool, pools.values())),
     )
 
 
 def _own_job(job: Job, pool: PoolController, place: int | None) -> st.OwnJob:
-    record, result = pool.state.jobs.get(job.key), job.result
+    record, result = pool.state.jobs.get(job.current), job.result
     return st.OwnJob(
         id=job.key.partition("/")[2],
         pool=job.pool,

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from pool import wire
 from pool.core import events as ev
-from pool.daemon.job_store import JOB_BYTES, Job, Terms
+from pool.daemon.job_store import JOB_BYTES, Grader, Job, Terms
 from pool.daemon.journal_entries import Accept, Drop, End, JobRow, Lease, packed_bytes
 from pool.model import Outcome
 
@@ -23,6 +23,7 @@ class Header(Struct, frozen=True):
 
     run: wire.Run
     terms: Terms
+    grader: Grader | None = None  #: its frames are the last ones of the payload
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -37,10 +38,21 @@ def accept(job: Job) -> Accept:
         key=job.key,
         pool=job.pool,
         digest=job.digest,
-        header=_encoder.encode(Header(job.run, job.terms)),
-        payload=job.payload,
+        header=_encoder.encode(Header(job.run, job.terms, job.grader)),
+        payload=payload(job),
         accepted_at=job.received_ns / _NS_PER_S,
     )
+
+
+def payload(job: Job) -> Sequence[wire.Frame]:
+    """The frames of a job that has not ended, and those of its grader."""
+    return job.payload if job.grader is None else (*job.payload, *job.grader_payload)
+
+
+def set_payload(job: Job, frames: Sequence[wire.Frame]) -> None:
+    """The frames of `payload(job)`, which may be in another place now."""
+    own = len(frames) - (job.grader.frames if job.grader is not None else 0)
+    job.payload, job.grader_payload = frames[:own], frames[own:]
 
 
 def lease(job: Job, command: ev.Dispatch) -> Lease:
@@ -58,27 +70,30 @@ def drop(job: Job) -> Drop:
 def job_of(row: JobRow) -> Job:
     """The job as it was accepted; with its result, if it has ended. Raises msgspec.MsgspecError for a row of others."""
     header = _header.decode(row.header)
-    payload = row.payload or ()
+    frames = row.payload or ()
     job = Job(
         key=row.key,
         client=row.key.partition("/")[0],
         pool=row.pool,
         received_ns=int(row.accepted_at * _NS_PER_S),
         run=header.run,
-        payload=payload,
-        held_bytes=JOB_BYTES + packed_bytes(payload),
+        payload=frames,
+        held_bytes=JOB_BYTES + packed_bytes(frames),
         digest=row.digest,
         terms=header.terms,
         number=row.number,
         written=True,
+        grader=header.grader,
     )
     if row.result is not None:
-        job.result, job.answer = _result.decode(row.result), payload
+        job.result, job.answer = _result.decode(row.result), frames
         if row.payload is None:
             reason = "its result in the journal is damaged"
             job.result, job.answer = (
                 wire.Result(job_id=header.run.job_id, outcome=Outcome.LOST, reason=reason),
                 _NOTHING,
             )
-        job.run, job.payload = None, ()
+        job.run, job.payload, job.grader = None, (), None
+    elif row.payload is not None:
+        set_payload(job, frames)
     return job

@@ -17,7 +17,7 @@ import structlog
 from pool import wire
 from pool._version import __version__
 from pool.core import events as ev
-from pool.daemon import admission
+from pool.daemon import admission, grading
 from pool.daemon.admission import Digests
 from pool.daemon.controller import PoolController
 from pool.daemon.engine_executor import LoopExecutor
@@ -95,22 +95,25 @@ class SubmitService:
         if controller is None:
             raise UnknownPoolError(f"there is no pool {submit.pool!r:.60}; there are: {', '.join(self._controllers)}")
         size = sum(memoryview(frame).nbytes for frame in payload)
-        run = admission.prepare(submit, payload, controller.template, size_bytes=size)
+        own, rest = (payload, ()) if submit.grade is None else grading.split(submit.grade, payload)
+        run = admission.prepare(submit, own, controller.template, size_bytes=size)
         job = Job(
             key=f"{client}/{submit.job_id}",
             client=client,
             pool=submit.pool,
             received_ns=received_ns,
             run=run,
-            payload=payload,
+            payload=own,
             held_bytes=JOB_BYTES + size,
         )
+        if rest:
+            grading.add_grader(job, submit, rest)
         if size > MAX_INLINE_BYTES:
-            self._digest_in_thread(address, submit, job)
+            self._digest_in_thread(address, submit, job, payload)
         else:
             self._enter(address, submit, job, admission.digest(submit, payload))
 
-    def _digest_in_thread(self, address: bytes, submit: wire.Submit, job: Job) -> None:
+    def _digest_in_thread(self, address: bytes, submit: wire.Submit, job: Job, payload: Sequence[wire.Frame]) -> None:
         """The client's other messages wait until this job is queued: an id is compared with the ids before it, and a
         cancel or watch request finds the job.
         """
@@ -125,7 +128,7 @@ class SubmitService:
 
         self.digesting += 1
         self._listener.pause(job.client)
-        self._executor.submit(lambda: admission.digest(submit, job.payload), done)
+        self._executor.submit(lambda: admission.digest(submit, payload), done)
 
     def _enter(self, address: bytes, submit: wire.Submit, job: Job, digests: Digests) -> None:
         """Queue the job, unless it was submitted before. Either way the client is told when that is written."""
@@ -223,7 +226,7 @@ class SubmitService:
 
         def confirm() -> None:
             self._send_accepted(address, message)
-            self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.key, cause=f"client {client}"))
+            self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.current, cause=f"client {client}"))
 
         self._when_written(job, address, message, confirm)
 
@@ -232,7 +235,7 @@ class SubmitService:
         self._listener.send(address, wire.AdminReply(request=message.request), [answer])
 
     def _cancel_orphan(self, job: Job) -> None:
-        self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.key, cause="its client is gone"))
+        self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.current, cause="its client is gone"))
 
     def _own(self, client: str, job_id: str) -> Job:
         job = self._jobs.get(f"{client}/{job_id}")

@@ -13,6 +13,7 @@ Rules:
 2. The daemon does not decode payload frames. Their order is fixed for each message:
        Submit, Run        [code, stdin, *files (as named in the header), *arguments]
        Done, Result       [stdout, stderr, error, *files (as named in the header), *value]
+       with a grade       Submit: [..., grader, *its arguments]   Run: [..., *value]   Result: [..., error, *grade]
        Printed, Output    [text: bytes of that stream, as the job wrote them]
    `error` is an encoded Fault or empty; arguments and value are the frames of `pool.values`.
 3. The size of a header, the number of frames, and the length of every string and list are bounded here.
@@ -40,6 +41,8 @@ from pool.wire.client import (
     Accepted,
     Cancel,
     FromClient,
+    Grade,
+    Grader,
     JobLimits,
     Mine,
     Output,
@@ -79,8 +82,8 @@ __all__ = [
     "MAGIC", "MAX_CODE_BYTES", "MAX_FILES_OUT", "MAX_FRAMES", "MAX_FRAME_BYTES", "MAX_HEADER_BYTES", "MAX_JOB_BYTES",
     "MAX_PRINTED_BYTES", "PREAMBLE", "PRINT_INTERVAL_S", "PROTOCOL_VERSION", "Accepted", "AdminCall", "AdminReply",
     "Broken", "Cancel", "Done", "EndFields", "Fault", "Finding", "Frame", "Freed", "FromClient", "FromRunner",
-    "Heartbeat", "Hello", "JobFields", "JobLimits", "Kill", "Message", "Mine", "Output", "Ping", "Pong", "Printed",
-    "Probe", "Ready", "Refused", "Result", "Run", "Started", "Stream", "StreamName", "Submit", "ToClient", "ToRunner",
-    "Watch", "check_preamble", "decode", "decode_fault", "encode", "encode_fault", "from_admin", "from_client",
-    "from_runner", "is_relative_name", "to_admin", "to_client", "to_runner",
+    "Grade", "Grader", "Heartbeat", "Hello", "JobFields", "JobLimits", "Kill", "Message", "Mine", "Output", "Ping",
+    "Pong", "Printed", "Probe", "Ready", "Refused", "Result", "Run", "Started", "Stream", "StreamName", "Submit",
+    "ToClient", "ToRunner", "Watch", "check_preamble", "decode", "decode_fault", "encode", "encode_fault",
+    "from_admin", "from_client", "from_runner", "is_relative_name", "to_admin", "to_client", "to_runner",
 ]  # fmt: skip

@@ -7,12 +7,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from pool.model import StartKind
+from pool.model import Outcome, StartKind
 from pool.wire.fields import (
     Bytes,
     Count,
     Duration,
     EndFields,
+    Entry,
     Id,
     JobFields,
     Message,
@@ -38,9 +39,18 @@ class JobLimits(Message, frozen=True, omit_defaults=True):
     processes: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
 
+class Grader(Message, frozen=True, omit_defaults=True):
+    """The code that grades a job's value. `arguments`: how many frames of its payload they have."""
+
+    entry: Entry | None = None
+    pickled: bool = False
+    python: Annotated[str, Meta(max_length=16)] = ""
+    arguments: Count = 0
+
+
 class Submit(JobFields, frozen=True, kw_only=True, tag="submit", omit_defaults=True):
     """Run this job. A second Submit with the same job id and the same content is the same job. Answer: Accepted or
-    Refused. Payload: [code, stdin, *files, *arguments].
+    Refused. Payload: [code, stdin, *files, *arguments], and for a grade the grader's [code, *arguments] after it.
     """
 
     request: Count
@@ -51,6 +61,7 @@ class Submit(JobFields, frozen=True, kw_only=True, tag="submit", omit_defaults=T
     watch: bool = False  #: send the Result when the job ends, without another request
     stream: bool = False  #: with `watch`: also send its output while it runs
     session: Id | None = None  #: cancel the job when the client of this session is gone; None: it goes on
+    grade: Grader | None = None  #: run this on the value, in another child; its limits are those of the job
 
 
 class Watch(Message, frozen=True, tag="watch", omit_defaults=True):
@@ -106,8 +117,18 @@ class Output(Message, frozen=True, tag="output"):
     offset: Count
 
 
+class Grade(Message, frozen=True):
+    """How the grader of a job ended. `outcome` is None if it did not run, and `reason` says why."""
+
+    outcome: Outcome | None = None
+    reason: Text = ""
+    frames: Count = 0  #: of the payload, at its end: [error, *grade]
+
+
 class Result(EndFields, frozen=True, kw_only=True, tag="result"):
-    """How a job ended; sent once to each client that waits. Payload: [stdout, stderr, error, *files, *value]."""
+    """How a job ended; sent once to each client that waits. Payload: [stdout, stderr, error, *files, *value], and with
+    a grade [error, *grade].
+    """
 
     queue_ms: Duration = 0.0
     dispatch_ms: Duration = 0.0
@@ -119,6 +140,8 @@ class Result(EndFields, frozen=True, kw_only=True, tag="result"):
     attempt: Count = 0
     start: StartKind | None = None
     fallback: bool = False
+    grade_ms: Duration = 0.0
+    grade: Grade | None = None
 
 
 class Pong(Message, frozen=True, tag="pong"):

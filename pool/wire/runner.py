@@ -94,6 +94,7 @@ class Run(JobFields, frozen=True, kw_only=True, tag="run", omit_defaults=True):
     output: Bytes
     result: Bytes
     processes: Count
+    graded: Count = 0  #: so many frames at the end of the payload are one more argument, the first: the value to grade
     screened: bool = True  #: False for the daemon's own self-tests
 
 

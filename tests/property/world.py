@@ -187,6 +187,7 @@ class World:
                 priority=number // 9 % 3 - 1,
                 queue_timeout_s=(None, None, 3.0, 20.0)[number // 27 % 4],
                 code=self.codes[f"j{self.submitted}"],
+                follow_up=number % 7 == 0,
                 attachment=self.submitted,
             )
         )

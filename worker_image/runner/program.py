@@ -62,7 +62,7 @@ def run(
     job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
 ) -> tuple[object, int | None]:
     """Value and exit code. Raises whatever the job raises, except an exit with status 0."""
-    args, kwargs = _arguments(arguments)
+    args, kwargs = _arguments(job, arguments)
     try:
         value = restoring(_call, job, code, args, kwargs, setting)
         return restoring(asyncio.run, value) if inspect.iscoroutine(value) else value, None
@@ -105,11 +105,11 @@ def _is_expression(line: str) -> bool:
     return not line[:1].isspace() and not isinstance(value, ast.Call | ast.Constant | ast.Await | ast.Yield)
 
 
-def _arguments(frames: Sequence[bytes | bytearray]) -> tuple[Sequence[object], dict[str, object]]:
-    if not frames:
-        return (), {}
-    args, kwargs = cast("tuple[Sequence[object], dict[str, object]]", values.decode(frames))
-    return args, kwargs
+def _arguments(job: wire.Run, frames: Sequence[bytes | bytearray]) -> tuple[Sequence[object], Mapping[str, object]]:
+    """A grader's first argument is a value that another job made. Its bytes are decoded here, as any value's."""
+    own = frames[: len(frames) - job.graded]
+    args, kwargs = cast("tuple[Sequence[object], dict[str, object]]", values.decode(own)) if own else ((), {})
+    return (values.decode(frames[len(own) :]), *args) if job.graded else args, kwargs
 
 
 def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[str, object], setting: Setting) -> object:
