@@ -37,7 +37,8 @@ class Place:
         # pip finds the wheel beside the libraries that are there already, and asks no index.
         pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(home / "dist"), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         path = f"{home}/env/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-        self.environment = {**own, **pip, "POOL_RUN_DIR": str(home / "run"), "PATH": path, "NO_COLOR": "1"}
+        places = {"POOL_RUN_DIR": str(home / "run"), "POOL_STATE_DIR": str(home / "state")}
+        self.environment = {**own, **pip, **places, "PATH": path, "NO_COLOR": "1"}
 
     def shell(self, line, *, status=0):
         """What a line of a page prints. The tag of the image and the place of the configuration are the test's own."""

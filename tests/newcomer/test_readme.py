@@ -16,12 +16,6 @@ with Client() as client:
 """
 
 
-@pytest.fixture(scope="module")
-def place():
-    with newcomer.place() as it:
-        yield it
-
-
 def test_readme_works_line_by_line_in_an_empty_environment(place):
     (start,) = newcomer.blocks("README.md", "sh")
     install, build, daemon, *commands = [line.partition("#")[0].strip() for line in start.splitlines()]

@@ -104,7 +104,7 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_configuration_in_the_documentation_is_accepted_as_it_is_written(block, tmp_path):
-    for name in ("prices.npy", "trades.parquet"):
+    for name in ("prices.npy", "prices.csv", "trades.parquet"):
         (tmp_path / name).touch()
     assert settings(block.replace("/srv/pool", str(tmp_path))) != Settings()
 
