@@ -9,11 +9,10 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pool import wire
 from pool.model import Outcome
-from runner import channel, usage
+from runner import channel, proc, usage
 from runner.channel import Answer, ChannelError, Collector
 from runner.usage import Meter, Usage
 from runner.verdict import Evidence, Verdict, after_its_end, decide, of_claim
@@ -62,8 +61,7 @@ class Child:
 
 def _pid_of(pidfd: int) -> int:
     """The pid in this namespace of a process that was forked in another one; -1 once it is gone."""
-    with Path(f"/proc/self/fdinfo/{pidfd}").open("rb") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith(b"Pid:"))
+    return int(proc.read(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")[2].split(None, 1)[0])
 
 
 @dataclass(frozen=True, slots=True)

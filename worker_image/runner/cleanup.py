@@ -24,13 +24,14 @@ from operator import is_, itemgetter
 from pathlib import Path
 from types import FunctionType
 
+from runner import proc
+
 #: A fork bomb may win some rounds against the sweep. The pids limit bounds it; a worker that needs more is replaced.
 _ROUNDS = 50
 #: Modules whose code the runner runs. All others are used by the zygote and its children, which have their own memory.
-_OF_THE_RUNNER = frozenset({"attempt", "channel", "cleanup", "main", "runner", "usage", "verdict"})
+_OF_THE_RUNNER = frozenset({"attempt", "channel", "cleanup", "main", "proc", "runner", "usage", "verdict"})
 #: The byte code of one part of the functions is compared at each check.
 _CODE_PARTS = 8
-_PAGE_BYTES = 4096
 
 
 # ---- processes ----
@@ -48,8 +49,8 @@ def descendants(root: int) -> Iterator[int]:
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            found.extend(map(int, (task / "children").read_bytes().split()))
+        for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+            found.extend(map(int, proc.read(f"/proc/{pid}/task/{task}/children").split()))
     return found
 
 
@@ -88,7 +89,7 @@ def _reap(pids: Sequence[int]) -> None:
 
 def _parent(pid: int) -> int:
     try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
+        status = proc.read(f"/proc/{pid}/stat")
     except OSError:
         return 0
     return int(status.rpartition(b")")[2].split()[1])
@@ -170,15 +171,9 @@ class Baseline:
 def _read(path: str) -> bytes:
     """b"" for a file that this kernel does not have, or whose process is gone."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return proc.read(path)
     except OSError:
         return b""
-    try:
-        return b"".join(iter(lambda: os.read(fd, _PAGE_BYTES), b""))
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
 
 
 def _counting(path: str, from_stat: Callable[[os.stat_result], int]) -> Callable[[], int]:

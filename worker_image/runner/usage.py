@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pool import wire
 from pool.model import Outcome
+from runner import proc
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 #: Fields of /proc/PID/stat after the command's name: utime, stime, and those of children that were waited for. proc(5).
@@ -44,12 +45,11 @@ def of_process(pid: int) -> Usage:
 
     `stat` counts all of them in ticks of 10 ms, `schedstat` counts the first thread in ns. The larger one is used.
     """
-    process = Path(f"/proc/{pid}")
     ticks, first_s, peak = 0, 0.0, 0
     with contextlib.suppress(OSError, ValueError, IndexError):
-        ticks = sum(map(int, (process / "stat").read_bytes().rpartition(b")")[2].split()[_CPU_FIELDS]))
-        first_s = int((process / "schedstat").read_bytes().split()[0]) / 1e9
-        peak = int((process / "status").read_bytes().partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
+        ticks = sum(map(int, proc.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[_CPU_FIELDS]))
+        first_s = int(proc.read(f"/proc/{pid}/schedstat").split()[0]) / 1e9
+        peak = int(proc.read(f"/proc/{pid}/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
     return Usage(cpu_s=max(ticks * _TICK_S, first_s), max_rss_bytes=peak)
 
 
@@ -64,25 +64,22 @@ class Reading:
 
 def read(root: Path = _ROOT) -> Reading | None:
     """The counters now, or None where they cannot be read."""
-    with contextlib.suppress(OSError, KeyError, ValueError):
-        if (root / "cgroup.controllers").exists():
-            stat = _table(root / "memory.stat")
-            return Reading(_table(root / "cpu.stat")["usage_usec"] / 1e6, stat["anon"], stat["shmem"])
-        stat = _table(root / "memory" / "memory.stat")
-        used_ns = int((root / "cpuacct" / "cpuacct.usage").read_bytes())
-        return Reading(used_ns / 1e9, stat["total_rss"], stat["total_shmem"])
+    with contextlib.suppress(OSError, ValueError):
+        if os.access(f"{root}/cgroup.controllers", os.F_OK):
+            memory, cpu = proc.read(f"{root}/memory.stat"), proc.read(f"{root}/cpu.stat")
+            used_s = proc.number(cpu, b"usage_usec") / 1e6
+            return Reading(used_s, proc.number(memory, b"anon"), proc.number(memory, b"shmem"))
+        memory = proc.read(f"{root}/memory/memory.stat")
+        used_s = int(proc.read(f"{root}/cpuacct/cpuacct.usage")) / 1e9
+        return Reading(used_s, proc.number(memory, b"total_rss"), proc.number(memory, b"total_shmem"))
     return None
-
-
-def _table(path: Path) -> dict[str, int]:
-    return {name.decode(): int(value) for name, value in (line.split() for line in path.read_bytes().splitlines())}
 
 
 def oom_kills() -> int:
     """How many processes the kernel has killed in this worker's memory cgroup; 0 where that cannot be read."""
     for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
-        with contextlib.suppress(OSError), Path(path).open(encoding="ascii") as lines:
-            return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+        with contextlib.suppress(OSError, ValueError):
+            return proc.number(proc.read(path), b"oom_kill")
     return 0
 
 
