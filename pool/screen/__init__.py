@@ -80,7 +80,7 @@ def examine(code: str | bytes, policy: Policy, *, filename: str = "<job>") -> Re
 def _hits(tree: ast.Module, policy: Policy) -> list[Hit]:
     seen, modules, folding = analyse(tree), Modules(policy), Folding()
     bound = bindings(seen, modules)
-    names = Names(seen, policy, bound=bound, folding=folding)
+    names = Names(seen, policy, modules=modules, bound=bound, folding=folding)
     return [
         *import_hits(seen, policy, modules),
         *names.hits(),

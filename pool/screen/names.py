@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from pool.screen.analysis import Analysis, Scope, around_function, is_own, is_parameter
 from pool.screen.imports import Hit
-from pool.screen.policy import Policy
+from pool.screen.policy import Modules, Policy
 from pool.screen.strings import Folding
 from pool.screen.vocabulary import (
     BUILTINS,
@@ -22,15 +22,19 @@ from pool.screen.vocabulary import (
 )
 
 _METACLASSES = frozenset({"ABCMeta", "EnumMeta", "EnumType"})
+_STREAMS = frozenset({"/dev/stdin", "/dev/stdout", "/dev/stderr"})
 _GETTERS = frozenset({"operator.attrgetter", "operator.methodcaller"})
 
 
 class Names:
     """Judges names and calls; `excused` collects the attributes that it has judged in calls."""
 
-    def __init__(self, seen: Analysis, policy: Policy, *, bound: Mapping[str, str], folding: Folding) -> None:
+    def __init__(
+        self, seen: Analysis, policy: Policy, *, modules: Modules, bound: Mapping[str, str], folding: Folding
+    ) -> None:
         self._seen = seen
         self._policy = policy
+        self._modules = modules
         self._bound = bound
         self._folding = folding
         self._builtins = STRICT_BUILTINS if policy.strict else BUILTINS
@@ -78,7 +82,18 @@ class Names:
             return False
         if rule == "S204":
             return self._looks_at_own(call, scope)
+        if rule == "S202":
+            return bool(call.args) and self._is_at_hand(call.args[0])
         return rule == "S205" and self._named_attribute(call, scope)
+
+    def _is_at_hand(self, file: ast.expr) -> bool:
+        """A file in the work directory, or a standard stream, as far as the program's text says."""
+        if isinstance(file, ast.Constant) and isinstance(file.value, int):
+            return file.value in {0, 1, 2}
+        text, beginning = self._folding.text(file), self._folding.beginning(file)
+        if text in _STREAMS:
+            return True
+        return bool(beginning) and beginning[0] not in "/~." and ".." not in (text or beginning).split("/")
 
     def _looks_at_own(self, call: ast.Call, scope: Scope) -> bool:
         """`locals()` in a function, `vars(value)` of what is no module."""
@@ -102,10 +117,15 @@ class Names:
         base, name = call.args[0], call.args[1]
         text = self._folding.text(name)
         if text is not None:
-            return self._harmless(text, imported=self._is_imported(base))
+            return self._harmless(text, imported=self._is_imported(base)) and not self._is_denied(base, text)
         if call.func.id != "getattr":  # it changes something of the job's own and hands nothing out
             return not self._is_imported(base)
         return _is_self(base, scope) or (not self._is_imported(base) and self._begins_harmless(name))
+
+    def _is_denied(self, base: ast.expr, name: str) -> bool:
+        """`getattr(sys, "modules")` is `sys.modules`."""
+        path = self._path(base)
+        return bool(path) and self._modules.denies_member(f"{path}.{name}")
 
     def _harmless(self, name: str, *, imported: bool) -> bool:
         if name in self._policy.deny_names:

@@ -50,9 +50,9 @@ _ALL = (
     Rule(
         "S202",
         "opening files",
-        "this pool refuses {}()",
-        "pass data as arguments or files and return the value, or add `screen: {allow_names: [{}]}` to the pool; "
-        "for text in memory, io.StringIO",
+        "this pool refuses {}() of what is not seen to be in the work directory",
+        "name the file in the call, as in open('data.csv') or open(f'out/{n}.txt'), or add "
+        "`screen: {allow_names: [{}]}` to the pool; for text in memory, io.StringIO",
     ),
     Rule("S203", "waiting for input", "{} waits for a person to type, and a job has none", "take an argument instead"),
     Rule("S204", "whole namespaces", "{} reaches whole namespaces", "keep what you look up by name in a dict"),

@@ -20,8 +20,8 @@ STRICT = words(
 STANDARD = STRICT | words(
     """
     array ast asyncio base64 binascii colorsys concurrent contextlib contextvars csv difflib errno fnmatch hashlib hmac
-    html io ipaddress keyword locale logging pprint queue reprlib secrets stringprep struct threading token tokenize
-    tomllib traceback types typing_extensions urllib.parse uuid warnings weakref zlib
+    html io ipaddress keyword locale logging pprint queue reprlib secrets stringprep struct sys threading token
+    tokenize tomllib traceback types typing_extensions urllib.parse uuid warnings weakref zlib
     dateutil mpmath networkx patsy polars pytz pyarrow scipy six sklearn statsmodels sympy tzdata
     """
 )
@@ -39,6 +39,10 @@ DENIED = {
     "pandas": "ExcelFile ExcelWriter HDFStore compat core eval io read_clipboard read_excel read_gbq read_hdf "
     "read_html read_pickle read_sql read_sql_query read_sql_table read_xml util",
     "string": "Formatter",
+    "sys": "activate_stack_trampoline addaudithook audit breakpointhook call_tracing displayhook excepthook exc_info "
+    "get_asyncgen_hooks getprofile gettrace last_exc last_traceback last_value meta_path modules monitoring "
+    "path_hooks path_importer_cache remote_exec set_asyncgen_hooks set_coroutine_origin_tracking_depth setdlopenflags "
+    "setprofile settrace unraisablehook",
     "threading": "setprofile setprofile_all_threads settrace settrace_all_threads",
     "tokenize": "open",
     "traceback": "StackSummary TracebackException extract_stack extract_tb walk_stack walk_tb",

@@ -109,7 +109,7 @@ except AttributeError as error:
     _p("A11", "frame of an error", "try:\n    1 / 0\nexcept Exception as e:\n    result = str(e.__traceback__.tb_frame.f_globals)[:40]", "S302"),
     _p("A11", "frame by getattr", "g = (i for i in ())\nresult = str(getattr(g, 'gi_fr' 'ame'))", "S205"),
     _p("A11", "code of a function", "def f(): ...\nresult = f.__code__.co_code.hex()", "S301"),
-    _p("A12", "sys._getframe", "import sys\nresult = str(sys._getframe().f_globals)[:40]", "S101"),
+    _p("A12", "sys._getframe", "import sys\nresult = str(sys._getframe().f_globals)[:40]", "S302"),
     _p("A12", "inspect.stack", "import inspect\nresult = str(inspect.stack())[:40]", "S101"),
     _p("A12", "traceback.extract_stack", "import traceback\nresult = str(traceback.extract_stack())", "S304"),
     # ---- builtins and class machinery ----
@@ -139,8 +139,8 @@ except AttributeError as error:
     _p("A40", "bidi control", "ok = 'x\u202e\u2066'\nresult = ok", "S505"),
     _p("A40", "lone surrogate", "result = '\ud800'", "S503", gains=False),
     # ---- imports ----
-    _p("A19", "meta_path", "import sys\nsys.meta_path.insert(0, None)\nresult = sys.meta_path[0] is None", "S101"),
-    _p("A19", "modules", "from sys import modules\nresult = modules['os'].getpid()", "S101"),
+    _p("A19", "meta_path", "import sys\nsys.meta_path.insert(0, None)\nresult = sys.meta_path[0] is None", "S304"),
+    _p("A19", "modules", "from sys import modules\nresult = modules['os'].getpid()", "S104"),
     _p("A20", "import os", "import os\nresult = os.getpid()", "S101"),
     _p("A20", "import in a function", "def f():\n    import posix as p\n    return p.getpid()\nresult = f()", "S101"),
     _p("A20", "__import__", "result = __import__('os').getpid()", "S201"),
@@ -185,7 +185,7 @@ except AttributeError as error:
     _p("A30", "read_pickle", "import pandas as pd\nresult = bool(pd.read_pickle)", "S305", needs="pandas"),
     _p("A30", "address", "import pandas as pd\nresult = pd.read_csv('http://192.0.2.1/x.csv')", "S405", gains=False, needs="pandas"),
     _p("A32", "sqlite", "import sqlite3\nresult = sqlite3.connect(':memory:').execute('select 7').fetchone()[0]", "S101"),
-    _p("A33", "audit hook", "import sys\nresult = sys.addaudithook(print) is None", "S101"),
+    _p("A33", "audit hook", "import sys\nresult = sys.addaudithook(print) is None", "S304"),
     # ---- ends and floods ----
     _p("A34", "a result that is only printed", "print('{\"outcome\": \"ok\", \"value\": 7}')\nresult = 7", expected="INERT"),
     _p("A35", "SystemExit", "raise SystemExit(0)", expected="INERT", gains=False),
