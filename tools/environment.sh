@@ -37,9 +37,9 @@ require_python() {
 
 # ---- uv ----
 
-# uv in a directory of its own, by the system's pip or by the one that comes with Python.
+# uv in a directory of its own, by the system's pip or by the one that comes with Python; else the one on the PATH.
 install_uv() {
-  local python=$1 into=() options=(--require-hashes --only-binary :all: --no-deps --progress-bar off)
+  local python=$1 own into=() options=(--require-hashes --only-binary :all: --no-deps --progress-bar off)
   rm -rf .cache/uv
   if "$python" -c 'import pip' 2>/dev/null; then
     into=(--target .cache/uv)
@@ -47,7 +47,14 @@ install_uv() {
     "$python" -m venv .cache/uv
     python=.cache/uv/bin/python
   fi
-  logged uv "$python" -m pip install --disable-pip-version-check "${options[@]}" "${into[@]}" -r locks/uv.txt
+  if ! (logged uv "$python" -m pip install --disable-pip-version-check "${options[@]}" "${into[@]}" -r locks/uv.txt); then
+    own=$(type -P uv) || fail "uv, which installs everything else, cannot be installed; the lines above say why" \
+      "pip takes it from the index that it is configured with; PIP_INDEX_URL=URL ./dev ... names another one" \
+      "or install uv in your own way, so that it is on the PATH: ./dev uses it then"
+    say "Going on with $own"
+    mkdir -p .cache/uv/bin
+    ln -sf "$own" "$UV"
+  fi
   cp locks/uv.txt .cache/uv/installed.txt
 }
 

@@ -116,6 +116,29 @@ def test_who_may_not_install_is_told_what_to_ask_for(checkout):
     assert "usermod -aG docker" in told.stderr
 
 
+NO_INDEX = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}
+
+
+def test_where_uv_cannot_be_installed_the_error_says_what_to_do(checkout):
+    told = dev("lint", root=checkout, PATH=without_uv(), **NO_INDEX)
+    assert told.returncode == 1
+    assert "uv, which installs everything else, cannot be installed" in told.stderr
+    assert "PIP_INDEX_URL=URL ./dev" in told.stderr
+
+
+def test_where_uv_cannot_be_installed_the_one_on_the_path_is_used(checkout, tmp_path):
+    (tmp_path / "uv").write_text('#!/bin/sh\necho "the arguments: $*"\nexit 7\n')
+    (tmp_path / "uv").chmod(0o755)
+    told = dev("lint", root=checkout, PATH=f"{tmp_path}:{without_uv()}", **NO_INDEX)
+    assert f"Going on with {tmp_path}/uv" in told.stdout
+    assert "the arguments: pip sync" in told.stderr
+
+
+def without_uv() -> str:
+    places = os.environ["PATH"].split(":")
+    return ":".join(place for place in places if not Path(place, "uv").exists())
+
+
 # ---- ./dev test ----
 
 
