@@ -265,14 +265,16 @@ def test_a_job_that_waited_too_long_ends_timeout_without_running(daemon):
 
 def test_a_killed_worker_is_noticed_its_job_is_lost_and_it_is_replaced(daemon, client):
     job_id = client.submit("import time; time.sleep(60)")
-    daemon.until(lambda: daemon.workers(state="leased"))
-    victim = daemon.workers(state="leased")[0]
-    time.sleep(1)
+    daemon.until(lambda: "running" in {entry["state"] for entry in daemon.call("history", id=job_id)["entries"]})
+    (victim,) = daemon.workers(state="leased")
+    began = time.monotonic()
+    time.sleep(0.5)
+    ran_s = time.monotonic() - began
     os.kill(int(victim["container"].removeprefix("process-")), signal.SIGKILL)
     result = client.result(job_id, timeout=20)
     assert (result.outcome, result.worker) == (Outcome.LOST, victim["id"])
     assert "unknown" in result.reason
-    assert result.timings.run_ms > 900  # it had begun, and that time was the job's
+    assert result.timings.run_ms >= 1000 * ran_s  # it had begun, and that time was the job's
     daemon.until(lambda: victim["id"] not in {each["id"] for each in daemon.workers()})
     daemon.until(lambda: len(daemon.workers(state="idle")) >= 2)
 
@@ -286,13 +288,14 @@ def test_an_idle_worker_that_is_killed_is_replaced(daemon, client):
 
 
 def test_a_frozen_idle_worker_is_suspected_and_replaced(daemon):
-    pools = {"default": SMALL | {"heartbeat_s": 0.2, "size": {"min": 1, "max": 1}}}
+    pools = {"default": SMALL | {"heartbeat_s": 0.5, "size": {"min": 1, "max": 1}}}
     with DaemonProcess(pools) as quick:
-        victim = quick.workers(state="idle")[0]
+        quick.until(lambda: quick.workers(state="idle"))
+        victim = quick.workers()[0]
         os.kill(int(victim["container"].removeprefix("process-")), signal.SIGSTOP)
         quick.until(lambda: victim["id"] not in {each["id"] for each in quick.workers()})
         quick.until(lambda: quick.workers(state="idle"))
-        assert quick.pool()["recycles"]["heartbeat"] == 1
+        assert quick.pool()["recycles"]["heartbeat"] >= 1  # on a busy machine, the next one may be late as well
 
 
 # ---- bad input ----
