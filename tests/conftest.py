@@ -6,6 +6,15 @@ import os
 import signal
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, so that a run says something about a change and nothing about chance, and no limits of
+# time, so that a busy machine fails no test. `./dev test --random` tries other examples each time.
+_ANY_MACHINE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("fixed", derandomize=True, **_ANY_MACHINE)
+settings.register_profile("random", derandomize=False, print_blob=True, **_ANY_MACHINE)
+settings.load_profile("fixed")  # the option --hypothesis-profile comes after this
+
 
 def pytest_configure():
     """Whoever runs the tests in the background may have SIGINT ignored, and so would every program that they start."""

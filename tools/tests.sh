@@ -8,12 +8,12 @@ readonly MANY=20
 launcher=(env)
 
 usage_of_test() {
-  fail "$1" "./dev test [--newest | --oldest] [--clock +1y] [ARGUMENT OF PYTEST...]"
+  fail "$1" "./dev test [--newest | --oldest] [--clock +1y] [--random] [ARGUMENT OF PYTEST...]"
 }
 
-# tests [--newest | --oldest] [--clock OFFSET] [ARGUMENT...]
+# tests [--newest | --oldest] [--clock OFFSET] [--random] [ARGUMENT...]
 tests() {
-  local versions='' clock='' options=()
+  local versions='' clock='' options=() profile=fixed
   while (($# > 0)); do
     case $1 in
       --newest | --oldest)
@@ -25,11 +25,13 @@ tests() {
         [[ $clock =~ ^[+-][0-9]+[smhdy]$ ]] || usage_of_test "--clock takes an offset like +1y or -30d, not '$clock'"
         shift
         ;;
+      --random) profile=random ;;
       *) break ;;
     esac
-    options+=("$1${clock:+ $clock}")
     shift
   done
+  options=(${versions:+"--$versions"} ${clock:+--clock "$clock"})
+  [[ $profile == fixed ]] || options+=(--random)
   trap 'exit 130' INT
   mkdir -p .cache
   case $versions in
@@ -39,10 +41,10 @@ tests() {
   [[ -z $clock ]] || require_faketime "$clock"
   if [[ -n $versions$clock ]]; then
     [[ -n $versions ]] || environment test
-    run_parts "./dev test ${options[*]}" quick -- "$@"
+    run_parts quick -- "$@"
   else
     setup test
-    run_parts "./dev test" quick docker -- "$@"
+    run_parts quick docker -- "$@"
   fi
 }
 
@@ -55,10 +57,9 @@ require_faketime() {
   launcher=(env FAKETIME_DONT_FAKE_MONOTONIC=1 faketime -f "$1")
 }
 
-# run_parts COMMAND PART... -- ARGUMENT...: all parts, then what they came to; COMMAND is how this was called
+# run_parts PART... -- ARGUMENT...: all parts, then what they came to; uses `options` and `profile` of tests
 run_parts() {
-  local command=$1 part parts=() titles=() statuses=() none=0
-  shift
+  local command="./dev test${options[*]:+ ${options[*]}}" part parts=() titles=() statuses=() none=0
   while [[ $1 != -- ]]; do
     parts+=("$1")
     shift
@@ -72,7 +73,7 @@ run_parts() {
 
 # run_part PART ARGUMENT...: adds to `titles` and `statuses` of run_parts
 run_part() {
-  local status=0 color=no title markers workers=()
+  local status=0 color=no title markers workers=() log=.cache/test-$1.log
   [[ ! -t 1 ]] || color=yes
   case $1 in
     # Many of these wait, and they share nothing.
@@ -82,7 +83,8 @@ run_part() {
   say "Tests $title"
   : >".cache/test-$1.failed"
   POOL_FAILED_TESTS=.cache/test-$1.failed "${launcher[@]}" "$tested/bin/python" -m pytest --color="$color" \
-    -m "$markers and not benchmark and not corpus" "${workers[@]}" "${@:2}" 2>&1 | tee ".cache/test-$1.log" || status=$?
+    -m "$markers and not benchmark and not corpus" --hypothesis-profile="$profile" "${workers[@]}" "${@:2}" 2>&1 |
+    tee "$log" || status=$?
   titles+=("$title")
   statuses+=("$status")
 }

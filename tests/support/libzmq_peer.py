@@ -60,8 +60,8 @@ def main(endpoint, heartbeat_ms, idle_s, *libraries):
     peer, sizes = Libzmq(*libraries), []
     if int(heartbeat_ms):
         peer.set(HEARTBEAT_IVL, int(heartbeat_ms))
-        peer.set(HEARTBEAT_TTL, 10 * int(heartbeat_ms))
-        peer.set(HEARTBEAT_TIMEOUT, 10 * int(heartbeat_ms))
+        peer.set(HEARTBEAT_TTL, 100 * int(heartbeat_ms))
+        peer.set(HEARTBEAT_TIMEOUT, 100 * int(heartbeat_ms))
     peer.connect(endpoint)
     for _ in range(2):
         for message in MESSAGES:

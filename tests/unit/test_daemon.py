@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import pytest
 
@@ -383,7 +384,7 @@ def test_random_bytes_on_the_raw_socket_disturb_nobody(daemon, client):
     for name in ("submit", "admin"):
         with socket.socket(socket.AF_UNIX) as door:
             door.connect(str(daemon.run_dir / f"{name}.sock"))
-            door.sendall(os.urandom(4096))
+            door.sendall(Random(1).randbytes(4096))
 
 
 # ---- operation ----
