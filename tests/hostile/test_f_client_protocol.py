@@ -40,7 +40,7 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody
 @pytest.fixture(scope="module")
 def daemon():
     pools = {"default": SMALL, "narrow": NARROW, "env": ENV}
-    with Besieged(pools, submit_mode="0666", result_ttl_s=2) as running:
+    with Besieged(pools, submit_mode="0666", result_ttl_s=15) as running:
         yield running
 
 

@@ -353,6 +353,28 @@ def test_send_returns_false_for_a_worker_that_takes_nothing(host, dial, link):
     assert not sent[-1]
 
 
+def test_a_message_may_end_another_worker_that_has_sent_something_too(host, link):
+    other = host.open_link("p-2")
+    runners = [host.connect(path) for path in (link, other)]
+    for each in runners:
+        each.sendall(codec.GREETING + codec.ready("PAIR") + packed(HI))
+    until(lambda: len(host.from_workers) == 2)
+
+    def receive(worker_id, *_):
+        host.from_workers.append(worker_id)
+        host.transport.links.close({"p-1": "p-2", "p-2": "p-1"}[worker_id])
+
+    def send_while_the_loop_waits():
+        host.receive = receive
+        for each in runners:
+            each.sendall(packed(wire.Heartbeat()))
+
+    host.call(send_while_the_loop_waits)
+    until(lambda: len(host.from_workers) == 3)
+    host.call(lambda: None)  # the loop goes on
+    assert len(host.from_workers) == 3
+
+
 def test_a_link_that_floods_does_not_delay_the_others(host, link):
     other = host.open_link("p-2")
     flooding, quiet = (host.connect(path) for path in (link, other))

@@ -141,10 +141,12 @@ class WorkerLinks:
     def receive(self, worker_id: str) -> None:
         """Take what a worker has sent. A connection that breaks was read to its end: its last messages still count."""
         self.ready.pop(worker_id, None)
-        connection, owner = self._connection(worker_id), self._owners[worker_id]
+        connection, owner = self._connection(worker_id), self._owners.get(worker_id)
+        if connection is None or owner is None:  # closed in this turn, because of what another worker has sent
+            return
         try:
             for _ in range(_PER_TURN):
-                if connection is None or (frames := connection.receive()) is None:
+                if (frames := connection.receive()) is None:
                     break
                 owner.receive(worker_id, *wire.decode(wire.from_runner, frames))
                 if not connection.more or worker_id not in self._links:
@@ -152,7 +154,7 @@ class WorkerLinks:
         except RemoteProtocolError as error:
             owner.lost(worker_id, f"it broke the protocol: {error}")
             return
-        if connection is None or worker_id not in self._links:
+        if worker_id not in self._links:
             return
         if connection.ended:
             owner.lost(worker_id, "its end of the link was closed: the runner has ended or was killed")
