@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pool.client import Client, PoolExecutor
     from pool.client.aio import AsyncClient
     from pool.client.in_job import datasets
+    from pool.client.sandbox import ExecutionResult, SandboxExecutor
+    from pool.client.strategy import Market
     from pool.model import Finding, JobError, JobResult, Limits, Outcome, OutputEvent
     from pool.screen import check
 else:
@@ -19,12 +21,15 @@ else:
         "AsyncClient": "pool.client.aio",
         "Client": "pool.client",
         "PoolExecutor": "pool.client",
+        "ExecutionResult": "pool.client.sandbox",
         "Finding": "pool.model",
         "JobError": "pool.model",
         "JobResult": "pool.model",
         "Limits": "pool.model",
+        "Market": "pool.client.strategy",
         "Outcome": "pool.model",
         "OutputEvent": "pool.model",
+        "SandboxExecutor": "pool.client.sandbox",
         "check": "pool.screen",
         "datasets": "pool.client.in_job",
     }
@@ -45,13 +50,16 @@ else:
 __all__ = [
     "AsyncClient",
     "Client",
+    "ExecutionResult",
     "Finding",
     "JobError",
     "JobResult",
     "Limits",
+    "Market",
     "Outcome",
     "OutputEvent",
     "PoolExecutor",
+    "SandboxExecutor",
     "__version__",
     "check",
     "datasets",

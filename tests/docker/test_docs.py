@@ -32,11 +32,12 @@ def pool(tmp_path_factory):
         yield running
 
 
-def test_every_block_of_the_guide_prints_what_stands_behind_it(pool, monkeypatch):
+@pytest.mark.parametrize("page", ["docs/jobs.md", "docs/strategies.md"])
+def test_every_block_of_the_guide_prints_what_stands_behind_it(pool, monkeypatch, page):
     monkeypatch.setenv("POOL_ENDPOINT", pool.endpoint)
     scope = {"__name__": "guide"}
-    for code in blocks("docs/jobs.md", "python"):
+    for code in blocks(page, "python"):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "docs/jobs.md", "exec"), scope)
+            exec(compile(code, page, "exec"), scope)
         assert printed.getvalue().splitlines() == promised(code)

@@ -1,0 +1,118 @@
+"""The contract of a trading strategy, for `SandboxExecutor.execute_strategy_safe`. docs/strategies.md says it in words.
+
+    first job     the strategy on growing beginnings of the prices      what it decides without knowing the rest
+    second job    the strategy on all prices                            its positions
+    its grader    strategy_grader.py: checks the positions, compares both, computes the metrics
+
+The two jobs are apart so that a strategy which looks ahead cannot find the later prices while it is tested for that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from typing import Any, Final
+
+from pool.errors import InvalidJobError
+
+ENTRY: Final = "strategy"
+PREFIXES: Final = "_pool_prefixes"
+#: A strategy is tested on this many beginnings, the longest of which has two thirds of the prices.
+CUTS: Final = 6
+LONGEST: Final = 2 / 3
+#: Fewer prices have no statistics.
+MIN_ROWS: Final = 3
+#: Calls the strategy once for each beginning, the shortest first. It is added to the end of the code.
+_DRIVER: Final = f"""
+
+def {PREFIXES}(data, lengths):
+    return [{ENTRY}(data.iloc[:length].copy()) for length in lengths]
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Market:
+    """What the metrics are computed with."""
+
+    cost: float = 0.0005  #: of the value traded, each way
+    periods: int = 252  #: rows a year
+    max_position: float = 1.0  #: the largest position, long or short, as a share of the equity
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise InvalidJobError(f"market.{name}: got {value!r:.40}; give a finite number from 0 on")
+        if not self.periods:
+            raise InvalidJobError("market.periods: got 0; give the number of rows a year")
+
+
+class StrategyRun:
+    """The jobs of one strategy on valid data."""
+
+    def __init__(self, data: Any, market: Market) -> None:
+        self._data = data
+        self._market = market
+        longest = max(1, int(len(data) * LONGEST))
+        self._lengths = sorted({max(1, longest * (n + 1) // CUTS) for n in range(CUTS)})
+
+    def prefix_inputs(self) -> list[object]:
+        return [self._data.iloc[: self._lengths[-1]], self._lengths]
+
+    def grading(self, prefixes: object) -> dict[str, object]:
+        """`prefixes`: what the strategy has decided on each beginning."""
+        return {"grade": grader(), "grade_args": [_close(self._data), prefixes, self._lengths, asdict(self._market)]}
+
+
+def with_prefixes(code: str) -> str:
+    return code + _DRIVER
+
+
+def grader() -> str:
+    return files("pool.client").joinpath("strategy_grader.py").read_text(encoding="utf-8")
+
+
+def _close(data: Any) -> Any:
+    return data["close"] if data.ndim == 2 else data
+
+
+def in_words(error: str) -> str:
+    """An error of the code that calls the strategy, for the author of the strategy."""
+    missing = f"NameError: name '{ENTRY}' is not defined"
+    return f"the code defines no function {ENTRY}(prices)" if error.startswith(missing) else error
+
+
+# ---- data ----
+
+
+def problem_of(data: Any) -> str:
+    """What is wrong with the prices, in words; empty if they can be used."""
+    import numpy as np
+    import pandas as pd
+
+    if not isinstance(data, pd.Series | pd.DataFrame):
+        return f"the data is of type {type(data).__name__}; give a pandas Series of closing prices, or a DataFrame"
+    if isinstance(data, pd.DataFrame) and list(data.columns).count("close") != 1:
+        return f"the data has the columns {', '.join(map(str, data.columns))!s:.200}; one has to be close"
+    if len(data) < MIN_ROWS:
+        return f"the data has {len(data)} rows; give at least {MIN_ROWS}"
+    if problem := _problem_of_index(data.index):
+        return problem
+    close = pd.to_numeric(_close(data), errors="coerce").to_numpy(dtype=float)
+    bad = np.flatnonzero(~np.isfinite(close) | (close <= 0))
+    if bad.size:
+        return (
+            f"the closing prices have {bad.size} gaps (nan, inf, 0 or below), first at {data.index[bad[0]]}; "
+            "fill them or leave the rows out"
+        )
+    return ""
+
+
+def _problem_of_index(index: Any) -> str:
+    if index.hasnans:
+        return "the index of the data has a row without a date; leave it out"
+    if not index.is_unique:
+        return f"the data has the date {index[index.duplicated()][0]} more than once; keep one row for each date"
+    if not index.is_monotonic_increasing:
+        return "the dates of the data are not in order; sort it by its index"
+    return ""

@@ -1,0 +1,110 @@
+"""Grades the positions of a strategy. Sent as source text into a child that has never held the strategy's code.
+
+The positions are data that a stranger made. Nothing is computed with them before they are plain, finite numbers.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+#: Positions that differ by less are the same.
+TOLERANCE = 1e-6
+
+
+class ProblemError(Exception):
+    """The positions cannot be graded; the message is for the author of the strategy."""
+
+
+def grade(
+    positions: object, close: Any, prefixes: object, lengths: list[int], market: dict[str, Any]
+) -> dict[str, Any]:
+    """The metrics, or {"problem": what is wrong with the positions}."""
+    try:
+        held = checked(positions, close.index, market["max_position"])
+        for length, decided in zip(lengths, of_beginnings(prefixes, len(lengths)), strict=True):
+            compare(held[:length], checked(decided, close.index[:length], market["max_position"]), close.index)
+    except ProblemError as problem:
+        return {"problem": str(problem)}
+    return metrics(held, close.to_numpy(dtype=float), market["cost"], market["periods"])
+
+
+def of_beginnings(prefixes: object, count: int) -> list[object]:
+    if not isinstance(prefixes, list) or len(prefixes) != count:
+        raise ProblemError("the strategy did not return positions for each beginning of the prices")
+    return prefixes
+
+
+def checked(positions: Any, index: Any, most: float) -> Any:
+    """The positions as floats, one for each price."""
+    if isinstance(positions, pd.Series):
+        if len(positions) == len(index) and not positions.index.equals(index):
+            raise ProblemError("the positions have another index than the prices; return one position for each date")
+    elif not isinstance(positions, (np.ndarray, list, tuple)):
+        raise ProblemError(
+            f"the strategy returned {type(positions).__name__}; return a Series, an array or a list with one position "
+            "for each price"
+        )
+    try:
+        numbers = np.asarray(positions)
+        held = numbers.astype(float) if numbers.dtype.kind in "biufO" else None
+    except (TypeError, ValueError, OverflowError):
+        held = None
+    if held is None:
+        raise ProblemError(
+            "the positions are not numbers; return for example 1.0 for long, 0.0 for flat, -1.0 for short"
+        )
+    if held.shape != (len(index),):
+        raise ProblemError(f"the positions have the shape {held.shape}, the prices have {len(index)} rows")
+    check_range(held, index, most)
+    return held
+
+
+def label(index: Any, at: int) -> str:
+    """The date of a row, without a time of midnight."""
+    return str(index[at]).removesuffix(" 00:00:00")
+
+
+def check_range(held: Any, index: Any, most: float) -> None:
+    for what, bad in (("nan", np.isnan(held)), ("infinite", np.isinf(held))):
+        if bad.any():
+            first = label(index, int(np.argmax(bad)))
+            raise ProblemError(
+                f"{int(bad.sum())} positions are {what}, first at {first}; return 0.0 where there is none"
+            )
+    large = np.abs(held) > most + TOLERANCE
+    if large.any():
+        at = int(np.argmax(large))
+        raise ProblemError(
+            f"the position at {label(index, at)} is {held[at]:g}; at most {most:g}, long or short, is allowed"
+        )
+
+
+def compare(held: Any, decided: Any, index: Any) -> None:
+    differs = np.abs(held - decided) > TOLERANCE
+    if differs.any():
+        at = int(np.argmax(differs))
+        date, last = label(index, at), label(index, len(held) - 1)
+        raise ProblemError(
+            f"the strategy looks ahead: its position at {date} is {held[at]:g}, and {decided[at]:g} when the prices "
+            f"end at {last}; use only prices up to the date of a position (no shift(-1), no statistics of all prices)"
+        )
+
+
+def metrics(held: Any, close: Any, cost: float, periods: float) -> dict[str, Any]:
+    """A position is decided at one close and earns the return to the next. Plain numbers."""
+    earning = np.concatenate(([0.0], held[:-1]))
+    traded = np.abs(np.diff(earning, prepend=0.0))
+    returns = earning * np.concatenate(([0.0], close[1:] / close[:-1] - 1)) - cost * traded
+    equity = np.cumprod(1 + np.maximum(returns, -1.0))
+    total, risk = float(equity[-1]) - 1, float(returns.std(ddof=1)) * math.sqrt(periods)
+    peak = np.maximum.accumulate(np.maximum(equity, 1.0))
+    return {
+        "sharpe": float(returns.mean()) * periods / risk if risk > 0 else 0.0,
+        "total_return": total,
+        "cagr": (1 + total) ** (periods / len(returns)) - 1,
+        "max_drawdown": float((1 - equity / peak).max()),
+        "volatility": risk,
+        "trades": int((traded > TOLERANCE).sum()),
+    }
