@@ -33,19 +33,18 @@ _UNREACHABLE = ("ConnectionError", "NewConnectionError", "Temporary failure", "C
 
 
 def unpacked(version):
-    """A directory with this release. Skips when the package index is not reached."""
-    place = _HOME / version
+    """A directory with this release for this Python. Skips when the package index is not reached."""
+    place = _HOME / f"{version}-{sys.implementation.cache_tag}"
     _HOME.mkdir(parents=True, exist_ok=True)
     with (_HOME / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
-            _unpack(_download(version), place)
+            _unpack(_download(version, _HOME / "wheels" / place.name), place)
     return place
 
 
-def _download(version):
+def _download(version, target):
     old = _OLD if int(version.partition(".")[0]) < 20 else ()
-    target = _HOME / "wheels" / version
     target.mkdir(parents=True, exist_ok=True)
     hashes = " ".join(f"--hash=sha256:{each}" for each in _WHEELS[version])
     wanted = target / "wanted.txt"
