@@ -19,6 +19,7 @@ import zmq
 
 from pool import Client, Outcome, values, wire
 from pool.client import connection
+from pool.client.pending import PendingRequests
 from pool.errors import DaemonUnreachableError, RemoteProtocolError, UnknownJobError, VersionMismatchError
 from tests.unit.fake_daemon import HOLD, FakeDaemon, Waiting, eventually, in_child
 
@@ -111,10 +112,20 @@ def test_a_socket_without_permission_is_named_as_such_at_once():
             assert in_child(refused) == 0
 
 
-def test_a_client_waits_for_a_daemon_that_was_there_and_starts_again(path):
+@pytest.fixture
+def lost(monkeypatch):
+    """Set when a client has noticed that its connection is lost."""
+    noticed, disconnected = threading.Event(), PendingRequests.disconnected
+    monkeypatch.setattr(PendingRequests, "disconnected", lambda *args: noticed.set() or disconnected(*args))
+    return noticed
+
+
+def test_a_client_waits_for_a_daemon_that_was_there_and_starts_again(path, lost):
     with Client(path, timeout=20) as client:
         with FakeDaemon(path):
             assert client.run("result = 1").value == 1
+        # Before that, a job would go to the daemon that has ended, and whether it ran there would be unknown.
+        assert lost.wait(20)
         waiting = Waiting(client.run, "result = 2")
         eventually(waiting.goes_on)
         with FakeDaemon(path, instance="two"):
