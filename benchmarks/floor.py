@@ -204,7 +204,8 @@ def main() -> None:
     finally:
         for arm in arms.values():
             arm.close()
-        engine.sweep(owner=OWNER, instance="")
+        for left in engine.find(owner=OWNER):
+            left.container.kill()
         engine.close()
 
 

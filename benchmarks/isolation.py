@@ -90,7 +90,8 @@ def main() -> None:
                     f"| {answered:.2f} ms | {free:.2f} ms |"
                 )
     finally:
-        engine.sweep(owner=OWNER, instance="")
+        for left in engine.find(owner=OWNER):
+            left.container.kill()
         engine.close()
 
 

@@ -36,6 +36,7 @@ class JobState(StrEnum):
 
 
 class WorkerState(StrEnum):
+    FOUND = "found"  #: an earlier daemon has left it, and its runner has not proved itself yet
     STARTING = "starting"
     IDLE = "idle"
     LEASED = "leased"

@@ -7,14 +7,19 @@ can select it. Code that is run through it can do whatever the user can do.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from pool._version import __version__
-from pool.engines.base import EngineFacts, ImageFacts, WorkerSpec
+from pool.engines.base import EngineFacts, FoundContainer, ImageFacts, WorkerSpec
 from pool.errors import StartError
 
 _START = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); from runner.main import main; main(sys.argv[1:])"
@@ -23,16 +28,21 @@ _START = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); from runner.mai
 class ProcessContainer:
     """A runner process and its scratch directory."""
 
-    def __init__(self, process: subprocess.Popen[bytes], scratch: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], scratch: Path, note: Path | None = None) -> None:
         self.id = f"process-{process.pid}"
         self._process = process
         self._scratch = scratch
+        self._note = note
 
     def kill(self) -> None:
         """Children die with the zygote, the zygote with the runner (PR_SET_PDEATHSIG)."""
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._scratch, ignore_errors=True)
+        if self._note is not None:
+            self._note.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # other workers have notes there
+                self._note.parent.rmdir()
 
     def diagnose(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -41,6 +51,54 @@ class ProcessContainer:
 
     def pid(self) -> int | None:
         return self._process.pid
+
+
+class _Note(NamedTuple):
+    """What an engine writes down of a process, for the engine of a later daemon."""
+
+    pid: int
+    started: str  #: so that another process with this pid is not taken for it
+    worker_id: str
+    instance: str
+    scratch: str
+
+
+class FoundProcess:
+    """A runner that was started through the engine of an earlier daemon, of which this process is no parent."""
+
+    def __init__(self, note: _Note, path: Path) -> None:
+        self.id = f"process-{note.pid}"
+        self._note = note
+        self._path = path
+
+    @property
+    def running(self) -> bool:
+        return start_of(self._note.pid) == self._note.started
+
+    def kill(self) -> None:
+        if self.running:
+            pidfd = os.pidfd_open(self._note.pid)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            select.select([pidfd], [], [])
+            os.close(pidfd)
+        shutil.rmtree(self._note.scratch, ignore_errors=True)
+        self._path.unlink(missing_ok=True)
+
+    def diagnose(self) -> str:
+        return "it runs" if self.running else "it has ended"
+
+    def pid(self) -> int | None:
+        return self._note.pid
+
+
+def start_of(pid: int) -> str:
+    """When a process was started, in ticks; "" if there is none, or it has ended and was not waited for."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if status[0] in "ZX" else status[19]
 
 
 class ProcessEngine:
@@ -68,12 +126,19 @@ class ProcessEngine:
             process = subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL)
         except OSError as error:
             raise StartError(f"the runner could not be started: {error}") from error
-        return ProcessContainer(process, scratch)
+        note = _notes(spec.owner) / str(process.pid)
+        note.parent.mkdir(mode=0o700, exist_ok=True)
+        written = _Note(process.pid, start_of(process.pid), spec.worker_id, spec.instance, str(scratch))
+        note.write_text(json.dumps(written), encoding="utf-8")
+        return ProcessContainer(process, scratch, note)
 
-    def sweep(self, *, owner: str, instance: str) -> list[str]:
-        """Processes end with their runner, and a runner with its daemon; there is nothing to find."""
-        del owner, instance
-        return []
+    def find(self, *, owner: str) -> list[FoundContainer]:
+        found = []
+        for path in _notes(owner).glob("*"):
+            note = _Note(*json.loads(path.read_text(encoding="utf-8")))
+            process = FoundProcess(note, path)
+            found.append(FoundContainer(process, note.worker_id, note.instance, running=process.running))
+        return found
 
     def close(self) -> None:
         if self._made is not None:
@@ -89,6 +154,10 @@ _ENVIRONMENT = {
 }
 
 
+def _notes(owner: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"pool-processes-{owner}"
+
+
 def lay_out(root: Path) -> Path:
     """The tree of the image, as files, so that the runner's digest is the one that the daemon expects."""
     from pool.images import runner_tree
@@ -102,7 +171,7 @@ def lay_out(root: Path) -> Path:
 
 def _localize(spec: WorkerSpec, scratch: Path) -> list[str]:
     """The command with host paths: mounts are undone, and scratch is a directory of its own, never the host's /tmp."""
-    command = [*spec.command, "--orphan-s", "5", "--isolation", "none"]
+    command = [*spec.command, "--orphan-s", "20", "--isolation", "none"]
     for at, word in enumerate(command):
         for mount in spec.mounts:
             if word == mount.target or word.startswith(mount.target + "/"):

@@ -273,6 +273,7 @@ STYLES = {
     "idle": "green",
     "ok": "green",
     "leased": "cyan",
+    "found": "yellow",
     "starting": "yellow",
     "draining": "yellow",
     "suspect": "red",

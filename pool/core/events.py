@@ -80,6 +80,23 @@ class WorkerReady(WorkerEvent, frozen=True, kw_only=True):
     shareable: bool = True  #: False: its isolation is incomplete, so no worker of the pool may serve two clients
 
 
+class WorkerFound(WorkerEvent, frozen=True, kw_only=True):
+    """At the start of the daemon: an earlier one has left this worker. WorkerAdopted follows, or its deadline."""
+
+    started_at: float  #: monotonic seconds
+    edition: int  #: of the pool's data sets; 0: of content that nobody has offered
+    client: str | None  #: the only client that it may serve; None: any
+
+
+class WorkerAdopted(WorkerEvent, frozen=True, kw_only=True):
+    """The runner of a worker that was found has proved itself."""
+
+    jobs: int  #: that it has served so far
+    shareable: bool = True  #: as in WorkerReady
+    cleaning: bool = False  #: WorkerFreed follows
+    unusable: StopReason | None = None  #: why it gets no job
+
+
 class WorkerFailed(WorkerEvent, frozen=True, kw_only=True):
     """The start failed: engine error, refused handshake, wrong no-op result."""
 

@@ -28,7 +28,7 @@ from types import MappingProxyType
 from pool.core import job_transitions, pool_transitions, worker_transitions
 from pool.core.breaker import Breaker
 from pool.core.editions import EditionsView
-from pool.core.events import Command, Event, JobEvent, NewJob, WorkerEvent
+from pool.core.events import Command, Event, JobEvent, NewJob, WorkerEvent, WorkerFound
 from pool.core.poison import PoisonView
 from pool.core.policy import PoolPolicy
 from pool.core.records import HistoryEntry, JobRecord, Numbers, PoolPhase, WorkerRecord
@@ -59,7 +59,7 @@ class PoolState:
             worker_transitions.TABLE[worker.state, type(event)](pool, worker, event)
         elif isinstance(event, JobEvent) and (job := pool.jobs.get(event.job_id)) is not None:
             job_transitions.TABLE[job.state, type(event)](pool, job, event)
-        elif isinstance(event, WorkerEvent | JobEvent) and not isinstance(event, NewJob):
+        elif isinstance(event, WorkerEvent | JobEvent) and not isinstance(event, NewJob | WorkerFound):
             _ignore_unknown(pool, event)
         else:
             pool_transitions.TABLE[pool.state, type(event)](pool, pool, event)

@@ -20,12 +20,14 @@ from pool.core.events import (
     ResumeRequested,
     ShutdownRequested,
     Tick,
+    WorkerFound,
 )
 from pool.core.job_transitions import accept, enqueue, restore
 from pool.core.policy import MAX_HELD_BYTES, choose_worker
 from pool.core.records import PoolPhase, StopReason, WorkerRecord
 from pool.core.state import Ignore, Illegal, State, Table, row, table
-from pool.core.worker_transitions import lease, replace_older_editions, retire
+from pool.core.worker_start import find, replace_older_editions
+from pool.core.worker_transitions import lease, retire
 from pool.errors import BacklogFullError, DrainingError, PoisonedCodeError, PoolError, PoolUnavailableError
 from pool.model import StartKind, WorkerState
 from pool.units import format_size
@@ -173,6 +175,13 @@ def _shut_down(pool: State, _: State, event: ShutdownRequested) -> None:
         worker_transitions.apply(pool, worker, event)
 
 
+# ---- workers that an earlier daemon has left ----
+
+
+def _found(pool: State, _: State, event: WorkerFound) -> None:
+    find(pool, event)
+
+
 # ---- the clock ----
 
 
@@ -189,7 +198,7 @@ DRAINING = Ignore("the pool is draining already")
 STOPPING = Ignore("the pool is shutting down")
 STOPPED = Ignore("the pool has stopped")
 NO_TIME = Ignore("the pool has stopped", silent=True)
-TOO_LATE = Illegal("jobs are restored before the daemon serves")
+TOO_LATE = Illegal("workers are found and jobs are restored before the daemon serves")
 
 STATES = tuple(PoolPhase)
 TABLE: Table[PoolPhase, State] = table(
@@ -198,6 +207,7 @@ TABLE: Table[PoolPhase, State] = table(
         running=_submitted, draining=_submitted_late, stopping=_submitted_late, stopped=_submitted_late,
     ),
     row(JobRestored, STATES, running=restore, draining=restore, stopping=TOO_LATE, stopped=TOO_LATE),
+    row(WorkerFound, STATES, running=_found, draining=_found, stopping=TOO_LATE, stopped=TOO_LATE),
     row(DrainRequested, STATES, running=_drain, draining=DRAINING, stopping=STOPPING, stopped=STOPPED),
     row(ResumeRequested, STATES, running=_resume, draining=_resume, stopping=STOPPING, stopped=STOPPED),
     row(RecycleRequested, STATES, running=_recycle, draining=_recycle, stopping=STOPPING, stopped=STOPPED),

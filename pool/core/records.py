@@ -81,6 +81,9 @@ class StopReason(StrEnum):
     SHUTDOWN = "shutdown"
     RESIZE = "resize"  #: above a maximum that was lowered
     DATASET = "dataset"  #: its data sets are older than those of the pool
+    NOT_ADOPTED = "not_adopted"  #: an earlier daemon had left it, and its runner did not prove itself
+    OUTDATED = "outdated"  #: an earlier daemon had left it, and it is not what this one would start
+    UNKNOWN_JOB = "unknown_job"  #: an earlier daemon had left it with a job that nobody waits for
 
 
 class Numbers(NamedTuple):
@@ -93,6 +96,7 @@ class Numbers(NamedTuple):
 _W, _J = WorkerState, JobState
 _LEAVES = frozenset({_W.STOPPING, _W.GONE})
 WORKER_STATES: Mapping[StrEnum, frozenset[StrEnum]] = {
+    _W.FOUND: _LEAVES | {_W.IDLE, _W.CLEANING},
     _W.STARTING: _LEAVES | {_W.IDLE},
     _W.IDLE: _LEAVES | {_W.LEASED, _W.SUSPECT},
     _W.SUSPECT: _LEAVES | {_W.IDLE},

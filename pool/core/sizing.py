@@ -95,7 +95,7 @@ class Census:
         self.waiting = len(pool.backlog.waiting)
         self.idle: list[WorkerRecord] = []
         self.leased: list[WorkerRecord] = []  #: at work, and able to take the next job
-        self.starting = self.suspect = self.stopping = self.busy = 0
+        self.found = self.starting = self.suspect = self.stopping = self.busy = 0
         self.ending = 0  #: with their last job, which has just begun
         self.retire_at = inf  #: when the first of those that serve is due for replacement
         self._count(pool)
@@ -103,7 +103,7 @@ class Census:
         self.ready = len(self.idle) + len(self.leased)
         # While jobs wait, every idle worker belongs to another client and is no supply for them: dispatch would have
         # used it. A suspect stays a supply: a daemon that was suspended for a moment must not start a second pool.
-        self.supply = self.starting + self.ending + len(self.leased)
+        self.supply = self.found + self.starting + self.ending + len(self.leased)
         self.supply += 0 if self.waiting else len(self.idle) + self.suspect
         pool.target = rules.target_size(pool.policy, busy=self.busy, waiting=self.waiting)
         self.surplus = 0 if self.waiting else self.starting + self.ready - pool.target
@@ -113,7 +113,9 @@ class Census:
     def _count(self, pool: State) -> None:
         for worker in pool.workers.values():
             state = worker.state
-            if state is WorkerState.STARTING:
+            if state is WorkerState.FOUND:
+                self.found += 1
+            elif state is WorkerState.STARTING:
                 self.starting += 1
             elif state is WorkerState.STOPPING:
                 self.stopping += 1

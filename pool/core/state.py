@@ -24,7 +24,7 @@ from pool.core.breaker import Breaker
 from pool.core.editions import Editions
 from pool.core.events import Command, Event, StartWorker, StopWorker
 from pool.core.poison import Poison
-from pool.core.policy import MISSED_HEARTBEATS, PoolPolicy, age_limit_s, jobs_limit
+from pool.core.policy import ADOPTION_S, MISSED_HEARTBEATS, PoolPolicy, age_limit_s, jobs_limit
 from pool.core.records import (
     History,
     HistoryEntry,
@@ -115,6 +115,21 @@ class State:
         worker.last_used, worker.code = self.now, ""
         worker.due = self.now + MISSED_HEARTBEATS * self.policy.heartbeat_s
         self.move(worker, WorkerState.IDLE, text)
+
+    def take_over(self, worker_id: str, *, started_at: float, edition: int) -> WorkerRecord:
+        """The record of a worker that an earlier daemon has left. The names of new ones go on after its own."""
+        self._numbered = max(self._numbered, int(worker_id.rpartition("-")[2]))
+        worker = WorkerRecord(
+            id=worker_id,
+            state=WorkerState.FOUND,
+            edition=edition,
+            started_at=started_at,
+            jobs_limit=jobs_limit(self.policy.max_jobs, self._rng, young=False),
+            retire_at=started_at + age_limit_s(self.policy.max_age_s, self._rng, young=False),
+            due=self.now + ADOPTION_S,
+        )
+        self.workers[worker_id] = worker
+        return worker
 
     def stop_worker(self, worker: WorkerRecord, reason: StopReason) -> None:
         worker.leaving, worker.due = reason, None

@@ -1,5 +1,6 @@
 """A worker from its start to its end, by the state that it is in.
 
+    FOUND ──WorkerAdopted──▶ IDLE, CLEANING                     FOUND ──silent, unusable──▶ STOPPING
     STARTING ──WorkerReady──▶ IDLE ──lease──▶ LEASED ──JobEnded──▶ CLEANING ──WorkerFreed──▶ IDLE
     IDLE ──silent──▶ SUSPECT ──Heartbeat──▶ IDLE              LEASED ──retire──▶ DRAINING ──JobEnded──▶ STOPPING
     any ──retired without a job, failed, vanished, overdue──▶ STOPPING            any ──WorkerRemoved──▶ GONE
@@ -14,8 +15,6 @@ job names only the worker.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pool.core.events import (
     Dispatch,
     Event,
@@ -25,7 +24,9 @@ from pool.core.events import (
     ProbeWorker,
     ShutdownRequested,
     Tick,
+    WorkerAdopted,
     WorkerFailed,
+    WorkerFound,
     WorkerFreed,
     WorkerReady,
     WorkerRemoved,
@@ -35,53 +36,23 @@ from pool.core.job_transitions import finish, finish_lost, kill_with_worker, rej
 from pool.core.policy import CLEANING_S, MISSED_HEARTBEATS, SUSPECT_HEARTBEATS, answer_deadline
 from pool.core.records import JobRecord, PendingEnd, PoolPhase, StopReason, WorkerRecord
 from pool.core.state import Ignore, Illegal, InvalidTransition, State, Table, row, table
+from pool.core.worker_start import (
+    adopted,
+    count_failed_start,
+    not_adoptable,
+    not_adopted,
+    ready,
+    start_failed,
+    start_overdue,
+)
 from pool.model import JobState, Outcome, StartKind, WorkerState
 
-# ---- start ----
-
-
-def _ready(pool: State, worker: WorkerRecord, event: WorkerReady) -> None:
-    worker.ready_at = pool.now
-    if not event.shareable and pool.policy.reuse_scope == "any":
-        pool.policy = replace(pool.policy, reuse_scope="client")
-        pool.note(pool, f"the isolation of {worker.id} is incomplete: from now on a worker serves one client only")
-    pool.breaker.close()
-    if pool.editions.ready(worker.edition):
-        replace_older_editions(pool)
-        pool.note(pool, f"data sets {worker.edition} are in use; workers with older ones are replaced one by one")
-    pool.free_worker(worker, f"ready after {pool.now - worker.started_at:.3g} s")
-
-
-def _start_failed(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
-    permanent = isinstance(event, WorkerFailed) and event.permanent
-    _count_failed_start(pool, worker, event.reason, permanent=permanent)
-    pool.stop_worker(worker, StopReason.START_FAILED)
-
-
-def _start_overdue(pool: State, worker: WorkerRecord, _event: Tick) -> None:
-    _count_failed_start(pool, worker, f"{worker.id} was not ready within {pool.policy.boot_timeout_s:g} s")
-    pool.stop_worker(worker, StopReason.BOOT_TIMEOUT)
+# ---- without a job ----
 
 
 def _removed_before_ready(pool: State, worker: WorkerRecord, event: WorkerRemoved) -> None:
-    _count_failed_start(pool, worker, f"the container of {worker.id} was removed before it was ready")
+    count_failed_start(pool, worker, f"the container of {worker.id} was removed before it was ready")
     _removed(pool, worker, event)
-
-
-def _count_failed_start(pool: State, worker: WorkerRecord, reason: str, *, permanent: bool = False) -> None:
-    """A failed start on new data sets counts against these, any other against the pool."""
-    pool.note(worker, f"start failed: {reason}")
-    if worker.edition > pool.editions.current:
-        pool.editions.failed(worker.id, reason, permanent=permanent, now=pool.now)
-        pool.note(pool, f"no worker can be started with data sets {worker.edition}, the older ones stay: {reason}")
-        return
-    pool.breaker.failed(reason, permanent=permanent, now=pool.now)
-    if pool.breaker.open:
-        pool.editions.forget_seen()
-    pool.note(pool, f"{pool.breaker.failures} failed starts in a row, the last of {worker.id}: {reason}")
-
-
-# ---- without a job ----
 
 
 def _heartbeat(pool: State, worker: WorkerRecord, _event: Heartbeat) -> None:
@@ -213,15 +184,6 @@ def retire(pool: State, worker: WorkerRecord, reason: StopReason) -> None:
         pool.stop_worker(worker, reason)
 
 
-def replace_older_editions(pool: State) -> None:
-    """The data sets have newer content: workers on older content are replaced, one by one."""
-    for worker in pool.workers.values():
-        if worker.edition < pool.editions.current:
-            pool.editions.mixed = True
-            if worker.leaving is None:
-                worker.worn, worker.retire_at = StopReason.DATASET, pool.now
-
-
 def _shut_down(pool: State, worker: WorkerRecord, _event: ShutdownRequested) -> None:
     if worker.leaving is None:
         retire(pool, worker, StopReason.SHUTDOWN)
@@ -273,6 +235,9 @@ BOOTING = Ignore("the boot timeout judges a starting worker", silent=True)
 BUSY = Ignore("the job's deadline judges a busy worker", silent=True)
 STOPPING = Ignore("it is being stopped")
 READY_TWICE = Illegal("it has been ready before")
+KNOWN = Illegal("it is known")
+NOT_FOUND = Illegal("no earlier daemon has left it")
+UNPROVEN = Illegal("its runner has not proved itself")
 NO_JOB = Illegal("it has no job")
 NOT_CLEANING = Illegal("it does not clean up after a job")
 NO_DEADLINE = Illegal("it has no deadline")
@@ -280,54 +245,64 @@ NO_DEADLINE = Illegal("it has no deadline")
 STATES = tuple(state for state in WorkerState if state is not WorkerState.GONE)
 TABLE: Table[WorkerState, WorkerRecord] = table(
     row(
+        WorkerFound, STATES,
+        found=KNOWN, starting=KNOWN, idle=KNOWN, leased=KNOWN, cleaning=KNOWN, suspect=KNOWN, draining=KNOWN,
+        stopping=KNOWN,
+    ),
+    row(
+        WorkerAdopted, STATES,
+        found=adopted, starting=NOT_FOUND, idle=NOT_FOUND, leased=NOT_FOUND, cleaning=NOT_FOUND,
+        suspect=NOT_FOUND, draining=NOT_FOUND, stopping=STOPPING,
+    ),
+    row(
         WorkerReady, STATES,
-        starting=_ready, idle=READY_TWICE, leased=READY_TWICE, cleaning=READY_TWICE, suspect=READY_TWICE,
-        draining=READY_TWICE, stopping=STOPPING,
+        found=UNPROVEN, starting=ready, idle=READY_TWICE, leased=READY_TWICE, cleaning=READY_TWICE,
+        suspect=READY_TWICE, draining=READY_TWICE, stopping=STOPPING,
     ),
     row(  # the engine may report a failed start after the runner has connected
         WorkerFailed, STATES,
-        starting=_start_failed, idle=_vanished, leased=_vanished, cleaning=_vanished, suspect=_vanished,
-        draining=_vanished, stopping=STOPPING,
+        found=not_adoptable, starting=start_failed, idle=_vanished, leased=_vanished, cleaning=_vanished,
+        suspect=_vanished, draining=_vanished, stopping=STOPPING,
     ),
     row(
         WorkerVanished, STATES,
-        starting=_start_failed, idle=_vanished, leased=_vanished, cleaning=_vanished, suspect=_vanished,
-        draining=_vanished, stopping=STOPPING,
+        found=not_adoptable, starting=start_failed, idle=_vanished, leased=_vanished, cleaning=_vanished,
+        suspect=_vanished, draining=_vanished, stopping=STOPPING,
     ),
     row(
         WorkerRemoved, STATES,
-        starting=_removed_before_ready, idle=_removed, leased=_removed, cleaning=_removed, suspect=_removed,
-        draining=_removed, stopping=_removed,
+        found=_removed, starting=_removed_before_ready, idle=_removed, leased=_removed, cleaning=_removed,
+        suspect=_removed, draining=_removed, stopping=_removed,
     ),
     row(
         Heartbeat, STATES,
-        starting=BOOTING, idle=_heartbeat, leased=BUSY, cleaning=BUSY, suspect=_heartbeat_again,
-        draining=BUSY, stopping=STOPPING,
+        found=UNPROVEN, starting=BOOTING, idle=_heartbeat, leased=BUSY, cleaning=BUSY,
+        suspect=_heartbeat_again, draining=BUSY, stopping=STOPPING,
     ),
     row(
         JobStarted, STATES,
-        starting=NO_JOB, idle=NO_JOB, leased=_job_started, cleaning=NO_JOB, suspect=NO_JOB,
+        found=UNPROVEN, starting=NO_JOB, idle=NO_JOB, leased=_job_started, cleaning=NO_JOB, suspect=NO_JOB,
         draining=_job_started, stopping=STOPPING,
     ),
     row(
         JobEnded, STATES,
-        starting=NO_JOB, idle=NO_JOB, leased=_job_ended, cleaning=NO_JOB, suspect=NO_JOB,
+        found=UNPROVEN, starting=NO_JOB, idle=NO_JOB, leased=_job_ended, cleaning=NO_JOB, suspect=NO_JOB,
         draining=_job_ended, stopping=STOPPING,
     ),
     row(
         WorkerFreed, STATES,
-        starting=NOT_CLEANING, idle=NOT_CLEANING, leased=NOT_CLEANING, cleaning=_freed, suspect=NOT_CLEANING,
-        draining=NOT_CLEANING, stopping=STOPPING,
+        found=UNPROVEN, starting=NOT_CLEANING, idle=NOT_CLEANING, leased=NOT_CLEANING, cleaning=_freed,
+        suspect=NOT_CLEANING, draining=NOT_CLEANING, stopping=STOPPING,
     ),
     row(
         ShutdownRequested, STATES,
-        starting=_shut_down, idle=_shut_down, leased=_shut_down, cleaning=_shut_down, suspect=_shut_down,
-        draining=_shut_down, stopping=STOPPING,
+        found=_shut_down, starting=_shut_down, idle=_shut_down, leased=_shut_down, cleaning=_shut_down,
+        suspect=_shut_down, draining=_shut_down, stopping=STOPPING,
     ),
     row(  # only after its deadline
         Tick, STATES,
-        starting=_start_overdue, idle=_silent, leased=_unanswered, cleaning=_not_freed, suspect=_still_silent,
-        draining=_unanswered, stopping=NO_DEADLINE,
+        found=not_adopted, starting=start_overdue, idle=_silent, leased=_unanswered, cleaning=_not_freed,
+        suspect=_still_silent, draining=_unanswered, stopping=NO_DEADLINE,
     ),
 )  # fmt: skip
 

@@ -15,8 +15,10 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
+import msgspec
 import structlog
 
 from pool import wire
@@ -30,6 +32,7 @@ from pool.daemon.engine_executor import Launched
 from pool.daemon.job_carrier import JobCarrier
 from pool.daemon.job_store import Grader, Job
 from pool.daemon.journal_entries import SetFact
+from pool.daemon.kept_workers import KeptWorker
 from pool.daemon.metrics import Metrics
 from pool.daemon.output import OutputStream
 from pool.daemon.self_tests import StartFailed
@@ -74,6 +77,8 @@ class PoolController:
         self._journal = services.journal
         self._endings = services.endings
         self._outputs = services.outputs
+        self._kept = services.kept
+        self._digest = specs.digest()
         self._largest_answer = results.largest_answer(template.maximum)
         self._events: deque[ev.Event] = deque()
         self._busy = False
@@ -91,6 +96,7 @@ class PoolController:
             Effect.NOTHING: lambda *_: None,
             Effect.SEND_TEST: self._send_test,
             Effect.READY: self._ready,
+            Effect.RESUMED: self._resumed,
             Effect.HEARTBEAT: self._heartbeat,
             Effect.STARTED: self._started,
             Effect.PRINTED: self._printed,
@@ -140,10 +146,10 @@ class PoolController:
 
     def _start_worker(self, command: ev.StartWorker) -> None:
         worker_id, edition = command.worker_id, command.edition
-        spec = self._specs.spec(worker_id, self._links.open(worker_id, self), self.datasets.of(edition))
+        directory = self._links.open(worker_id, self)
+        spec = self._specs.spec(worker_id, directory, self.datasets.of(edition))
         protocol = WorkerProtocol(self._specs.start_check(), heartbeat_s=self.template.heartbeat_s)
-        logger = log.bind(pool=self.state.name, worker=worker_id)
-        handle = self.handles[worker_id] = WorkerHandle(id=worker_id, uid=spec.uid, protocol=protocol, log=logger)
+        handle = self._add_handle(worker_id, spec.uid, number=int(directory.name), protocol=protocol)
         handle.log.info("starting a worker", action="worker_start", edition=edition, cause=command.cause)
 
         def failed(error: PoolError) -> None:
@@ -155,6 +161,12 @@ class PoolController:
                 self._executor.launch(spec, on_up=lambda launched: self._launched(handle, launched), on_failed=failed)
 
         self._journal.write(SetFact(worker_number(self.state.name), command.number), numbered)
+
+    def _add_handle(self, worker_id: str, uid: int, *, number: int, protocol: WorkerProtocol) -> WorkerHandle:
+        logger = log.bind(pool=self.state.name, worker=worker_id)
+        handle = WorkerHandle(id=worker_id, uid=uid, number=number, protocol=protocol, log=logger)
+        self.handles[worker_id] = handle
+        return handle
 
     def _launched(self, handle: WorkerHandle, launched: Launched) -> None:
         handle.container, handle.pid = launched.container, launched.pid
@@ -199,7 +211,74 @@ class PoolController:
         if missing:
             text = "this host refuses parts of a worker's isolation: no worker serves two clients"
             handle.log.warning(text, action="worker_degraded", missing=missing)
+        self._keep(handle)
         self.apply(ev.WorkerReady(worker_id=handle.id, shareable=not missing, cause="self-tests passed"))
+
+    # ---- workers that outlive the daemon ----
+
+    def _keep(self, handle: WorkerHandle) -> None:
+        """Note a ready worker for the next daemon, and give its runner the token."""
+        started_at = self.state.workers[handle.id].started_at
+        kept = handle.to_keep(
+            instance=self._specs.instance, pool=self.state.name, template=self._digest, started_at=started_at
+        )
+        self._note(handle, kept)
+        self._links.send(handle.id, wire.Welcome(token=kept.token))
+
+    def _note(self, handle: WorkerHandle, kept: KeptWorker) -> None:
+        """Without its note a worker ends with this daemon."""
+        try:
+            self._kept.write(kept)
+            handle.kept = kept
+        except OSError as error:
+            self._kept.remove(handle.number)
+            handle.kept = None
+            handle.log.warning("the worker cannot be noted for the next daemon", action="not_kept", error=str(error))
+
+    def bind(self, worker_id: str, client: str) -> None:
+        """Note whose worker this is, before it is sent his first job."""
+        handle = self.handles[worker_id]
+        if self.state.policy.reuse_scope == "client" and handle.kept is not None and handle.kept.client != client:
+            self._note(handle, msgspec.structs.replace(handle.kept, client=client))
+
+    def find(self, kept: KeptWorker, container: Container) -> None:
+        """An earlier daemon has left this worker. Its runner may connect now, and has to prove itself."""
+        start = self._specs.start_check()
+        start.restore(kept.isolation, kept.missing, kept.rows)
+        protocol = WorkerProtocol(start, heartbeat_s=self.template.heartbeat_s, token=kept.token)
+        handle = self._add_handle(kept.worker_id, kept.uid, number=kept.number, protocol=protocol)
+        handle.kept = kept
+        self._links.reopen(handle.id, self, kept.number)
+        self._executor.attach(handle.id, container, on_up=lambda launched: self._launched(handle, launched))
+        found = ev.WorkerFound(
+            worker_id=handle.id,
+            started_at=kept.started_at,
+            edition=self.datasets.newest,
+            client=kept.client,
+            cause="start of the daemon",
+        )
+        self.apply(found)
+
+    def _resumed(self, handle: WorkerHandle, resume: wire.Resume, _: object) -> None:
+        assert handle.kept is not None
+        unusable = None
+        if handle.kept.template != self._digest:
+            unusable = StopReason.OUTDATED
+        elif resume.state in {"running", "answered"}:
+            unusable = StopReason.UNKNOWN_JOB
+        handle.log.info("a worker was found", action="worker_found", state=resume.state, unusable=unusable)
+        if unusable is None:
+            self.was_ready = True
+            self._links.send(handle.id, wire.Adopted())
+        adopted = ev.WorkerAdopted(
+            worker_id=handle.id,
+            jobs=resume.jobs,
+            shareable=not handle.start.missing,
+            cleaning=resume.state == "cleaning",
+            unusable=unusable,
+            cause="its runner has proved itself",
+        )
+        self.apply(adopted)
 
     # ---- messages from workers ----
 
@@ -251,6 +330,7 @@ class PoolController:
         handle, reason = self.handles[command.worker_id], command.reason
         self.metrics.recycles[reason] += 1
         handle.log.info("stopping a worker", action="worker_stop", reason=reason, cause=command.cause)
+        self._kept.remove(handle.number)
         self._links.close(handle.id)
         self._unwatch(handle)
         diagnose = reason is StopReason.BOOT_TIMEOUT
@@ -307,16 +387,19 @@ class PoolController:
             result, answer = results.from_worker(job, command, *reported, container=container, memory_bytes=most)
         else:
             result, answer = results.without_answer(job, command, container=container)
+        acknowledge = partial(self._acknowledge, command.worker_id or "", reported)
         log.debug("a job is done", action="job_done", job=job.key, outcome=result.outcome)
         if job.whole is not None:
             job.whole.history = [*job.whole.history, *command.history]
             self._jobs.forget(job)
-            self._endings.end(job.whole, *grading.graded(job.whole, (result, answer)))
+            self._endings.end(job.whole, *grading.graded(job.whole, (result, answer)), acknowledge)
             return
         job.history = command.history
         self.metrics.ended(result, ran=reported is not None)
         if job.grader is None or not self._grade(job, job.grader, (result, answer)):
-            self._endings.end(job, *(job.ended or (result, answer)))
+            self._endings.end(job, *(job.ended or (result, answer)), acknowledge)
+        else:
+            acknowledge()
 
     def _grade(self, job: Job, grader: Grader, ended: grading.Ended) -> bool:
         """Submit the job that grades this one. False if there is nothing to grade."""
@@ -343,6 +426,12 @@ class PoolController:
             return command.error
         self._endings.end(whole, *grading.refused(whole, command.error.message))
         return None
+
+    def _acknowledge(self, worker_id: str, reported: Answer | None) -> None:
+        """The answer is written and need not be held. The next lease is written after it, and only then sent."""
+        if reported is not None:
+            done, _ = reported
+            self._links.send(worker_id, wire.Collected(job_id=done.job_id, epoch=done.epoch))
 
 
 def worker_number(pool: str) -> str:

@@ -1,7 +1,7 @@
 """The daemon: one loop that serves clients, administrators and workers until it is told to stop.
 
-Order at start: directories and locks, journal, engine, containers that a dead daemon left, sockets, jobs from the
-journal, workers. On SIGTERM or SIGINT it takes no new jobs, lets running ones finish or kills them at the drain
+Order at start: directories and locks, engine, journal, jobs from the journal, sockets, workers that an earlier daemon
+left, new workers. On SIGTERM or SIGINT it takes no new jobs, lets running ones finish or kills them at the drain
 timeout, and removes every container. Jobs that wait are left to the next daemon or, without a journal, cancelled.
 """
 
@@ -83,7 +83,7 @@ class Daemon:
 
     def _run_with(self, directories: RunDirectories, engine: Engine) -> int:
         settings = self._settings.daemon
-        facts = self._prepare_engine(directories, engine)
+        facts = self._prepare_engine(engine)
         transport = Transport(
             submit=directories.submit,
             admin=directories.admin,
@@ -95,7 +95,9 @@ class Daemon:
         digests = LoopExecutor(_DIGEST_THREADS, name="digest", call_soon=transport.call_soon)
         watcher = self._make_watcher(directories, transport)
         try:
-            self._open(directories, facts, transport, executor=EngineExecutor(engine, threads), digests=digests)
+            executor = EngineExecutor(engine, threads)
+            self._open(directories, facts, transport, executor=executor, digests=digests)
+            self._take_over(directories, engine, executor)
             self._install_signals(transport)
             watcher.start()
             self._serve(transport)
@@ -108,16 +110,31 @@ class Daemon:
         log.info("the daemon has stopped", action="daemon_stopped")
         return 0
 
-    def _prepare_engine(self, directories: RunDirectories, engine: Engine) -> EngineFacts:
-        """Check that the engine answers and has the images, and remove containers that a dead daemon left."""
+    def _prepare_engine(self, engine: Engine) -> EngineFacts:
+        """Check that the engine answers and has the images."""
         facts = engine.facts()
         log.info("the engine answers", action="engine", engine=facts.name, version=facts.version, runtime=facts.runtime)
-        for name in {template.image for template in self._settings.pools.values()}:
-            engine.image(name)
-        swept = engine.sweep(owner=directories.owner, instance=directories.instance)
-        if swept:
-            log.warning("removed containers that a dead daemon left", action="sweep", count=len(swept))
+        names = {template.image for template in self._settings.pools.values()}
+        self._images = {name: engine.image(name).id for name in names}
         return facts
+
+    def _take_over(self, directories: RunDirectories, engine: Engine, executor: EngineExecutor) -> None:
+        """Find what an earlier daemon left: ready workers of our pools may prove themselves, the others are removed."""
+        kept = {(each.instance, each.worker_id): each for each in self._notes}
+        numbers, discarded = set(), 0
+        for found in engine.find(owner=directories.owner):
+            note = kept.get((found.instance, found.worker_id))
+            controller = self._controllers.get(note.pool) if note is not None else None
+            if found.running and note is not None and controller is not None:
+                controller.find(note, found.container)
+                numbers.add(note.number)
+            else:
+                executor.discard(found.container)
+                discarded += 1
+        directories.kept.keep_only(numbers)
+        if numbers or discarded:
+            text = "an earlier daemon left containers"
+            log.warning(text, action="take_over", may_be_adopted=len(numbers), removed=discarded)
 
     def _open(
         self,
@@ -139,6 +156,7 @@ class Daemon:
             jobs=self._jobs,
             journal=self._journal,
             endings=self._endings,
+            kept=directories.kept,
             outputs=self._outputs,
         )
         self._add_pools(directories, facts, services, past=past)
@@ -181,8 +199,10 @@ class Daemon:
         )
 
     def _add_pools(self, directories: RunDirectories, facts: EngineFacts, services: Services, *, past: Past) -> None:
+        self._notes = list(directories.kept.read())
+        taken = {each.uid for each in self._notes}
+        users = worker_spec.uids(directories.owner, used=sum(past.workers.values()), taken=taken)
         digest = sources.digest(images.runner_tree())
-        users = worker_spec.uids(directories.owner, used=sum(past.workers.values()))
         for name, template in self._settings.pools.items():
             specs = WorkerSpecFactory(
                 pool=name,
@@ -190,6 +210,7 @@ class Daemon:
                 owner=directories.owner,
                 instance=directories.instance,
                 sources=digest,
+                image_id=self._images[template.image],
                 uids=users,
                 isolates=facts.isolates,
             )

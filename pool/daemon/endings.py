@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pool import wire
 from pool.daemon import stored_job
@@ -22,10 +22,17 @@ class Endings:
         self._jobs = jobs
         self._listener = listener
 
-    def end(self, job: Job, result: wire.Result, answer: Sequence[wire.Frame]) -> None:
-        """The job has ended like this."""
+    def end(
+        self,
+        job: Job,
+        result: wire.Result,
+        answer: Sequence[wire.Frame],
+        acknowledge: Callable[[], None] = lambda: None,
+    ) -> None:
+        """The job has ended like this. `acknowledge` is called when that is written."""
 
         def written(_: PoolError | None) -> None:
+            acknowledge()
             if job.refused is None:
                 self._deliver(job, result, answer)
 

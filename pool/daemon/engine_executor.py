@@ -89,6 +89,16 @@ class EngineExecutor:
 
         self._launches[spec.worker_id] = self._executor.submit(lambda: _identify(self._engine.launch(spec)), done)
 
+    def attach(self, worker_id: str, container: Container, *, on_up: Callable[[Launched], None]) -> None:
+        """As `launch`, of a container that is there already. It is stopped like one that was launched."""
+        self._launches[worker_id] = self._executor.submit(
+            lambda: _identify(container), lambda future: on_up(future.result())
+        )
+
+    def discard(self, container: Container) -> None:
+        """Kill and remove a container that belongs to no worker of this daemon."""
+        self._executor.submit(lambda: _remove(container, container.id), lambda _: None)
+
     def stop(self, worker_id: str, *, diagnose: bool, on_gone: Callable[[str], None]) -> None:
         """Kill and remove a worker's container, once its launch is over.
 
@@ -107,11 +117,15 @@ def _stop(launch: Future[Launched] | None, worker_id: str, *, diagnose: bool) ->
         return ""
     container = launch.result().container
     words = container.diagnose() if diagnose else ""
+    _remove(container, worker_id)
+    return words
+
+
+def _remove(container: Container, name: str) -> None:
     try:
         container.kill()
     except Exception:
-        log.exception("a container could not be removed", action="remove", worker=worker_id)
-    return words
+        log.exception("a container could not be removed", action="remove", worker=name)
 
 
 def _identify(container: Container) -> Launched:

@@ -38,6 +38,7 @@ class Pool(Protocol):
     def handles(self) -> Mapping[str, WorkerHandle]: ...
     def apply(self, event: ev.Event) -> PoolError | None: ...
     def lost(self, worker_id: str, reason: str) -> None: ...
+    def bind(self, worker_id: str, client: str) -> None: ...
 
 
 class JobCarrier:
@@ -118,6 +119,7 @@ class JobCarrier:
         assert job.run is not None, "only a job that is not done is dispatched"
         job.sent_epoch = command.epoch
         reach("send:Run")
+        self._pool.bind(worker_id, job.client)
         self._pool.handles[worker_id].protocol.lease(job.run.job_id, command.epoch)
         self._links.set_limit(worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
         run = msgspec.structs.replace(job.run, epoch=command.epoch)

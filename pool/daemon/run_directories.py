@@ -1,6 +1,7 @@
 """The directories of one daemon: it makes and locks them before anything else.
 
     run_dir/   submit.sock  admin.sock  lock  w/<number>/link.sock         0711 so that submitters reach their socket
+               w/<number>.json                                             see kept_workers.py
     state_dir/ lock  owner  datasets/<digest>.npy  journal/                0700
 
 `owner` is written once. Containers have it as a label, so that a daemon finds the containers that another one with the
@@ -17,6 +18,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+from pool.daemon.kept_workers import KeptWorkers
 from pool.errors import ConfigError
 
 #: `sun_path` holds 108 bytes with the terminating NUL.
@@ -41,10 +43,8 @@ class RunDirectories:
                 locks.callback(os.close, _lock(directory))
             self.owner = _owner(state_dir)
             self.links = run_dir / "w"
-            shutil.rmtree(
-                self.links, ignore_errors=True
-            )  # containers mount their own directory read-only, so nothing of theirs is here
             _make(self.links, 0o700)
+            self.kept = KeptWorkers(self.links)
             self.datasets = state_dir / "datasets"
             _make(self.datasets, 0o700)
             self._locks = locks.pop_all()

@@ -82,6 +82,10 @@ class StartCheck:
             return "broken"
         return "degraded" if self.missing else "verified"
 
+    def restore(self, isolation: str, missing: tuple[str, ...], rows: tuple[ProbeRow, ...]) -> None:
+        """What an earlier daemon has found of a worker that is adopted."""
+        self.isolation, self.missing, self.rows = isolation, missing, rows
+
     def check_hello(self, hello: wire.Hello) -> None:
         if hello.sources != self.sources:
             raise StartFailed(

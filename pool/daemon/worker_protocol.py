@@ -4,6 +4,7 @@
                                            ▲ next self-test                               │ Freed
                                            └──────────────────────────────────────────────┤
                                                                                           ▼ after the last one
+    FOUND ──Resume──▶ IDLE, RUNNING or CLEANUP, as the runner says                         │
     RUNNING ◀──Started── LEASED ◀──lease()── IDLE ◀───────────────────────────────────────┘
        │ Printed*                             ▲
        └──Done──▶ CLEANUP ──Freed─────────────┘           Heartbeat: whenever no job runs         Broken: in any phase
@@ -15,6 +16,7 @@ asked for, and heartbeats that come much more often than configured.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
@@ -37,6 +39,7 @@ class Phase(Enum):
     """The value completes the sentence "it sent Done while it ..."."""
 
     NEW = "had not sent Hello"
+    FOUND = "had not sent Resume"
     STARTING = "was starting"
     TEST_SENT = "had been sent a self-test"
     TEST_RUNNING = "ran a self-test"
@@ -53,6 +56,7 @@ class Effect(Enum):
     NOTHING = auto()
     SEND_TEST = auto()
     READY = auto()  #: the last self-test has passed
+    RESUMED = auto()  #: the runner of an earlier daemon has proved itself
     HEARTBEAT = auto()
     STARTED = auto()
     PRINTED = auto()
@@ -69,6 +73,7 @@ class Step(NamedTuple):
 P, E = Phase, Effect
 TABLE: Mapping[Phase, Mapping[type[wire.Message], Step]] = {
     P.NEW: {wire.Hello: Step(P.STARTING, E.NOTHING)},
+    P.FOUND: {wire.Resume: Step(P.IDLE, E.RESUMED)},
     P.STARTING: {wire.Ready: Step(P.TEST_SENT, E.SEND_TEST)},
     P.TEST_SENT: {wire.Started: Step(P.TEST_RUNNING, E.NOTHING), wire.Heartbeat: Step(P.TEST_SENT, E.NOTHING)},
     P.TEST_RUNNING: {wire.Done: Step(P.TEST_CLEANUP, E.NOTHING)},
@@ -78,6 +83,7 @@ TABLE: Mapping[Phase, Mapping[type[wire.Message], Step]] = {
     P.RUNNING: {wire.Printed: Step(P.RUNNING, E.PRINTED), wire.Done: Step(P.CLEANUP, E.DONE)},
     P.CLEANUP: {wire.Freed: Step(P.IDLE, E.FREED), wire.Heartbeat: Step(P.CLEANUP, E.HEARTBEAT)},
 }
+_RESUMED = {"idle": P.IDLE, "running": P.RUNNING, "answered": P.RUNNING, "cleaning": P.CLEANUP}
 _AFTER_THE_LAST_TEST = Step(P.IDLE, E.READY)
 _STARTING = frozenset({P.NEW, P.STARTING, P.TEST_SENT, P.TEST_RUNNING, P.TEST_CLEANUP})
 
@@ -85,9 +91,11 @@ _STARTING = frozenset({P.NEW, P.STARTING, P.TEST_SENT, P.TEST_RUNNING, P.TEST_CL
 class WorkerProtocol:
     """The conversation with one worker. Pure: the clock is an argument."""
 
-    def __init__(self, start: StartCheck, *, heartbeat_s: float) -> None:
-        self.phase = Phase.NEW
+    def __init__(self, start: StartCheck, *, heartbeat_s: float, token: str = "") -> None:
+        """`token`: what the runner of a worker that is found has to show; "" for a new worker."""
+        self.phase = Phase.FOUND if token else Phase.NEW
         self.start = start
+        self._token = token
         self._heartbeat_s = heartbeat_s
         self._lease = ("", 0)
         self.streams = False  #: whether the output of the present job was asked for
@@ -126,6 +134,8 @@ class WorkerProtocol:
             raise RemoteProtocolError(f"it sent {type(message).__name__} while it {self.phase.value}")
         if isinstance(message, wire.Heartbeat):
             self._count_heartbeat(now)
+        elif isinstance(message, wire.Resume):
+            step = self._take_resume(step, message)
         elif not isinstance(message, wire.Hello | wire.Ready):
             self._check_lease(message)
         message = _printable(message)
@@ -133,6 +143,13 @@ class WorkerProtocol:
             step = self._check_start(step, message, payload)
         self.phase = step.phase
         return step.effect, message
+
+    def _take_resume(self, step: Step, resume: wire.Resume) -> Step:
+        """Every other process in the container may have connected first, so the token decides."""
+        if not hmac.compare_digest(resume.token.encode(), self._token.encode()):
+            raise RemoteProtocolError("it does not have the worker's token")
+        self._lease = (resume.job_id, resume.epoch)
+        return step._replace(phase=_RESUMED[resume.state])
 
     def _check_lease(self, message: wire.Started | wire.Printed | wire.Done | wire.Freed) -> None:
         job_id = self._lease[0] if isinstance(message, wire.Freed) else message.job_id

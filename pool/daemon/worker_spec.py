@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pool._version import __version__
+from pool.assets import seccomp_profile
 from pool.config import Template
 from pool.core.policy import PoolPolicy
 from pool.daemon.datasets import Pins
@@ -34,10 +37,14 @@ _BLOCKS = 1_400
 _OWN_PROCESSES = 12
 
 
-def uids(owner: str, *, used: int = 0) -> Iterator[int]:
-    """User ids for workers, without end. All pools of a daemon share one iterator. `used`: by earlier daemons."""
+def uids(owner: str, *, used: int = 0, taken: Collection[int] = ()) -> Iterator[int]:
+    """User ids for workers, without end. All pools of a daemon share one iterator.
+
+    `used`: how many earlier daemons have used; `taken`: those of workers that are still there.
+    """
     first = _FIRST_UID + zlib.crc32(owner.encode()) % _BLOCKS * _UIDS
-    return (first + number % _UIDS for number in itertools.count(used))
+    found = (first + number % _UIDS for number in itertools.count(used))
+    return (uid for uid in found if uid not in taken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +56,7 @@ class WorkerSpecFactory:
     owner: str
     instance: str
     sources: str
+    image_id: str  #: of the template's image, at the start of the daemon
     uids: Iterator[int] = field(repr=False)
     isolates: bool = True  #: whether the engine has a lockdown that a worker can prove
 
@@ -79,6 +87,18 @@ class WorkerSpecFactory:
             nofile=template.nofile,
             apparmor=template.apparmor,
         )
+
+    def digest(self) -> str:
+        """Of all that the workers of this pool are made from, but for their data sets. A worker of another daemon that
+        has the same digest could be one of this daemon's.
+        """
+        template = self.template
+        made_from = (
+            (__version__, self.sources, self.image_id, self._command(_NONE), seccomp_profile(), self.isolates),
+            (template.maximum, template.cpus, template.tmp_inodes, template.nofile, template.apparmor),
+            (template.runtime, template.recycle.reuse_scope, template.limits),
+        )
+        return hashlib.sha256(repr(made_from).encode()).hexdigest()
 
     def start_check(self) -> StartCheck:
         """The checks that a new worker has to pass."""

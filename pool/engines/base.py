@@ -46,7 +46,7 @@ class WorkerSpec:
     worker_id: str
     pool: str
     owner: str  #: identity of the daemon's state directory: containers of other owners are never touched
-    instance: str  #: identity of this run of the daemon: same owner, other instance = left by a dead predecessor
+    instance: str  #: identity of the run of the daemon that starts it
     image: str
     runtime: str | None  #: OCI runtime by name; None: the engine's default
     uid: int  #: the user inside, one of its own for each worker, so that per-user kernel limits are not shared
@@ -78,6 +78,16 @@ class Container(Protocol):
         """Host pid of the runner, for memory figures; None if the engine does not know."""
 
 
+@dataclass(frozen=True, slots=True)
+class FoundContainer:
+    """A container that exists, whoever started it."""
+
+    container: Container
+    worker_id: str
+    instance: str  #: of the spec that it was launched with
+    running: bool
+
+
 class Engine(Protocol):
     """Starts, finds and removes the containers of one daemon."""
 
@@ -92,8 +102,8 @@ class Engine(Protocol):
     def launch(self, spec: WorkerSpec) -> Container:
         """Create and start. Raises EngineError; then nothing is left behind."""
 
-    def sweep(self, *, owner: str, instance: str) -> list[str]:
-        """Remove containers of this owner that another instance started; their ids. Called at start."""
+    def find(self, *, owner: str) -> list[FoundContainer]:
+        """The containers of this owner, by their labels. Called at start. Raises EngineError: then it is not known."""
 
     def close(self) -> None:
         """Give up connections."""

@@ -12,9 +12,9 @@ import docker
 from docker.errors import APIError
 
 from pool.assets import seccomp_profile
-from pool.engines.base import EngineFacts, ImageFacts, WorkerSpec
+from pool.engines.base import EngineFacts, FoundContainer, ImageFacts, WorkerSpec
 from pool.engines.connection import SDK_ERRORS, Connections, is_gone, translate, unavailable
-from pool.engines.lockdown import INSTANCE_LABEL, OWNER_LABEL, container_arguments, container_name
+from pool.engines.lockdown import INSTANCE_LABEL, OWNER_LABEL, WORKER_LABEL, container_arguments, container_name
 from pool.errors import EngineError, EngineUnavailableError, ImageMissingError, StartError
 
 #: Labels of a worker image, written by `pool.images`.
@@ -106,18 +106,21 @@ class DockerEngine:
                 self._discard(container_name(spec))
             raise self._unknown_runtime(spec) or failure from error
 
-    def sweep(self, *, owner: str, instance: str) -> list[str]:
-        removed = []
+    def find(self, *, owner: str) -> list[FoundContainer]:
         try:
             with self._connections.client() as client:
                 found = client.containers(all=True, filters={"label": f"{OWNER_LABEL}={owner}"})
-                for container in found:
-                    if container["Labels"].get(INSTANCE_LABEL) != instance:
-                        remove(client, container["Id"])
-                        removed.append(container["Id"])
         except SDK_ERRORS as error:
-            raise _failed(error, "remove the containers that an earlier daemon left") from error
-        return removed
+            raise _failed(error, "list the containers that an earlier daemon left") from error
+        return [
+            FoundContainer(
+                DockerContainer(self._connections, each["Id"]),
+                worker_id=each["Labels"].get(WORKER_LABEL, ""),
+                instance=each["Labels"].get(INSTANCE_LABEL, ""),
+                running=each["State"] == "running",
+            )
+            for each in found
+        ]
 
     def close(self) -> None:
         self._connections.close()

@@ -60,7 +60,9 @@ from pool.wire.codec import MAGIC, PREAMBLE, PROTOCOL_VERSION, Frame, check_prea
 from pool.wire.fault import Fault, Finding, decode_fault, encode_fault
 from pool.wire.fields import EndFields, JobFields, Message, StreamName, is_relative_name
 from pool.wire.runner import (
+    Adopted,
     Broken,
+    Collected,
     Done,
     Freed,
     FromRunner,
@@ -70,10 +72,12 @@ from pool.wire.runner import (
     Printed,
     Probe,
     Ready,
+    Resume,
     Run,
     Started,
     Stream,
     ToRunner,
+    Welcome,
     from_runner,
     to_runner,
 )
@@ -81,9 +85,10 @@ from pool.wire.runner import (
 __all__ = [
     "MAGIC", "MAX_CODE_BYTES", "MAX_FILES_OUT", "MAX_FRAMES", "MAX_FRAME_BYTES", "MAX_HEADER_BYTES", "MAX_JOB_BYTES",
     "MAX_PRINTED_BYTES", "PREAMBLE", "PRINT_INTERVAL_S", "PROTOCOL_VERSION", "Accepted", "AdminCall", "AdminReply",
-    "Broken", "Cancel", "Done", "EndFields", "Fault", "Finding", "Frame", "Freed", "FromClient", "FromRunner",
-    "Grade", "Grader", "Heartbeat", "Hello", "JobFields", "JobLimits", "Kill", "Message", "Mine", "Output", "Ping",
-    "Pong", "Printed", "Probe", "Ready", "Refused", "Result", "Run", "Started", "Stream", "StreamName", "Submit",
-    "ToClient", "ToRunner", "Watch", "check_preamble", "decode", "decode_fault", "encode", "encode_fault",
-    "from_admin", "from_client", "from_runner", "is_relative_name", "to_admin", "to_client", "to_runner",
+    "Adopted", "Broken", "Cancel", "Collected", "Done", "EndFields", "Fault", "Finding", "Frame", "Freed", "FromClient",
+    "FromRunner", "Grade", "Grader", "Heartbeat", "Hello", "JobFields", "JobLimits", "Kill", "Message", "Mine",
+    "Output", "Ping", "Pong", "Printed", "Probe", "Ready", "Refused", "Result", "Resume", "Run", "Started", "Stream",
+    "StreamName", "Submit", "ToClient", "ToRunner", "Watch", "Welcome", "check_preamble", "decode", "decode_fault",
+    "encode", "encode_fault", "from_admin", "from_client", "from_runner", "is_relative_name", "to_admin", "to_client",
+    "to_runner",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from pool.model import Outcome
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9._:\-]+\Z")]
+OptionalId = Annotated[str, Meta(max_length=128, pattern=r"\A[A-Za-z0-9._:\-]*\Z")]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Entry = Annotated[str, Meta(min_length=1, max_length=128)]
 StreamName = Literal["stdout", "stderr"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,7 @@ from pool.wire.fields import (
     JobFields,
     Message,
     Name,
+    OptionalId,
     Seconds,
     StreamName,
     Text,
@@ -73,6 +74,17 @@ class Heartbeat(Message, frozen=True, tag="heartbeat"):
     seq: Count = 0
 
 
+class Resume(Message, frozen=True, kw_only=True, tag="resume"):
+    """The first message of a runner to a new daemon, which has bound the link of a worker that it did not start."""
+
+    token: Text  #: from Welcome
+    state: Literal["idle", "running", "answered", "cleaning"]  #: answered: its Done was not acknowledged
+    job_id: OptionalId = ""  #: "" while idle
+    epoch: Count = 0  #: of the latest Run, also while idle; 0: none
+    jobs: Count  #: that it was sent so far
+    elapsed_s: Duration = 0.0  #: since a running job began
+
+
 class Broken(Message, frozen=True, tag="broken"):
     """The runner cannot go on, for this reason, and exits. `permanent`: nor could another worker of this template."""
 
@@ -106,14 +118,28 @@ class Stream(AttemptFields, frozen=True, tag="stream"):
     """Send this attempt's output as it is printed, from the first byte."""
 
 
+class Collected(AttemptFields, frozen=True, tag="collected"):
+    """The daemon has the Done of this attempt: drop it."""
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    """The self-tests have passed. A runner that shows this token to the next daemon is adopted by it."""
+
+    token: Text
+
+
+class Adopted(Message, frozen=True, tag="adopted"):
+    """The answer to Resume: go on."""
+
+
 class Probe(Message, frozen=True, tag="probe"):
     """Answer with a Heartbeat."""
 
     seq: Count
 
 
-FromRunner = Hello | Ready | Started | Printed | Done | Freed | Heartbeat | Broken
-ToRunner = Run | Kill | Stream | Probe
+FromRunner = Hello | Resume | Ready | Started | Printed | Done | Freed | Heartbeat | Broken
+ToRunner = Run | Kill | Stream | Collected | Welcome | Adopted | Probe
 
 from_runner: msgspec.msgpack.Decoder[FromRunner] = msgspec.msgpack.Decoder(FromRunner)
 to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)

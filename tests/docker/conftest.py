@@ -75,7 +75,8 @@ def engine() -> Iterator[DockerEngine]:
     """An engine whose containers are gone when the test is."""
     engine = DockerEngine()
     yield engine
-    engine.sweep(owner=OWNER, instance="")
+    for found in engine.find(owner=OWNER):
+        found.container.kill()
     engine.close()
 
 

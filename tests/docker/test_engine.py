@@ -177,19 +177,25 @@ def test_diagnosing_a_container_that_is_gone_raises_nothing(engine, spec):
     assert container.pid() is None
 
 
-def test_a_sweep_removes_what_a_predecessor_left_and_nothing_else(engine, spec, sdk):
-    mine = engine.launch(spec(instance="now"))
-    left = engine.launch(spec(instance="before"))
-    ended = engine.launch(spec("pass", instance="before"))
+def test_the_containers_of_an_owner_are_found_with_their_names_and_whether_they_run(engine, spec, sdk):
+    runs = engine.launch(spec(worker_id="p-1", instance="before"))
+    ended = engine.launch(spec("pass", worker_id="p-2", instance="now"))
     await_exit(sdk, ended)
-    theirs = engine.launch(spec(owner="somebody-else", instance="before"))
+    theirs = engine.launch(spec(owner="somebody-else"))
     try:
-        assert set(engine.sweep(owner=OWNER, instance="now")) == {left.id, ended.id}
-        assert containers(sdk, owner=OWNER) == [mine.id]
-        assert containers(sdk, owner="somebody-else") == [theirs.id]
-        assert engine.sweep(owner=OWNER, instance="now") == []
+        found = {(each.container.id, each.instance, each.worker_id, each.running) for each in engine.find(owner=OWNER)}
+        assert found == {(runs.id, "before", "p-1", True), (ended.id, "now", "p-2", False)}
     finally:
         theirs.kill()
+
+
+def test_a_container_that_was_found_can_be_killed_and_has_a_pid(engine, spec, sdk):
+    launched = engine.launch(spec())
+    (found,) = engine.find(owner=OWNER)
+    assert found.container.pid() == launched.pid()
+    found.container.kill()
+    assert containers(sdk, owner=OWNER) == []
+    assert engine.find(owner=OWNER) == []
 
 
 def test_what_a_worker_prints_does_not_fill_the_disk_nor_stop_it(engine, spec, sdk):

@@ -71,7 +71,8 @@ def seen(sdk, stand_in, tmp_path_factory):
         container, inside = run_probe(engine, sdk, spec)
         yield SimpleNamespace(**inside, outside=sdk.inspect_container(container.id), spec=spec, host=host)
     finally:
-        engine.sweep(owner=OWNER, instance="")
+        for found in engine.find(owner=OWNER):
+            found.container.kill()
         engine.close()
 
 

@@ -49,7 +49,8 @@ def inside(sdk, stand_in):
         assert status == 0, output.decode()
         yield json.loads(output)
     finally:
-        engine.sweep(owner=OWNER, instance="")
+        for found in engine.find(owner=OWNER):
+            found.container.kill()
         engine.close()
 
 

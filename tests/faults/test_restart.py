@@ -137,7 +137,7 @@ def test_results_are_dropped_from_the_journal_at_the_end_of_their_time(start):
 def test_worker_names_are_not_used_again_by_the_next_daemon(start):
     first = start()
     names = {worker["id"] for worker in first.workers()}
-    first.stop(signal.SIGKILL)
+    first.stop()
     assert names.isdisjoint(worker["id"] for worker in start().workers())
 
 

@@ -71,10 +71,3 @@ def test_the_error_for_a_full_disk_says_so(tmp_path, made):
             made(tmp_path / "run", state)
     finally:
         subprocess.run(["umount", state], check=True)
-
-
-def test_links_of_an_earlier_daemon_are_removed(tmp_path, made):
-    left = tmp_path / "run" / "w" / "7"
-    left.mkdir(parents=True)
-    made(tmp_path / "run", tmp_path / "state")
-    assert not left.exists()

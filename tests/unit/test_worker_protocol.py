@@ -83,6 +83,57 @@ def leased(*messages):
     return protocol
 
 
+# ---- workers that an earlier daemon has left ----
+
+
+def found(*messages):
+    protocol = WorkerProtocol(StartCheck(sources="digest", limits=LIMITS), heartbeat_s=2, token="secret")
+    send(protocol, *messages)
+    return protocol
+
+
+def resume(state="idle", token="secret", **facts):
+    return wire.Resume(token=token, state=state, jobs=1, **facts)
+
+
+@pytest.mark.parametrize(
+    ("state", "phase"),
+    [("idle", Phase.IDLE), ("running", Phase.RUNNING), ("answered", Phase.RUNNING), ("cleaning", Phase.CLEANUP)],
+)
+def test_a_runner_with_the_token_goes_on_where_it_was(state, phase):
+    protocol = found()
+    assert send(protocol, resume(state, job_id="j", epoch=1)) is Effect.RESUMED
+    assert (protocol.phase, protocol.starting) == (phase, False)
+
+
+@pytest.mark.parametrize("token", ["", "secre", "secret ", "Secret"])
+def test_a_runner_with_another_token_is_refused_and_nothing_changes(token):
+    protocol = found()
+    with pytest.raises(RemoteProtocolError, match="does not have the worker's token"):
+        send(protocol, resume(token=token))
+    assert protocol.phase is Phase.FOUND
+
+
+@pytest.mark.parametrize(
+    "message", [HELLO, READY, started(), done(), freed(), HEARTBEAT], ids=lambda each: type(each).__name__
+)
+def test_nothing_comes_before_the_token(message):
+    with pytest.raises(RemoteProtocolError, match="had not sent Resume"):
+        found(message)
+
+
+def test_a_new_worker_has_nothing_to_resume():
+    with pytest.raises(RemoteProtocolError, match="it sent Resume while it had not sent Hello"):
+        send(new(), resume(token=""))
+
+
+def test_an_answer_after_resume_has_to_be_of_the_attempt_that_resume_named():
+    protocol = found(resume("answered", job_id="j", epoch=1))
+    with pytest.raises(RemoteProtocolError, match="epoch 2"):
+        send(protocol, done(epoch=2))
+    assert send(protocol, done(), freed()) is Effect.FREED
+
+
 # ---- the start ----
 
 

@@ -298,6 +298,27 @@ def test_a_second_connection_of_a_worker_is_refused(host, dial, link):
     assert not host.losses
 
 
+def test_a_link_that_was_bound_again_waits_for_a_connection_that_says_something(host, dial):
+    """As a process of the container could connect and say nothing, if it could reach the link."""
+    directory = host.root / "w" / "7"
+    directory.mkdir()
+    host.call(lambda: host.transport.links.reopen("p-1", host, 7))
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(directory / "link.sock"))
+    runner = dial(f"ipc://{directory}/link.sock", zmq.PAIR)
+    runner.send_multipart(wire.encode(HI))
+    until(lambda: host.from_workers)
+    assert not host.losses
+    runner.close(linger=0)
+    until(lambda: host.losses)
+
+
+def test_new_links_get_other_directories_than_those_that_were_bound_again(host):
+    (host.root / "w" / "7").mkdir()
+    host.call(lambda: host.transport.links.reopen("p-1", host, 7))
+    assert host.open_link("p-2").parent.name == "8"
+
+
 def test_without_a_lease_a_worker_may_send_little(host, dial, link):
     runner = dial(f"ipc://{link}", zmq.PAIR)
     runner.send_multipart(wire.encode(HI, [bytes(UNLEASED_BYTES)]))

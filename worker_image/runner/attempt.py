@@ -178,6 +178,11 @@ class Attempt:
         return Outcome.MEMORY, "the worker ran out of memory and the kernel killed a process of the job"
 
     @property
+    def elapsed_s(self) -> float:
+        """Since the job was sent to the child."""
+        return (time.monotonic_ns() - self._sent_ns) / 1e9
+
+    @property
     def running(self) -> bool:
         """Whether its limits still apply."""
         return not self.answered and self.killed_for is None

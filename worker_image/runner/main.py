@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="runner", description="Runs the jobs of one worker; started by the daemon.")
-    parser.add_argument("--link", required=True, help="path of the daemon's socket")
+    parser.add_argument("--link", required=True, type=Path, help="path of the daemon's socket")
     parser.add_argument("--scratch", action="append", type=Path, required=True, help="emptied after each job; repeat")
     parser.add_argument("--preload", default="", help="modules for the zygote to import, comma-separated")
     parser.add_argument("--dataset", action="append", default=[], help="NAME=STAMP=PATH to load; repeat")
@@ -40,7 +40,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tmp-bytes", type=int, default=64 << 20, help="scratch space of a job that asks for no size")
     parser.add_argument("--tmp-inodes", type=int, default=4096)
     parser.add_argument("--heartbeat-s", type=float, default=2.0)
-    parser.add_argument("--orphan-s", type=float, default=120.0, help="how long to outlive the daemon's socket")
+    parser.add_argument("--orphan-s", type=float, default=120.0, help="how long to wait for the next daemon")
     return parser.parse_args(arguments)
 
 
@@ -76,10 +76,11 @@ def _serve(options: argparse.Namespace, control: socket.socket, zygote_pid: int,
     from pool import sources, wire
     from pool._version import __version__
     from pool.errors import RemoteProtocolError
+    from runner.link import Link, start_zmq_reaper
     from runner.runner import DaemonGoneError, Runner, Settings
 
     context = zmq.Context()
-    link = context.socket(zmq.PAIR)
+    start_zmq_reaper(context)
     settings = Settings(
         scratch=tuple(options.scratch),
         heartbeat_s=options.heartbeat_s,
@@ -87,17 +88,16 @@ def _serve(options: argparse.Namespace, control: socket.socket, zygote_pid: int,
         born=born,
         checked=options.isolation != "none",
     )
-    runner = Runner(settings, link, control, zygote_pid)
-    link.connect(f"ipc://{options.link}")
     digest = sources.digest(sources.read_tree(Path(__file__).resolve().parent.parent))
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     hello = wire.Hello(runner=__version__, sources=digest, python=python)
-    link.send_multipart(wire.encode(hello))
+    link = Link(context, options.link)
+    runner = Runner(settings, link, hello, control=control, zygote_pid=zygote_pid)
     try:
         runner.serve()
     except (zygote.PreloadError, zygote.ProcessDiedError, RemoteProtocolError) as error:
         permanent = isinstance(error, zygote.PreloadError)
-        link.send_multipart(wire.encode(wire.Broken(reason=str(error)[:4000], permanent=permanent)))
+        link.send(wire.Broken(reason=str(error)[:4000], permanent=permanent))
     except DaemonGoneError:
         pass
     finally:

@@ -4,13 +4,16 @@ It never decodes, formats or calls anything that a job made: an answer is a repo
 
 Contract with the daemon, over the link:
 1. Hello once, at the start. Then Ready once, when the first child is parked, or Broken and the end.
-2. One Run at a time, and the next one only after Freed. Each Run is answered by Started, one Done and one Freed. Done
-   is sent when the child's answer is complete; for a job that was killed or has died, when everything that it had
-   started is gone. Freed is sent when all of that is gone, the job's files are removed and the next child is parked;
-   `residue` names what could not be removed.
+2. One Run at a time, and the next one only after Freed and Collected. Each Run is answered by Started, one Done and one
+   Freed. Done is sent when the child's answer is complete; for a job that was killed or has died, when everything that
+   it had started is gone. Freed is sent when all of that is gone, the job's files are removed and the next child is
+   parked; `residue` names what could not be removed.
 3. Kill of the running attempt leads to Done(cancelled). Kill of another attempt is ignored: its Done is on the way.
 4. Heartbeat every `heartbeat_s` while idle, and as the answer to Probe.
 5. Printed after Stream of the running attempt, until its Done, and never without Stream.
+6. When the daemon ends, the job runs on within its limits, and its Done is held. The first message to the next daemon
+   is Resume, with the token that Welcome had brought; after Adopted come the Done and the Freed that the last daemon
+   had not acknowledged. A worker without a token ends with its daemon.
 """
 
 from __future__ import annotations
@@ -21,10 +24,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from pool import wire
 from pool.errors import RemoteProtocolError
@@ -33,6 +34,7 @@ from runner import cleanup, fork_server, usage
 from runner.attempt import Attempt, Child, Exit, Printer, Stream
 from runner.channel import Frame
 from runner.cleanup import Baseline
+from runner.link import Link
 from runner.usage import Meter
 from runner.zygote import PreloadError, ProcessDiedError
 
@@ -42,10 +44,10 @@ _LAST_OUTPUT_BYTES = 8192
 _FORK_AFTER_S = 0.005
 #: When to try again after the zygote could not fork because a job had taken all processes.
 _FORK_AGAIN_S = 0.05
-#: pyzmq copies smaller frames, whatever `copy` says.
-_SENT_WITHOUT_COPY_BYTES = 128 * 1024
 #: After an answer the daemon and the client have the cores for so long, before the child is ended and the next forked.
 _CLEAR_AFTER_S = 0.001
+#: When to compare the worker with its baseline again, while libzmq closes the descriptors of an earlier connection.
+_LOOK_AGAIN_S = 0.02
 
 
 class DaemonGoneError(Exception):
@@ -56,7 +58,7 @@ class DaemonGoneError(Exception):
 class Settings:
     scratch: tuple[Path, ...]
     heartbeat_s: float
-    orphan_s: float  #: a new daemon removes its orphans; this is for a daemon that never comes back
+    orphan_s: float  #: how long a worker without a job waits for the next daemon
     born: float  #: monotonic seconds at the start of the process
     checked: bool  #: whether processes, mounts and limits are the worker's alone, so that a change must be a job's
 
@@ -64,11 +66,12 @@ class Settings:
 class Runner:
     """Owns the link, the zygote's control socket, at most one parked child and at most one attempt."""
 
-    def __init__(self, settings: Settings, link: zmq.Socket[bytes], control: socket.socket, zygote_pid: int) -> None:
+    def __init__(
+        self, settings: Settings, link: Link, hello: wire.Hello, *, control: socket.socket, zygote_pid: int
+    ) -> None:
         self._settings = settings
         self._link = link
-        _start_zmq_reaper(link.context)
-        self._monitor = link.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
+        self._hello = hello
         self._control = control
         self._zygote_pid = zygote_pid
         self._parked: Child | None = None
@@ -76,7 +79,7 @@ class Runner:
         self._printer: Printer | None = None
         self._forking = False
         self._exit: Exit | None = None  #: of the attempt's child
-        self._freed: wire.Freed | None = None  #: sent once the next child is parked
+        self._freed: wire.Freed | None = None  #: sent once the next child is parked and the link is up
         self._residue = ""
         self._ready = False
         self._baseline: Baseline | None = None
@@ -85,13 +88,13 @@ class Runner:
         self._isolation, self._missing = "", [""]
         self._poller = zmq.Poller()
         self._handlers: dict[object, Callable[[], object]] = {}
-        self._watch(link, self._receive_from_daemon)
-        self._watch(self._monitor, self._receive_from_monitor)
+        self._watch_link()
         self._watch(control.fileno(), self._receive_from_zygote)
         #: What to call when; each is called once.
         self._timers: dict[Callable[[], object], float] = {
             self._send_heartbeat: 0.0,
             self._give_up: time.monotonic() + settings.orphan_s,
+            self._reconnect: time.monotonic() + link.pause_s,
         }
 
     def serve(self) -> None:
@@ -118,14 +121,14 @@ class Runner:
     def _send_heartbeat(self) -> None:
         self._timers[self._send_heartbeat] = time.monotonic() + self._settings.heartbeat_s
         if self._ready and self._attempt is None:
-            self._send(wire.Heartbeat())
+            self._link.send(wire.Heartbeat())
             if self._meter is not None and self._freed is None:
                 self._meter.renew()  # what an idle worker uses does not count for the next job
 
     # ---- the daemon ----
 
     def _receive_from_daemon(self) -> None:
-        frames = self._link.recv_multipart()
+        frames = self._link.socket.recv_multipart()
         message, payload = wire.decode(wire.to_runner, frames)
         if isinstance(message, wire.Run):
             self._start(message, [frames[1], *payload])
@@ -134,10 +137,16 @@ class Runner:
                 attempt.kill(Outcome.CANCELLED)
         elif isinstance(message, wire.Stream):
             if (attempt := self._running(message)) is not None and not attempt.answered:
-                self._printer = Printer(attempt, self._offer)
+                self._printer = Printer(attempt, self._link.offer)
                 self._print()
+        elif isinstance(message, wire.Collected):
+            self._link.collected(message)
+        elif isinstance(message, wire.Welcome):
+            self._link.token = message.token
+        elif isinstance(message, wire.Adopted):
+            self._adopted()
         else:
-            self._send(wire.Heartbeat(seq=message.seq))
+            self._link.send(wire.Heartbeat(seq=message.seq))
 
     def _running(self, order: wire.Kill | wire.Stream) -> Attempt | None:
         """The attempt that an order is about, if it is still there."""
@@ -146,31 +155,58 @@ class Runner:
             return None
         return attempt
 
-    def _send(self, message: wire.Message, payload: Sequence[Frame] = ()) -> None:
-        self._link.send_multipart(wire.encode(message, payload), copy=False)
+    # ---- the link ----
 
-    def _offer(self, message: wire.Message, payload: Sequence[Frame]) -> bool:
-        """Send, or return False when the link is full."""
-        try:
-            self._link.send_multipart(wire.encode(message, payload), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+    def _watch_link(self) -> None:
+        self._watch(self._link.socket, self._receive_from_daemon)
+        self._watch(self._link.monitor, self._receive_from_monitor)
 
     def _receive_from_monitor(self) -> None:
-        if recv_monitor_message(self._monitor)["event"] == zmq.EVENT_CONNECTED:
-            self._timers.pop(self._give_up, None)
+        if not self._link.connected():
+            self._disconnected()
+            return
+        self._timers.pop(self._reconnect, None)
+        if self._link.greeted:
+            attempt = self._attempt
+            running_s = attempt.elapsed_s if attempt is not None and not attempt.answered else None
+            self._link.resume(running_s=running_s, free=attempt is None and self._freed is None)
         else:
-            self._timers[self._give_up] = time.monotonic() + self._settings.orphan_s
+            self._link.greet(self._hello)
+            self._timers.pop(self._give_up, None)
 
-    def _give_up(self) -> NoReturn:
-        raise DaemonGoneError
+    def _disconnected(self) -> None:
+        if self._link.greeted and not self._link.token:
+            raise DaemonGoneError
+        self._printer = None
+        self._timers.setdefault(self._give_up, time.monotonic() + self._settings.orphan_s)
+        self._reconnect()
+
+    def _reconnect(self) -> None:
+        """Try once; the next try follows unless this one succeeds."""
+        if self._link.monitor.poll(0):
+            return
+        self._unwatch(self._link.socket, self._link.monitor)
+        self._link.reconnect()
+        self._watch_link()
+        self._timers[self._reconnect] = time.monotonic() + self._link.pause_s
+
+    def _adopted(self) -> None:
+        self._timers.pop(self._give_up, None)
+        self._link.go_on()
+        self._free()
+
+    def _give_up(self) -> None:
+        """No daemon has come. A job runs to its end first, which its own limits bound."""
+        if self._attempt is None:
+            raise DaemonGoneError
+        self._timers[self._give_up] = time.monotonic() + self._settings.orphan_s
 
     # ---- a job ----
 
     def _start(self, job: wire.Run, frames: Sequence[Frame]) -> None:
         if self._attempt is not None or self._freed is not None or self._parked is None:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
+        self._link.begin(job)
         child, self._parked = self._parked, None
         attempt = self._attempt = Attempt(job, child, frames, meter=self._meter)
         for fd in attempt.descriptors:
@@ -178,7 +214,7 @@ class Runner:
         now = time.monotonic()
         self._timers[self._fork] = now + _FORK_AFTER_S
         self._timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
-        self._send(wire.Started(job_id=job.job_id, epoch=job.epoch))
+        self._link.send(wire.Started(job_id=job.job_id, epoch=job.epoch))
 
     def _read(self, attempt: Attempt, fd: int) -> None:
         if not attempt.read(fd):
@@ -208,7 +244,7 @@ class Runner:
     def _answer(self, attempt: Attempt) -> None:
         """Pass the child's answer on. The child then waits to be ended."""
         self._printer = None
-        self._send(*attempt.answer())
+        self._link.send(*attempt.answer())
         self._unwatch(*attempt.descriptors)
         self._timers[self._clear] = time.monotonic() + _CLEAR_AFTER_S
 
@@ -228,20 +264,23 @@ class Runner:
         own = {self._zygote_pid, *(self._parked.pids if self._parked is not None else ())}
         left = [cleanup.kill_strays(own), *map(cleanup.empty, self._settings.scratch), self._residue]
         if not attempt.answered:
-            self._send(*attempt.conclude(end))
+            self._link.send(*attempt.conclude(end))
         self._fork_if_due()
         self._freed = wire.Freed(epoch=attempt.job.epoch, residue="; ".join(filter(None, left)))
         self._drop(attempt.child)
         self._free()
 
     def _free(self) -> None:
-        """Tell the daemon that this worker is free, once the next child is parked."""
-        if self._freed is not None and self._parked is not None and self._parked.ready:
-            freed, self._freed = self._freed, None
+        """Tell the daemon that this worker is free, once the next child is parked and the link is up."""
+        if self._link.up and self._freed is not None and self._parked is not None and self._parked.ready:
             found = self._deviations()
+            if found and time.monotonic() < self._link.settled_at:
+                self._timers[self._free] = time.monotonic() + _LOOK_AGAIN_S
+                return
+            freed, self._freed = self._freed, None
             if self._meter is not None:
                 self._meter.renew()
-            self._send(wire.Freed(epoch=freed.epoch, residue="; ".join(filter(None, [freed.residue, *found]))))
+            self._link.send(wire.Freed(epoch=freed.epoch, residue="; ".join(filter(None, [freed.residue, *found]))))
 
     def _deviations(self) -> list[str]:
         """The first job is the daemon's self-test. Only after it has libzmq opened all its descriptors."""
@@ -307,7 +346,9 @@ class Runner:
             self._meter = Meter()
         boot_ms = (time.monotonic() - self._settings.born) * 1000
         missing = tuple(self._missing)
-        self._send(wire.Ready(boot_ms=boot_ms, preload_ms=self._preload_ms, isolation=self._isolation, missing=missing))
+        self._link.send(
+            wire.Ready(boot_ms=boot_ms, preload_ms=self._preload_ms, isolation=self._isolation, missing=missing)
+        )
 
     def _child_exited(self, end: Exit) -> None:
         if self._attempt is not None and self._attempt.child.id == end.id:
@@ -331,15 +372,3 @@ class Runner:
     def _drop(self, child: Child) -> None:
         self._unwatch(child.sock.fileno(), child.out, child.err)
         child.close()
-
-
-def _start_zmq_reaper(context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    """Large frames are sent without a copy, and pyzmq frees them in a thread that starts with the first of them.
-
-    It is started now, so that a worker has the same threads and descriptors before its first job and after each.
-    """
-    with context.socket(zmq.PAIR) as sending, context.socket(zmq.PAIR) as receiving:
-        receiving.bind("inproc://large")
-        sending.connect("inproc://large")
-        sending.send(bytes(_SENT_WITHOUT_COPY_BYTES), copy=False)
-        receiving.recv()

@@ -1,8 +1,11 @@
-"""The workers' links: each worker has a directory and a socket of its own, and one connection in its life.
+"""The workers' links: each worker has a directory and a socket of its own, and one connection with each daemon.
 
 The daemon binds `link.sock` and the runner connects; the directory is mounted read-only into that one container. So the
 socket says which worker a message comes from, and no path that a container can change is ever used. The first
 connection is the runner's. A later one comes from the same container and is refused.
+
+A daemon that adopts a worker binds the socket anew in the same directory. There the first message must prove that it is
+the runner's; a connection that ends before it has sent one leaves the link open for the next.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ class WorkerLink:
         self._poller = poller
         self._terms = terms
         self._on_readable = on_readable
-        directory.mkdir(mode=_DIRECTORY_MODE)
+        directory.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
         directory.chmod(_DIRECTORY_MODE)
         self._socket: ListeningSocket | None = ListeningSocket(directory / "link.sock", _SOCKET_MODE, backlog=1)
         poller.add(self._socket.fileno(), self._accept)
@@ -75,6 +78,11 @@ class WorkerLink:
         sock.close()
         log.warning("a second connection was refused", action="second_peer", worker=self._worker_id)
 
+    def drop_connection(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
     def _stop_listening(self) -> None:
         if self._socket is not None:
             self._poller.remove(self._socket.fileno())
@@ -83,9 +91,7 @@ class WorkerLink:
 
     def close(self) -> None:
         self._stop_listening()
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
+        self.drop_connection()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -100,13 +106,23 @@ class WorkerLinks:
         self._count = 0
         self._links: dict[str, WorkerLink] = {}
         self._owners: dict[str, LinkOwner] = {}
+        self._adopting: set[str] = set()  # workers whose runner has not said anything to this daemon
 
     def open(self, worker_id: str, owner: LinkOwner) -> Path:
-        """Bind a link. Returns the directory to be mounted."""
+        """Bind a link in a new directory, which is to be mounted and is named by a number."""
         self._count += 1
+        return self._bind(worker_id, owner, self._count)
+
+    def reopen(self, worker_id: str, owner: LinkOwner, number: int) -> None:
+        """Bind a link in the directory that an earlier daemon has made."""
+        self._count = max(self._count, number)
+        self._adopting.add(worker_id)
+        self._bind(worker_id, owner, number)
+
+    def _bind(self, worker_id: str, owner: LinkOwner, number: int) -> Path:
         self._owners[worker_id] = owner
         on_readable = partial(self.ready.setdefault, worker_id)
-        directory = self._root / str(self._count)
+        directory = self._root / str(number)
         self._links[worker_id] = WorkerLink(self._poller, worker_id, directory, self._terms, on_readable=on_readable)
         return directory
 
@@ -115,6 +131,7 @@ class WorkerLinks:
         link = self._links.pop(worker_id, None)
         self._owners.pop(worker_id, None)
         self.ready.pop(worker_id, None)
+        self._adopting.discard(worker_id)
         if link is not None:
             link.close()
 
@@ -148,6 +165,7 @@ class WorkerLinks:
             for _ in range(_PER_TURN):
                 if (frames := connection.receive()) is None:
                     break
+                self._adopting.discard(worker_id)
                 owner.receive(worker_id, *wire.decode(wire.from_runner, frames))
                 if not connection.more or worker_id not in self._links:
                     break
@@ -156,7 +174,9 @@ class WorkerLinks:
             return
         if worker_id not in self._links:
             return
-        if connection.ended:
+        if connection.ended and worker_id in self._adopting:
+            self._links[worker_id].drop_connection()
+        elif connection.ended:
             owner.lost(worker_id, "its end of the link was closed: the runner has ended or was killed")
         elif connection.more:
             self.ready[worker_id] = None

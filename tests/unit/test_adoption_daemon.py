@@ -1,0 +1,107 @@
+"""A daemon that is killed leaves its workers, and the next one adopts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from pool.testing import start_of
+from tests.support.daemons import DaemonProcess
+
+POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}
+
+
+@pytest.fixture
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("h")
+
+
+def killed(daemon):
+    daemon.process.send_signal(signal.SIGKILL)
+    daemon.process.wait()
+
+
+def idle(daemon):
+    return {each["id"]: each["container"] for each in daemon.workers(state="idle")}
+
+
+def pids(workers):
+    return [int(container.removeprefix("process-")) for container in workers.values()]
+
+
+def all_gone(workers):
+    return not any(map(start_of, pids(workers)))
+
+
+def left_by_a_killed_daemon(home, before=lambda _: None, idle_after=1):
+    """The workers of a daemon that was killed after `before` was done with it."""
+    first = DaemonProcess({"default": POOL}, home=home).start()
+    first.until(lambda: len(idle(first)) == 1)
+    found = idle(first)
+    before(first)
+    first.until(lambda: len(idle(first)) == idle_after)
+    killed(first)
+    return found
+
+
+def test_idle_workers_are_adopted_and_serve_and_end_with_the_daemon_that_has_them(home):
+    left = left_by_a_killed_daemon(home)
+    with DaemonProcess({"default": POOL}, home=home) as second:
+        second.until(lambda: len(idle(second)) == 1)
+        assert idle(second) == left
+        with second.client(timeout=60) as client:
+            result = client.run("result = 6 * 7")
+        assert (result.value, result.container in left.values()) == (42, True)
+    assert all_gone(left)
+    assert list((home / "run" / "w").glob("*")) == []
+
+
+def test_a_worker_is_adopted_by_one_daemon_after_the_other_and_keeps_its_name_and_count(home):
+    def runs(daemon):
+        with daemon.client(timeout=60) as client:
+            client.run("result = 1")
+
+    left_by_a_killed_daemon(home, before=runs)
+    left_by_a_killed_daemon(home, before=runs)
+    with DaemonProcess({"default": POOL}, home=home) as third:
+        third.until(lambda: len(idle(third)) == 1)
+        assert [(each["id"], each["jobs"]) for each in third.workers()] == [("default-1", 2)]
+
+
+def test_workers_of_another_template_are_replaced(home):
+    left = left_by_a_killed_daemon(home)
+    with DaemonProcess({"default": POOL | {"limits": {"wall_s": 7}}}, home=home) as second:
+        second.until(lambda: len(idle(second)) == 1 and not set(idle(second)) & set(left))
+        assert all_gone(left)
+        assert second.pool()["recycles"]["outdated"] == 1
+
+
+def test_workers_of_a_pool_that_is_gone_are_removed(home):
+    left = left_by_a_killed_daemon(home)
+    with DaemonProcess({"other": POOL}, home=home) as second:
+        second.until(lambda: all_gone(left))
+
+
+def test_a_worker_that_does_not_connect_is_removed_and_replaced(home):
+    left = left_by_a_killed_daemon(home)
+    (frozen,) = pids(left)
+    os.kill(frozen, signal.SIGSTOP)
+    with DaemonProcess({"default": POOL}, home=home) as second:
+        second.until(lambda: len(idle(second)) == 1)
+        assert not start_of(frozen)
+        assert second.pool()["recycles"] == {"not_adopted": 1}
+
+
+def test_a_worker_whose_job_is_not_known_is_removed(home):
+    def starts(daemon):
+        with daemon.client() as client:
+            client.submit("import time; time.sleep(60)")
+            daemon.until(lambda: daemon.workers(state="leased"))
+
+    left = left_by_a_killed_daemon(home, before=starts, idle_after=0)
+    with DaemonProcess({"default": POOL}, home=home) as second:
+        second.until(lambda: len(idle(second)) == 1)
+        assert all_gone(left)
+        assert second.pool()["recycles"] == {"unknown_job": 1}

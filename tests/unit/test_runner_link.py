@@ -1,0 +1,221 @@
+"""A real runner and daemons that come and go: plain libzmq sockets that bind its link, one after the other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import zmq
+
+from pool import values, wire
+from pool.model import Outcome
+from pool.testing import lay_out
+
+LIMITS = {
+    "wall_s": 60.0, "cpu_s": 60.0, "memory": 1 << 30, "tmp": 1 << 20, "output": 1 << 20, "result": 1 << 20, "processes": 8,
+}  # fmt: skip
+START = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from runner.main import main; main(sys.argv[1:])"
+#: The job ends when the test makes the file.
+WAITS = "def main(path):\n    import os, time\n    while not os.path.exists(path): time.sleep(0.01)\n    return 'it ended'\n"
+TOKEN = "a token"
+
+
+class FakeDaemon:
+    """Binds the link. `kill` is the end of it, from one moment to the next."""
+
+    def __init__(self, path):
+        self.context = zmq.Context()
+        self.link = self.context.socket(zmq.PAIR)
+        self.link.bind(f"ipc://{path}")
+
+    def kill(self):
+        self.context.destroy(linger=0)
+
+    def send(self, message, *payload):
+        self.link.send_multipart(wire.encode(message, payload))
+
+    def next(self):
+        """The next message that is no heartbeat, with its payload."""
+        while True:
+            assert self.link.poll(30_000), "nothing came"
+            message, payload = wire.decode(wire.from_runner, self.link.recv_multipart())
+            if not isinstance(message, wire.Heartbeat):
+                return message, payload
+
+    def hear(self, kind):
+        message, payload = self.next()
+        assert isinstance(message, kind), message
+        return message, payload
+
+    def settle(self):
+        """Wait until the runner has handled all that it was sent."""
+        self.send(wire.Probe(seq=99))
+        while True:
+            assert self.link.poll(30_000), "nothing came"
+            message, _ = wire.decode(wire.from_runner, self.link.recv_multipart())
+            if isinstance(message, wire.Heartbeat) and message.seq == 99:
+                return
+
+    def run(self, job_id, epoch, code, *arguments):
+        frames = values.encode((arguments, {}), max_bytes=4096)
+        run = wire.Run(job_id=job_id, epoch=epoch, entry="main", screened=False, **LIMITS)
+        self.send(run, code.encode(), b"", *frames)
+        self.hear(wire.Started)
+
+    def resumed(self):
+        """Hear Resume and answer it."""
+        resume, _ = self.hear(wire.Resume)
+        assert resume.token == TOKEN
+        self.send(wire.Adopted())
+        return resume
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return lay_out(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "link.sock"
+
+
+@pytest.fixture
+def daemons(place):
+    """Makes daemons, one after the other."""
+    made = []
+
+    def make():
+        made.append(FakeDaemon(place))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()
+
+
+@pytest.fixture
+def runner(tree, place, tmp_path, daemons):
+    """Started, and welcomed by the first daemon, which is `runner.daemon`."""
+    (tmp_path / "scratch").mkdir()
+    command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
+    command += ["--scratch", str(tmp_path / "scratch"), "--heartbeat-s", "0.2", "--orphan-s", "30"]
+    daemon = daemons()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        daemon.hear(wire.Hello)
+        daemon.hear(wire.Ready)
+        daemon.send(wire.Welcome(token=TOKEN))
+        daemon.settle()
+        process.daemon = daemon
+        yield process
+        process.kill()
+
+
+def test_an_idle_runner_shows_its_token_to_the_next_daemon_and_serves_it(runner, daemons):
+    runner.daemon.kill()
+    second = daemons()
+    assert second.resumed() == wire.Resume(token=TOKEN, state="idle", jobs=0)
+    second.run("a", 1, "def main(): return 7\n")
+    _, payload = second.hear(wire.Done)
+    assert values.decode(payload[3:]) == 7
+    second.hear(wire.Freed)
+
+
+def test_a_job_runs_on_while_there_is_no_daemon_and_its_answer_comes_to_the_next(runner, daemons, tmp_path):
+    runner.daemon.run("a", 5, WAITS, str(tmp_path / "go"))
+    runner.daemon.kill()
+    second = daemons()
+    resume = second.resumed()
+    assert (resume.state, resume.job_id, resume.epoch, resume.jobs) == ("running", "a", 5, 1)
+    assert 0 < resume.elapsed_s < 60
+    (tmp_path / "go").touch()
+    done, payload = second.hear(wire.Done)
+    assert (done.job_id, done.epoch, values.decode(payload[3:])) == ("a", 5, "it ended")
+    second.hear(wire.Freed)
+
+
+def test_an_answer_is_held_until_it_is_acknowledged(runner, daemons):
+    runner.daemon.run("a", 5, "def main(): return 'kept'\n")
+    runner.daemon.hear(wire.Done)
+    runner.daemon.hear(wire.Freed)
+    runner.daemon.kill()
+    second = daemons()
+    assert second.resumed().state == "answered"
+    second.hear(wire.Done)
+    second.kill()
+    third = daemons()
+    resume = third.resumed()
+    assert (resume.state, resume.job_id, resume.epoch) == ("answered", "a", 5)
+    _, payload = third.hear(wire.Done)
+    assert values.decode(payload[3:]) == "kept"
+    third.hear(wire.Freed)
+    third.send(wire.Collected(job_id="a", epoch=5))
+    third.settle()
+    third.kill()
+    assert daemons().resumed() == wire.Resume(token=TOKEN, state="idle", epoch=5, jobs=1)
+
+
+def test_an_acknowledgement_of_another_attempt_does_not_count(runner, daemons):
+    runner.daemon.run("a", 5, "def main(): return 'kept'\n")
+    runner.daemon.hear(wire.Done)
+    runner.daemon.hear(wire.Freed)
+    runner.daemon.send(wire.Collected(job_id="a", epoch=4))
+    runner.daemon.settle()
+    runner.daemon.kill()
+    assert daemons().resumed().state == "answered"
+
+
+def test_a_job_that_is_sent_before_the_last_answer_was_acknowledged_is_refused(runner):
+    runner.daemon.run("a", 5, "def main(): return 'kept'\n")
+    runner.daemon.hear(wire.Done)
+    runner.daemon.hear(wire.Freed)
+    runner.daemon.send(wire.Run(job_id="b", epoch=6, entry="main", screened=False, **LIMITS), b"", b"")
+    broken, _ = runner.daemon.hear(wire.Broken)
+    assert "acknowledged" in broken.reason
+
+
+def test_nothing_but_resume_is_sent_before_the_daemon_has_answered_it(runner, daemons):
+    runner.daemon.kill()
+    second = daemons()
+    second.hear(wire.Resume)
+    assert not second.link.poll(1000), "five heartbeats would have been due"
+    second.send(wire.Adopted())
+    assert second.link.poll(30_000)
+
+
+def test_a_deadline_is_kept_without_a_daemon(runner, daemons):
+    run = wire.Run(job_id="a", epoch=5, entry="main", screened=False, **LIMITS | {"wall_s": 0.3})
+    runner.daemon.send(run, b"def main():\n    while True: pass\n", b"", *values.encode(((), {}), max_bytes=4096))
+    runner.daemon.hear(wire.Started)
+    runner.daemon.kill()
+    second = daemons()
+    second.resumed()
+    done, _ = second.hear(wire.Done)
+    assert done.outcome is Outcome.TIMEOUT
+
+
+def test_a_runner_without_a_token_ends_with_its_daemon(tree, place, tmp_path, daemons):
+    (tmp_path / "scratch").mkdir()
+    command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
+    first = daemons()
+    with subprocess.Popen([*command, "--scratch", str(tmp_path / "scratch")], stdin=subprocess.DEVNULL) as process:
+        first.hear(wire.Hello)
+        first.hear(wire.Ready)
+        first.kill()
+        assert process.wait(30) == 1
+
+
+def test_a_runner_that_no_daemon_comes_to_ends_after_its_time(tree, place, tmp_path, daemons):
+    (tmp_path / "scratch").mkdir()
+    command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
+    command += ["--scratch", str(tmp_path / "scratch"), "--orphan-s", "0.5"]
+    first = daemons()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        first.hear(wire.Hello)
+        first.hear(wire.Ready)
+        first.send(wire.Welcome(token=TOKEN))
+        first.run("a", 1, "def main(): return 7\n")
+        first.hear(wire.Done)
+        first.kill()
+        assert process.wait(30) == 1

@@ -1,0 +1,170 @@
+"""The runner's end of its link, which outlives the daemon.
+
+        open            Hello               EVENT_DISCONNECTED
+    ───────▶ CONNECTING ─────▶ UP ───────────────────────────────▶ CONNECTING ──Resume──▶ waits ──Adopted──▶ UP
+
+While the link is not up nothing is sent. What is true then is said by Resume, which the runner makes when a new daemon
+has bound the socket. The latest Done is held until a daemon has acknowledged it with Collected.
+
+A worker that has passed its self-tests has a token. The daemon sent it over the link, the zygote and its children were
+forked before, and no other process can read this one's memory. So only this process can show it to the next daemon.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from pool import wire
+from pool.errors import RemoteProtocolError
+from runner.channel import Frame
+
+#: Pauses between two tries to connect: a new daemon binds the socket within a second or two.
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 0.5
+#: libzmq closes sockets in a thread of its own.
+_SETTLE_S = 1.0
+#: pyzmq copies smaller frames, whatever `copy` says.
+_SENT_WITHOUT_COPY_BYTES = 128 * 1024
+
+State = Literal["idle", "running", "answered", "cleaning"]
+
+
+class Link:
+    """One connection at a time, and what has to be said on the next one.
+
+    A broken socket is replaced, because libzmq would send to the next daemon what was queued for the last one.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], path: Path) -> None:
+        """Connect. Nothing is sent until `up` is set."""
+        self._context = context
+        self._endpoint = f"ipc://{path}"
+        self.up = False  #: whether messages can be sent
+        self.greeted = False  #: whether a daemon has had Hello
+        self.token = ""  #: "" until the self-tests have passed
+        self.pause_s = _FIRST_PAUSE_S  #: until the next try to connect
+        self.settled_at = 0.0  #: monotonic; until then this process may have descriptors of an earlier connection
+        self._held: tuple[wire.Done, Sequence[Frame]] | None = None  # not acknowledged
+        self._freed: wire.Freed | None = None  # of the latest job
+        self._latest: wire.Run | None = None
+        self._jobs = 0
+        self._repeats_freed = False  # whether the daemon that has had Resume expects the last Freed
+        self._connect()
+
+    def _connect(self) -> None:
+        self.socket = self._context.socket(zmq.PAIR)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
+        self.socket.connect(self._endpoint)
+
+    def reconnect(self) -> None:
+        """Drop the connection with all that is queued on it, and try again."""
+        self.up = False
+        self.socket.disable_monitor()
+        self.monitor.close(linger=0)
+        self.socket.close(linger=0)
+        self._connect()
+        self.pause_s = min(2 * self.pause_s, _LONGEST_PAUSE_S)
+
+    def connected(self) -> bool:
+        """Read what the monitor reports: whether the connection was made; otherwise it has ended."""
+        return bool(recv_monitor_message(self.monitor)["event"] == zmq.EVENT_CONNECTED)
+
+    # ---- what is said, and what is kept ----
+
+    def greet(self, hello: wire.Hello) -> None:
+        """The first message to the first daemon."""
+        self.greeted = self.up = True
+        self.send(hello)
+
+    def begin(self, job: wire.Run) -> None:
+        """A job has come. Raises RemoteProtocolError while an answer is held."""
+        if self._held is not None:
+            raise RemoteProtocolError("the daemon sent a job before it had acknowledged the last answer")
+        self._latest, self._freed = job, None
+        self._jobs += job.epoch > 0
+
+    def send(self, message: wire.Message, payload: Sequence[Frame] = ()) -> None:
+        """Send it if the link is up. Freed, and Done unless it is of a self-test, are kept besides."""
+        if isinstance(message, wire.Done) and message.epoch:
+            self._held = message, payload
+        elif isinstance(message, wire.Freed):
+            self._freed = message
+        if self.up:
+            self._put(wire.encode(message, payload))
+
+    def collected(self, message: wire.Collected) -> None:
+        """The daemon has the answer. About another one this is ignored."""
+        if self._held is not None and (self._held[0].job_id, self._held[0].epoch) == (message.job_id, message.epoch):
+            self._held = None
+
+    def resume(self, *, running_s: float | None, free: bool) -> None:
+        """The first message to a later daemon. `running_s`: since the start of the job that runs, if one does."""
+        self.pause_s = _FIRST_PAUSE_S
+        unclean = self._freed is not None and self._freed.residue != ""
+        state: State = "cleaning" if unclean or not free else "idle"
+        if running_s is not None:
+            state = "running"
+        elif self._held is not None:
+            state = "answered"
+        self._repeats_freed = free and state != "idle"
+        latest = self._latest
+        resume = wire.Resume(
+            token=self.token,
+            state=state,
+            job_id=latest.job_id if latest is not None and state != "idle" else "",
+            epoch=latest.epoch if latest is not None else 0,
+            jobs=self._jobs,
+            elapsed_s=running_s or 0.0,
+        )
+        self._put(wire.encode(resume))
+
+    def go_on(self) -> None:
+        """The daemon has answered Resume: send what the last one did not acknowledge."""
+        self.up, self.settled_at = True, time.monotonic() + _SETTLE_S
+        if self._held is not None:
+            self.send(*self._held)
+        if self._repeats_freed and self._freed is not None:
+            self.send(self._freed)
+
+    def offer(self, message: wire.Message, payload: Sequence[Frame]) -> bool:
+        """Send, or return False when the link is full or not up."""
+        if not self.up:
+            return False
+        try:
+            self.socket.send_multipart(wire.encode(message, payload), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _put(self, frames: Sequence[Frame]) -> None:
+        """Wait while the link is full. One that has ended takes nothing, and the monitor's event is still to come."""
+        while True:
+            try:
+                self.socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                poller = zmq.Poller()
+                poller.register(self.socket, zmq.POLLOUT)
+                poller.register(self.monitor, zmq.POLLIN)
+                if self.monitor in dict(poller.poll()):
+                    return
+            else:
+                return
+
+
+def start_zmq_reaper(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """Large frames are sent without a copy, and pyzmq frees them in a thread that starts with the first of them.
+
+    It is started now, so that a worker has the same threads and descriptors before its first job and after each.
+    """
+    with context.socket(zmq.PAIR) as sending, context.socket(zmq.PAIR) as receiving:
+        receiving.bind("inproc://large")
+        sending.connect("inproc://large")
+        sending.send(bytes(_SENT_WITHOUT_COPY_BYTES), copy=False)
+        receiving.recv()
