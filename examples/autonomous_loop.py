@@ -1,10 +1,11 @@
 """The main job: a loop that writes trading strategies, runs each in the pool, reads the score, and goes on.
 
-    Search.propose ──▶ source texts ──▶ Client.run, several at a time ──▶ metrics ──▶ Search.learn ──▶ again
+    Search.propose ──▶ source texts ──▶ SandboxExecutor ──▶ positions ──▶ grader ──▶ metrics ──▶ Search.learn ──▶ again
 
 Nobody reads the code before it runs, and some of it is broken or never ends; that costs the loop nothing but a
-candidate. Results depend on the seed only. Exit status: 0 when at least one strategy was evaluated, 1 when none was or
-the pool failed, 130 when interrupted.
+candidate. The metrics are computed in another process than the candidate's. A daemon that is restarted is waited for.
+Results depend on the seed only. Exit status: 0 when at least one strategy was evaluated, 1 when none was or the pool
+failed, 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from examples import summary
+from examples.backtest import GRADER
 from examples.comparison import Comparison, compare
 from examples.evaluation import Evaluation, Evaluator, Run
 from examples.prices import DEFAULT_OUTPUT
 from examples.search import Search
-from pool import Client, JobResult, Limits
+from pool import Client, JobResult, Outcome, SandboxExecutor
 from pool.errors import PoolError
 
 SPLIT = 0.7  #: share of the days that are searched on; the rest is held out
@@ -119,10 +121,13 @@ class Loop:
 
 
 def run_in_pool(client: Client, pool: str) -> Run:
-    limits = Limits(wall_s=WALL_S)
+    """Raises PoolError if there is no pool to begin with."""
+    client.run("result = None", pool=pool, queue_timeout=QUEUE_TIMEOUT_S)
+    sandbox = SandboxExecutor(client=client, pool=pool, wait_s=QUEUE_TIMEOUT_S)
 
     def run(source: str) -> JobResult:
-        return client.run(source, entry="main", args=[SPLIT], limits=limits, pool=pool, queue_timeout=QUEUE_TIMEOUT_S)
+        ended = sandbox.execute(source, timeout=WALL_S, grade=GRADER, grade_args=[SPLIT], idempotent=True)
+        return ended.job or JobResult(job_id="none", outcome=Outcome.LOST, reason=ended.error)
 
     return run
 

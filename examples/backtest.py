@@ -1,8 +1,10 @@
-"""A genome as Python source: rules, position, costs and metrics in one text that runs anywhere pandas does.
+"""A genome as Python source, and the grader of what such a source returns: two texts that never share a process.
 
-The rendered `main(split)` reads the global `datasets["prices"]`, decides at each close what to hold from the next day
-on (so no rule sees the day it earns on), pays COST for what it trades, and returns plain numbers for the days before
-the split and, apart from them, for the days after it.
+    source    main(): reads the global `datasets["prices"]` and decides at each close what to hold from the next day on
+    GRADER    grade(held, split): what that earns, with COST for what is traded, in plain numbers: for the days before
+              the split and, apart from them, for the days after it
+
+A source that replaced pandas, or invented its own figures, would change nothing but what it holds.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ _HEAD = '''"""{title}."""
 import numpy as np
 import pandas as pd
 
-COST = 0.0005  # of the value traded, each way
 YEAR = 252  # trading days
 '''
 
@@ -29,9 +30,38 @@ def position(day):
     wanted = np.where(votes >= {quorum}, 1.0, {otherwise})  # {combine} of {count}
     wanted[:{warmup}] = 0.0
     return wanted
+
+
+def main():
+    prices = datasets["prices"]
+    return position(pd.DataFrame({{name: prices[name] for name in ("high", "low", "close")}}))
 '''
 
-_METRICS = """
+#: The positions are data that a stranger made: they are checked before anything is computed with them.
+GRADER = """
+import numpy as np
+import pandas as pd
+
+COST = 0.0005  # of the value traded, each way
+YEAR = 252  # trading days
+
+
+def grade(held, split):
+    close = pd.Series(datasets["prices"]["close"])
+    if not isinstance(held, np.ndarray) or held.dtype != float or held.shape != close.shape:
+        raise ValueError("the positions are no array of one float for each day")
+    if not (np.abs(held) <= 1).all():
+        raise ValueError("a position is not between -1 and 1")
+    held = pd.Series(held).shift(1).fillna(0.0)  # decided at one close, earned on the next day
+    traded = held.diff().abs().fillna(0.0)
+    returns = held * close.pct_change().fillna(0.0) - COST * traded
+    later = int(len(close) * split)
+    return {
+        "in_sample": metrics(returns[:later], traded[:later]),
+        "out_of_sample": metrics(returns[later:], traded[later:]),
+    }
+
+
 def metrics(returns, traded):
     equity = (1 + returns).cumprod()
     years = len(returns) / YEAR
@@ -43,18 +73,6 @@ def metrics(returns, traded):
         "trades": int((traded > 0).sum()),
     }
 
-
-def main(split):
-    prices = datasets["prices"]
-    day = pd.DataFrame({name: prices[name] for name in ("high", "low", "close")})
-    held = pd.Series(position(day)).shift(1).fillna(0.0)  # decided at one close, earned on the next day
-    traded = held.diff().abs().fillna(0.0)
-    returns = held * day["close"].pct_change().fillna(0.0) - COST * traded
-    later = int(len(day) * split)
-    return {
-        "in_sample": metrics(returns[:later], traded[:later]),
-        "out_of_sample": metrics(returns[later:], traded[later:]),
-    }
 """
 
 
@@ -70,7 +88,7 @@ def render(genome: Genome) -> str:
         count=len(genome.rules),
         warmup=max(warmup(rule) for rule in genome.rules),
     )
-    parts = [_HEAD.format(title=describe(genome)), *extras, *(family.text for family in families), position, _METRICS]
+    parts = [_HEAD.format(title=describe(genome)), *extras, *(family.text for family in families), position]
     return "\n".join(parts)
 
 

@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from examples import prices
+from examples.backtest import GRADER
 from examples.evaluation import Run, Score, read_score
 
 QUICK_RUNS = 20
@@ -73,7 +75,7 @@ def compare(source: str, split: float, run: Run, *, prices_file: Path | None, im
     with tempfile.TemporaryDirectory(prefix="strategy-") as scratch:
         ways: dict[str, tuple[int, Callable[[], Once]]] = {
             "in-process": (QUICK_RUNS, lambda: in_process(source, split, prices_file)),
-            "pool": (QUICK_RUNS, lambda: lambda: read_score(run(source).value)),
+            "pool": (QUICK_RUNS, lambda: lambda: read_score(run(source).grade)),
             "docker run": (
                 DOCKER_RUNS,
                 lambda: docker_run(source, split, prices_file, image=image, scratch=Path(scratch)),
@@ -104,12 +106,17 @@ def in_process(source: str, split: float, prices_file: Path | None) -> Once:
     loaded = prices.load(prices_file)
 
     def once() -> Score | None:
-        names: dict[str, object] = {"__name__": "strategy", "datasets": {"prices": loaded}}
-        exec(compile(source, "strategy", "exec"), names)  # noqa: S102 - the point of the comparison
-        main = names["main"]
-        return read_score(main(split)) if callable(main) else None
+        main, grade = (_function(text, name, loaded) for text, name in ((source, "main"), (GRADER, "grade")))
+        return read_score(grade(main(), split))
 
     return once
+
+
+def _function(source: str, name: str, loaded: object) -> Callable[..., object]:
+    names: dict[str, Any] = {"__name__": "strategy", "datasets": {"prices": loaded}}
+    exec(compile(source, "strategy", "exec"), names)  # noqa: S102 - the point of the comparison
+    function: Callable[..., object] = names[name]
+    return function
 
 
 def docker_run(source: str, split: float, prices_file: Path | None, *, image: str, scratch: Path) -> Once:
@@ -118,7 +125,7 @@ def docker_run(source: str, split: float, prices_file: Path | None, *, image: st
     if shutil.which("docker") is None:
         raise ComparisonError("there is no docker client on this machine")
     script = scratch / "strategy.py"
-    script.write_text(f"{_BEFORE}{source}\nprint(json.dumps(main({split})))\n", encoding="utf-8")
+    script.write_text(f"{_BEFORE}{source}\n{GRADER}\nprint(json.dumps(grade(main(), {split})))\n", encoding="utf-8")
     script.chmod(0o644)
     command = ["docker", "run", "--rm", "--pull", "never", "--network", "none", "--entrypoint", PYTHON_IN_IMAGE]
     command += ["--volume", f"{script}:/strategy.py:ro", "--volume", f"{prices_file.resolve()}:{PRICES_IN_WORKER}:ro"]

@@ -1,7 +1,7 @@
 """Candidates in, scores out: each is one job, several are on their way at a time, and the answers keep their order.
 
-What comes back from a job is read like a stranger's letter: anything but the numbers asked for makes the candidate
-worthless and nothing else.
+The figures come from the grader (`JobResult.grade`), never from the candidate. Anything but the numbers asked for makes
+the candidate worthless and nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from examples.strategies import Genome
-from pool.model import JobResult, Outcome
+from pool.model import JobResult
 
 #: Runs one source text as a job and returns its result.
 Run = Callable[[str], JobResult]
@@ -51,7 +51,7 @@ class Evaluation:
 
 
 def read_score(value: object) -> Score | None:
-    """The score in a job's value, or None if it holds anything else."""
+    """The score in the grade of a job, or None if it holds anything else."""
     if not isinstance(value, Mapping):
         return None
     before, after = _read_metrics(value.get("in_sample")), _read_metrics(value.get("out_of_sample"))
@@ -92,5 +92,5 @@ class Evaluator:
         started_s = time.perf_counter()
         result = self._run(candidate.source)
         client_ms = (time.perf_counter() - started_s) * 1000
-        score = read_score(result.value) if result.outcome is Outcome.OK else None
+        score = read_score(result.grade)
         return Evaluation(candidate, result, client_ms, score)

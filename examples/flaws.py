@@ -29,8 +29,8 @@ FLAWS: Mapping[str, Flaw] = MappingProxyType(
         "a name that is not there": Flaw(_RETURN, "    return np.sign(signal)\n", "error: NameError"),
         "a wrong shape": Flaw(_RETURN, '    return wanted * np.diff(day["close"])\n', "error: ValueError"),
         "a division by zero": Flaw(
-            "    years = len(returns) / YEAR\n",
-            "    ruined = int((returns < -1).sum())\n    years = len(returns) / ruined\n",
+            _RETURN,
+            "    ruined = int((wanted < -1).sum())\n    return wanted * (1 / ruined)\n",
             "error: ZeroDivisionError",
         ),
         "a loop that never ends": Flaw(

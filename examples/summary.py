@@ -2,10 +2,11 @@
 
 The overhead of a job is what the loop paid beyond the code itself and the wait for a free worker:
 
-    client wall = queue + run + overhead          overhead = dispatch + collect + client leg
+    client wall = queue + run + grade + overhead          overhead = dispatch + collect + client leg
 
-queue, dispatch, run and collect come from the daemon's clock; the client leg is the rest of the wall clock of the call,
-with the two hops between loop and daemon in it. Jobs that were killed at their limit are counted and not timed.
+queue, dispatch, run, collect and grade come from the daemon's clock; the client leg is the rest of the wall clock of
+the call, with the two hops between loop and daemon in it. Jobs that were killed at their limit are counted and not
+timed.
 """
 
 from __future__ import annotations
@@ -18,18 +19,23 @@ from dataclasses import asdict
 from examples.backtest import describe
 from examples.comparison import Comparison
 from examples.evaluation import Evaluation, Metrics
-from pool.model import Outcome, StartKind
+from pool.model import Outcome, StartKind, Timings
 
 TIMED = (Outcome.OK, Outcome.ERROR)
 
 _PARTS: dict[str, Callable[[Evaluation], float]] = {
-    "overhead": lambda each: each.client_ms - each.result.timings.run_ms - each.result.timings.queue_ms,
+    "overhead": lambda each: each.client_ms - _not_overhead_ms(each.result.timings),
     "dispatch": lambda each: each.result.timings.dispatch_ms,
     "collect": lambda each: each.result.timings.collect_ms,
-    "client leg": lambda each: each.client_ms - each.result.timings.total_ms,
+    "client leg": lambda each: each.client_ms - each.result.timings.total_ms - each.result.timings.grade_ms,
     "queue": lambda each: each.result.timings.queue_ms,
     "run": lambda each: each.result.timings.run_ms,
+    "grade": lambda each: each.result.timings.grade_ms,
 }
+
+
+def _not_overhead_ms(timings: Timings) -> float:
+    return timings.queue_ms + timings.run_ms + timings.grade_ms
 
 
 def percentile(values: Sequence[float], share: float) -> float:

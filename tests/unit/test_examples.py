@@ -36,10 +36,18 @@ def market():
     return days
 
 
-def call(source, market, name="main", argument=SPLIT):
+def call(source, market, name="main", *arguments):
     names = {"datasets": {"prices": market}}
     exec(compile(source, "strategy", "exec"), names)
-    return names[name](argument)
+    return names[name](*arguments)
+
+
+def grade(positions, market, grader=backtest.GRADER):
+    return call(grader, market, "grade", positions, SPLIT)
+
+
+def score_of(source, market, grader=backtest.GRADER):
+    return read_score(grade(call(source, market), market, grader))
 
 
 def stand_in(market, seen=None):
@@ -53,7 +61,8 @@ def stand_in(market, seen=None):
         if flaws.FLAWS[flaws.ENDLESS].flawed in source:
             return JobResult(outcome=Outcome.TIMEOUT, **common)
         try:
-            return JobResult(outcome=Outcome.OK, value=call(source, market), **common)
+            value = call(source, market)
+            return JobResult(outcome=Outcome.OK, value=value, grade=grade(value, market), **common)
         except Exception as error:  # noqa: BLE001
             return JobResult(
                 outcome=Outcome.ERROR, error=JobError(type=type(error).__name__, message=str(error)), **common
@@ -84,7 +93,7 @@ def test_each_rule_family_runs_at_both_ends_of_its_parameters(family, pick, mark
     picks = tuple(pick % len(FAMILIES[family].parameters[place].choices) for place in range(count))
     for side in ("long or flat", "long or short"):
         genome = strategies.Genome((strategies.Rule(family, picks),), "all", side)
-        score = read_score(call(backtest.render(genome), market))
+        score = score_of(backtest.render(genome), market)
         assert score is not None
         assert score.in_sample.max_drawdown >= 0
 
@@ -93,7 +102,7 @@ def test_any_genome_renders_to_a_text_that_runs(market):
     rng = random.Random(3)
     genome = strategies.make(rng)
     for _ in range(60):
-        assert read_score(call(backtest.render(genome), market)) is not None
+        assert score_of(backtest.render(genome), market) is not None
         genome = strategies.mutate(strategies.cross(genome, strategies.make(rng), rng), rng)
         assert 1 <= len(genome.rules) <= strategies.MOST_RULES
 
@@ -120,7 +129,7 @@ def test_a_position_earns_from_the_next_day_on(market):
         jump[name] = 100.0
         jump[name][1000:] = 200.0
     rule = strategies.Rule("breakout", (0, 7))
-    score = read_score(call(backtest.render(strategies.Genome((rule,), "all", "long or flat")), jump))
+    score = score_of(backtest.render(strategies.Genome((rule,), "all", "long or flat")), jump)
     assert score is not None
     assert score.in_sample.trades == 1
     assert score.in_sample.cagr < 0  # it bought after the jump, paid the cost and gained nothing
@@ -129,8 +138,8 @@ def test_a_position_earns_from_the_next_day_on(market):
 def test_trading_costs_make_the_difference(market):
     rule = strategies.Rule("ma_cross", (0, 0))
     source = backtest.render(strategies.Genome((rule,), "all", "long or short"))
-    dear = read_score(call(source, market))
-    free = read_score(call(source.replace("COST = 0.0005", "COST = 0.0"), market))
+    dear = score_of(source, market)
+    free = score_of(source, market, backtest.GRADER.replace("COST = 0.0005", "COST = 0.0"))
     assert dear is not None
     assert free is not None
     assert free.in_sample.cagr > dear.in_sample.cagr
@@ -151,6 +160,12 @@ def test_the_loop_that_never_ends_steps_over_its_goal():
     while weight != 0.3 and steps < 1000:
         weight, steps = weight - 0.1, steps + 1
     assert steps == 1000
+
+
+@pytest.mark.parametrize("held", [None, [0.0] * DAYS, np.zeros(DAYS - 1), np.full(DAYS, np.nan), np.full(DAYS, 1.5)])
+def test_the_grader_computes_nothing_with_positions_that_make_no_sense(held, market):
+    with pytest.raises(ValueError, match="position"):
+        grade(held, market)
 
 
 # ---- search ----
@@ -260,7 +275,7 @@ def test_the_summary_shows_the_source_of_the_best_and_all_outcomes(market):
     everything, best = search(market)
     compared = comparison.compare(best[-1].candidate.source, SPLIT, stand_in(market), prices_file=None, image="none")
     said = summary.text(everything, best[-1], compared, elapsed_s=1.0)
-    assert "def main(split):" in said
+    assert "def main():" in said
     assert "docker run is left out: this process has no prices" in said
     values = summary.summarise(everything, best[-1], compared, elapsed_s=1.0)
     assert sum(values["outcomes"].values()) == len(everything)
