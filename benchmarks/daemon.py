@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ pools:
 
 class _Worker(msgspec.Struct):
     state: WorkerState
+    container: str | None = None
 
 
 class _Pool(msgspec.Struct):
@@ -74,12 +75,18 @@ class Daemon:
     def all_idle(self, pool: str) -> bool:
         """Every worker of the pool is there and nothing is being started or stopped beside it."""
         try:
-            with AdminClient(str(self.directory / "run" / "admin.sock")) as admin:
-                status = msgspec.convert(admin.call("status"), _Status)
+            workers = self._workers(pool)
         except DaemonUnreachableError:
             return False
-        workers = [worker for each in status.pools if each.name == pool for worker in each.workers]
         return [worker.state for worker in workers] == [WorkerState.IDLE] * SIZE
+
+    def containers(self, pool: str) -> list[str]:
+        return [worker.container for worker in self._workers(pool) if worker.container]
+
+    def _workers(self, pool: str) -> list[_Worker]:
+        with AdminClient(str(self.directory / "run" / "admin.sock")) as admin:
+            status = msgspec.convert(admin.call("status"), _Status)
+        return [worker for each in status.pools if each.name == pool for worker in each.workers]
 
     def wait_idle(self, pool: str) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
@@ -101,19 +108,19 @@ class Daemon:
 
 
 @contextmanager
-def started() -> Iterator[Daemon]:
-    """A daemon with idle workers in both pools."""
+def started(template: str = CONFIG, pools: Sequence[str] = ("single", "reuse")) -> Iterator[Daemon]:
+    """A daemon with idle workers in its pools. `template`: the configuration, with the fields that CONFIG has."""
     with tempfile.TemporaryDirectory(prefix="pb-") as name:  # short: socket paths have to fit
         directory = Path(name)
         config = directory / "pool.yaml"
-        config.write_text(CONFIG.format(directory=directory, image=IMAGE, size=SIZE), encoding="utf-8")
+        config.write_text(template.format(directory=directory, image=IMAGE, size=SIZE), encoding="utf-8")
         with (directory / "log").open("wb") as log:
             command = [sys.executable, "-m", "pool.cli.daemon", "--config", str(config)]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         daemon = Daemon(process, directory)
         try:
-            daemon.wait_idle("single")
-            daemon.wait_idle("reuse")
+            for pool in pools:
+                daemon.wait_idle(pool)
             yield daemon
         finally:
             daemon.stop()

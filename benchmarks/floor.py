@@ -7,6 +7,8 @@ busy host is unfair to none, and each figure is the median of the rounds' ratios
 
     fork loop   a process of the worker's image, with numpy and pandas: fork, compile and run the text, exit
     IMAGE       workers as the daemon starts them, driven by this program alone
+    pool        a daemon with such workers, and a client with twice as many jobs in flight; CPU time of all of these.
+                Its image is that of POOL_BENCH_IMAGE.
 
 Each arm has a process or a worker for each core, all of them busy for a round.
 """
@@ -19,16 +21,33 @@ import secrets
 import statistics
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import zmq
 
+from benchmarks.daemon import SIZE, started
 from benchmarks.worker import IMAGE, OWNER, Worker, cpu_file, cpu_s
-from pool import wire
+from pool import Client, JobResult, wire
 from pool.engines.docker import DockerEngine
+from pool.model import Outcome
 
-CORES = min(2, os.cpu_count() or 1)
+#: One worker a core, up to as many as the pool has.
+CORES = min(SIZE, os.cpu_count() or 1)
+POOL = "steady"
+CONFIG = """
+daemon: {{run_dir: {directory}/run, state_dir: {directory}/state, log_level: warning}}
+pools:
+  steady:
+    engine: docker
+    image: "{image}"
+    size: {{min: {size}, max: {size}}}
+    recycle: {{max_jobs: 100_000}}
+    preload: {{modules: [numpy, pandas]}}
+"""
 PRELOAD = "numpy,pandas"
 NOOP = "def main(x):\n    return x\n"
 STRATEGY = """
@@ -155,6 +174,33 @@ class Workers:
             worker.close()
 
 
+class Pool:
+    """What a user has: client, daemon and workers, in the default configuration."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._daemon = self._open.enter_context(started(CONFIG, [POOL]))
+        self._client = self._open.enter_context(Client(self._daemon.submit))
+        self._threads = self._open.enter_context(ThreadPoolExecutor(2 * SIZE))
+        self._cgroups = [cpu_file(_pid(name)) for name in self._daemon.containers(POOL)]
+
+    def run(self, job: str, count: int) -> None:
+        for done in self._threads.map(self._once, [JOBS[job]] * count):
+            if done.outcome is not Outcome.OK:
+                raise RuntimeError(f"the job ended with {done.outcome}: {done.reason}")
+
+    def _once(self, source: str) -> JobResult:
+        return self._client.run(source, entry="main", args=[1], pool=POOL)
+
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self._daemon.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        daemon_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_s, self._cgroups)) + daemon_s + time.process_time()
+
+    def close(self) -> None:
+        self._open.close()
+
+
 @dataclass(slots=True)
 class Figures:
     """Of one arm and job: a sample for each round."""
@@ -200,6 +246,7 @@ def main() -> None:
         arms[floor] = ForkLoop(options.images[0])
         for image in options.images:
             arms[image] = Workers(engine, image)
+        arms["pool"] = Pool()
         print(table(measure(arms, jobs=options.jobs, rounds=options.rounds), floor))
     finally:
         for arm in arms.values():

@@ -154,8 +154,7 @@ def _prepare_numpy_random() -> None:
 def _draw_other_numbers() -> None:
     """Without this all forks of a zygote would draw the same ones."""
     if _RENEWING:
-        random.seed()
-        kernel.perform(_RENEWING)
+        kernel.perform(_RENEWING)  # the module random does it for itself, after each fork
     else:
         _seed(None)
 
@@ -231,7 +230,8 @@ def _write_script(path: Path, code: bytearray) -> None:
 def _write_files(job: wire.Run, code: bytearray, stdin: bytearray, files: Sequence[bytearray], scratch: Path) -> None:
     """The work directory with the job's files, and its stdin. Called after the scratch space has its final size."""
     work = scratch / WORK
-    (work / output_files.DIRECTORY).mkdir(parents=True)
+    for directory in (f"{scratch}/{WORK}", f"{scratch}/{WORK}/{output_files.DIRECTORY}"):
+        os.mkdir(directory)  # noqa: PTH102
     os.chdir(work)
     for name, content in zip(job.files, files, strict=True):
         (work / name).write_bytes(content)

@@ -16,6 +16,7 @@ import contextlib
 import gc
 import io
 import linecache
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -68,6 +69,7 @@ def prepare(argv: Sequence[str], files: Sequence[str], work: Path) -> None:
     sys.modules["__main__"] = new_module("__main__", work)
     sys.argv = [SCRIPT, *argv]
     sys.orig_argv = [sys.executable, *sys.argv]
+    gc.freeze()  # what is there belongs to no job: `finish` need not look at it
 
 
 def _take_out(packages: frozenset[str]) -> None:
@@ -85,7 +87,7 @@ def _shadowed(files: Iterable[str]) -> frozenset[str]:
 def new_module(name: str, work: Path | None = None) -> ModuleType:
     """An empty module with what the module of a program has."""
     module = ModuleType(name)
-    module.__file__ = str((work or Path.cwd()) / SCRIPT)
+    module.__file__ = f"{work or os.getcwd()}/{SCRIPT}"  # noqa: PTH109
     vars(module).update(__builtins__=builtins, __cached__=None, __annotations__={})
     return module
 
