@@ -29,8 +29,8 @@ from pool.client.connection import CANCEL_S
 from pool.client.job import Code, JobOptions, OnDisconnect, Submission
 from pool.client.pending import Delivery, Request
 from pool.client.results import OutputReader, Piece
-from pool.client.retry import Retry
-from pool.errors import ClosedError, PoolError
+from pool.client.retry import Patience, Retry
+from pool.errors import BacklogFullError, ClosedError, PoolError
 from pool.model import JobResult, OutputEvent
 
 
@@ -85,10 +85,15 @@ class AsyncClient:
         }
         stream = any(each is not None for each in listeners.values())
         submission = self._client.jobs.make(code, options, on_disconnect="cancel", stream=stream)
+        patience = Patience(wait_s)
         try:
-            if stream:
-                return await self._listen(submission, wait_s, listeners)
-            return await self._wait(self._connection.submit(submission), wait_s)
+            while True:
+                try:
+                    if stream:
+                        return await self._listen(submission, patience.left_s(), listeners)
+                    return await self._wait(self._connection.submit(submission), patience.left_s())
+                except BacklogFullError as error:
+                    await asyncio.sleep(patience.pause_s(error))
         except PoolError:
             raise
         except BaseException:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
@@ -23,8 +24,8 @@ from pool.client.endpoint import submit_endpoint
 from pool.client.job import Code, JobOptions, OnDisconnect, Submission
 from pool.client.pending import Request
 from pool.client.results import OutputReader, ToResult, to_result
-from pool.client.retry import Retry
-from pool.errors import PoolError, ResultTimeoutError, UnknownJobError
+from pool.client.retry import Patience, Retry
+from pool.errors import BacklogFullError, PoolError, ResultTimeoutError, UnknownJobError
 from pool.model import JobResult, OutputEvent
 
 Decode = Literal["inline", "process"]
@@ -99,7 +100,7 @@ class Client:
 
         Raises ResultTimeoutError after `timeout` seconds of waiting: the job goes on while this client is open. Any
         other exception that ends the wait, such as KeyboardInterrupt, cancels the job. JobRefusedError and BusyError:
-        the job was not accepted.
+        the job was not accepted. With a `timeout` a full backlog is tried again, when the daemon says, for that long.
         """
         wait_s = checks.waiting("timeout", timeout)
         stream = on_stdout is not None or on_stderr is not None
@@ -107,10 +108,16 @@ class Client:
             checks.callback("on_stdout", on_stdout)
             checks.callback("on_stderr", on_stderr)
         submission = self.jobs.make(code, options, on_disconnect="cancel", stream=stream)
+        patience = Patience(wait_s)
         try:
-            if stream:
-                return self._listen(submission, wait_s, {"stdout": on_stdout, "stderr": on_stderr})
-            return self._wait(self.connection.submit(submission), wait_s)
+            while True:
+                try:
+                    if stream:
+                        listeners = {"stdout": on_stdout, "stderr": on_stderr}
+                        return self._listen(submission, patience.left_s(), listeners)
+                    return self._wait(self.connection.submit(submission), patience.left_s())
+                except BacklogFullError as error:
+                    time.sleep(patience.pause_s(error))
         except PoolError:
             raise
         except BaseException:

@@ -8,6 +8,7 @@ start ──▶ I/O thread ──▶ daemon ──answer──▶ queue ──�
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pool.client.pending import JobFuture
-from pool.errors import BusyError, ResultTimeoutError
+from pool.errors import BacklogFullError, BusyError, ResultTimeoutError
 
 #: The pause before a request is sent again where the daemon names none; and the longest one, so that a repaired pool is
 #: found soon.
 RETRY_S, RETRY_MOST_S = 1.0, 5.0
+#: How much longer a pause may be than it was named, as a part of it.
+JITTER = 0.5
 
 F = TypeVar("F", bound=JobFuture[Any])
 
@@ -130,6 +133,25 @@ class Retry(Generic[F]):
         return next((error for number, error in reversed(self._busy.items()) if number not in accepted), None)
 
 
+class Patience:
+    """How long a call that waits for one job goes on trying while the backlog is full. None: not at all."""
+
+    def __init__(self, wait_s: float | None) -> None:
+        self._deadline = None if wait_s is None else time.monotonic() + wait_s
+
+    def left_s(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def pause_s(self, error: BacklogFullError) -> float:
+        """Seconds until the next try. Raises the error when the time would be over by then."""
+        pause_s, left_s = _pause_s(error), self.left_s()
+        if left_s is None or pause_s >= left_s:
+            raise error
+        return pause_s
+
+
 def _pause_s(error: BusyError) -> float:
+    """What the daemon named, and up to half of that more, so that clients that were refused together come apart."""
     named = error.fields.get("retry_after_s")
-    return min(max(0.0, float(named)), RETRY_MOST_S) if isinstance(named, int | float) else RETRY_S
+    pause_s = max(0.0, float(named)) if isinstance(named, int | float) else RETRY_S
+    return min(pause_s * random.uniform(1.0, 1.0 + JITTER), RETRY_MOST_S)  # noqa: S311 - spreads, protects nothing

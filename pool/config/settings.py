@@ -36,6 +36,7 @@ VariableName = Annotated[
     fields.text(r"[A-Za-z_][A-Za-z0-9_]{0,127}", words="1 to 128 letters, digits and _, not beginning with a digit"),
 ]
 GroupName = Annotated[str, fields.text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", words="the name of a group")]
+UserName = Annotated[str, fields.text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", words="the name of a user, or a uid")]
 RuntimeName = Annotated[str, fields.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", words="the name of an OCI runtime")]
 ProfileName = Annotated[str, fields.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", words="the name of a profile")]
 
@@ -151,6 +152,9 @@ class MaxLimits(_Section):
 class Backlog(_Section):
     max_jobs: Annotated[int, fields.whole(1, 1_000_000)] = 10_000
     max_per_client: Annotated[int, fields.whole(1, 1_000_000)] = 10_000
+    max_bytes_per_client: Annotated[int, fields.size("1m", "1t")] = 1024 * MIB
+    max_running_per_client: Annotated[Annotated[int, fields.whole(1, 256)] | None, OrNull] = None
+    weights: Annotated[dict[UserName, Annotated[float, fields.number(0.01, 100)]], Field(max_length=256)] = {}
     queue_timeout_s: Annotated[JobSeconds | None, OrNull] = None
 
 

@@ -39,6 +39,7 @@ class NewJob(JobEvent, frozen=True, kw_only=True):
 
     client: str  #: identity of the submitter, from the socket's credentials
     wall_s: float
+    loop: str = ""  #: which of the client's loops it belongs to
     priority: int = 0
     queue_timeout_s: float | None = None
     code: str = ""  #: digest of the job's code, for the poison memory; empty: not remembered

@@ -40,6 +40,7 @@ def add(pool: State, event: NewJob, *, submitted_at: float) -> JobRecord:
         code=event.code,
         queue_timeout_s=event.queue_timeout_s,
         submitted_at=submitted_at,
+        loop=event.loop,
     )
     pool.jobs[job.id] = job
     return job
@@ -47,7 +48,7 @@ def add(pool: State, event: NewJob, *, submitted_at: float) -> JobRecord:
 
 def enqueue(pool: State, job: JobRecord, event: NewJob) -> None:
     deadline = None if event.queue_timeout_s is None else job.submitted_at + event.queue_timeout_s
-    pool.backlog.push(job.id, job.client, priority=event.priority, deadline=deadline)
+    pool.backlog.push(job.id, job.client, loop=job.loop, priority=event.priority, deadline=deadline)
 
 
 def restore(pool: State, _: State, event: JobRestored) -> None:
@@ -71,6 +72,8 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
     """The job is done. Its record is dropped; its history goes to the daemon, which keeps it with the result."""
     pool.move(job, JobState.DONE, text or ": ".join(filter(None, end)))
     del pool.jobs[job.id]
+    if job.charged_s is not None:
+        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
     pool.commands.append(
         Finish(
             job_id=job.id,

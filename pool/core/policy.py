@@ -12,8 +12,8 @@ answer_deadline   when a busy worker must have answered
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from random import Random
 from typing import Literal, Protocol, TypeVar
 
@@ -48,8 +48,6 @@ CLIENT_TURN_S = 5.0
 #: little is enough to keep them so.
 FIRST_SPREAD = 0.75
 LATER_SPREAD = 0.1
-#: Bytes that the unfinished jobs of one user may hold in the daemon. One job of any size is always accepted.
-MAX_HELD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +62,9 @@ class PoolPolicy:
     reuse_scope: ReuseScope = "client"  #: client: a worker serves one client only
     backlog_max: int = 1000  #: waiting jobs of all clients together
     backlog_per_client: int = 1000
+    running_per_client: int | None = None  #: jobs of one client at the same time; None: no limit
+    bytes_per_client: int = 1 << 30  #: that its unfinished jobs may hold; one job of any size is always accepted
+    weights: Mapping[str, float] = field(default_factory=dict)  #: shares of clients, if not 1
     boot_timeout_s: float = 30.0
     heartbeat_s: float = 2.0  #: interval of an idle runner's heartbeats
     kill_grace_s: float = 2.0  #: after a wall limit or a KillJob: time for the worker's answer before it is killed

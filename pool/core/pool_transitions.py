@@ -23,7 +23,7 @@ from pool.core.events import (
     WorkerFound,
 )
 from pool.core.job_transitions import accept, enqueue, restore
-from pool.core.policy import MAX_HELD_BYTES, choose_worker
+from pool.core.policy import choose_worker
 from pool.core.records import PoolPhase, StopReason, WorkerRecord
 from pool.core.state import Ignore, Illegal, State, Table, row, table
 from pool.core.worker_start import find, replace_older_editions
@@ -40,12 +40,14 @@ RETRY_S = 1.0
 
 def _submitted(pool: State, _: State, event: JobSubmitted) -> None:
     """Give the job an idle worker at once, or a place in the backlog, or refuse it."""
-    worker = choose_worker(
-        pool.workers.values(),
-        event.client,
-        reuse_scope=pool.policy.reuse_scope,
-        edition=pool.editions.seen.get(event.client, 0),
-    )
+    worker = None
+    if pool.policy.running_per_client is None or pool.backlog.may_run(event.client):
+        worker = choose_worker(
+            pool.workers.values(),
+            event.client,
+            reuse_scope=pool.policy.reuse_scope,
+            edition=pool.editions.seen.get(event.client, 0),
+        )
     refusal = _refusal(pool, event, at_once=worker is not None)
     if refusal is not None:
         _refuse(pool, event, refusal)
@@ -66,14 +68,15 @@ def _refusal(pool: State, event: JobSubmitted, *, at_once: bool) -> PoolError | 
     if pool.breaker.open and not any(worker.state in _CAN_SERVE for worker in pool.workers.values()):
         retry_s = max(RETRY_S, (pool.breaker.retry_at or 0.0) - pool.now)
         return PoolUnavailableError(f"No worker can be started: {pool.breaker.last_reason}", retry_after_s=retry_s)
-    if event.held_bytes and event.held_bytes + event.size_bytes > MAX_HELD_BYTES:
+    most = pool.policy.bytes_per_client
+    if event.held_bytes and event.held_bytes + event.size_bytes > most:
         return BacklogFullError(
             f"Your unfinished jobs hold {format_size(event.held_bytes)}, and one user may hold "
-            f"{format_size(MAX_HELD_BYTES)}. Wait for some of them, or put what they share into a data set.",
-            retry_after_s=RETRY_S,
+            f"{format_size(most)}. Wait for some of them, or put what they share into a data set.",
+            retry_after_s=pool.backlog.retry_after_s(),
         )
     full = None if at_once else pool.backlog.why_full(event.client)
-    return None if full is None else BacklogFullError(full, retry_after_s=RETRY_S)
+    return None if full is None else BacklogFullError(full, retry_after_s=pool.backlog.retry_after_s())
 
 
 _CAN_SERVE = frozenset({WorkerState.IDLE, WorkerState.LEASED, WorkerState.CLEANING, WorkerState.SUSPECT})

@@ -154,10 +154,13 @@ class JobRecord(Struct, kw_only=True, eq=False):
     submitted_at: float
     code: str
     queue_timeout_s: float | None
+    loop: str = ""  #: which of the client's loops it belongs to; they have equal shares
     state: JobState = JobState.QUEUED
     started_at: float | None = None
     cancelled_at: float | None = None  #: when the worker was asked to kill it
     worker_id: str | None = None
+    leased_at: float = 0.0
+    charged_s: float | None = None  #: what its loop was charged at the lease; None: no lease of this pool's
     attempt: int = 0
     pending_end: PendingEnd | None = None  #: set while its worker is being killed
     history: History = field(default_factory=list)  #: short: each thing happens to a job once

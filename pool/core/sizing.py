@@ -62,7 +62,9 @@ def _next_pair(pool: State) -> tuple[WorkerRecord, str] | None:
     """A worker and the client that it goes to: the client whose turn it is or, if no worker may serve that one, a
     client that has an idle worker of its own. The first one keeps its turn and gets the next fresh worker.
     """
-    client, seen = next(pool.backlog.clients()), pool.editions.seen
+    client, seen = next(pool.backlog.clients(), None), pool.editions.seen
+    if client is None:
+        return None
     workers, scope = pool.workers.values(), pool.policy.reuse_scope
     worker = rules.choose_worker(workers, client, reuse_scope=scope, edition=seen.get(client, 0))
     if worker is not None:
@@ -73,6 +75,7 @@ def _next_pair(pool: State) -> tuple[WorkerRecord, str] | None:
         if each.state is WorkerState.IDLE
         and each.client is not None
         and pool.backlog.waits(each.client)
+        and pool.backlog.may_run(each.client)
         and each.edition >= seen.get(each.client, 0)
     ]
     return max(bound, key=lambda pair: pair[0].last_used, default=None)
@@ -92,7 +95,8 @@ class Census:
 
     def __init__(self, pool: State) -> None:
         """Also sets the pool's target, and when the next worker is due for replacement."""
-        self.waiting = len(pool.backlog.waiting)
+        quota = pool.policy.running_per_client
+        self.waiting = len(pool.backlog.waiting) if quota is None else pool.backlog.eligible()
         self.idle: list[WorkerRecord] = []
         self.leased: list[WorkerRecord] = []  #: at work, and able to take the next job
         self.found = self.starting = self.suspect = self.stopping = self.busy = 0

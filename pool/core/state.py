@@ -52,7 +52,12 @@ class State:
         self.policy = policy
         self.workers: dict[str, WorkerRecord] = {}
         self.jobs: dict[str, JobRecord] = {}
-        self.backlog = Backlog(max_jobs=policy.backlog_max, max_per_client=policy.backlog_per_client)
+        self.backlog = Backlog(
+            max_jobs=policy.backlog_max,
+            max_per_client=policy.backlog_per_client,
+            max_running=policy.running_per_client,
+            weights=policy.weights,
+        )
         self.breaker = Breaker()
         self.editions = Editions(edition)
         self.poison = Poison(

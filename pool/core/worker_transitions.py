@@ -85,7 +85,8 @@ def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -
     worker.jobs, pool.epoch = worker.jobs + 1, pool.epoch + 1
     worker.job, worker.epoch, worker.leased_at = job, pool.epoch, pool.now
     worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
-    job.worker_id, job.attempt = worker.id, job.attempt + 1
+    job.worker_id, job.leased_at, job.attempt = worker.id, pool.now, job.attempt + 1
+    job.charged_s = pool.backlog.begin(job.client, job.loop)
     if pool.editions.mixed:
         pool.editions.served(job.client, worker.edition)
     pool.move(worker, WorkerState.LEASED, f"leased to {job.id}")

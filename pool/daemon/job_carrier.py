@@ -81,6 +81,7 @@ class JobCarrier:
                 job_id=job.key,
                 client=job.client,
                 wall_s=job.run.wall_s,
+                loop=job.terms.loop,
                 priority=job.terms.priority,
                 queue_timeout_s=job.terms.queue_timeout_s,
                 code=job.terms.code,

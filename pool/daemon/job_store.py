@@ -34,6 +34,7 @@ class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int = 0
     queue_timeout_s: float | None = None
     code: str = ""  #: digest of its code
+    loop: str = ""  #: which of its client's loops it belongs to
 
 
 _NO_TERMS = Terms()

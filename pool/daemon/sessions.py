@@ -48,6 +48,10 @@ class Sessions:
         self._connected.setdefault(name, set()).add(address)
         self._absent.pop(name, None)
 
+    def of(self, address: bytes) -> str:
+        """The session of a connection, or the connection itself if it has named none."""
+        return self._of.get(address) or address.hex()
+
     def bind(self, job: Job, session: str) -> None:
         """Cancel the job when the session is gone."""
         job.session = f"{job.client}/{session}"

@@ -135,7 +135,7 @@ class SubmitService:
         known = self._jobs.find(job.key, digests.whole)
         if known is None:
             job.digest = digests.whole
-            self._accept(submit, job, digests.code)
+            self._accept(submit, job, digests.code, loop=self.sessions.of(address))
         self._bind(known or job, submit, new=known is None)
         self._when_written(known or job, address, submit, lambda: self._confirm(known or job, address, submit))
 
@@ -172,20 +172,24 @@ class SubmitService:
         else:
             job.when_written.append(written)
 
-    def _accept(self, submit: wire.Submit, job: Job, code: str) -> None:
+    def _accept(self, submit: wire.Submit, job: Job, code: str, *, loop: str) -> None:
         controller, timeout_s = self._controllers[job.pool], submit.queue_timeout_s
         self._journal.check_room()
         self._jobs.check_room()
         assert job.run is not None, "a new job"
         default_s = controller.template.backlog.queue_timeout_s
         job.terms = Terms(
-            priority=submit.priority, queue_timeout_s=default_s if timeout_s is None else timeout_s, code=code
+            loop=loop,
+            priority=submit.priority,
+            queue_timeout_s=default_s if timeout_s is None else timeout_s,
+            code=code,
         )
         refusal = controller.apply(
             ev.JobSubmitted(
                 job_id=job.key,
                 client=job.client,
                 wall_s=job.run.wall_s,
+                loop=job.terms.loop,
                 priority=job.terms.priority,
                 queue_timeout_s=job.terms.queue_timeout_s,
                 code=code,

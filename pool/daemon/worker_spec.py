@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import pwd
 import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pool.core.policy import PoolPolicy
 from pool.daemon.datasets import Pins
 from pool.daemon.self_tests import StartCheck
 from pool.engines.base import Mount, WorkerSpec
+from pool.errors import ConfigError
 from pool.screen import Policy
 
 LINK_TARGET = "/run/pool"
@@ -154,8 +156,18 @@ def _target(name: str, path: Path) -> str:
     return f"{DATASET_TARGET}/{name}{path.suffix}"
 
 
+def _uid(user: str) -> str:
+    """The uid of a user of this host, who is given by name or uid."""
+    if user.isdecimal():
+        return user
+    try:
+        return str(pwd.getpwnam(user).pw_uid)
+    except KeyError:
+        raise ConfigError(f"backlog.weights: this host has no user {user!r}; give another name, or a uid") from None
+
+
 def policy(template: Template, *, starts: int) -> PoolPolicy:
-    """The settings of a template that the core needs."""
+    """The settings of a template that the core needs. Raises ConfigError for a user that this host does not have."""
     spare = template.size.spare
     return PoolPolicy(
         min_workers=template.size.min,
@@ -166,6 +178,9 @@ def policy(template: Template, *, starts: int) -> PoolPolicy:
         reuse_scope=template.recycle.reuse_scope,
         backlog_max=template.backlog.max_jobs,
         backlog_per_client=template.backlog.max_per_client,
+        running_per_client=template.backlog.max_running_per_client,
+        bytes_per_client=template.backlog.max_bytes_per_client,
+        weights={_uid(user): weight for user, weight in template.backlog.weights.items()},
         poison_kills=template.poison.kills or 0,
         poison_window_s=template.poison.window_s,
         poison_refuse_s=template.poison.refuse_s,

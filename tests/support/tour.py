@@ -30,8 +30,9 @@ from tests.support import call_recorder
 _CODE = "def main(x):\n    return x + 1\n"
 #: The first jobs import what is imported late, and leave caches warm.
 _WARM_UP_JOBS = 5
-#: Long enough for the worker to have cleaned up, and far less than its heartbeat.
-_PAUSE_S = 1.0
+#: Long enough for the worker to have cleaned up, and far less than its heartbeat. Not a second, or each job could meet the
+#: sweep of the connections.
+_PAUSE_S = 0.83
 #: Of these jobs the one with the fewest calls is kept: on a busy machine a job lasts so long that the next child is forked.
 _JOBS = 5
 _PATIENCE_S = 60

@@ -14,6 +14,7 @@ import pytest
 
 import pool
 from pool import Client, Limits, Outcome, errors, wire
+from pool.client import retry
 from pool.client.endpoint import submit_endpoint
 from pool.errors import BacklogFullError, ClosedError, ConfigError, ResultTimeoutError, UnknownJobError
 from tests.unit.fake_daemon import HOLD, Waiting, eventually, in_child
@@ -177,6 +178,39 @@ def test_a_refusal_is_raised_as_the_error_that_the_daemon_named(client, daemon):
         with pytest.raises(BacklogFullError, match="8 jobs wait") as caught:
             ask("x = 1")
         assert caught.value.fields == {"retry_after_s": 0.5}
+
+
+def full_for(daemon, refusals):
+    """The daemon's backlog is full for so many submissions."""
+    left = iter(range(refusals))
+
+    def react(call):
+        if next(left, None) is None:
+            call.proceed()
+        else:
+            call.refuse("backlog_full", "8 jobs wait", retry_after_s=0.01)
+
+    daemon.on(wire.Submit, react)
+
+
+def test_a_run_with_a_timeout_waits_for_a_place_in_the_backlog(client, daemon):
+    full_for(daemon, 3)
+    assert client.run("result = 1", timeout=60).value == 1
+    assert len({submit.job_id for submit in daemon.of(wire.Submit)}) == 1
+    full_for(daemon, 2)
+    assert client.run("result = 2", timeout=60, on_stdout=print).value == 2
+
+
+def test_a_run_gives_up_when_the_backlog_stays_full_for_its_timeout(client, daemon):
+    full_for(daemon, 10**6)
+    with pytest.raises(BacklogFullError, match="8 jobs wait"):
+        client.run("result = 1", timeout=0.1)
+
+
+def test_clients_that_were_refused_together_come_apart():
+    pauses = {retry.Patience(60).pause_s(BacklogFullError("full", retry_after_s=1.0)) for _ in range(20)}
+    assert len(pauses) > 10
+    assert all(1.0 <= each <= 1.5 for each in pauses)
 
 
 def test_a_refusal_whose_fields_are_named_like_parameters_is_still_raised(client, daemon):
