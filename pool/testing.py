@@ -15,6 +15,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,7 +186,50 @@ def _localize(spec: WorkerSpec, scratch: Path) -> list[str]:
     return command
 
 
-__all__ = ["ProcessContainer", "ProcessEngine", "lay_out"]
+#: For a test's own daemon to be ready, and to end. Generous: test machines are busy.
+_READY_S, _STOP_S = 120.0, 60.0
+
+
+@contextlib.contextmanager
+def daemon(**template: object) -> Iterator[str]:
+    """A daemon in a process of its own, with the pool `default` of plain processes; yields its endpoint.
+
+    `template`: keys of the pool, as in config/pool.yaml. NO ISOLATION of any kind.
+    """
+    home = Path(tempfile.mkdtemp(prefix="pool-"))
+    run_dir, config, log = home / "run", home / "pool.yaml", home / "log"
+    pool = {"size": {"min": 1, "max": 2}, "preload": {"modules": []}, **template}
+    own = {"run_dir": str(run_dir), "state_dir": str(home / "state"), "durability": "none"}
+    config.write_text(json.dumps({"daemon": own, "pools": {"default": pool}}), encoding="utf-8")
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "pool.testing", "--config", str(config)]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _await_ready(process, run_dir / "submit.sock", log)
+        yield str(run_dir / "submit.sock")
+    finally:
+        process.terminate()
+        process.wait(_STOP_S)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _await_ready(process: subprocess.Popen[bytes], endpoint: Path, log: Path) -> None:
+    """Until a job has run. Raises StartError with the daemon's own words."""
+    from pool.client.sandbox import SandboxExecutor
+
+    deadline = time.monotonic() + _READY_S
+    reason = ""
+    while process.poll() is None and time.monotonic() < deadline:
+        with SandboxExecutor(endpoint, wait_s=1.0) as sandbox:
+            result = sandbox.execute("result = None", entry=None)
+        if result.success:
+            return
+        reason = result.error
+    words = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    raise StartError(f"the daemon for the tests did not become ready: {reason}\n{words}")
+
+
+__all__ = ["ProcessContainer", "ProcessEngine", "daemon", "lay_out"]
 
 
 def main() -> None:
