@@ -10,8 +10,12 @@ from pool.daemon import stored_job
 from pool.daemon.failpoints import reach
 from pool.daemon.job_store import Job, JobStore
 from pool.daemon.journal import Journal
+from pool.daemon.journal_entries import Collect
 from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError
+
+#: How often it is noted which results were sent: a daemon that ends before that keeps them for longer.
+_NOTE_S = 1.0
 
 
 class Endings:
@@ -21,6 +25,8 @@ class Endings:
         self._journal = journal
         self._jobs = jobs
         self._listener = listener
+        self._collected: list[int] = []  # numbers of results that were sent since the last Collect
+        self._noted_at = 0.0
 
     def end(
         self,
@@ -46,10 +52,15 @@ class Endings:
         """Send a client the result of a job that has ended."""
         assert job.result is not None, "the job has ended"
         reach("send:Result")
-        job.collected |= self._listener.send(address, job.result, job.answer)
+        if self._listener.send(address, job.result, job.answer) and not job.collected:
+            job.collected = True
+            self._collected.append(job.number)
         reach("sent:Result")
 
     def expire(self, now: float) -> None:
-        """Drop the results that need not be kept any longer."""
+        """Drop the results that need not be kept any longer, and note which ones were sent to a client."""
+        if self._collected and now >= self._noted_at + _NOTE_S:
+            self._journal.write(Collect(self._collected), lambda _: None)
+            self._collected, self._noted_at = [], now
         for job in self._jobs.expire(now):
             self._journal.write(stored_job.drop(job), lambda _: None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-_KINDS = ("Accept", "Lease", "End", "Drop", "SetFact")
+_KINDS = ("Accept", "Lease", "End", "Collect", "Drop", "SetFact")
 _MESSAGES = ("Accepted", "Run", "Result")
 #: Every point, in about the order in which a job passes them.
 POINTS = (

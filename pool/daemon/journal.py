@@ -219,7 +219,16 @@ class FileJournal:
         self._full = not self._try([item.operation for item in items])
         refused = self._no_room() if was_full or self._full else None
         self._call_soon(lambda: self._done(items, refused))
+        if not self._full:
+            self._tidy()
         self._report(changed=was_full is not self._full)
+
+    def _tidy(self) -> None:
+        try:
+            self._file.tidy()
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise
 
     def _try(self, operations: Sequence[Operation]) -> bool:
         """Write them with what is owed, without the essential ones while no room is left. Whether there is room."""
@@ -250,8 +259,6 @@ class FileJournal:
         if not changed and now < self._measured_at + _MEASURE_S:
             return
         self._measured_at = now
-        if not self._full:
-            self._file.tidy()
         size_bytes, no_room = self._file.size_bytes(), self._no_room() if self._full else None
         self._call_soon(lambda: self._note(size_bytes, no_room))
         if changed and no_room is not None:

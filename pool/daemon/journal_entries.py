@@ -85,9 +85,19 @@ class End(Operation, frozen=True):
     def apply(self, file: Files) -> None:
         body = file.body(f"{self.number}.result", self.payload)
         row = (self.number, self.header, body, self.ended_at, self.number)
-        file.execute(f"INSERT OR REPLACE INTO result SELECT ?, ?, ?, ? {_IF_KNOWN}", row)
+        file.execute(f"INSERT OR REPLACE INTO result SELECT ?, ?, ?, ?, 0 {_IF_KNOWN}", row)
         file.execute("UPDATE job SET payload = x'' WHERE number = ? AND length(payload) > 1024", (self.number,))
         file.remove(f"{self.number}.job")
+
+
+class Collect(Operation, frozen=True):
+    """Results have been sent to clients."""
+
+    numbers: Sequence[int]
+
+    def apply(self, file: Files) -> None:
+        for number in self.numbers:
+            file.execute("UPDATE result SET collected = 1 WHERE number = ?", (number,))
 
 
 class Drop(Operation, frozen=True):
@@ -141,6 +151,7 @@ class JobRow(Struct, frozen=True):
     lease: LeaseRow | None
     result: bytes | None  #: the header; then `payload` is the answer
     ended_at: float
+    collected: bool  #: the result was sent to a client
 
 
 # ---- frames ----

@@ -1,6 +1,6 @@
 """The journal's files: one SQLite database, and one file for each large payload or answer.
 
-    state_dir/journal/ journal.db  journal.db-wal  journal.db-shm      jobs, leases, results, counters
+    state_dir/journal/ journal.db  journal.db-wal                      jobs, leases, results, counters
                        bodies/<number>.job  bodies/<number>.result     frames of more than INLINE_BYTES together
 
     job     a row from the acceptance until the result is dropped      lease   the last dispatch of a job, if any
@@ -36,8 +36,8 @@ log = structlog.get_logger(__name__)
 INLINE_BYTES = 64 * 1024
 #: "WCPJ", so that another program's database is recognized.
 _APPLICATION_ID = 0x5743504A
-#: Pages in the write-ahead log before they are moved into the database: 16 MiB.
-_CHECKPOINT_PAGES = 4096
+#: Operations in the write-ahead log before they are moved into the database: about 8 MiB of small jobs.
+_CHECKPOINT = 1000
 #: Unused pages of the database that are worth giving back, and how many are given back in one go.
 _SPARE_PAGES = 2048
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -58,6 +58,7 @@ _MIGRATIONS = (
         number INTEGER PRIMARY KEY, header BLOB NOT NULL, payload BLOB, ended_at REAL NOT NULL
     ) STRICT;
     """,
+    "ALTER TABLE result ADD COLUMN collected INTEGER NOT NULL DEFAULT 0;",
 )
 SCHEMA = len(_MIGRATIONS)
 
@@ -79,6 +80,7 @@ class JournalFile:
         self._written: list[Path] = []  #: bodies of the present transaction
         self._removals: list[Path] = []  #: bodies that are needed no more once it is committed
         self._body_bytes = 0
+        self._uncheckpointed = 0
         try:
             self._make_directories()
             try:
@@ -110,6 +112,7 @@ class JournalFile:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # the index of the log is in memory, not on a full disk
         version = _pragma(connection, "user_version")
         if not version and not _pragma(connection, "page_count"):
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -123,7 +126,7 @@ class JournalFile:
             )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # its error would look like one of the commit
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA trusted_schema = OFF")
         if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
@@ -164,6 +167,7 @@ class JournalFile:
                 self._connection.execute("ROLLBACK")
             self._unlink(self._written)
             raise
+        self._uncheckpointed += len(operations)
         self._unlink(self._removals)
 
     def _unlink(self, paths: Sequence[Path]) -> None:
@@ -191,7 +195,14 @@ class JournalFile:
         self._removals.append(self._bodies / name)
 
     def tidy(self) -> None:
-        """Give unused pages back to the file system, if there are many."""
+        """Move the log into the database if it is long, and give unused pages back to the file system.
+
+        Raises sqlite3.Error.
+        """
+        if self._uncheckpointed < _CHECKPOINT:
+            return
+        self._uncheckpointed = 0
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if _pragma(self._connection, "freelist_count") > _SPARE_PAGES:
             self._connection.execute(f"PRAGMA incremental_vacuum({_SPARE_PAGES})").fetchall()
 
@@ -220,11 +231,11 @@ class JournalFile:
         self._sweep()
         query = (
             "SELECT job.number, key, pool, digest, job.header, job.payload, accepted_at, epoch, attempt, worker, "
-            "leased_at, result.header, result.payload, ended_at FROM job LEFT JOIN lease USING (number) "
+            "leased_at, result.header, result.payload, ended_at, collected FROM job LEFT JOIN lease USING (number) "
             "LEFT JOIN result USING (number) ORDER BY job.number"
         )
         for row in self._connection.execute(query):
-            number, key, pool, digest, header, payload, accepted_at, *lease, result, answer, ended_at = row
+            number, key, pool, digest, header, payload, accepted_at, *lease, result, answer, ended_at, collected = row
             done = result is not None
             yield JobRow(
                 number=number,
@@ -237,6 +248,7 @@ class JournalFile:
                 lease=LeaseRow(*lease) if lease[0] is not None else None,
                 result=result,
                 ended_at=ended_at or 0.0,
+                collected=bool(collected),
             )
 
     def frames(self, name: str, column: bytes | None) -> Sequence[Frame] | None:

@@ -84,6 +84,7 @@ def job_of(row: JobRow) -> Job:
         number=row.number,
         written=True,
         grader=header.grader,
+        collected=row.collected,
     )
     if row.result is not None:
         job.result, job.answer = _result.decode(row.result), frames

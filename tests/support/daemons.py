@@ -25,6 +25,7 @@ _ENGINES = {
     "stale": "tests.support.stale",
     "rogue": "tests.support.rogue",
     "profiled": "tests.support.profiled",
+    "failing": "tests.support.failing",
 }
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from pool.daemon import journal_file
 from pool.daemon.journal import FileJournal
-from pool.daemon.journal_entries import Accept, Drop, End, Lease, SetFact
-from pool.daemon.journal_file import INLINE_BYTES, JournalFile
+from pool.daemon.journal_entries import Accept, Collect, Drop, End, Lease, SetFact
+from pool.daemon.journal_file import INLINE_BYTES, SCHEMA, JournalFile
 from pool.errors import ConfigError, PoolError, StorageFullError
 
 
@@ -111,6 +111,20 @@ def test_a_lease_or_result_of_a_job_that_was_not_written_is_not_written_either(o
     assert list(file.rows()) == []
 
 
+def test_a_journal_of_an_older_schema_is_migrated(open_file, directory, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(journal_file, "_MIGRATIONS", journal_file._MIGRATIONS[:1])
+        older.setattr(journal_file, "SCHEMA", 1)
+        file = open_file()
+        file.commit([accept(1)])
+        file.execute("INSERT INTO result VALUES (1, x'00', x'00000000', 5.0)", ())
+        file.close()
+    file = open_file()
+    assert [row.collected for row in file.rows()] == [False]
+    file.commit([Collect([1])])
+    assert [row.collected for row in file.rows()] == [True]
+
+
 def test_facts_are_kept(open_file):
     file = open_file()
     assert file.fact("workers:default") == 0
@@ -160,7 +174,7 @@ def test_a_newer_schema_is_refused_with_what_to_do(open_file, directory):
     newer.execute("PRAGMA user_version = 99")
     newer.close()
     with pytest.raises(
-        ConfigError, match=r"newer version .*schema 99; this one reads up to 1.*start that version again"
+        ConfigError, match=rf"newer version .*schema 99; this one reads up to {SCHEMA}.*start that version again"
     ):
         open_file()
 
