@@ -11,6 +11,7 @@ does not look at: it comes back in the command that answers the event.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -54,11 +55,18 @@ class JobSubmitted(NewJob, frozen=True, kw_only=True):
     attachment: object = None  #: comes back in Accept or Refuse
 
 
+class Lease(NamedTuple):
+    worker_id: str
+    epoch: int
+    at: float  #: monotonic seconds
+
+
 class JobRestored(NewJob, frozen=True, kw_only=True):
-    """A daemon before this one had accepted the job, and it has to run. It gets a place in the backlog, full or not."""
+    """An earlier daemon had accepted the job. It gets a place in the backlog, full or not, unless it is `left`."""
 
     submitted_at: float  #: monotonic seconds
     attempt: int = 0  #: dispatches so far
+    left: Lease | None = None  #: the worker that was found and had it, or was about to get it; None: it waits
 
 
 class JobWithdrawn(JobEvent, frozen=True, kw_only=True):
@@ -95,6 +103,9 @@ class WorkerAdopted(WorkerEvent, frozen=True, kw_only=True):
     jobs: int  #: that it has served so far
     shareable: bool = True  #: as in WorkerReady
     cleaning: bool = False  #: WorkerFreed follows
+    has_job: bool = False  #: it has the job that was left to it, or its answer: JobEnded follows
+    epoch: int = 0  #: of the latest job that it was sent
+    elapsed_s: float = 0.0  #: since the start of its job
     unusable: StopReason | None = None  #: why it gets no job
 
 

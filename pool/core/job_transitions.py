@@ -26,7 +26,7 @@ from pool.core.events import (
 from pool.core.policy import answer_deadline
 from pool.core.records import JobRecord, PendingEnd
 from pool.core.state import Ignore, Illegal, State, Table, row, table
-from pool.model import JobState, Outcome
+from pool.model import JobState, Outcome, WorkerState
 
 NOT_RUN = "it did not run"
 
@@ -39,6 +39,7 @@ def add(pool: State, event: NewJob, *, submitted_at: float) -> JobRecord:
         wall_s=event.wall_s,
         code=event.code,
         queue_timeout_s=event.queue_timeout_s,
+        priority=event.priority,
         submitted_at=submitted_at,
         loop=event.loop,
     )
@@ -46,18 +47,24 @@ def add(pool: State, event: NewJob, *, submitted_at: float) -> JobRecord:
     return job
 
 
-def enqueue(pool: State, job: JobRecord, event: NewJob) -> None:
-    deadline = None if event.queue_timeout_s is None else job.submitted_at + event.queue_timeout_s
-    pool.backlog.push(job.id, job.client, loop=job.loop, priority=event.priority, deadline=deadline)
+def enqueue(pool: State, job: JobRecord) -> None:
+    deadline = None if job.queue_timeout_s is None else job.submitted_at + job.queue_timeout_s
+    pool.backlog.push(job.id, job.client, loop=job.loop, priority=job.priority, deadline=deadline)
 
 
 def restore(pool: State, _: State, event: JobRestored) -> None:
-    """A job of an earlier daemon waits again. Whether the pool may start workers for it is checked by the next Tick."""
+    """A job of an earlier daemon waits again, or is with a worker that was found. The next Tick checks the sizes."""
     job = add(pool, event, submitted_at=min(event.submitted_at, pool.now))
     job.attempt = event.attempt
     pool.note(job, f"accepted from uid {job.client} by an earlier daemon")
-    enqueue(pool, job, event)
     pool.resize = False
+    if event.left is None:
+        enqueue(pool, job)
+        return
+    worker = pool.workers[event.left.worker_id]
+    worker.job, job.worker_id = job, worker.id
+    worker.epoch, worker.leased_at = event.left.epoch, event.left.at
+    pool.move(job, JobState.LEASED, f"left to {worker.id} by an earlier daemon")
 
 
 def accept(pool: State, event: JobSubmitted) -> JobRecord:
@@ -123,6 +130,9 @@ def _cancel_leased(pool: State, job: JobRecord, _event: CancelRequested) -> None
         return
     assert job.worker_id is not None
     job.cancelled_at, worker = pool.now, pool.workers[job.worker_id]
+    if worker.state is WorkerState.FOUND:
+        pool.note(job, f"cancelled; {worker.id} is asked to kill it when it is adopted")
+        return
     worker.due = answer_deadline(
         job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
     )

@@ -170,11 +170,12 @@ _LEAVES = frozenset({WorkerState.DRAINING, WorkerState.STOPPING})
 def _check_worker(pool: State, worker: WorkerRecord) -> None:
     name, state = worker.id, worker.state
     assert state is not WorkerState.GONE, f"{name} is gone and still has a record"
-    assert (worker.leaving is not None) == (state in _LEAVES), f"{name} is {state}, leaving: {worker.leaving}"
+    if state is not WorkerState.FOUND:
+        assert (worker.leaving is not None) == (state in _LEAVES), f"{name} is {state}, leaving: {worker.leaving}"
     assert (worker.due is None) == (state is WorkerState.STOPPING), f"{name} is {state}, due: {worker.due}"
     assert worker.jobs <= worker.jobs_limit <= pool.policy.max_jobs, f"{name} has served {worker.jobs}"
     assert (worker.ready_at is None) <= (worker.jobs == 0), f"{name} served a job before it was ready"
-    if state is not WorkerState.STOPPING:
+    if state not in {WorkerState.FOUND, WorkerState.STOPPING}:
         assert (worker.job is not None) == (state in _HAS_JOB), f"{name} is {state} with job {worker.job}"
     if state not in _HAS_JOB | {WorkerState.CLEANING, WorkerState.STOPPING}:
         assert not worker.code, f"{name} is {state}, and its failure would count against code"

@@ -56,7 +56,7 @@ def _submitted(pool: State, _: State, event: JobSubmitted) -> None:
     if worker is not None:
         lease(pool, worker, job, StartKind.PARKED)
         return
-    enqueue(pool, job, event)
+    enqueue(pool, job)
 
 
 def _refusal(pool: State, event: JobSubmitted, *, at_once: bool) -> PoolError | None:

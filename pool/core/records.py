@@ -96,7 +96,7 @@ class Numbers(NamedTuple):
 _W, _J = WorkerState, JobState
 _LEAVES = frozenset({_W.STOPPING, _W.GONE})
 WORKER_STATES: Mapping[StrEnum, frozenset[StrEnum]] = {
-    _W.FOUND: _LEAVES | {_W.IDLE, _W.CLEANING},
+    _W.FOUND: _LEAVES | {_W.IDLE, _W.LEASED, _W.CLEANING, _W.DRAINING},
     _W.STARTING: _LEAVES | {_W.IDLE},
     _W.IDLE: _LEAVES | {_W.LEASED, _W.SUSPECT},
     _W.SUSPECT: _LEAVES | {_W.IDLE},
@@ -108,7 +108,7 @@ WORKER_STATES: Mapping[StrEnum, frozenset[StrEnum]] = {
 }
 JOB_STATES: Mapping[StrEnum, frozenset[StrEnum]] = {
     _J.QUEUED: frozenset({_J.LEASED, _J.DONE}),
-    _J.LEASED: frozenset({_J.RUNNING, _J.DONE}),
+    _J.LEASED: frozenset({_J.RUNNING, _J.DONE, _J.QUEUED}),
     _J.RUNNING: frozenset({_J.DONE}),
     _J.DONE: frozenset(),
 }
@@ -135,10 +135,10 @@ class WorkerRecord(Struct, kw_only=True, eq=False):
     client: str | None = None  #: the last client it served
     bound_at: float = 0.0  #: when it was first leased to that client
     jobs: int = 0  #: leases so far
-    job: JobRecord | None = None  #: LEASED and DRAINING workers have one, and STOPPING ones that are killed with it
+    job: JobRecord | None = None  #: LEASED and DRAINING workers have one, FOUND and STOPPING ones may
     epoch: int = 0  #: of the latest lease
     leased_at: float = 0.0  #: when the latest lease began
-    leaving: StopReason | None = None  #: set while DRAINING and STOPPING
+    leaving: StopReason | None = None  #: set while DRAINING and STOPPING, and while FOUND if it is to drain
     worn: StopReason | None = None  #: why it is to be replaced; it serves until its replacement is ready
     code: str = ""  #: digest of the code that a failure of this worker counts against now; see poison.py
     history: History = field(default_factory=new_history)
@@ -154,6 +154,7 @@ class JobRecord(Struct, kw_only=True, eq=False):
     submitted_at: float
     code: str
     queue_timeout_s: float | None
+    priority: int
     loop: str = ""  #: which of the client's loops it belongs to; they have equal shares
     state: JobState = JobState.QUEUED
     started_at: float | None = None

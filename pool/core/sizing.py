@@ -118,7 +118,8 @@ class Census:
         for worker in pool.workers.values():
             state = worker.state
             if state is WorkerState.FOUND:
-                self.found += 1
+                self.found += worker.leaving is None
+                self.busy += worker.job is not None
             elif state is WorkerState.STARTING:
                 self.starting += 1
             elif state is WorkerState.STOPPING:

@@ -1,6 +1,6 @@
 """How a worker comes: it is started, or an earlier daemon has left it and this one adopts it.
 
-    STARTING ──WorkerReady──▶ IDLE           FOUND ──WorkerAdopted──▶ IDLE, CLEANING
+    STARTING ──WorkerReady──▶ IDLE           FOUND ──WorkerAdopted──▶ IDLE, LEASED, CLEANING, DRAINING
        └─failed, overdue──▶ STOPPING           └─silent, failed, unusable──▶ STOPPING
 
 A failed start opens the breaker or counts against new data sets; a worker that cannot be adopted does neither.
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pool.core.events import Tick, WorkerAdopted, WorkerFailed, WorkerFound, WorkerReady, WorkerVanished
-from pool.core.policy import ADOPTION_S, CLEANING_S
-from pool.core.records import StopReason, WorkerRecord
+from pool.core.events import KillJob, Tick, WorkerAdopted, WorkerFailed, WorkerFound, WorkerReady, WorkerVanished
+from pool.core.job_transitions import NOT_RUN, enqueue, finish, finish_lost
+from pool.core.policy import ADOPTION_S, CLEANING_S, answer_deadline
+from pool.core.records import JobRecord, PendingEnd, StopReason, WorkerRecord
 from pool.core.state import State
-from pool.model import WorkerState
+from pool.model import JobState, Outcome, WorkerState
 
 # ---- start ----
 
@@ -82,12 +83,18 @@ def adopted(pool: State, worker: WorkerRecord, event: WorkerAdopted) -> None:
     _note_isolation(pool, worker, shareable=event.shareable)
     if worker.edition:
         pool.editions.ready(worker.edition)
-    if event.unusable is not None:
-        pool.stop_worker(worker, event.unusable)
-    elif event.jobs and worker.client is None and pool.policy.reuse_scope == "client":
-        pool.stop_worker(worker, StopReason.FOREIGN)
-    elif worker.jobs >= worker.jobs_limit:
-        pool.stop_worker(worker, StopReason.MAX_JOBS)
+    unusable = worker.leaving or event.unusable or _why_worn(pool, worker)
+    job = worker.job
+    if job is not None and event.has_job:
+        _go_on(pool, worker, job, elapsed_s=event.elapsed_s)
+        if unusable is not None and unusable is not StopReason.MAX_JOBS:
+            worker.leaving = unusable
+            pool.move(worker, WorkerState.DRAINING, f"takes no more jobs: {unusable}")
+        return
+    if job is not None:
+        _take_back(pool, worker, job, event)
+    if unusable is not None:
+        pool.stop_worker(worker, unusable)
     elif event.cleaning:
         worker.due = pool.now + CLEANING_S
         pool.move(worker, WorkerState.CLEANING, "adopted; it cleans up after its last job")
@@ -95,11 +102,55 @@ def adopted(pool: State, worker: WorkerRecord, event: WorkerAdopted) -> None:
         pool.free_worker(worker, "adopted")
 
 
+def _why_worn(pool: State, worker: WorkerRecord) -> StopReason | None:
+    if worker.jobs and worker.client is None and pool.policy.reuse_scope == "client":
+        return StopReason.FOREIGN
+    return StopReason.MAX_JOBS if worker.jobs >= worker.jobs_limit else None
+
+
+def _go_on(pool: State, worker: WorkerRecord, job: JobRecord, *, elapsed_s: float) -> None:
+    """The job that was left to this worker runs, or has ended and its answer is held."""
+    worker.leased_at = job.started_at = pool.now - min(elapsed_s, job.wall_s)
+    pool.move(worker, WorkerState.LEASED, f"adopted with {job.id}")
+    pool.move(job, JobState.RUNNING, f"goes on; {worker.id} is adopted")
+    if job.cancelled_at is None:
+        worker.code = job.code
+    else:
+        job.cancelled_at = pool.now
+        pool.commands.append(KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
+    worker.due = answer_deadline(
+        job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
+    )
+
+
+def _take_back(pool: State, worker: WorkerRecord, job: JobRecord, event: WorkerAdopted) -> None:
+    """The job was left to this worker, which does not have it. One that was never sent waits again."""
+    worker.job = None
+    if event.epoch >= worker.epoch or event.unusable is StopReason.UNKNOWN_JOB:
+        finish_lost(pool, job, f"worker {worker.id} has neither the job that was left to it nor its answer")
+    elif job.cancelled_at is not None or pool.shutdown_at is not None:
+        finish(pool, job, PendingEnd(Outcome.CANCELLED, f"cancelled before it was sent to a worker; {NOT_RUN}"))
+    else:
+        job.worker_id, job.attempt = None, job.attempt - 1
+        pool.move(job, JobState.QUEUED, f"waits again: it was never sent to {worker.id}")
+        enqueue(pool, job)
+
+
+def lose_job(pool: State, worker: WorkerRecord, reason: str) -> None:
+    """The worker is gone, or as good as gone."""
+    if worker.job is not None:
+        job, worker.job = worker.job, None
+        finish_lost(pool, job, reason)
+
+
 def not_adopted(pool: State, worker: WorkerRecord, _event: Tick) -> None:
-    pool.note(worker, f"its runner did not prove itself within {ADOPTION_S:g} s")
+    reason = f"its runner did not prove itself within {ADOPTION_S:g} s"
+    pool.note(worker, reason)
+    lose_job(pool, worker, f"worker {worker.id} was left by an earlier daemon, and {reason}")
     pool.stop_worker(worker, StopReason.NOT_ADOPTED)
 
 
 def not_adoptable(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
     pool.note(worker, f"cannot be adopted: {event.reason}")
+    lose_job(pool, worker, f"worker {worker.id} was left by an earlier daemon and cannot be adopted ({event.reason})")
     pool.stop_worker(worker, StopReason.NOT_ADOPTED)

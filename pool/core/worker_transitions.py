@@ -1,6 +1,6 @@
 """A worker from its start to its end, by the state that it is in.
 
-    FOUND ──WorkerAdopted──▶ IDLE, CLEANING                     FOUND ──silent, unusable──▶ STOPPING
+    FOUND ──WorkerAdopted──▶ IDLE, LEASED, ...                  FOUND ──silent, unusable──▶ STOPPING
     STARTING ──WorkerReady──▶ IDLE ──lease──▶ LEASED ──JobEnded──▶ CLEANING ──WorkerFreed──▶ IDLE
     IDLE ──silent──▶ SUSPECT ──Heartbeat──▶ IDLE              LEASED ──retire──▶ DRAINING ──JobEnded──▶ STOPPING
     any ──retired without a job, failed, vanished, overdue──▶ STOPPING            any ──WorkerRemoved──▶ GONE
@@ -32,13 +32,14 @@ from pool.core.events import (
     WorkerRemoved,
     WorkerVanished,
 )
-from pool.core.job_transitions import finish, finish_lost, kill_with_worker, reject_waiting
+from pool.core.job_transitions import finish, kill_with_worker, reject_waiting
 from pool.core.policy import CLEANING_S, MISSED_HEARTBEATS, SUSPECT_HEARTBEATS, answer_deadline
 from pool.core.records import JobRecord, PendingEnd, PoolPhase, StopReason, WorkerRecord
 from pool.core.state import Ignore, Illegal, InvalidTransition, State, Table, row, table
 from pool.core.worker_start import (
     adopted,
     count_failed_start,
+    lose_job,
     not_adoptable,
     not_adopted,
     ready,
@@ -181,6 +182,9 @@ def retire(pool: State, worker: WorkerRecord, reason: StopReason) -> None:
     elif worker.state is WorkerState.LEASED:
         worker.leaving = reason
         pool.move(worker, WorkerState.DRAINING, f"takes no more jobs: {reason}")
+    elif worker.state is WorkerState.FOUND and worker.job is not None:
+        worker.leaving = reason
+        pool.note(worker, f"is to take no more jobs: {reason}")
     else:
         pool.stop_worker(worker, reason)
 
@@ -188,7 +192,7 @@ def retire(pool: State, worker: WorkerRecord, reason: StopReason) -> None:
 def _shut_down(pool: State, worker: WorkerRecord, _event: ShutdownRequested) -> None:
     if worker.leaving is None:
         retire(pool, worker, StopReason.SHUTDOWN)
-    if (job := worker.job) is not None:
+    if (job := worker.job) is not None and worker.state is not WorkerState.FOUND:
         worker.due = answer_deadline(
             job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
         )
@@ -196,7 +200,7 @@ def _shut_down(pool: State, worker: WorkerRecord, _event: ShutdownRequested) -> 
 
 def _vanished(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
     pool.note(worker, f"vanished: {event.reason}")
-    _lose_job(pool, worker, f"worker {worker.id} vanished ({event.reason})")
+    lose_job(pool, worker, f"worker {worker.id} vanished ({event.reason})")
     pool.stop_worker(worker, StopReason.VANISHED)
     if isinstance(event, WorkerVanished):
         _count_against_code(pool, worker, f"vanished ({event.reason})")
@@ -204,14 +208,8 @@ def _vanished(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVan
 
 def _removed(pool: State, worker: WorkerRecord, _event: WorkerRemoved) -> None:
     wanted = worker.state is WorkerState.STOPPING
-    _lose_job(pool, worker, f"the container of worker {worker.id} was removed")
+    lose_job(pool, worker, f"the container of worker {worker.id} was removed")
     pool.drop_worker(worker, "container removed" if wanted else "container removed by somebody else")
-
-
-def _lose_job(pool: State, worker: WorkerRecord, reason: str) -> None:
-    if worker.job is not None:
-        job, worker.job = worker.job, None
-        finish_lost(pool, job, reason)
 
 
 def _count_against_code(pool: State, worker: WorkerRecord, what: str) -> None:

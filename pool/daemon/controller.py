@@ -261,13 +261,17 @@ class PoolController:
 
     def _resumed(self, handle: WorkerHandle, resume: wire.Resume, _: object) -> None:
         assert handle.kept is not None
+        claims_job = resume.state in {"running", "answered"}
+        has_job = claims_job and self._was_left(handle, resume)
         unusable = None
-        if handle.kept.template != self._digest:
-            unusable = StopReason.OUTDATED
-        elif resume.state in {"running", "answered"}:
+        if claims_job and not has_job:
             unusable = StopReason.UNKNOWN_JOB
+        elif handle.kept.template != self._digest:
+            unusable = StopReason.OUTDATED
         handle.log.info("a worker was found", action="worker_found", state=resume.state, unusable=unusable)
-        if unusable is None:
+        if has_job:
+            self._links.set_limit(handle.id, self._largest_answer + wire.MAX_HEADER_BYTES)
+        if unusable is None or has_job:
             self.was_ready = True
             self._links.send(handle.id, wire.Adopted())
         adopted = ev.WorkerAdopted(
@@ -275,10 +279,19 @@ class PoolController:
             jobs=resume.jobs,
             shareable=not handle.start.missing,
             cleaning=resume.state == "cleaning",
+            has_job=has_job,
+            epoch=resume.epoch,
+            elapsed_s=resume.elapsed_s,
             unusable=unusable,
             cause="its runner has proved itself",
         )
         self.apply(adopted)
+
+    def _was_left(self, handle: WorkerHandle, resume: wire.Resume) -> bool:
+        """Whether the journal has a lease of this job, of this epoch, to this worker."""
+        worker = self.state.workers[handle.id]
+        run = self._jobs[worker.job.id].run if worker.job is not None else None
+        return run is not None and (run.job_id, worker.epoch) == (resume.job_id, resume.epoch)
 
     # ---- messages from workers ----
 

@@ -83,7 +83,7 @@ class Daemon:
 
     def _run_with(self, directories: RunDirectories, engine: Engine) -> int:
         settings = self._settings.daemon
-        facts = self._prepare_engine(engine)
+        facts = self._prepare_engine(directories, engine)
         transport = Transport(
             submit=directories.submit,
             admin=directories.admin,
@@ -97,7 +97,6 @@ class Daemon:
         try:
             executor = EngineExecutor(engine, threads)
             self._open(directories, facts, transport, executor=executor, digests=digests)
-            self._take_over(directories, engine, executor)
             self._install_signals(transport)
             watcher.start()
             self._serve(transport)
@@ -110,19 +109,20 @@ class Daemon:
         log.info("the daemon has stopped", action="daemon_stopped")
         return 0
 
-    def _prepare_engine(self, engine: Engine) -> EngineFacts:
-        """Check that the engine answers and has the images."""
+    def _prepare_engine(self, directories: RunDirectories, engine: Engine) -> EngineFacts:
+        """Check that the engine answers and has the images, and find the containers that an earlier daemon left."""
         facts = engine.facts()
         log.info("the engine answers", action="engine", engine=facts.name, version=facts.version, runtime=facts.runtime)
         names = {template.image for template in self._settings.pools.values()}
         self._images = {name: engine.image(name).id for name in names}
+        self._found = engine.find(owner=directories.owner)
         return facts
 
-    def _take_over(self, directories: RunDirectories, engine: Engine, executor: EngineExecutor) -> None:
-        """Find what an earlier daemon left: ready workers of our pools may prove themselves, the others are removed."""
+    def _take_over(self, directories: RunDirectories, executor: EngineExecutor) -> None:
+        """What an earlier daemon left: ready workers of our pools may prove themselves, the others are removed."""
         kept = {(each.instance, each.worker_id): each for each in self._notes}
         numbers, discarded = set(), 0
-        for found in engine.find(owner=directories.owner):
+        for found in self._found:
             note = kept.get((found.instance, found.worker_id))
             controller = self._controllers.get(note.pool) if note is not None else None
             if found.running and note is not None and controller is not None:
@@ -160,6 +160,7 @@ class Daemon:
             outputs=self._outputs,
         )
         self._add_pools(directories, facts, services, past=past)
+        self._take_over(directories, executor)
         Recovery(self._jobs, self._endings, self._controllers).restore(past.rows)
         self._submits = SubmitService(self._controllers, services, executor=digests, instance=directories.instance)
         self._admin = AdminService(

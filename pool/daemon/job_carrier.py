@@ -24,7 +24,7 @@ from pool.daemon.job_store import Job
 from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.errors import PoolError
-from pool.model import Outcome
+from pool.model import Outcome, StartKind
 
 
 class Pool(Protocol):
@@ -73,8 +73,10 @@ class JobCarrier:
         for call in calls:
             call()
 
-    def restore(self, job: Job, *, attempt: int = 0) -> None:
-        """A job of an earlier daemon has to run."""
+    def restore(self, job: Job, *, attempt: int = 0, left: ev.Lease | None = None) -> None:
+        """A job of an earlier daemon has to run, or is with a worker that was found."""
+        if left is not None:
+            job.leased_ns, job.start, job.sent_epoch = int(left.at * 1e9), StartKind.WARM, left.epoch
         assert job.run is not None, "it has not ended"
         self._pool.apply(
             ev.JobRestored(
@@ -87,6 +89,7 @@ class JobCarrier:
                 code=job.terms.code,
                 submitted_at=job.received_ns / 1e9,
                 attempt=attempt,
+                left=left,
                 cause="journal",
             )
         )

@@ -4,7 +4,7 @@ row of the journal       becomes
 ───────────────────      ──────────────────────────────────────────────────────────────
 with a result            a kept result, for the rest of its time
 without a lease          a waiting job, in its place in the order of acceptance
-with a lease             a LeasedJob: it may have run, and its end is not known
+with a lease             left to its worker, if that was found; else it ended `lost`: it may have run
 damaged, or without      ended `lost`: it cannot be run, and its submitter is told why
 a pool of that name
 """
@@ -27,7 +27,7 @@ from pool.daemon.endings import Endings
 from pool.daemon.job_store import Job, JobStore
 from pool.daemon.journal_entries import JobRow, LeaseRow
 from pool.daemon.journal_file import JournalFile
-from pool.model import Outcome
+from pool.model import Outcome, WorkerState
 
 log = structlog.get_logger(__name__)
 
@@ -85,8 +85,14 @@ class Recovery:
         self.settle_leased(leased)
 
     def settle_leased(self, leased: Sequence[LeasedJob]) -> None:
-        """Decide about jobs that were with a worker when their daemon ended: they are lost with it."""
+        """A job that was with a worker when its daemon ended is left to that worker, or is lost if it was not found."""
         for each in leased:
+            controller, lease = self._controllers[each.job.pool], each.lease
+            worker = controller.state.workers.get(lease.worker)
+            if worker is not None and worker.state is WorkerState.FOUND and worker.job is None:
+                left = ev.Lease(lease.worker, lease.epoch, lease.leased_at)
+                controller.carrier.restore(each.job, attempt=lease.attempt, left=left)
+                continue
             ago_s = max(0.0, time.monotonic() - each.lease.leased_at)
             reason = (
                 f"the daemon ended while worker {each.lease.worker} had the job: it was dispatched {ago_s:.0f} s ago, "

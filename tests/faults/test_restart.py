@@ -1,5 +1,6 @@
 """What a daemon promised before it was killed, the next one keeps. Workers are plain processes."""
 
+import os
 import signal
 import time
 
@@ -31,6 +32,14 @@ def start(tmp_path_factory):
         each.stop(signal.SIGKILL)
 
 
+def kill_with_workers(daemon):
+    """So that no job goes on."""
+    pids = [int(worker["container"].removeprefix("process-")) for worker in daemon.workers()]
+    daemon.stop(signal.SIGKILL)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
 def runs(path):
     return path.read_text().split() if path.exists() else []
 
@@ -44,7 +53,7 @@ def test_after_kill_9_finished_running_and_waiting_jobs_have_exactly_one_end_eac
         running = client.submit(SLOW, entry="main", args=[str(effects)])
         first.until(lambda: "slow" in runs(effects))
         waiting = [client.submit(COUNTED, entry="main", args=[str(effects), n]) for n in range(5, 15)]
-    first.stop(signal.SIGKILL)
+    kill_with_workers(first)
     second = start()
     with second.client(timeout=60) as client:
         assert [client.result(job_id).value for job_id in finished] == values == [0, 1, 2, 3, 4]
@@ -80,7 +89,7 @@ def test_a_client_that_waits_through_a_restart_gets_its_results(start, tmp_path)
         slow = client.submit("import time; time.sleep(600)")
         first.until(lambda: first.pool()["running"] == 1)
         waits = client.connection.watch(client.submit(COUNTED, entry="main", args=[str(effects), 7]))
-        first.stop(signal.SIGKILL)
+        kill_with_workers(first)
         second = start(wait_ready=False)
         assert client.to_result(waits.result(120)).value == 7
         assert client.result(slow).outcome is Outcome.LOST
@@ -110,7 +119,7 @@ def test_large_arguments_and_results_come_back_after_a_restart(start):
         waiting = client.submit("def main(data): return data[::-1]", entry="main", args=[data])
     bodies = first.state_dir / "journal" / "bodies"
     assert [path.suffix for path in bodies.iterdir()] == [".job"]
-    first.stop(signal.SIGKILL)
+    kill_with_workers(first)
     second = start()
     with second.client() as client:
         assert client.result(waiting).value == data[::-1]
@@ -147,7 +156,7 @@ def test_a_job_of_a_pool_that_is_gone_ends_and_says_so(start):
         client.submit("import time; time.sleep(600)", pool="other")
         first.until(lambda: first.pool("other")["running"] == 1)
         job_id = client.submit("result = 1", pool="other")
-    first.stop(signal.SIGKILL)
+    kill_with_workers(first)
     with start().client() as client:
         result = client.result(job_id)
     assert (result.outcome, result.worker) == (Outcome.LOST, None)

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from pool.core.events import Dispatch, StartWorker, WorkerAdopted, WorkerFound
+from pool.core.events import (
+    Dispatch,
+    JobEnded,
+    JobRestored,
+    KillJob,
+    Lease,
+    RecycleRequested,
+    ShutdownRequested,
+    StartWorker,
+    WorkerAdopted,
+    WorkerFound,
+)
 from pool.core.machine import InvalidTransition
 from pool.core.policy import ADOPTION_S, CLEANING_S
 from pool.core.records import StopReason
+from pool.model import Outcome
 from tests.support.core import Core, every, only, started, stopped
 
 
@@ -134,8 +146,131 @@ def test_a_worker_that_is_known_is_not_found_again():
 
 
 def test_a_shutdown_stops_workers_that_have_not_proved_themselves():
-    from pool.core.events import ShutdownRequested
-
     core = core_with("p-3")
     core.tick()
     assert stopped(core.handle(ShutdownRequested(deadline=core.now + 5))) == {"p-3": "shutdown"}
+
+
+# ---- jobs that were left to them ----
+
+
+def core_with_job(epoch=7, **policy):
+    """A pool with one worker that was found, p-3, and the job of ann's that was left to it."""
+    core = core_with("p-3", client="ann", **policy)
+    core.handle(
+        JobRestored(
+            job_id="j",
+            client="ann",
+            wall_s=10,
+            submitted_at=core.now - 5,
+            attempt=1,
+            left=Lease("p-3", epoch, core.now - 4),
+        )
+    )
+    core.tick()
+    return core
+
+
+def end(core):
+    """The one end of the job."""
+    return core.finishes()["j"]
+
+
+def test_a_job_goes_on_with_its_worker_and_ends_once():
+    core = core_with_job()
+    adopt(core, "p-3", jobs=1, has_job=True, epoch=7, elapsed_s=4)
+    assert core.states() == {"leased": 1}
+    core.handle(JobEnded(worker_id="p-3", outcome=Outcome.OK, attachment="the answer"))
+    assert (end(core).outcome, end(core).worker_id, end(core).attempt, end(core).attachment) == (
+        Outcome.OK, "p-3", 1, "the answer",
+    )  # fmt: skip
+    core.free("p-3")
+    assert core.states() == {"idle": 1}
+
+
+def test_the_deadline_of_a_job_counts_from_its_start_and_not_from_the_restart():
+    core = core_with_job(kill_grace_s=1)
+    adopt(core, "p-3", jobs=1, has_job=True, epoch=7, elapsed_s=9)
+    assert not core.pass_time(1.9)
+    assert stopped(core.pass_time(0.2)) == {"p-3": "job_deadline"}
+    core.remove_stopped()
+    assert end(core).outcome is Outcome.TIMEOUT
+
+
+def test_a_runner_cannot_stretch_the_deadline_beyond_one_more_wall_limit():
+    core = core_with_job(kill_grace_s=1)
+    adopt(core, "p-3", jobs=1, has_job=True, epoch=7, elapsed_s=0)
+    assert stopped(core.pass_time(11.1)) == {"p-3": "job_deadline"}
+
+
+def test_a_job_whose_worker_stays_silent_is_lost():
+    core = core_with_job()
+    core.tick(ADOPTION_S)
+    assert (end(core).outcome, end(core).worker_id) == (Outcome.LOST, "p-3")
+    assert "did not prove itself" in end(core).reason
+
+
+def test_a_job_whose_worker_cannot_be_adopted_is_lost():
+    core = core_with_job()
+    core.vanish("p-3")
+    assert end(core).outcome is Outcome.LOST
+
+
+def test_a_job_that_its_worker_never_got_is_dispatched_as_if_for_the_first_time():
+    core = core_with_job(epoch=7)
+    dispatch = only(adopt(core, "p-3", jobs=1, epoch=6), Dispatch)
+    assert (dispatch.job_id, dispatch.attempt) == ("j", 1)
+
+
+def test_a_job_that_its_worker_got_and_does_not_have_is_lost_and_not_run_again():
+    core = core_with_job(epoch=7)
+    commands = adopt(core, "p-3", jobs=1, epoch=7)
+    assert end(core).outcome is Outcome.LOST
+    assert not every(commands, Dispatch)
+
+
+def test_a_job_is_lost_when_its_worker_claims_another_one():
+    core = core_with_job(epoch=7)
+    assert stopped(adopt(core, "p-3", jobs=1, epoch=6, unusable=StopReason.UNKNOWN_JOB)) == {"p-3": "unknown_job"}
+    assert end(core).outcome is Outcome.LOST
+
+
+def test_an_outdated_worker_finishes_its_job_and_gets_no_other():
+    core = core_with_job()
+    adopt(core, "p-3", jobs=1, has_job=True, epoch=7, unusable=StopReason.OUTDATED)
+    assert core.states()["draining"] == 1
+    core.submit("next")
+    assert stopped(core.handle(JobEnded(worker_id="p-3", outcome=Outcome.OK))) == {"p-3": "outdated"}
+    assert end(core).outcome is Outcome.OK
+
+
+def test_a_job_that_is_cancelled_before_its_worker_is_adopted_is_killed_then():
+    core = core_with_job()
+    assert not every(core.cancel("j"), KillJob)
+    kill = only(adopt(core, "p-3", jobs=1, has_job=True, epoch=7), KillJob)
+    assert (kill.worker_id, kill.epoch) == ("p-3", 7)
+
+
+def test_a_job_that_is_cancelled_and_was_never_sent_does_not_run():
+    core = core_with_job(epoch=7)
+    core.cancel("j")
+    assert not every(adopt(core, "p-3", epoch=6), Dispatch)
+    assert end(core).outcome is Outcome.CANCELLED
+
+
+def test_a_shutdown_before_the_adoption_leaves_the_job_its_time():
+    core = core_with_job()
+    core.handle(ShutdownRequested(deadline=core.now + 5))
+    adopt(core, "p-3", jobs=1, has_job=True, epoch=7)
+    assert core.states() == {"draining": 1}
+    core.handle(JobEnded(worker_id="p-3", outcome=Outcome.OK))
+    assert end(core).outcome is Outcome.OK
+    core.remove_stopped()
+    assert core.pool.state == "stopped"
+
+
+def test_a_recycled_worker_is_stopped_after_the_job_that_was_left_to_it():
+    core = core_with_job()
+    core.handle(RecycleRequested(worker_id="p-3"))
+    adopt(core, "p-3", jobs=1, has_job=True, epoch=7)
+    assert stopped(core.handle(JobEnded(worker_id="p-3", outcome=Outcome.OK))) == {"p-3": "operator"}

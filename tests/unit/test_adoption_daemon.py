@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from pool.model import Outcome
 from pool.testing import start_of
 from tests.support.daemons import DaemonProcess
 
@@ -95,6 +96,8 @@ def test_a_worker_that_does_not_connect_is_removed_and_replaced(home):
 
 
 def test_a_worker_whose_job_is_not_known_is_removed(home):
+    """Without a journal."""
+
     def starts(daemon):
         with daemon.client() as client:
             client.submit("import time; time.sleep(60)")
@@ -105,3 +108,103 @@ def test_a_worker_whose_job_is_not_known_is_removed(home):
         second.until(lambda: len(idle(second)) == 1)
         assert all_gone(left)
         assert second.pool()["recycles"] == {"unknown_job": 1}
+
+
+# ---- with a journal: running jobs ----
+
+#: Notes each of its runs, and ends when it is told to.
+WAITS = """
+import os, time
+def main(directory):
+    with open(directory + "/runs", "a") as runs: runs.write("run ")
+    print("it runs", flush=True)
+    while not os.path.exists(directory + "/go"): time.sleep(0.01)
+    return "it went on"
+"""
+
+
+def journaled(home, pool=POOL):
+    return DaemonProcess({"default": pool}, home=home, durability="crash")
+
+
+@pytest.fixture
+def left_running(home):
+    """Job `j` runs in the worker of a daemon that was killed. The worker."""
+    with journaled(home) as first, first.client() as client:
+        client.submit(WAITS, entry="main", args=[str(home)], job_id="j")
+        first.until((home / "runs").exists)
+        workers = {each["id"]: each["container"] for each in first.workers()}
+        killed(first)
+        yield workers
+
+
+def result_of(daemon):
+    with daemon.client(timeout=60) as client:
+        return client.result("j")
+
+
+def test_a_running_job_goes_on_through_a_restart_and_ends_once(home, left_running):
+    with journaled(home) as second:
+        second.until(lambda: second.workers(state="leased"))
+        assert [(each["id"], each["container"]) for each in second.workers()] == [*left_running.items()]
+        (home / "go").touch()
+        result = result_of(second)
+        assert (result.value, result.stdout, result.attempt) == ("it went on", "it runs\n", 1)
+        assert result.container in left_running.values()
+        second.until(lambda: idle(second) == left_running)
+        with second.client(timeout=60) as client:
+            assert client.run("result = 1").container == result.container
+    assert (home / "runs").read_text() == "run "
+
+
+def test_a_job_that_ends_while_there_is_no_daemon_is_answered_by_the_next_one(home, left_running):
+    (home / "go").touch()
+    with journaled(home) as second:
+        assert result_of(second).value == "it went on"
+    assert (home / "runs").read_text() == "run "
+
+
+def test_a_running_job_goes_on_through_two_restarts(home, left_running):
+    with journaled(home) as second:
+        second.until(lambda: second.workers(state="leased"))
+        killed(second)
+    with journaled(home) as third:
+        third.until(lambda: third.workers(state="leased"))
+        (home / "go").touch()
+        assert result_of(third).value == "it went on"
+    assert (home / "runs").read_text() == "run "
+
+
+def test_a_running_job_can_be_cancelled_after_a_restart(home, left_running):
+    with journaled(home) as second, second.client(timeout=60) as client:
+        second.until(lambda: second.workers(state="leased"))
+        client.cancel("j")
+        assert client.result("j").outcome is Outcome.CANCELLED
+
+
+def test_the_job_of_an_outdated_worker_ends_before_the_worker_does(home, left_running):
+    with journaled(home, POOL | {"limits": {"wall_s": 50}}) as second:
+        second.until(lambda: second.workers(state="draining"))
+        (home / "go").touch()
+        assert result_of(second).value == "it went on"
+        second.until(lambda: all_gone(left_running))
+
+
+def test_the_job_of_a_worker_that_died_meanwhile_is_lost_and_not_run_again(home, left_running):
+    for pid in pids(left_running):
+        os.kill(pid, signal.SIGKILL)
+    with journaled(home) as second:
+        result = result_of(second)
+        assert result.outcome is Outcome.LOST
+        assert "whether it had an effect is unknown" in result.reason
+    assert (home / "runs").read_text() == "run "
+
+
+def test_what_a_job_prints_is_read_from_its_beginning_after_a_restart(home, left_running):
+    with journaled(home) as second, second.client(timeout=60) as client:
+        second.until(lambda: second.workers(state="leased"))
+        events = client.stream("j", 60)
+        assert next(events).text == "it runs\n"
+        (home / "go").touch()
+        *_, result = events
+        assert result.value == "it went on"
