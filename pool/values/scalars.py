@@ -64,6 +64,8 @@ def _write_bytearray(writer: Writer, value: bytearray) -> None:
 
 
 def _write_decimal(writer: Writer, value: Decimal) -> None:
+    if Decimal.is_snan(value):
+        raise RefusalError("a signaling NaN raises when it is compared or hashed; carry Decimal('NaN')", kind=Decimal)
     if Decimal.is_finite(value) and abs(Decimal.adjusted(value)) > MAX_DECIMAL_DIGITS:
         raise RefusalError(f"a Decimal may have {MAX_DECIMAL_DIGITS} digits before or after its point", kind=Decimal)
     text = Decimal.__str__(value)
@@ -111,11 +113,13 @@ def _read_decimal(payload: bytes) -> Decimal:
     if len(payload) > _MAX_DECIMAL_TEXT:
         raise ValueError("a Decimal that is too long")
     number = Decimal(payload.decode("ascii"))
-    check_exponent(number)
+    check_decimal(number)
     return number
 
 
-def check_exponent(number: Decimal) -> None:
+def check_decimal(number: Decimal) -> None:
+    if number.is_snan():
+        raise ValueError("a signaling NaN")  # it raises when pandas prints a column of it, and as a key
     if number.is_finite() and abs(number.adjusted()) > MAX_DECIMAL_DIGITS:
         raise ValueError("a Decimal that is too large or too small")
 

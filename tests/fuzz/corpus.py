@@ -1,6 +1,7 @@
 """The seeds as files: `python -m tests.fuzz.corpus` writes anew what the targets' `seeds` give.
 
-corpus/TARGET/NAME     read by every run and every test; inputs that once broke a contract stay here, as broke-*
+corpus/TARGET/NAME     read by every run and every test; inputs that once broke a contract stay here, as broke-*,
+                       and small ones of other kinds that a run with coverage kept, as kept-*
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from tests.fuzz.place import SEEDS, settle
 from tests.fuzz.target import NAMES, load
 
-_KEPT = "broke-"
+_KEPT = ("broke-", "kept-")
 
 
 def read(name: str) -> list[bytes]:

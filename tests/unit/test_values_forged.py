@@ -352,13 +352,21 @@ def test_ints_and_decimals_are_of_a_length_that_arithmetic_can_bear():
         Decimal("1e6144"),
         Decimal("-1e-6144"),
         Decimal("9" * MAX_DECIMAL_DIGITS),
-        Decimal("sNaN123"),
+        Decimal("NaN123"),
         Decimal("-Infinity"),
     ):
         assert same(carried(honest), honest)
     assert "int" in refused(largest + 1).message
     for decimal in (Decimal("1e6145"), Decimal("1e-6145"), Decimal("9" * (MAX_DECIMAL_DIGITS + 100))):
         assert "digits" in refused(decimal).message
+
+
+def test_a_decimal_that_raises_when_it_is_compared_is_refused():
+    for text in ("sNaN", "-sNaN", "sNaN123"):
+        rejected(msgpack.ExtType(Code.DECIMAL, text.encode()))
+        rejected(marked(Code.SERIES, objects(msgpack.ExtType(Code.DECIMAL, text.encode())), rows(1), None))
+        assert "signaling" in refused([Decimal(text)]).message
+    assert repr(carried(pd.Series([Decimal("NaN")]))).startswith("0    NaN")
 
 
 def test_a_long_range_is_refused_since_comparing_it_with_an_array_makes_a_list_of_it():
