@@ -66,6 +66,7 @@ LOCKS = (
     Lock("locks/{python}/fuzz.txt", (*_extras("fuzz"), _CHECKOUT)),
     Lock("worker_image/locks/{python}/runner.txt", ("worker_image/requirements-runner.txt",)),
     Lock("worker_image/locks/{python}/libraries.txt", ("worker_image/requirements.txt",)),
+    Lock("worker_image/locks/{python}/science.txt", ("worker_image/requirements-science.txt",)),
     Lock("worker_image/locks/{python}/loaders.txt", ("worker_image/requirements-loaders.txt",)),
 )
 

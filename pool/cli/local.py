@@ -100,7 +100,9 @@ def _object(found: list[Finding] | SyntaxError) -> dict[str, object]:
 
 
 def build(
-    tag: Annotated[str, typer.Option("--tag", help="The name of the image.")] = "pool-worker:latest",
+    tag: Annotated[
+        str | None, typer.Option("--tag", help="The name of the image; else pool-worker:latest, or :PROFILE.")
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option("--base", metavar="IMAGE", help="A base image of your own; else one is found or made."),
@@ -108,6 +110,10 @@ def build(
     requirements: Annotated[
         Path | None,
         typer.Option("--requirements", metavar="FILE", exists=True, dir_okay=False, help="The libraries of the jobs."),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="NAME", help="Libraries that we chose: default (numpy, pandas) or science."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if the image is up to date.")] = False,
     as_json: Json = False,
@@ -119,10 +125,18 @@ def build(
         typer.echo(f"[{time.monotonic() - started:6.1f} s] {visible(line)}", err=True)
 
     with answering(as_json=as_json):
+        from pool.images import DEFAULT_TAG, PROFILES
         from pool.images import build as build_image
+        from pool.images import profile as requirements_of
 
-        facts = build_image(tag, progress=progress, base=base, requirements=requirements, force=force)
-        _show_image(tag, facts, seconds=time.monotonic() - started, as_json=as_json)
+        if profile is not None and (profile not in PROFILES or requirements is not None):
+            problem = f"{profile!r:.40}; one of: {', '.join(PROFILES)}, and no --requirements beside it"
+            raise typer.BadParameter(problem, param_hint="--profile")
+        if profile is not None:
+            requirements = requirements_of(profile)
+        name = tag or (DEFAULT_TAG if profile in {None, "default"} else f"pool-worker:{profile}")
+        facts = build_image(name, progress=progress, base=base, requirements=requirements, force=force)
+        _show_image(name, facts, seconds=time.monotonic() - started, as_json=as_json)
 
 
 def _show_image(tag: str, facts: ImageFacts, *, seconds: float, as_json: bool) -> None:

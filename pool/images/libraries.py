@@ -27,8 +27,16 @@ from pool.images.steps import Progress, docker_build, fingerprint, has_image, ru
 #: The oldest C library that wheels are still built for.
 _OLDEST_LIBC_MINOR = 5
 
+#: Libraries that we name, and lock, for those who do not bring requirements of their own.
+PROFILES = ("default", "science")
+
 _PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^\s\\;]+)", re.MULTILINE)
 _ANY = Requirement("any")
+
+
+def profile(name: str) -> Path:
+    """The requirements of one of PROFILES."""
+    return assets.worker_image() / ("requirements.txt" if name == "default" else f"requirements-{name}.txt")
 
 
 def ensure_libraries(
@@ -39,7 +47,7 @@ def ensure_libraries(
     recipe = fingerprint(
         base.id,
         requirements.read_bytes(),
-        *(path.read_bytes() for path in _inputs(base.python)),
+        *(path.read_bytes() for path in _inputs(base.python, requirements)),
         (sources / "base" / "Dockerfile").read_bytes(),
         (sources / "assemble.py").read_bytes(),
     )
@@ -70,8 +78,8 @@ def install(base: Base, requirements: Path, target: Path, *, progress: Progress)
     """
     sources = assets.worker_image()
     runner = sources / "requirements-runner.txt"
-    if requirements.read_bytes() == (sources / "requirements.txt").read_bytes():
-        wanted = (*_locked(base.python, "runner", runner), *_locked(base.python, "libraries", requirements))
+    if lock := _lock_of(requirements):
+        wanted = (*_locked(base.python, "runner", runner), *_locked(base.python, lock, requirements))
         download(base, wanted, target, progress=progress)
         return
     asked = named_requirements(requirements)
@@ -122,10 +130,18 @@ def _pins(python: str) -> dict[str, str]:
     return {name: version for lock in locks if lock.is_file() for name, version in _PIN.findall(lock.read_text())}
 
 
-def _inputs(python: str) -> list[Path]:
+def _lock_of(requirements: Path) -> str:
+    """The name of the lock file for these requirements; empty if they are a user's."""
+    locks = {profile(name).read_bytes(): "libraries" if name == "default" else name for name in PROFILES}
+    return locks.get(requirements.read_bytes(), "")
+
+
+def _inputs(python: str, requirements: Path) -> list[Path]:
     """Files of ours that decide which versions are installed."""
     sources = assets.worker_image()
-    return [*sorted(sources.glob("requirements-*.txt")), *sorted((sources / "locks" / python).glob("*.txt"))]
+    files = [*sorted(sources.glob("requirements-*.txt")), *sorted((sources / "locks" / python).glob("*.txt"))]
+    others = {"science.txt", "requirements-science.txt"} if _lock_of(requirements) != "science" else set()
+    return [file for file in files if file.name not in others]
 
 
 def download(base: Base, wanted: Sequence[str], target: Path, *, progress: Progress) -> None:

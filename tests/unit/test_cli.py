@@ -243,6 +243,8 @@ def test_an_unreachable_daemon_ends_3_within_its_timeout(tmp_path):
         ["run", "-", "--kwarg", "a=nope"],
         ["run", "-", "--stdin", "-"],
         ["image", "build", "--requirements", "/no/such/file"],
+        ["image", "build", "--profile", "sciense"],
+        ["image", "build", "--profile", "science", "--requirements", "/dev/null"],
     ],
 )
 def test_wrong_usage_ends_2(typed):

@@ -83,3 +83,26 @@ def test_every_need_of_the_runner_is_locked(python):
     pins = libraries._pins(python)
     assert needs.keys() <= pins.keys()
     assert all(need.specifier.contains(pins[name]) for name, need in needs.items())
+
+
+def test_a_profile_of_ours_is_installed_as_it_is_locked(downloads, tmp_path):
+    calls, _ = downloads
+    libraries.install(BASE, libraries.profile("science"), tmp_path / "packages", progress=lambda _: None)
+    ((wanted, _),) = calls
+    assert [Path(each).name for each in wanted if each.endswith(".txt")] == ["runner.txt", "science.txt"]
+    assert "--require-hashes" in wanted
+
+
+def test_the_lock_of_the_science_profile_does_not_change_other_images(tmp_path):
+    own = tmp_path / "requirements.txt"
+    own.write_text("httpx\n")
+    for requirements in (libraries.profile("default"), own):
+        assert "science.txt" not in {file.name for file in libraries._inputs("3.11", requirements)}
+    assert "science.txt" in {file.name for file in libraries._inputs("3.11", libraries.profile("science"))}
+
+
+def test_a_copy_of_a_profile_with_a_line_more_is_a_users_own(downloads, tmp_path):
+    calls, _ = downloads
+    install(tmp_path, libraries.profile("science").read_text() + "xgboost\n")
+    assert "--require-hashes" not in calls[0][0]
+    assert "python-dateutil==" in calls[0][1], "the locked versions are constraints"

@@ -35,8 +35,13 @@ THREAD_VARIABLES = (
 )  # fmt: skip
 
 
+#: Allocators of pyarrow and polars that would otherwise start a thread when they are imported, which no fork survives.
+ALLOCATORS = {"JE_ARROW_MALLOC_CONF": "background_thread:false", "_RJEM_MALLOC_CONF": "background_thread:false"}
+
+
 def set_up() -> None:
-    """Managers are refused in any case; the rest is for jobs that may not start programs."""
+    """For all jobs: no threads of allocators, and no managers."""
+    os.environ.update(ALLOCATORS)
     multiprocessing.managers.BaseManager.start = _refuse_manager  # type: ignore[method-assign]
 
 
