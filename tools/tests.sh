@@ -54,7 +54,7 @@ require_faketime() {
     step "Installing faketime" apt_install faketime
   fi
   # The kernel measures timeouts, so the monotonic clock stays as it is.
-  launcher=(env FAKETIME_DONT_FAKE_MONOTONIC=1 faketime -f "$1")
+  launcher=(env FAKETIME_DONT_FAKE_MONOTONIC=1 PYTHONPATH="$PWD/tools/clock${PYTHONPATH:+:$PYTHONPATH}" faketime -f "$1")
 }
 
 # run_parts PART... -- ARGUMENT...: all parts, then what they came to; uses `options` and `profile` of tests

@@ -105,7 +105,9 @@ class JobMaker:
         self._pool = pool
         self._number = number
         self._session = session
-        self._on_disconnect: Final = on_disconnect and checks.choice("on_disconnect", on_disconnect, ON_DISCONNECT)
+        if on_disconnect is not None:
+            checks.choice("on_disconnect", on_disconnect, ON_DISCONNECT)
+        self._on_disconnect: Final = on_disconnect
 
     def make(
         self,
@@ -117,7 +119,8 @@ class JobMaker:
         stream: bool = False,
     ) -> Submission:
         """As `build`. `on_disconnect` holds where neither the options nor the client have one."""
-        last = options.get("on_disconnect") or self._on_disconnect or on_disconnect
+        given = options.get("on_disconnect")
+        last = given if given is not None else self._on_disconnect or on_disconnect
         checks.choice("on_disconnect", last, ON_DISCONNECT)
         return build(
             code,
@@ -174,6 +177,8 @@ def grader_of(grade: Code | Program) -> Program:
     if not isinstance(grade, str) and not callable(grade):
         remedy = "give source text with a function grade(value), or a callable"
         raise checks.invalid("grade", f"it is {checks.kind(grade)}", remedy)
+    if isinstance(grade, str):
+        checks.utf8("grade", grade)
     return program_of(grade, "grade" if isinstance(grade, str) else None)
 
 

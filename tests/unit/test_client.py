@@ -97,11 +97,12 @@ def test_a_client_may_decide_for_all_its_jobs_and_a_job_for_itself(daemon):
     assert [submit.session is None for submit in daemon.of(wire.Submit)] == [True, False, False]
 
 
-def test_another_word_for_on_disconnect_is_refused(daemon):
+@pytest.mark.parametrize("word", ["stay", "", True])
+def test_another_word_for_on_disconnect_is_refused(daemon, word):
     with pytest.raises(errors.InvalidJobError, match="give 'cancel' or 'keep'"):
-        Client(daemon.endpoint, on_disconnect="stay")
+        Client(daemon.endpoint, on_disconnect=word)
     with Client(daemon.endpoint) as client, pytest.raises(errors.InvalidJobError, match="on_disconnect"):
-        client.submit("", on_disconnect="stay")
+        client.submit("", on_disconnect=word)
 
 
 def test_many_jobs_are_cancelled_together_and_ids_that_nobody_knows_are_passed_over(client, daemon):
