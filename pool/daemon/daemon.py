@@ -30,7 +30,7 @@ from pool.daemon.journal import FileJournal, Journal, NoJournal, open_file
 from pool.daemon.output import OutputSender
 from pool.daemon.recovery import Past, Recovery, read_past
 from pool.daemon.run_directories import RunDirectories
-from pool.daemon.status import daemon_status, journal_alerts, whole_status
+from pool.daemon.status import daemon_status, engine_alerts, journal_alerts, whole_status
 from pool.daemon.submit_service import SubmitService
 from pool.daemon.worker_handle import Services
 from pool.daemon.worker_spec import WorkerSpecFactory
@@ -95,7 +95,8 @@ class Daemon:
         digests = LoopExecutor(_DIGEST_THREADS, name="digest", call_soon=transport.call_soon)
         watcher = self._make_watcher(directories, transport)
         try:
-            executor = EngineExecutor(engine, threads)
+            executor = EngineExecutor(engine, threads, owner=directories.owner, instance=directories.instance)
+            self._engine = executor
             self._open(directories, facts, transport, executor=executor, digests=digests)
             self._install_signals(transport)
             watcher.start()
@@ -177,7 +178,10 @@ class Daemon:
                     engine=facts,
                 ),
                 self._controllers,
-                journal_alerts(self._journal.trouble, set_aside=past.set_aside, started_at=self._started_at),
+                (
+                    *journal_alerts(self._journal.trouble, set_aside=past.set_aside, started_at=self._started_at),
+                    *engine_alerts(executor.left),
+                ),
             ),
         )
 
@@ -261,7 +265,9 @@ class Daemon:
         """Do what is due. Returns the seconds until the next thing is due."""
         now = time.monotonic()
         due = min(controller.tick(now) for controller in self._controllers.values())
-        due = min(due, self._submits.sessions.tick(now))
+        if now >= self._engine.left.ask_at:
+            self._engine.ask_again()
+        due = min(due, self._submits.sessions.tick(now), self._engine.left.ask_at)
         self._endings.expire(now)
         self._outputs.catch_up()
         if self._stop_signal is not None or self._state == "starting":

@@ -2,22 +2,32 @@
 
 loop ──launch, stop──▶ EngineExecutor ──▶ LoopExecutor.submit ──▶ a thread ──call_soon──▶ loop: on_done(future)
 loop ──hash a large submission──────────▶ LoopExecutor.submit
+
+A container may outlive its worker: its removal failed, or its launch had no answer. What the Engine does not tell is
+unknown, and nothing is concluded from it: it is asked again, less and less often, until the Engine has listed what is
+there and every container without a worker is removed.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+import random
+import time
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
 
 from pool.engines.base import Container, Engine, WorkerSpec
-from pool.errors import EngineError, PoolError
+from pool.errors import EngineError, EngineUnavailableError, PoolError
 
 log = structlog.get_logger(__name__)
+
+#: The first and the longest wait before the Engine is asked again what is left, and how far chance moves it.
+FIRST_WAIT_S, LONGEST_WAIT_S, JITTER = 1.0, 60.0, 0.25
 
 T = TypeVar("T")
 CallSoon = Callable[[Callable[[], None]], None]
@@ -68,10 +78,15 @@ class EngineExecutor:
     The calls for one worker come one after the other: its stop waits for its launch.
     """
 
-    def __init__(self, engine: Engine, executor: LoopExecutor) -> None:
+    def __init__(self, engine: Engine, executor: LoopExecutor, *, owner: str = "", instance: str = "") -> None:
+        """`owner` and `instance`: of the containers that it launches."""
+        self.left = Leftovers()
         self._engine = engine
         self._executor = executor
+        self._owner = owner
+        self._instance = instance
         self._launches: dict[str, Future[Launched]] = {}
+        self._workers: set[str] = set()  # those that have a container, or may have one; read by engine threads
 
     def launch(
         self, spec: WorkerSpec, *, on_up: Callable[[Launched], None], on_failed: Callable[[PoolError], None]
@@ -83,21 +98,26 @@ class EngineExecutor:
             if error is None:
                 on_up(future.result())
             elif isinstance(error, PoolError):
+                if isinstance(error, EngineUnavailableError):
+                    self._workers.discard(spec.worker_id)
+                    self.left.add(error)
                 on_failed(error)
             else:
                 on_failed(EngineError(f"the engine failed: {type(error).__name__}: {error}"))
 
+        self._workers.add(spec.worker_id)
         self._launches[spec.worker_id] = self._executor.submit(lambda: _identify(self._engine.launch(spec)), done)
 
     def attach(self, worker_id: str, container: Container, *, on_up: Callable[[Launched], None]) -> None:
         """As `launch`, of a container that is there already. It is stopped like one that was launched."""
+        self._workers.add(worker_id)
         self._launches[worker_id] = self._executor.submit(
             lambda: _identify(container), lambda future: on_up(future.result())
         )
 
     def discard(self, container: Container) -> None:
         """Kill and remove a container that belongs to no worker of this daemon."""
-        self._executor.submit(lambda: _remove(container, container.id), lambda _: None)
+        self._executor.submit(container.kill, lambda done: self._removed(container, done.exception()))
 
     def stop(self, worker_id: str, *, diagnose: bool, on_gone: Callable[[str], None]) -> None:
         """Kill and remove a worker's container, once its launch is over.
@@ -105,27 +125,97 @@ class EngineExecutor:
         `on_gone` gets the end of the container's output if `diagnose` is set, else "".
         """
         launch = self._launches.pop(worker_id, None)
-        self._executor.submit(lambda: _stop(launch, worker_id, diagnose=diagnose), lambda done: on_gone(done.result()))
+
+        def done(future: Future[Stopped]) -> None:
+            self._workers.discard(worker_id)
+            stopped = future.result()
+            if stopped.container is not None:
+                self._removed(stopped.container, stopped.error)
+            on_gone(stopped.output)
+
+        self._executor.submit(lambda: _stop(launch, diagnose=diagnose), done)
 
     def diagnose(self, container: Container, on_done: Callable[[str], None]) -> None:
         """Get the end of a container's output without stopping it."""
         self._executor.submit(container.diagnose, lambda done: on_done(done.result()))
 
+    # ---- what is left ----
 
-def _stop(launch: Future[Launched] | None, worker_id: str, *, diagnose: bool) -> str:
+    def ask_again(self) -> None:
+        """Ask the Engine what is left; to be called at `left.ask_at`."""
+        self.left.ask_at = math.inf  # until the answer is there
+        containers = list(self.left.containers.values())
+        self._executor.submit(lambda: self._clean(containers), self._cleaned)
+
+    def _removed(self, container: Container, error: BaseException | None) -> None:
+        if error is not None:
+            log.warning("a container could not be removed", action="remove", container=container.id, reason=str(error))
+            self.left.add(error, container)
+
+    def _clean(self, containers: Collection[Container]) -> int:
+        """Remove these, and every container of ours that no worker has. How many there were. Raises EngineError."""
+        found = [
+            each.container
+            for each in self._engine.find(owner=self._owner)
+            if each.instance == self._instance and each.worker_id not in self._workers
+        ]
+        for container in (*containers, *found):
+            container.kill()
+        return len({each.id for each in (*containers, *found)})
+
+    def _cleaned(self, done: Future[int]) -> None:
+        error = done.exception()
+        if error is not None:
+            self.left.failed(error)
+            return
+        log.info("the engine has told what is left", action="reconcile", removed=done.result())
+        self.left = Leftovers()
+
+
+@dataclass(slots=True)
+class Leftovers:
+    """Containers that may be there though no worker has them, and when the Engine is asked about them."""
+
+    containers: dict[str, Container] = field(default_factory=dict)  #: whose removal failed
+    since: float | None = None  #: monotonic seconds; None: nothing is left
+    reason: str = ""  #: what the Engine said last
+    ask_at: float = math.inf
+    wait_s: float = FIRST_WAIT_S
+
+    def add(self, error: BaseException, container: Container | None = None) -> None:
+        """A container could not be removed, or (None) a launch had no answer."""
+        if container is not None:
+            self.containers[container.id] = container
+        if self.since is None:
+            self.since = time.monotonic()
+            self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """The Engine did not answer. Ask again later, and the next time later still."""
+        self.reason = str(error)
+        self.ask_at = time.monotonic() + self.wait_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads
+        self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What came of a stop: the container that there was, the end of its output, and why it could not be removed."""
+
+    container: Container | None = None
+    output: str = ""
+    error: Exception | None = None
+
+
+def _stop(launch: Future[Launched] | None, *, diagnose: bool) -> Stopped:
     if launch is None or launch.exception() is not None:
-        return ""
+        return Stopped()
     container = launch.result().container
-    words = container.diagnose() if diagnose else ""
-    _remove(container, worker_id)
-    return words
-
-
-def _remove(container: Container, name: str) -> None:
+    output = container.diagnose() if diagnose else ""
     try:
         container.kill()
-    except Exception:
-        log.exception("a container could not be removed", action="remove", worker=name)
+    except Exception as error:  # noqa: BLE001 - it is tried again
+        return Stopped(container, output, error)
+    return Stopped(container, output)
 
 
 def _identify(container: Container) -> Launched:

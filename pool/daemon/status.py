@@ -17,6 +17,7 @@ from pool.core.poison import PoisonView
 from pool.core.records import WorkerRecord
 from pool.daemon import metrics
 from pool.daemon.controller import PoolController
+from pool.daemon.engine_executor import Leftovers
 from pool.daemon.job_store import Job
 from pool.daemon.journal import Trouble
 from pool.daemon.worker_handle import WorkerHandle
@@ -60,6 +61,17 @@ def whole_status(
         fallback=st.FallbackStatus(rate=0.0),
         alerts=(*alerts, *(alert for pool in pools.values() for alert in _alerts(pool, now))),
     )
+
+
+def engine_alerts(left: Leftovers) -> tuple[st.Alert, ...]:
+    """While the engine does not tell which containers are there."""
+    if left.since is None:
+        return ()
+    text = (
+        f"the engine does not answer, so containers without a worker may be left: {left.reason}; workers go on, and "
+        "the daemon asks again"
+    )
+    return (st.Alert(id="engine", since=_date(left.since, time.monotonic()), text=text),)
 
 
 def _pool(pool: PoolController, engine: str | None, now: float) -> st.PoolStatus:

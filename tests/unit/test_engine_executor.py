@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+from math import inf
 
 import pytest
 
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
-from pool.engines.base import WorkerSpec
-from pool.errors import EngineError, ImageMissingError
+from pool.engines.base import FoundContainer, WorkerSpec
+from pool.errors import EngineError, EngineUnavailableError, ImageMissingError
 
 
 class Loop:
@@ -70,7 +71,7 @@ def test_work_that_waits_for_other_work_is_delivered_after_it(loop, executor):
 
 class Container:
     def __init__(self, log, *, kill_fails=False):
-        self.id, self._log, self._kill_fails = "c", log, kill_fails
+        self.id, self._log, self.kill_fails = "c", log, kill_fails
 
     def pid(self):
         return None
@@ -80,7 +81,7 @@ class Container:
 
     def kill(self):
         self._log.append("killed")
-        if self._kill_fails:
+        if self.kill_fails:
             raise OSError("it stays")
 
 
@@ -89,7 +90,11 @@ class Engine:
 
     def __init__(self, outcome):
         self.may_launch = threading.Event()
+        self.found = []
         self._outcome = outcome
+
+    def find(self, **_):
+        return self.found
 
     def launch(self, _):
         assert self.may_launch.wait(20)
@@ -141,10 +146,48 @@ def test_an_unexpected_error_of_the_engine_becomes_an_engine_error(loop, executo
     assert "KeyError" in str(log[0])
 
 
-def test_a_container_that_cannot_be_removed_is_gone_for_the_pool(loop, executor):
+def test_a_container_that_cannot_be_removed_is_gone_for_the_pool_and_removed_when_the_engine_answers(loop, executor):
     log = []
-    engine, containers = launch(executor, Container(log, kill_fails=True), log)
+    container = Container(log, kill_fails=True)
+    engine, containers = launch(executor, container, log)
     engine.may_launch.set()
     containers.stop("p-1", diagnose=False, on_gone=log.append)
     loop.run_until(lambda: "" in log)
-    assert "killed" in log
+    first = containers.left.ask_at
+    assert containers.left.since is not None
+    containers.ask_again()
+    loop.run_until(lambda: containers.left.ask_at not in {first, inf})
+    assert containers.left.ask_at > first, "the wait grows"
+    log.clear()
+    container.kill_fails = False
+    containers.ask_again()
+    loop.run_until(lambda: containers.left.since is None)
+    assert log == ["killed"]
+
+
+def test_a_launch_without_an_answer_leaves_no_container_behind(loop, executor):
+    log = []
+    engine, containers = launch(executor, EngineUnavailableError("no answer"), log)
+    engine.found = [found("p-1", Container(log)), found("p-2", Container(log), instance="another")]
+    engine.may_launch.set()
+    loop.run_until(lambda: log)
+    containers.ask_again()
+    loop.run_until(lambda: containers.left.since is None)
+    assert log[1:] == ["killed"]
+
+
+def test_a_container_of_a_worker_is_not_removed_with_what_is_left(loop, executor):
+    log = []
+    container = Container(log)
+    engine, containers = launch(executor, container, log)
+    engine.found = [found("p-1", container)]
+    engine.may_launch.set()
+    loop.run_until(lambda: log)
+    containers.left.add(EngineError("a removal failed"))
+    containers.ask_again()
+    loop.run_until(lambda: containers.left.since is None)
+    assert "killed" not in log
+
+
+def found(worker_id, container, instance=""):
+    return FoundContainer(container, worker_id=worker_id, instance=instance, running=True)
