@@ -37,6 +37,11 @@ class Operation(Struct, frozen=True):
 
     essential: ClassVar[bool] = False
 
+    @property
+    def frames(self) -> Sequence[Frame]:
+        """What may be large."""
+        return ()
+
     def apply(self, file: Files) -> None:
         raise NotImplementedError
 
@@ -52,6 +57,10 @@ class Accept(Operation, frozen=True):
     header: bytes
     payload: Sequence[Frame]
     accepted_at: float
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        return self.payload
 
     def apply(self, file: Files) -> None:
         body = file.body(f"{self.number}.job", self.payload)
@@ -81,6 +90,10 @@ class End(Operation, frozen=True):
     header: bytes
     payload: Sequence[Frame]
     ended_at: float
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        return self.payload
 
     def apply(self, file: Files) -> None:
         body = file.body(f"{self.number}.result", self.payload)
@@ -119,6 +132,13 @@ class SetFact(Operation, frozen=True):
 
     def apply(self, file: Files) -> None:
         file.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (self.name, self.value))
+
+
+class Tidy(Operation, frozen=True):
+    """Nothing; for what the thread does after a write."""
+
+    def apply(self, file: Files) -> None:
+        pass
 
 
 class Probe(Operation, frozen=True):

@@ -76,7 +76,7 @@ class JournalFile:
         self.set_aside: Path | None = None  #: where a journal is now that could not be read
         self._path = directory / "journal.db"
         self._bodies = directory / "bodies"
-        self._fsync = fsync
+        self.fsync = fsync
         self._written: list[Path] = []  #: bodies of the present transaction
         self._removals: list[Path] = []  #: bodies that are needed no more once it is committed
         self._body_bytes = 0
@@ -125,7 +125,7 @@ class JournalFile:
                 f"{SCHEMA}): start that version again, or move {self.directory} away and lose the jobs in it"
             )
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self.fsync else 'NORMAL'}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # its error would look like one of the commit
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -159,7 +159,7 @@ class JournalFile:
         try:
             for operation in operations:
                 operation.apply(self)
-            if self._fsync:
+            if self.fsync:
                 _sync_directory(self._bodies)
             self._connection.execute("COMMIT")
         except BaseException:
@@ -186,7 +186,7 @@ class JournalFile:
         with path.open("wb", buffering=0) as file:
             for part in (head, *frames):
                 self._body_bytes += write_all(file, part)
-            if self._fsync:
+            if self.fsync:
                 os.fsync(file.fileno())
         return None
 

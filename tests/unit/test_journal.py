@@ -245,16 +245,16 @@ def start(open_file, loop):
         each.close()
 
 
-def test_what_follows_from_a_write_is_called_after_it_and_in_order(start, loop, open_file):
-    journal, seen = start(), []
+@pytest.mark.parametrize("fsync", [False, True], ids=["crash", "power"])
+def test_what_follows_from_a_write_is_called_after_it_and_in_order(start, loop, open_file, fsync):
+    journal, seen = start(open_file(fsync=fsync)), []
     for number in range(1, 1500):
-        journal.write(accept(number), lambda error, number=number: seen.append((number, error)))
-    assert seen == []
-    assert not journal.idle
+        payload = (bytes(2 * INLINE_BYTES if number % 400 == 0 else 10),)  # a large one is left to the thread
+        journal.write(accept(number, payload), lambda error, number=number: seen.append((number, error)))
     loop.until(lambda: journal.idle)
     assert seen == [(number, None) for number in range(1, 1500)]
     journal.close()
-    assert len(list(open_file().rows())) == 1499
+    assert [row.number for row in open_file().rows()] == list(range(1, 1500))
 
 
 class Disk(JournalFile):
@@ -295,14 +295,19 @@ def test_on_a_full_disk_jobs_are_refused_and_results_go_on_and_are_written_later
     assert (row.number, row.result) == (1, b"result")
 
 
-def test_a_failed_write_other_than_a_full_disk_ends_the_daemon_and_is_not_tried_again(start, loop, directory):
-    file = Disk(directory, fsync=False)
+@pytest.mark.parametrize("fsync", [False, True], ids=["crash", "power"])
+def test_a_failed_write_other_than_a_full_disk_ends_the_daemon_and_is_not_tried_again(start, loop, directory, fsync):
+    file = Disk(directory, fsync=fsync)
     journal, seen = start(file), []
     file.error = sqlite3.OperationalError("disk I/O error")
     file.error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
-    journal.write(accept(1), seen.append)
-    with pytest.raises(PoolError, match=r"cannot be written: disk I/O error\. The daemon ends"):
+
+    def write():
+        journal.write(accept(1), seen.append)
         loop.until(lambda: False)
+
+    with pytest.raises(PoolError, match=r"cannot be written: disk I/O error\. The daemon ends"):
+        write()
     assert seen == []
 
 
