@@ -10,7 +10,7 @@ from pool.daemon import stored_job
 from pool.daemon.failpoints import reach
 from pool.daemon.job_store import Job, JobStore
 from pool.daemon.journal import Journal
-from pool.daemon.journal_entries import Collect
+from pool.daemon.journal_entries import Collect, Drop
 from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError
 
@@ -63,4 +63,8 @@ class Endings:
             self._journal.write(Collect(self._collected), lambda _: None)
             self._collected, self._noted_at = [], now
         for job in self._jobs.expire(now):
-            self._journal.write(stored_job.drop(job), lambda _: None)
+            self.drop(job.number)
+
+    def drop(self, number: int) -> None:
+        """Nothing of this job is kept in the journal."""
+        self._journal.write(Drop(number), lambda _: None)

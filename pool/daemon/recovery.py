@@ -105,7 +105,8 @@ class Recovery:
         try:
             job = stored_job.job_of(row)
         except msgspec.MsgspecError:
-            log.exception("a job in the journal cannot be read", action="restore", job=row.key)
+            log.exception("a job in the journal cannot be read and is dropped", action="restore", job=row.key)
+            self._endings.drop(row.number)
             return None
         self._jobs.restore(job, ended_at=row.ended_at)
         if job.result is not None:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from pool import wire
 from pool.core import events as ev
 from pool.daemon.job_store import JOB_BYTES, Grader, Job, Terms
-from pool.daemon.journal_entries import Accept, Drop, End, JobRow, Lease, packed_bytes
+from pool.daemon.journal_entries import Accept, End, JobRow, Lease, packed_bytes
 from pool.model import Outcome
 
 _NS_PER_S = 1e9
@@ -61,10 +61,6 @@ def lease(job: Job, command: ev.Dispatch) -> Lease:
 
 def end(job: Job, result: wire.Result, answer: Sequence[wire.Frame], *, now: float) -> End:
     return End(job.number, _encoder.encode(result), answer, now)
-
-
-def drop(job: Job) -> Drop:
-    return Drop(job.number)
 
 
 def job_of(row: JobRow) -> Job:

@@ -15,17 +15,16 @@ from pool.config import DaemonSettings
 def setup_logging(settings: DaemonSettings) -> None:
     """Log to stderr: each line is a sentence with fields. Only programs call this."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    as_json = settings.log_format == "json"
     render: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks if as_json else structlog.processors.format_exc_info,
             _escape,
-            structlog.processors.dict_tracebacks,
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),

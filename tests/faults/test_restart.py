@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from pool.daemon.journal_entries import Accept
+from pool.daemon.journal_file import JournalFile
 from pool.errors import JobConflictError, UnknownJobError
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess
@@ -174,6 +176,27 @@ def test_a_journal_that_cannot_be_read_is_set_aside_and_the_daemon_starts_and_sa
     (alert,) = [alert for alert in second.status()["alerts"] if alert["id"] == "journal:unreadable"]
     assert "journal.corrupt-" in alert["text"]
     assert "was set aside" in second.words()
+
+
+def test_a_job_that_cannot_be_read_is_dropped_and_does_not_stop_the_others(start):
+    first = start()
+    with first.client() as client:
+        job_id = client.submit("result = 1")
+        assert client.result(job_id).value == 1
+    first.stop()
+    file = JournalFile(first.state_dir / "journal", fsync=False)
+    file.commit([Accept(99, "0/unreadable", "default", b"digest", b"no header", (), 0.0)])
+    file.close()
+    second = start()
+    with second.client() as client:
+        assert client.result(job_id).value == 1
+        for _ in range(3):
+            assert client.run("result = 2").value == 2
+    assert "cannot be read and is dropped" in second.words()
+    second.stop()
+    file = JournalFile(first.state_dir / "journal", fsync=False)
+    assert "0/unreadable" not in [row.key for row in file.rows()]
+    file.close()
 
 
 def test_without_durability_nothing_is_written(start):

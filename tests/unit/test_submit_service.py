@@ -104,6 +104,7 @@ def place():
         journal=journal,
         endings=Endings(journal, jobs, listener),
         outputs=None,
+        kept=None,
     )
     listener.service = SubmitService({"default": pool}, services, executor=held, instance="instance")
     return SimpleNamespace(listener=listener, pool=pool, held=held, jobs=jobs, service=listener.service)
