@@ -7,12 +7,14 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runner import output_files
+from runner import output_files, warmup
 from runner.channel import Answer, Report, file_names
+from runner.program import Setting
 
 from pool import wire
 from pool.errors import ValueCodecError
 from pool.model import Limits, Outcome
+from pool.screen import Policy
 from tests.support.daemons import DaemonProcess
 
 
@@ -139,3 +141,9 @@ def test_an_answer_that_announces_more_files_than_it_has_is_no_answer():
     claim = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2, files=2).pack()
     assert Answer.of([claim, b"", b"a", b"1", b"b"]) is None
     assert Answer.of([claim, b"", b"a", b"1", b"a", b"2"]) is None  # one name twice
+
+
+def test_a_warm_up_leaves_alone_what_the_job_before_has_left(tmp_path):
+    for number in range(300):
+        (tmp_path / str(number)).touch()
+    warmup.run("", Setting({}, Policy(), tmp_path))

@@ -9,6 +9,8 @@ In a busy worker no child does that, for it would cost each job more than it sav
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 from pool import screen, values, wire
 from pool.model import Outcome
@@ -58,6 +60,9 @@ _RUN = wire.Run(
 )
 
 
+_NO_FILES = Path("/nonexistent")
+
+
 class WarmUpError(Exception):
     """The image cannot run a job."""
 
@@ -69,6 +74,8 @@ def parts() -> list[str]:
 
 def run(part: str, setting: Setting) -> None:
     """Screen and run one warm-up. Raises WarmUpError with its error."""
+    # Where children share the scratch directory, files of the last job may still be in it: they are not the warm-up's.
+    setting = replace(setting, output=_NO_FILES)
     screen.examine(_JOBS[part], setting.policy, filename=FILENAME)
     arguments = [bytes(frame) for frame in values.encode(((1,), {}), max_bytes=4096)]
     frames = answer(_RUN, _JOBS[part], arguments, setting)
