@@ -1,0 +1,41 @@
+"""A container with a running job outlives its daemon, on a real engine."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemons import DaemonProcess
+
+POOL = {"size": {"min": 1, "max": 1}, "recycle": {"max_jobs": 1000}, "preload": {"modules": []}}
+CODE = "import time\nprint('it runs', flush=True)\ntime.sleep(5)\nresult = 'it went on'"
+
+
+@pytest.fixture
+def home():
+    path = Path(tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+def test_a_running_job_goes_on_in_its_container_and_its_result_arrives(worker_image, home):
+    del worker_image
+    first = DaemonProcess({"default": POOL}, engine="docker", home=home, durability="crash").start()
+    with first.client(timeout=120) as client:
+        job_id = client.submit(CODE)
+        first.until(lambda: first.workers(state="leased"))
+        (worker,) = first.workers()
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
+        with DaemonProcess({"default": POOL}, engine="docker", home=home, durability="crash") as second:
+            result = client.result(job_id)
+            assert (result.outcome, result.container, result.attempt) == ("ok", worker["container"], 1), result
+            assert (result.value, result.stdout) == ("it went on", "it runs\n")
+            second.until(lambda: second.workers(state="idle"))
+            assert client.run("result = 1").container == worker["container"]
+            second.until(lambda: second.workers(state="idle"))
+            assert not second.pool()["recycles"], "the worker was found as it was before"
