@@ -66,6 +66,7 @@ class Link:
     def reconnect(self) -> None:
         """Drop the connection with all that is queued on it, and try again."""
         self.up = False
+        self.socket.getsockopt(zmq.EVENTS)  # libzmq ends what belongs to the connection before the socket is closed
         self.socket.disable_monitor()
         self.monitor.close(linger=0)
         self.socket.close(linger=0)

@@ -175,11 +175,14 @@ class Runner:
             self._timers.pop(self._give_up, None)
 
     def _disconnected(self) -> None:
+        """Not reconnected at once: libzmq loses a descriptor of a socket that is closed while its connection ends."""
         if self._link.greeted and not self._link.token:
             raise DaemonGoneError
         self._printer = None
-        self._timers.setdefault(self._give_up, time.monotonic() + self._settings.orphan_s)
-        self._reconnect()
+        self._link.up = False
+        now = time.monotonic()
+        self._timers.setdefault(self._give_up, now + self._settings.orphan_s)
+        self._timers[self._reconnect] = now + self._link.pause_s
 
     def _reconnect(self) -> None:
         """Try once; the next try follows unless this one succeeds."""
