@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
@@ -71,6 +72,16 @@ class FakeDaemon:
         return resume
 
 
+@contextlib.contextmanager
+def started(command):
+    """A process that is killed at the end, also when the test has failed."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     return lay_out(tmp_path_factory.mktemp("tree"))
@@ -102,14 +113,13 @@ def runner(tree, place, tmp_path, daemons):
     command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
     command += ["--scratch", str(tmp_path / "scratch"), "--heartbeat-s", "0.2", "--orphan-s", "30"]
     daemon = daemons()
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+    with started(command) as process:
         daemon.hear(wire.Hello)
         daemon.hear(wire.Ready)
         daemon.send(wire.Welcome(token=TOKEN))
         daemon.settle()
         process.daemon = daemon
         yield process
-        process.kill()
 
 
 def test_an_idle_runner_shows_its_token_to_the_next_daemon_and_serves_it(runner, daemons):
@@ -199,7 +209,7 @@ def test_a_runner_without_a_token_ends_with_its_daemon(tree, place, tmp_path, da
     (tmp_path / "scratch").mkdir()
     command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
     first = daemons()
-    with subprocess.Popen([*command, "--scratch", str(tmp_path / "scratch")], stdin=subprocess.DEVNULL) as process:
+    with started([*command, "--scratch", str(tmp_path / "scratch")]) as process:
         first.hear(wire.Hello)
         first.hear(wire.Ready)
         first.kill()
@@ -211,7 +221,7 @@ def test_a_runner_that_no_daemon_comes_to_ends_after_its_time(tree, place, tmp_p
     command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
     command += ["--scratch", str(tmp_path / "scratch"), "--orphan-s", "0.5"]
     first = daemons()
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+    with started(command) as process:
         first.hear(wire.Hello)
         first.hear(wire.Ready)
         first.send(wire.Welcome(token=TOKEN))
