@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {"setup", "demo", "test", "lint", "bench", "chaos", "corpus", "fuzz", "update", "vm", "stop"}
+COMMANDS = {"setup", "demo", "test", "lint", "bench", "chaos", "soak", "corpus", "fuzz", "update", "vm", "stop"}
 
 NOBODY = 65534
 
