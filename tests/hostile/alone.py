@@ -145,7 +145,7 @@ class View:
         for name, pid in (("runner", self.runner), ("zygote", self.zygote)):
             sizes[f"{name} descriptors"] = len(os.listdir(f"/proc/{pid}/fd"))
             sizes[f"{name} threads"] = len(os.listdir(f"/proc/{pid}/task"))
-            sizes[f"{name} private"] = _private_bytes(pid)
+            sizes[f"{name} anonymous"] = _anonymous_bytes(pid)
         for place in ("/tmp", "/dev/shm"):
             found = os.statvfs(f"/proc/{self.runner}/root{place}")
             sizes[f"{place} blocks"] = found.f_blocks - found.f_bfree
@@ -194,8 +194,7 @@ def _status(pid):
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _private_bytes(pid):
+def _anonymous_bytes(pid):
+    """Of all pages, shared with a child or not: what is shared depends on how much the parked child has written."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(
-        int(line.split()[1]) * 1024 for line in lines if line.startswith(("Private_Dirty", "Private_Clean", "Swap:"))
-    )
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Anonymous:", "Swap:")))

@@ -53,11 +53,18 @@ def processes(container):
 
 
 def _pools(daemon):
-    """What is counted of workers that were lost, replaced, or found with something left in them."""
+    """What is counted of workers that were lost, replaced, or found with something left in them.
+
+    A worker that is one too many has nothing to do with an attack: on a busy machine one is started for a job that waits.
+    """
     return {
-        pool["name"]: (pool["recycles"], pool["residue"], pool["jobs"]["lost"], pool["breaker"]["open"])
+        pool["name"]: (_replaced(pool), pool["residue"], pool["jobs"]["lost"], pool["breaker"]["open"])
         for pool in daemon.status()["pools"]
     }
+
+
+def _replaced(pool):
+    return {reason: count for reason, count in pool["recycles"].items() if reason != "surplus"}
 
 
 def at_rest(daemon):

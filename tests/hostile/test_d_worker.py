@@ -59,7 +59,7 @@ def main(turn):
 
 
 def _margin(name, value):
-    return max(value * 0.02, _MARGIN_BYTES) if name.endswith("private") else 0
+    return max(value * 0.02, _MARGIN_BYTES) if name.endswith("anonymous") else 0
 
 
 # ---- deviations, made from the host because no job can -----------------------------------------------------------------
