@@ -30,7 +30,7 @@ import site
 import sys
 import sysconfig
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -99,9 +99,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self._reductions[id(obj)]
 
     def _reduced(self, obj: Any) -> Any:
-        if type(obj) is functools.cached_property:  # its lock cannot be pickled
-            state = {name: value for name, value in vars(obj).items() if name != "lock"}
-            return functools.cached_property, (obj.func,), state
+        if (reduction := _of_functools(obj)) is not None:
+            return reduction
         if isinstance(obj, types.CodeType):
             # From 3.1.3 on cloudpickle replaces the file name with a constant; this sets the real one again.
             name = obj.co_filename
@@ -149,14 +148,31 @@ def _cached(obj: Any) -> tuple[object, ...]:
     return decorator, (obj.__wrapped__,)
 
 
+def _of_functools(obj: Any) -> tuple[object, ...] | None:
+    """What decorators of functools make and what cannot be pickled as it is: without its lock and its caches."""
+    if type(obj) is functools.cached_property:
+        return functools.cached_property, (obj.func,), {key: value for key, value in vars(obj).items() if key != "lock"}
+    if type(obj) is functools.singledispatchmethod:
+        return functools.singledispatchmethod, (obj.func,), {"func": obj.func, "dispatcher": obj.dispatcher}
+    if isinstance(obj, types.FunctionType) and obj.__qualname__ == "singledispatch.<locals>.dispatch":
+        # From Python 3.13 on a bound method refers to this one, and not to the function that it belongs to.
+        registry = dict(zip(obj.__code__.co_freevars, obj.__closure__ or (), strict=True))["registry"].cell_contents
+        return operator.attrgetter("dispatch"), (_Reduced(_registered(registry[object], registry)),)
+    return None
+
+
 def _is_single_dispatch(obj: Any) -> bool:
     return isinstance(getattr(obj, "registry", None), types.MappingProxyType) and hasattr(obj, "dispatch")
 
 
 def _dispatched(obj: Any) -> tuple[object, ...]:
     """functools.singledispatch: decorated anew, then each implementation is registered."""
-    fresh = _Reduced((functools.singledispatch, (obj.__wrapped__,)))
-    others = [(kind, function) for kind, function in obj.registry.items() if kind is not object]
+    return _registered(obj.__wrapped__, obj.registry)
+
+
+def _registered(function: object, registry: Mapping[type, object]) -> tuple[object, ...]:
+    fresh = _Reduced((functools.singledispatch, (function,)))
+    others = [(kind, each) for kind, each in registry.items() if kind is not object]
     registered = [_Reduced((operator.methodcaller("register", *each), (fresh,))) for each in others]
     return operator.getitem, ((fresh, *registered), 0)
 
