@@ -305,6 +305,8 @@ def test_a_link_that_was_bound_again_waits_for_a_connection_that_says_something(
     host.call(lambda: host.transport.links.reopen("p-1", host, 7))
     with socket.socket(socket.AF_UNIX) as silent:
         silent.connect(str(directory / "link.sock"))
+        until(lambda: host.call(lambda: host.transport.links._connection("p-1")))
+    until(lambda: not host.call(lambda: host.transport.links._connection("p-1")))
     runner = dial(f"ipc://{directory}/link.sock", zmq.PAIR)
     runner.send_multipart(wire.encode(HI))
     until(lambda: host.from_workers)
