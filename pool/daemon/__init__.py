@@ -7,7 +7,9 @@ submit_service.py    answers clients: submit, watch, cancel, ping
 admission.py         checks a Submit and fills in its limits, or refuses it with a reason
 job_store.py         accepted jobs, who waits for them, and the results while they are kept
 controller.py        one pool: events go into its PoolState, commands are carried out
-job_carrier.py       a job on its way to a worker: written, then sent; worker_handle.py: what is held of a worker
+job_carrier.py       the way of a job through its pool: written, then sent; worker_handle.py: what is held of a worker
+adoption.py          workers that outlive the daemon; kept_workers.py: the notes of them; grading.py: the grade of a job
+sessions.py          clients that vanish, and what becomes of their jobs
 endings.py           the end of a job: written, kept, sent
 journal.py           the thread that writes the journal; journal_file.py: its files; journal_entries.py: their content
 stored_job.py        between a job and its rows; recovery.py: the jobs of earlier daemons
@@ -19,6 +21,6 @@ output.py            the output of running jobs, for clients that read it early
 worker_spec.py       from a template to each worker's spec
 engine_executor.py   engine calls and other slow work in a few threads
 datasets.py          copies of data sets, the thread that watches the files, and the editions of a pool
-admin.py             the calls of pool-admin; snapshot.py and metrics.py: the status
+admin.py             the calls of pool-admin; status.py and metrics.py: the status
 systemd.py           logging and the service manager
 """

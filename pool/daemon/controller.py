@@ -15,10 +15,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import cast
 
-import msgspec
 import structlog
 
 from pool import wire
@@ -26,13 +23,12 @@ from pool.config import Template
 from pool.core import events as ev
 from pool.core.machine import InvalidTransition, PoolState
 from pool.core.records import StopReason
-from pool.daemon import grading, results
+from pool.daemon import results
+from pool.daemon.adoption import Adoption
 from pool.daemon.datasets import PoolDatasets, Report
 from pool.daemon.engine_executor import Launched
-from pool.daemon.job_carrier import JobCarrier
-from pool.daemon.job_store import Grader, Job
+from pool.daemon.job_carrier import Answer, JobCarrier
 from pool.daemon.journal_entries import SetFact
-from pool.daemon.kept_workers import KeptWorker
 from pool.daemon.metrics import Metrics
 from pool.daemon.output import OutputStream
 from pool.daemon.self_tests import StartFailed
@@ -46,8 +42,6 @@ from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
 log = structlog.get_logger(__name__)
 
 _REPORTED = "reported by the worker"
-#: What travels with JobEnded and comes back with Finish.
-Answer = tuple[wire.Done, Sequence[wire.Frame]]
 
 
 class PoolController:
@@ -78,11 +72,19 @@ class PoolController:
         self._endings = services.endings
         self._outputs = services.outputs
         self._kept = services.kept
-        self._digest = specs.digest()
         self._largest_answer = results.largest_answer(template.maximum)
         self._events: deque[ev.Event] = deque()
         self._busy = False
-        self.carrier = JobCarrier(self, services, largest_answer=self._largest_answer)
+        self.adoption = Adoption(
+            self, services, specs, heartbeat_s=template.heartbeat_s, largest_answer=self._largest_answer
+        )
+        self.carrier = JobCarrier(
+            self,
+            services,
+            bind=self.adoption.bind,
+            largest_answer=self._largest_answer,
+            memory_bytes=template.maximum.memory,
+        )
         self._commands = {
             ev.StartWorker: self._start_worker,
             ev.StopWorker: self._stop_worker,
@@ -90,13 +92,13 @@ class PoolController:
             ev.Accept: self.carrier.accept,
             ev.Dispatch: self.carrier.dispatch,
             ev.KillJob: self.carrier.kill,
-            ev.Finish: self._finish,
+            ev.Finish: self.carrier.finish,
         }
         self._effects: dict[Effect, Callable[..., None]] = {
             Effect.NOTHING: lambda *_: None,
             Effect.SEND_TEST: self._send_test,
             Effect.READY: self._ready,
-            Effect.RESUMED: self._resumed,
+            Effect.RESUMED: self.adoption.resumed,
             Effect.HEARTBEAT: self._heartbeat,
             Effect.STARTED: self._started,
             Effect.PRINTED: self._printed,
@@ -117,7 +119,7 @@ class PoolController:
             while self._events:
                 for command in self.state.handle(self._events.popleft(), time.monotonic()):
                     if isinstance(command, ev.Refuse):
-                        refusal = self._refused(command) or refusal
+                        refusal = self.carrier.refused(command) or refusal
                     else:
                         self._commands[type(command)](command)  # type: ignore[operator]
         finally:
@@ -149,7 +151,7 @@ class PoolController:
         directory = self._links.open(worker_id, self)
         spec = self._specs.spec(worker_id, directory, self.datasets.of(edition))
         protocol = WorkerProtocol(self._specs.start_check(), heartbeat_s=self.template.heartbeat_s)
-        handle = self._add_handle(worker_id, spec.uid, number=int(directory.name), protocol=protocol)
+        handle = self.add_handle(worker_id, spec.uid, number=int(directory.name), protocol=protocol)
         handle.log.info("starting a worker", action="worker_start", edition=edition, cause=command.cause)
 
         def failed(error: PoolError) -> None:
@@ -158,17 +160,17 @@ class PoolController:
         def numbered(_: PoolError | None) -> None:
             worker = self.state.workers.get(worker_id)
             if worker is not None and worker.leaving is None:
-                self._executor.launch(spec, on_up=lambda launched: self._launched(handle, launched), on_failed=failed)
+                self._executor.launch(spec, on_up=lambda launched: self.launched(handle, launched), on_failed=failed)
 
         self._journal.write(SetFact(worker_number(self.state.name), command.number), numbered)
 
-    def _add_handle(self, worker_id: str, uid: int, *, number: int, protocol: WorkerProtocol) -> WorkerHandle:
+    def add_handle(self, worker_id: str, uid: int, *, number: int, protocol: WorkerProtocol) -> WorkerHandle:
         logger = log.bind(pool=self.state.name, worker=worker_id)
         handle = WorkerHandle(id=worker_id, uid=uid, number=number, protocol=protocol, log=logger)
         self.handles[worker_id] = handle
         return handle
 
-    def _launched(self, handle: WorkerHandle, launched: Launched) -> None:
+    def launched(self, handle: WorkerHandle, launched: Launched) -> None:
         handle.container, handle.pid = launched.container, launched.pid
         if launched.pidfd is None:
             return
@@ -211,87 +213,8 @@ class PoolController:
         if missing:
             text = "this host refuses parts of a worker's isolation: no worker serves two clients"
             handle.log.warning(text, action="worker_degraded", missing=missing)
-        self._keep(handle)
+        self.adoption.keep(handle)
         self.apply(ev.WorkerReady(worker_id=handle.id, shareable=not missing, cause="self-tests passed"))
-
-    # ---- workers that outlive the daemon ----
-
-    def _keep(self, handle: WorkerHandle) -> None:
-        """Note a ready worker for the next daemon, and give its runner the token."""
-        started_at = self.state.workers[handle.id].started_at
-        kept = handle.to_keep(
-            instance=self._specs.instance, pool=self.state.name, template=self._digest, started_at=started_at
-        )
-        self._note(handle, kept)
-        self._links.send(handle.id, wire.Welcome(token=kept.token))
-
-    def _note(self, handle: WorkerHandle, kept: KeptWorker) -> None:
-        """Without its note a worker ends with this daemon."""
-        try:
-            self._kept.write(kept)
-            handle.kept = kept
-        except OSError as error:
-            self._kept.remove(handle.number)
-            handle.kept = None
-            handle.log.warning("the worker cannot be noted for the next daemon", action="not_kept", error=str(error))
-
-    def bind(self, worker_id: str, client: str) -> None:
-        """Note whose worker this is, before it is sent his first job."""
-        handle = self.handles[worker_id]
-        if self.state.policy.reuse_scope == "client" and handle.kept is not None and handle.kept.client != client:
-            self._note(handle, msgspec.structs.replace(handle.kept, client=client))
-
-    def find(self, kept: KeptWorker, container: Container) -> None:
-        """An earlier daemon has left this worker. Its runner may connect now, and has to prove itself."""
-        start = self._specs.start_check()
-        start.restore(kept.isolation, kept.missing, kept.rows)
-        protocol = WorkerProtocol(start, heartbeat_s=self.template.heartbeat_s, token=kept.token)
-        handle = self._add_handle(kept.worker_id, kept.uid, number=kept.number, protocol=protocol)
-        handle.kept = kept
-        self._links.reopen(handle.id, self, kept.number)
-        self._executor.attach(handle.id, container, on_up=lambda launched: self._launched(handle, launched))
-        found = ev.WorkerFound(
-            worker_id=handle.id,
-            started_at=kept.started_at,
-            edition=self.datasets.newest,
-            client=kept.client,
-            cause="start of the daemon",
-        )
-        self.apply(found)
-
-    def _resumed(self, handle: WorkerHandle, resume: wire.Resume, _: object) -> None:
-        assert handle.kept is not None
-        claims_job = resume.state in {"running", "answered"}
-        has_job = claims_job and self._was_left(handle, resume)
-        unusable = None
-        if claims_job and not has_job:
-            unusable = StopReason.UNKNOWN_JOB
-        elif handle.kept.template != self._digest:
-            unusable = StopReason.OUTDATED
-        handle.log.info("a worker was found", action="worker_found", state=resume.state, unusable=unusable)
-        if has_job:
-            self._links.set_limit(handle.id, self._largest_answer + wire.MAX_HEADER_BYTES)
-        if unusable is None or has_job:
-            self.was_ready = True
-            self._links.send(handle.id, wire.Adopted())
-        adopted = ev.WorkerAdopted(
-            worker_id=handle.id,
-            jobs=resume.jobs,
-            shareable=not handle.start.missing,
-            cleaning=resume.state == "cleaning",
-            has_job=has_job,
-            epoch=resume.epoch,
-            elapsed_s=resume.elapsed_s,
-            unusable=unusable,
-            cause="its runner has proved itself",
-        )
-        self.apply(adopted)
-
-    def _was_left(self, handle: WorkerHandle, resume: wire.Resume) -> bool:
-        """Whether the journal has a lease of this job, of this epoch, to this worker."""
-        worker = self.state.workers[handle.id]
-        run = self._jobs[worker.job.id].run if worker.job is not None else None
-        return run is not None and (run.job_id, worker.epoch) == (resume.job_id, resume.epoch)
 
     # ---- messages from workers ----
 
@@ -387,64 +310,6 @@ class PoolController:
             handle.log.warning("a job left something behind", action="residue", residue=freed.residue)
             self.metrics.count_residue(freed.residue)
         self.apply(ev.WorkerFreed(worker_id=handle.id, residue=freed.residue, cause=_REPORTED))
-
-    def _finish(self, command: ev.Finish) -> None:
-        """The end of a job: from its worker's answer, if there is one."""
-        job, handle = self._jobs[command.job_id], self.handles.get(command.worker_id or "")
-        if job.refused is not None:
-            return
-        container = handle.container.id if handle is not None and handle.container is not None else None
-        reported = cast("Answer | None", command.attachment)
-        if reported is not None:
-            most = self.template.maximum.memory
-            result, answer = results.from_worker(job, command, *reported, container=container, memory_bytes=most)
-        else:
-            result, answer = results.without_answer(job, command, container=container)
-        acknowledge = partial(self._acknowledge, command.worker_id or "", reported)
-        log.debug("a job is done", action="job_done", job=job.key, outcome=result.outcome)
-        if job.whole is not None:
-            job.whole.history = [*job.whole.history, *command.history]
-            self._jobs.forget(job)
-            self._endings.end(job.whole, *grading.graded(job.whole, (result, answer)), acknowledge)
-            return
-        job.history = command.history
-        self.metrics.ended(result, ran=reported is not None)
-        if job.grader is None or not self._grade(job, job.grader, (result, answer)):
-            self._endings.end(job, *(job.ended or (result, answer)), acknowledge)
-        else:
-            acknowledge()
-
-    def _grade(self, job: Job, grader: Grader, ended: grading.Ended) -> bool:
-        """Submit the job that grades this one. False if there is nothing to grade."""
-        part = grading.begin(job, grader, ended)
-        if part is None:
-            return False
-        submitted = ev.JobSubmitted(
-            job_id=part.key,
-            client=part.client,
-            wall_s=grader.run.wall_s,
-            priority=grading.PRIORITY,
-            code=grader.code,
-            follow_up=True,
-            attachment=part,
-            cause=f"grade of {job.key}",
-        )
-        self.apply(submitted)
-        return True
-
-    def _refused(self, command: ev.Refuse) -> PoolError | None:
-        """What the submitter is told; None for the grade of a job, which then ends without one."""
-        whole = command.attachment.whole if isinstance(command.attachment, Job) else None
-        if whole is None:
-            return command.error
-        self._endings.end(whole, *grading.refused(whole, command.error.message))
-        return None
-
-    def _acknowledge(self, worker_id: str, reported: Answer | None) -> None:
-        """The answer is written and need not be held. The next lease is written after it, and only then sent."""
-        if reported is not None:
-            done, _ = reported
-            self._links.send(worker_id, wire.Collected(job_id=done.job_id, epoch=done.epoch))
 
 
 def worker_number(pool: str) -> str:

@@ -127,7 +127,7 @@ class Daemon:
             note = kept.get((found.instance, found.worker_id))
             controller = self._controllers.get(note.pool) if note is not None else None
             if found.running and note is not None and controller is not None:
-                controller.find(note, found.container)
+                controller.adoption.find(note, found.container)
                 numbers.add(note.number)
             else:
                 executor.discard(found.container)

@@ -1,7 +1,9 @@
-"""A job on its way to a worker: what the client and the worker are told follows from a write to the journal.
+"""The way of a job through its pool: what the client and the worker are told follows from a write to the journal.
 
     Accept ──▶ journal ──▶ the submitter is told          Dispatch ──▶ journal ──▶ Run is sent to the worker
                   └─ no room: JobWithdrawn, it never was                  └─ no room, or cancelled: JobWithdrawn
+
+    Finish ──▶ its grade, if it has a grader ──▶ journal ──▶ Collected to the worker, the result to the submitter
 
 Between the command and the write the job may end: then nothing is sent. So an acknowledged job is in the journal, and a
 job of which the journal knows no lease was never sent to a worker.
@@ -10,21 +12,28 @@ job of which the journal knows no lease was never sent to a worker.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol, cast
 
 import msgspec
+import structlog
 
 from pool import wire
 from pool.core import events as ev
 from pool.core.machine import PoolState
-from pool.daemon import stored_job
+from pool.daemon import grading, results, stored_job
 from pool.daemon.failpoints import reach
-from pool.daemon.job_store import Job
+from pool.daemon.job_store import Grader, Job
 from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.errors import PoolError
 from pool.model import Outcome, StartKind
+
+log = structlog.get_logger(__name__)
+
+#: What travels with JobEnded and comes back with Finish.
+Answer = tuple[wire.Done, Sequence[wire.Frame]]
 
 
 class Pool(Protocol):
@@ -38,19 +47,32 @@ class Pool(Protocol):
     def handles(self) -> Mapping[str, WorkerHandle]: ...
     def apply(self, event: ev.Event) -> PoolError | None: ...
     def lost(self, worker_id: str, reason: str) -> None: ...
-    def bind(self, worker_id: str, client: str) -> None: ...
 
 
 class JobCarrier:
-    """Carries out Accept, Dispatch and KillJob for one pool. Called from the loop's thread."""
+    """Carries out Accept, Refuse, Dispatch, KillJob and Finish for one pool. Called from the loop's thread."""
 
-    def __init__(self, pool: Pool, services: Services, *, largest_answer: int) -> None:
-        """`largest_answer`: bytes that a worker with a job may send in one message."""
+    def __init__(
+        self,
+        pool: Pool,
+        services: Services,
+        *,
+        bind: Callable[[str, str], None],
+        largest_answer: int,
+        memory_bytes: int,
+    ) -> None:
+        """`bind` notes a worker's client before a job is sent to it.
+
+        `largest_answer`: bytes that a worker with a job may send in one message. `memory_bytes`: what a worker has.
+        """
+        self._bind = bind
         self._pool = pool
         self._jobs = services.jobs
         self._journal = services.journal
+        self._endings = services.endings
         self._links = services.transport.links
         self._largest_answer = largest_answer
+        self._memory_bytes = memory_bytes
 
     def accept(self, command: ev.Accept) -> None:
         job = cast("Job", command.attachment)
@@ -123,7 +145,7 @@ class JobCarrier:
         assert job.run is not None, "only a job that is not done is dispatched"
         job.sent_epoch = command.epoch
         reach("send:Run")
-        self._pool.bind(worker_id, job.client)
+        self._bind(worker_id, job.client)
         self._pool.handles[worker_id].protocol.lease(job.run.job_id, command.epoch)
         self._links.set_limit(worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
         run = msgspec.structs.replace(job.run, epoch=command.epoch)
@@ -145,3 +167,63 @@ class JobCarrier:
         job = self._jobs[command.job_id]
         if job.run is not None and job.sent_epoch == command.epoch:
             self._links.send(command.worker_id, wire.Kill(job_id=job.run.job_id, epoch=command.epoch))
+
+    # ---- its end ----
+
+    def finish(self, command: ev.Finish) -> None:
+        """The end of a job: from its worker's answer, if there is one."""
+        job, handle = self._jobs[command.job_id], self._pool.handles.get(command.worker_id or "")
+        if job.refused is not None:
+            return
+        container = handle.container.id if handle is not None and handle.container is not None else None
+        reported = cast("Answer | None", command.attachment)
+        if reported is not None:
+            most = self._memory_bytes
+            result, answer = results.from_worker(job, command, *reported, container=container, memory_bytes=most)
+        else:
+            result, answer = results.without_answer(job, command, container=container)
+        acknowledge = partial(self._acknowledge, command.worker_id or "", reported)
+        log.debug("a job is done", action="job_done", job=job.key, outcome=result.outcome)
+        if job.whole is not None:
+            job.whole.history = [*job.whole.history, *command.history]
+            self._jobs.forget(job)
+            self._endings.end(job.whole, *grading.graded(job.whole, (result, answer)), acknowledge)
+            return
+        job.history = command.history
+        self._pool.metrics.ended(result, ran=reported is not None)
+        if job.grader is None or not self._grade(job, job.grader, (result, answer)):
+            self._endings.end(job, *(job.ended or (result, answer)), acknowledge)
+        else:
+            acknowledge()
+
+    def _grade(self, job: Job, grader: Grader, ended: grading.Ended) -> bool:
+        """Submit the job that grades this one. False if there is nothing to grade."""
+        part = grading.begin(job, grader, ended)
+        if part is None:
+            return False
+        submitted = ev.JobSubmitted(
+            job_id=part.key,
+            client=part.client,
+            wall_s=grader.run.wall_s,
+            priority=grading.PRIORITY,
+            code=grader.code,
+            follow_up=True,
+            attachment=part,
+            cause=f"grade of {job.key}",
+        )
+        self._pool.apply(submitted)
+        return True
+
+    def refused(self, command: ev.Refuse) -> PoolError | None:
+        """What the submitter is told; None for the grade of a job, which then ends without one."""
+        whole = command.attachment.whole if isinstance(command.attachment, Job) else None
+        if whole is None:
+            return command.error
+        self._endings.end(whole, *grading.refused(whole, command.error.message))
+        return None
+
+    def _acknowledge(self, worker_id: str, reported: Answer | None) -> None:
+        """The answer is written and need not be held. The next lease is written after it, and only then sent."""
+        if reported is not None:
+            done, _ = reported
+            self._links.send(worker_id, wire.Collected(job_id=done.job_id, epoch=done.epoch))
