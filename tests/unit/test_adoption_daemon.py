@@ -92,7 +92,7 @@ def test_a_worker_that_does_not_connect_is_removed_and_replaced(home):
     with DaemonProcess({"default": POOL}, home=home) as second:
         second.until(lambda: len(idle(second)) == 1)
         assert not start_of(frozen)
-        assert second.pool()["recycles"] == {"not_adopted": 1}
+        assert second.pool()["recycles"]["not_adopted"] == 1, second.words()
 
 
 def test_a_worker_whose_job_is_not_known_is_removed(home):
@@ -107,7 +107,7 @@ def test_a_worker_whose_job_is_not_known_is_removed(home):
     with DaemonProcess({"default": POOL}, home=home) as second:
         second.until(lambda: len(idle(second)) == 1)
         assert all_gone(left)
-        assert second.pool()["recycles"] == {"unknown_job": 1}
+        assert second.pool()["recycles"]["unknown_job"] == 1, second.words()
 
 
 # ---- with a journal: running jobs ----

@@ -315,6 +315,25 @@ def test_a_link_that_was_bound_again_waits_for_a_connection_that_says_something(
     until(lambda: host.losses)
 
 
+def test_a_link_that_was_bound_again_takes_the_newest_connection_until_one_says_something(host, dial):
+    """A runner that connects again need not wait until the daemon has noticed the end of its last try."""
+    directory = host.root / "w" / "7"
+    directory.mkdir()
+    host.call(lambda: host.transport.links.reopen("p-1", host, 7))
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(directory / "link.sock"))
+        until(lambda: host.call(lambda: host.transport.links._connection("p-1")))
+        runner = dial(f"ipc://{directory}/link.sock", zmq.PAIR)
+        runner.send_multipart(wire.encode(HI))
+        until(lambda: host.from_workers)
+        assert is_closed(silent)
+    with socket.socket(socket.AF_UNIX) as late:
+        late.settimeout(10)
+        late.connect(str(directory / "link.sock"))
+        assert is_closed(late)
+    assert not host.losses
+
+
 def test_new_links_get_other_directories_than_those_that_were_bound_again(host):
     (host.root / "w" / "7").mkdir()
     host.call(lambda: host.transport.links.reopen("p-1", host, 7))

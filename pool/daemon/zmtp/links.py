@@ -51,6 +51,9 @@ class WorkerLink:
         self, poller: Poller, worker_id: str, directory: Path, terms: Terms, *, on_readable: Callable[[], object]
     ) -> None:
         self.connection: Connection | None = None
+        #: The runner was found, and has not said anything to this daemon. It may have tried before, so that its latest
+        #: connection counts.
+        self.adopting = False
         self.directory = directory
         self._worker_id = worker_id
         self._poller = poller
@@ -71,6 +74,8 @@ class WorkerLink:
             return
         if sock is None:
             return
+        if self.adopting:
+            self.drop_connection()
         if self.connection is None:
             self.connection = Connection(sock, self._terms, self._poller, on_readable=self._on_readable)
             return
@@ -106,7 +111,6 @@ class WorkerLinks:
         self._count = 0
         self._links: dict[str, WorkerLink] = {}
         self._owners: dict[str, LinkOwner] = {}
-        self._adopting: set[str] = set()  # workers whose runner has not said anything to this daemon
 
     def open(self, worker_id: str, owner: LinkOwner) -> Path:
         """Bind a link in a new directory, which is to be mounted and is named by a number."""
@@ -116,8 +120,8 @@ class WorkerLinks:
     def reopen(self, worker_id: str, owner: LinkOwner, number: int) -> None:
         """Bind a link in the directory that an earlier daemon has made."""
         self._count = max(self._count, number)
-        self._adopting.add(worker_id)
         self._bind(worker_id, owner, number)
+        self._links[worker_id].adopting = True
 
     def _bind(self, worker_id: str, owner: LinkOwner, number: int) -> Path:
         self._owners[worker_id] = owner
@@ -131,7 +135,6 @@ class WorkerLinks:
         link = self._links.pop(worker_id, None)
         self._owners.pop(worker_id, None)
         self.ready.pop(worker_id, None)
-        self._adopting.discard(worker_id)
         if link is not None:
             link.close()
 
@@ -158,14 +161,16 @@ class WorkerLinks:
     def receive(self, worker_id: str) -> None:
         """Take what a worker has sent. A connection that breaks was read to its end: its last messages still count."""
         self.ready.pop(worker_id, None)
-        connection, owner = self._connection(worker_id), self._owners.get(worker_id)
-        if connection is None or owner is None:  # closed in this turn, because of what another worker has sent
+        link, owner = self._links.get(worker_id), self._owners.get(worker_id)
+        if (
+            link is None or owner is None or (connection := link.connection) is None
+        ):  # closed in this turn, because of what another worker has sent
             return
         try:
             for _ in range(_PER_TURN):
                 if (frames := connection.receive()) is None:
                     break
-                self._adopting.discard(worker_id)
+                link.adopting = False
                 owner.receive(worker_id, *wire.decode(wire.from_runner, frames))
                 if not connection.more or worker_id not in self._links:
                     break
@@ -174,8 +179,8 @@ class WorkerLinks:
             return
         if worker_id not in self._links:
             return
-        if connection.ended and worker_id in self._adopting:
-            self._links[worker_id].drop_connection()
+        if connection.ended and link.adopting:
+            link.drop_connection()
         elif connection.ended:
             owner.lost(worker_id, "its end of the link was closed: the runner has ended or was killed")
         elif connection.more:
