@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from runner import output_files
+from runner import output_files, without_programs
 
 from pool.errors import InvalidJobError
 from pool.model import Outcome
@@ -34,6 +34,7 @@ OWN_ENVIRONMENT = {
     "TMPDIR",
     "TZ",
     output_files.VARIABLE,
+    *without_programs.ALLOCATORS,
 }
 #: How a program that is no threat to anybody may end.
 TYPED = {Outcome.OK, Outcome.ERROR, Outcome.CRASH, Outcome.MEMORY}
