@@ -9,6 +9,7 @@ import socket
 from ast import literal_eval
 
 import pytest
+from runner import without_programs
 
 from tests.hostile.alone import PRELUDE
 
@@ -178,6 +179,7 @@ def main(places):
         "TZ",
         "PYTHONDONTWRITEBYTECODE",
         "PYTHONHASHSEED",
+        *without_programs.ALLOCATORS,
     }
     assert {name for name in environment if not name.endswith("_THREADS")} == allowed
     record("C34", "names, environment and files that tell of the host", "INERT", stopped_by=["container", "namespaces", "image"],
