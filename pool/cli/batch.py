@@ -112,7 +112,7 @@ def _show(rows: Sequence[Row], report: Report) -> None:
 
 def _largest_first(row: Row) -> tuple[bool, float]:
     value = real(row[1].value)
-    return math.isnan(value), -value
+    return (True, 0.0) if math.isnan(value) else (False, -value)
 
 
 _SORTED: dict[Sort, Callable[[Row], object]] = {

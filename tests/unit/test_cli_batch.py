@@ -175,7 +175,7 @@ def test_the_table_has_the_values_and_can_be_sorted_by_them(daemon, programs):
     assert seen["a_low.py"].startswith("ok 1.5 ")
     assert seen["d_bad.py"].endswith("ValueError: a"), "the first line of the error"
     assert order(admin(daemon, "run", place, "--sort", "outcome").stdout)[0] == "d_bad.py"
-    slow = programs(e_slow="import time; time.sleep(0.5)")
+    slow = programs(e_slow="import time; time.sleep(2)")
     assert order(admin(daemon, "run", slow, "--sort", "time").stdout)[0] == "e_slow.py"
 
 
