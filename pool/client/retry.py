@@ -143,9 +143,9 @@ class Patience:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def pause_s(self, error: BacklogFullError) -> float:
-        """Seconds until the next try. Raises the error when the time would be over by then."""
+        """Seconds until the next try. Raises the error when less time than that would be left for its answer."""
         pause_s, left_s = _pause_s(error), self.left_s()
-        if left_s is None or pause_s >= left_s:
+        if left_s is None or 2 * pause_s >= left_s:
             raise error
         return pause_s
 

@@ -16,9 +16,10 @@ def setup_logging(settings: DaemonSettings) -> None:
     """Log to stderr: each line is a sentence with fields. Only programs call this."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     as_json = settings.log_format == "json"
-    render: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    render: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if not as_json:
+        plain = structlog.dev.plain_traceback  # what `format_exc_info` has made; else structlog warns about it
+        render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

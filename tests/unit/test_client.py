@@ -181,7 +181,7 @@ def test_a_refusal_is_raised_as_the_error_that_the_daemon_named(client, daemon):
         assert caught.value.fields == {"retry_after_s": 0.5}
 
 
-def full_for(daemon, refusals):
+def full_for(daemon, refusals, *, retry_after_s=0.01):
     """The daemon's backlog is full for so many submissions."""
     left = iter(range(refusals))
 
@@ -189,7 +189,7 @@ def full_for(daemon, refusals):
         if next(left, None) is None:
             call.proceed()
         else:
-            call.refuse("backlog_full", "8 jobs wait", retry_after_s=0.01)
+            call.refuse("backlog_full", "8 jobs wait", retry_after_s=retry_after_s)
 
     daemon.on(wire.Submit, react)
 
@@ -203,9 +203,10 @@ def test_a_run_with_a_timeout_waits_for_a_place_in_the_backlog(client, daemon):
 
 
 def test_a_run_gives_up_when_the_backlog_stays_full_for_its_timeout(client, daemon):
-    full_for(daemon, 10**6)
+    full_for(daemon, 10**6, retry_after_s=1.0)
     with pytest.raises(BacklogFullError, match="8 jobs wait"):
-        client.run("result = 1", timeout=0.1)
+        client.run("result = 1", timeout=3)
+    assert len(daemon.of(wire.Submit)) == 2
 
 
 def test_clients_that_were_refused_together_come_apart():
