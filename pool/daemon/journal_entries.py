@@ -43,6 +43,7 @@ class Operation(Struct, frozen=True):
         return ()
 
     def apply(self, file: Files) -> None:
+        """Write it. Each operation has its own way; a Struct cannot be an abstract base class."""
         raise NotImplementedError
 
 

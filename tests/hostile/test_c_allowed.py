@@ -51,7 +51,8 @@ def main():
     for name in ("program", "script"):
         os.chmod(name, 0o755)
     loader = "/lib64/ld-linux-x86-64.so.2"
-    told = {{path: run(path, "-c", "pass") for path in ("./program", "./script", "../work/program", "/dev/shm/x", "/bin/sh")}}
+    told = {{path: run(path, "-c", "pass") for path in ("./program", "./script", "/dev/shm/x", "/bin/sh")}}
+    told["from above"] = run(os.path.join(os.pardir, os.path.basename(os.getcwd()), "program"), "-c", "pass")
     told["loader"] = run(loader, "./program", "-c", "pass")
     told["execveat"] = call(322, os.open("program", os.O_RDONLY), b"", None, None, 0x1000)
     told["memfd"] = call(319, b"x", 0)
