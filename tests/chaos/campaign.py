@@ -159,7 +159,8 @@ class Campaign:
 
     def _at_rest(self) -> bool:
         pool = self.daemon.pool()
-        return all(each["state"] == "idle" for each in pool["workers"]) and len(pool["workers"]) >= 1
+        idle = [each for each in pool["workers"] if each["state"] == "idle"]
+        return len(idle) == len(pool["workers"]) >= pool["size"]["min"]
 
     def _descriptors(self) -> Counter[str]:
         """What the daemon has open, by kind."""

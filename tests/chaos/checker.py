@@ -3,7 +3,7 @@
 1. Each acknowledged job has exactly one end, and whoever asks again is told the same.
 2. No job ran more than once; one that ended ok ran exactly once. The witness has counted.
 3. No result came under another id: the value of a job is its own.
-4. A job that ended otherwise than its program does alone ended `lost`, or `timeout` if something was frozen.
+4. A job that ended otherwise than its program does alone ended `lost` or `timeout`.
 5. Nothing is left: container, process, mount, directory, descriptor.
 """
 
