@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import zmq
+from runner.link import Link
 
 from pool import values, wire
 from pool.model import Outcome
@@ -20,6 +23,7 @@ START = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from runner.main import m
 #: The job ends when the test makes the file.
 WAITS = "def main(path):\n    import os, time\n    while not os.path.exists(path): time.sleep(0.01)\n    return 'it ended'\n"
 TOKEN = "a token"
+HELLO = wire.Hello(runner="1", sources="digest", python="3.11")
 
 
 class FakeDaemon:
@@ -229,3 +233,26 @@ def test_a_runner_that_no_daemon_comes_to_ends_after_its_time(tree, place, tmp_p
         first.hear(wire.Done)
         first.kill()
         assert process.wait(30) == 1
+
+
+# ---- a runner that cannot begin ----
+
+
+def test_the_reason_why_a_runner_cannot_begin_comes_after_its_hello(place, daemons):
+    daemon = daemons()
+    Link(zmq.Context(), place).leave(HELLO, wire.Broken(reason="no namespaces", permanent=True))
+    daemon.hear(wire.Hello)
+    broken, _ = daemon.hear(wire.Broken)
+    assert (broken.reason, broken.permanent) == ("no namespaces", True)
+
+
+def test_the_reason_why_a_runner_cannot_begin_waits_for_somebody_who_accepts_it(place, daemons):
+    link = Link(zmq.Context(), place)
+    leaving = threading.Thread(target=link.leave, args=(HELLO, wire.Broken(reason="no namespaces")))
+    leaving.start()
+    time.sleep(0.3)  # several tries
+    daemon = daemons()
+    daemon.hear(wire.Hello)
+    daemon.hear(wire.Broken)
+    leaving.join(30)
+    assert not leaving.is_alive()

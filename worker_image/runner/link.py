@@ -2,6 +2,8 @@
 
         open            Hello               EVENT_DISCONNECTED
     ───────▶ CONNECTING ─────▶ UP ───────────────────────────────▶ CONNECTING ──Resume──▶ waits ──Adopted──▶ UP
+               │    ▲
+               └────┘ EVENT_CLOSED: nobody accepts; again after a pause
 
 While the link is not up nothing is sent. What is true then is said by Resume, which the runner makes when a new daemon
 has bound the socket. The latest Done is held until a daemon has acknowledged it with Collected.
@@ -27,6 +29,9 @@ from runner.channel import Frame
 #: Pauses between two tries to connect: a new daemon binds the socket within a second or two.
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.5
+#: How long the last message may take to be sent before the process ends. A daemon on a busy machine takes seconds to
+#: accept a connection.
+_LAST_MESSAGE_MS = 20_000
 #: libzmq closes sockets in a thread of its own.
 _SETTLE_S = 1.0
 #: pyzmq copies smaller frames, whatever `copy` says.
@@ -60,7 +65,7 @@ class Link:
     def _connect(self) -> None:
         self.socket = self._context.socket(zmq.PAIR)
         self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
+        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
         self.socket.connect(self._endpoint)
 
     def reconnect(self) -> None:
@@ -74,7 +79,11 @@ class Link:
         self.pause_s = min(2 * self.pause_s, _LONGEST_PAUSE_S)
 
     def connected(self) -> bool:
-        """Read what the monitor reports: whether the connection was made; otherwise it has ended."""
+        """Read what the monitor reports: whether the connection was made; otherwise it has ended, or could not be made.
+
+        A try ends only with such a report. If it ended after a time instead, a second connection could be made beside a
+        first one that had succeeded unnoticed, and the daemon refuses second connections.
+        """
         return bool(recv_monitor_message(self.monitor)["event"] == zmq.EVENT_CONNECTED)
 
     # ---- what is said, and what is kept ----
@@ -83,6 +92,17 @@ class Link:
         """The first message to the first daemon."""
         self.greeted = self.up = True
         self.send(hello)
+
+    def leave(self, hello: wire.Hello, last: wire.Broken) -> None:
+        """Send the last message. The first connection may still have to be made; a later one is not waited for."""
+        while not self.greeted and self.monitor.poll(_LAST_MESSAGE_MS):
+            if self.connected():
+                self.greet(hello)
+            else:
+                time.sleep(self.pause_s)
+                self.reconnect()
+        self.send(last)
+        self._context.destroy(linger=_LAST_MESSAGE_MS)
 
     def begin(self, job: wire.Run) -> None:
         """A job has come. Raises RemoteProtocolError while an answer is held."""

@@ -15,9 +15,6 @@ from runner import kernel, zygote
 from runner.datasets import Source
 from runner.zygote import Plan
 
-#: How long the last message may take to be sent before the process ends.
-_LINGER_MS = 1000
-
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until the end. The Broken message says why it ended; the exit code does not."""
@@ -97,9 +94,9 @@ def _serve(options: argparse.Namespace, control: socket.socket, zygote_pid: int,
         runner.serve()
     except (zygote.PreloadError, zygote.ProcessDiedError, RemoteProtocolError) as error:
         permanent = isinstance(error, zygote.PreloadError)
-        link.send(wire.Broken(reason=str(error)[:4000], permanent=permanent))
+        link.leave(hello, wire.Broken(reason=str(error)[:4000], permanent=permanent))
     except DaemonGoneError:
         pass
     finally:
-        context.destroy(linger=_LINGER_MS)
+        context.destroy(linger=0)
     sys.exit(1)

@@ -94,7 +94,6 @@ class Runner:
         self._timers: dict[Callable[[], object], float] = {
             self._send_heartbeat: 0.0,
             self._give_up: time.monotonic() + settings.orphan_s,
-            self._reconnect: time.monotonic() + link.pause_s,
         }
 
     def serve(self) -> None:
@@ -185,13 +184,10 @@ class Runner:
         self._timers[self._reconnect] = now + self._link.pause_s
 
     def _reconnect(self) -> None:
-        """Try once; the next try follows unless this one succeeds."""
-        if self._link.monitor.poll(0):
-            return
+        """Try once. The monitor reports how it ended."""
         self._unwatch(self._link.socket, self._link.monitor)
         self._link.reconnect()
         self._watch_link()
-        self._timers[self._reconnect] = time.monotonic() + self._link.pause_s
 
     def _adopted(self) -> None:
         self._timers.pop(self._give_up, None)
