@@ -9,9 +9,10 @@ A permanent failure (a missing image, a runner of another version) opens it at o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random
 
-from pool.core.policy import BACKOFF_MAX_S, backoff_s
+from pool.core.policy import BACKOFF_MAX_S, backoff_s, jittered
 
 #: Failed starts in a row that open it. One or two happen to a healthy engine under load.
 OPEN_AFTER = 3
@@ -19,6 +20,7 @@ OPEN_AFTER = 3
 
 @dataclass(slots=True)
 class Breaker:
+    rng: Random = field(repr=False)  #: spreads the tries
     open: bool = False  #: also while half-open: only a success closes it
     failures: int = 0  #: in a row
     permanent: bool = False
@@ -33,7 +35,8 @@ class Breaker:
         if self.open and self.opened_at is None:
             self.opened_at = now
         self.last_reason = reason
-        self.retry_at = now + (BACKOFF_MAX_S if self.permanent else backoff_s(self.failures))
+        wait_s = BACKOFF_MAX_S if self.permanent else backoff_s(self.failures)
+        self.retry_at = now + jittered(wait_s, self.rng)
 
     def close(self) -> None:
         self.open, self.failures, self.permanent, self.last_reason = False, 0, False, ""

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from random import Random
 from typing import NamedTuple, Protocol
 
-from pool.core.policy import backoff_s
+from pool.core.policy import backoff_s, jittered
 
 
 class OnEdition(Protocol):
@@ -45,6 +46,7 @@ class EditionsView(NamedTuple):
 @dataclass(slots=True)
 class Editions:
     current: int  #: 0: none yet, and no worker can be started
+    rng: Random  #: spreads the tries
     proven: bool = False  #: a worker has been ready on the current one
     trial: Trial | None = None
     mixed: bool = False  #: workers on older editions still exist
@@ -90,7 +92,7 @@ class Editions:
             trial.worker_id, trial.reason = None, reason
             trial.failures += 1
             trial.failed_at = trial.failed_at or now
-            trial.retry_at = None if permanent else now + backoff_s(trial.failures)
+            trial.retry_at = None if permanent else now + jittered(backoff_s(trial.failures), self.rng)
 
     def retry(self, now: float) -> None:
         if self.trial is not None and self.trial.worker_id is None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 from math import inf
+from random import Random
 from types import MappingProxyType
 
 from pool.core import job_transitions, pool_transitions, worker_transitions
@@ -45,10 +46,20 @@ class PoolState:
     """Everything that one pool knows and decides. Only `handle` changes it."""
 
     def __init__(
-        self, name: str, policy: PoolPolicy, *, seed: int = 0, edition: int = 1, numbers: Numbers = FIRST
+        self,
+        name: str,
+        policy: PoolPolicy,
+        *,
+        seed: int = 0,
+        jitter: Random | None = None,
+        edition: int = 1,
+        numbers: Numbers = FIRST,
     ) -> None:
-        """`edition`: of the data sets; 0 if no worker can be started before one is offered."""
-        self._state = State(name, policy, seed=seed, edition=edition, numbers=numbers)
+        """`seed` spreads the wear of workers; `jitter` the tries after failed starts, from the same seed by default.
+        `edition`: of the data sets; 0 if no worker can be started before one is offered.
+        """
+        jitter = Random(seed) if jitter is None else jitter  # noqa: S311 - protects nothing
+        self._state = State(name, policy, seed=seed, jitter=jitter, edition=edition, numbers=numbers)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What has happened; returns what is to be done about it. `now` is monotonic seconds and never goes back."""

@@ -6,7 +6,7 @@ workers_to_start  how many to start now                       room, starts under
 jobs_limit, age_limit_s   when a worker is replaced           spread out, so that a pool never replaces all at once
 may_retire        whether a worn worker may go now            its replacement first, where max_workers allows it
 claimable_at      when a client's worker may be taken         so that other clients get their turn
-backoff_s         how long to wait after failed starts
+backoff_s, jittered   how long to wait after failed starts, shortened by chance
 answer_deadline   when a busy worker must have answered
 """
 
@@ -32,6 +32,8 @@ MISSED_HEARTBEATS = 3
 SUSPECT_HEARTBEATS = 2
 #: Longest wait between two tries to start a worker: a repaired engine is noticed within a minute.
 BACKOFF_MAX_S = 60.0
+#: The part of a wait that chance takes away, at most, so that the pools of a host do not try in the same moment.
+JITTER = 0.25
 #: The start of a replacement competes with the worker's last job for the cores, so it waits this long. A shorter job is
 #: not disturbed at all.
 REPLACE_AFTER_S = 0.05
@@ -181,6 +183,11 @@ def age_limit_s(max_age_s: float, rng: Random, *, young: bool) -> float:
 def backoff_s(failures: int) -> float:
     """Seconds until the next try after so many failed starts in a row: 1, 2, 4 and so on, at most a minute."""
     return min(BACKOFF_MAX_S, 2.0 ** min(max(failures, 1) - 1, 16))
+
+
+def jittered(wait_s: float, rng: Random) -> float:
+    """This wait, up to a quarter shorter."""
+    return wait_s * (1.0 - rng.random() * JITTER)
 
 
 class Leased(Protocol):

@@ -44,7 +44,9 @@ from pool.model import WorkerState
 class State:
     """Everything that one pool knows. A record itself: `id`, `state` and `history` are the pool's own."""
 
-    def __init__(self, name: str, policy: PoolPolicy, *, seed: int, edition: int, numbers: Numbers) -> None:
+    def __init__(
+        self, name: str, policy: PoolPolicy, *, seed: int, jitter: Random, edition: int, numbers: Numbers
+    ) -> None:
         self.id = name
         self.state = PoolPhase.RUNNING
         self.shutdown_at: float | None = None  #: until when running jobs may go on
@@ -58,8 +60,8 @@ class State:
             max_running=policy.running_per_client,
             weights=policy.weights,
         )
-        self.breaker = Breaker()
-        self.editions = Editions(edition)
+        self.breaker = Breaker(jitter)
+        self.editions = Editions(edition, jitter)
         self.poison = Poison(
             kills=policy.poison_kills, window_s=policy.poison_window_s, refuse_s=policy.poison_refuse_s
         )

@@ -7,6 +7,7 @@ timeout, and removes every container. Jobs that wait are left to the next daemon
 
 from __future__ import annotations
 
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -222,7 +223,8 @@ class Daemon:
             datasets = PoolDatasets(template.preload.datasets)
             policy = worker_spec.policy(template, starts=self._settings.daemon.starts)
             numbers = Numbers(epoch=past.era << EPOCH_BITS, worker=past.workers.get(name, 0))
-            state = PoolState(name, policy, edition=datasets.newest, numbers=numbers)
+            jitter = random.Random()  # noqa: S311 - spreads the tries of several pools
+            state = PoolState(name, policy, jitter=jitter, edition=datasets.newest, numbers=numbers)
             self._controllers[name] = PoolController(state, template, specs, services, datasets=datasets)
 
     def _make_watcher(self, directories: RunDirectories, transport: Transport) -> DatasetWatcher:

@@ -21,13 +21,16 @@ from typing import TypeVar
 
 import structlog
 
+from pool.core.policy import jittered
 from pool.engines.base import Container, Engine, WorkerSpec
 from pool.errors import EngineError, EngineUnavailableError, PoolError
 
 log = structlog.get_logger(__name__)
 
-#: The first and the longest wait before the Engine is asked again what is left, and how far chance moves it.
-FIRST_WAIT_S, LONGEST_WAIT_S, JITTER = 1.0, 60.0, 0.25
+#: The first and the longest wait before the Engine is asked again what is left.
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+
+_RNG = random.Random()  # noqa: S311 - spreads the calls of several daemons
 
 T = TypeVar("T")
 CallSoon = Callable[[Callable[[], None]], None]
@@ -193,7 +196,7 @@ class Leftovers:
     def failed(self, error: BaseException) -> None:
         """The Engine did not answer. Ask again later, and the next time later still."""
         self.reason = str(error)
-        self.ask_at = time.monotonic() + self.wait_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads
+        self.ask_at = time.monotonic() + jittered(self.wait_s, _RNG)
         self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
 
 

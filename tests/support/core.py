@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 from typing import TypeVar
 
 from pool.core.events import (
@@ -37,8 +38,8 @@ STEADY = {"heartbeat_s": 1e6, "max_age_s": 1e6, "start_concurrency": 8, "boot_ti
 class Core:
     """Sends events to a pool. Methods return the commands that the event led to."""
 
-    def __init__(self, *, seed: int = 0, edition: int = 1, **policy: object) -> None:
-        self.pool = PoolState("p", PoolPolicy(**{**STEADY, **policy}), seed=seed, edition=edition)
+    def __init__(self, *, seed: int = 0, jitter: Random | None = None, edition: int = 1, **policy: object) -> None:
+        self.pool = PoolState("p", PoolPolicy(**{**STEADY, **policy}), seed=seed, jitter=jitter, edition=edition)
         self.now = 1000.0
         self.log: list[Command] = []
         self._workers: dict[str, str] = {}  # of each job that was dispatched

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from pool.core.breaker import OPEN_AFTER
@@ -15,7 +17,7 @@ from pool.core.events import (
     WorkerRemoved,
     WorkerVanished,
 )
-from pool.core.policy import CLIENT_PAUSE_S, CLIENT_TURN_S, IDLE_HOLD_S, REPLACE_AFTER_S
+from pool.core.policy import CLIENT_PAUSE_S, CLIENT_TURN_S, IDLE_HOLD_S, JITTER, REPLACE_AFTER_S
 from pool.errors import ConfigError
 from pool.model import WorkerState
 from tests.support.core import Core, only, refusal, started, stopped
@@ -261,9 +263,10 @@ def test_failed_starts_back_off_and_open_the_breaker():
     core = Core(min_workers=1, max_workers=1)
     core.tick()
     for failures, expected in enumerate([1, 2, 4, 8, 16, 32, 60, 60], start=1):
-        assert fail(core) == expected
+        wait_s = fail(core)
+        assert expected * (1 - JITTER) <= wait_s <= expected
         assert core.pool.breaker.open == (failures >= OPEN_AFTER)
-        assert len(started(core.pass_time(expected))) == 1
+        assert len(started(core.pass_time(wait_s))) == 1
     assert core.pool.breaker.last_reason == "engine says no"
 
 
@@ -283,8 +286,18 @@ def test_after_a_failure_one_start_tries_and_a_success_lets_the_others_follow():
 def test_a_permanent_failure_opens_the_breaker_at_once_for_the_longest_wait():
     core = Core(min_workers=1, max_workers=1)
     core.tick()
-    assert fail(core, permanent=True) == 60
+    assert 60 * (1 - JITTER) <= fail(core, permanent=True) <= 60
     assert core.pool.breaker.open
+
+
+def test_the_waits_of_pools_that_fail_together_differ_and_follow_from_the_random_source():
+    def waits(source):
+        core = Core(min_workers=1, max_workers=1, jitter=source)
+        core.tick()
+        return [(wait_s := fail(core), core.pass_time(wait_s))[0] for _ in range(6)]
+
+    assert waits(Random(1)) == waits(Random(1))
+    assert set(waits(Random(1))).isdisjoint(waits(Random(2)))
 
 
 @pytest.mark.parametrize("event", [WorkerVanished(worker_id="p-1", reason="died"), WorkerRemoved(worker_id="p-1")])
@@ -307,9 +320,9 @@ def test_jobs_are_refused_while_the_breaker_is_open_and_there_is_no_worker():
     core = Core(min_workers=1, max_workers=1)
     core.tick()
     core.submit("waits", queue_timeout_s=30)
-    fail(core, permanent=True)
+    wait_s = fail(core, permanent=True)
     error = refusal(core.submit("j"))
-    assert (error.code, error.fields["retry_after_s"]) == ("pool_unavailable", 60)
+    assert (error.code, error.fields["retry_after_s"]) == ("pool_unavailable", wait_s)
     assert "engine says no" in error.message
     assert only(core.pass_time(31), Finish).job_id == "waits"
 
@@ -389,5 +402,5 @@ def test_no_worker_is_taken_from_its_client_while_no_start_can_be_tried():
     core.submit("b", "bob")
     fail(core, permanent=True)
     core.handle(ResizeRequested(min_workers=1, max_workers=1))
-    assert stopped(core.pass_time(50)) == {}
-    assert stopped(core.pass_time(20)) == {"p-1": "foreign"}
+    assert stopped(core.pass_time(40)) == {}
+    assert stopped(core.pass_time(30)) == {"p-1": "foreign"}
