@@ -154,7 +154,7 @@ def run(engine, sdk, spec):
 def test_a_second_build_finds_that_nothing_has_changed(worker_image):
     said, started = [], time.monotonic()
     assert build(progress=said.append) == build(progress=said.append)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert said[-1].endswith("up to date")
 
 

@@ -265,18 +265,18 @@ def test_a_job_can_be_cancelled_in_every_state_and_more_than_once(client, daemon
     queued = client.submit("result = 1")
     client.cancel(queued)
     client.cancel(queued)
-    never_ran = client.result(queued, timeout=10)
+    never_ran = client.result(queued, timeout=60)
     assert (never_ran.outcome, never_ran.worker, never_ran.attempt) == (Outcome.CANCELLED, None, 0)
     client.cancel(running[0])
     client.cancel(running[0])
-    assert client.result(running[0], timeout=10).outcome is Outcome.CANCELLED
+    assert client.result(running[0], timeout=60).outcome is Outcome.CANCELLED
     program = "import sys\nfrom pool import Client\nwith Client(sys.argv[1]) as client: client.cancel(sys.argv[2])"
     subprocess.run([sys.executable, "-c", program, daemon.endpoint, running[1]], check=True)
-    assert client.result(running[1], timeout=10).outcome is Outcome.CANCELLED
+    assert client.result(running[1], timeout=60).outcome is Outcome.CANCELLED
     ended = client.submit("result = 5")
     assert client.result(ended, timeout=30).value == 5
     client.cancel(ended)
-    assert client.result(ended, timeout=10).value == 5
+    assert client.result(ended, timeout=60).value == 5
 
 
 def test_the_parts_of_the_time_add_up_and_usage_is_the_kernels(client):

@@ -29,7 +29,7 @@ TEMPLATE = {
     "max_limits": {"memory": "160m", "output": "1m"},
 }  # fmt: skip
 #: For what ends by itself, on a machine that is shared.
-PATIENCE_S = 15
+PATIENCE_S = 60
 
 
 @pytest.fixture(autouse=True)

@@ -107,7 +107,7 @@ def test_a_used_worker_never_serves_another_user_nor_shows_him_a_job(worker_imag
                 with running.client(timeout=30) as other:
                     theirs = {other.run("result = 1").container for _ in range(3)}
                     try:
-                        other.result("mine", timeout=10)
+                        other.result("mine", timeout=60)
                     except UnknownJobError:
                         os.write(writing, " ".join(theirs).encode())
             finally:

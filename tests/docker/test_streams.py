@@ -137,7 +137,7 @@ def test_another_user_cannot_hear_it(client, daemon):
         from pool.errors import UnknownJobError
         with Client({daemon.endpoint!r}) as client:
             try:
-                print(list(client.stream({job_id!r}, timeout=10)))
+                print(list(client.stream({job_id!r}, timeout=60)))
             except UnknownJobError:
                 print("unknown", client.run("result = 1").value)
     """)

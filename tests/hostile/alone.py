@@ -157,7 +157,7 @@ class View:
         return [pid for pid in live.processes(self.container) if _status(pid).get("State", "").startswith("Z")]
 
 
-def settled(alone, condition, timeout=10):
+def settled(alone, condition, timeout=60):
     """Whether it comes to be so; what a worker clears up is gone a moment after the answer."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

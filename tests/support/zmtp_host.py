@@ -17,7 +17,7 @@ from tests.support.sockets import receive_exactly
 
 #: What a DEALER says first.
 GREETED = codec.GREETING + codec.ready("DEALER")
-WAIT_S = 20
+WAIT_S = 60
 
 
 class Host:

@@ -16,5 +16,5 @@ def daemon(tmp_path):
 
 @pytest.fixture
 def client(daemon):
-    with Client(daemon.endpoint, timeout=5) as client:
+    with Client(daemon.endpoint, timeout=60) as client:
         yield client

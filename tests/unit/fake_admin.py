@@ -98,7 +98,7 @@ class AdminSocket:
 
     def close(self) -> None:
         self._stop.send(b"")
-        self._thread.join(10)
+        self._thread.join(60)
         self._stop.close(linger=0)
         self._context.term()
 

@@ -73,7 +73,7 @@ class FakeDaemon:
         self._bound = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fake daemon")
         self._thread.start()
-        assert self._bound.wait(10)
+        assert self._bound.wait(60)
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +108,7 @@ class FakeDaemon:
         if not self._stopped:
             self._stopped = True
             os.eventfd_write(self._wake, 1)
-            self._thread.join(10)
+            self._thread.join(60)
             assert not self._thread.is_alive()
             os.close(self._wake)
 
@@ -252,7 +252,7 @@ class Waiting:
         return self._thread.is_alive()
 
     def end(self) -> object:
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         return self.outcome
 

@@ -20,7 +20,7 @@ def with_client(daemon, work, **options):
     """What `work(client)` returns, on an event loop of its own."""
 
     async def go():
-        async with AsyncClient(daemon.endpoint, timeout=5, **options) as client:
+        async with AsyncClient(daemon.endpoint, timeout=60, **options) as client:
             return await asyncio.wait_for(work(client), 60)
 
     return asyncio.run(go())
@@ -43,7 +43,7 @@ def test_run_gives_the_value(daemon):
 def test_a_job_that_was_submitted_is_asked_for_by_its_id(daemon):
     async def work(client):
         job_id = await client.submit("result = 1", job_id="mine")
-        return await client.result(job_id, timeout=10)
+        return await client.result(job_id, timeout=60)
 
     result = with_client(daemon, work)
     assert (result.job_id, result.value) == ("mine", 1)

@@ -59,7 +59,7 @@ def ask(daemon):
 
         def asked(header, *payload):
             dealer.send_multipart([wire.PREAMBLE, msgspec.msgpack.encode(header), *payload])
-            assert dealer.poll(20_000), "no answer"
+            assert dealer.poll(60_000), "no answer"
             return wire.decode(wire.to_client, dealer.recv_multipart())[0]
 
         yield asked

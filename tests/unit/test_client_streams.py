@@ -220,7 +220,7 @@ def test_leaving_the_loop_early_leaves_nothing_open(client, daemon):
     assert reader.end().text == "x"
     events.close()
     daemon.finish("j", value=3)
-    assert client.result("j", timeout=10).value == 3
+    assert client.result("j", timeout=60).value == 3
     assert not daemon.of(wire.Cancel)
 
 
@@ -325,4 +325,4 @@ def test_events_wait_no_longer_than_the_timeout(client, daemon):
     start = time.monotonic()
     with pytest.raises(ResultTimeoutError):
         next(client.stream("j", timeout=0))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30

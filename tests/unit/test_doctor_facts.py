@@ -183,7 +183,7 @@ def test_what_is_no_engine_is_an_error_and_no_crash(monkeypatch, tmp_path, body)
         with pytest.raises(EngineUnavailableError):
             facts.read_engine()
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(60)
 
 
 def _answer(listener: socket.socket, body: bytes) -> None:

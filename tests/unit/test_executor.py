@@ -27,7 +27,7 @@ from pool.errors import (
 from pool.model import JobError, JobResult
 from tests.unit.fake_daemon import Waiting, eventually, in_child
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ class FakeDaemon:
     def next(self):
         """The next message that is no heartbeat, with its payload."""
         while True:
-            assert self.link.poll(30_000), "nothing came"
+            assert self.link.poll(60_000), "nothing came"
             message, payload = wire.decode(wire.from_runner, self.link.recv_multipart())
             if not isinstance(message, wire.Heartbeat):
                 return message, payload
@@ -57,7 +57,7 @@ class FakeDaemon:
         """Wait until the runner has handled all that it was sent."""
         self.send(wire.Probe(seq=99))
         while True:
-            assert self.link.poll(30_000), "nothing came"
+            assert self.link.poll(60_000), "nothing came"
             message, _ = wire.decode(wire.from_runner, self.link.recv_multipart())
             if isinstance(message, wire.Heartbeat) and message.seq == 99:
                 return
@@ -195,7 +195,7 @@ def test_nothing_but_resume_is_sent_before_the_daemon_has_answered_it(runner, da
     second.hear(wire.Resume)
     assert not second.link.poll(1000), "five heartbeats would have been due"
     second.send(wire.Adopted())
-    assert second.link.poll(30_000)
+    assert second.link.poll(60_000)
 
 
 def test_a_deadline_is_kept_without_a_daemon(runner, daemons):
@@ -217,7 +217,7 @@ def test_a_runner_without_a_token_ends_with_its_daemon(tree, place, tmp_path, da
         first.hear(wire.Hello)
         first.hear(wire.Ready)
         first.kill()
-        assert process.wait(30) == 1
+        assert process.wait(60) == 1
 
 
 def test_a_runner_that_no_daemon_comes_to_ends_after_its_time(tree, place, tmp_path, daemons):
@@ -232,7 +232,7 @@ def test_a_runner_that_no_daemon_comes_to_ends_after_its_time(tree, place, tmp_p
         first.run("a", 1, "def main(): return 7\n")
         first.hear(wire.Done)
         first.kill()
-        assert process.wait(30) == 1
+        assert process.wait(60) == 1
 
 
 # ---- a runner that cannot begin ----
@@ -254,5 +254,5 @@ def test_the_reason_why_a_runner_cannot_begin_waits_for_somebody_who_accepts_it(
     daemon = daemons()
     daemon.hear(wire.Hello)
     daemon.hear(wire.Broken)
-    leaving.join(30)
+    leaving.join(60)
     assert not leaving.is_alive()
