@@ -44,7 +44,7 @@ OWN_KERNEL_PROCESSES = 256
 
 #: One thread for each numeric library. Left alone they start one for every core of the host, whatever the quota says.
 ENVIRONMENT = {
-    "GLIBC_TUNABLES": "glibc.pthread.stack_cache_size=1073741824",  # see kernel.reserve_stacks of the runner
+    "GLIBC_TUNABLES": "glibc.pthread.stack_cache_size=4294967296",  # see stacks.py of the runner
     "HOME": "/tmp",  # noqa: S108 - the container's own tmpfs
     "LANG": "C.UTF-8",
     "PATH": "/usr/bin",

@@ -20,7 +20,11 @@ TEMPLATE = {
 @pytest.fixture(scope="module")
 def client(worker_image):
     del worker_image
-    pools = {"default": TEMPLATE, "plain": TEMPLATE | {"isolation": "plain", "preload": {"modules": []}}}
+    pools = {
+        "default": TEMPLATE,
+        "plain": TEMPLATE | {"isolation": "plain", "preload": {"modules": []}},
+        "programs": TEMPLATE | {"allow": ["subprocess"]},
+    }
     with DaemonProcess(pools, engine="docker") as running, running.client(timeout=60) as it:
         yield it
 
@@ -61,9 +65,9 @@ PROGRAMS = {
         ),
         "[] []\n",
     ),
-    "subshell of standard streams": (
+    "names of standard streams": (
         (
-            "import os\nwith open('/dev/stdout', 'w') as f: f.write('out\\n')\n"
+            "with open('/dev/stdout', 'w') as f: f.write('out\\n')\n"
             "open('/dev/fd/1', 'w').write('fd\\n')\nf = open(1, 'w', closefd=False); f.write('second\\n')\n"
         ),
         "out\nfd\nsecond\n",
@@ -74,21 +78,21 @@ PROGRAMS = {
 @pytest.mark.parametrize("pool", ["default", "plain"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_finds_what_it_finds_on_any_system(client, name, pool):
-    if pool == "plain" and name == "subshell of standard streams":
-        pytest.skip("without a mount namespace /proc is the worker's own, which a job may not read")
     code, expected = PROGRAMS[name]
     result = client.run(code, pool=pool)
     assert (result.outcome, result.stdout) == (Outcome.OK, expected), result
 
 
+@pytest.mark.parametrize("pool", ["default", "plain"])
 @pytest.mark.parametrize("place", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
-def test_standard_input_is_read_by_its_name(client, place):
-    assert client.run(f"result = open({place!r}).read()", stdin="3 4\n").value == "3 4\n"
-    assert client.run(f"result = open({place!r}).read()").value == ""
+def test_standard_input_is_read_by_its_name(client, place, pool):
+    assert client.run(f"result = open({place!r}).read()", stdin="3 4\n", pool=pool).value == "3 4\n"
+    assert client.run(f"result = open({place!r}).read()", pool=pool).value == ""
 
 
-def test_standard_error_is_written_by_its_name(client):
-    assert client.run("open('/dev/stderr', 'w').write('told')").stderr == "told"
+@pytest.mark.parametrize("pool", ["default", "plain"])
+def test_standard_error_is_written_by_its_name(client, pool):
+    assert client.run("open('/dev/stderr', 'w').write('told')", pool=pool).stderr == "told"
 
 
 def test_the_descriptors_of_a_job_are_all_that_proc_shows(client):
@@ -139,7 +143,8 @@ result = len(threads)
 
 def test_threads_cost_the_memory_that_they_use(client):
     assert client.run(THREADS, limits=Limits(memory="64m")).value == 60
-    assert client.run(THREADS.replace("60", "70")).error.limit == "processes", "the default is 64"
+    more = THREADS.replace("60", "70").replace("gate.wait)", "gate.wait, daemon=True)")
+    assert client.run(more).error.limit == "processes", "the default is 64"
 
 
 def test_a_thread_has_a_stack_of_the_usual_size(client):
@@ -151,6 +156,21 @@ def test_a_thread_has_a_stack_of_the_usual_size(client):
     assert client.run(code.replace("SIZE", "")).value == [1]
     small = client.run(code.replace("SIZE", "threading.stack_size(1 << 20)"))
     assert small.outcome is Outcome.CRASH, "so deep it does not fit into a smaller stack"
+
+
+@pytest.mark.parametrize(("size", "threads"), [(256 << 20, 10), (16 << 20, 40), (1 << 20, 40)])
+def test_threads_with_a_stack_of_their_own_size_cost_the_memory_that_they_use(client, size, threads):
+    code = f"import threading\nthreading.stack_size({size})\n" + THREADS.replace("60", str(threads))
+    assert client.run(f"{code}\nresult = result, threading.stack_size()").value == (threads, size)
+
+
+def test_a_large_stack_is_there_to_be_used(client):
+    code = (
+        "import functools, sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(128 << 20)\n"
+        "@functools.lru_cache(None)\ndef f(n): return n if n < 2 else f(n - 1) + 1\nout = []\n"
+        "t = threading.Thread(target=lambda: out.append(f(60_000)))\nt.start()\nt.join()\nresult = out\n"
+    )
+    assert client.run(code).value == [60_000]
 
 
 def test_executors_start_as_many_threads_as_they_take(client):
@@ -183,10 +203,43 @@ HELPERS = {
     ),
     "forkserver": (
         (
-            "import multiprocessing as mp\nc = mp.get_context('forkserver')\nq = c.Queue()\np = c.Process(target=q.put, args=(5,))\n"
-            "p.start()\nresult = q.get()\np.join()\n"
+            "import multiprocessing as mp\ndef put(q): q.put(5)\nif __name__ == '__main__':\n    c = mp.get_context('forkserver')\n"
+            "    q = c.Queue()\n    p = c.Process(target=put, args=(q,))\n    p.start()\n    result = q.get()\n    p.join()\n"
         ),
         5,
+    ),
+    "manager": (
+        (
+            "import multiprocessing as mp\ndef work(shared, n): shared[n] = n * n\n"
+            "with mp.Pool(1) as older, mp.Manager() as manager:\n    shared = manager.dict()\n"
+            "    younger = mp.get_context('spawn').Process(target=work, args=(shared, 3))\n    younger.start()\n"
+            "    older.apply(work, (shared, 2))\n    younger.join()\n    result = sorted(shared.values())\n"
+        ),
+        [4, 9],
+    ),
+    "manager of shared memory": (
+        (
+            "from multiprocessing.managers import SharedMemoryManager\n"
+            "with SharedMemoryManager() as manager: result = list(manager.ShareableList([1, 'a']))\n"
+        ),
+        [1, "a"],
+    ),
+    "listener": (
+        (
+            "from multiprocessing import Process\nfrom multiprocessing.connection import Client, Listener\n"
+            "def ask():\n    with Client(('localhost', 6000), authkey=b'k') as c: c.send('asked')\n"
+            "with Listener(('localhost', 6000), authkey=b'k') as listener:\n    p = Process(target=ask)\n    p.start()\n"
+            "    with listener.accept() as c: result = c.recv()\n    p.join()\n"
+        ),
+        "asked",
+    ),
+    "process pool executor with spawn": (
+        (
+            "import concurrent.futures as f, multiprocessing as mp\ndef square(x): return x * x\n"
+            "if __name__ == '__main__':\n    with f.ProcessPoolExecutor(1, mp_context=mp.get_context('spawn')) as e:\n"
+            "        result = list(e.map(square, range(3)))\n"
+        ),
+        [0, 1, 4],
     ),
     "process pool executor": (
         "import concurrent.futures as f, math\nwith f.ProcessPoolExecutor(2) as e: result = list(e.map(math.factorial, range(4)))\n",
@@ -195,14 +248,34 @@ HELPERS = {
 }
 
 
+@pytest.mark.parametrize("pool", ["default", "programs"])
 @pytest.mark.parametrize("name", HELPERS)
-def test_a_library_that_wants_a_helper_works_without_one(client, name):
+def test_a_library_that_wants_a_helper_works_with_and_without_one(client, name, pool):
     code, value = HELPERS[name]
-    result = client.run(code)
+    result = client.run(code, pool=pool)
     assert (result.outcome, result.value, result.stderr) == (Outcome.OK, value, ""), result
 
 
-def test_a_manager_is_refused_at_once_with_cause_and_way(client):
-    result = client.run("import multiprocessing\nmultiprocessing.Manager().list()")
-    assert (result.outcome, result.error.type) == (Outcome.ERROR, "PermissionError")
-    assert "jobs have no sockets; use threads" in result.error.message
+SERVERS = {
+    "nothing listens": (
+        "from multiprocessing.connection import Client\nClient(('localhost', 6000))",
+        "no manager or listener was started at ('localhost', 6000)",
+    ),
+    "its user is a new interpreter": (
+        (
+            "import multiprocessing as mp\nwith mp.get_context('spawn').Pool(1) as pool:\n"
+            "    pool.map(print, [mp.Manager().list()])\n"
+        ),
+        "a manager is reached by forked processes only",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_that_cannot_be_reached_is_refused_at_once_with_cause_and_way(client, name):
+    code, words = SERVERS[name]
+    result = client.run(code, pool="programs")
+    assert (result.outcome, result.error.type) == (Outcome.ERROR, "PermissionError"), result
+    assert words in result.error.message
+    assert "jobs have no sockets" in result.error.message
+    assert "use Queue, Pipe" in result.error.message or "or Queue, Pipe" in result.error.message

@@ -195,7 +195,7 @@ def _work(sock: socket.socket, prepared: Prepared, held: Held) -> None:
         if denials is not None:
             denials.install()
         prepared.confinement.seal(tmp_bytes=job.tmp, explain=job.explain)
-        _write_files(job, code, stdin, files, prepared.scratch)
+        _write_files(job, code, stdin, files, prepared)
         _limit(job, held, prepared.confinement)
         interpreter.prepare(job.argv, job.files, prepared.scratch / WORK)
         frames = answer(job, bytes(code), arguments, prepared.setting, partial(channel.send, sock))
@@ -227,15 +227,23 @@ def _write_script(path: Path, code: bytearray) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_files(job: wire.Run, code: bytearray, stdin: bytearray, files: Sequence[bytearray], scratch: Path) -> None:
+def _may_read_itself(code: bytearray, confinement: Confinement) -> bool:
+    """Interpreters that multiprocessing starts read it too."""
+    return confinement.programs or any(word in code for word in _OWN_FILE)
+
+
+def _write_files(
+    job: wire.Run, code: bytearray, stdin: bytearray, files: Sequence[bytearray], prepared: Prepared
+) -> None:
     """The work directory with the job's files, and its stdin. Called after the scratch space has its final size."""
+    scratch = prepared.scratch
     work = scratch / WORK
     for directory in (f"{scratch}/{WORK}", f"{scratch}/{WORK}/{output_files.DIRECTORY}"):
         os.mkdir(directory)  # noqa: PTH102
     os.chdir(work)
     for name, content in zip(job.files, files, strict=True):
         (work / name).write_bytes(content)
-    if not job.pickled and interpreter.SCRIPT not in job.files and any(word in code for word in _OWN_FILE):
+    if not job.pickled and interpreter.SCRIPT not in job.files and _may_read_itself(code, prepared.confinement):
         _write_script(work / interpreter.SCRIPT, code)
     if stdin:
         descriptor = os.open(scratch, os.O_RDWR | os.O_TMPFILE, 0o600)

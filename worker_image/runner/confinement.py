@@ -82,7 +82,7 @@ class Confinement:
         self.grant = grant
         self.nested = "user" in grant.parts  #: whether children have pid and user namespaces of their own
         self.own_scratch = "mount" in grant.parts  #: whether each child has a /tmp that is gone when the child is gone
-        self._options = frozenset(options)
+        self.programs = seccomp.SUBPROCESS in options  #: whether a job may start programs
         self._tmp_bytes = tmp_bytes
         own = grant.parts if PROC in options else grant.parts - {"net"}
         flags = sum(flag for part, flag in NAMESPACES.items() if part in own)
@@ -135,7 +135,7 @@ class Confinement:
 
     def _ruleset(self, abi: int) -> Ruleset:
         """A rule costs each job 25 us. So there is one rule for the whole image where mounts hide the rest."""
-        read = RUN if seccomp.SUBPROCESS in self._options else READ
+        read = RUN if self.programs else READ
         rights = dict.fromkeys(("/",) if self.own_scratch else _READABLE, read)
         writable = dict.fromkeys(("/tmp", "/dev/shm"), WRITE)  # noqa: S108
         return Ruleset(abi, {**rights, "/dev/null": DEVICE, **writable})

@@ -42,7 +42,8 @@ _LANDLOCK_VERSION = 1
 
 _STACK_BYTES = 16384
 _SIGSET_BYTES = 128
-_SEMAPHORE_BYTES = 64
+#: At least the size of sem_t and of pthread_attr_t.
+_OPAQUE_BYTES = 128
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -101,21 +102,24 @@ def adopt_orphans() -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def reserve_stacks(count: int) -> None:
-    """Have the C library keep the stacks of so many threads for later ones, in this process and those it forks.
+def reserve_stacks(count: int, size: int) -> None:
+    """Have the C library keep so many stacks of `size` bytes for later threads, here and in forks.
 
-    A new stack counts with all of its 8 MiB against RLIMIT_DATA, a kept one was there before. How much is kept is
-    set by glibc.pthread.stack_cache_size when the process starts. The threads run no Python: they wait for a semaphore,
-    so that all of them exist at the same time.
+    How much is kept is set by glibc.pthread.stack_cache_size when the process starts. The threads run no Python: they
+    wait for a semaphore, so that all of them exist at the same time. Kept stacks have no guard page, but room for one,
+    which is set up when a thread gets the stack. So they lie in one mapping, which a fork copies quicker than many.
     """
-    gate = ctypes.create_string_buffer(_SEMAPHORE_BYTES)
+    gate, attributes = (ctypes.create_string_buffer(_OPAQUE_BYTES) for _ in range(2))
     _libc.sem_init(gate, 0, 0)
+    _libc.pthread_attr_init(attributes)
+    _libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(size + mmap.PAGESIZE))
+    _libc.pthread_attr_setguardsize(attributes, ctypes.c_size_t(0))
     threads = (ctypes.c_ulong * count)()
     started = 0
     for at in range(count):
         wait = ctypes.cast(_libc.sem_wait, ctypes.c_void_p)
-        if _libc.pthread_create(ctypes.byref(threads, at * ctypes.sizeof(ctypes.c_ulong)), None, wait, gate):
-            break  # no more processes: fewer stacks are kept
+        if _libc.pthread_create(ctypes.byref(threads, at * ctypes.sizeof(ctypes.c_ulong)), attributes, wait, gate):
+            break  # no more processes or memory: fewer stacks are kept
         started += 1
     for _ in range(started):
         _libc.sem_post(gate)

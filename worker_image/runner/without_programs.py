@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import math
 import multiprocessing.context
-import multiprocessing.managers
 import multiprocessing.popen_fork
 import multiprocessing.process
 import multiprocessing.resource_tracker
@@ -19,14 +18,12 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
+from runner import managers
+
 _CGROUP = Path("/sys/fs/cgroup")
 _NO_PROGRAMS = (
     "jobs of this pool may not start programs (allow: [subprocess] in the template); use threads, or multiprocessing "
     "with its start method fork"
-)
-_NO_SOCKETS = (
-    "a multiprocessing manager is a server, and jobs have no sockets; use threads, or Queue, Pipe, Value, Array and "
-    "shared_memory of multiprocessing"
 )
 #: Variables by which numeric libraries are told how many threads to start.
 THREAD_VARIABLES = (
@@ -40,25 +37,21 @@ ALLOCATORS = {"JE_ARROW_MALLOC_CONF": "background_thread:false", "_RJEM_MALLOC_C
 
 
 def set_up() -> None:
-    """For all jobs: no threads of allocators, and no managers."""
+    """For all jobs: no threads of allocators, and nothing that needs a socket."""
     os.environ.update(ALLOCATORS)
-    multiprocessing.managers.BaseManager.start = _refuse_manager  # type: ignore[method-assign]
+    managers.set_up()
 
 
 def set_up_forking() -> None:
     """For jobs that may not start programs."""
     tracker: Any = multiprocessing.resource_tracker.ResourceTracker
-    tracker._send = tracker.ensure_running = lambda *_: None  # noqa: SLF001
+    tracker._send = tracker.ensure_running = multiprocessing.resource_tracker.ensure_running = lambda *_: None  # noqa: SLF001
     for process in (multiprocessing.context.SpawnProcess, multiprocessing.context.ForkServerProcess):
         forked: Any = process
         forked._Popen = staticmethod(multiprocessing.popen_fork.Popen)  # noqa: SLF001
         forked._after_fork = staticmethod(multiprocessing.process.BaseProcess._after_fork)  # type: ignore[attr-defined] # noqa: SLF001
     multiprocessing.util.spawnv_passfds = _refuse_program  # type: ignore[assignment]
     os.environ["JOBLIB_MULTIPROCESSING"] = "0"  # joblib then uses threads
-
-
-def _refuse_manager(*_arguments: object, **_named: object) -> NoReturn:
-    raise PermissionError(errno.EPERM, _NO_SOCKETS)
 
 
 def _refuse_program(*_arguments: object) -> NoReturn:

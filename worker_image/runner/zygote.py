@@ -20,7 +20,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from pool.screen import Policy
-from runner import child, confinement, datasets, isolation, kernel, output_files, seccomp, warmup, without_programs
+from runner import (
+    child,
+    confinement,
+    datasets,
+    isolation,
+    kernel,
+    output_files,
+    seccomp,
+    stacks,
+    warmup,
+    without_programs,
+)
 from runner.answer import UNSCREENED, Setting
 from runner.confinement import Confinement
 from runner.datasets import DatasetError, Source
@@ -30,8 +41,6 @@ from runner.warmup import WarmUpError
 
 #: What a template may ask for; `none` is for tests of the runner.
 LEVELS = ("auto", "namespaces", "plain", "none")
-#: Threads of a job that cost only the memory they use. The stacks of further ones count with their whole size.
-_RESERVED_STACKS = 63
 _PID = struct.Struct("!i")
 _GO = b"g"
 
@@ -139,7 +148,7 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     for part in warmup.parts() * warmup.ZYGOTE_ROUNDS:
         warmup.run(part, setting)
     if plan.isolation != "none":
-        kernel.reserve_stacks(_RESERVED_STACKS)
+        stacks.set_up()
     _require_single_thread()
     confined = Confinement(grant, plan.allow, tmp_bytes=plan.tmp_bytes, tmp_inodes=plan.tmp_inodes)
     confined.cover()

@@ -1,0 +1,178 @@
+"""Lets multiprocessing's managers, listeners and clients work among the processes of a job, which have no sockets.
+
+    start(): a pair of sockets, the door ──fork──▶ the server's process: Listener.accept() waits at its inner end
+    Client(address): makes a pipe and sends one end of it through the outer end of the door
+
+Forks inherit doors. A few are made before the first fork and taken by managers later, so that processes reach also a
+manager that is younger than they. New interpreters have none. Called once, in the zygote.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Hashable
+from itertools import count
+from multiprocessing import connection, get_context, managers
+from multiprocessing.context import ForkServerProcess, SpawnProcess, get_spawning_popen
+from multiprocessing.popen_fork import Popen as ForkPopen
+from multiprocessing.popen_spawn_posix import Popen as SpawnPopen
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, Self
+
+_INSTEAD = "Queue, Pipe, Value, Array and shared_memory of multiprocessing"
+_NO_SERVER = (
+    "no manager or listener was started at {address!r} before this process was forked, and jobs have no sockets to "
+    f"reach another; start it first, or use {_INSTEAD}"
+)
+_NOT_FORKED = (
+    f"a manager is reached by forked processes only, for jobs have no sockets; use the start method fork, or {_INSTEAD}"
+)
+
+
+#: So many managers can be reached by processes that are older.
+_DOORS = 4
+
+
+class _Door(NamedTuple):
+    inner: socket.socket
+    outer: socket.socket
+
+
+_doors: dict[Hashable, _Door] = {}
+_numbers = count(1)
+
+
+class _Job:
+    """What the processes of a job share: the names of doors that no manager has taken, as messages in a pair."""
+
+    free: tuple[socket.socket, socket.socket] | None = None
+    has_interpreters = False  #: whether it has started processes that are no forks
+
+
+def set_up() -> None:
+    """Replace the ends of managers' connections. Their protocol stays as it is."""
+    kinds: Any = managers
+    kinds.listener_client = dict.fromkeys(kinds.listener_client, (Listener, connect))
+    kinds.BaseProxy.__reduce__ = _reducing(kinds.BaseProxy.__reduce__)
+    kinds.BaseManager.start = _starting(kinds.BaseManager.start)
+    ends: Any = connection
+    ends.Listener, ends.Client = Listener, connect
+    process: Any = BaseProcess
+    process.start = _after_doors(process.start)
+    for kind in (SpawnProcess, ForkServerProcess):  # the server of the latter would have a socket
+        spawned: Any = kind
+        spawned._Popen = staticmethod(_spawn)  # noqa: SLF001
+
+
+class Listener:
+    """A multiprocessing.connection.Listener whose connections come through a door."""
+
+    def __init__(
+        self, address: Hashable = None, family: object = None, backlog: object = 1, authkey: bytes | None = None
+    ) -> None:
+        del family, backlog
+        self.address, self._authkey = _door(address), authkey
+        self.last_accepted = None
+
+    def accept(self) -> connection.Connection:
+        _, (descriptor,), *_ = socket.recv_fds(_doors[self.address].inner, 1, 1)
+        accepted: connection.Connection = connection.Connection(descriptor)
+        if self._authkey is not None:
+            connection.deliver_challenge(accepted, self._authkey)
+            connection.answer_challenge(accepted, self._authkey)
+        return accepted
+
+    def close(self) -> None:
+        """Nobody reaches it any more from this process, nor from those that are forked later."""
+        for end in _doors.pop(self.address, ()):
+            end.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(address: Hashable, family: object = None, authkey: bytes | None = None) -> connection.Connection:
+    """A connection to the listener at this address. Raises PermissionError if there is none."""
+    del family
+    if address not in _doors:
+        raise PermissionError(errno.EPERM, _NO_SERVER.format(address=address))
+    ours, theirs = connection.Pipe()
+    socket.send_fds(_doors[address].outer, [b"c"], [theirs.fileno()])
+    theirs.close()
+    if authkey is not None:
+        connection.answer_challenge(ours, authkey)
+        connection.deliver_challenge(ours, authkey)
+    return ours
+
+
+def _door(address: Hashable) -> Hashable:
+    """The address of a door, which is made if it is not there."""
+    address = _free_door() if address is None else address
+    if address not in _doors:
+        _doors[address] = _Door(*_pair())
+    return address
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _free_door() -> str:
+    try:
+        return _make_doors()[0].recv(99, socket.MSG_DONTWAIT).decode()
+    except BlockingIOError:
+        return f"listener-{os.getpid()}-{next(_numbers)}"
+
+
+def _make_doors() -> tuple[socket.socket, socket.socket]:
+    if _Job.free is None:
+        _Job.free = _pair()
+        for number in range(_DOORS):
+            _Job.free[1].send(_door(f"listener-{number}").encode())  # type: ignore[attr-defined]
+    return _Job.free
+
+
+def _spawn(process: Any) -> object:
+    """Start a new interpreter, or a fork if it is given what only forks can use."""
+    try:
+        started = SpawnPopen(process)
+    except PermissionError as error:
+        if error.strerror != _NOT_FORKED:
+            raise
+        return ForkPopen(process)
+    _Job.has_interpreters = True
+    return started
+
+
+# ---- methods of multiprocessing, and what is called in their place ----
+
+
+def _after_doors(start: Any) -> Any:
+    def start_after_doors(process: Any) -> None:
+        _make_doors()
+        start(process)
+
+    return start_after_doors
+
+
+def _starting(start: Any) -> Any:
+    def start_forked(manager: Any, *arguments: object, **named: object) -> None:
+        manager._address = _door(manager._address)  # noqa: SLF001
+        manager._ctx = get_context("fork")  # noqa: SLF001
+        start(manager, *arguments, **named)
+
+    return start_forked
+
+
+def _reducing(reduce: Any) -> Any:
+    def reduce_for_forks(proxy: object) -> object:
+        if _Job.has_interpreters or get_spawning_popen() is not None:
+            raise PermissionError(errno.EPERM, _NOT_FORKED)
+        return reduce(proxy)
+
+    return reduce_for_forks
