@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -44,11 +43,13 @@ def describe(dtype: Any) -> str | list[object]:
 
 def _describe_record(dtype: Any) -> list[object]:
     fields = [dtype.fields[name] for name in dtype.names]
-    if _overlap([(offset, inner.itemsize) for inner, offset, *_ in fields]):
+    try:
+        check_fields([offset for _, offset, *_ in fields], [inner.itemsize for inner, *_ in fields], dtype.itemsize)
+    except ValueError:
         raise RefusalError(
             "fields of a structured dtype must take bytes of their own; carry a copy with numpy.lib.recfunctions."
             "repack_fields, without fields of no bytes"
-        )
+        ) from None
     return [dtype.itemsize, *map(_describe_field, dtype.names, fields)]
 
 
@@ -136,16 +137,12 @@ def check_fields(offsets: list[int], sizes: list[int], itemsize: int) -> None:
 
     Fields that share bytes, or have none, would multiply: as many as the head can name, for each record.
     """
-    spans = list(zip(offsets, sizes, strict=True))
-    if itemsize < 0 or min(offsets, default=0) < 0 or any(at + size > itemsize for at, size in spans):
+    end = 0
+    for offset, size in sorted(zip(offsets, sizes, strict=True)):
+        if size < 1 or 0 <= offset < end:
+            raise ValueError("fields that share bytes, or have none")
+        if offset < 0:
+            raise ValueError("a field outside its record")
+        end = offset + size
+    if end > itemsize:
         raise ValueError("a field outside its record")
-    if _overlap(spans):
-        raise ValueError("fields that share bytes, or have none")
-
-
-def _overlap(spans: list[tuple[int, int]]) -> bool:
-    """Whether fields, each an offset and a size, share bytes or have none."""
-    ordered = sorted(spans)
-    return any(size < 1 for _, size in ordered) or any(
-        at + size > following for (at, size), (following, _) in pairwise(ordered)
-    )
