@@ -25,7 +25,7 @@ class Outcome(StrEnum):
     CRASH = "crash"  #: the process died without an answer: signal, os._exit, closed channel
     REJECTED = "rejected"  #: the screen refused the code, or the code had cost too many workers; it did not run
     CANCELLED = "cancelled"  #: its submitter cancelled it
-    LOST = "lost"  #: its worker vanished after the dispatch; its effect is unknown, and the pool never runs it again
+    LOST = "lost"  #: its worker vanished after the dispatch; its effect is unknown, and no further attempt is allowed
 
 
 class JobState(StrEnum):
@@ -205,7 +205,7 @@ class JobResult:
     usage: Usage = field(default_factory=Usage)
     worker: str | None = None  #: the worker that ran it; None if none did
     container: str | None = None  #: that worker's container id
-    attempt: int = 0
+    attempt: int = 0  #: how many attempts it had, this one included; more than 1 only with `retries`
     start: StartKind | None = None
     fallback: bool = False
     grade: object = None  #: what the grader returned, if one was given and the outcome is ok

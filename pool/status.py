@@ -128,6 +128,8 @@ class PoolStatus(Part, frozen=True, kw_only=True):
     jobs: dict[str, int] = {}
     hit_rate: float | None = None
     recycles: dict[str, int] = {}
+    retries: int = 0  #: further attempts of jobs whose submitter allows them
+    late_answers: int = 0  #: ignored: of attempts that had ended or were given up
     residue: dict[str, int] = {}
     overhead_ms: Percentiles | None = None
     queue_ms: Percentiles | None = None

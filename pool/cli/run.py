@@ -51,6 +51,9 @@ def run(
         typer.Option("--env", metavar="NAME=VALUE", help="A variable that the pool allows; may be repeated."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of random and numpy.random.")] = None,
+    retries: Annotated[
+        int, typer.Option("--retries", help="Further attempts if its worker or the daemon fails; 0 to 10.")
+    ] = 0,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where to put the files that a job leaves; of several, in DIR/NAME."),
@@ -97,6 +100,7 @@ def run(
             "argv": argv,
             "env": variables,
             "seed": seed,
+            "retries": retries,
             "explain_denials": explain_denials,
         }
         if several:

@@ -44,8 +44,9 @@ T = TypeVar("T")
 class PoolExecutor(Executor):
     """Runs functions in the pool's containers. May be used from several threads and after a fork.
 
-    `limits` hold for every job, and so do `grade` and `grade_args` (see `JobOptions`): with them the value of each
-    future is the grade of what its function returned. `max_pending`: `submit` waits while so many jobs are unanswered.
+    `limits` and `retries` hold for every job, and so do `grade` and `grade_args` (see `JobOptions`): with them the
+    value of each future is the grade of what its function returned. `max_pending`: `submit` waits while so many jobs
+    are unanswered.
     `client`: use this one and leave it open; otherwise the executor makes its own, for `endpoint`, and closes it.
     """
 
@@ -55,6 +56,7 @@ class PoolExecutor(Executor):
         *,
         pool: str | None = None,
         limits: Limits | None = None,
+        retries: int = 0,
         grade: Code | None = None,
         grade_args: Sequence[object] | None = None,
         max_pending: int | None = None,
@@ -63,7 +65,7 @@ class PoolExecutor(Executor):
         if client is not None and endpoint is not None:
             raise ConfigError("endpoint: the client has one already; give either the endpoint or the client")
         most = None if max_pending is None else checks.whole("max_pending", max_pending, 1, 1 << 31)
-        self._options: JobOptions = {"limits": limits, "pool": pool}
+        self._options: JobOptions = {"limits": limits, "pool": pool, "retries": checks.whole("retries", retries, 0, 10)}
         if grade is not None:
             self._options |= {"grade": job.grader_of(grade), "grade_args": grade_args or ()}
         self._client = client or Client(endpoint)

@@ -72,6 +72,7 @@ class JobOptions(TypedDict, total=False):
     priority: int  #: -100 to 100; higher goes first among the jobs of one client
     job_id: str | None  #: the same id again is the same job; None: a new one
     queue_timeout: float | None  #: seconds the job may wait for a worker
+    retries: int  #: 0 to 10: further attempts if the worker, its container or the daemon fails; never after an own end
     strip_fences: bool  #: of source text in Markdown run the first block of Python; otherwise fences are a SyntaxError
     on_disconnect: OnDisconnect | None  #: what becomes of the job when this client vanishes before its end
     #: Grades the value, in another child, which has never held the job's code: source text with a function
@@ -339,5 +340,6 @@ _FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "seed": ("seed", partial(checks.whole, lowest=0, highest=(1 << 32) - 1)),
     "priority": ("priority", partial(checks.whole, lowest=-100, highest=100)),
     "queue_timeout": ("queue_timeout_s", checks.seconds),
+    "retries": ("retries", partial(checks.whole, lowest=0, highest=10)),
     "explain_denials": ("explain", checks.flag),
 }

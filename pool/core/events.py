@@ -44,6 +44,7 @@ class NewJob(JobEvent, frozen=True, kw_only=True):
     priority: int = 0
     queue_timeout_s: float | None = None
     code: str = ""  #: digest of the job's code, for the poison memory; empty: not remembered
+    retries: int = 0  #: further attempts if a fault that was not the job's ends one
 
 
 class JobSubmitted(NewJob, frozen=True, kw_only=True):
@@ -67,6 +68,7 @@ class JobRestored(NewJob, frozen=True, kw_only=True):
     submitted_at: float  #: monotonic seconds
     attempt: int = 0  #: dispatches so far
     left: Lease | None = None  #: the worker that was found and had it, or was about to get it; None: it waits
+    lost: str = ""  #: why the last attempt came to nothing, if it waits for another one
 
 
 class JobWithdrawn(JobEvent, frozen=True, kw_only=True):

@@ -3,9 +3,10 @@
     JobSubmitted ─▶ QUEUED ──lease──▶ LEASED ──JobStarted──▶ RUNNING ──JobEnded──▶ DONE, with the worker's outcome
                       │                 └──────────┬────────────┴──worker lost───▶ DONE, lost or its pending end
                       └──cancel, shutdown, queue timeout, code refused───────────▶ DONE, it did not run
+    LEASED, RUNNING ──worker lost, and its submitter allowed a retry──▶ QUEUED, when the container is gone
 
 A job that is killed together with its worker ends only when the container is gone. So a client that receives `timeout`
-or `cancelled` can rely on it that nothing of the job is left.
+or `cancelled` can rely on it that nothing of the job is left. For the same reason two attempts never run side by side.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pool.core.events import (
     Tick,
 )
 from pool.core.policy import answer_deadline
-from pool.core.records import JobRecord, PendingEnd
+from pool.core.records import JobRecord, PendingEnd, PoolPhase
 from pool.core.state import Ignore, Illegal, State, Table, row, table
 from pool.model import JobState, Outcome, WorkerState
 
@@ -41,6 +42,8 @@ def add(pool: State, event: NewJob, *, submitted_at: float) -> JobRecord:
         queue_timeout_s=event.queue_timeout_s,
         priority=event.priority,
         submitted_at=submitted_at,
+        waits_since=submitted_at,
+        retries=event.retries,
         loop=event.loop,
     )
     pool.jobs[job.id] = job
@@ -48,17 +51,20 @@ def add(pool: State, event: NewJob, *, submitted_at: float) -> JobRecord:
 
 
 def enqueue(pool: State, job: JobRecord) -> None:
-    deadline = None if job.queue_timeout_s is None else job.submitted_at + job.queue_timeout_s
+    deadline = None if job.queue_timeout_s is None else job.waits_since + job.queue_timeout_s
     pool.backlog.push(job.id, job.client, loop=job.loop, priority=job.priority, deadline=deadline)
 
 
 def restore(pool: State, _: State, event: JobRestored) -> None:
     """A job of an earlier daemon waits again, or is with a worker that was found. The next Tick checks the sizes."""
     job = add(pool, event, submitted_at=min(event.submitted_at, pool.now))
-    job.attempt = event.attempt
+    job.attempt, job.lost = event.attempt, event.lost
     pool.note(job, f"accepted from uid {job.client} by an earlier daemon")
     pool.resize = False
     if event.left is None:
+        if job.lost:
+            job.waits_since = pool.now
+            pool.note(job, f"attempt {job.attempt} was lost: {job.lost}")
         enqueue(pool, job)
         return
     worker = pool.workers[event.left.worker_id]
@@ -79,8 +85,7 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
     """The job is done. Its record is dropped; its history goes to the daemon, which keeps it with the result."""
     pool.move(job, JobState.DONE, text or ": ".join(filter(None, end)))
     del pool.jobs[job.id]
-    if job.charged_s is not None:
-        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
+    _settle_charge(pool, job)
     pool.commands.append(
         Finish(
             job_id=job.id,
@@ -96,23 +101,69 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
     )
 
 
-def finish_waiting(pool: State, job: JobRecord, outcome: Outcome, reason: str) -> None:
+def _settle_charge(pool: State, job: JobRecord) -> None:
+    if job.charged_s is not None:
+        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
+        job.charged_s = None
+
+
+def finish_waiting(pool: State, job: JobRecord, outcome: Outcome, why: str) -> None:
+    """The job ends while it waits, for its first attempt or for another one."""
     pool.backlog.remove(job.id)
-    finish(pool, job, PendingEnd(outcome, reason))
-
-
-def finish_lost(pool: State, job: JobRecord, reason: str) -> None:
-    """The job's worker is gone: the job ends as it was going to end, or its effect is unknown."""
-    unknown = PendingEnd(Outcome.LOST, f"{reason}; whether the job had an effect is unknown")
-    finish(pool, job, job.pending_end or unknown)
+    not_run = f"it was not run again after attempt {job.attempt}" if job.attempt else NOT_RUN
+    finish(pool, job, PendingEnd(outcome, "; ".join(filter(None, (why, not_run, job.lost)))))
 
 
 def reject_waiting(pool: State, code: str, reason: str) -> int:
     """Code is refused from now on: end the accepted jobs that wait with it. Returns how many there were."""
     waiting = [pool.jobs[job_id] for job_id in pool.backlog.waiting if pool.jobs[job_id].code == code]
     for job in waiting:
-        finish_waiting(pool, job, Outcome.REJECTED, reason)
+        pool.backlog.remove(job.id)
+        finish(pool, job, PendingEnd(Outcome.LOST if job.attempt else Outcome.REJECTED, reason))
     return len(waiting)
+
+
+# ---- lost attempts ----
+
+
+def lose(pool: State, job: JobRecord, reason: str) -> bool:
+    """Its worker is of no use any more: the job ends, unless it may be tried again. Returns whether it may.
+
+    Then the caller calls `after_removal` once no process of this attempt is left.
+    """
+    unknown = f"{reason}; whether the job had an effect is unknown"
+    if job.pending_end is None and _may_retry(pool, job):
+        job.lost, job.pending_end = unknown, PendingEnd(Outcome.LOST, unknown)
+        pool.note(job, f"attempt {job.attempt} is lost: {reason}; it may be tried again")
+        return True
+    finish(pool, job, job.pending_end or PendingEnd(Outcome.LOST, unknown))
+    return False
+
+
+def after_removal(pool: State, job: JobRecord) -> None:
+    """The container is gone: the job waits again if that is still possible, or ends as it was going to end."""
+    assert job.pending_end is not None, "its worker was being killed"
+    if not (job.lost and _may_retry(pool, job)):
+        finish(pool, job, job.pending_end)
+        return
+    _settle_charge(pool, job)
+    job.worker_id = job.started_at = job.pending_end = None
+    job.waits_since = pool.now
+    pool.move(job, JobState.QUEUED, f"waits for attempt {job.attempt + 1} of {1 + job.retries}")
+    enqueue(pool, job)
+
+
+def _may_retry(pool: State, job: JobRecord) -> bool:
+    """Whether its submitter wants another attempt after a fault that was not the job's, and it can be had.
+
+    Code that has cost so many workers that it is refused is at fault itself.
+    """
+    return (
+        job.attempt <= job.retries
+        and job.cancelled_at is None
+        and pool.state is not PoolPhase.STOPPING
+        and pool.poison.refused_s(job.code, pool.now) is None
+    )
 
 
 def kill_with_worker(pool: State, job: JobRecord, end: PendingEnd) -> None:
@@ -122,14 +173,18 @@ def kill_with_worker(pool: State, job: JobRecord, end: PendingEnd) -> None:
 
 
 def _cancel_waiting(pool: State, job: JobRecord, _event: CancelRequested) -> None:
-    finish_waiting(pool, job, Outcome.CANCELLED, f"cancelled while it waited in the backlog; {NOT_RUN}")
+    finish_waiting(pool, job, Outcome.CANCELLED, "cancelled while it waited in the backlog")
 
 
 def _cancel_leased(pool: State, job: JobRecord, _event: CancelRequested) -> None:
-    if job.cancelled_at is not None or job.pending_end is not None:
-        return
     assert job.worker_id is not None
+    if job.cancelled_at is not None or (job.pending_end is not None and not job.lost):
+        return
     job.cancelled_at, worker = pool.now, pool.workers[job.worker_id]
+    if job.pending_end is not None:  # it was to be tried again
+        worker.job = None
+        finish(pool, job, job.pending_end)
+        return
     if worker.state is WorkerState.FOUND:
         pool.note(job, f"cancelled; {worker.id} is asked to kill it when it is adopted")
         return
@@ -142,7 +197,8 @@ def _cancel_leased(pool: State, job: JobRecord, _event: CancelRequested) -> None
 
 
 def _withdraw_waiting(pool: State, job: JobRecord, event: JobWithdrawn) -> None:
-    finish_waiting(pool, job, event.outcome, event.reason)
+    pool.backlog.remove(job.id)
+    finish(pool, job, PendingEnd(event.outcome, event.reason))
 
 
 def _withdraw_leased(pool: State, job: JobRecord, event: JobWithdrawn) -> None:
@@ -153,7 +209,8 @@ def _withdraw_leased(pool: State, job: JobRecord, event: JobWithdrawn) -> None:
     worker = pool.workers[job.worker_id]
     worker.job, job.worker_id = None, None
     worker.jobs, job.attempt = worker.jobs - 1, job.attempt - 1
-    finish(pool, job, PendingEnd(event.outcome, event.reason))
+    earlier = f"; {job.attempt} earlier attempts were lost" if job.attempt else ""
+    finish(pool, job, PendingEnd(event.outcome, event.reason + earlier))
     if worker.leaving is not None:
         pool.stop_worker(worker, worker.leaving)
     else:
@@ -161,9 +218,9 @@ def _withdraw_leased(pool: State, job: JobRecord, event: JobWithdrawn) -> None:
 
 
 def _queue_timeout(pool: State, job: JobRecord, _event: Tick) -> None:
-    waited_s, limit_s = pool.now - job.submitted_at, job.queue_timeout_s or 0.0
-    reason = f"waited {waited_s:.3g} s in the backlog, over its queue timeout of {limit_s:g} s; {NOT_RUN}"
-    finish_waiting(pool, job, Outcome.TIMEOUT, reason)
+    waited_s, limit_s = pool.now - job.waits_since, job.queue_timeout_s or 0.0
+    why = f"waited {waited_s:.3g} s in the backlog, over its queue timeout of {limit_s:g} s"
+    finish_waiting(pool, job, Outcome.TIMEOUT, why)
 
 
 def _shut_down_waiting(pool: State, job: JobRecord, event: ShutdownRequested) -> None:
@@ -172,8 +229,7 @@ def _shut_down_waiting(pool: State, job: JobRecord, event: ShutdownRequested) ->
         del pool.jobs[job.id]
         pool.note_past(job.id, "kept for the next daemon")
         return
-    reason = f"the pool shut down while the job waited in the backlog; {NOT_RUN}"
-    finish_waiting(pool, job, Outcome.CANCELLED, reason)
+    finish_waiting(pool, job, Outcome.CANCELLED, "the pool shut down while the job waited in the backlog")
 
 
 SAME = Ignore("the same job again", silent=True)

@@ -201,7 +201,7 @@ def _check_job(pool: State, job: JobRecord) -> None:
     name, state = job.id, job.state
     assert state is not JobState.DONE, f"{name} is done and still has a record"
     assert (state is JobState.QUEUED) == (name in pool.backlog.waiting), f"{name} is {state}; in the backlog or not?"
-    assert job.attempt <= 1, f"{name} was tried {job.attempt} times"
+    assert job.attempt <= 1 + job.retries, f"{name} was tried {job.attempt} times"
     if state is JobState.QUEUED:
         assert pool.poison.refused_s(job.code, pool.now) is None, f"{name} waits and its code is refused"
     else:

@@ -109,7 +109,7 @@ WORKER_STATES: Mapping[StrEnum, frozenset[StrEnum]] = {
 JOB_STATES: Mapping[StrEnum, frozenset[StrEnum]] = {
     _J.QUEUED: frozenset({_J.LEASED, _J.DONE}),
     _J.LEASED: frozenset({_J.RUNNING, _J.DONE, _J.QUEUED}),
-    _J.RUNNING: frozenset({_J.DONE}),
+    _J.RUNNING: frozenset({_J.DONE, _J.QUEUED}),
     _J.DONE: frozenset(),
 }
 
@@ -162,7 +162,10 @@ class JobRecord(Struct, kw_only=True, eq=False):
     worker_id: str | None = None
     leased_at: float = 0.0
     charged_s: float | None = None  #: what its loop was charged at the lease; None: no lease of this pool's
+    retries: int = 0  #: further attempts after faults that were not its own
     attempt: int = 0
+    lost: str = ""  #: why its last attempt was lost, if it may have another one
+    waits_since: float = 0.0  #: when it was accepted, or lost its last attempt
     pending_end: PendingEnd | None = None  #: set while its worker is being killed
     history: History = field(default_factory=list)  #: short: each thing happens to a job once
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pool.core.events import KillJob, Tick, WorkerAdopted, WorkerFailed, WorkerFound, WorkerReady, WorkerVanished
-from pool.core.job_transitions import NOT_RUN, enqueue, finish, finish_lost
+from pool.core.job_transitions import NOT_RUN, after_removal, enqueue, finish, lose
 from pool.core.policy import ADOPTION_S, CLEANING_S, answer_deadline
 from pool.core.records import JobRecord, PendingEnd, StopReason, WorkerRecord
 from pool.core.state import State
@@ -127,7 +127,8 @@ def _take_back(pool: State, worker: WorkerRecord, job: JobRecord, event: WorkerA
     """The job was left to this worker, which does not have it. One that was never sent waits again."""
     worker.job = None
     if event.epoch >= worker.epoch or event.unusable is StopReason.UNKNOWN_JOB:
-        finish_lost(pool, job, f"worker {worker.id} has neither the job that was left to it nor its answer")
+        if lose(pool, job, f"worker {worker.id} has neither the job that was left to it nor its answer"):
+            after_removal(pool, job)
     elif job.cancelled_at is not None or pool.shutdown_at is not None:
         finish(pool, job, PendingEnd(Outcome.CANCELLED, f"cancelled before it was sent to a worker; {NOT_RUN}"))
     else:
@@ -137,10 +138,9 @@ def _take_back(pool: State, worker: WorkerRecord, job: JobRecord, event: WorkerA
 
 
 def lose_job(pool: State, worker: WorkerRecord, reason: str) -> None:
-    """The worker is gone, or as good as gone."""
-    if worker.job is not None:
-        job, worker.job = worker.job, None
-        finish_lost(pool, job, reason)
+    """The worker is as good as gone, and is stopped now."""
+    if worker.job is not None and not lose(pool, worker.job, reason):
+        worker.job = None
 
 
 def not_adopted(pool: State, worker: WorkerRecord, _event: Tick) -> None:

@@ -32,7 +32,7 @@ from pool.core.events import (
     WorkerRemoved,
     WorkerVanished,
 )
-from pool.core.job_transitions import finish, kill_with_worker, reject_waiting
+from pool.core.job_transitions import after_removal, finish, kill_with_worker, lose, reject_waiting
 from pool.core.policy import CLEANING_S, MISSED_HEARTBEATS, SUSPECT_HEARTBEATS, answer_deadline
 from pool.core.records import JobRecord, PendingEnd, PoolPhase, StopReason, WorkerRecord
 from pool.core.state import Ignore, Illegal, InvalidTransition, State, Table, row, table
@@ -86,7 +86,7 @@ def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -
     worker.jobs, pool.epoch = worker.jobs + 1, pool.epoch + 1
     worker.job, worker.epoch, worker.leased_at = job, pool.epoch, pool.now
     worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
-    job.worker_id, job.leased_at, job.attempt = worker.id, pool.now, job.attempt + 1
+    job.worker_id, job.leased_at, job.attempt, job.lost = worker.id, pool.now, job.attempt + 1, ""
     job.charged_s = pool.backlog.begin(job.client, job.loop)
     if pool.editions.mixed:
         pool.editions.served(job.client, worker.edition)
@@ -200,15 +200,19 @@ def _shut_down(pool: State, worker: WorkerRecord, _event: ShutdownRequested) -> 
 
 def _vanished(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
     pool.note(worker, f"vanished: {event.reason}")
-    lose_job(pool, worker, f"worker {worker.id} vanished ({event.reason})")
     pool.stop_worker(worker, StopReason.VANISHED)
     if isinstance(event, WorkerVanished):
-        _count_against_code(pool, worker, f"vanished ({event.reason})")
+        _count_against_code(pool, worker, f"vanished ({event.reason})")  # first: refused code is not tried again
+    lose_job(pool, worker, f"worker {worker.id} vanished ({event.reason})")
 
 
 def _removed(pool: State, worker: WorkerRecord, _event: WorkerRemoved) -> None:
     wanted = worker.state is WorkerState.STOPPING
-    lose_job(pool, worker, f"the container of worker {worker.id} was removed")
+    job, worker.job = worker.job, None
+    if job is not None and (
+        job.pending_end is not None or lose(pool, job, f"the container of worker {worker.id} was removed")
+    ):
+        after_removal(pool, job)
     pool.drop_worker(worker, "container removed" if wanted else "container removed by somebody else")
 
 

@@ -20,6 +20,7 @@ from pool.core.records import StopReason
 from pool.daemon.datasets import PoolDatasets
 from pool.daemon.engine_executor import Launched
 from pool.daemon.kept_workers import KeptWorker
+from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.daemon.worker_protocol import WorkerProtocol
 from pool.daemon.worker_spec import WorkerSpecFactory
@@ -34,6 +35,8 @@ class Pool(Protocol):
 
     @property
     def state(self) -> PoolState: ...
+    @property
+    def metrics(self) -> Metrics: ...
     @property
     def datasets(self) -> PoolDatasets: ...
     @property
@@ -112,6 +115,7 @@ class Adoption:
         unusable = None
         if claims_job and not has_job:
             unusable = StopReason.UNKNOWN_JOB
+            self._pool.metrics.late_answers += resume.state == "answered"
         elif handle.kept.template != self._digest:
             unusable = StopReason.OUTDATED
         handle.log.info("a worker was found", action="worker_found", state=resume.state, unusable=unusable)

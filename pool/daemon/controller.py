@@ -38,10 +38,13 @@ from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.daemon.zmtp import UNLEASED_BYTES
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
+from pool.model import WorkerState
 
 log = structlog.get_logger(__name__)
 
 _REPORTED = "reported by the worker"
+#: In these phases an answer is a second one, or one of an attempt before.
+_NO_ANSWER_DUE = frozenset({Phase.IDLE, Phase.LEASED, Phase.CLEANUP})
 
 
 class PoolController:
@@ -223,6 +226,7 @@ class PoolController:
         handle = self.handles.get(worker_id)
         if handle is None:
             return
+        phase = handle.protocol.phase
         try:
             effect, message = handle.protocol.receive(message, payload, time.monotonic())
             if handle.pidfd is not None:
@@ -233,6 +237,7 @@ class PoolController:
                 self.lockdown_failure = handle
             self._start_failed(handle, str(error), permanent=error.permanent)
         except RemoteProtocolError as error:
+            self.metrics.late_answers += isinstance(message, wire.Done) and phase in _NO_ANSWER_DUE
             self.lost(worker_id, f"it broke the protocol: {error}")
         except InvalidTransition as error:
             self.lost(worker_id, f"it reported what is not possible: {error}")
@@ -299,6 +304,7 @@ class PoolController:
         if handle.protocol.streams and (output := self._output_of(handle)) is not None:
             output.check(payload)
         self._links.set_limit(handle.id, UNLEASED_BYTES)
+        self.metrics.late_answers += self.state.workers[handle.id].state is WorkerState.STOPPING
         answer: Answer = done, payload
         ended = ev.JobEnded(
             worker_id=handle.id, outcome=done.outcome, reason=done.reason, attachment=answer, cause=_REPORTED

@@ -95,8 +95,8 @@ class JobCarrier:
         for call in calls:
             call()
 
-    def restore(self, job: Job, *, attempt: int = 0, left: ev.Lease | None = None) -> None:
-        """A job of an earlier daemon has to run, or is with a worker that was found."""
+    def restore(self, job: Job, *, attempt: int = 0, left: ev.Lease | None = None, lost: str = "") -> None:
+        """A job of an earlier daemon has to run, or is with a worker that was found. `lost`: why it runs again."""
         if left is not None:
             job.leased_ns, job.start, job.sent_epoch = int(left.at * 1e9), StartKind.WARM, left.epoch
         assert job.run is not None, "it has not ended"
@@ -110,8 +110,10 @@ class JobCarrier:
                 queue_timeout_s=job.terms.queue_timeout_s,
                 code=job.terms.code,
                 submitted_at=job.received_ns / 1e9,
+                retries=job.terms.retries,
                 attempt=attempt,
                 left=left,
+                lost=lost,
                 cause="journal",
             )
         )
@@ -119,7 +121,9 @@ class JobCarrier:
     def dispatch(self, command: ev.Dispatch) -> None:
         job = self._jobs[command.job_id]
         job.leased_ns, job.start = time.monotonic_ns(), command.start
-        self._pool.metrics.leased(command.start)
+        self._pool.metrics.leased(command.start, again=command.attempt > 1)
+        if job.output is not None and command.attempt > 1:
+            job.output.begin_again()
         if job.whole is not None:
             self._leased(job, command, None)  # a grade may be given twice
             return
@@ -207,6 +211,7 @@ class JobCarrier:
             wall_s=grader.run.wall_s,
             priority=grading.PRIORITY,
             code=grader.code,
+            retries=job.terms.retries,
             follow_up=True,
             attachment=part,
             cause=f"grade of {job.key}",

@@ -35,6 +35,7 @@ class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue_timeout_s: float | None = None
     code: str = ""  #: digest of its code
     loop: str = ""  #: which of its client's loops it belongs to
+    retries: int = 0
 
 
 _NO_TERMS = Terms()

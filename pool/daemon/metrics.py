@@ -37,6 +37,8 @@ class Metrics:
         self.outcomes: Counter[Outcome] = Counter()
         self.recycles: Counter[str] = Counter()
         self.residue: Counter[str] = Counter()  #: what jobs left, by kind
+        self.retries = 0  #: dispatches of a job after its first one
+        self.late_answers = 0  #: ignored: of an attempt that had ended or was given up
         self._hits = 0
         self._leases = 0
         self._overhead_ms: deque[float] = deque(maxlen=_WINDOW)
@@ -48,9 +50,10 @@ class Metrics:
             kind = each.partition(":")[0]
             self.residue[kind if kind in RESIDUE else "other"] += 1
 
-    def leased(self, start: StartKind) -> None:
+    def leased(self, start: StartKind, *, again: bool = False) -> None:
         """A hit is a job that found an idle worker when it came."""
         self._leases += 1
+        self.retries += again
         self._hits += start is not StartKind.COLD
 
     def ended(self, result: wire.Result, *, ran: bool) -> None:

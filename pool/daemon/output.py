@@ -49,6 +49,12 @@ class OutputStream:
         """The worker was asked to send the output; the rate of its pieces is measured from now on."""
         self._since = now
 
+    def begin_again(self) -> None:
+        """Another attempt prints from its first byte on; each reader gets all of it."""
+        self._printed = {name: bytearray() for name in _NAMES}
+        self._readers = {reader: dict.fromkeys(_NAMES, 0) for reader in self._readers}
+        self._pieces = 0
+
     def append(self, printed: wire.Printed, payload: Sequence[wire.Frame], now: float) -> None:
         """Raises RemoteProtocolError for a piece that an honest runner does not send, and keeps nothing of it."""
         kept = self._printed[printed.name]

@@ -4,7 +4,8 @@ row of the journal       becomes
 ───────────────────      ──────────────────────────────────────────────────────────────
 with a result            a kept result, for the rest of its time
 without a lease          a waiting job, in its place in the order of acceptance
-with a lease             left to its worker, if that was found; else it ended `lost`: it may have run
+with a lease             left to its worker, if that was found; else it ended `lost`, as it may have run; or it waits
+                         again, if its submitter allows another attempt
 damaged, or without      ended `lost`: it cannot be run, and its submitter is told why
 a pool of that name
 """
@@ -98,7 +99,10 @@ class Recovery:
                 f"the daemon ended while worker {each.lease.worker} had the job: it was dispatched {ago_s:.0f} s ago, "
                 f"in attempt {each.lease.attempt}; whether it had an effect is unknown"
             )
-            self._end(each.job, Outcome.LOST, reason, each.lease)
+            if lease.attempt <= each.job.terms.retries:
+                controller.carrier.restore(each.job, attempt=lease.attempt, lost=reason)
+            else:
+                self._end(each.job, Outcome.LOST, reason, lease)
 
     def _keep(self, row: JobRow) -> Job | None:
         """The job; None if it cannot go on, in which case its end is written."""

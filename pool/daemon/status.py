@@ -92,6 +92,8 @@ def _pool(pool: PoolController, engine: str | None, now: float) -> st.PoolStatus
         jobs={outcome.value: counted.outcomes[outcome] for outcome in Outcome},
         hit_rate=counted.hit_rate,
         recycles=dict(counted.recycles),
+        retries=counted.retries,
+        late_answers=counted.late_answers,
         residue=dict(counted.residue),
         overhead_ms=counted.overhead_ms,
         queue_ms=counted.queue_ms,

@@ -183,6 +183,7 @@ class SubmitService:
             priority=submit.priority,
             queue_timeout_s=default_s if timeout_s is None else timeout_s,
             code=code,
+            retries=submit.retries,
         )
         refusal = controller.apply(
             ev.JobSubmitted(
@@ -193,6 +194,7 @@ class SubmitService:
                 priority=job.terms.priority,
                 queue_timeout_s=job.terms.queue_timeout_s,
                 code=code,
+                retries=job.terms.retries,
                 size_bytes=job.held_bytes,
                 held_bytes=self._jobs.unfinished_bytes[job.client],
                 attachment=job,

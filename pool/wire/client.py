@@ -62,6 +62,7 @@ class Submit(JobFields, frozen=True, kw_only=True, tag="submit", omit_defaults=T
     stream: bool = False  #: with `watch`: also send its output while it runs
     session: Id | None = None  #: cancel the job when the client of this session is gone; None: it goes on
     grade: Grader | None = None  #: run this on the value, in another child; its limits are those of the job
+    retries: Annotated[int, Meta(ge=0, le=10)] = 0  #: further attempts if a fault that was not the job's ends one
 
 
 class Watch(Message, frozen=True, tag="watch", omit_defaults=True):

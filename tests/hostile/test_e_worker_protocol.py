@@ -55,7 +55,9 @@ def test_e2_a_result_of_another_job_or_lease_destroys_the_worker(daemon, record,
 
 
 def test_e2_a_result_of_a_finished_job_destroys_the_worker(daemon, record):
+    before = daemon.pool("rogue")["late_answers"]
     assert "it sent Done while it had no job" in end(daemon, "idle_done")
+    assert daemon.pool("rogue")["late_answers"] == before + 1
     record("E2", "forged result for a finished job", "QUAR", stopped_by=["daemon"])
 
 

@@ -53,6 +53,8 @@ class World:
         self.codes: dict[str, str] = {}
         self.cost: Counter[str] = Counter()  # workers that each code may have cost
         self.finished: dict[str, ev.Finish] = {}
+        self.retries: dict[str, int] = {}  # what the submitter of each job allows
+        self.attempts: dict[str, ev.Dispatch] = {}  # the latest one of each job
         self.shutting_down = False
         self.scope = policy.reuse_scope
         self.submitted = 0
@@ -127,7 +129,7 @@ class World:
         assert not container.stopping, "a job went to a worker that is being stopped"
         assert container.lease is None, "two jobs on one worker"
         assert not container.cleaning, "a job went to a worker that is not clean yet"
-        assert command.attempt == 1, "a job was tried twice"
+        self.check_attempt(command)
         container.lease, container.started = command, False
         container.jobs += 1
         container.code = self.codes[command.job_id]
@@ -138,6 +140,16 @@ class World:
         container.served.append(client)
         assert container.edition >= self.seen.get(client, 0), "a client got older data after newer ones"
         self.seen[client] = container.edition
+
+    def check_attempt(self, command: ev.Dispatch) -> None:
+        """One more than before, within what the submitter allows, and only when the one before is gone with its worker."""
+        before = self.attempts.get(command.job_id)
+        assert command.attempt <= 1 + self.retries.get(command.job_id, 0), "a job was tried too often"
+        if before is not None:
+            assert command.epoch > before.epoch, "each attempt has a new epoch"
+            assert command.attempt <= before.attempt + 1
+            assert before.worker_id not in self.containers, "two attempts side by side"
+        self.attempts[command.job_id] = command
 
     def finish(self, command: ev.Finish) -> None:
         assert command.job_id in self.accepted, "a job ended that was never accepted"
@@ -179,6 +191,7 @@ class World:
     def submit(self, number: int) -> None:
         self.submitted += 1
         self.codes[f"j{self.submitted}"] = CODES[number // 108 % 4]
+        self.retries[f"j{self.submitted}"] = (0, 0, 1, 3)[number // 432 % 4]
         self.play(
             ev.JobSubmitted(
                 job_id=f"j{self.submitted}",
@@ -187,6 +200,7 @@ class World:
                 priority=number // 9 % 3 - 1,
                 queue_timeout_s=(None, None, 3.0, 20.0)[number // 27 % 4],
                 code=self.codes[f"j{self.submitted}"],
+                retries=self.retries[f"j{self.submitted}"],
                 follow_up=number % 7 == 0,
                 attachment=self.submitted,
             )

@@ -111,6 +111,7 @@ RIGHT = {
     "priority": {"None", "a number", "less than nothing"},
     "job_id": {"None", "text"},
     "queue_timeout": {"None", "a number"},
+    "retries": {"None", "a number"},
     "explain_denials": {"None", "a flag"},
     "strip_fences": {"None", "a flag"},
     "grade": {"None", "text", "no text", "long text", "a path", "text with NUL", "a class"},

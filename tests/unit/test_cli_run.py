@@ -171,7 +171,7 @@ def test_files_arguments_variables_and_a_seed_are_given_and_the_files_that_it_le
         "print(*sys.argv[1:])\nresult = random.random()\n"
     )
     typed = ["run", tmp_path / "job.py", "--file", tmp_path / "note.txt", "--file", f"b={tmp_path / 'note.txt'}"]
-    typed += ["--argv", "--n", "--argv", "3", "--seed", "7", "--out", tmp_path / "left"]
+    typed += ["--argv", "--n", "--argv", "3", "--seed", "7", "--out", tmp_path / "left", "--retries", "2"]
     first, second = (admin(daemon, *map(str, typed)) for _ in range(2))
     assert (first.exit_code, first.stdout.splitlines()[0]) == (0, "--n 3")
     assert first.stdout == second.stdout, "the seed decides the random number"

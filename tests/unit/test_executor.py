@@ -555,3 +555,12 @@ def test_a_future_that_has_no_result_says_why_when_it_is_asked_what_the_job_prin
     refused = executor.submit(double, 1)
     with pytest.raises(DrainingError):
         _ = refused.stdout
+
+
+def test_an_executor_sends_what_it_allows_each_job_in_further_attempts(daemon):
+    with Client(daemon.endpoint) as client, PoolExecutor(client=client, retries=2) as executor:
+        executor.submit_code("result = 1").result()
+        executor.submit_code("result = 1", retries=0).result()
+    assert [each.retries for each in daemon.of(wire.Submit)] == [2, 0]
+    with pytest.raises(InvalidJobError, match="retries"):
+        PoolExecutor(retries=11)
