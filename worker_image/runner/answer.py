@@ -18,7 +18,7 @@ from pool.errors import ValueCodecError
 from pool.model import Outcome
 from runner import fault, output_files, program
 from runner.channel import Frame, Report
-from runner.interpreter import finish, flush, has_exit_work
+from runner.interpreter import call_hook, finish, flush, has_exit_work
 from runner.program import UNSCREENED, RejectedError, Setting
 
 __all__ = ["ROOM_BYTES", "UNSCREENED", "Setting", "answer", "failure"]
@@ -119,7 +119,9 @@ def _room() -> mmap.mmap | None:
 
 def _raised(raised: BaseException) -> Ending:
     about, exit_code = fault.limit_of(raised), fault.exit_code(raised)
-    if exit_code is not None and (text := fault.exit_text(raised)):
+    if exit_code is None:
+        call_hook(type(raised), raised, fault.own_trace(raised))
+    elif text := fault.exit_text(raised):
         with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
             sys.stderr.write(f"{text}\n")
     if about == "memory":  # a system call has failed with ENOMEM

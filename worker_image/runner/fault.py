@@ -164,7 +164,7 @@ def _type_name(kind: type) -> str:
 
 def _traceback(raised: BaseException) -> str:
     """As Python prints it, from the job's own first line on."""
-    own = _own_frames(_trace_of(raised))
+    own = own_trace(raised)
     try:
         return clean("".join(traceback.format_exception(type(raised), raised, own, limit=_FRAMES)), _TRACEBACK_CHARS)
     except BaseException as error:  # noqa: BLE001 - formatting calls into the job's objects
@@ -175,9 +175,9 @@ def _traceback(raised: BaseException) -> str:
         return why
 
 
-def _own_frames(trace: TracebackType | None) -> TracebackType | None:
+def own_trace(raised: BaseException) -> TracebackType | None:
     """From the first frame that is the job's: of its source, or of a function from a file of its client."""
-    at = trace
+    at: TracebackType | None = _trace_of(raised)
     while at is not None and str.startswith(at.tb_frame.f_code.co_filename, _CALLERS):
         at = at.tb_next
     return at

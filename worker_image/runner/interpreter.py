@@ -16,14 +16,16 @@ import contextlib
 import gc
 import io
 import linecache
+import operator
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from multiprocessing.process import _children  # type: ignore[attr-defined]
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 
 from runner.fault import FILENAME
 
@@ -42,6 +44,10 @@ _trace, _profile = sys.settrace, sys.setprofile
 #: Taken now, because a job may replace them in their modules.
 _run_exit_handlers, _count_exit_handlers = atexit._run_exitfuncs, atexit._ncallbacks  # noqa: SLF001
 _join_threads = threading._shutdown  # type: ignore[attr-defined] # noqa: SLF001
+_get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
+_USUAL_LIMIT = 1000
+_MOST_LIMIT = (1 << 31) - 1
+_excepthook = sys.excepthook
 _IO = frozenset({"io", "_io"})
 _STANDARD = ("stdout", "__stdout__", "stderr", "__stderr__")
 
@@ -59,6 +65,17 @@ def hide(work: Path) -> None:
     sys.path[:] = [str(work), *(path for path in sys.path if path != _ROOT)]
     for path in [path for path in sys.path_importer_cache if path.startswith(_ROOT)]:
         del sys.path_importer_cache[path]
+
+    threading.excepthook = threading.__excepthook__ = _tell_of_thread
+
+
+def _tell_of_thread(args: threading.ExceptHookArgs, /) -> None:
+    """Print what Python's own hook prints, with the lines of the source, which that reads from files only."""
+    if args.exc_type is not SystemExit and sys.stderr is not None:
+        name = threading.get_ident() if args.thread is None else args.thread.name
+        told = traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)
+        sys.stderr.write(f"Exception in thread {name}:\n{''.join(told)}")
+        sys.stderr.flush()
 
 
 def prepare(argv: Sequence[str], files: Sequence[str], work: Path) -> None:
@@ -97,6 +114,34 @@ def show_source(source: str, module: ModuleType) -> None:
     lines = list(io.StringIO(source, newline=None))
     for name in (FILENAME, str(module.__file__)):
         linecache.cache[name] = (len(source), None, lines, name)
+
+
+def forget_frames() -> None:
+    """Let a job call as deep as a program can: frames that are there already do not count for the recursion limit."""
+    if not _Before.modules:
+        return  # no child of a zygote, but a test of the runner, whose interpreter is not the job's
+    frames, at = 1, sys._getframe(1)  # noqa: SLF001 - exec counts too
+    while at.f_back is not None:
+        frames, at = frames + 1, at.f_back
+
+    def getrecursionlimit() -> int:
+        """Return the maximum depth of the Python interpreter stack."""
+        return _get_limit() - frames
+
+    def setrecursionlimit(limit: int, /) -> None:
+        """Set the maximum depth of the Python interpreter stack."""
+        own = operator.index(limit)
+        _set_limit(min(own + frames, _MOST_LIMIT) if own > 0 else own)
+
+    sys.getrecursionlimit, sys.setrecursionlimit = getrecursionlimit, setrecursionlimit
+    _set_limit(_USUAL_LIMIT + frames)
+
+
+def call_hook(kind: type[BaseException], raised: BaseException, trace: TracebackType | None) -> None:
+    """Call sys.excepthook, if the job has set one."""
+    with contextlib.suppress(BaseException):  # it is the job's
+        if sys.excepthook is not _excepthook:
+            restoring(sys.excepthook, kind, raised, trace)
 
 
 def restoring(function: Callable[..., object], *arguments: object) -> object:

@@ -23,7 +23,7 @@ from pool.model import Finding
 from pool.screen import Policy
 from runner import fault
 from runner.fault import FILENAME
-from runner.interpreter import new_module, restoring, show_source
+from runner.interpreter import forget_frames, new_module, restoring, show_source
 
 UNSCREENED = Policy(mode="off")
 _FENCE = re.compile(r"^[ \t]*(```|~~~)", re.MULTILINE)
@@ -166,6 +166,7 @@ def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, o
             error.msg += "; the code is in Markdown: submit what is between the fences, or give strip_fences=True"
         raise
     module.__dict__["datasets"] = datasets
+    forget_frames()
     sys.modules["__main__"] = sys.modules[module.__name__] = module
     exec(compiled, module.__dict__)  # noqa: S102 - the job's code
     return module
