@@ -6,15 +6,27 @@ from typing import Annotated
 
 import typer
 
-from pool.cli.answer import Json, answering, ask, ask_about, print_json, text_of
+from pool.cli.answer import Json, address, answering, ask, ask_about, print_json, text_of
 
 PoolFilter = Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Only in this pool.")]
 OnePool = Annotated[str | None, typer.Argument(metavar="POOL", help="Only this pool; else all of them.")]
 
 
-def drain(context: typer.Context, pool: OnePool = None, as_json: Json = False) -> None:
+def drain(
+    context: typer.Context,
+    pool: OnePool = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="Wait so long until they have ended; exit status 1 if not."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Accept no new jobs and finish the accepted ones. The workers stay; `resume` ends the drain."""
-    _order(context, "drain", as_json=as_json, pool=pool)
+    with answering(as_json=as_json):
+        from pool.client.admin import AdminClient
+
+        with AdminClient(address(context).admin) as client:
+            _show(client.drain(pool, timeout=timeout), "drain", as_json=as_json)
 
 
 def resume(context: typer.Context, pool: OnePool = None, as_json: Json = False) -> None:

@@ -19,7 +19,11 @@ import zmq
 from pool import wire
 from pool.client import checks
 from pool.client.endpoint import absent, admin_endpoint, unreachable
-from pool.errors import ClosedError, RemoteProtocolError, from_code
+from pool.errors import ClosedError, PoolError, RemoteProtocolError, from_code
+from pool.status import Status
+
+#: How often it is looked whether a drain is done.
+_POLL_S = 0.25
 
 
 class AdminClient:
@@ -42,6 +46,40 @@ class AdminClient:
         """For a client of a submit socket: the user's own jobs, and the pools."""
         number = next(self._numbers)
         return self._exchange(wire.Mine(request=number), number)
+
+    def drain(self, pool: str | None = None, *, timeout: float | None = None) -> object:
+        """Have this pool, or all, take no new jobs and finish the accepted ones; the daemon's answer.
+
+        `timeout`: wait for so many seconds until none is left. Raises PoolError with what is left then, which goes on,
+        or if the pool takes jobs again meanwhile.
+        """
+        limit_s = None if timeout is None else checks.seconds("timeout", timeout)
+        answer = self.call("drain", **({} if pool is None else {"pool": pool}))
+        if limit_s is not None:
+            self._wait_for_drain(pool, limit_s)
+        return answer
+
+    def _wait_for_drain(self, pool: str | None, limit_s: float) -> None:
+        deadline = time.monotonic() + limit_s
+        while left := self._left(pool):
+            if time.monotonic() >= deadline:
+                raise PoolError(
+                    f"after {limit_s:g} s {left}; they go on, and no new ones are taken: call drain again to wait on, "
+                    "cancel them, or resume"
+                )
+            time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
+
+    def _left(self, pool: str | None) -> str:
+        """What still runs and waits in pools that drain, in words; empty if nothing does."""
+        try:
+            pools = msgspec.convert(self.call("status"), Status).pools
+        except msgspec.ValidationError as error:
+            raise RemoteProtocolError(f"the daemon's status is not what this version reads: {error}") from None
+        chosen = [each for each in pools if pool in {None, each.name}]
+        if resumed := [each.name for each in chosen if each.state == "running"]:
+            raise PoolError(f"{', '.join(resumed)} was resumed and takes jobs again: there is no drain to wait for")
+        busy = [each for each in chosen if each.running or each.backlog]
+        return ", ".join(f"{each.running} jobs run and {each.backlog} wait in {each.name}" for each in busy)
 
     def close(self) -> None:
         self._closed = True

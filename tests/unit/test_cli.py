@@ -320,3 +320,29 @@ def test_the_run_directory_is_taken_from_the_environment(daemon, tmp_path):
 
 def test_it_tells_its_version():
     assert admin_process("--version").stdout == f"{__version__}\n"
+
+
+def draining(*pools):
+    """What `status` answers, one time after the other; the last one for good."""
+    answers = [a_snapshot(a_pool(state=state, running=running, backlog=waiting)) for state, running, waiting in pools]
+    return lambda _: answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+def test_a_drain_with_a_timeout_waits_until_nothing_runs_or_waits(daemon):
+    daemon.answers |= {
+        "drain": lambda _: {"pools": ["default"], "text": "as you wish"},
+        "status": draining(("draining", 1, 2), ("draining", 1, 0), ("draining", 0, 0)),
+    }
+    result = admin(daemon, "drain", "default", "--timeout", "60")
+    assert (result.exit_code, result.stdout) == (0, "as you wish\n")
+    assert [name for name, _ in daemon.calls] == ["drain", "status", "status", "status"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [(("draining", 1, 2), "1 jobs run and 2 wait in default"), (("running", 0, 0), "default was resumed")],
+)
+def test_a_drain_that_is_not_done_in_time_or_is_ended_by_somebody_is_an_error_with_the_reason(daemon, pool, said):
+    daemon.answers |= {"drain": lambda _: {"pools": ["default"], "text": "yes"}, "status": draining(pool)}
+    result = admin(daemon, "drain", "--timeout", "0.01")
+    assert (result.exit_code, said in result.stderr) == (1, True), result.stderr
