@@ -127,6 +127,7 @@ class AsyncClient:
         timeout: float | None = None,
         window: int | None = None,
         progress: Progress | None = None,
+        chunksize: int = 1,
         **options: Unpack[JobOptions],
     ) -> AsyncIterator[JobResult]:
         """Run the code once for each list of arguments; results in the order of the lists, as `Client.map`.
@@ -136,8 +137,10 @@ class AsyncClient:
         """
         arrival = Arrival()
         retry = Retry[Answer](checks.waiting("timeout", timeout), arrived=arrival.set)
-        jobs = self._batches.map(code, argument_lists, options, retry=retry, width=window, progress=progress)
-        return self._results(_ended(jobs, arrival, in_order=True, leave=self._cancel))
+        jobs = self._batches.map(
+            code, argument_lists, options, retry=retry, width=window, progress=progress, chunksize=chunksize
+        )
+        return self._results(_ended(jobs.window, arrival, in_order=True, leave=self._cancel), jobs.results)
 
     async def submit_many(
         self,
@@ -168,7 +171,8 @@ class AsyncClient:
         arrival = Arrival()
         retry = Retry[Answer](checks.waiting("timeout", timeout), arrived=arrival.set)
         jobs = self._batches.watch(job_ids, retry, progress=Counter(progress, job_ids))
-        return self._results(_ended(jobs, arrival, in_order=False, leave=self._batches.forget))
+        ended = _ended(jobs, arrival, in_order=False, leave=self._batches.forget)
+        return self._results(ended, lambda job: [self._batches.to_result(job)])
 
     async def cancel(self, job_ids: str | Iterable[str]) -> None:
         """End one job or many, as `Client.cancel`."""
@@ -212,14 +216,14 @@ class AsyncClient:
             return self._client.to_result(delivery)
         return await asyncio.to_thread(self._client.to_result, delivery)
 
-    async def _results(self, ended: AsyncGenerator[Answer]) -> AsyncIterator[JobResult]:
+    async def _results(
+        self, ended: AsyncGenerator[Answer], results: Callable[[Answer], Iterable[JobResult]]
+    ) -> AsyncIterator[JobResult]:
         async with aclosing(ended):
             async for each in ended:
-                yield (
-                    self._batches.to_result(each)
-                    if self._decodes_here
-                    else await asyncio.to_thread(self._batches.to_result, each)
-                )
+                found = results(each) if self._decodes_here else await asyncio.to_thread(list, results(each))
+                for result in found:
+                    yield result
 
     # ---- output ----
 

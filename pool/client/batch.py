@@ -2,6 +2,7 @@
 
                      jobs under way                   what comes out                  who leaves early
     map              128, ahead of the next result    results in the inputs' order    cancels what is left
+      chunksize=n    128 chunks                       as above
     executor.map     128, ahead of the next value     values in the inputs' order     cancels what is left
     submit_many      128, until they are accepted     ids in the jobs' order          cancels what is not accepted
     results          1000                             results as the jobs end         leaves the jobs alone, unless
@@ -18,9 +19,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
-from typing import Any, Generic, Required, Self, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Required, Self, TypeVar, cast
 
 from pool.client import checks
+from pool.client.chunks import Chunk, check_options, split
 from pool.client.connection import Connection
 from pool.client.job import Code, JobMaker, JobOptions, OnDisconnect, Program, grader_of, program_of
 from pool.client.pending import Delivery, JobFuture, Request
@@ -82,7 +84,8 @@ class Window(Generic[F]):
     """Keeps fewer than `width` jobs begun and not yet given out, and gives out their futures.
 
     `begins`: functions that send a job each and return its future. One is taken when there is room for it. `on_end` is
-    called with number and future as soon as a job has ended.
+    called with number and future as soon as a job has ended; `again` before that, and it may return what begins another
+    job in its place.
     """
 
     def __init__(
@@ -92,7 +95,9 @@ class Window(Generic[F]):
         *,
         width: int,
         on_end: Callable[[int, F], object] = lambda *_: None,
+        again: Callable[[int, F], Callable[[], F] | None] = lambda *_: None,
     ) -> None:
+        self._again = again
         self._begins = iter(begins)
         self.retry = retry
         self._width = width
@@ -142,6 +147,9 @@ class Window(Generic[F]):
 
     def end(self, number: int, future: F) -> None:
         """Note that a job has ended."""
+        if (begin := self._again(number, future)) is not None:
+            self.retry.start(number, begin)
+            return
         self._ended[number] = future
         self._on_end(number, future)
 
@@ -157,12 +165,30 @@ class Counter:
         self._done = 0
 
     def one_more(self, *_: object) -> None:
-        self._done += 1
+        self.more(1)
+
+    def more(self, jobs: int) -> None:
+        self._done += jobs
         if self._progress is not None:
             self._progress(self._done, self._total)
 
 
 # ---- what runs on it ----
+
+
+class Map(NamedTuple):
+    """The window of a `map`, and what makes results of a job that it gives out, in the order of the inputs."""
+
+    window: Window[Answer]
+    results: Callable[[Answer], Iterable[JobResult]]
+
+    def run(self, *, leave: Callable[[Iterable[Answer]], object]) -> Iterator[JobResult]:
+        """The results. The first jobs begin with this call."""
+        return self._results(self.window.run(in_order=True, leave=leave))
+
+    def _results(self, ended: Iterator[Answer]) -> Iterator[JobResult]:
+        for each in ended:
+            yield from self.results(each)
 
 
 class Batches:
@@ -173,7 +199,7 @@ class Batches:
         self._jobs = jobs
         self._to_result = to_result
 
-    def map(
+    def map(  # noqa: PLR0913 - all but the first three by keyword
         self,
         code: Code,
         argument_lists: Iterable[Sequence[object]],
@@ -182,19 +208,65 @@ class Batches:
         retry: Retry[Answer],
         width: int | None,
         progress: Progress | None,
-    ) -> Window[Answer]:
+        chunksize: int = 1,
+    ) -> Map:
         if shared := {"args", "job_id"} & options.keys():
             raise checks.invalid(min(shared), "the jobs of a map cannot share it", "put arguments into argument_lists")
         program = program_of(code, options.pop("entry", None), options.pop("strip_fences", None))
+        counter = Counter(progress, argument_lists)
+        width = WINDOW if width is None else checks.whole("window", width, 1, MAX_WINDOW)
+        if checks.whole("chunksize", chunksize, 1, 1 << 31) > 1:
+            check_options(program, options)
+            chunks = split(program, argument_lists, options.pop("kwargs", None), size=chunksize)
+            return self._map_chunks(program, chunks, options, retry=retry, width=width, counter=counter)
         if (grade := options.get("grade")) is not None:
             options["grade"] = grader_of(grade)
         jobs: Iterable[BatchJob] = ({**options, "code": program, "args": each} for each in argument_lists)
-        return Window(
-            (self.begin(each)[1] for each in jobs),
-            retry,
-            width=WINDOW if width is None else checks.whole("window", width, 1, MAX_WINDOW),
-            on_end=Counter(progress, argument_lists).one_more,
+        window = Window((self.begin(each)[1] for each in jobs), retry, width=width, on_end=counter.one_more)
+        return Map(window, lambda job: [self.to_result(job)])
+
+    def _map_chunks(
+        self,
+        program: Program,
+        chunks: Iterable[Chunk],
+        options: JobOptions,
+        *,
+        retry: Retry[Answer],
+        width: int,
+        counter: Counter,
+    ) -> Map:
+        under_way: dict[int, Chunk] = {}  # in order, until their results are given out
+
+        def begins() -> Iterator[Begin]:
+            for number, chunk in enumerate(chunks):
+                under_way[number] = chunk
+                yield partial(self._begin_chunk, program, chunk, options)
+
+        def again(number: int, job: Answer) -> Begin | None:
+            chunk = under_way[number]
+            if chunk.unfinished:
+                chunk.take(job)
+            return partial(self._begin_chunk, program, chunk, options) if chunk.unfinished else None
+
+        def results(_: Answer) -> Iterator[JobResult]:
+            return under_way.pop(min(under_way)).results(self._to_result, _refusal)
+
+        window = Window(
+            begins(), retry, width=width, on_end=lambda number, _: counter.more(len(under_way[number])), again=again
         )
+        return Map(window, results)
+
+    def _begin_chunk(self, program: Program, chunk: Chunk, options: JobOptions) -> Answer:
+        """Send the calls that have not ended."""
+        if not chunk.unfinished:  # none of them can be sent
+            future = Answer()
+            future.set_result(None)
+            return future
+        try:
+            submission = self._jobs.make(program, options, on_disconnect="cancel", calls=chunk.arguments())
+        except JobRefusedError as error:
+            return _refused(uuid.uuid4().hex, error)
+        return self._connection.submit(submission)
 
     def watch(self, job_ids: Iterable[str], retry: Retry[Answer], *, progress: Counter) -> Window[Answer]:
         refused = job_ids.refused if isinstance(job_ids, Batch) else {}
@@ -212,10 +284,6 @@ class Batches:
             return self._to_result(ended.result())
         except JobRefusedError as error:
             return _refusal(ended.job_id, error)
-
-    def results(self, ended: Iterator[Answer]) -> Iterator[JobResult]:
-        for each in ended:
-            yield self.to_result(each)
 
     def cancel(self, left: Iterable[Answer]) -> None:
         self._connection.cancel_all(each for each in left if isinstance(each, Request))

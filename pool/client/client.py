@@ -163,6 +163,7 @@ class Client:
         timeout: float | None = None,
         window: int | None = None,
         progress: Progress | None = None,
+        chunksize: int = 1,
         **options: Unpack[JobOptions],
     ) -> Iterator[JobResult]:
         """Run the code once for each list of arguments; the results come in the order of the lists.
@@ -176,12 +177,18 @@ class Client:
         is left when the iteration ends early, for whatever reason, is cancelled. Other options as for `run`, the same
         for all jobs.
 
+        `chunksize`: so many calls (at most 500) are one job and run one after the other in one child, which saves the
+        fork of each; `window` counts chunks. Each call still has its own result and limits (docs/jobs.md). Not with
+        `grade` and `stdin`.
+
         Raises ResultTimeoutError `timeout` seconds from now, and errors that concern all jobs, such as
         DaemonUnreachableError.
         """
         retry = Retry[Answer](checks.waiting("timeout", timeout))
-        jobs = self.batches.map(code, argument_lists, options, retry=retry, width=window, progress=progress)
-        return self.batches.results(jobs.run(in_order=True, leave=self.batches.cancel))
+        jobs = self.batches.map(
+            code, argument_lists, options, retry=retry, width=window, progress=progress, chunksize=chunksize
+        )
+        return jobs.run(leave=self.batches.cancel)
 
     def submit_many(
         self, jobs: Iterable[BatchJob], *, timeout: float | None = None, progress: Progress | None = None

@@ -28,14 +28,14 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from pool.client import checks, job
-from pool.client.batch import WINDOW, Window
+from pool.client.batch import MAX_WINDOW, WINDOW, Answer, Window
 from pool.client.client import Client
 from pool.client.connection import PerProcess
 from pool.client.futures import FutureResolver, PoolFuture, cancel
 from pool.client.job import Code, JobOptions, Program, Submission
 from pool.client.retry import Retry
-from pool.errors import ConfigError, ExecutorClosedError
-from pool.model import Limits
+from pool.errors import ConfigError, ExecutorClosedError, outcome_error
+from pool.model import JobResult, Limits
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,23 +96,41 @@ class PoolExecutor(Executor):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,  # noqa: ARG002 - of the interface; a job costs little, and chunks would share one outcome
+        chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
         """The values of `fn` in the order of the arguments. The first failure is raised at the place of its value.
 
         At most `buffersize` jobs (128) are ahead of the value that is waited for, so the iterables may be endless. A
         busy pool is waited for. What is left when the iteration ends early is cancelled. TimeoutError after `timeout`
-        seconds from this call.
+        seconds from this call. With a `chunksize` so many calls run in one child, as with `Client.map`, and
+        `buffersize` counts chunks; those that are not answered when the executor is shut down fail with ClosedError.
         """
         self._check_open()
         width = WINDOW if buffersize is None else checks.whole("buffersize", buffersize, 1, 1 << 31)
+        lists = zip(*iterables)  # noqa: B905 - as the stdlib
+        if checks.whole("chunksize", chunksize, 1, 1 << 31) > 1:
+            return self._map_chunks(fn, lists, timeout=timeout, chunksize=chunksize, width=min(width, MAX_WINDOW))
         program = job.program_of(fn)
         resolver = self._resolver.get()
-        submissions = (self._build(program, {"args": each}) for each in zip(*iterables))  # noqa: B905 - as the stdlib
+        submissions = (self._build(program, {"args": each}) for each in lists)
         begins = (partial(resolver.start, each) for each in submissions)
         window = Window(begins, Retry(timeout, before_waiting=resolver.check_waiter), width=width)
         return _values(window.run(in_order=True, leave=cancel))
+
+    def _map_chunks(
+        self,
+        fn: Callable[..., T],
+        lists: Iterable[Sequence[object]],
+        *,
+        timeout: float | None,
+        chunksize: int,
+        width: int,
+    ) -> Iterator[T]:
+        batches, options = self._client.batches, self._options.copy()
+        retry = Retry[Answer](timeout, before_waiting=self._resolver.get().check_waiter)
+        jobs = batches.map(fn, lists, options, retry=retry, width=width, progress=None, chunksize=chunksize)
+        return _values_of(jobs.run(leave=batches.cancel))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - the stdlib's
         """Accept no more jobs. `wait` for those under way, unless a callback of one of them calls this."""
@@ -143,6 +161,13 @@ def _release(resolvers: PerProcess[FutureResolver]) -> None:
     resolver = resolvers.peek()
     if resolver is not None:
         resolver.finish()
+
+
+def _values_of(results: Iterator[JobResult]) -> Iterator[Any]:
+    for result in results:
+        if not result.ok:
+            raise outcome_error(result)
+        yield result.value
 
 
 def _values(ended: Iterator[PoolFuture[T]]) -> Iterator[T]:

@@ -118,6 +118,7 @@ class JobMaker:
         on_disconnect: OnDisconnect,
         watch: bool = True,
         stream: bool = False,
+        calls: Sequence[Sequence[Buffer]] | None = None,
     ) -> Submission:
         """As `build`. `on_disconnect` holds where neither the options nor the client have one."""
         given = options.get("on_disconnect")
@@ -131,6 +132,7 @@ class JobMaker:
             watch=watch,
             stream=stream,
             session=self._session() if last == "cancel" else None,
+            calls=calls,
         )
 
 
@@ -143,8 +145,18 @@ class Asking(TypedDict, total=False):
     session: str | None  #: the client whose end cancels the job
 
 
-def build(code: Code | Program, options: JobOptions, *, pool: str, **asking: Unpack[Asking]) -> Submission:
-    """Raises InvalidJobError, TooLargeError or ValueCodecError. `pool`: the default one."""
+def build(
+    code: Code | Program,
+    options: JobOptions,
+    *,
+    pool: str,
+    calls: Sequence[Sequence[Buffer]] | None = None,
+    **asking: Unpack[Asking],
+) -> Submission:
+    """Raises InvalidJobError, TooLargeError or ValueCodecError.
+
+    `pool`: the default one. `calls`: the arguments of each call of a chunk, in place of those in the options.
+    """
     if unknown := options.keys() - JobOptions.__annotations__.keys():
         raise TypeError(f"a job has no option {min(unknown)!r}; it has {', '.join(JobOptions.__annotations__)}")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -152,7 +164,11 @@ def build(code: Code | Program, options: JobOptions, *, pool: str, **asking: Unp
     files = _files(given["files"]) if "files" in given else {}
     stdin = _stdin(given["stdin"]) if "stdin" in given else b""
     grader, grading = _grader(given) if _GRADING & given.keys() else (None, ())
-    arguments = _arguments(program, given.get("args", ()), given.get("kwargs", {})) if _VALUES & given.keys() else ()
+    arguments: Sequence[Buffer] = ()
+    if calls is not None:
+        arguments = [frame for call in calls for frame in call]
+    elif _VALUES & given.keys():
+        arguments = arguments_of(program, given.get("args", ()), given.get("kwargs", {}))
     checked = {field: check(name, given[name]) for name, (field, check) in _FIELDS.items() if name in given}
     message = wire.Submit(
         request=asking.get("request", 0),
@@ -166,6 +182,7 @@ def build(code: Code | Program, options: JobOptions, *, pool: str, **asking: Unp
         stream=asking.get("stream", False),
         session=asking.get("session"),
         grade=grader,
+        calls=tuple(map(len, calls or ())),
         **checked,
     )
     return Submission(message, _encoded(message, [program.frame, stdin, *files.values(), *arguments, *grading]))
@@ -239,7 +256,8 @@ def _files(given: Mapping[str, Buffer]) -> dict[str, Buffer]:
     return files
 
 
-def _arguments(program: Program, args: object, kwargs: Mapping[str, object]) -> Sequence[Buffer]:
+def arguments_of(program: Program, args: object, kwargs: Mapping[str, object]) -> Sequence[Buffer]:
+    """The frames of the arguments of one call. Raises InvalidJobError or ValueCodecError."""
     if not isinstance(args, (list, tuple)):
         raise checks.invalid("args", f"it is {checks.kind(args)}", "give a list or tuple, such as args=[21]")
     given = checks.mapping("kwargs", kwargs, wire.MAX_FRAMES)
@@ -259,7 +277,7 @@ def _grader(given: Mapping[str, Any]) -> tuple[wire.Grader, Sequence[Buffer]]:
         raise checks.invalid("grade_args", "there is no grade", "give the grader as grade, or leave them out")
     program = grader_of(given["grade"])
     try:
-        arguments = _arguments(program, given.get("grade_args", ()), {})
+        arguments = arguments_of(program, given.get("grade_args", ()), {})
     except (InvalidJobError, ValueCodecError) as error:
         raise type(error)(f"grade_{error.message}", **error.fields) from error
     grader = wire.Grader(entry=program.entry, pickled=program.pickled, python=program.python, arguments=len(arguments))

@@ -51,7 +51,7 @@ def to_result(delivery: Delivery | None, decode: Callable[[Sequence[wire.Frame]]
     if not all(map(wire.is_relative_name, files)):
         files = {}  # the caller may well write them to disk
         error = JobError(type="InvalidError", message="a file of the job has a name that points out of its directory")
-    elif header.outcome is Outcome.OK and error is None and payload[count:]:
+    elif header.outcome is Outcome.OK and error is None and payload[count:] and not header.calls:
         value, error = _value(payload[count:], decode)
     result = _result(header, error=error, findings=findings, output=(stdout, stderr), files=files, value=value)
     return result if header.grade is None else _graded(result, header.grade, graded, decode)
@@ -104,7 +104,7 @@ def _result(
     files: dict[str, bytes] | None = None,
 ) -> JobResult:
     facts = msgspec.structs.asdict(header)
-    del facts["grade"]  # the frames tell what it is
+    del facts["grade"], facts["calls"]  # the frames tell what they are
     spoiled = header.outcome is Outcome.OK and error is not None
     if spoiled and error:
         facts |= {"outcome": Outcome.ERROR, "reason": f"{error.type}: {error.message:.500}"}

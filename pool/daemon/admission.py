@@ -48,6 +48,8 @@ def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Templa
     Raises JobRefusedError.
     """
     _check_payload(submit, payload, size_bytes)
+    if submit.calls:
+        _check_calls(submit, payload)
     if submit.files:
         _check_files(submit.files)
     if submit.env:
@@ -67,6 +69,14 @@ def _check_payload(submit: wire.Submit, payload: Sequence[wire.Frame], size_byte
             size=size_bytes,
             maximum=wire.MAX_JOB_BYTES,
         )
+
+
+def _check_calls(submit: wire.Submit, payload: Sequence[wire.Frame]) -> None:
+    if submit.grade is not None or (submit.entry is None and not submit.pickled) or memoryview(payload[1]).nbytes:
+        raise InvalidJobError("calls: a chunk calls a function, and has neither a grade nor stdin; submit single jobs")
+    frames = len(payload) - 2 - len(submit.files)
+    if sum(submit.calls) != frames:
+        raise InvalidJobError(f"calls: they have {sum(submit.calls)} frames of arguments, and {frames} were sent")
 
 
 def check_code(code: wire.Frame, *, pickled: bool) -> None:

@@ -120,7 +120,7 @@ class Adoption:
             unusable = StopReason.OUTDATED
         handle.log.info("a worker was found", action="worker_found", state=resume.state, unusable=unusable)
         if has_job:
-            self._links.set_limit(handle.id, self._largest_answer + wire.MAX_HEADER_BYTES)
+            self._links.set_limit(handle.id, wire.CHUNK_ANSWERS * self._largest_answer + wire.MAX_HEADER_BYTES)
         if unusable is None or has_job:
             self._pool.was_ready = True
             self._links.send(handle.id, wire.Adopted())

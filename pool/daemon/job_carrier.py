@@ -104,7 +104,7 @@ class JobCarrier:
             ev.JobRestored(
                 job_id=job.key,
                 client=job.client,
-                wall_s=job.run.wall_s,
+                wall_s=job.run.wall_s * max(1, len(job.run.calls)),
                 loop=job.terms.loop,
                 priority=job.terms.priority,
                 queue_timeout_s=job.terms.queue_timeout_s,
@@ -151,7 +151,8 @@ class JobCarrier:
         reach("send:Run")
         self._bind(worker_id, job.client)
         self._pool.handles[worker_id].protocol.lease(job.run.job_id, command.epoch)
-        self._links.set_limit(worker_id, self._largest_answer + wire.MAX_HEADER_BYTES)
+        answers = wire.CHUNK_ANSWERS if job.run.calls else 1
+        self._links.set_limit(worker_id, self._largest_answer * answers + wire.MAX_HEADER_BYTES)
         run = msgspec.structs.replace(job.run, epoch=command.epoch)
         if not self._links.send(worker_id, run, job.payload):
             self._pool.lost(worker_id, "it did not take a job")

@@ -30,7 +30,9 @@ def largest_answer(limits: TemplateLimits) -> int:
 
 
 def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> None:
-    """Raise RemoteProtocolError for an answer that an honest worker does not give."""
+    """Raise RemoteProtocolError for an answer that an honest worker does not give. That of a chunk may be larger; the
+    link bounds what comes from a worker that has none.
+    """
     if done.outcome is Outcome.LOST:
         raise RemoteProtocolError("a worker cannot report the outcome lost")
     if not all(map(wire.is_relative_name, done.files)) or len(set(done.files)) < len(done.files):
@@ -41,7 +43,7 @@ def check(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> No
     if len(payload) < FIXED_FRAMES + len(done.files):
         raise RemoteProtocolError("an answer must have stdout, stderr, error and the files that it names")
     size = sum(memoryview(frame).nbytes for frame in payload)
-    if size > largest:
+    if size > largest * (wire.CHUNK_ANSWERS if done.calls else 1):
         raise RemoteProtocolError(f"an answer has {size} bytes, the pool's limits allow {largest}")
 
 
@@ -66,6 +68,7 @@ def from_worker(
         container=container,
         attempt=command.attempt,
         start=job.start,
+        calls=done.calls,
         **reported,
         **_timings(job, done.started_ns, done.ended_ns),
     )

@@ -189,7 +189,7 @@ class SubmitService:
             ev.JobSubmitted(
                 job_id=job.key,
                 client=job.client,
-                wall_s=job.run.wall_s,
+                wall_s=job.run.wall_s * max(1, len(job.run.calls)),
                 loop=job.terms.loop,
                 priority=job.terms.priority,
                 queue_timeout_s=job.terms.queue_timeout_s,
@@ -223,7 +223,9 @@ class SubmitService:
             return
         job.watchers.add(address)
         if stream:
-            job.output = job.output or OutputStream(job.run.job_id, limit=job.run.output)
+            job.output = job.output or OutputStream(
+                job.run.job_id, limit=job.run.output * (wire.CHUNK_ANSWERS if job.run.calls else 1)
+            )
             self._controllers[job.pool].carrier.stream(job)
             self._outputs.add_reader(job.output, address)
 

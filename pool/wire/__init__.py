@@ -14,6 +14,7 @@ Rules:
        Submit, Run        [code, stdin, *files (as named in the header), *arguments]
        Done, Result       [stdout, stderr, error, *files (as named in the header), *value]
        with a grade       Submit: [..., grader, *its arguments]   Run: [..., *value]   Result: [..., error, *grade]
+       of a chunk         as `chunk.py` says
        Printed, Output    [text: bytes of that stream, as the job wrote them]
    `error` is an encoded Fault or empty; arguments and value are the frames of `pool.values`.
 3. The size of a header, the number of frames, and the length of every string and list are bounded here.
@@ -21,13 +22,16 @@ Rules:
 Modules, each of which imports only those below it:
 
     client.py   admin.py   runner.py     messages on submit.sock, admin.sock, link.sock; a decoder for each direction
-    fault.py                             the error of a job: the `error` frame
+    fault.py   chunk.py                  the error of a job: the `error` frame; the calls of a chunk
     codec.py                             frames to message and back, and the version
-    fields.py   caps.py                  base structs and field types; upper bounds
+    fields.py                            base structs and field types
+    caps.py                              upper bounds
 """
 
 from pool.wire.admin import AdminCall, AdminReply, from_admin, to_admin
 from pool.wire.caps import (
+    CHUNK_ANSWERS,
+    MAX_CALLS,
     MAX_CODE_BYTES,
     MAX_FILES_OUT,
     MAX_FRAME_BYTES,
@@ -37,6 +41,7 @@ from pool.wire.caps import (
     MAX_PRINTED_BYTES,
     PRINT_INTERVAL_S,
 )
+from pool.wire.chunk import Call, decode_calls, encode_calls
 from pool.wire.client import (
     Accepted,
     Cancel,
@@ -83,12 +88,12 @@ from pool.wire.runner import (
 )
 
 __all__ = [
-    "MAGIC", "MAX_CODE_BYTES", "MAX_FILES_OUT", "MAX_FRAMES", "MAX_FRAME_BYTES", "MAX_HEADER_BYTES", "MAX_JOB_BYTES",
-    "MAX_PRINTED_BYTES", "PREAMBLE", "PRINT_INTERVAL_S", "PROTOCOL_VERSION", "Accepted", "AdminCall", "AdminReply",
-    "Adopted", "Broken", "Cancel", "Collected", "Done", "EndFields", "Fault", "Finding", "Frame", "Freed", "FromClient",
-    "FromRunner", "Grade", "Grader", "Heartbeat", "Hello", "JobFields", "JobLimits", "Kill", "Message", "Mine",
-    "Output", "Ping", "Pong", "Printed", "Probe", "Ready", "Refused", "Result", "Resume", "Run", "Started", "Stream",
-    "StreamName", "Submit", "ToClient", "ToRunner", "Watch", "Welcome", "check_preamble", "decode", "decode_fault",
-    "encode", "encode_fault", "from_admin", "from_client", "from_runner", "is_relative_name", "to_admin", "to_client",
-    "to_runner",
+    "CHUNK_ANSWERS", "MAGIC", "MAX_CALLS", "MAX_CODE_BYTES", "MAX_FILES_OUT", "MAX_FRAMES", "MAX_FRAME_BYTES",
+    "MAX_HEADER_BYTES", "MAX_JOB_BYTES", "MAX_PRINTED_BYTES", "PREAMBLE", "PRINT_INTERVAL_S", "PROTOCOL_VERSION",
+    "Accepted", "AdminCall", "AdminReply", "Adopted", "Broken", "Call", "Cancel", "Collected", "Done", "EndFields",
+    "Fault", "Finding", "Frame", "Freed", "FromClient", "FromRunner", "Grade", "Grader", "Heartbeat", "Hello",
+    "JobFields", "JobLimits", "Kill", "Message", "Mine", "Output", "Ping", "Pong", "Printed", "Probe", "Ready",
+    "Refused", "Result", "Resume", "Run", "Started", "Stream", "StreamName", "Submit", "ToClient", "ToRunner", "Watch",
+    "Welcome", "check_preamble", "decode", "decode_calls", "decode_fault", "encode", "encode_calls", "encode_fault",
+    "from_admin", "from_client", "from_runner", "is_relative_name", "to_admin", "to_client", "to_runner",
 ]  # fmt: skip

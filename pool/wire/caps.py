@@ -12,6 +12,11 @@ MAX_FRAME_BYTES = 256 * 1024 * 1024
 MAX_CODE_BYTES = 1024 * 1024
 #: All payload frames of a Submit together.
 MAX_JOB_BYTES = 256 * 1024 * 1024
+#: Calls of one chunk. Each has a frame of arguments, or several, and one frame of the answer.
+MAX_CALLS = 500
+#: The answer of a chunk may be so many times the largest answer of one job. A chunk ends with the call that takes it
+#: over what one job may answer.
+CHUNK_ANSWERS = 2
 #: Files that one job can leave.
 MAX_FILES_OUT = 200
 #: Bytes of output in one Printed or Output, and the shortest interval at which a runner sends Printed.

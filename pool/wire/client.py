@@ -143,6 +143,7 @@ class Result(EndFields, frozen=True, kw_only=True, tag="result"):
     fallback: bool = False
     grade_ms: Duration = 0.0
     grade: Grade | None = None
+    calls: Count = 0  #: as in Done
 
 
 class Pong(Message, frozen=True, tag="pong"):

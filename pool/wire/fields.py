@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from pool.model import Outcome
+from pool.wire.caps import MAX_CALLS
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9._:\-]+\Z")]
 OptionalId = Annotated[str, Meta(max_length=128, pattern=r"\A[A-Za-z0-9._:\-]*\Z")]
@@ -22,6 +23,7 @@ FileName = Annotated[str, Meta(min_length=1, max_length=255)]
 Files = Annotated[tuple[FileName, ...], Meta(max_length=256)]
 Env = Annotated[dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=8192)]], Meta(max_length=64)]
 Argv = Annotated[tuple[Annotated[str, Meta(max_length=8192)], ...], Meta(max_length=256)]
+Calls = Annotated[tuple[Count, ...], Meta(max_length=MAX_CALLS)]
 Scalars = dict[str, str | int | float | bool | None]
 
 
@@ -40,6 +42,7 @@ class JobFields(Message, frozen=True):
     env: Env = {}
     argv: Argv = ()  #: what follows the name of the program in sys.argv
     seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
+    calls: Calls = ()  #: of a chunk: how many frames of arguments each call has; (): no chunk, one call
     explain: bool = False  #: write every denied system call, and the line that made it, to the job's stderr
 
 

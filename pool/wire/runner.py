@@ -59,6 +59,7 @@ class Done(EndFields, frozen=True, kw_only=True, tag="done"):
     epoch: Count
     started_ns: Count = 0
     ended_ns: Count = 0
+    calls: Count = 0  #: of a chunk: how many of its calls have begun; the value is then as `chunk.py` says
 
 
 class Freed(Message, frozen=True, tag="freed"):

@@ -7,10 +7,12 @@ import socket
 import time
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 from runner import channel
 from runner.attempt import Attempt, Child
 from runner.channel import Report
+from runner.chunk import NEXT
 from runner.usage import INTERVAL_S, Meter
 
 from pool import wire
@@ -25,13 +27,13 @@ ANSWER = [Report(outcome=Outcome.OK, started_ns=1, ended_ns=2).pack(), b"", b"va
 
 
 @contextmanager
-def conversation(out="/dev/null", **options):
+def conversation(out="/dev/null", job=JOB, **options):
     """An attempt whose child is the test: at the other end of the socket, and the process that is asked for usage."""
     ours, theirs = socket.socketpair()
     streams = [os.open(path, os.O_RDONLY) for path in (out, "/dev/null")]
     child = Child(os.getpid(), ours, *streams, os.pidfd_open(os.getpid()))
     with theirs:
-        yield Attempt(JOB, child, [b"code", b""], **options), theirs
+        yield Attempt(job, child, [b"code", b""], **options), theirs
     child.close()
 
 
@@ -45,6 +47,25 @@ def test_an_answer_does_not_wait_until_what_the_job_has_started_stops_printing()
     assert (done.outcome, done.truncated) == (Outcome.OK, ("stdout",))
     assert (bytes(payload[0]), bytes(payload[3])) == (bytes(1000), b"value")
     assert done.stdout_bytes > 1000
+
+
+def test_each_call_of_a_chunk_has_the_whole_wall_limit_and_begins_when_the_runner_says_so():
+    job = msgspec.structs.replace(JOB, calls=(1, 1))
+    with conversation(job=job) as (attempt, theirs):
+        channel.receive(theirs)
+        first_deadline = attempt.deadline
+        channel.send(theirs, ANSWER)
+        attempt.read(attempt.child.sock.fileno())
+        assert (attempt.answer(), attempt.call, theirs.recv(10)) == (None, 1, NEXT)
+        assert attempt.deadline > first_deadline
+        assert attempt.running
+        channel.send(theirs, ANSWER)
+        assert not attempt.complete
+        attempt.read(attempt.child.sock.fileno())
+        done, payload = attempt.answer()
+    calls = wire.decode_calls(payload[3])
+    assert (done.calls, [each.outcome for each in calls]) == (2, [Outcome.OK] * 2)
+    assert [bytes(each) for each in payload[4:]] == [b"value"] * 2
 
 
 def test_usage_counts_what_the_job_has_started_and_nobody_has_waited_for(tmp_path):

@@ -125,6 +125,26 @@ def test_a_small_submission_is_queued_at_once(place):
     assert [event.job_id for event in place.pool.events] == ["1000/a"]
 
 
+def test_a_chunk_may_take_the_wall_limit_of_all_its_calls(place):
+    job = submit("chunk", entry="main", calls=(0, 1, 0), limits=wire.JobLimits(wall_s=7))
+    place.listener.client_sends(ANN, job, b"code", b"", b"argument")
+    assert [event.wall_s for event in place.pool.events] == [21]
+
+
+@pytest.mark.parametrize(
+    ("fields", "payload"),
+    [
+        ({"entry": "main", "calls": (1, 1)}, [b"code", b"", b"argument"]),
+        ({"entry": "main", "calls": (1,)}, [b"code", b"stdin", b"argument"]),
+        ({"calls": (0, 0)}, [b"code", b""]),
+        ({"entry": "main", "calls": (0, 0), "grade": wire.Grader(entry="grade")}, [b"code", b"", b"grader"]),
+    ],
+)
+def test_a_chunk_that_cannot_be_one_is_refused(place, fields, payload):
+    place.listener.client_sends(ANN, submit("chunk", **fields), *payload)
+    assert [(type(message), message.code) for _, message in place.listener.sent] == [(wire.Refused, "invalid_job")]
+
+
 def test_a_large_submission_keeps_the_order_of_its_clients_requests_and_delays_no_other_client(place):
     send = place.listener.client_sends
     send(ANN, submit("large", 1), SMALL, b"", LARGE)

@@ -60,6 +60,16 @@ def test_more_cpu_time_than_the_limit_is_a_timeout_with_both_figures(cgroup, tmp
     assert "2.5 s of CPU, its limit is 2 s" in reason
 
 
+def test_the_cpu_time_of_a_call_counts_from_the_first_look_at_it(cgroup, tmp_path):
+    meter = Meter(tmp_path)
+    cgroup.say(cpu_s=59, anonymous=60 * MIB)
+    assert meter.excess(JOB, 1) is None
+    cgroup.say(cpu_s=61, anonymous=60 * MIB)
+    assert meter.excess(JOB, 1) is None
+    cgroup.say(cpu_s=61.5, anonymous=60 * MIB)
+    assert meter.excess(JOB, 1)[0] is Outcome.TIMEOUT
+
+
 @pytest.mark.parametrize("held", [{"anonymous": 260 * MIB}, {"anonymous": 60 * MIB, "shared": 200 * MIB}])
 def test_more_memory_than_the_limit_is_memory_whether_it_is_private_or_shared(cgroup, tmp_path, held):
     meter = Meter(tmp_path)

@@ -45,8 +45,13 @@ def answer(
     arguments: Sequence[bytes | bytearray],
     setting: Setting,
     send: Callable[[list[Frame]], object] | None = None,
+    *,
+    last: bool = True,
 ) -> list[Frame]:
     """Run the job and end as a program does. Returns the frames: [report, error, *file names and contents, *value].
+
+    `last`: False for a call of a chunk that others follow. Such a call ends the program only if it does not end ok, or
+    leaves threads or processes; the others then run in another child.
 
     If code of the job may run after its value is known, the answer so far is given to `send`, and the final answer has
     no value. So an exit handler that never ends does not cost the job its value.
@@ -54,7 +59,7 @@ def answer(
     owner, started_ns, sent = os.getpid(), monotonic_ns(), 0
     try:
         ending = _run(job, code, arguments, setting)
-        if send is not None:
+        if send is not None and (last or ending.outcome is not Outcome.OK or has_exit_work(handlers=False)):
             if os.getpid() == owner and has_exit_work():
                 send(_frames(ending, started_ns, pending=True))
                 sent, ending = _size(ending.value), ending._replace(value=())

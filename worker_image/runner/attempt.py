@@ -14,6 +14,7 @@ from pool import wire
 from pool.model import Outcome
 from runner import channel, proc, usage
 from runner.channel import Answer, ChannelError, Collector
+from runner.chunk import NEXT, Chunk
 from runner.usage import Meter, Usage
 from runner.verdict import Evidence, Verdict, after_its_end, decide, of_claim
 
@@ -76,14 +77,15 @@ class Exit:
 
 @dataclass(slots=True)
 class Stream:
-    """A captured output stream: the first `cap` bytes are kept, the rest is counted and dropped."""
+    """A captured output stream: the first `cap` bytes of each call are kept, the rest is counted and dropped."""
 
     name: wire.StreamName
     fd: int
     cap: int
-    kept: bytearray = field(default_factory=bytearray)
-    total: int = 0
+    kept: bytearray = field(default_factory=bytearray)  #: of all calls
+    total: int = 0  #: bytes of the present call
     open: bool = True
+    start: int = 0  #: where in `kept` the present call begins
 
     def drain(self, reads: int) -> None:
         """Read what is there, at most so many times."""
@@ -92,10 +94,13 @@ class Stream:
                 chunk = os.read(self.fd, _READ_BYTES)
                 self.open = bool(chunk)
                 self.total += len(chunk)
-                self.kept += chunk[: self.cap - len(self.kept)]
+                self.kept += chunk[: self.start + self.cap - len(self.kept)]
                 reads -= 1
         except BlockingIOError:
             pass
+
+    def next_call(self) -> None:
+        self.start, self.total = len(self.kept), 0
 
 
 class Attempt:
@@ -120,8 +125,10 @@ class Attempt:
         self.err = Stream("stderr", child.err, job.output)
         os.set_blocking(child.out, False)
         os.set_blocking(child.err, False)
-        self._sent_ns = time.monotonic_ns()
-        self.deadline = time.monotonic() + job.wall_s
+        self._chunk = Chunk(job, child.pids[0]) if job.calls else None
+        self._cpu_before_s = 0.0  # of the calls before the present one
+        self._sent_ns = self._begun_ns = time.monotonic_ns()
+        self.deadline = time.monotonic() + job.wall_s  #: of the present call
         self.descriptors = (child.out, child.err, child.sock.fileno())  #: to read from
         child.sock.settimeout(_SEND_S)
         with contextlib.suppress(OSError):  # the child has died; its exit is reported
@@ -132,7 +139,8 @@ class Attempt:
         """Read what is there. False: nothing more will come from this descriptor."""
         if fd == self.descriptors[2]:
             self._collect()
-            return not (self._collector.closed or self._claimed or self._invalid)
+            last = self._claimed is not None and self._chunk is None
+            return not (self._collector.closed or last or self._invalid)
         stream = self.out if fd == self.out.fd else self.err
         stream.drain(_READS_PER_TURN)
         return stream.open
@@ -177,10 +185,19 @@ class Attempt:
             return None
         return Outcome.MEMORY, "the worker ran out of memory and the kernel killed a process of the job"
 
+    def excess(self) -> tuple[Outcome, str] | None:
+        """If the present call has to be ended for what it and all that it started use."""
+        return self._meter.excess(self.job, self.call) if self._meter is not None else None
+
     @property
     def elapsed_s(self) -> float:
         """Since the job was sent to the child."""
         return (time.monotonic_ns() - self._sent_ns) / 1e9
+
+    @property
+    def call(self) -> int:
+        """The present call of a chunk, from 0 on."""
+        return self._chunk.ended if self._chunk is not None else 0
 
     @property
     def running(self) -> bool:
@@ -192,14 +209,31 @@ class Attempt:
         """Whether the child has sent a valid answer, so that it can be passed on and the child can be ended."""
         return self._claimed is not None and not self.answered and self.killed_for is None
 
-    def answer(self) -> tuple[wire.Done, list[channel.Frame]]:
-        """The Done of a child that has answered. It waits to be ended, so that its usage can still be read."""
+    def answer(self) -> tuple[wire.Done, list[channel.Frame]] | None:
+        """The Done of a child that has answered. It waits to be ended, so that its usage can still be read.
+
+        None: it has begun the next call of its chunk.
+        """
         if self._claimed is None:
             raise ValueError("the child has not answered")
-        self.answered = True
         self.out.drain(_LAST_READS)
         self.err.drain(_LAST_READS)
-        return self._done(usage.of_process(self.child.pids[0]), of_claim(self.job, self._claimed.report))
+        used = usage.of_process(self.child.pids[0])
+        ended = self._done(used, of_claim(self.job, self._claimed.report))
+        if self._chunk is not None and self._pending is None and self._chunk.goes_on():
+            self._begin_next(used.cpu_s)
+            return None
+        self.answered = True
+        return ended if self._chunk is None else self._chunk.done(self.out.kept, self.err.kept, cpu_s=used.cpu_s)
+
+    def _begin_next(self, cpu_s: float) -> None:
+        self._claimed, self._collector, self._cpu_before_s = None, self._new_collector(), cpu_s
+        self.out.next_call()
+        self.err.next_call()
+        self._begun_ns = time.monotonic_ns()
+        self.deadline = time.monotonic() + self.job.wall_s
+        with contextlib.suppress(OSError):  # the child has died; its exit is reported
+            self.child.sock.send(NEXT)
 
     def conclude(self, end: Exit) -> tuple[wire.Done, list[channel.Frame]]:
         """The Done of a child that has ended, with all that it had started."""
@@ -221,17 +255,22 @@ class Attempt:
             verdict = after_its_end(verdict, self._pending.report)
             if verdict.outcome is self._pending.report.outcome:
                 self._claimed, self.killed_for = self._pending, None
-        return self._done(Usage(cpu_s=end.cpu_s, max_rss_bytes=end.max_rss_bytes), verdict)
+        used = Usage(cpu_s=end.cpu_s, max_rss_bytes=end.max_rss_bytes)
+        ended = self._done(used, verdict)
+        return ended if self._chunk is None else self._chunk.done(self.out.kept, self.err.kept, cpu_s=used.cpu_s)
 
     def _done(self, used: Usage, verdict: Verdict) -> tuple[wire.Done, list[channel.Frame]]:
         claimed = None if self.killed_for else self._claimed
         now_ns = time.monotonic_ns()
-        started_ns, ended_ns = self._sent_ns, now_ns
+        started_ns, ended_ns = self._begun_ns, now_ns
         if claimed is not None:  # its stamps as far as they can be true
-            started_ns = min(max(claimed.report.started_ns, self._sent_ns), now_ns)
+            started_ns = min(max(claimed.report.started_ns, self._begun_ns), now_ns)
             ended_ns = min(max(claimed.report.ended_ns, started_ns), now_ns)
-        if self._meter is not None and now_ns - self._sent_ns > usage.INTERVAL_S * 1e9:
+        if self._chunk is not None:
+            used = replace(used, cpu_s=max(0.0, used.cpu_s - self._cpu_before_s))
+        elif self._meter is not None and now_ns - self._sent_ns > usage.INTERVAL_S * 1e9:
             used |= self._meter.used()  # a shorter job cannot have used much in processes that nobody waited for
+        output = [each.kept[each.start :] if each.start else each.kept for each in (self.out, self.err)]
         done = wire.Done(
             job_id=self.job.job_id,
             epoch=self.job.epoch,
@@ -240,7 +279,7 @@ class Attempt:
             files=claimed.names if claimed is not None else (),
             exit_code=verdict.exit_code,
             signal=verdict.signal,
-            truncated=tuple([each.name for each in (self.out, self.err) if each.total > len(each.kept)]),
+            truncated=tuple([each.name for each in (self.out, self.err) if each.total > len(each.kept) - each.start]),
             stdout_bytes=self.out.total,
             stderr_bytes=self.err.total,
             started_ns=started_ns,
@@ -248,9 +287,10 @@ class Attempt:
             cpu_s=used.cpu_s,
             max_rss_bytes=used.max_rss_bytes,
         )
-        if claimed is None:
-            return done, [self.out.kept, self.err.kept, b""]
-        return done, [self.out.kept, self.err.kept, claimed.error, *claimed.contents, *claimed.value]
+        rest = [b""] if claimed is None else [claimed.error, *claimed.contents, *claimed.value]
+        if self._chunk is not None:
+            self._chunk.add(done, [*output, *rest])
+        return done, [*output, *rest]
 
 
 #: Sends a message with its payload, or returns False because the link is full.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import math
 import mmap
 import os
@@ -19,7 +20,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -186,11 +187,13 @@ def _warm_up_while_idle(sock: socket.socket, setting: Setting) -> None:
 
 
 def _work(sock: socket.socket, prepared: Prepared, held: Held) -> None:
-    """Wait for the job, run it, send the answer."""
+    """Wait for the job, run it, send the answer. The calls of a chunk begin when the runner says so."""
     header, code, stdin, *rest = channel.receive(sock)
     job = _request.decode(header)
     files, arguments = rest[: len(job.files)], rest[len(job.files) :]
     denials = DenialReporter() if job.explain else None
+    first, *others = _calls(job, arguments) if job.calls else [arguments]
+    run = partial(answer, job, bytes(code), setting=prepared.setting, send=partial(channel.send, sock))
     try:
         _set_environment(job, prepared.scratch)
         if denials is not None:
@@ -199,11 +202,37 @@ def _work(sock: socket.socket, prepared: Prepared, held: Held) -> None:
         _write_files(job, code, stdin, files, prepared)
         _limit(job, held, prepared.confinement)
         interpreter.prepare(job.argv, job.files, prepared.scratch / WORK)
-        frames = answer(job, bytes(code), arguments, prepared.setting, partial(channel.send, sock))
+        frames = run(arguments=first, last=not others)
     except OSError as error:  # its files do not fit into the scratch space
         frames = failure(error)
     channel.send(sock, frames)
+    del frames
+    for number, each in enumerate(others, 1):
+        if not sock.recv(1):
+            return
+        channel.send(sock, _next_call(job, prepared.scratch, partial(run, arguments=each, last=number == len(others))))
     sock.recv(1)  # the runner reads what this process has used, then ends it
+
+
+def _calls(job: wire.Run, arguments: Sequence[bytearray]) -> list[Sequence[bytearray]]:
+    """The arguments of each call."""
+    ends = list(itertools.accumulate(job.calls))
+    return [arguments[end - size : end] for end, size in zip(ends, job.calls, strict=True)]
+
+
+def _next_call(job: wire.Run, scratch: Path, run: Callable[[], list[channel.Frame]]) -> list[channel.Frame]:
+    """A call of a chunk finds its directory, its seed and its CPU limit as the first one did. What else the calls
+    before it have changed stays, as it does in a program that calls a function many times.
+    """
+    try:
+        os.chdir(scratch / WORK)
+        output_files.clear(scratch / WORK / output_files.DIRECTORY)
+        if job.seed is not None:
+            _seed(job.seed)
+        _limit_cpu(job)
+    except OSError as error:
+        return failure(error)
+    return run()
 
 
 def _set_environment(job: wire.Run, scratch: Path) -> None:
@@ -256,10 +285,17 @@ def _write_files(
             os.dup2(held.fileno(), 0)
 
 
+def _limit_cpu(job: wire.Run) -> None:
+    """Of the next call of a chunk."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (min(math.ceil(time.process_time() + job.cpu_s), most), most))
+
+
 def _limit(job: wire.Run, held: Held, confinement: Confinement) -> None:
     """Soft limits, which end the job with a reason, and hard limits, which the job cannot raise."""
-    seconds = math.ceil(time.process_time() + job.cpu_s)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    now_s = time.process_time()
+    most = math.ceil(now_s + job.cpu_s * max(1, len(job.calls))) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(now_s + job.cpu_s), most))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
     kind, before = confinement.memory_limit(*held)
     most = before + job.memory + ROOM_BYTES

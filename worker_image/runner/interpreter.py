@@ -157,11 +157,11 @@ def restoring(function: Callable[..., object], *arguments: object) -> object:
 # ---- the end ----
 
 
-def has_exit_work() -> bool:
-    """Whether code of the job may still run: an exit handler, or a thread that Python waits for."""
+def has_exit_work(*, handlers: bool = True) -> bool:
+    """Whether code of the job may still run: a thread or process that Python waits for, or an exit handler."""
     with contextlib.suppress(BaseException):
         waited_for = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
-        return bool(waited_for or _children) or _count_exit_handlers() > _Before.exit_handlers
+        return bool(waited_for or _children) or (handlers and _count_exit_handlers() > _Before.exit_handlers)
     return True
 
 

@@ -22,6 +22,17 @@ VARIABLE = "OUTPUT_DIR"
 _MAPPED_FROM_BYTES = 1 << 20
 
 
+def clear(directory: Path) -> None:
+    """Remove what is in it, for the next call of a chunk; make it if it is missing. Raises OSError."""
+    for root, directories, names in os.walk(directory, topdown=False):
+        for name in names:
+            os.unlink(f"{root}/{name}")  # noqa: PTH108
+        for name in directories:
+            path = f"{root}/{name}"
+            (os.unlink if os.path.islink(path) else os.rmdir)(path)  # noqa: PTH114
+    os.makedirs(directory, exist_ok=True)  # noqa: PTH103
+
+
 def collect(directory: Path, *, max_bytes: int) -> list[bytes | memoryview]:
     """Names and contents in turn, sorted by name.
 

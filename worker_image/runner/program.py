@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -79,6 +79,7 @@ def namespace() -> dict[str, object]:
 
 class _Current:
     module = ModuleType("__main__")
+    target: Callable[..., object] | None = None  #: what each call of a chunk calls
 
 
 def why_no_value(job: wire.Run, code: bytes) -> str:
@@ -113,19 +114,26 @@ def _arguments(job: wire.Run, frames: Sequence[bytes | bytearray]) -> tuple[Sequ
 
 
 def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[str, object], setting: Setting) -> object:
+    """The code is loaded once for all calls of a chunk. In one function, for it is on the way of each job."""
+    if job.calls and _Current.target is not None:
+        return _Current.target(*args, **kwargs)
     policy = setting.policy if job.screened else UNSCREENED
     if job.pickled:
         if policy.strict:
             raise RejectedError([_PICKLED])
         vars(builtins)["datasets"] = setting.datasets  # for functions of all modules that came along
-        return _unpickle(job, code)(*args, **kwargs)  # type: ignore[operator]
-    module = _load(code.decode("utf-8-sig"), policy, script=job.entry is None, datasets=setting.datasets)
-    if job.entry is None:
-        return module.__dict__.get("result")
-    return _entry(module, job.entry)(*args, **kwargs)  # type: ignore[operator]
+        target = _unpickle(job, code)
+    else:
+        module = _load(code.decode("utf-8-sig"), policy, script=job.entry is None, datasets=setting.datasets)
+        if job.entry is None:
+            return module.__dict__.get("result")
+        target = _entry(module, job.entry)
+    if job.calls:
+        _Current.target = target
+    return target(*args, **kwargs)
 
 
-def _unpickle(job: wire.Run, code: bytes) -> object:
+def _unpickle(job: wire.Run, code: bytes) -> Callable[..., object]:
     """Pickles are loaded here, inside the sandbox, and nowhere else."""
     import cloudpickle
 
@@ -138,7 +146,7 @@ def _unpickle(job: wire.Run, code: bytes) -> object:
     _Current.module = sys.modules["__main__"]
     target = cloudpickle.loads(code)
     _show_names(target, vars(_Current.module))
-    return target
+    return cast("Callable[..., object]", target)
 
 
 def _show_names(target: object, names: dict[str, object]) -> None:
@@ -179,10 +187,10 @@ def _compile(source: str, policy: Policy) -> CodeType:
     return compile(reading.program, FILENAME, "exec", dont_inherit=True)
 
 
-def _entry(module: ModuleType, name: str) -> object:
+def _entry(module: ModuleType, name: str) -> Callable[..., object]:
     entry = module.__dict__.get(name)
     if callable(entry):
-        return entry
+        return cast("Callable[..., object]", entry)
     if name in module.__dict__:
         raise EntryError(f"{name!r} is a {type(entry).__name__}, not a function; name a function as entry")
     functions = sorted(key for key, value in module.__dict__.items() if inspect.isfunction(value))

@@ -235,15 +235,18 @@ class Runner:
         if now >= attempt.deadline:
             attempt.kill(Outcome.TIMEOUT)
             return
-        excess = attempt.out_of_memory() or (self._meter.excess(attempt.job) if self._meter is not None else None)
+        excess = attempt.out_of_memory() or attempt.excess()
         if excess is not None:
             attempt.kill(*excess)
         self._timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
 
     def _answer(self, attempt: Attempt) -> None:
-        """Pass the child's answer on. The child then waits to be ended."""
+        """Pass the child's answer on, after the last call of a chunk. The child then waits to be ended."""
+        if (ended := attempt.answer()) is None:
+            self._timers[self._check_limits] = min(attempt.deadline, self._timers[self._check_limits])
+            return
         self._printer = None
-        self._link.send(*attempt.answer())
+        self._link.send(*ended)
         self._unwatch(*attempt.descriptors)
         self._timers[self._clear] = time.monotonic() + _CLEAR_AFTER_S
 

@@ -9,6 +9,7 @@ where neither can be read, only the limits of each process hold.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,13 @@ def of_process(pid: int) -> Usage:
     return Usage(cpu_s=max(ticks * _TICK_S, first_s), max_rss_bytes=peak)
 
 
+def data_bytes(pid: int) -> int:
+    """Private and writable bytes of the process, which RLIMIT_DATA limits; 0 once it is gone."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(proc.read(f"/proc/{pid}/statm").split()[5]) * mmap.PAGESIZE
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """The counters of the whole worker."""
@@ -94,13 +102,19 @@ class Meter:
         """Start counting anew, for the next job."""
         self._before = read(self._root)
         self._most_held = 0
+        self._call, self._call_cpu_s = 0, self._before.cpu_s if self._before is not None else 0.0
 
-    def excess(self, job: wire.Run) -> tuple[Outcome, str] | None:
-        """The outcome and the reason, if the job has to be ended for what it uses."""
+    def excess(self, job: wire.Run, call: int = 0) -> tuple[Outcome, str] | None:
+        """The outcome and the reason, if the job has to be ended for what it uses.
+
+        CPU time is that of the present `call` of a chunk, from the first time that this is asked during the call.
+        """
         now = read(self._root) if self._before is not None else None
         if now is None or self._before is None:
             return None
-        cpu_s = now.cpu_s - self._before.cpu_s
+        if call != self._call:
+            self._call, self._call_cpu_s = call, now.cpu_s
+        cpu_s = now.cpu_s - self._call_cpu_s
         shared = max(0, now.shared - self._before.shared - job.tmp)  # what fits into the scratch space is not memory
         held = now.anonymous - self._before.anonymous + shared
         self._most_held = max(self._most_held, held)
