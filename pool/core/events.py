@@ -127,6 +127,8 @@ class WorkerVanished(WorkerEvent, frozen=True, kw_only=True):
 class WorkerRemoved(WorkerEvent, frozen=True, kw_only=True):
     """The engine has removed the container, or says that it never existed."""
 
+    engine_away: bool = False  #: it did not answer: the container is of no use, and is removed later
+
 
 class Heartbeat(WorkerEvent, frozen=True, kw_only=True):
     """The worker has sent a heartbeat."""

@@ -114,13 +114,17 @@ def finish_waiting(pool: State, job: JobRecord, outcome: Outcome, why: str) -> N
     finish(pool, job, PendingEnd(outcome, "; ".join(filter(None, (why, not_run, job.lost)))))
 
 
-def reject_waiting(pool: State, code: str, reason: str) -> int:
-    """Code is refused from now on: end the accepted jobs that wait with it. Returns how many there were."""
+def reject_waiting(pool: State, code: str, reason: str) -> None:
+    """Code is refused from now on: end the accepted jobs that wait with it."""
     waiting = [pool.jobs[job_id] for job_id in pool.backlog.waiting if pool.jobs[job_id].code == code]
     for job in waiting:
         pool.backlog.remove(job.id)
-        finish(pool, job, PendingEnd(Outcome.LOST if job.attempt else Outcome.REJECTED, reason))
-    return len(waiting)
+        reject(pool, job, reason)
+
+
+def reject(pool: State, job: JobRecord, reason: str) -> None:
+    """Its code is refused: it ends, and does not wait any more."""
+    finish(pool, job, PendingEnd(Outcome.LOST if job.attempt else Outcome.REJECTED, reason))
 
 
 # ---- lost attempts ----

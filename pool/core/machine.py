@@ -203,7 +203,8 @@ def _check_job(pool: State, job: JobRecord) -> None:
     assert (state is JobState.QUEUED) == (name in pool.backlog.waiting), f"{name} is {state}; in the backlog or not?"
     assert job.attempt <= 1 + job.retries, f"{name} was tried {job.attempt} times"
     if state is JobState.QUEUED:
-        assert pool.poison.refused_s(job.code, pool.now) is None, f"{name} waits and its code is refused"
+        judged = any(worker.blamed == job.code for worker in pool.workers.values())
+        assert judged or pool.poison.refused_s(job.code, pool.now) is None, f"{name} waits and its code is refused"
     else:
         assert job.worker_id is not None, f"{name} is {state} without a worker"
         assert pool.workers[job.worker_id].job is job, f"{job.worker_id} does not have {name}"

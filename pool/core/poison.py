@@ -14,6 +14,8 @@ Which failures of a worker count as a kill (`worker_transitions.py` decides):
                  a job that its worker had not started; a container that somebody removed; a failed start
                  shutdown, recycling and every other stop that the pool decides on
                  the last job of a worker: it is stopped anyway, clean or not
+                 a worker that broke down while the engine was away, which ends its containers when it ends: it is
+                 counted, and taken back when its removal gets no answer; until then waiting jobs are not rejected
 
 A worker that ran out of memory as a whole is counted by the consequence: if the kernel kills the child, the worker goes
 on; if it kills the zygote or the runner, the worker breaks down or is not clean.
@@ -94,6 +96,18 @@ class Poison:
             f"{self.history(code, now)}. Change the code, or ask an operator to examine it and to lift the refusal: "
             f"pool-admin pardon {code}"
         )
+
+    def take_back(self, code: str, worker: str) -> bool:
+        """This worker's end is not due to the code. Returns whether the code was refused and may run again."""
+        if (kills := self._kills.get(code)) is None or not any(kill.worker == worker for kill in kills):
+            return False
+        left = [kill for kill in kills if kill.worker != worker]
+        freed = self.refused.pop(code, None) is not None
+        kills.clear()
+        kills.extend(left)
+        if not left:
+            self._forget(code)
+        return freed
 
     def pardon(self, code: str | None) -> list[str]:
         """Forget the kills of this code, or of all code. Returns the codes that were remembered."""

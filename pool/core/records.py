@@ -141,6 +141,7 @@ class WorkerRecord(Struct, kw_only=True, eq=False):
     leaving: StopReason | None = None  #: set while DRAINING and STOPPING, and while FOUND if it is to drain
     worn: StopReason | None = None  #: why it is to be replaced; it serves until its replacement is ready
     code: str = ""  #: digest of the code that a failure of this worker counts against now; see poison.py
+    blamed: str = ""  #: the code that its end was counted against, until the engine has removed it
     history: History = field(default_factory=new_history)
 
 

@@ -13,6 +13,7 @@ from math import inf
 from operator import attrgetter
 
 from pool.core import policy as rules
+from pool.core.job_transitions import reject
 from pool.core.records import JobRecord, PoolPhase, StopReason, WorkerRecord
 from pool.core.state import State
 from pool.core.worker_transitions import lease, retire
@@ -55,7 +56,10 @@ def dispatch(pool: State) -> None:
     while pool.backlog.waiting and (pair := _next_pair(pool)) is not None:
         worker, client = pair
         job = pool.jobs[pool.backlog.pop(client)]
-        lease(pool, worker, job, _start_kind(worker, job))
+        if pool.poison.refused_s(job.code, pool.now) is None:
+            lease(pool, worker, job, _start_kind(worker, job))
+        else:
+            reject(pool, job, pool.poison.explain(job.code, pool.now))
 
 
 def _next_pair(pool: State) -> tuple[WorkerRecord, str] | None:

@@ -202,11 +202,14 @@ def _vanished(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVan
     pool.note(worker, f"vanished: {event.reason}")
     pool.stop_worker(worker, StopReason.VANISHED)
     if isinstance(event, WorkerVanished):
+        worker.blamed = worker.code if pool.state is not PoolPhase.STOPPING else ""
         _count_against_code(pool, worker, f"vanished ({event.reason})")  # first: refused code is not tried again
     lose_job(pool, worker, f"worker {worker.id} vanished ({event.reason})")
 
 
-def _removed(pool: State, worker: WorkerRecord, _event: WorkerRemoved) -> None:
+def _removed(pool: State, worker: WorkerRecord, event: WorkerRemoved) -> None:
+    if worker.blamed:
+        _judge(pool, worker, engine_away=event.engine_away)
     wanted = worker.state is WorkerState.STOPPING
     job, worker.job = worker.job, None
     if job is not None and (
@@ -226,10 +229,24 @@ def _count_against_code(pool: State, worker: WorkerRecord, what: str) -> None:
     pool.note_past(code, f"cost {worker.id}: {what}")
     pool.note(pool, f"code {code} has cost {worker.id}, {count} of {most}: {what}")
     if refused:
-        rejected = reject_waiting(pool, code, pool.poison.explain(code, pool.now))
-        text = f"is refused for {pool.policy.poison_refuse_s:g} s; {rejected} waiting jobs were rejected"
+        text = f"is refused for {pool.policy.poison_refuse_s:g} s"
         pool.note_past(code, text)
         pool.note(pool, f"code {code} {text}")
+        if not worker.blamed:
+            reject_waiting(pool, code, pool.poison.explain(code, pool.now))
+
+
+def _judge(pool: State, worker: WorkerRecord, *, engine_away: bool) -> None:
+    """The engine has removed a worker whose end was counted, or it is away and has probably ended the worker itself."""
+    code = worker.blamed
+    if not engine_away:
+        if pool.poison.refused_s(code, pool.now) is not None:
+            reject_waiting(pool, code, pool.poison.explain(code, pool.now))
+        return
+    freed = pool.poison.take_back(code, worker.id)
+    text = "not counted, because the engine was away" + ("; it is not refused any more" if freed else "")
+    pool.note_past(code, f"{worker.id}: {text}")
+    pool.note(pool, f"code {code}, {worker.id}: {text}")
 
 
 # ---- the table ----

@@ -275,12 +275,13 @@ class PoolController:
         self._links.close(handle.id)
         self._unwatch(handle)
         diagnose = reason is StopReason.BOOT_TIMEOUT
-        self._executor.stop(handle.id, diagnose=diagnose, on_gone=lambda output: self._removed(handle, output))
+        self._executor.stop(handle.id, diagnose=diagnose, on_gone=lambda *end: self._removed(handle, *end))
 
-    def _removed(self, handle: WorkerHandle, output: str) -> None:
+    def _removed(self, handle: WorkerHandle, output: str, engine_away: bool) -> None:  # noqa: FBT001 - of a callback
         if output:
             handle.log.error("the last output of a worker", action="worker_output", output=output)
-        self.apply(ev.WorkerRemoved(worker_id=handle.id, cause="engine"))  # finishes a job that was killed with it
+        # This finishes a job that was killed with it.
+        self.apply(ev.WorkerRemoved(worker_id=handle.id, engine_away=engine_away, cause="engine"))
         del self.handles[handle.id]
 
     # ---- a job and its worker ----

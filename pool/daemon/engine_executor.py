@@ -14,7 +14,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 #: The first and the longest wait before the Engine is asked again what is left.
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+#: An Engine that was away may still be creating what it was asked for: it is asked again this long after its answer.
+CHECK_AFTER_S = 10.0
 
 _RNG = random.Random()  # noqa: S311 - spreads the calls of several daemons
 
@@ -122,19 +124,22 @@ class EngineExecutor:
         """Kill and remove a container that belongs to no worker of this daemon."""
         self._executor.submit(container.kill, lambda done: self._removed(container, done.exception()))
 
-    def stop(self, worker_id: str, *, diagnose: bool, on_gone: Callable[[str], None]) -> None:
+    def stop(self, worker_id: str, *, diagnose: bool, on_gone: Callable[[str, bool], None]) -> None:
         """Kill and remove a worker's container, once its launch is over.
 
-        `on_gone` gets the end of the container's output if `diagnose` is set, else "".
+        `on_gone` gets the end of the container's output if `diagnose` is set, else "", and whether the Engine did not
+        answer. A launch that has not begun is dropped: an Engine that was away has enough to do.
         """
         launch = self._launches.pop(worker_id, None)
+        if launch is not None and launch.cancel():
+            launch = None
 
         def done(future: Future[Stopped]) -> None:
             self._workers.discard(worker_id)
             stopped = future.result()
             if stopped.container is not None:
                 self._removed(stopped.container, stopped.error)
-            on_gone(stopped.output)
+            on_gone(stopped.output, isinstance(stopped.error, EngineUnavailableError))
 
         self._executor.submit(lambda: _stop(launch, diagnose=diagnose), done)
 
@@ -147,8 +152,8 @@ class EngineExecutor:
     def ask_again(self) -> None:
         """Ask the Engine what is left; to be called at `left.ask_at`."""
         self.left.ask_at = math.inf  # until the answer is there
-        containers = list(self.left.containers.values())
-        self._executor.submit(lambda: self._clean(containers), self._cleaned)
+        containers = dict(self.left.containers)
+        self._executor.submit(lambda: self._clean(containers.values()), lambda done: self._cleaned(containers, done))
 
     def _removed(self, container: Container, error: BaseException | None) -> None:
         if error is not None:
@@ -166,13 +171,17 @@ class EngineExecutor:
             container.kill()
         return len({each.id for each in (*containers, *found)})
 
-    def _cleaned(self, done: Future[int]) -> None:
+    def _cleaned(self, asked: Mapping[str, Container], done: Future[int]) -> None:
         error = done.exception()
         if error is not None:
             self.left.failed(error)
             return
         log.info("the engine has told what is left", action="reconcile", removed=done.result())
-        self.left = Leftovers()
+        later = {each.id: each for each in self.left.containers.values() if each.id not in asked}
+        again = later or self.left.launched
+        self.left = Leftovers(later)
+        if again:
+            self.left.ask_at = time.monotonic() + CHECK_AFTER_S
 
 
 @dataclass(slots=True)
@@ -181,6 +190,7 @@ class Leftovers:
 
     containers: dict[str, Container] = field(default_factory=dict)  #: whose removal failed
     since: float | None = None  #: monotonic seconds; None: nothing is left
+    launched: bool = False  #: a launch had no answer
     reason: str = ""  #: what the Engine said last
     ask_at: float = math.inf
     wait_s: float = FIRST_WAIT_S
@@ -189,12 +199,14 @@ class Leftovers:
         """A container could not be removed, or (None) a launch had no answer."""
         if container is not None:
             self.containers[container.id] = container
+        else:
+            self.launched = True
         if self.since is None:
-            self.since = time.monotonic()
             self.failed(error)
 
     def failed(self, error: BaseException) -> None:
         """The Engine did not answer. Ask again later, and the next time later still."""
+        self.since = time.monotonic() if self.since is None else self.since
         self.reason = str(error)
         self.ask_at = time.monotonic() + jittered(self.wait_s, _RNG)
         self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)

@@ -100,7 +100,9 @@ class Engine(Protocol):
         """Called for each template at start. Raises ImageMissingError with the command that builds it."""
 
     def launch(self, spec: WorkerSpec) -> Container:
-        """Create and start. Raises EngineError; then nothing is left behind."""
+        """Create and start. Raises EngineError; then nothing is left behind. After EngineUnavailableError that is not
+        known: the Engine may have created it, or may yet be at it.
+        """
 
     def find(self, *, owner: str) -> list[FoundContainer]:
         """The containers of this owner, by their labels. Called at start. Raises EngineError: then it is not known."""

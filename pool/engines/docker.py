@@ -101,9 +101,6 @@ class DockerEngine:
                 return DockerContainer(self._connections, _start(client, spec, self._seccomp))
         except SDK_ERRORS as error:
             failure = translate(error, f"start worker {spec.worker_id}", image=spec.image)
-            # Silence is no answer: the Engine may have created it, or may yet be at it.
-            if isinstance(failure, EngineUnavailableError):
-                self._discard(container_name(spec))
             raise self._unknown_runtime(spec) or failure from error
 
     def find(self, *, owner: str) -> list[FoundContainer]:
@@ -111,7 +108,7 @@ class DockerEngine:
             with self._connections.client() as client:
                 found = client.containers(all=True, filters={"label": f"{OWNER_LABEL}={owner}"})
         except SDK_ERRORS as error:
-            raise _failed(error, "list the containers that an earlier daemon left") from error
+            raise _failed(error, "list the containers of this daemon") from error
         return [
             FoundContainer(
                 DockerContainer(self._connections, each["Id"]),
@@ -141,13 +138,6 @@ class DockerEngine:
             "in the template's `runtime`, or add it to `runtimes` in the Engine's daemon.json and reload the Engine",
             runtime=spec.runtime,
         )
-
-    def _discard(self, name: str) -> None:
-        try:
-            with self._connections.client() as client:
-                remove(client, name)
-        except SDK_ERRORS:
-            return  # the Engine is away; what it made carries our labels and is swept later
 
 
 def image_facts(client: docker.APIClient, name: str) -> ImageFacts:

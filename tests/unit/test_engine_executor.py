@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -89,7 +90,7 @@ class Engine:
     """Launches when it is let, or fails."""
 
     def __init__(self, outcome):
-        self.may_launch = threading.Event()
+        self.launching, self.may_launch = threading.Event(), threading.Event()
         self.found = []
         self._outcome = outcome
 
@@ -97,7 +98,8 @@ class Engine:
         return self.found
 
     def launch(self, _):
-        assert self.may_launch.wait(20)
+        self.launching.set()
+        assert self.may_launch.wait(60)
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
@@ -113,6 +115,7 @@ def launch(executor, outcome, log):
     engine = Engine(outcome)
     containers = EngineExecutor(engine, executor)
     containers.launch(SPEC, on_up=lambda up: log.append(up.container), on_failed=log.append)
+    assert engine.launching.wait(60)
     return engine, containers
 
 
@@ -120,7 +123,7 @@ def test_a_stop_during_the_launch_waits_for_it_and_removes_the_container(loop, e
     log = []
     container = Container(log)
     engine, containers = launch(executor, container, log)
-    containers.stop("p-1", diagnose=True, on_gone=log.append)
+    containers.stop("p-1", diagnose=True, on_gone=lambda output, _: log.append(output))
     engine.may_launch.set()
     loop.run_until(lambda: "exit code 3" in log)
     assert [each for each in log if each != "killed"] == [container, "exit code 3"]
@@ -132,7 +135,7 @@ def test_a_launch_that_fails_is_reported_with_its_error_and_its_stop_has_nothing
     log = []
     engine, containers = launch(executor, error, log)
     engine.may_launch.set()
-    containers.stop("p-1", diagnose=True, on_gone=log.append)
+    containers.stop("p-1", diagnose=True, on_gone=lambda output, _: log.append(output))
     loop.run_until(lambda: len(log) == 2)
     assert log == [error, ""]
 
@@ -151,7 +154,7 @@ def test_a_container_that_cannot_be_removed_is_gone_for_the_pool_and_removed_whe
     container = Container(log, kill_fails=True)
     engine, containers = launch(executor, container, log)
     engine.may_launch.set()
-    containers.stop("p-1", diagnose=False, on_gone=log.append)
+    containers.stop("p-1", diagnose=False, on_gone=lambda output, _: log.append(output))
     loop.run_until(lambda: "" in log)
     first = containers.left.ask_at
     assert containers.left.since is not None
@@ -174,6 +177,31 @@ def test_a_launch_without_an_answer_leaves_no_container_behind(loop, executor):
     containers.ask_again()
     loop.run_until(lambda: containers.left.since is None)
     assert log[1:] == ["killed"]
+    assert containers.left.ask_at < inf, "the engine may have been slow to create it: it is asked once more"
+    containers.ask_again()
+    loop.run_until(lambda: len(log) == 3)
+    loop.run_until(lambda: containers.left.ask_at == inf)
+
+
+def test_a_launch_that_has_not_begun_when_its_worker_is_stopped_is_dropped(loop, executor):
+    log = []
+    engine, containers = launch(executor, EngineUnavailableError("no answer"), log)
+    executor.submit(engine.may_launch.wait, lambda _: None)  # both threads wait
+    containers.launch(replace(SPEC, worker_id="p-2"), on_up=log.append, on_failed=log.append)
+    containers.stop("p-2", diagnose=False, on_gone=lambda output, _: log.append(output))
+    engine.may_launch.set()
+    loop.run_until(lambda: "" in log and any(isinstance(each, EngineUnavailableError) for each in log))
+    assert len(log) == 2, "only the first was launched"
+
+
+def test_whoever_stops_a_worker_is_told_that_the_engine_does_not_answer(loop, executor):
+    log = []
+    container = Container(log)
+    container.kill = lambda: (_ for _ in ()).throw(EngineUnavailableError("stopped"))
+    engine, containers = launch(executor, container, log)
+    engine.may_launch.set()
+    containers.stop("p-1", diagnose=False, on_gone=lambda output, away: log.append((output, away)))
+    loop.run_until(lambda: ("", True) in log)
 
 
 def test_a_container_of_a_worker_is_not_removed_with_what_is_left(loop, executor):

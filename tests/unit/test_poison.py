@@ -281,6 +281,8 @@ def test_jobs_of_that_code_that_wait_are_rejected_and_others_go_on():
     core.submit("of-another-client", "bob", code=BAD)
     core.submit("good", code="good-code")
     core.vanish(worker)
+    assert refusal(core.submit("late", code=BAD)), "new jobs are refused at once"
+    core.remove_stopped()
     for job_id in ("waits", "of-another-client"):
         finish = core.finishes()[job_id]
         assert (finish.outcome, finish.worker_id, finish.attempt) == (Outcome.REJECTED, None, 0)
@@ -294,6 +296,46 @@ def test_jobs_of_that_code_that_wait_are_rejected_and_others_go_on():
     assert {job_id: finish.outcome for job_id, finish in core.finishes().items()} == {
         "j1": "lost", "j2": "lost", "waits": "rejected", "of-another-client": "rejected", "good": "ok",
     }  # fmt: skip
+
+
+def vanish_with_the_engine(core, *workers):
+    for worker in workers:
+        core.vanish(worker)
+    for worker in workers:
+        core.handle(WorkerRemoved(worker_id=worker, engine_away=True))
+
+
+def test_workers_that_vanish_while_the_engine_is_away_do_not_count_and_waiting_jobs_of_their_code_run():
+    core = pool(min_workers=2, max_workers=2)
+    workers = [running(core, job_id) for job_id in ("j1", "j2")]
+    core.submit("waits", code=BAD, queue_timeout_s=1000.0)
+    vanish_with_the_engine(core, *workers)
+    assert core.pool.poison(core.now) == []
+    core.recover()
+    core.start("waits")
+    core.end("waits")
+    assert core.finishes()["waits"].outcome is Outcome.OK
+    assert refused(core, "after") is None
+
+
+def test_what_counted_before_the_engine_was_away_still_counts():
+    core = pool()
+    kill(core, "j1")
+    vanish_with_the_engine(core, running(core, "j2"))
+    core.recover()
+    assert refused(core, "not yet") is None
+    kill(core, "j3")
+    assert refused(core, "after")
+
+
+def test_a_waiting_job_of_refused_code_is_not_dispatched_before_the_engine_has_removed_the_worker():
+    core = pool(min_workers=2, max_workers=2, poison_kills=1, reuse_scope="any")
+    running(core, "other", code="good-code")
+    worker = running(core, "killer")
+    core.submit("waits", code=BAD, queue_timeout_s=1000.0)
+    core.vanish(worker)
+    core.end("other")
+    assert core.finishes()["waits"].outcome is Outcome.REJECTED
 
 
 def test_jobs_of_that_code_that_run_go_on():

@@ -96,6 +96,7 @@ def test_a_job_that_waits_for_another_attempt_when_its_code_is_refused_is_lost_a
     core.remove_stopped()
     assert core.pool.jobs["j"].state is JobState.QUEUED
     core.vanish(core.worker_of("k"))
+    core.remove_stopped()
     ends = core.finishes()
     assert {name: end.outcome for name, end in ends.items()} == {"j": Outcome.LOST, "k": Outcome.LOST}
 
