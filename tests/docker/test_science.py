@@ -23,11 +23,12 @@ def client():
     template = {
         "image": IMAGE,
         "size": {"min": 1, "max": 1},
-        "limits": {"wall_s": 60, "cpu_s": 60, "memory": "1g", "tmp": "256m"},
+        "limits": {"wall_s": 300, "cpu_s": 300, "memory": "1g", "tmp": "256m"},
         "preload": {"modules": PRELOAD},
-        "screen": {"mode": "standard", "allow_modules": ["matplotlib", "numba", "regex", "joblib"]},
+        "screen": {"mode": "standard", "allow_modules": ["matplotlib", "numba", "regex", "joblib", "os"]},
     }
-    with DaemonProcess({"default": template}, engine="docker") as daemon, daemon.client(timeout=60) as it:
+    pools = {"default": template, "programs": template | {"allow": ["subprocess"], "screen": "off"}}
+    with DaemonProcess(pools, engine="docker") as daemon, daemon.client(timeout=600) as it:
         yield it
 
 
@@ -52,6 +53,13 @@ PROGRAMS = {
             "result = Parallel(n_jobs=-1)(delayed(math.factorial)(n) for n in range(5))"
         ),
         [1, 1, 2, 6, 24],
+    ),
+    "numba with its cache": (
+        (
+            "import os, numba\n@numba.njit(cache=True)\ndef f(x): return x + 1\n"
+            "result = f(1), [name for name in os.listdir('__pycache__') if name.endswith('.nbi')] != []"
+        ),
+        [2, True],
     ),
     "numba": (
         (
@@ -93,7 +101,49 @@ PROGRAMS = {
 def test_a_library_of_the_profile_works_in_a_job(client, name):
     code, value = PROGRAMS[name]
     result = client.run(code)
-    assert (result.outcome, result.value) == (Outcome.OK, value), result
+    found = list(result.value) if isinstance(result.value, tuple) else result.value
+    assert (result.outcome, found) == (Outcome.OK, value), result
+
+
+PARALLEL = {
+    "joblib": (
+        (
+            "from joblib import Parallel, delayed\ndef double(n): return 2 * n\n"
+            "result = Parallel(n_jobs=2)(delayed(double)(n) for n in range(5))"
+        ),
+        [0, 2, 4, 6, 8],
+    ),
+    "joblib with threads": (
+        (
+            "from joblib import Parallel, delayed\n"
+            "result = Parallel(n_jobs=2, backend='threading')(delayed(lambda n: 2 * n)(n) for n in range(3))"
+        ),
+        [0, 2, 4],
+    ),
+    "an exception in joblib": (
+        (
+            "from joblib import Parallel, delayed\ndef fail(n): raise ValueError(n)\n"
+            "try: Parallel(n_jobs=2)(delayed(fail)(7) for _ in range(2))\nexcept ValueError as e: result = e.args"
+        ),
+        [7],
+    ),
+    "GridSearchCV": (
+        (
+            "from sklearn.model_selection import GridSearchCV\nfrom sklearn.tree import DecisionTreeClassifier\n"
+            "import numpy as np\nx = np.arange(80.).reshape(40, 2)\ny = np.arange(40) % 2\n"
+            "result = sorted(GridSearchCV(DecisionTreeClassifier(), {'max_depth': [1, 2]}, cv=2, n_jobs=2).fit(x, y).best_params_)"
+        ),
+        ["max_depth"],
+    ),
+}
+
+
+@pytest.mark.parametrize("pool", ["default", "programs"])
+@pytest.mark.parametrize("name", PARALLEL)
+def test_what_runs_in_parallel_works_with_threads_and_where_it_is_allowed_with_processes(client, name, pool):
+    code, value = PARALLEL[name]
+    result = client.run(code, pool=pool)
+    assert (result.outcome, list(result.value or []), result.reason) == (Outcome.OK, value, ""), result
 
 
 def test_a_frame_with_text_comes_back_to_a_client_without_pyarrow(client):

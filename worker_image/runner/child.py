@@ -33,6 +33,7 @@ from runner import channel, interpreter, kernel, output_files, warmup, without_p
 from runner.answer import ROOM_BYTES, Setting, answer, failure
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
+from runner.fault import FILENAME
 from runner.kernel import Step
 
 #: A child for which no job has come in this time has a while to warm up.
@@ -47,6 +48,8 @@ WORK = "work"
 USER = "job"
 #: What a program says that may read its own file. For others the work directory holds only what was sent along.
 _OWN_FILE = (b"__file__", b"argv", interpreter.SCRIPT.encode())
+#: Its cache of compiled functions looks at the file that the byte code names.
+_NUMBA = b"numba"
 #: Set back to their defaults for the job. The runner and the zygote ignore them; Python itself ignores SIGPIPE.
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 #: Gives NumPy's global generator a new state; empty where that is not possible.
@@ -275,6 +278,8 @@ def _write_files(
         (work / name).write_bytes(content)
     if not job.pickled and interpreter.SCRIPT not in job.files and _may_read_itself(code, prepared.confinement):
         _write_script(work / interpreter.SCRIPT, code)
+    if not job.pickled and _NUMBA in code:
+        _write_script(work / FILENAME, code)
     if stdin:
         descriptor = os.open(scratch, os.O_RDWR | os.O_TMPFILE, 0o600)
         with open(descriptor, "w+b", buffering=0) as held:  # noqa: PTH123 - a descriptor

@@ -15,6 +15,7 @@ import multiprocessing.process
 import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
+import signal
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +41,8 @@ def set_up() -> None:
     """For all jobs: no threads of allocators, and nothing that needs a socket."""
     os.environ.update(ALLOCATORS)
     managers.set_up()
+    process: Any = multiprocessing.process.BaseProcess
+    process.kill = _kill
 
 
 def set_up_forking() -> None:
@@ -52,6 +55,14 @@ def set_up_forking() -> None:
         forked._after_fork = staticmethod(multiprocessing.process.BaseProcess._after_fork)  # type: ignore[attr-defined] # noqa: SLF001
     multiprocessing.util.spawnv_passfds = _refuse_program  # type: ignore[assignment]
     os.environ["JOBLIB_MULTIPROCESSING"] = "0"  # joblib then uses threads
+
+
+def _kill(process: Any) -> None:
+    """Terminate process; sends SIGKILL signal. Also one of joblib, which has no `kill` because it asks pgrep first."""
+    if hasattr(process._popen, "kill"):  # noqa: SLF001
+        process._popen.kill()  # noqa: SLF001
+    elif process._popen is not None and process.is_alive():  # noqa: SLF001
+        os.kill(process.pid, signal.SIGKILL)
 
 
 def _refuse_program(*_arguments: object) -> NoReturn:
