@@ -72,15 +72,17 @@ class Campaign:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, seconds: float, faults: dict[Fault, int], *, say: Say = print, pause_s: float = 0.3) -> Verdict:
-        """Strike for so long, wait for all ends, and judge."""
+    def run(
+        self, seconds: float, faults: dict[Fault, int], *, least: int = 0, say: Say = print, pause_s: float = 0.3
+    ) -> Verdict:
+        """Strike for so long and so many times at least, wait for all ends, and judge."""
         rng = Random(self.seed)
         descriptors = self._descriptors()
         self.submitters = [self._submitter() for _ in range(SUBMITTERS)]
-        began, told = time.monotonic(), 0.0
-        while (passed := time.monotonic() - began) < seconds:
+        began, told, struck = time.monotonic(), 0.0, 0
+        while (passed := time.monotonic() - began) < seconds or struck < least:
             time.sleep(rng.uniform(0, 2 * pause_s))
-            strike(self, rng.choices(list(faults), list(faults.values()))[0], rng)
+            struck += strike(self, rng.choices(list(faults), list(faults.values()))[0], rng)
             if passed - told > 10:
                 told = passed
                 say(f"{passed:.0f} s: {self._progress()}")

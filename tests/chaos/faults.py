@@ -124,15 +124,16 @@ FAULTS: dict[Fault, int] = {
 BY_NAME = {each.__name__: each for each in FAULTS}
 
 
-def strike(campaign: Campaign, fault: Fault, rng: Random) -> None:
-    """Strike, and write down what was hit. Nothing to hit is no fault."""
+def strike(campaign: Campaign, fault: Fault, rng: Random) -> bool:
+    """Strike, and write down what was hit. Nothing to hit is no fault, and False."""
     try:
         target = fault(campaign, rng)
     except (PoolError, APIError, OSError, docker.errors.DockerException) as error:
         campaign.history.add("missed", fault=fault.__name__, why=f"{type(error).__name__}: {error}"[:200])
-        return
+        return False
     if target:
         campaign.history.add("fault", fault=fault.__name__, target=target)
+    return bool(target)
 
 
 def _a_container(campaign: Campaign, rng: Random) -> str:

@@ -101,10 +101,10 @@ def test_a_map_far_larger_than_the_backlog_gives_every_result_in_order(daemon, c
         client.submit(WHEN, pool="narrow")
     progress, inputs = [], ([n] for n in range(500))
     results = client.map(
-        DOUBLE, inputs, entry="main", pool="narrow", progress=lambda *at: progress.append(at), timeout=120
+        DOUBLE, inputs, entry="main", pool="narrow", progress=lambda *at: progress.append(at), timeout=6000
     )
     client.cancel(blocker)
-    assert all(result.ok for result in client.results(fillers, timeout=60))
+    assert all(result.ok for result in client.results(fillers, timeout=600))
     assert [result.value for result in results] == [2 * n for n in range(500)]
     assert progress[-1] == (500, None)
 
