@@ -36,6 +36,7 @@ class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str = ""  #: digest of its code
     loop: str = ""  #: which of its client's loops it belongs to
     retries: int = 0
+    session: str = ""  #: as in Job
 
 
 _NO_TERMS = Terms()

@@ -69,6 +69,16 @@ class Accept(Operation, frozen=True):
         file.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
+class SetHeader(Operation, frozen=True):
+    """What a later daemon has to know of an accepted job has changed."""
+
+    number: int
+    header: bytes
+
+    def apply(self, file: Files) -> None:
+        file.execute("UPDATE job SET header = ? WHERE number = ?", (self.header, self.number))
+
+
 class Lease(Operation, frozen=True):
     """A job is about to be sent to a worker."""
 

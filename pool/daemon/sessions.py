@@ -5,7 +5,8 @@
                           └───────────── Ping ──────────────┘
 
 The kernel closes the connections of a process that ends, however it ends. A client whose connection was lost connects
-again at once and names its session. A job that somebody else waits for by then goes on.
+again at once and names its session. A job that somebody else waits for by then goes on. The session of a job is in the
+journal, so a client that ended while there was no daemon is noticed, too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 #: How long a client may be without a connection. A client on a busy host connects again within a second.
 GRACE_S = 3.0
+#: And after a restart of the daemon, when all clients connect and it has more to do.
+RESTART_GRACE_S = 10.0
 
 
 class Sessions:
@@ -58,6 +61,13 @@ class Sessions:
         self._with_jobs.add(job.session)
         if job.session not in self._connected:
             self._absent.setdefault(job.session, time.monotonic() + GRACE_S)
+
+    def restore(self, now: float) -> None:
+        """At the start of the daemon: the clients of the jobs of an earlier one have to connect again."""
+        for job in self._jobs:
+            if job.session and job.run is not None:
+                self._with_jobs.add(job.session)
+                self._absent[job.session] = now + RESTART_GRACE_S
 
     def tick(self, now: float) -> float:
         """Cancel the jobs of clients that are gone. When the next one may be."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 from pool import wire
 from pool.core import events as ev
 from pool.daemon.job_store import JOB_BYTES, Grader, Job, Terms
-from pool.daemon.journal_entries import Accept, End, JobRow, Lease, packed_bytes
+from pool.daemon.journal_entries import Accept, End, JobRow, Lease, SetHeader, packed_bytes
 from pool.model import Outcome
 
 _NS_PER_S = 1e9
@@ -31,14 +31,22 @@ _header = msgspec.msgpack.Decoder(Header)
 _result = msgspec.msgpack.Decoder(wire.Result)
 
 
+def header(job: Job) -> bytes:
+    assert job.run is not None, "it has not ended"
+    return _encoder.encode(Header(job.run, job.terms, job.grader))
+
+
+def set_header(job: Job) -> SetHeader:
+    return SetHeader(job.number, header(job))
+
+
 def accept(job: Job) -> Accept:
-    assert job.run is not None, "a new job"
     return Accept(
         number=job.number,
         key=job.key,
         pool=job.pool,
         digest=job.digest,
-        header=_encoder.encode(Header(job.run, job.terms, job.grader)),
+        header=header(job),
         payload=payload(job),
         accepted_at=job.received_ns / _NS_PER_S,
     )
@@ -65,21 +73,22 @@ def end(job: Job, result: wire.Result, answer: Sequence[wire.Frame], *, now: flo
 
 def job_of(row: JobRow) -> Job:
     """The job as it was accepted; with its result, if it has ended. Raises msgspec.MsgspecError for a row of others."""
-    header = _header.decode(row.header)
+    stored = _header.decode(row.header)
     frames = row.payload or ()
     job = Job(
         key=row.key,
         client=row.key.partition("/")[0],
         pool=row.pool,
         received_ns=int(row.accepted_at * _NS_PER_S),
-        run=header.run,
+        run=stored.run,
         payload=frames,
         held_bytes=JOB_BYTES + packed_bytes(frames),
         digest=row.digest,
-        terms=header.terms,
+        session=stored.terms.session,
+        terms=stored.terms,
         number=row.number,
         written=True,
-        grader=header.grader,
+        grader=stored.grader,
         collected=row.collected,
     )
     if row.result is not None:
@@ -87,7 +96,7 @@ def job_of(row: JobRow) -> Job:
         if row.payload is None:
             reason = "its result in the journal is damaged"
             job.result, job.answer = (
-                wire.Result(job_id=header.run.job_id, outcome=Outcome.LOST, reason=reason),
+                wire.Result(job_id=stored.run.job_id, outcome=Outcome.LOST, reason=reason),
                 _NOTHING,
             )
         job.run, job.payload, job.grader = None, (), None

@@ -17,7 +17,7 @@ import structlog
 from pool import wire
 from pool._version import __version__
 from pool.core import events as ev
-from pool.daemon import admission, grading
+from pool.daemon import admission, grading, stored_job
 from pool.daemon.admission import Digests
 from pool.daemon.controller import PoolController
 from pool.daemon.engine_executor import LoopExecutor
@@ -48,6 +48,7 @@ class SubmitService:
         instance: str,
     ) -> None:
         self.sessions = Sessions(services.transport.submit, services.jobs, self._cancel_orphan)
+        self.sessions.restore(time.monotonic())
         self.digesting = 0  #: submissions that are being digested in a thread
         self._listener = services.transport.submit
         self._controllers = controllers
@@ -145,6 +146,9 @@ class SubmitService:
             job.session = ""
         elif new or job.session:
             self.sessions.bind(job, submit.session)
+        if job.session != job.terms.session and job.run is not None:
+            job.terms = msgspec.structs.replace(job.terms, session=job.session)
+            self._journal.write(stored_job.set_header(job), lambda _: None)
 
     def _confirm(self, job: Job, address: bytes, submit: wire.Submit) -> None:
         self._send_accepted(address, submit)
@@ -184,6 +188,7 @@ class SubmitService:
             queue_timeout_s=default_s if timeout_s is None else timeout_s,
             code=code,
             retries=submit.retries,
+            session="" if submit.session is None else f"{job.client}/{submit.session}",
         )
         refusal = controller.apply(
             ev.JobSubmitted(

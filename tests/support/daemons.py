@@ -26,6 +26,7 @@ _ENGINES = {
     "rogue": "tests.support.rogue",
     "profiled": "tests.support.profiled",
     "failing": "tests.support.failing",
+    "jumping": "tests.support.jumping",
 }
 
 

@@ -159,3 +159,43 @@ def test_the_jobs_of_a_client_that_was_killed_end_unless_they_were_only_submitte
         ended = {job_id: str(other.result(job_id, timeout=60).outcome) for job_id in ("waits", "runs")}
         assert ended == {"waits": "cancelled", "runs": "cancelled"}
         other.cancel("kept")
+
+
+#: Submits a job that ends with this process, and stays.
+STAYS = """
+import sys, time
+from pool import Client
+client = Client(sys.argv[1], timeout=60)
+client.submit(sys.argv[2], job_id="of-the-dead", on_disconnect="cancel")
+client.submit(sys.argv[2], job_id="asked-to-keep", on_disconnect="cancel")
+client.submit(sys.argv[2], job_id="asked-to-keep", on_disconnect="keep")
+print("submitted", flush=True)
+time.sleep(600)
+"""
+
+
+def test_over_a_restart_of_the_daemon_the_jobs_of_clients_that_are_gone_end_and_those_of_the_others_go_on(
+    tmp_path_factory,
+):
+    home = tmp_path_factory.mktemp("h")
+    pool = SMALL | {"size": {"min": 3, "max": 3}, "limits": {"wall_s": 300, "cpu_s": 300}}
+    waits = f"import os, time\nwhile not os.path.exists({str(home / 'go')!r}): time.sleep(0.02)\nresult = 7"
+    with (
+        DaemonProcess({"default": pool}, home=home, durability="crash") as first,
+        first.client(timeout=120) as living,
+    ):
+        living.submit(waits, job_id="of-the-living", on_disconnect="cancel")
+        with subprocess.Popen([sys.executable, "-c", STAYS, first.endpoint, waits], stdout=subprocess.PIPE) as dead:
+            dead.stdout.readline()
+            first.process.kill()
+            first.process.wait()
+            dead.kill()
+        with DaemonProcess({"default": pool}, home=home, durability="crash") as second:
+            second.until(lambda: [each["outcome"] for each in jobs(second, "of-the-dead")] == ["cancelled"])
+            (home / "go").touch()
+            for job_id in ("of-the-living", "asked-to-keep"):
+                assert living.result(job_id, timeout=60).value == 7, job_id
+
+
+def jobs(daemon, job_id):
+    return [each for each in daemon.call("jobs")["jobs"] if each["id"] == job_id]
