@@ -148,6 +148,17 @@ def test_e11_half_a_message_is_waited_for_until_the_deadline_of_its_job(daemon, 
     record("E11", "a message that stops in the middle", "QUAR", stopped_by=["daemon"])
 
 
+@pytest.mark.parametrize("script", ["job_exits", "job_half_a_result_and_exits"])
+def test_a_worker_that_ends_at_the_dispatch_or_within_its_answer_is_noticed_long_before_the_jobs_deadline(
+    daemon, script
+):
+    worker = daemon.leasable(script)
+    result = daemon.run(pool="rogue", limits=Limits(wall_s=SMALL["limits"]["wall_s"]))
+    assert (result.outcome, result.worker) == (Outcome.LOST, worker)
+    assert "its end of the link was closed" in result.reason
+    daemon.replaced(worker)
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
     [

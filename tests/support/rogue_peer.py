@@ -274,6 +274,16 @@ def job_half_a_message(peer, run):
     peer.raw(b"\x03" + (1000).to_bytes(8) + b"half")
 
 
+def job_exits(_peer, _run):
+    """Ends in the moment in which it gets a job."""
+    os._exit(0)
+
+
+def job_half_a_result_and_exits(peer, run):
+    job_half_a_message(peer, run)
+    os._exit(0)
+
+
 def job_lies(peer, run):
     peer.answer(
         run,
