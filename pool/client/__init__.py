@@ -2,6 +2,7 @@
 
 from pool.client.admin import AdminClient
 from pool.client.batch import Batch, BatchJob
+from pool.client.cases import Case, CaseResult, TestReport
 from pool.client.client import Client
 from pool.client.executor import PoolExecutor
 from pool.client.futures import PoolFuture
@@ -12,9 +13,12 @@ __all__ = [
     "Batch",
     "BatchError",
     "BatchJob",
+    "Case",
+    "CaseResult",
     "Client",
     "ExecutorClosedError",
     "JobOutcomeError",
     "PoolExecutor",
     "PoolFuture",
+    "TestReport",
 ]

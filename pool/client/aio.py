@@ -24,13 +24,14 @@ from typing import Self, Unpack
 
 from pool.client import checks
 from pool.client.batch import Answer, Batch, BatchJob, Counter, Handover, Progress, Window
+from pool.client.cases import Case, TestReport, TestRun
 from pool.client.client import Client, Decode, OnText, not_ended
 from pool.client.connection import CANCEL_S
 from pool.client.job import Code, JobOptions, OnDisconnect, Submission
 from pool.client.pending import Delivery, Request
 from pool.client.results import OutputReader, Piece
 from pool.client.retry import Patience, Retry
-from pool.errors import BacklogFullError, ClosedError, PoolError
+from pool.errors import BacklogFullError, ClosedError, PoolError, ResultTimeoutError
 from pool.model import JobResult, OutputEvent
 
 
@@ -142,6 +143,30 @@ class AsyncClient:
         )
         return self._results(_ended(jobs.window, arrival, in_order=True, leave=self._cancel), jobs.results)
 
+    async def run_tests(
+        self,
+        code: Code,
+        /,
+        cases: Iterable[Case],
+        *,
+        stop_on_first_failure: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - as Client.run_tests
+        **options: Unpack[JobOptions],
+    ) -> TestReport:
+        """Run the code once for each case and judge each, as `Client.run_tests`."""
+        run = TestRun(self._batches, code, cases, options, stop_on_first_failure=stop_on_first_failure)
+        arrival = Arrival()
+        jobs = run.jobs(Retry[Answer](checks.waiting("timeout", timeout), arrived=arrival.set))
+        ended = _ended(jobs.window, arrival, in_order=True, leave=self._cancel)
+        try:
+            async with aclosing(self._results(ended, jobs.results)) as results:
+                async for result in results:
+                    if not run.add(result):
+                        break
+        except ResultTimeoutError as error:
+            run.out_of_time(error)
+        return run.report()
+
     async def submit_many(
         self,
         jobs: Iterable[BatchJob],
@@ -218,7 +243,7 @@ class AsyncClient:
 
     async def _results(
         self, ended: AsyncGenerator[Answer], results: Callable[[Answer], Iterable[JobResult]]
-    ) -> AsyncIterator[JobResult]:
+    ) -> AsyncGenerator[JobResult]:
         async with aclosing(ended):
             async for each in ended:
                 found = results(each) if self._decodes_here else await asyncio.to_thread(list, results(each))

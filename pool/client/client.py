@@ -18,6 +18,7 @@ from typing import Final, Literal, Self, Unpack
 
 from pool.client import checks, job
 from pool.client.batch import WATCHED, Answer, Batch, Batches, BatchJob, Counter, Handover, Progress
+from pool.client.cases import Case, TestReport, TestRun, collect
 from pool.client.connection import CANCEL_S, Connection
 from pool.client.decoder import ProcessDecoder
 from pool.client.endpoint import submit_endpoint
@@ -189,6 +190,33 @@ class Client:
             code, argument_lists, options, retry=retry, width=window, progress=progress, chunksize=chunksize
         )
         return jobs.run(leave=self.batches.cancel)
+
+    def run_tests(
+        self,
+        code: Code,
+        /,
+        cases: Iterable[Case],
+        *,
+        stop_on_first_failure: bool = False,
+        timeout: float | None = None,
+        **options: Unpack[JobOptions],
+    ) -> TestReport:
+        """Run the code once for each case, and judge each in this process, which the code cannot reach.
+
+            report = client.run_tests(SOURCE, [{"args": [2], "expected": 4}, {"args": [3], "expected": 9}], entry="f")
+            report.passed, report.ok, report.first_failure
+
+        A `Case` has inputs (args, kwargs, stdin, argv, files), what is expected (a value, stdout, or a check that runs
+        as a grader), and may have a name and limits of its own. Each is a job of its own, with its own outcome. After
+        `timeout` seconds, or with `stop_on_first_failure` after the first case that has not passed, the others are
+        cancelled and their rows say so. Other options as for `run`, the same for all cases.
+
+        Raises InvalidJobError for a case that no code could pass, before anything is sent, and errors that concern all
+        jobs, such as DaemonUnreachableError.
+        """
+        run = TestRun(self.batches, code, cases, options, stop_on_first_failure=stop_on_first_failure)
+        jobs = run.jobs(Retry[Answer](checks.waiting("timeout", timeout)))
+        return collect(run, jobs.run(leave=self.batches.cancel))
 
     def submit_many(
         self, jobs: Iterable[BatchJob], *, timeout: float | None = None, progress: Progress | None = None

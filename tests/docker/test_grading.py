@@ -136,3 +136,21 @@ result = 1
     result = client.run(code, grade=GRADE, grade_args=[RETURNS, SECRET])
     assert result.grade is None
     assert result.grade_error is not None
+
+
+def test_the_cases_of_a_candidate_are_judged_by_value_output_and_check(client):
+    code = "def main(n):\n    print('n is', n)\n    if n == 3: raise ValueError(n)\n    return n * n"
+    cases = [
+        {"args": [1], "expected": 1, "stdout": "n is 1"},
+        {"args": [2], "stdout": "n is 3"},
+        {"args": [3], "expected": 9},
+        {"args": [4], "check": "def check(value, least): return value > least", "check_args": [15]},
+        {"args": [5], "check": "def check(value, least): return value > least", "check_args": [25]},
+    ]
+    report = client.run_tests(code, cases, entry="main")
+    assert [case.passed for case in report.cases] == [True, False, False, True, False], report
+    assert [case.reason for case in report.cases if not case.passed] == [
+        "it printed 'n is 2\\n', expected is 'n is 3'",
+        "the candidate ended error: ValueError: 3",
+        "its check returned False",
+    ]

@@ -183,7 +183,7 @@ def main(n):
     limits = Limits(cpu_s=1, wall_s=LONG_S)
     results = list(client.map(code, [[0.6], [0.6], [0.6], [100], [0.6]], chunksize=5, limits=limits, **MAIN))
     assert outcomes(results) == ["ok", "ok", "ok", "timeout", "ok"]
-    assert all(0.5 < result.usage.cpu_s < 1.2 for result in results[:3])
+    assert 0.5 < results[2].usage.cpu_s < 1.5, "not that of the three calls together"
 
 
 def test_a_call_that_cannot_be_sent_has_a_result_at_its_place_and_the_others_go_on(client):

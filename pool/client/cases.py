@@ -1,0 +1,227 @@
+"""`run_tests`: one candidate against many cases, each a job of its own, judged here and not in the candidate's process.
+
+    cases ──▶ jobs, as many under way as the window allows ──results in order──▶ judge ──▶ CaseResults ──▶ TestReport
+
+A case gives arguments or stdin, and what is expected: a value, an output, or a `check`, which grades the value in
+another child (see `JobOptions.grade`) and passes if it returns True. The candidate never sees what is expected, and a
+case sees nothing of another one.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from pool import values, wire
+from pool.client import checks
+from pool.client.batch import Answer, Batches, BatchJob, Map, Window
+from pool.client.checks import Buffer
+from pool.client.job import Code, JobOptions, program_of
+from pool.client.retry import Retry
+from pool.errors import InvalidJobError, JobRefusedError, ResultTimeoutError, ValueCodecError
+from pool.model import JobResult, Limits, Outcome
+
+#: Cases under way ahead of the one that is judged; fewer where the first failure ends the run.
+WINDOW, WINDOW_TO_STOP = 128, 8
+_INPUTS = ("args", "kwargs", "stdin", "argv", "files", "limits")
+_EXPECTED = ("expected", "stdout", "check")
+_KEYS = {"name", "check_args", *_INPUTS, *_EXPECTED}
+_LINE_ENDS = re.compile(r"[^\S\n]+$", re.MULTILINE)
+_MOST_SHOWN = 200
+
+
+class Case(TypedDict, total=False):
+    """A test of a candidate. It has at least one of `expected`, `stdout` and `check`, and passes if all of them do."""
+
+    name: str  #: for the report
+    args: Sequence[object]
+    kwargs: Mapping[str, object]
+    stdin: Buffer | str
+    argv: Sequence[str]
+    files: Mapping[str, Buffer]
+    limits: Limits  #: in place of those of the call
+    expected: object  #: the value: equal by `==`, or of the same bytes (arrays, frames, nan)
+    stdout: str  #: the output, but for white space at the ends of lines and at the end
+    check: Code  #: source text with a function `check(value, *check_args)`, or a callable; passes if it returns True
+    check_args: Sequence[object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseResult:
+    """How one case ended. `job`: the candidate's job; None if it was not judged, and `reason` says why."""
+
+    name: str
+    passed: bool
+    reason: str = ""  #: why it did not pass, in a sentence
+    job: JobResult | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestReport:
+    """One row for each case, in the order of the cases."""
+
+    __test__ = False  # it is no class of tests
+
+    cases: tuple[CaseResult, ...]
+
+    @property
+    def passed(self) -> int:
+        """How many cases have passed."""
+        return sum(case.passed for case in self.cases)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all have passed."""
+        return self.passed == len(self.cases)
+
+    @property
+    def first_failure(self) -> CaseResult | None:
+        return next((case for case in self.cases if not case.passed), None)
+
+
+class TestRun:
+    """The cases of one candidate: the jobs that they are, and the rows of those that have ended."""
+
+    __test__ = False
+
+    def __init__(
+        self, batches: Batches, code: Code, cases: Iterable[Case], options: JobOptions, *, stop_on_first_failure: bool
+    ) -> None:
+        """Raises InvalidJobError for a case that no candidate could pass, and names it."""
+        if shared := {"args", "job_id", "grade", "grade_args"} & options.keys():
+            raise checks.invalid(min(shared), "it cannot be shared by all cases", "put it into the cases")
+        self._cases = [_checked(f"cases[{number}]", case) for number, case in enumerate(cases)]
+        self._stop = checks.flag("stop_on_first_failure", stop_on_first_failure)
+        self._program = program_of(code, options.pop("entry", None), options.pop("strip_fences", None))
+        self._options = options
+        self._batches = batches
+        self._rows: list[CaseResult] = []
+        self._left = ""
+
+    def jobs(self, retry: Retry[Answer]) -> Map:
+        """The jobs of all cases, in order."""
+        width = WINDOW_TO_STOP if self._stop else WINDOW
+        window = Window((self._batches.begin(self._job(each))[1] for each in self._cases), retry, width=width)
+        return Map(window, lambda job: [self._batches.to_result(job)])
+
+    def add(self, result: JobResult) -> bool:
+        """Judge the next case. False: no more are wanted."""
+        case = self._cases[len(self._rows)]
+        reason = judge(case, result)
+        self._rows.append(CaseResult(name=self._name(), passed=not reason, reason=reason, job=result))
+        if self._stop and reason:
+            self._left = f"not judged, for {self._rows[-1].name} did not pass"
+        return not self._left
+
+    def out_of_time(self, error: ResultTimeoutError) -> None:
+        self._left = f"not judged in time: {error.message}"
+
+    def report(self) -> TestReport:
+        while len(self._rows) < len(self._cases):
+            self._rows.append(CaseResult(name=self._name(), passed=False, reason=self._left))
+        return TestReport(cases=tuple(self._rows))
+
+    def _name(self) -> str:
+        """Of the next case."""
+        number = len(self._rows)
+        return self._cases[number].get("name", f"case {number}")
+
+    def _job(self, case: Case) -> BatchJob:
+        own: dict[str, Any] = {name: case[name] for name in _INPUTS if name in case}  # type: ignore[literal-required]
+        if "check" in case:
+            own |= {"grade": _grader(case["check"]), "grade_args": case.get("check_args", ())}
+        return {**self._options, **own, "code": self._program}  # type: ignore[typeddict-item]
+
+
+def collect(run: TestRun, results: Iterator[JobResult]) -> TestReport:
+    """Judge the results as they come. What is not wanted any more is cancelled with the iteration."""
+    try:
+        for result in results:
+            if not run.add(result):
+                break
+    except ResultTimeoutError as error:
+        run.out_of_time(error)
+    finally:
+        results.close()  # type: ignore[attr-defined] # a generator
+    return run.report()
+
+
+# ---- a case ----
+
+
+def _checked(field: str, case: object) -> Case:
+    if not isinstance(case, Mapping):
+        remedy = "give a mapping, such as {'args': [2], 'expected': 4}"
+        raise checks.invalid(field, f"it is {checks.kind(case)}", remedy)
+    if unknown := case.keys() - _KEYS:
+        problem = f"a case has no {min(map(str, unknown))!r:.40}"
+        raise checks.invalid(field, problem, f"it has {', '.join(sorted(_KEYS))}")
+    if not case.keys() & set(_EXPECTED):
+        raise checks.invalid(field, "nothing is expected of it", f"give one of {', '.join(_EXPECTED)}")
+    if "stdout" in case:
+        checks.text(f"{field}.stdout", case["stdout"])
+    if "expected" in case:
+        try:
+            _frames(case["expected"])
+        except ValueCodecError as error:
+            raise InvalidJobError(f"{field}.expected: no value can be equal to it: {error.message}") from error
+    try:
+        if "check" in case:
+            _grader(case["check"])
+    except JobRefusedError as error:
+        raise InvalidJobError(f"{field}.check: {error.message}") from error
+    return case  # type: ignore[return-value]
+
+
+def _grader(check: Code) -> Any:
+    return program_of(check, "check" if isinstance(check, str) else None)
+
+
+def judge(case: Case, result: JobResult) -> str:
+    """Why the case has not passed; "" if it has."""
+    if result.outcome is not Outcome.OK:
+        error = result.error
+        what = f"{error.type}: {error.message}" if error is not None else result.reason
+        return f"the candidate ended {result.outcome}: {_short(what)}"
+    if "stdout" in case and ("stdout" in result.truncated or _bare(result.stdout) != _bare(case["stdout"])):
+        return f"it printed {_short(result.stdout)!r}, expected is {_short(case['stdout'])!r}"
+    if "expected" in case and not same(result.value, case["expected"]):
+        return f"its value is {_shown(result.value)}, expected is {_shown(case['expected'])}"
+    if "check" in case:
+        if result.grade_error is not None:
+            return f"its check failed: {_short(f'{result.grade_error.type}: {result.grade_error.message}')}"
+        if result.grade is not True:
+            return f"its check returned {_shown(result.grade)}"
+    return ""
+
+
+def same(value: object, expected: object) -> bool:
+    """Equal by `==`, such as 1 and 1.0, or of the same bytes, such as arrays, frames and nan."""
+    try:
+        if _frames(value) == _frames(expected):
+            return True
+    except ValueCodecError:
+        return False
+    try:
+        return (value == expected) is True
+    except Exception:  # noqa: BLE001 - arrays inside, which have no truth value
+        return False
+
+
+def _frames(value: object) -> list[bytes | memoryview]:
+    return values.encode(value, max_bytes=wire.MAX_JOB_BYTES)
+
+
+def _bare(text: str) -> str:
+    return _LINE_ENDS.sub("", text).rstrip()
+
+
+def _shown(value: object) -> str:
+    return _short(reprlib.repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
