@@ -39,6 +39,7 @@ class DaemonStatus(Part, frozen=True, kw_only=True):
     instance: str = ""  #: another one after a restart
     run_dir: str = ""
     rss_bytes: int | None = None
+    metrics: str | None = None  #: where Prometheus reads them: host:port
     journal: JournalStatus | None = None
     engine: EngineStatus | None = None
 
@@ -133,6 +134,10 @@ class PoolStatus(Part, frozen=True, kw_only=True):
     residue: dict[str, int] = {}
     overhead_ms: Percentiles | None = None
     queue_ms: Percentiles | None = None
+    run_ms: Percentiles | None = None
+    misses: int = 0  #: jobs that waited for a container to start
+    failed_starts: int = 0  #: of workers
+    lockdown_failures: int = 0  #: workers that broke out of their own lockdown
     breaker: BreakerStatus | None = None
     poison: tuple[PoisonStatus, ...] = ()
     datasets: dict[str, DatasetStatus | str] = {}

@@ -6,9 +6,11 @@ declares the keys. `config/pool.yaml` documents every key, and a test compares i
 
 from pool.config.loader import load, loads
 from pool.config.settings import (
+    AlertSettings,
     Backlog,
     DaemonSettings,
     MaxLimits,
+    MetricsSettings,
     Poison,
     Preload,
     Recycle,
@@ -20,9 +22,11 @@ from pool.config.settings import (
 )
 
 __all__ = [
+    "AlertSettings",
     "Backlog",
     "DaemonSettings",
     "MaxLimits",
+    "MetricsSettings",
     "Poison",
     "Preload",
     "Recycle",

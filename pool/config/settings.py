@@ -2,6 +2,8 @@
 
     Settings ─┬─ sandbox: SandboxSettings
               ├─ daemon:  DaemonSettings
+              ├─ alerts:  AlertSettings
+              ├─ metrics: MetricsSettings
               └─ pools:   name -> Template ─┬─ size, recycle, preload, backlog, poison
                                             └─ limits (what a job gets), max_limits (the most it may ask for)
 
@@ -48,6 +50,9 @@ Output = Annotated[int, fields.size("1k", "64m")]
 Result = Annotated[int, fields.size("1k", "128m")]
 Processes = Annotated[int, fields.whole(1, 4096)]
 
+Share = Annotated[float, fields.number(0, 1)]
+Argument = Annotated[str, fields.text(r"[^\x00]+", words="text of 1 to 4096 characters", max_length=4096)]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -83,6 +88,27 @@ class DaemonSettings(_Section):
     def submit_bits(self) -> int:
         """`submit_mode` as chmod takes it."""
         return int(self.submit_mode, 8)
+
+
+class AlertSettings(_Section):
+    """When `status`, the log and the command say that something is wrong. None: never for this."""
+
+    window_s: Annotated[float, fields.seconds(1, DAY_S)] = 300.0
+    min_jobs: Annotated[int, fields.whole(1, 2048)] = 20
+    run_p95_s: Annotated[JobSeconds | None, OrNull] = 10.0
+    overhead_p95_s: Annotated[JobSeconds | None, OrNull] = 0.5
+    queue_p95_s: Annotated[JobSeconds | None, OrNull] = None
+    miss_rate: Annotated[Share | None, OrNull] = None
+    failed_start_rate: Annotated[Share | None, OrNull] = 0.1
+    command: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()
+    command_timeout_s: Annotated[float, fields.seconds(0.1, 600)] = 10.0
+
+
+class MetricsSettings(_Section):
+    """The endpoint for Prometheus; without a port there is none."""
+
+    port: Annotated[Annotated[int, fields.whole(0, 65535)] | None, OrNull] = None
+    address: Annotated[str, fields.text(r"[0-9a-fA-F.:]+", words="an IP address", max_length=45)] = "127.0.0.1"
 
 
 class Size(_Section):
@@ -213,6 +239,8 @@ class Template(_Section):
 class Settings(_Section):
     sandbox: SandboxSettings = SandboxSettings()
     daemon: DaemonSettings = DaemonSettings()
+    alerts: AlertSettings = AlertSettings()
+    metrics: MetricsSettings = MetricsSettings()
     pools: Annotated[dict[PoolName, Template], Field(min_length=1, max_length=64)] = {"default": Template()}
 
 

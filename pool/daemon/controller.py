@@ -110,6 +110,11 @@ class PoolController:
             Effect.BROKEN: self._broken,
         }
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Parts of the isolation that the host refuses its workers."""
+        return tuple(sorted({part for handle in self.handles.values() for part in handle.start.missing}))
+
     # ---- events in, commands out ----
 
     def apply(self, event: ev.Event) -> PoolError | None:
@@ -199,6 +204,8 @@ class PoolController:
         worker = self.state.workers.get(handle.id)
         wanted = worker is not None and worker.leaving is None  # a worker that is being stopped need not start
         write = handle.log.error if wanted else handle.log.debug
+        if wanted:
+            self.metrics.failed_starts.add(reason)
         write("a worker could not be started", action="worker_failed", reason=reason)
         self.apply(ev.WorkerFailed(worker_id=handle.id, reason=reason, permanent=permanent, cause="start"))
 
@@ -208,6 +215,7 @@ class PoolController:
 
     def _ready(self, handle: WorkerHandle, *_: object) -> None:
         self.lockdown_failure = None
+        self.metrics.starts.add()
         handle.log.info("a worker is idle", action="worker_ready", boot_ms=round(handle.start.boot_ms))
         if not self.was_ready:
             self.was_ready = True
@@ -235,6 +243,7 @@ class PoolController:
         except StartFailed as error:
             if handle.start.lockdown == "broken":
                 self.lockdown_failure = handle
+                self.metrics.lockdown_failures.add(printable(str(error)))
             self._start_failed(handle, str(error), permanent=error.permanent)
         except RemoteProtocolError as error:
             self.metrics.late_answers += isinstance(message, wire.Done) and phase in _NO_ANSWER_DUE
@@ -264,7 +273,7 @@ class PoolController:
         if handle.protocol.starting:
             self._start_failed(handle, reason)
         else:
-            handle.log.warning("a worker is lost", action="worker_lost", reason=reason)
+            handle.log.warning("a worker is lost", action="worker_lost", reason=reason, **self._ids(handle))
             self.apply(ev.WorkerVanished(worker_id=worker_id, reason=reason, cause="link"))
 
     def _stop_worker(self, command: ev.StopWorker) -> None:
@@ -285,6 +294,12 @@ class PoolController:
         del self.handles[handle.id]
 
     # ---- a job and its worker ----
+
+    def _ids(self, handle: WorkerHandle) -> dict[str, str | None]:
+        """The worker's job and its client, for a line of the log."""
+        worker = self.state.workers.get(handle.id)
+        job = worker.job if worker is not None else None
+        return {"job": job.id if job is not None else None, "client": worker.client if worker is not None else None}
 
     def _output_of(self, handle: WorkerHandle) -> OutputStream | None:
         """The output of the worker's job, if a client has asked for it."""
@@ -314,7 +329,9 @@ class PoolController:
 
     def _freed(self, handle: WorkerHandle, freed: wire.Freed, _: object) -> None:
         if freed.residue:
-            handle.log.warning("a job left something behind", action="residue", residue=freed.residue)
+            handle.log.warning(
+                "a job left something behind", action="residue", residue=freed.residue, **self._ids(handle)
+            )
             self.metrics.count_residue(freed.residue)
         self.apply(ev.WorkerFreed(worker_id=handle.id, residue=freed.residue, cause=_REPORTED))
 

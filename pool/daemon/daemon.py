@@ -22,6 +22,7 @@ from pool.core.machine import PoolState
 from pool.core.records import Numbers
 from pool.daemon import systemd, worker_spec
 from pool.daemon.admin import AdminService
+from pool.daemon.alerts import engine_alerts, journal_alerts
 from pool.daemon.controller import PoolController
 from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
 from pool.daemon.endings import Endings
@@ -31,8 +32,9 @@ from pool.daemon.journal import FileJournal, Journal, NoJournal, open_file
 from pool.daemon.output import OutputSender
 from pool.daemon.recovery import Past, Recovery, read_past
 from pool.daemon.run_directories import RunDirectories
-from pool.daemon.status import daemon_status, engine_alerts, journal_alerts, whole_status
+from pool.daemon.status import daemon_status, whole_status
 from pool.daemon.submit_service import SubmitService
+from pool.daemon.watch import Watch
 from pool.daemon.worker_handle import Services
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.daemon.zmtp import Handlers, Transport
@@ -68,6 +70,7 @@ class Daemon:
         self._stop_signal: int | None = None
         self._controllers: dict[str, PoolController] = {}
         self._journal: Journal = NoJournal()
+        self._watch: Watch | None = None
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises PoolError when it cannot start."""
@@ -103,6 +106,8 @@ class Daemon:
             watcher.start()
             self._serve(transport)
         finally:
+            if self._watch is not None:
+                self._watch.close()
             watcher.close()
             threads.close()
             digests.close()
@@ -165,24 +170,30 @@ class Daemon:
         self._take_over(directories, executor)
         Recovery(self._jobs, self._endings, self._controllers).restore(past.rows)
         self._submits = SubmitService(self._controllers, services, executor=digests, instance=directories.instance)
+        self._watch = watch = Watch(
+            self._settings,
+            self._controllers,
+            others=lambda: (
+                *journal_alerts(self._journal.trouble, set_aside=past.set_aside, started_at=self._started_at),
+                *engine_alerts(executor.left),
+            ),
+            call_soon=transport.call_soon,
+        )
         self._admin = AdminService(
             transport.admin,
             self._controllers,
             self._jobs,
             lambda: whole_status(
                 daemon_status(
+                    directories,
+                    facts,
+                    self._journal_status(),
                     state=self._state,
                     started_at=self._started_at,
-                    instance=directories.instance,
-                    run_dir=str(directories.run_dir),
-                    journal=self._journal_status(),
-                    engine=facts,
+                    metrics=watch.endpoint,
                 ),
                 self._controllers,
-                (
-                    *journal_alerts(self._journal.trouble, set_aside=past.set_aside, started_at=self._started_at),
-                    *engine_alerts(executor.left),
-                ),
+                watch.alerts(),
             ),
         )
 
@@ -270,6 +281,8 @@ class Daemon:
         if now >= self._engine.left.ask_at:
             self._engine.ask_again()
         due = min(due, self._submits.sessions.tick(now), self._engine.left.ask_at)
+        if self._watch is not None and now >= self._watch.look_at:
+            self._watch.look()
         self._endings.expire(now)
         self._outputs.catch_up()
         if self._stop_signal is not None or self._state == "starting":

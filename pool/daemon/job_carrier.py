@@ -77,6 +77,7 @@ class JobCarrier:
     def accept(self, command: ev.Accept) -> None:
         job = cast("Job", command.attachment)
         self._jobs.accept(job)
+        log.debug("a job is accepted", action="job_accepted", job=job.key, client=job.client, cause=command.cause)
         if job.whole is not None:
             return  # the whole is in the journal
         self._journal.write(stored_job.accept(job), lambda error: self._accepted(job, error))
@@ -158,6 +159,8 @@ class JobCarrier:
             self._pool.lost(worker_id, "it did not take a job")
         elif job.output is not None:
             self.stream(job)
+        ids = {"job": job.key, "client": job.client, "worker": worker_id, "cause": command.cause}
+        log.debug("a job is sent to a worker", action="job_sent", epoch=command.epoch, **ids)
         reach("sent:Run")
 
     def stream(self, job: Job) -> None:
@@ -188,7 +191,8 @@ class JobCarrier:
         else:
             result, answer = results.without_answer(job, command, container=container)
         acknowledge = partial(self._acknowledge, command.worker_id or "", reported)
-        log.debug("a job is done", action="job_done", job=job.key, outcome=result.outcome)
+        ids = {"job": job.key, "client": job.client, "worker": command.worker_id, "cause": command.cause}
+        log.debug("a job is done", action="job_done", outcome=result.outcome, reason=result.reason, **ids)
         if job.whole is not None:
             job.whole.history = [*job.whole.history, *command.history]
             self._jobs.forget(job)

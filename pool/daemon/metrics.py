@@ -1,48 +1,40 @@
-"""What the status shows of a pool in figures: counters, percentiles, and the memory of each worker."""
+"""What the status and Prometheus show of a pool in figures: counters, durations, and the memory of each worker."""
 
 from __future__ import annotations
 
 import contextlib
+import time
+from bisect import bisect_left
 from collections import Counter, deque
 from pathlib import Path
 
 import psutil
 
 from pool import wire
+from pool.daemon.durations import BOUNDS_S, WINDOW, Clock, Durations, Tally
 from pool.model import Outcome, StartKind
-from pool.status import Percentiles
 
-#: Jobs that percentiles are taken of, the last ones: enough for a p99, few enough to follow the load.
-_WINDOW = 2048
 #: Kinds of residue that a worker reports.
 RESIDUE = frozenset(
     {"processes", "files", "parked", "limits", "scheduling", "threads", "descriptors", "mounts", "ipc", "code"}
 )
 
 
-def percentiles(samples: deque[float]) -> Percentiles | None:
-    """p50, p95 and p99 by nearest rank; None without a sample."""
-    if not samples:
-        return None
-    ordered = sorted(samples)
-    last = len(ordered) - 1
-    p50, p95, p99 = (round(ordered[round(last * share / 100)], 3) for share in (50, 95, 99))
-    return Percentiles(p50=p50, p95=p95, p99=p99)
-
-
 class Metrics:
     """What one pool has done since the daemon's start."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
         self.outcomes: Counter[Outcome] = Counter()
         self.recycles: Counter[str] = Counter()
         self.residue: Counter[str] = Counter()  #: what jobs left, by kind
         self.retries = 0  #: dispatches of a job after its first one
         self.late_answers = 0  #: ignored: of an attempt that had ended or was given up
-        self._hits = 0
-        self._leases = 0
-        self._overhead_ms: deque[float] = deque(maxlen=_WINDOW)
-        self._queue_ms: deque[float] = deque(maxlen=_WINDOW)
+        self.leases: Counter[StartKind] = Counter()  #: by what the job found
+        self.run, self.overhead, self.queue = Durations(clock), Durations(clock), Durations(clock)
+        self._leases: deque[tuple[float, bool]] = deque(maxlen=WINDOW)  # when, and whether it was a miss
+        self.starts, self.failed_starts = Tally(clock), Tally(clock)  #: of workers; with the reason of the failure
+        self.lockdown_failures = Tally(clock)  #: workers that broke out of their own lockdown, and got no job
 
     def count_residue(self, words: str) -> None:
         """Count "kind: ...; kind: ...", what a job left; a worker says it, so the kinds are a closed set."""
@@ -51,29 +43,36 @@ class Metrics:
             self.residue[kind if kind in RESIDUE else "other"] += 1
 
     def leased(self, start: StartKind, *, again: bool = False) -> None:
-        """A hit is a job that found an idle worker when it came."""
-        self._leases += 1
+        """A hit is a job that found a worker, idle or busy; a miss one that waited for a container to start."""
         self.retries += again
-        self._hits += start is not StartKind.COLD
+        self.leases[start] += 1
+        self._leases.append((self._clock(), start is StartKind.COLD))
+
+    @property
+    def misses(self) -> int:
+        return self.leases[StartKind.COLD]
+
+    def misses_within(self, window_s: float) -> tuple[int, int]:
+        """How many of how many jobs were misses within the last seconds, of the latest `WINDOW` jobs."""
+        since = self._clock() - window_s
+        found = [miss for at, miss in self._leases if at >= since]
+        return sum(found), len(found)
 
     def ended(self, result: wire.Result, *, ran: bool) -> None:
         """`ran`: whether its worker has reported the end, so that the overhead is known."""
         self.outcomes[result.outcome] += 1
-        self._queue_ms.append(result.queue_ms)
+        now, phases = self._clock(), [(self.queue, result.queue_ms)]
         if ran:
-            self._overhead_ms.append(result.dispatch_ms + result.collect_ms)
+            phases += (self.run, result.run_ms), (self.overhead, result.dispatch_ms + result.collect_ms)
+        for durations, ms in phases:
+            durations.total_ms += ms
+            durations.counts[bisect_left(BOUNDS_S, ms / 1000)] += 1
+            durations.latest.append((now, ms))
 
     @property
     def hit_rate(self) -> float | None:
-        return round(self._hits / self._leases, 4) if self._leases else None
-
-    @property
-    def overhead_ms(self) -> Percentiles | None:
-        return percentiles(self._overhead_ms)
-
-    @property
-    def queue_ms(self) -> Percentiles | None:
-        return percentiles(self._queue_ms)
+        leases = self.leases.total()
+        return round(1 - self.misses / leases, 4) if leases else None
 
 
 # ---- a worker's memory ----

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import msgspec
 import psutil
@@ -17,9 +15,8 @@ from pool.core.poison import PoisonView
 from pool.core.records import WorkerRecord
 from pool.daemon import metrics
 from pool.daemon.controller import PoolController
-from pool.daemon.engine_executor import Leftovers
 from pool.daemon.job_store import Job
-from pool.daemon.journal import Trouble
+from pool.daemon.run_directories import RunDirectories
 from pool.daemon.worker_handle import WorkerHandle
 from pool.engines.base import EngineFacts
 from pool.model import JobState, Outcome, WorkerState
@@ -32,16 +29,23 @@ _SHOWN_CODES = 100
 
 
 def daemon_status(
-    *, state: str, started_at: float, instance: str, run_dir: str, journal: st.JournalStatus, engine: EngineFacts
+    directories: RunDirectories,
+    engine: EngineFacts,
+    journal: st.JournalStatus,
+    *,
+    state: str,
+    started_at: float,
+    metrics: str | None,
 ) -> st.DaemonStatus:
     return st.DaemonStatus(
         version=__version__,
         pid=os.getpid(),
         state=state,
         uptime_s=round(time.monotonic() - started_at, 1),
-        instance=instance,
-        run_dir=run_dir,
+        instance=directories.instance,
+        run_dir=str(directories.run_dir),
         rss_bytes=psutil.Process().memory_info().rss,
+        metrics=metrics,
         journal=journal,
         engine=st.EngineStatus(
             name=engine.name, version=engine.version, runtime=engine.runtime, cgroups=engine.cgroups
@@ -52,26 +56,14 @@ def daemon_status(
 def whole_status(
     daemon: st.DaemonStatus, pools: Mapping[str, PoolController], alerts: Sequence[st.Alert] = ()
 ) -> st.Status:
-    """`alerts`: of the daemon as a whole."""
     now = time.monotonic()
     engine = daemon.engine.name if daemon.engine is not None else None
     return st.Status(
         daemon=daemon,
         pools=tuple(_pool(pool, engine, now) for pool in pools.values()),
         fallback=st.FallbackStatus(rate=0.0),
-        alerts=(*alerts, *(alert for pool in pools.values() for alert in _alerts(pool, now))),
+        alerts=tuple(alerts),
     )
-
-
-def engine_alerts(left: Leftovers) -> tuple[st.Alert, ...]:
-    """While the engine does not tell which containers are there."""
-    if left.since is None:
-        return ()
-    text = (
-        f"containers without a worker may be left, until the engine has told what is there: {left.reason}; workers go "
-        "on, and the daemon asks again"
-    )
-    return (st.Alert(id="engine", since=_date(left.since, time.monotonic()), text=text),)
 
 
 def _pool(pool: PoolController, engine: str | None, now: float) -> st.PoolStatus:
@@ -83,7 +75,7 @@ def _pool(pool: PoolController, engine: str | None, now: float) -> st.PoolStatus
         engine=engine,
         image=pool.template.image,
         isolation=next((handle.start.isolation for handle in pool.handles.values() if handle.start.isolation), None),
-        missing=_missing(pool),
+        missing=pool.missing,
         reuse_scope=core.policy.reuse_scope,
         size=st.PoolSize(min=core.policy.min_workers, max=core.policy.max_workers, target=core.target),
         workers=tuple(_worker(worker, pool.handles.get(worker.id), now) for worker in core.workers.values()),
@@ -95,17 +87,17 @@ def _pool(pool: PoolController, engine: str | None, now: float) -> st.PoolStatus
         retries=counted.retries,
         late_answers=counted.late_answers,
         residue=dict(counted.residue),
-        overhead_ms=counted.overhead_ms,
-        queue_ms=counted.queue_ms,
+        overhead_ms=counted.overhead.percentiles(),
+        queue_ms=counted.queue.percentiles(),
+        run_ms=counted.run.percentiles(),
+        misses=counted.misses,
+        failed_starts=counted.failed_starts.total,
+        lockdown_failures=counted.lockdown_failures.total,
         breaker=_breaker(pool, now),
         poison=tuple(_poison(each, now) for each in core.poison(now)[:_SHOWN_CODES]),
         datasets={name: _dataset(pool, name) for name in pool.datasets.paths},
         edition=_edition(pool, now),
     )
-
-
-def _missing(pool: PoolController) -> tuple[str, ...]:
-    return tuple(sorted({part for handle in pool.handles.values() for part in handle.start.missing}))
 
 
 def _worker(worker: WorkerRecord, handle: WorkerHandle | None, now: float) -> st.WorkerStatus:
@@ -176,65 +168,6 @@ def _poison(code: PoisonView, now: float) -> st.PoisonStatus:
 
 def _seconds_until(at: float | None, now: float) -> float | None:
     return round(max(0.0, at - now), 1) if at is not None else None
-
-
-# ---- alerts ----
-
-
-def journal_alerts(trouble: Trouble | None, *, set_aside: Path | None, started_at: float) -> list[st.Alert]:
-    """`set_aside`: where a journal is now that could not be read at the start."""
-    now, alerts = time.monotonic(), []
-    if trouble is not None:
-        alerts.append(st.Alert(id="journal:room", since=_date(trouble.since, now), text=trouble.error.message))
-    if set_aside is not None:
-        text = f"the journal could not be read; it is in {set_aside} now, and its jobs and results are not served"
-        alerts.append(st.Alert(id="journal:unreadable", since=_date(started_at, now), text=text))
-    return alerts
-
-
-def _alerts(pool: PoolController, now: float) -> list[st.Alert]:
-    name, breaker = pool.state.name, pool.state.breaker
-    alerts = []
-    if breaker.open:
-        text = f"pool {name} cannot start workers: {breaker.last_reason}"
-        alerts.append(st.Alert(id=f"breaker:{name}", since=_date(breaker.opened_at, now), text=text))
-    if missing := _missing(pool):
-        text = f"pool {name} runs without {'; '.join(missing)}: no worker serves two clients; see pool-admin doctor"
-        since = min((worker.started_at for worker in pool.state.workers.values()), default=now)
-        alerts.append(st.Alert(id=f"isolation:{name}", since=_date(since, now), text=text))
-    return [*alerts, *_dataset_alerts(pool, now), *_poison_alerts(name, pool.state.poison(now), now)]
-
-
-def _dataset_alerts(pool: PoolController, now: float) -> list[st.Alert]:
-    name, view = pool.state.name, pool.state.editions
-    effect = "workers keep the data they have" if view.current else "no worker is started without it"
-    alerts = [
-        st.Alert(
-            id=f"dataset:{name}:{dataset}",
-            since=_date(problem.since, now),
-            text=f"pool {name}, data set {dataset}: {problem.text}; {effect}",
-        )
-        for dataset, problem in sorted(pool.datasets.problems.items())
-    ]
-    if view.reason:
-        text = (
-            f"pool {name} keeps the data it has, for the new ones cannot be used: {view.reason}; put a whole file in "
-            "place by rename, or have it tried again with pool-admin resume"
-        )
-        alerts.append(st.Alert(id=f"datasets:{name}", since=_date(view.failed_at, now), text=text))
-    return alerts
-
-
-def _poison_alerts(name: str, codes: Sequence[PoisonView], now: float) -> list[st.Alert]:
-    refused = [code for code in codes if code.refused_until is not None]
-    if not refused:
-        return []
-    text = f"pool {name} refuses code that has cost it workers ({len(refused)}); see pool-admin poison"
-    return [st.Alert(id=f"poison:{name}", since=_date(refused[-1].kills[-1].at, now), text=text)]
-
-
-def _date(since: float | None, now: float) -> str:
-    return (datetime.now(UTC) - timedelta(seconds=now - (since or now))).isoformat(timespec="seconds")
 
 
 # ---- mine ----

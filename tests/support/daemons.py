@@ -33,7 +33,8 @@ _ENGINES = {
 class DaemonProcess:
     """`with DaemonProcess({...pools...}) as daemon:` runs until the end of the block, and is stopped whatever happens."""
 
-    def __init__(self, pools, *, engine="process", home=None, wait_ready=True, **daemon_settings):
+    def __init__(self, pools, *, engine="process", home=None, wait_ready=True, sections=None, **daemon_settings):
+        """`sections`: of the configuration, besides `daemon` and `pools`."""
         self.home = Path(home or tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
         self._owns_home = home is None
         self.run_dir, self.state_dir = self.home / "run", self.home / "state"
@@ -41,6 +42,7 @@ class DaemonProcess:
         self._module = _ENGINES[engine]
         self._wait_ready = wait_ready
         self._config = {
+            **(sections or {}),
             "daemon": {
                 "run_dir": str(self.run_dir),
                 "state_dir": str(self.state_dir),
