@@ -40,8 +40,8 @@ REPLACE_AFTER_S = 0.05
 #: What a worker has to clean up after a job and to park the next child. That takes milliseconds; a worker that needs
 #: this long has processes or files that it cannot remove.
 CLEANING_S = 15.0
-#: What a runner that an earlier daemon has left has to connect and to prove itself. It tries twice a second; on a busy machine
-#: its turn may come late, and the job of a worker that is given up is lost.
+#: What a runner that an earlier daemon has left has to connect and to prove itself. It tries twice a second. On a busy
+#: machine its turn may come late, and the job of a worker that is given up is lost.
 ADOPTION_S = 15.0
 #: With scope "client" and a full pool: an idle worker is kept for its client this long, about the cost of a start...
 CLIENT_PAUSE_S = 0.5

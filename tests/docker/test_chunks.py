@@ -69,7 +69,7 @@ def test_the_calls_of_a_lost_worker_are_lost(client, daemon, sdk):
     code = "import time\ndef main(n): time.sleep(600 * n); return n"
     results = client.map(code, [[0], [1], [2]], chunksize=3, entry="main")
     daemon.until(lambda: daemon.workers(state="leased"))
-    (worker,) = daemon.workers()
+    (worker,) = daemon.workers(state="leased")
     sdk.kill(worker["container"])
     assert [str(each.outcome) for each in results] == ["lost"] * 3
 

@@ -28,13 +28,15 @@ _ENGINES = {
     "failing": "tests.support.failing",
     "jumping": "tests.support.jumping",
 }
+#: Figures of a busy machine, and of tests whose workers cannot start.
+_NO_BOUNDS = {"run_p95_s": None, "overhead_p95_s": None, "failed_start_rate": None}
 
 
 class DaemonProcess:
     """`with DaemonProcess({...pools...}) as daemon:` runs until the end of the block, and is stopped whatever happens."""
 
     def __init__(self, pools, *, engine="process", home=None, wait_ready=True, sections=None, **daemon_settings):
-        """`sections`: of the configuration, besides `daemon` and `pools`."""
+        """`sections`: of the configuration, besides `daemon` and `pools`. Without them, no figure raises an alert."""
         self.home = Path(home or tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
         self._owns_home = home is None
         self.run_dir, self.state_dir = self.home / "run", self.home / "state"
@@ -42,7 +44,7 @@ class DaemonProcess:
         self._module = _ENGINES[engine]
         self._wait_ready = wait_ready
         self._config = {
-            **(sections or {}),
+            **(sections or {"alerts": _NO_BOUNDS}),
             "daemon": {
                 "run_dir": str(self.run_dir),
                 "state_dir": str(self.state_dir),
