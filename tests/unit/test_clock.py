@@ -21,7 +21,8 @@ KNOWN = {
     ("pool/daemon/journal_file.py", "_set_aside"): "the name of a journal that cannot be read",
     ("pool/daemon/journal_file.py", "new_era"): "epochs above those of a journal that is gone",
     ("pool/daemon/journal_file.py", "_adjust_clock"): "a restart of the host, where the monotonic clock begins anew",
-    ("pool/daemon/status.py", "_date"): "a time stamp",
+    ("pool/daemon/alerts.py", "_date"): "a time stamp",
+    ("pool/daemon/watch.py", "_dated"): "a time stamp",
 }
 ASKS = {"time", "time_ns", "localtime", "gmtime", "ctime", "now", "utcnow", "today", "CLOCK_REALTIME"}
 MODULES = {"time", "datetime", "date"}

@@ -18,6 +18,7 @@ from pool.core.events import (
     WorkerFound,
     WorkerRemoved,
 )
+from pool.core.policy import ADOPTION_S
 from pool.model import JobState, Outcome
 from tests.support.core import Core, every, only
 from tests.support.daemons import DaemonProcess
@@ -172,7 +173,7 @@ def left_to_p1(**job: object) -> Core:
 
 def test_a_worker_that_cannot_be_adopted_costs_an_attempt():
     core = left_to_p1(retries=1)
-    core.pass_time(6)
+    core.pass_time(ADOPTION_S + 1)
     core.recover()
     assert core.pool.jobs["j"].attempt == 2
 
