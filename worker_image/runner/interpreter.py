@@ -66,6 +66,7 @@ def hide(work: Path) -> None:
     for path in [path for path in sys.path_importer_cache if path.startswith(_ROOT)]:
         del sys.path_importer_cache[path]
 
+    _tell_of_thread.__module__ = threading.__name__  # so that it is among the public names of that module
     threading.excepthook = threading.__excepthook__ = _tell_of_thread
 
 
