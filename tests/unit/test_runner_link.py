@@ -42,7 +42,9 @@ class FakeDaemon:
 
     def next(self):
         """The next message that is no heartbeat, with its payload."""
+        deadline = time.monotonic() + 60
         while True:
+            assert time.monotonic() < deadline, "heartbeats only"
             assert self.link.poll(60_000), "nothing came"
             message, payload = wire.decode(wire.from_runner, self.link.recv_multipart())
             if not isinstance(message, wire.Heartbeat):
@@ -218,6 +220,16 @@ def test_a_runner_without_a_token_ends_with_its_daemon(tree, place, tmp_path, da
         first.hear(wire.Ready)
         first.kill()
         assert process.wait(60) == 1
+
+
+def test_a_runner_that_is_ready_before_its_link_is_up_says_so_after_its_hello(tree, place, tmp_path, daemons):
+    (tmp_path / "scratch").mkdir()
+    command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
+    with started([*command, "--scratch", str(tmp_path / "scratch"), "--heartbeat-s", "0.2"]):
+        time.sleep(3)  # its first child is parked long before
+        late = daemons()
+        late.hear(wire.Hello)
+        late.hear(wire.Ready)
 
 
 def test_a_runner_that_no_daemon_comes_to_ends_after_its_time(tree, place, tmp_path, daemons):

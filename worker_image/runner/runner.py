@@ -172,6 +172,7 @@ class Runner:
         else:
             self._link.greet(self._hello)
             self._timers.pop(self._give_up, None)
+            self._announce()
 
     def _disconnected(self) -> None:
         """Not reconnected at once: libzmq loses a descriptor of a socket that is closed while its connection ends."""
@@ -343,6 +344,9 @@ class Runner:
             self._announce()
 
     def _announce(self) -> None:
+        """Once the first child is parked and the daemon has had Hello: on a busy machine either may be the later one."""
+        if self._ready or not self._link.greeted or self._parked is None or not self._parked.ready:
+            return
         self._ready = True
         if self._settings.checked:
             self._meter = Meter()
