@@ -344,7 +344,7 @@ class Runner:
             self._announce()
 
     def _announce(self) -> None:
-        """Once the first child is parked and the daemon has had Hello: on a busy machine either may be the later one."""
+        """Once the first child is parked and the daemon has had Hello. Either may be the later one."""
         if self._ready or not self._link.greeted or self._parked is None or not self._parked.ready:
             return
         self._ready = True
