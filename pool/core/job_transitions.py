@@ -6,8 +6,8 @@
     LEASED, RUNNING ──worker lost, and its submitter allowed a retry──▶ QUEUED, when the container is gone
 
 A job that is killed together with its worker ends only when the container is gone. So a client that receives `timeout`
-or `cancelled` can rely on it that nothing of the job is left. For the same reason the next attempt
-begins after that; only a container of an earlier daemon, or of an Engine that does not answer, may still be ending then.
+or `cancelled` can rely on it that nothing of the job is left. For the same reason the next
+attempt begins after that. Only a container of an earlier daemon, or of an Engine that is away, may still be ending then.
 """
 
 from __future__ import annotations
