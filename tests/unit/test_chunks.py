@@ -242,7 +242,7 @@ def test_what_is_left_is_cancelled_when_the_iteration_ends_early(client, endpoin
         eventually(lambda: all(each["state"] == "done" for each in admin.mine()["jobs"]), LONG_S)
 
 
-# ---- other doors ----
+# ---- the executor and the async client ----
 
 
 def test_the_executor_runs_chunks_and_raises_the_first_failure_at_its_place(endpoint):

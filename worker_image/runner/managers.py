@@ -1,10 +1,10 @@
 """Lets multiprocessing's managers, listeners and clients work among the processes of a job, which have no sockets.
 
-    start(): a pair of sockets, the door ──fork──▶ the server's process: Listener.accept() waits at its inner end
-    Client(address): makes a pipe and sends one end of it through the outer end of the door
+    start(): a pair of sockets, the endpoint ──fork──▶ the server's process: Listener.accept() waits at its inner end
+    Client(address): makes a pipe and sends one end of it through the outer end of the endpoint
 
-Forks inherit doors. A few are made before the first fork and taken by managers later, so that processes reach also a
-manager that is younger than they. New interpreters have none. Called once, in the zygote.
+Forks inherit endpoints. A few are made before the first fork and taken by managers later, so that processes reach also
+a manager that is started after them. New interpreters have none. Called once, in the zygote.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _NOT_FORKED = (
 
 
 #: So many managers can be reached by processes that are older.
-_DOORS = 4
+_ENDPOINTS = 4
 
 
-class _Door(NamedTuple):
+class _Endpoint(NamedTuple):
     inner: socket.socket
     outer: socket.socket
 
 
-_doors: dict[Hashable, _Door] = {}
+_endpoints: dict[Hashable, _Endpoint] = {}
 _numbers = count(1)
 
 
 class _Job:
-    """What the processes of a job share: the names of doors that no manager has taken, as messages in a pair."""
+    """What the processes of a job share: the names of endpoints that no manager has taken, as messages in a pair."""
 
     free: tuple[socket.socket, socket.socket] | None = None
     has_interpreters = False  #: whether it has started processes that are no forks
@@ -60,24 +60,24 @@ def set_up() -> None:
     ends: Any = connection
     ends.Listener, ends.Client = Listener, connect
     process: Any = BaseProcess
-    process.start = _after_doors(process.start)
+    process.start = _after_endpoints(process.start)
     for kind in (SpawnProcess, ForkServerProcess):  # the server of the latter would have a socket
         spawned: Any = kind
         spawned._Popen = staticmethod(_spawn)  # noqa: SLF001
 
 
 class Listener:
-    """A multiprocessing.connection.Listener whose connections come through a door."""
+    """A multiprocessing.connection.Listener whose connections come through an endpoint."""
 
     def __init__(
         self, address: Hashable = None, family: object = None, backlog: object = 1, authkey: bytes | None = None
     ) -> None:
         del family, backlog
-        self.address, self._authkey = _door(address), authkey
+        self.address, self._authkey = _endpoint(address), authkey
         self.last_accepted = None
 
     def accept(self) -> connection.Connection:
-        _, (descriptor,), *_ = socket.recv_fds(_doors[self.address].inner, 1, 1)
+        _, (descriptor,), *_ = socket.recv_fds(_endpoints[self.address].inner, 1, 1)
         accepted: connection.Connection = connection.Connection(descriptor)
         if self._authkey is not None:
             connection.deliver_challenge(accepted, self._authkey)
@@ -86,7 +86,7 @@ class Listener:
 
     def close(self) -> None:
         """Nobody reaches it any more from this process, nor from those that are forked later."""
-        for end in _doors.pop(self.address, ()):
+        for end in _endpoints.pop(self.address, ()):
             end.close()
 
     def __enter__(self) -> Self:
@@ -99,10 +99,10 @@ class Listener:
 def connect(address: Hashable, family: object = None, authkey: bytes | None = None) -> connection.Connection:
     """A connection to the listener at this address. Raises PermissionError if there is none."""
     del family
-    if address not in _doors:
+    if address not in _endpoints:
         raise PermissionError(errno.EPERM, _NO_SERVER.format(address=address))
     ours, theirs = connection.Pipe()
-    socket.send_fds(_doors[address].outer, [b"c"], [theirs.fileno()])
+    socket.send_fds(_endpoints[address].outer, [b"c"], [theirs.fileno()])
     theirs.close()
     if authkey is not None:
         connection.answer_challenge(ours, authkey)
@@ -110,11 +110,11 @@ def connect(address: Hashable, family: object = None, authkey: bytes | None = No
     return ours
 
 
-def _door(address: Hashable) -> Hashable:
-    """The address of a door, which is made if it is not there."""
-    address = _free_door() if address is None else address
-    if address not in _doors:
-        _doors[address] = _Door(*_pair())
+def _endpoint(address: Hashable) -> Hashable:
+    """The address of an endpoint, which is made if it is not there."""
+    address = _free_endpoint() if address is None else address
+    if address not in _endpoints:
+        _endpoints[address] = _Endpoint(*_pair())
     return address
 
 
@@ -122,18 +122,18 @@ def _pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def _free_door() -> str:
+def _free_endpoint() -> str:
     try:
-        return _make_doors()[0].recv(99, socket.MSG_DONTWAIT).decode()
+        return _make_endpoints()[0].recv(99, socket.MSG_DONTWAIT).decode()
     except BlockingIOError:
         return f"listener-{os.getpid()}-{next(_numbers)}"
 
 
-def _make_doors() -> tuple[socket.socket, socket.socket]:
+def _make_endpoints() -> tuple[socket.socket, socket.socket]:
     if _Job.free is None:
         _Job.free = _pair()
-        for number in range(_DOORS):
-            _Job.free[1].send(_door(f"listener-{number}").encode())  # type: ignore[attr-defined]
+        for number in range(_ENDPOINTS):
+            _Job.free[1].send(_endpoint(f"listener-{number}").encode())  # type: ignore[attr-defined]
     return _Job.free
 
 
@@ -152,17 +152,17 @@ def _spawn(process: Any) -> object:
 # ---- methods of multiprocessing, and what is called in their place ----
 
 
-def _after_doors(start: Any) -> Any:
-    def start_after_doors(process: Any) -> None:
-        _make_doors()
+def _after_endpoints(start: Any) -> Any:
+    def start_after_endpoints(process: Any) -> None:
+        _make_endpoints()
         start(process)
 
-    return start_after_doors
+    return start_after_endpoints
 
 
 def _starting(start: Any) -> Any:
     def start_forked(manager: Any, *arguments: object, **named: object) -> None:
-        manager._address = _door(manager._address)  # noqa: SLF001
+        manager._address = _endpoint(manager._address)  # noqa: SLF001
         manager._ctx = get_context("fork")  # noqa: SLF001
         start(manager, *arguments, **named)
 
