@@ -30,7 +30,8 @@ from pool.client.connection import CANCEL_S
 from pool.client.job import Code, JobOptions, OnDisconnect, Submission
 from pool.client.pending import Delivery, Request
 from pool.client.results import OutputReader, Piece
-from pool.client.retry import Patience, Retry
+from pool.client.retry import Retry
+from pool.client.waiting import Patience
 from pool.errors import BacklogFullError, ClosedError, PoolError, ResultTimeoutError
 from pool.model import JobResult, OutputEvent
 

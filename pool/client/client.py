@@ -25,7 +25,8 @@ from pool.client.endpoint import submit_endpoint
 from pool.client.job import Code, JobOptions, OnDisconnect, Submission
 from pool.client.pending import Request
 from pool.client.results import OutputReader, ToResult, to_result
-from pool.client.retry import Patience, Retry
+from pool.client.retry import Retry
+from pool.client.waiting import Patience, until_done
 from pool.errors import BacklogFullError, PoolError, ResultTimeoutError, UnknownJobError
 from pool.model import JobResult, OutputEvent
 
@@ -128,7 +129,7 @@ class Client:
     def submit(self, code: Code, /, **options: Unpack[JobOptions]) -> str:
         """Hand over the job and return its id as soon as the daemon has accepted it. As `run` otherwise."""
         submission = self.jobs.make(code, options, on_disconnect="keep", watch=False)
-        self.connection.submit(submission).result()
+        _answered(self.connection.submit(submission))
         return submission.message.job_id
 
     def result(self, job_id: str, timeout: float | None = None) -> JobResult:
@@ -261,13 +262,13 @@ class Client:
         Raises UnknownJobError for one id that the daemon does not know; among many, such ids are passed over.
         """
         if isinstance(job_ids, str):
-            self.connection.cancel(checks.job_id("job_id", job_ids)).result()
+            _answered(self.connection.cancel(checks.job_id("job_id", job_ids)))
             return
         ids = iter(job_ids)
         while requests := [self.connection.cancel(checks.job_id("job_ids", each)) for each in islice(ids, WATCHED)]:
             for request in requests:
                 with contextlib.suppress(UnknownJobError):
-                    request.result()
+                    _answered(request)
 
     def close(self) -> None:
         """Close the connection. Calls that still wait raise ClosedError; jobs that were submitted go on."""
@@ -294,15 +295,13 @@ class Client:
 
     def _wait(self, request: Request, wait_s: float | None) -> JobResult:
         try:
-            delivery = request.result(wait_s)
-        except TimeoutError:
-            if wait_s is None or request.done():  # raised by a signal handler, or the daemon's own answer
-                raise
-            raise not_ended(request.job_id, wait_s) from None
+            until_done(request, wait_s)
+            if not request.done():
+                raise not_ended(request.job_id, wait_s or 0.0)
         finally:
             if not request.done():
                 self.connection.forget(request)
-        return self.to_result(delivery)
+        return self.to_result(request.result())
 
     def _follow(self, job_id: str, wait_s: float | None) -> Iterator[OutputEvent | JobResult]:
         reader = OutputReader()
@@ -342,6 +341,12 @@ class Client:
         """Cancel a job that nobody will ask for. What interrupted the caller is raised, not an error of this."""
         with contextlib.suppress(PoolError, TimeoutError):
             self.connection.cancel(job_id).result(CANCEL_S)
+
+
+def _answered(request: Request) -> None:
+    """Wait for the daemon's answer. Raises the error if it is one."""
+    until_done(request)
+    request.result()
 
 
 def not_ended(job_id: str, wait_s: float) -> ResultTimeoutError:

@@ -18,6 +18,7 @@ from pool.client.connection import CANCEL_S, Connection
 from pool.client.job import Submission
 from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
+from pool.client.waiting import until_done, until_ended, until_true
 from pool.errors import ClosedError, ExecutorClosedError, PoolError, outcome_error
 from pool.model import JobResult, Timings, Usage
 
@@ -89,11 +90,13 @@ class PoolFuture(JobFuture[T]):
 
     def result(self, timeout: float | None = None) -> T:
         self._check_waiter()
-        return super().result(timeout)
+        until_done(self, timeout)
+        return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._check_waiter()
-        return super().exception(timeout)
+        until_done(self, timeout)
+        return super().exception(0)
 
     def _check_waiter(self) -> None:
         if not self.done():
@@ -123,7 +126,7 @@ class FutureResolver:
             submission.message.job_id, self, graded=submission.message.grade is not None
         )
         with self._changed:
-            self._changed.wait_for(self._has_room)
+            until_true(self._changed, self._has_room)
             if self._finishing:
                 raise ExecutorClosedError("cannot schedule new futures after shutdown")
             if self._thread is None:
@@ -152,7 +155,7 @@ class FutureResolver:
     def join(self) -> None:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            until_ended(thread)
 
     def check_waiter(self) -> None:
         """Raises RuntimeError on the resolver thread, which cannot wait for a future that it is to resolve itself."""

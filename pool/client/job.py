@@ -121,9 +121,11 @@ class JobMaker:
         calls: Sequence[Sequence[Buffer]] | None = None,
     ) -> Submission:
         """As `build`. `on_disconnect` holds where neither the options nor the client have one."""
-        given = options.get("on_disconnect")
-        last = given if given is not None else self._on_disconnect or on_disconnect
-        checks.choice("on_disconnect", last, ON_DISCONNECT)
+        last = options.get("on_disconnect")
+        if last is None:
+            last = self._on_disconnect or on_disconnect
+        else:
+            checks.choice("on_disconnect", last, ON_DISCONNECT)
         return build(
             code,
             options,

@@ -21,6 +21,7 @@ import msgspec
 
 from pool import values, wire
 from pool.client.pending import Delivery
+from pool.client.waiting import take
 from pool.errors import RemoteProtocolError
 from pool.model import Finding, JobError, JobResult, Outcome, OutputEvent, Timings, Usage
 
@@ -174,7 +175,7 @@ class OutputReader:
 
         Raises queue.Empty after `wait_s`.
         """
-        first = self._next.popleft() if self._next else self._queue.get(timeout=wait_s)
+        first = self._next.popleft() if self._next else take(self._queue, wait_s)
         if first is None:
             return None
         name, pieces = first[0], [first[1]]

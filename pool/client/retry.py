@@ -8,7 +8,6 @@ start ──▶ I/O thread ──▶ daemon ──answer──▶ queue ──�
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,13 +15,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pool.client.pending import JobFuture
-from pool.errors import BacklogFullError, BusyError, ResultTimeoutError
-
-#: The pause before a request is sent again where the daemon names none; and the longest one, so that a repaired pool is
-#: found soon.
-RETRY_S, RETRY_MOST_S = 1.0, 5.0
-#: How much longer a pause may be than it was named, as a part of it.
-JITTER = 0.5
+from pool.client.waiting import pause_after, take
+from pool.errors import BusyError, ResultTimeoutError
 
 F = TypeVar("F", bound=JobFuture[Any])
 
@@ -75,7 +69,7 @@ class Retry(Generic[F]):
         while (found := self.poll()) is None:
             self._before_waiting()
             with contextlib.suppress(Empty):
-                self._taken.append(self._ended.get(timeout=self.until_next_s()))
+                self._taken.append(take(self._ended, self.until_next_s()))
         return found
 
     def poll(self) -> tuple[int, F] | None:
@@ -90,7 +84,7 @@ class Retry(Generic[F]):
                 self._send_first()  # there is room for it now
                 return answer
             self._busy[number] = error
-            self._refused.append(_Refused(time.monotonic() + _pause_s(error), number, begin))
+            self._refused.append(_Refused(time.monotonic() + pause_after(error), number, begin))
             self._check_time()
         self._check_time()
         return None
@@ -131,27 +125,3 @@ class Retry(Generic[F]):
         """Of a job that the pool has not accepted."""
         accepted = {number for number, (_, future) in self._open.items() if future.accepted}
         return next((error for number, error in reversed(self._busy.items()) if number not in accepted), None)
-
-
-class Patience:
-    """How long a call that waits for one job goes on trying while the backlog is full. None: not at all."""
-
-    def __init__(self, wait_s: float | None) -> None:
-        self._deadline = None if wait_s is None else time.monotonic() + wait_s
-
-    def left_s(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
-    def pause_s(self, error: BacklogFullError) -> float:
-        """Seconds until the next try. Raises the error when less time than that would be left for its answer."""
-        pause_s, left_s = _pause_s(error), self.left_s()
-        if left_s is None or 2 * pause_s >= left_s:
-            raise error
-        return pause_s
-
-
-def _pause_s(error: BusyError) -> float:
-    """What the daemon named, and up to half of that more, so that clients that were refused together come apart."""
-    named = error.fields.get("retry_after_s")
-    pause_s = max(0.0, float(named)) if isinstance(named, int | float) else RETRY_S
-    return min(pause_s * random.uniform(1.0, 1.0 + JITTER), RETRY_MOST_S)  # noqa: S311 - spreads, protects nothing

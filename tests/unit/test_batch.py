@@ -10,7 +10,7 @@ import pytest
 
 from pool import Client, Limits, wire
 from pool import values as codec
-from pool.client import Batch, BatchError, retry
+from pool.client import Batch, BatchError, retry, waiting
 from pool.client.pending import Request
 from pool.errors import (
     BacklogFullError,
@@ -153,7 +153,7 @@ def end_one(daemon):
 
 
 def test_a_refused_job_is_sent_again_as_soon_as_another_has_ended(client, daemon, monkeypatch):
-    monkeypatch.setattr(retry, "RETRY_MOST_S", 3600)
+    monkeypatch.setattr(waiting, "RETRY_MOST_S", 3600)
     busy = Busy(daemon, room=1, retry_after_s=3600)
     results = client.map(HOLD, [[] for _ in range(5)], timeout=60)
     eventually(lambda: busy.refusals == 4)

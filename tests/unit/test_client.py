@@ -14,7 +14,7 @@ import pytest
 
 import pool
 from pool import Client, Limits, Outcome, errors, wire
-from pool.client import retry
+from pool.client import waiting
 from pool.client.endpoint import submit_endpoint
 from pool.errors import BacklogFullError, ClosedError, ConfigError, ResultTimeoutError, UnknownJobError
 from tests.unit.fake_daemon import HOLD, Waiting, eventually, in_child
@@ -210,7 +210,7 @@ def test_a_run_gives_up_when_the_backlog_stays_full_for_its_timeout(client, daem
 
 
 def test_clients_that_were_refused_together_come_apart():
-    pauses = {retry.Patience(60).pause_s(BacklogFullError("full", retry_after_s=1.0)) for _ in range(20)}
+    pauses = {waiting.Patience(60).pause_s(BacklogFullError("full", retry_after_s=1.0)) for _ in range(20)}
     assert len(pauses) > 10
     assert all(1.0 <= each <= 1.5 for each in pauses)
 
@@ -243,7 +243,8 @@ def test_an_interrupted_run_cancels_its_job(client, daemon):
     assert client.result(job.job_id, timeout=60).outcome is Outcome.CANCELLED
 
 
-def test_a_timeout_error_of_a_signal_handler_is_raised_and_cancels_the_job(client, daemon):
+@pytest.mark.parametrize("timeout", [None, 3600])
+def test_a_timeout_error_of_a_signal_handler_is_raised_and_cancels_the_job(client, daemon, timeout):
     def ring(*_):
         raise TimeoutError("alarm")
 
@@ -251,7 +252,7 @@ def test_a_timeout_error_of_a_signal_handler_is_raised_and_cancels_the_job(clien
     signal.setitimer(signal.ITIMER_REAL, 0.1)
     try:
         with pytest.raises(TimeoutError, match="alarm"):
-            client.run(HOLD)
+            client.run(HOLD, timeout=timeout)
     finally:
         signal.signal(signal.SIGALRM, before)
     daemon.wait_for(wire.Cancel)

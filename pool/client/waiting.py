@@ -1,0 +1,86 @@
+"""Waits of a caller's thread, which Ctrl-C and other signals end; and how long a busy pool is waited for.
+
+CPython runs a signal's handler between two instructions, or when the signal interrupts a wait. One that arrives after
+the last look and before the main thread sleeps, or in another thread, interrupts nothing: its handler would run when
+the wait is over, perhaps never. So these waits are made of slices. The end of a slice is not told by TimeoutError,
+which a handler may raise too.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from pool.errors import BacklogFullError, BusyError
+
+T = TypeVar("T")
+
+#: Seconds after which a signal is noticed at the latest.
+SLICE_S = 1.0
+#: The pause before a request is sent again where the daemon names none; and the longest one, so that a repaired pool is
+#: found soon.
+RETRY_S, RETRY_MOST_S = 1.0, 5.0
+#: How much longer a pause may be than it was named, as a part of it.
+JITTER = 0.5
+
+
+def until_done(future: Future[Any], wait_s: float | None = None) -> None:
+    """Return when the future is done, or after `wait_s` seconds (None: whenever that is)."""
+    deadline = math.inf if wait_s is None else time.monotonic() + wait_s
+    left_s = deadline - time.monotonic()
+    while not wait([future], max(0.0, min(left_s, SLICE_S))).done and left_s > 0:
+        left_s = deadline - time.monotonic()
+
+
+def take(queue: SimpleQueue[T], wait_s: float | None) -> T:
+    """The next item. Raises queue.Empty after `wait_s` seconds (None: never)."""
+    deadline = math.inf if wait_s is None else time.monotonic() + wait_s
+    while True:
+        left_s = deadline - time.monotonic()
+        try:
+            return queue.get(timeout=max(0.0, min(left_s, SLICE_S)))
+        except Empty:
+            if left_s <= 0:
+                raise
+
+
+def until_true(changed: threading.Condition, predicate: Callable[[], bool]) -> None:
+    """Return when the predicate is true. The caller holds the condition."""
+    while not changed.wait_for(predicate, SLICE_S):
+        pass
+
+
+def until_ended(thread: threading.Thread) -> None:
+    """Return when the thread has ended."""
+    while thread.is_alive():
+        thread.join(SLICE_S)
+
+
+class Patience:
+    """How long a call that waits for one job goes on trying while the backlog is full. None: not at all."""
+
+    def __init__(self, wait_s: float | None) -> None:
+        self._deadline = None if wait_s is None else time.monotonic() + wait_s
+
+    def left_s(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def pause_s(self, error: BacklogFullError) -> float:
+        """Seconds until the next try. Raises the error when less time than that would be left for its answer."""
+        pause_s, left_s = pause_after(error), self.left_s()
+        if left_s is None or 2 * pause_s >= left_s:
+            raise error
+        return pause_s
+
+
+def pause_after(error: BusyError) -> float:
+    """What the daemon named, and up to half of that more, so that clients that were refused together come apart."""
+    named = error.fields.get("retry_after_s")
+    pause_s = max(0.0, float(named)) if isinstance(named, int | float) else RETRY_S
+    return min(pause_s * random.uniform(1.0, 1.0 + JITTER), RETRY_MOST_S)  # noqa: S311 - spreads, protects nothing

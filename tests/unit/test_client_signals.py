@@ -1,0 +1,107 @@
+"""A signal ends every wait of a caller, also one that interrupts nothing, because another thread received it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+
+import pytest
+
+from pool import Outcome, PoolExecutor
+from pool.client import waiting
+from tests.unit.fake_daemon import HOLD, eventually
+
+
+@pytest.fixture
+def executor(client):
+    made = PoolExecutor(client=client, max_pending=2)
+    yield made
+    made.shutdown(cancel_futures=True)
+
+
+def test_a_signal_ends_run(client, daemon, monkeypatch):
+    ends_at_a_signal(lambda: client.run(HOLD), daemon, monkeypatch)
+    (job,) = daemon.jobs.values()
+    assert client.result(job.job_id, timeout=60).outcome is Outcome.CANCELLED
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        pytest.param(lambda client: client.run(HOLD, timeout=3600), id="run with a timeout"),
+        pytest.param(lambda client: client.run(HOLD, on_stdout=print), id="run with a listener"),
+        pytest.param(lambda client: client.result(client.submit(HOLD)), id="result"),
+        pytest.param(lambda client: list(client.stream(client.submit(HOLD))), id="stream"),
+        pytest.param(lambda client: list(client.map(HOLD, [[], []])), id="map"),
+        pytest.param(lambda client: list(client.results(client.submit_many([{"code": HOLD}]))), id="results"),
+    ],
+)
+def test_a_signal_ends_a_wait_of_a_client(client, daemon, monkeypatch, wait):
+    ends_at_a_signal(lambda: wait(client), daemon, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        pytest.param(lambda executor: executor.submit_code(HOLD).result(), id="the value of a future"),
+        pytest.param(lambda executor: executor.submit_code(HOLD).exception(), id="the error of a future"),
+        pytest.param(lambda executor: [executor.submit_code(HOLD) for _ in range(3)], id="submit when it is full"),
+        pytest.param(lambda executor: (executor.submit_code(HOLD), executor.shutdown()), id="shutdown"),
+    ],
+)
+def test_a_signal_ends_a_wait_of_an_executor(executor, daemon, monkeypatch, wait):
+    ends_at_a_signal(lambda: wait(executor), daemon, monkeypatch)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 0.02, 0.12])
+def test_a_wait_ends_when_its_time_is_over_and_not_before(monkeypatch, seconds):
+    monkeypatch.setattr(waiting, "SLICE_S", 0.05)
+    begun = time.monotonic()
+    with pytest.raises(Empty):
+        waiting.take(SimpleQueue(), seconds)
+    waiting.until_done(Future(), seconds)
+    assert time.monotonic() - begun >= 2 * seconds
+
+
+class NoticedError(Exception):
+    pass
+
+
+def ends_at_a_signal(wait, daemon, monkeypatch):
+    """SIGUSR1 is blocked in this thread, so it interrupts no system call here, and its handler raises here."""
+
+    def handler(*_):
+        raise NoticedError
+
+    def send():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+        eventually(lambda: daemon.jobs, 60)
+        eventually(rests, 60)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    monkeypatch.setattr(waiting, "SLICE_S", 0.05)
+    before = signal.signal(signal.SIGUSR1, handler)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        with pytest.raises(NoticedError):
+            wait()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def rests():
+    """Whether the main thread is where it was a moment ago. A wrong answer makes the test easier, not red."""
+    places = []
+    for _ in range(2):
+        frame = sys._current_frames()[threading.main_thread().ident]
+        places.append((id(frame), frame.f_lasti))
+        threading.Event().wait(0.01)
+    return len(set(places)) == 1
