@@ -124,6 +124,12 @@ class WorkerVanished(WorkerEvent, frozen=True, kw_only=True):
     reason: str
 
 
+class WorkerFrozen(WorkerEvent, frozen=True, kw_only=True):
+    """The kernel does not run the worker's processes, because somebody has stopped or paused them."""
+
+    reason: str
+
+
 class WorkerRemoved(WorkerEvent, frozen=True, kw_only=True):
     """The engine has removed the container, or says that it never existed."""
 

@@ -74,6 +74,7 @@ class StopReason(StrEnum):
     RESIDUE = "dirty"  #: a job left something behind that the worker could not clean up
     VANISHED = "vanished"  #: its link broke, or it broke the protocol
     HEARTBEAT = "heartbeat"  #: idle and silent
+    FROZEN = "frozen"  #: somebody has stopped or paused its processes
     BOOT_TIMEOUT = "boot_timeout"
     START_FAILED = "start_failed"
     JOB_DEADLINE = "job_deadline"  #: it did not report the end of its job in time

@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pool.core.events import KillJob, Tick, WorkerAdopted, WorkerFailed, WorkerFound, WorkerReady, WorkerVanished
+from pool.core.events import (
+    KillJob,
+    Tick,
+    WorkerAdopted,
+    WorkerFailed,
+    WorkerFound,
+    WorkerFrozen,
+    WorkerReady,
+    WorkerVanished,
+)
 from pool.core.job_transitions import NOT_RUN, after_removal, enqueue, finish, lose
 from pool.core.policy import ADOPTION_S, CLEANING_S, answer_deadline
 from pool.core.records import JobRecord, PendingEnd, StopReason, WorkerRecord
@@ -150,7 +159,7 @@ def not_adopted(pool: State, worker: WorkerRecord, _event: Tick) -> None:
     pool.stop_worker(worker, StopReason.NOT_ADOPTED)
 
 
-def not_adoptable(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
+def not_adoptable(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished | WorkerFrozen) -> None:
     pool.note(worker, f"cannot be adopted: {event.reason}")
     lose_job(pool, worker, f"worker {worker.id} was left by an earlier daemon and cannot be adopted ({event.reason})")
     pool.stop_worker(worker, StopReason.NOT_ADOPTED)

@@ -3,7 +3,7 @@
     FOUND ──WorkerAdopted──▶ IDLE, LEASED, ...                  FOUND ──silent, unusable──▶ STOPPING
     STARTING ──WorkerReady──▶ IDLE ──lease──▶ LEASED ──JobEnded──▶ CLEANING ──WorkerFreed──▶ IDLE
     IDLE ──silent──▶ SUSPECT ──Heartbeat──▶ IDLE              LEASED ──retire──▶ DRAINING ──JobEnded──▶ STOPPING
-    any ──retired without a job, failed, vanished, overdue──▶ STOPPING            any ──WorkerRemoved──▶ GONE
+    any ──retired without a job, failed, vanished, frozen, overdue──▶ STOPPING    any ──WorkerRemoved──▶ GONE
 
 Each state has its own deadline (`due`): STARTING the boot timeout, IDLE and SUSPECT the next heartbeat, LEASED and
 DRAINING the job's, CLEANING the time for cleaning up. A busy worker is never judged by its heartbeats, because a runner
@@ -28,6 +28,7 @@ from pool.core.events import (
     WorkerFailed,
     WorkerFound,
     WorkerFreed,
+    WorkerFrozen,
     WorkerReady,
     WorkerRemoved,
     WorkerVanished,
@@ -207,6 +208,13 @@ def _vanished(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVan
     lose_job(pool, worker, f"worker {worker.id} vanished ({event.reason})")
 
 
+def _frozen(pool: State, worker: WorkerRecord, event: WorkerFrozen) -> None:
+    """It may go on at any moment, so it is killed. This counts against no code: a job cannot stop its runner."""
+    pool.note(worker, f"is frozen: {event.reason}")
+    pool.stop_worker(worker, StopReason.FROZEN)
+    lose_job(pool, worker, f"worker {worker.id} was frozen ({event.reason})")
+
+
 def _removed(pool: State, worker: WorkerRecord, event: WorkerRemoved) -> None:
     if worker.blamed:
         _judge(pool, worker, engine_away=event.engine_away)
@@ -288,6 +296,11 @@ TABLE: Table[WorkerState, WorkerRecord] = table(
         WorkerVanished, STATES,
         found=not_adoptable, starting=start_failed, idle=_vanished, leased=_vanished, cleaning=_vanished,
         suspect=_vanished, draining=_vanished, stopping=STOPPING,
+    ),
+    row(
+        WorkerFrozen, STATES,
+        found=not_adoptable, starting=BOOTING, idle=_frozen, leased=_frozen, cleaning=_frozen, suspect=_frozen,
+        draining=_frozen, stopping=STOPPING,
     ),
     row(
         WorkerRemoved, STATES,

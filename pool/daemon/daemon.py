@@ -27,6 +27,7 @@ from pool.daemon.controller import PoolController
 from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
 from pool.daemon.endings import Endings
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
+from pool.daemon.frozen_workers import FrozenWorkers
 from pool.daemon.job_store import JobStore
 from pool.daemon.journal import FileJournal, Journal, NoJournal, open_file
 from pool.daemon.output import OutputSender
@@ -69,6 +70,7 @@ class Daemon:
         self._state = "starting"
         self._stop_signal: int | None = None
         self._controllers: dict[str, PoolController] = {}
+        self._frozen = FrozenWorkers(self._controllers)
         self._journal: Journal = NoJournal()
         self._watch: Watch | None = None
 
@@ -280,7 +282,9 @@ class Daemon:
         due = min(controller.tick(now) for controller in self._controllers.values())
         if now >= self._engine.left.ask_at:
             self._engine.ask_again()
-        due = min(due, self._submits.sessions.tick(now), self._engine.left.ask_at)
+        if now >= self._frozen.look_at:
+            self._frozen.look()
+        due = min(due, self._submits.sessions.tick(now), self._engine.left.ask_at, self._frozen.look_at)
         if self._watch is not None and now >= self._watch.look_at:
             self._watch.look()
         self._endings.expire(now)

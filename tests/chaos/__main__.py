@@ -13,7 +13,9 @@ from tests.chaos.faults import BY_NAME, FAULTS
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long faults strike (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long faults strike, at least (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=0, help="not before so many jobs have ended (%(default)s)")
+    parser.add_argument("--faults", type=int, default=0, help="not before so many faults have struck (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the jobs and the faults (%(default)s)")
     parser.add_argument("--only", nargs="*", choices=sorted(BY_NAME), help="these faults instead of all")
     parser.add_argument("--durability", default="crash", choices=("crash", "power", "none"))
@@ -27,7 +29,12 @@ def main() -> int:
         directory, seed=options.seed, durability=options.durability, engine_pid=options.engine_pid
     ) as campaign:
         verdict = campaign.run(
-            options.minutes * 60, faults, say=lambda text: print(text, flush=True), pause_s=options.pause
+            options.minutes * 60,
+            faults,
+            least_faults=options.faults,
+            least_jobs=options.jobs,
+            say=lambda text: print(text, flush=True),
+            pause_s=options.pause,
         )
     print(judged(verdict, campaign.recoveries))
     return bool(verdict.violations)

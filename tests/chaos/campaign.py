@@ -27,6 +27,8 @@ from tests.support.daemons import DaemonProcess
 SUBMITTERS = 3
 #: What is left to do when the faults have ended: results, and the pool back at its size.
 QUIET_S = 180.0
+#: Results are kept until they are asked for a second time, at the end.
+KEPT_S = 86_400
 #: That the daemon may have open at the end and had not at the start. The Docker SDK keeps up to 25 connections for each of
 #: its clients, one for each URL.
 DESCRIPTORS_MORE = 100
@@ -55,6 +57,8 @@ class Campaign:
             durability=durability,
             drain_timeout_s=5,
             log_level="info",
+            result_ttl_s=KEPT_S,
+            result_bytes="1g",
         )
         self.submitters: list[subprocess.Popen[bytes]] = []
         self.recoveries: list[float] = []  #: seconds from the start of a new daemon to a daemon that runs
@@ -73,19 +77,26 @@ class Campaign:
         self._stack.close()
 
     def run(
-        self, seconds: float, faults: dict[Fault, int], *, least: int = 0, say: Say = print, pause_s: float = 0.3
+        self,
+        seconds: float,
+        faults: dict[Fault, int],
+        *,
+        least_faults: int = 0,
+        least_jobs: int = 0,
+        say: Say = print,
+        pause_s: float = 0.3,
     ) -> Verdict:
-        """Strike for so long and so many times at least, wait for all ends, and judge."""
+        """Strike for so long, so many times, and until so many jobs have ended, at least; then wait for all ends, and judge."""
         rng = Random(self.seed)
         descriptors = self._descriptors()
         self.submitters = [self._submitter() for _ in range(SUBMITTERS)]
-        began, told, struck = time.monotonic(), 0.0, 0
-        while (passed := time.monotonic() - began) < seconds or struck < least:
+        began, told, struck, ends = time.monotonic(), 0.0, 0, 0
+        while (passed := time.monotonic() - began) < seconds or struck < least_faults or ends < least_jobs:
             time.sleep(rng.uniform(0, 2 * pause_s))
             struck += strike(self, rng.choices(list(faults), list(faults.values()))[0], rng)
             if passed - told > 10:
-                told = passed
-                say(f"{passed:.0f} s: {self._progress()}")
+                told, ends = passed, self._jobs_ended()
+                say(f"{passed:.0f} s: {ends} jobs ended, {struck} faults")
         say("no more faults; waiting for the ends of all jobs")
         self._settle(descriptors)
         return check(read(self.records), self.witness.seen, complete=self.witness.complete)
@@ -125,10 +136,8 @@ class Campaign:
                 [*command, f"s{self._names}", str(self.seed)], stdin=subprocess.PIPE, stdout=log, stderr=log
             )
 
-    def _progress(self) -> str:
-        records = read(self.records)
-        jobs, faults = (sum(each["what"] == what for each in records) for what in ("end", "fault"))
-        return f"{jobs} jobs ended, {faults} faults"
+    def _jobs_ended(self) -> int:
+        return sum(each["what"] == "end" for each in read(self.records))
 
     def _settle(self, descriptors: Counter[str]) -> None:
         for each in self.submitters:

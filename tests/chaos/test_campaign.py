@@ -39,7 +39,7 @@ def test_under_faults_at_random_no_job_is_lost_or_runs_twice_and_nothing_is_left
         fault: weight for fault, weight in FAULTS.items() if fault is not engine_frozen
     }  # others may use the Engine
     with Campaign(directory, seed=1) as campaign:
-        verdict = campaign.run(SECONDS, faults, least=FAULTS_AT_LEAST)
+        verdict = campaign.run(SECONDS, faults, least_faults=FAULTS_AT_LEAST)
     print(judged(verdict, campaign.recoveries))
     assert not verdict.violations, f"{judged(verdict, campaign.recoveries)}\nrecords: {directory}"
     assert verdict.acknowledged > 50

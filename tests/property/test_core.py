@@ -67,7 +67,15 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(
         number=NUMBERS,
         act=st.sampled_from(
-            [World.fail, World.withdraw, World.restore, World.vanish, World.remove_unasked, World.remove_again]
+            [
+                World.fail,
+                World.withdraw,
+                World.restore,
+                World.vanish,
+                World.freeze,
+                World.remove_unasked,
+                World.remove_again,
+            ]
         ),
     )
     def faults(self, number, act):

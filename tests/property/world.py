@@ -246,6 +246,14 @@ class World:
 
         self.with_container(number, act)
 
+    def freeze(self, number: int) -> None:
+        def act(worker_id: str, container: Container) -> None:
+            if container.ready and not container.stopping:
+                container.lease = None
+            self.play(ev.WorkerFrozen(worker_id=worker_id, reason="paused"))
+
+        self.with_container(number, act)
+
     def remove(self, number: int) -> None:
         """The engine answers a stop."""
         self.with_container(number, self.gone, stopping=True)
@@ -418,6 +426,7 @@ ACTIONS: dict[Callable[[World, int], None], int] = {
     World.ready: 10,
     World.fail: 2,
     World.vanish: 1,
+    World.freeze: 1,
     World.remove: 8,
     World.remove_unasked: 1,
     World.remove_again: 1,

@@ -19,6 +19,7 @@ from pool.core.events import (
     ProbeWorker,
     WorkerFailed,
     WorkerFreed,
+    WorkerFrozen,
     WorkerReady,
     WorkerRemoved,
 )
@@ -350,6 +351,26 @@ def test_the_job_of_a_worker_that_vanishes_is_lost_at_once_with_the_reason_that_
     assert "unknown" in finish.reason
     assert stopped(commands) == {"p-1": "vanished"}
     assert started(commands) == ["p-2"]
+
+
+def test_a_frozen_worker_is_replaced_and_its_job_is_lost_and_not_blamed():
+    core = Core(min_workers=1, poison_kills=1).up()
+    core.submit("j", code="innocent")
+    core.start("j")
+    commands = core.handle(WorkerFrozen(worker_id="p-1", reason="it was paused"))
+    finish = only(commands, Finish)
+    assert (finish.outcome, finish.worker_id) == (Outcome.LOST, "p-1")
+    assert "it was paused" in finish.reason
+    assert stopped(commands) == {"p-1": "frozen"}
+    assert started(commands) == ["p-2"]
+    assert core.pool.poison(core.now) == []
+
+
+def test_the_boot_timeout_judges_a_worker_that_is_frozen_while_it_starts():
+    core = Core(min_workers=1)
+    core.tick()
+    assert core.handle(WorkerFrozen(worker_id="p-1", reason="it was paused")) == []
+    assert core.states() == {"starting": 1}
 
 
 def test_the_job_of_a_container_that_is_removed_from_outside_is_lost():
