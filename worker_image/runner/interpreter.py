@@ -46,6 +46,7 @@ _run_exit_handlers, _count_exit_handlers = atexit._run_exitfuncs, atexit._ncallb
 _join_threads = threading._shutdown  # type: ignore[attr-defined] # noqa: SLF001
 _get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
 _USUAL_LIMIT = 1000
+_EXEC_COUNTS = sys.version_info < (3, 12)  #: as a call of a Python function, for the recursion limit
 _MOST_LIMIT = (1 << 31) - 1
 _excepthook = sys.excepthook
 _IO = frozenset({"io", "_io"})
@@ -68,6 +69,7 @@ def hide(work: Path) -> None:
 
     _tell_of_thread.__module__ = threading.__name__  # so that it is among the public names of that module
     threading.excepthook = threading.__excepthook__ = _tell_of_thread
+    sys.unraisablehook = sys.__unraisablehook__ = _tell_of_ignored
 
 
 def _tell_of_thread(args: threading.ExceptHookArgs, /) -> None:
@@ -77,6 +79,20 @@ def _tell_of_thread(args: threading.ExceptHookArgs, /) -> None:
         told = traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)
         sys.stderr.write(f"Exception in thread {name}:\n{''.join(told)}")
         sys.stderr.flush()
+
+
+def _tell_of_ignored(unraisable: sys.UnraisableHookArgs, /) -> None:
+    """The same for an exception in a destructor or an exit handler. Frames of the runner are left out."""
+    if sys.stderr is None:
+        return
+    trace = unraisable.exc_traceback
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_ROOT):
+        trace = trace.tb_next
+    told = [] if trace is None else ["Traceback (most recent call last):\n", *traceback.format_tb(trace)]
+    told += traceback.format_exception_only(unraisable.exc_type, unraisable.exc_value)
+    where = f": {unraisable.object!r}" if unraisable.object is not None else ":"
+    sys.stderr.write(f"{unraisable.err_msg or 'Exception ignored in'}{where}\n{''.join(told)}")
+    sys.stderr.flush()
 
 
 def prepare(argv: Sequence[str], files: Sequence[str], work: Path) -> None:
@@ -121,7 +137,7 @@ def forget_frames() -> None:
     """Let a job call as deep as a program can: frames that are there already do not count for the recursion limit."""
     if not _Before.modules:
         return  # no child of a zygote, but a test of the runner, whose interpreter is not the job's
-    frames, at = 1, sys._getframe(1)  # noqa: SLF001 - exec counts too
+    frames, at = 1 + _EXEC_COUNTS, sys._getframe(1)  # noqa: SLF001
     while at.f_back is not None:
         frames, at = frames + 1, at.f_back
 
