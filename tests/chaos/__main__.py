@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--durability", default="crash", choices=("crash", "power", "none"))
     parser.add_argument("--engine-pid", type=int, default=0, help="the dockerd that may be frozen for seconds; 0: none")
     parser.add_argument("--pause", type=float, default=0.3, help="mean seconds between two faults (%(default)s)")
+    parser.add_argument("--apart", type=int, default=0, help="executions between two faults, within 5 s (%(default)s)")
     options = parser.parse_args()
     faults = {BY_NAME[name]: FAULTS[BY_NAME[name]] for name in options.only} if options.only else dict(FAULTS)
     directory = Path(tempfile.mkdtemp(prefix="chaos.", dir="/tmp"))
@@ -35,6 +36,7 @@ def main() -> int:
             least_jobs=options.jobs,
             say=lambda text: print(text, flush=True),
             pause_s=options.pause,
+            apart=options.apart,
         )
     print(judged(verdict, campaign.recoveries))
     return bool(verdict.violations)

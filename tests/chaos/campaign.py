@@ -27,6 +27,8 @@ from tests.support.daemons import DaemonProcess
 SUBMITTERS = 3
 #: What is left to do when the faults have ended: results, and the pool back at its size.
 QUIET_S = 180.0
+#: The longest time without a fault, in which the pool may be away.
+APART_S = 5.0
 #: Results are kept until they are asked for a second time, at the end.
 KEPT_S = 86_400
 #: That the daemon may have open at the end and had not at the start. The Docker SDK keeps up to 25 connections for each of
@@ -85,14 +87,19 @@ class Campaign:
         least_jobs: int = 0,
         say: Say = print,
         pause_s: float = 0.3,
+        apart: int = 0,
     ) -> Verdict:
-        """Strike for so long, so many times, and until so many jobs have ended, at least; then wait for all ends, and judge."""
+        """Strike for so long, so many times, and until so many jobs have ended, at least; then wait for all ends, and judge.
+
+        `apart`: executions between two faults, if they come within APART_S.
+        """
         rng = Random(self.seed)
         descriptors = self._descriptors()
         self.submitters = [self._submitter() for _ in range(SUBMITTERS)]
         began, told, struck, ends = time.monotonic(), 0.0, 0, 0
         while (passed := time.monotonic() - began) < seconds or struck < least_faults or ends < least_jobs:
             time.sleep(rng.uniform(0, 2 * pause_s))
+            self._let_run(apart)
             struck += strike(self, rng.choices(list(faults), list(faults.values()))[0], rng)
             if passed - told > 10:
                 told, ends = passed, self._jobs_ended()
@@ -124,6 +131,11 @@ class Campaign:
         return self.engine.containers(filters={"label": f"pool.owner={self._owner()}"})
 
     # ---- parts ----
+
+    def _let_run(self, executions: int) -> None:
+        until, least = time.monotonic() + APART_S, len(self.witness.seen) + executions
+        while len(self.witness.seen) < least and time.monotonic() < until:
+            time.sleep(0.02)
 
     def _owner(self) -> str:
         return (self.daemon.state_dir / "owner").read_text().strip()

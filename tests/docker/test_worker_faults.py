@@ -1,0 +1,124 @@
+"""Faults of real workers, made by the host: a pause, an end, no memory for the runner. Each job gets a truthful end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pool.model import Outcome
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif(os.geteuid() != 0, reason="signals processes of other users; needs root"),
+]
+
+MEMORY_BYTES = 256 << 20
+TEMPLATE = {
+    "size": {"min": 2, "max": 2},
+    "preload": {"modules": []},
+    "limits": {"wall_s": 300, "cpu_s": 300, "memory": MEMORY_BYTES},
+}
+#: Its process has a name that only this job has, and ends when it is told to.
+WAITS = """
+import ctypes, signal
+def main(name):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    ctypes.CDLL(None).prctl(15, name.encode(), 0, 0, 0)
+    signal.sigwait({signal.SIGUSR1})
+    return name
+"""
+
+
+def submit(client, daemon, name, **options):
+    job_id = client.submit(WAITS, entry="main", args=[name], **options)
+    daemon.until(lambda: named(name))
+    return job_id
+
+
+def named(name):
+    """Pids of the processes of this name."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if path.read_text().strip() == name:
+                found.append(int(path.parent.name))
+    return found
+
+
+def worker_of(daemon, job_id):
+    return next(each for each in daemon.workers(state="leased") if each["job"] == job_id)
+
+
+def first_process(sdk, worker):
+    return sdk.inspect_container(worker["container"])["State"]["Pid"]
+
+
+def whole(daemon):
+    return len(daemon.workers(state="idle")) == 2
+
+
+def test_a_paused_worker_is_replaced_its_job_is_lost_and_the_other_job_goes_on(daemon, client, sdk):
+    daemon.until(lambda: whole(daemon))
+    jobs = [submit(client, daemon, name) for name in ("pool-paused", "pool-unharmed")]
+    paused = worker_of(daemon, jobs[0])
+    sdk.pause(paused["container"])
+    lost = client.result(jobs[0])
+    assert (lost.outcome, lost.worker) == (Outcome.LOST, paused["id"])
+    assert "its control group is frozen" in lost.reason
+    daemon.until(lambda: len(daemon.workers(state="idle")) == 1)
+    (process,) = named("pool-unharmed")
+    os.kill(process, signal.SIGUSR1)
+    assert client.result(jobs[1]).value == "pool-unharmed"
+    assert named("pool-paused") == []
+    assert daemon.pool()["recycles"]["frozen"] == 1
+
+
+def test_a_job_with_retries_outlives_a_removed_container_and_a_stopped_runner(daemon, client, sdk):
+    daemon.until(lambda: whole(daemon))
+    job_id = submit(client, daemon, "pool-retried", retries=2)
+    for strike in (
+        lambda worker: sdk.remove_container(worker["container"], force=True),
+        lambda worker: os.kill(first_process(sdk, worker), signal.SIGSTOP),
+    ):
+        before = worker_of(daemon, job_id)
+        strike(before)
+        daemon.until(lambda gone=before["id"]: gone not in {each["id"] for each in daemon.workers()})
+        daemon.until(lambda: named("pool-retried"))
+    (process,) = named("pool-retried")
+    os.kill(process, signal.SIGUSR1)
+    result = client.result(job_id)
+    assert (result.value, result.attempt) == ("pool-retried", 3)
+
+
+def test_the_job_of_a_runner_that_the_kernel_ends_for_want_of_memory_is_lost(daemon, client, sdk):
+    """A process of the host enters the worker's control group, takes all its memory, and leaves the kernel no choice."""
+    daemon.until(lambda: whole(daemon))
+    job_id = submit(client, daemon, "pool-oom")
+    worker = worker_of(daemon, job_id)
+    runner = first_process(sdk, worker)
+    group = memory_group(runner)
+    for pid in (group / "cgroup.procs").read_text().split():
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000" if int(pid) == runner else "0")
+    enter = f"import os; open('{group}/cgroup.procs', 'w').write(str(os.getpid()))"
+    subprocess.run([sys.executable, "-c", f"{enter}\nb'x' * {2 * MEMORY_BYTES}"], check=False)
+    result = client.result(job_id)
+    assert (result.outcome, result.worker) == (Outcome.LOST, worker["id"])
+    daemon.until(lambda: whole(daemon))
+    assert named("pool-oom") == []
+
+
+def memory_group(pid):
+    """The directory of the control group that limits its memory."""
+    root = Path("/sys/fs/cgroup")
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        place = root / controllers / path.lstrip("/")
+        if controllers in {"", "memory"} and (place / "memory.stat").exists():
+            return place
+    return pytest.skip("no control group of this host limits a worker's memory")
