@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pool.client import Client, PoolExecutor
     from pool.client.aio import AsyncClient
     from pool.client.in_job import datasets
+    from pool.client.local import run_once
     from pool.client.sandbox import ExecutionResult, SandboxExecutor
     from pool.client.strategy import Market
     from pool.model import Finding, JobError, JobResult, Limits, Outcome, OutputEvent
@@ -32,6 +33,7 @@ else:
         "SandboxExecutor": "pool.client.sandbox",
         "check": "pool.screen",
         "datasets": "pool.client.in_job",
+        "run_once": "pool.client.local",
     }
 
     def __getattr__(name: str) -> object:
@@ -64,4 +66,5 @@ __all__ = [
     "check",
     "datasets",
     "errors",
+    "run_once",
 ]

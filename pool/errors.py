@@ -24,7 +24,8 @@
     ├── ProtocolError          LocalProtocolError (this side broke it) | RemoteProtocolError (the peer did)
     │   └── VersionMismatchError   the peer speaks another version (names the command that fixes it)
     ├── ConfigError            the operator's configuration (all problems at once)
-    └── EngineError            the container engine: EngineUnavailableError | ImageMissingError | StartError
+    └── EngineError            the engine: EngineUnavailableError | ImageMissingError | StartError
+        └── NoLockdownError        this host refuses a part of the local engine's lockdown (names it and the remedy)
 
 The class docstring is the default message. Facts are in `fields` as plain scalars, not only in the text, so that an
 error can be sent over the wire and becomes the same class again.
@@ -221,6 +222,12 @@ class StartError(EngineError):
     """A worker's container could not be started."""
 
     code = "start"
+
+
+class NoLockdownError(EngineError):
+    """This host refuses a part of the lockdown, so nothing is run."""
+
+    code = "no_lockdown"
 
 
 def _tree(root: type[PoolError]) -> dict[str, type[PoolError]]:

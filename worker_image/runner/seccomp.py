@@ -73,9 +73,11 @@ class Except:
 Rule = Only | Without | Except | None
 
 
-def compile_filter(allowed: Mapping[int, Rule], *, arch: int, newest: int, absent: Sequence[int], denied: int) -> bytes:
-    """The program for the kernel. `allowed`: rule by number, None for any arguments. `absent` and all numbers above
-    `newest` fail with ENOSYS, everything else gets the action `denied`.
+def compile_filter(
+    allowed: Mapping[int, Rule | int], *, arch: int, newest: int, absent: Sequence[int], denied: int
+) -> bytes:
+    """The program for the kernel. `allowed`: rule or action by number, None for any arguments. `absent` and all numbers
+    above `newest` fail with ENOSYS, everything else gets the action `denied`.
     """
     steps: list[tuple[int, int | Rule]] = []
     for number in range(newest + 1):

@@ -1,0 +1,92 @@
+"""What a local worker finds below /: the C library, this Python with its libraries, the runner, and nothing else.
+
+Everything is mounted read-only and at its own path, because an interpreter and its virtual environment name their
+directories. Directories on the way to them are empty but for that.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pool import assets
+from pool.errors import NoLockdownError
+from pool.sources import IMAGE_ROOT, LEAVES, PACKAGE_INIT
+
+#: Of the host. What is a link there, such as /lib, is the same link here.
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64")
+#: Files of /etc that say where libraries are; none of them is about this host or its users.
+_LOADER = ("/etc/ld.so.cache", "/etc/alternatives")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_DESCRIPTORS = {"/dev/fd": "/proc/self/fd", "/dev/stdin": "fd/0", "/dev/stdout": "fd/1", "/dev/stderr": "fd/2"}
+#: A Python in one of these would bring what a job must not see.
+_NEVER = ("/", "/etc", "/home", "/root", "/var", "/tmp", "/proc", "/sys", "/dev", "/run")  # noqa: S108 - compared only
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    binds: tuple[tuple[str, str], ...]  #: source on the host and target, read-only
+    links: Mapping[str, str]
+    files: Mapping[str, str]  #: written into it
+    imports: tuple[str, ...]  #: directories with libraries that this Python does not find by itself
+
+
+def layout(*, uid: int, link: Path) -> Layout:
+    """`link`: the directory that has link.sock. Raises NoLockdownError for a Python in a place that cannot be shown."""
+    extra = tuple(_libraries())
+    shown = [*_pythons(), *extra, *filter(os.path.exists, _LOADER)]
+    system = [path for path in _SYSTEM if Path(path).is_dir() and not Path(path).is_symlink()]
+    places = _outermost([*system, *shown])
+    return Layout(
+        binds=(*((path, path) for path in places), *_runner(), (str(link), "/run/pool")),
+        links={path: str(Path(path).readlink()) for path in _SYSTEM if Path(path).is_symlink()} | _DESCRIPTORS,
+        files={
+            f"{IMAGE_ROOT}/pool/__init__.py": PACKAGE_INIT.decode(),
+            "/etc/passwd": f"root:x:0:0:root:/:/nonexistent\njob:x:{uid}:{uid}:job:/tmp/work:/nonexistent\n",
+            "/etc/group": f"root:x:0:\njob:x:{uid}:\n",
+        },
+        imports=extra,
+    )
+
+
+def _pythons() -> list[str]:
+    """The directories of this interpreter: of its virtual environment, and of the Python below it."""
+    home = str(Path.home())
+    for path in (found := [os.path.realpath(each) for each in (sys.prefix, sys.base_prefix, sys.base_exec_prefix)]):
+        if path in _NEVER or path == home:
+            raise NoLockdownError(
+                f"this Python is installed in {path} itself, which a job must not see; use one in a directory of its "
+                "own, such as a virtual environment",
+                part="root file system",
+            )
+    return [*found, *dict.fromkeys([sys.prefix, sys.base_prefix])]
+
+
+def _libraries() -> Iterator[str]:
+    """Directories of installed packages beside the interpreter's own, such as ~/.local/lib/python3.11/site-packages."""
+    own = set(sysconfig.get_paths().values())
+    for path in dict.fromkeys(sys.path):
+        if path not in own and Path(path).name in {"site-packages", "dist-packages"} and Path(path).is_dir():
+            yield path
+
+
+def _runner() -> Iterator[tuple[str, str]]:
+    """The tree of the image, from this installation, with the byte code that is there already."""
+    yield str(assets.worker_image() / "runner"), f"{IMAGE_ROOT}/runner"
+    for leaf in (*LEAVES, "__pycache__/"):
+        source = assets.package() / leaf
+        if source.exists():
+            yield str(source).rstrip("/"), f"{IMAGE_ROOT}/pool/{leaf}".rstrip("/")
+
+
+def _outermost(paths: Sequence[str]) -> list[str]:
+    """Without those that are below another one."""
+    found: list[str] = []
+    for path in sorted(set(paths)):
+        if not any(path.startswith(f"{each}/") for each in found):
+            found.append(path)
+    return found
