@@ -1,6 +1,6 @@
 """How close a worker comes to a bare fork: CPU time and jobs per second of workers against a loop that only forks.
 
-    python -m benchmarks.floor [IMAGE ...] [--jobs N] [--rounds N]
+    python -m benchmarks.floor [IMAGE ...] [--jobs N] [--rounds N] [--json FILE]
 
 Several images are compared in one run: build each with `pool-admin image build --tag`. The arms take turns, so that a
 busy host is unfair to none, and each figure is the median of the rounds' ratios to the fork loop of the same round.
@@ -30,6 +30,7 @@ from typing import Protocol
 import zmq
 
 from benchmarks.daemon import SIZE, started
+from benchmarks.ratios import write_ratios
 from benchmarks.worker import IMAGE, OWNER, Worker, cpu_file, cpu_s
 from pool import Client, JobResult, wire
 from pool.engines.docker import DockerEngine
@@ -222,15 +223,29 @@ def measure(arms: dict[str, Arm], *, jobs: int, rounds: int) -> dict[tuple[str, 
     return figures
 
 
+def times(ones: list[float], others: list[float]) -> float:
+    """The median of the rounds' ratios."""
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
+
+
 def table(figures: dict[tuple[str, str], Figures], floor: str) -> str:
     lines = ["| job | arm | CPU a job | / fork loop | jobs/s | / fork loop |", "|---|---|---:|---:|---:|---:|"]
     for (job, name), found in figures.items():
         least = figures[job, floor]
         cpu, rate = statistics.median(found.cpu_ms), statistics.median(found.jobs_s)
-        more = statistics.median(a / b for a, b in zip(found.cpu_ms, least.cpu_ms, strict=True))
-        share = statistics.median(a / b for a, b in zip(found.jobs_s, least.jobs_s, strict=True))
+        more, share = times(found.cpu_ms, least.cpu_ms), times(found.jobs_s, least.jobs_s)
         lines.append(f"| {job} | {name} | {cpu:.2f} ms | {more:.2f} | {rate:.0f} | {share:.2f} |")
     return "\n".join(lines)
+
+
+def ratios(figures: dict[tuple[str, str], Figures], floor: str) -> dict[str, float]:
+    """Of the arm `pool`, by the names in baseline.json."""
+    found = {}
+    for job in JOBS:
+        pool, least = figures[job, "pool"], figures[job, floor]
+        found[f"{job}: CPU of pool / fork loop"] = times(pool.cpu_ms, least.cpu_ms)
+        found[f"{job}: jobs/s of pool / fork loop"] = times(pool.jobs_s, least.jobs_s)
+    return found
 
 
 def main() -> None:
@@ -238,6 +253,7 @@ def main() -> None:
     parser.add_argument("images", nargs="*", default=[IMAGE])
     parser.add_argument("--jobs", type=int, default=40, help="for each round, arm and kind of job")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the ratios of the pool there")
     options = parser.parse_args()
     engine = DockerEngine()
     floor = "fork loop"
@@ -247,7 +263,10 @@ def main() -> None:
         for image in options.images:
             arms[image] = Workers(engine, image)
         arms["pool"] = Pool()
-        print(table(measure(arms, jobs=options.jobs, rounds=options.rounds), floor))
+        figures = measure(arms, jobs=options.jobs, rounds=options.rounds)
+        print(table(figures, floor))
+        if options.json:
+            write_ratios(options.json, ratios(figures, floor))
     finally:
         for arm in arms.values():
             arm.close()

@@ -231,3 +231,12 @@ def test_the_ids_of_failed_tests_are_written_where_the_summary_reads_them(tmp_pa
     environ = os.environ | {"POOL_FAILED_TESTS": str(ids)}
     subprocess.run([*command, "--rootdir", tmp_path, test], cwd=ROOT, env=environ, capture_output=True, check=False)
     assert sorted(ids.read_text().splitlines()) == ["test_some.py::test_x[a - b]", "test_some.py::test_y"]
+
+
+# ---- ./dev bench ----
+
+
+def test_bench_refuses_to_compare_with_a_file_that_is_not_there(checkout):
+    told = dev("bench", "--compare", "nowhere.json", root=checkout)
+    assert told.returncode == 1
+    assert "--compare takes the file of an earlier run, and 'nowhere.json' is none" in told.stderr

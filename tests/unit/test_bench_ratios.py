@@ -1,0 +1,138 @@
+"""Bounds on the ratios of a benchmark run, and the comparison with an earlier run: with made-up figures."""
+
+import json
+
+import pytest
+
+from benchmarks import floor, ratios, report
+from benchmarks.jobs import JOBS
+
+DOCKER, PROCESS = "no-op: docker run / pool, max_jobs 100", "no-op: process pool / pool, max_jobs 100"
+CPU = "no-op: CPU of pool / fork loop"
+BOUNDS = [
+    ratios.Bound(DOCKER, least=30.0, most=None),
+    ratios.Bound(PROCESS, least=0.05, most=None),
+    ratios.Bound(CPU, least=None, most=3.0),
+]
+
+
+def entry(group, case, median_s):
+    return {"group": group, "extra_info": {"case": case}, "stats": {"median": median_s, "data": [median_s]}}
+
+
+def run(pool_s=0.004, **others):
+    found = [entry("no-op", name.replace("_", " "), value) for name, value in others.items()]
+    return {"benchmarks": [entry("no-op", "pool, max_jobs 100", pool_s), *found]}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """The files of a run, in a directory of the test's own."""
+    bounds = [
+        {"ratio": DOCKER, "least": 30, "why": "the first bar"},
+        {"ratio": PROCESS, "least": 0.05, "why": "seen: 0.1"},
+    ]
+    for name in ("LATEST", "FLOOR", "RATIOS", "BASELINE"):
+        monkeypatch.setattr(ratios, name, tmp_path / name.lower())
+    (tmp_path / "baseline").write_text(json.dumps({"bounds": bounds}))
+    return tmp_path
+
+
+def save(results, found):
+    (results / "latest").write_text(json.dumps(found))
+
+
+def fallen(judgements):
+    return [each.ratio for each in judgements if each.fell]
+
+
+def test_a_ratio_says_how_many_times_cheaper_the_pool_is_than_another_way(results):
+    save(results, run(docker_run=0.4, process_pool=0.0004))
+    assert ratios.of_rows(report.read(results / "latest")) == pytest.approx({DOCKER: 100, PROCESS: 0.1})
+
+
+def test_ratios_within_their_bounds_have_not_fallen():
+    assert fallen(ratios.check({DOCKER: 30.0, PROCESS: 0.2, CPU: 3.0}, BOUNDS, quick=False)) == []
+
+
+def test_a_ratio_below_its_least_or_above_its_most_has_fallen():
+    assert fallen(ratios.check({DOCKER: 29.9, PROCESS: 0.2, CPU: 3.1}, BOUNDS, quick=False)) == [DOCKER, CPU]
+
+
+def test_a_ratio_that_was_not_measured_counts_as_fallen():
+    assert fallen(ratios.check({DOCKER: 40.0}, BOUNDS, quick=False)) == [PROCESS, CPU]
+
+
+def test_a_quick_run_leaves_out_docker_run_and_the_fork_loop_and_nothing_else():
+    assert fallen(ratios.check({}, BOUNDS, quick=True)) == [PROCESS]
+
+
+def test_another_run_is_compared_with_allowance_for_a_busy_machine():
+    before, now = {DOCKER: 60.0, PROCESS: 0.2, CPU: 2.0}, {DOCKER: 41.0, PROCESS: 0.13, CPU: 3.1}
+    assert fallen(ratios.compare(now, before, BOUNDS)) == [PROCESS, CPU]
+
+
+def test_less_is_better_where_the_baseline_has_a_most():
+    [judgement] = ratios.compare({CPU: 1.0}, {CPU: 2.0}, BOUNDS)
+    assert judgement.said == "better (2.00 x)"
+
+
+def test_only_ratios_of_both_runs_are_compared():
+    assert ratios.compare({DOCKER: 1.0}, {PROCESS: 1.0}, BOUNDS) == []
+
+
+def test_the_exit_status_is_1_when_a_ratio_has_fallen_and_the_last_line_names_it(results, capsys):
+    save(results, run(docker_run=0.04, process_pool=0.0004))
+    assert ratios.main(["--check"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"Fallen: {DOCKER}."
+
+
+def test_the_exit_status_is_0_when_none_has_fallen(results, capsys):
+    save(results, run(docker_run=0.4, process_pool=0.0004))
+    assert ratios.main(["--check"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "None of 2 has fallen."
+
+
+def test_the_ratios_of_one_run_are_what_a_later_run_is_compared_with(results, capsys):
+    save(results, run(docker_run=0.4))
+    assert ratios.main([]) == 0
+    saved = (results / "ratios").rename(results / "saved.json")
+    save(results, run(docker_run=0.1))
+    assert ratios.main(["--compare", str(saved)]) == 1
+    assert "FELL (0.25 x)" in capsys.readouterr().out
+
+
+def test_the_ratios_of_the_fork_loop_come_from_its_own_file(results):
+    save(results, run(docker_run=0.4))
+    ratios.write_ratios(results / "floor", {CPU: 2.5})
+    assert ratios.main([]) == 0
+    assert ratios.read_ratios(results / "ratios") == pytest.approx({DOCKER: 100, CPU: 2.5})
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"ratios": 3}', '{"ratios": {"a": "b"}}'])
+def test_a_file_without_ratios_is_refused_with_a_sentence(results, text, capsys):
+    save(results, run(docker_run=0.4))
+    (results / "other.json").write_text(text)
+    assert ratios.main(["--compare", str(results / "other.json")]) == 1
+    assert "has no ratios of a benchmark run" in capsys.readouterr().err
+
+
+def test_a_run_that_has_no_ratio_of_the_saved_one_is_told_so(results, capsys):
+    save(results, run(docker_run=0.4))
+    ratios.write_ratios(results / "other.json", {"another": 1.0})
+    assert ratios.main(["--compare", str(results / "other.json")]) == 1
+    assert "no ratio in common" in capsys.readouterr().err
+
+
+def test_a_bound_has_a_least_or_a_most_and_a_reason(results, capsys):
+    save(results, run(docker_run=0.4))
+    (results / "baseline").write_text(json.dumps({"bounds": [{"ratio": DOCKER, "why": "none"}]}))
+    assert ratios.main(["--check"]) == 1
+    assert "needs either least or most" in capsys.readouterr().err
+
+
+def test_every_bound_of_the_baseline_is_on_a_ratio_that_a_full_run_has():
+    jobs = [report.Row(job.name, case, 1, 1.0, 1.0, {}) for job in JOBS for case in (*ratios.OTHERS, *ratios.POOLS)]
+    arms = {(job, arm): floor.Figures([1.0], [1.0]) for job in floor.JOBS for arm in ("pool", "fork loop")}
+    possible = {*ratios.of_rows(jobs), *floor.ratios(arms, "fork loop")}
+    assert {bound.ratio for bound in ratios.read_bounds(ratios.BASELINE)} <= possible
