@@ -158,10 +158,18 @@ def test_a_thread_has_a_stack_of_the_usual_size(client):
     assert small.outcome is Outcome.CRASH, "so deep it does not fit into a smaller stack"
 
 
-@pytest.mark.parametrize(("size", "threads"), [(256 << 20, 10), (16 << 20, 40), (1 << 20, 40)])
+@pytest.mark.parametrize(("size", "threads"), [(256 << 20, 14), (16 << 20, 40), (1 << 20, 40)])
 def test_threads_with_a_stack_of_their_own_size_cost_the_memory_that_they_use(client, size, threads):
     code = f"import threading\nthreading.stack_size({size})\n" + THREADS.replace("60", str(threads))
     assert client.run(f"{code}\nresult = result, threading.stack_size()").value == (threads, size)
+
+
+def test_stacks_are_used_again_by_later_threads(client):
+    code = (
+        "import threading\nfor size in (0, 64 << 20) * 400:\n    threading.stack_size(size)\n"
+        "    t = threading.Thread(target=list)\n    t.start()\n    t.join()\nresult = 800\n"
+    )
+    assert client.run(code, limits=Limits(memory="64m")).value == 800
 
 
 def test_a_large_stack_is_there_to_be_used(client):

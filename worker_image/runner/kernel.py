@@ -42,6 +42,8 @@ _LANDLOCK_VERSION = 1
 
 _STACK_BYTES = 16384
 _SIGSET_BYTES = 128
+_MAP_NORESERVE = 0x4000
+_MAP_FAILED = ctypes.c_size_t(-1).value
 #: At least the size of sem_t and of pthread_attr_t.
 _OPAQUE_BYTES = 128
 
@@ -50,6 +52,9 @@ _libc.syscall.restype = ctypes.c_long
 _libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 _libc.sigprocmask.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+_libc.mmap.restype = ctypes.c_size_t
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _numbers = syscalls.numbers()
 
@@ -125,6 +130,19 @@ def reserve_stacks(count: int, size: int) -> None:
         _libc.sem_post(gate)
     for thread in threads[:started]:
         _libc.pthread_join(ctypes.c_ulong(thread), None)
+
+
+def map_room(size: int) -> int:
+    """The address of private, writable memory for which nothing is set aside until it is touched."""
+    kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    address: int = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
+    if address == _MAP_FAILED:
+        _check(-1, "mmap")
+    return address
+
+
+def unmap(address: int, size: int) -> None:
+    _check(_libc.munmap(address, size), "munmap")
 
 
 # ---- namespaces ----

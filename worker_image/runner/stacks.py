@@ -1,7 +1,8 @@
 """Thread stacks that cost a job's memory limit nothing until they are used.
 
-The C library keeps the stacks of ended threads for later ones, and forks inherit them. A new stack counts with its
-whole size against RLIMIT_DATA; one that the zygote had before the fork does not. Called once, in the zygote.
+A new stack counts with its whole size against RLIMIT_DATA, though a thread touches little of it. So the zygote maps
+room that counts in the same way and is never touched. A fork copies one entry for it, and no page tables. When a job
+starts a thread, it gives back as much of the room as the new stack takes.
 """
 
 from __future__ import annotations
@@ -13,38 +14,62 @@ from pathlib import Path
 
 from runner import kernel
 
-#: How many are kept, by their size in MiB. The large ones are for programs that set threading.stack_size. A thread gets
-#: the smallest that is large enough, unless it is more than four times as large as needed.
-_KEPT = {8: 63, 32: 16, 128: 8, 512: 2}
-_USUAL = min(_KEPT)
+#: Of a thread that asks for nothing else; the room is given back in such pieces.
+_USUAL = 8 << 20
+#: The C library keeps so many stacks ready, for threads that a library starts without the module threading.
+_KEPT = 8
+#: Pieces of room. Programs that set threading.stack_size ask for up to 512 MiB a thread.
+_ROOM = 384
+#: Where the kernel sets all memory aside (mode 2), the room is for stacks of the usual size.
+_ROOM_IF_STRICT = 56
 _OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 #: How the module threading starts threads, in all versions.
 _STARTERS = ("_start_new_thread", "_start_joinable_thread")
 
 
 def set_up() -> None:
-    """For all jobs. Where the kernel sets all memory aside (mode 2), only stacks of the usual size are kept."""
+    """Called once, in the zygote, for all jobs."""
     strict = _OVERCOMMIT.exists() and _OVERCOMMIT.read_text(encoding="ascii").strip() == "2"
-    for size, count in _KEPT.items():
-        if size == _USUAL or not strict:
-            kernel.reserve_stacks(count, size << 20)
+    kernel.reserve_stacks(_KEPT, _USUAL)
+    room = Room(_ROOM_IF_STRICT if strict else _ROOM)
     for name in _STARTERS:
         if hasattr(threading, name):
-            setattr(threading, name, with_a_smaller_stack(getattr(threading, name)))
+            setattr(threading, name, starting(getattr(threading, name), room))
 
 
-def with_a_smaller_stack(start: Callable[..., object]) -> Callable[..., object]:
-    """`start`, but a thread for whose large stack there is no memory gets one of the usual size.
+class Room:
+    """Memory that is mapped and not touched. `_given`: the stacks of `_size` bytes for which there has been room."""
+
+    def __init__(self, pieces: int) -> None:
+        room = kernel.map_room(pieces * _USUAL)
+        self._pieces = list(range(room, room + pieces * _USUAL, _USUAL))
+        self._given, self._size = _KEPT, _USUAL
+
+    def make(self, size: int) -> None:
+        """For one more stack of `size` bytes, unless an ended thread has left one."""
+        if size != self._size:
+            self._given, self._size = 0, size
+        while self._given < threading.active_count() and self._pieces:
+            self._given += 1
+            for _ in range(0, size, _USUAL):
+                if self._pieces:  # pop() is one step: two threads never get the same piece
+                    kernel.unmap(self._pieces.pop(), _USUAL)
+
+
+def starting(start: Callable[..., object], room: Room) -> Callable[..., object]:
+    """`start`, with room for the stack. A thread for whose large stack there is no memory gets one of the usual size.
 
     Few programs use what they ask for: since Python 3.11 a call of a Python function takes nothing of it.
     """
 
     def start_new_thread(*arguments: object, **named: object) -> object:
+        wanted = _thread.stack_size()  # this sets it to the usual size as well
+        _thread.stack_size(wanted)
+        room.make(wanted or _USUAL)
         try:
             return start(*arguments, **named)
         except RuntimeError:
-            wanted = _thread.stack_size()
-            if wanted <= _USUAL << 20:
+            if wanted <= _USUAL:
                 raise
         _thread.stack_size(0)
         try:
