@@ -41,7 +41,8 @@ class DaemonStatus(Part, frozen=True, kw_only=True):
     rss_bytes: int | None = None
     metrics: str | None = None  #: where Prometheus reads them: host:port
     journal: JournalStatus | None = None
-    engine: EngineStatus | None = None
+    engine: EngineStatus | None = None  #: of the first pool
+    engines: tuple[EngineStatus, ...] = ()  #: of all pools
 
 
 class PoolSize(Part, frozen=True, kw_only=True):

@@ -50,6 +50,7 @@ for run_command in (run.run, local.check):
 for order in (operate.cancel, operate.drain, operate.resume, operate.recycle, operate.resize, operate.pardon):
     app.command(rich_help_panel="Operate")(order)
 image_app.command("build")(local.build)
+image_app.command("unpack")(local.unpack)
 config_app.command("check")(local.config_check)
 
 

@@ -57,7 +57,7 @@ def daemon(
 ) -> None:
     """Keep pools of warm worker containers and run jobs in them until SIGTERM or SIGINT."""
     try:
-        settings = _load(config)
+        settings = load_settings(config)
         if print_config:
             _print_yaml(settings)
         elif check:
@@ -71,7 +71,8 @@ def daemon(
     raise typer.Exit(status)
 
 
-def _load(path: Path | None) -> Settings:
+def load_settings(path: Path | None) -> Settings:
+    """Of this file; without it those of the system, else the defaults. Raises ConfigError."""
     from pool.config import load
 
     if path is not None:

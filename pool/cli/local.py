@@ -1,4 +1,6 @@
-"""The commands that need no daemon: `check` screens a file, `config check` checks a configuration, `image build`."""
+"""The commands that need no daemon: `check` screens a file, `config check` checks a configuration, `image build` and
+`image unpack` make what workers are started from.
+"""
 
 from __future__ import annotations
 
@@ -156,6 +158,35 @@ def _show_image(tag: str, facts: ImageFacts, *, seconds: float, as_json: bool) -
     lines = {"id": facts.id, "size": format_size(facts.size_bytes), "runner": facts.runner, "sources": facts.sources}
     for name, value in lines.items():
         typer.echo(f"  {name:<8} {visible(value)}")
+
+
+def unpack(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="As `docker save` writes it.")
+    ],
+    *,
+    tag: Annotated[
+        str | None, typer.Option("--tag", help="The name of the image; else the one that the archive has.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", envvar="POOL_CONFIG", help="The daemon's configuration."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Unpack an image archive for the engine oci, below `image_dir` of the configuration. Needs root."""
+    started = time.monotonic()
+    with answering(as_json=as_json):
+        from pool.cli.daemon import load_settings
+        from pool.engines.archive import Archive
+        from pool.engines.roots import Roots
+
+        archive = Archive(file)
+        name = tag or archive.name
+        if not name:
+            raise typer.BadParameter("the archive has no name for its image; give it one", param_hint="--tag")
+        image = Roots(load_settings(config).daemon.images).add(name, archive.image(), archive.unpack)
+        _show_image(name, image.facts, seconds=time.monotonic() - started, as_json=as_json)
 
 
 def config_check(

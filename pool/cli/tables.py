@@ -176,8 +176,7 @@ def columns(*headers: str, title: str | None = None) -> Table:
 def _headline(daemon: DaemonStatus) -> Text:
     line = Text(f"pool-daemon {visible(daemon.version)}  ").append_text(state(daemon.state))
     line.append(f"  pid {plain(daemon.pid)}  up {duration(daemon.uptime_s)}")
-    if daemon.engine is not None:
-        engine = daemon.engine
+    for engine in daemon.engines:
         line.append(visible(f"  {engine.name} {engine.version} ({engine.runtime}, cgroups {engine.cgroups})"))
     return line.append(visible(f"  {daemon.run_dir}") if daemon.run_dir else "")
 

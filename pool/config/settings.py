@@ -66,6 +66,7 @@ class SandboxSettings(_Section):
 class DaemonSettings(_Section):
     run_dir: Annotated[Path, fields.directory()] = Path("/run/pool")
     state_dir: Annotated[Path, fields.directory()] = Path("/var/lib/pool")
+    image_dir: Annotated[Annotated[Path, fields.directory()] | None, OrNull] = None
     durability: Literal["crash", "power", "none"] = "crash"
     journal_bytes: Annotated[int, fields.size("16m", "16t")] = 4096 * MIB
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -83,6 +84,11 @@ class DaemonSettings(_Section):
         if self.start_concurrency == "auto":
             return max(1, len(os.sched_getaffinity(0)) // 2)
         return self.start_concurrency
+
+    @property
+    def images(self) -> Path:
+        """Where the oci engine has its images."""
+        return self.image_dir or self.state_dir / "images"
 
     @property
     def submit_bits(self) -> int:

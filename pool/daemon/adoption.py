@@ -59,7 +59,7 @@ class Adoption:
         self._specs = specs
         self._digest = specs.digest()
         self._links = services.transport.links
-        self._executor = services.executor
+        self._executor = services.executors[specs.engine]
         self._jobs = services.jobs
         self._kept = services.kept
         self._heartbeat_s = heartbeat_s

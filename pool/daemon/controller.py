@@ -66,10 +66,11 @@ class PoolController:
         self.handles: dict[str, WorkerHandle] = {}
         self.was_ready = False  #: whether one of its workers has ever been ready
         self.lockdown_failure: WorkerHandle | None = None  #: the last one whose lockdown did not hold, while none is up
+        self.engine = specs.engine
         self._specs = specs
         self._transport = services.transport
         self._links = services.transport.links
-        self._executor = services.executor
+        self._executor = services.executors[specs.engine]
         self._jobs = services.jobs
         self._journal = services.journal
         self._endings = services.endings

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable
 from types import FrameType
 
 import structlog
@@ -26,6 +25,7 @@ from pool.daemon.alerts import engine_alerts, journal_alerts
 from pool.daemon.controller import PoolController
 from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
 from pool.daemon.endings import Endings
+from pool.daemon.engine_choice import Chosen, Engines, MakeEngine, makers
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
 from pool.daemon.frozen_workers import FrozenWorkers
 from pool.daemon.job_store import JobStore
@@ -39,7 +39,7 @@ from pool.daemon.watch import Watch
 from pool.daemon.worker_handle import Services
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.daemon.zmtp import Handlers, Transport
-from pool.engines.base import Engine, EngineFacts
+from pool.engines.base import FoundContainer
 from pool.errors import ConfigError
 from pool.status import JournalStatus
 
@@ -53,19 +53,13 @@ EPOCH_BITS = 30
 _DIGEST_THREADS = 2
 
 
-def docker_engine() -> Engine:
-    """The Docker SDK is imported here and not above: nothing else in the daemon needs it."""
-    from pool.engines.docker import DockerEngine
-
-    return DockerEngine()
-
-
 class Daemon:
-    """`run()` returns the exit status. All code runs in the thread that calls it, except for calls of the engine."""
+    """`run()` returns the exit status. All code runs in the thread that calls it, except for calls of the engines."""
 
-    def __init__(self, settings: Settings, *, make_engine: Callable[[], Engine] = docker_engine) -> None:
+    def __init__(self, settings: Settings, *, make_engine: MakeEngine | None = None) -> None:
+        """`make_engine`: makes the engine of every pool, whatever its template says."""
         self._settings = settings
-        self._make_engine = make_engine
+        self._make = makers(settings.daemon) if make_engine is None else dict.fromkeys(("docker", "oci"), make_engine)
         self._started_at = time.monotonic()
         self._state = "starting"
         self._stop_signal: int | None = None
@@ -79,17 +73,17 @@ class Daemon:
         _require_supported(self._settings)
         directories = RunDirectories(self._settings.daemon.run_dir, self._settings.daemon.state_dir)
         try:
-            engine = self._make_engine()
+            engines = Engines(self._make)
             try:
-                return self._run_with(directories, engine)
+                return self._run_with(directories, engines)
             finally:
-                engine.close()
+                engines.close()
         finally:
             directories.close()
 
-    def _run_with(self, directories: RunDirectories, engine: Engine) -> int:
+    def _run_with(self, directories: RunDirectories, engines: Engines) -> int:
         settings = self._settings.daemon
-        facts = self._prepare_engine(directories, engine)
+        self._prepare_engines(directories, engines)
         transport = Transport(
             submit=directories.submit,
             admin=directories.admin,
@@ -101,9 +95,11 @@ class Daemon:
         digests = LoopExecutor(_DIGEST_THREADS, name="digest", call_soon=transport.call_soon)
         watcher = self._make_watcher(directories, transport)
         try:
-            executor = EngineExecutor(engine, threads, owner=directories.owner, instance=directories.instance)
-            self._engine = executor
-            self._open(directories, facts, transport, executor=executor, digests=digests)
+            self._executors = {
+                name: EngineExecutor(chosen.engine, threads, owner=directories.owner, instance=directories.instance)
+                for name, chosen in self._by_name.items()
+            }
+            self._open(directories, transport, digests=digests)
             self._install_signals(transport)
             watcher.start()
             self._serve(transport)
@@ -118,40 +114,43 @@ class Daemon:
         log.info("the daemon has stopped", action="daemon_stopped")
         return 0
 
-    def _prepare_engine(self, directories: RunDirectories, engine: Engine) -> EngineFacts:
-        """Check that the engine answers and has the images, and find the containers that an earlier daemon left."""
-        facts = engine.facts()
-        log.info("the engine answers", action="engine", engine=facts.name, version=facts.version, runtime=facts.runtime)
-        names = {template.image for template in self._settings.pools.values()}
-        self._images = {name: engine.image(name).id for name in names}
-        self._found = engine.find(owner=directories.owner)
-        return facts
+    def _prepare_engines(self, directories: RunDirectories, engines: Engines) -> None:
+        """Check that the engines answer and have the images, and find the containers that an earlier daemon left."""
+        pools = self._settings.pools
+        self._chosen = {name: engines.choose(pool.engine, pool.image) for name, pool in pools.items()}
+        self._by_name: dict[str, Chosen] = {chosen.facts.name: chosen for chosen in self._chosen.values()}
+        self._images = {name: self._chosen[name].engine.image(pool.image).id for name, pool in pools.items()}
+        self._found = {name: chosen.engine.find(owner=directories.owner) for name, chosen in self._by_name.items()}
 
-    def _take_over(self, directories: RunDirectories, executor: EngineExecutor) -> None:
+    def _take_over(self, directories: RunDirectories) -> None:
         """What an earlier daemon left: ready workers of our pools may prove themselves, the others are removed."""
-        kept = {(each.instance, each.worker_id): each for each in self._notes}
         numbers, discarded = set(), 0
-        for found in self._found:
-            note = kept.get((found.instance, found.worker_id))
-            controller = self._controllers.get(note.pool) if note is not None else None
-            if found.running and note is not None and controller is not None:
-                controller.adoption.find(note, found.container)
-                numbers.add(note.number)
+        for engine, found in ((engine, each) for engine, those in self._found.items() for each in those):
+            if (number := self._adopt(engine, found)) is not None:
+                numbers.add(number)
             else:
-                executor.discard(found.container)
+                self._executors[engine].discard(found.container)
                 discarded += 1
         directories.kept.keep_only(numbers)
         if numbers or discarded:
             text = "an earlier daemon left containers"
             log.warning(text, action="take_over", may_be_adopted=len(numbers), removed=discarded)
 
+    def _adopt(self, engine: str, found: FoundContainer) -> int | None:
+        """The number of a worker that may prove itself; None for a container that is of no use to any pool."""
+        note = next((n for n in self._notes if (n.instance, n.worker_id) == (found.instance, found.worker_id)), None)
+        if note is None or note.pool not in self._controllers or not found.running:
+            return None
+        if self._chosen[note.pool].facts.name != engine:
+            return None
+        self._controllers[note.pool].adoption.find(note, found.container)
+        return note.number
+
     def _open(
         self,
         directories: RunDirectories,
-        facts: EngineFacts,
         transport: Transport,
         *,
-        executor: EngineExecutor,
         digests: LoopExecutor,
     ) -> None:
         settings = self._settings.daemon
@@ -161,15 +160,15 @@ class Daemon:
         self._endings = Endings(self._journal, self._jobs, transport.submit)
         services = Services(
             transport=transport,
-            executor=executor,
+            executors=self._executors,
             jobs=self._jobs,
             journal=self._journal,
             endings=self._endings,
             kept=directories.kept,
             outputs=self._outputs,
         )
-        self._add_pools(directories, facts, services, past=past)
-        self._take_over(directories, executor)
+        self._add_pools(directories, services, past=past)
+        self._take_over(directories)
         Recovery(self._jobs, self._endings, self._controllers).restore(past.rows)
         self._submits = SubmitService(self._controllers, services, executor=digests, instance=directories.instance)
         self._watch = watch = Watch(
@@ -177,7 +176,7 @@ class Daemon:
             self._controllers,
             others=lambda: (
                 *journal_alerts(self._journal.trouble, set_aside=past.set_aside, started_at=self._started_at),
-                *engine_alerts(executor.left),
+                *(alert for each in self._executors.values() for alert in engine_alerts(each.left)),
             ),
             call_soon=transport.call_soon,
         )
@@ -188,7 +187,7 @@ class Daemon:
             lambda: whole_status(
                 daemon_status(
                     directories,
-                    facts,
+                    [chosen.facts for chosen in self._by_name.values()],
                     self._journal_status(),
                     state=self._state,
                     started_at=self._started_at,
@@ -217,7 +216,7 @@ class Daemon:
             problem=journal.trouble.error.message if journal.trouble is not None else None,
         )
 
-    def _add_pools(self, directories: RunDirectories, facts: EngineFacts, services: Services, *, past: Past) -> None:
+    def _add_pools(self, directories: RunDirectories, services: Services, *, past: Past) -> None:
         self._notes = list(directories.kept.read())
         taken = {each.uid for each in self._notes}
         users = worker_spec.uids(directories.owner, used=sum(past.workers.values()), taken=taken)
@@ -229,9 +228,10 @@ class Daemon:
                 owner=directories.owner,
                 instance=directories.instance,
                 sources=digest,
-                image_id=self._images[template.image],
+                engine=self._chosen[name].facts.name,
+                image_id=self._images[name],
                 uids=users,
-                isolates=facts.isolates,
+                isolates=self._chosen[name].facts.isolates,
             )
             datasets = PoolDatasets(template.preload.datasets)
             policy = worker_spec.policy(template, starts=self._settings.daemon.starts)
@@ -280,11 +280,13 @@ class Daemon:
         """Do what is due. Returns the seconds until the next thing is due."""
         now = time.monotonic()
         due = min(controller.tick(now) for controller in self._controllers.values())
-        if now >= self._engine.left.ask_at:
-            self._engine.ask_again()
+        for executor in self._executors.values():
+            if now >= executor.left.ask_at:
+                executor.ask_again()
+            due = min(due, executor.left.ask_at)
         if now >= self._frozen.look_at:
             self._frozen.look()
-        due = min(due, self._submits.sessions.tick(now), self._engine.left.ask_at, self._frozen.look_at)
+        due = min(due, self._submits.sessions.tick(now), self._frozen.look_at)
         if self._watch is not None and now >= self._watch.look_at:
             self._watch.look()
         self._endings.expire(now)
@@ -323,7 +325,7 @@ class Daemon:
 def _require_supported(settings: Settings) -> None:
     """The configuration may name what later versions have; this one says so instead of doing something else."""
     for name, template in settings.pools.items():
-        if template.engine not in {"auto", "docker"}:
-            raise ConfigError(f"pools.{name}.engine: this version has the docker engine only, not {template.engine!r}")
+        if template.engine == "local":
+            raise ConfigError(f"pools.{name}.engine: this version has the engines docker and oci, and not 'local'")
     if not settings.sandbox.enabled:
         raise ConfigError("sandbox.enabled: this version does not run code outside the sandbox; set it to true")

@@ -30,7 +30,7 @@ _SHOWN_CODES = 100
 
 def daemon_status(
     directories: RunDirectories,
-    engine: EngineFacts,
+    engines: Sequence[EngineFacts],
     journal: st.JournalStatus,
     *,
     state: str,
@@ -47,32 +47,34 @@ def daemon_status(
         rss_bytes=psutil.Process().memory_info().rss,
         metrics=metrics,
         journal=journal,
-        engine=st.EngineStatus(
-            name=engine.name, version=engine.version, runtime=engine.runtime, cgroups=engine.cgroups
-        ),
+        engine=_engine(engines[0]),
+        engines=tuple(_engine(each) for each in engines),
     )
+
+
+def _engine(facts: EngineFacts) -> st.EngineStatus:
+    return st.EngineStatus(name=facts.name, version=facts.version, runtime=facts.runtime, cgroups=facts.cgroups)
 
 
 def whole_status(
     daemon: st.DaemonStatus, pools: Mapping[str, PoolController], alerts: Sequence[st.Alert] = ()
 ) -> st.Status:
     now = time.monotonic()
-    engine = daemon.engine.name if daemon.engine is not None else None
     return st.Status(
         daemon=daemon,
-        pools=tuple(_pool(pool, engine, now) for pool in pools.values()),
+        pools=tuple(_pool(pool, now) for pool in pools.values()),
         fallback=st.FallbackStatus(rate=0.0),
         alerts=tuple(alerts),
     )
 
 
-def _pool(pool: PoolController, engine: str | None, now: float) -> st.PoolStatus:
+def _pool(pool: PoolController, now: float) -> st.PoolStatus:
     core, counted = pool.state, pool.metrics
     return st.PoolStatus(
         name=core.name,
         state=core.state.value,
         ready=any(worker.state in _SERVES for worker in core.workers.values()),
-        engine=engine,
+        engine=pool.engine,
         image=pool.template.image,
         isolation=next((handle.start.isolation for handle in pool.handles.values() if handle.start.isolation), None),
         missing=pool.missing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -23,7 +24,7 @@ class Services:
     """What all pools of a daemon share."""
 
     transport: Transport
-    executor: EngineExecutor
+    executors: Mapping[str, EngineExecutor]  #: by the name of their engine
     jobs: JobStore
     journal: Journal
     endings: Endings

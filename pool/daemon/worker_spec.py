@@ -58,6 +58,7 @@ class WorkerSpecFactory:
     owner: str
     instance: str
     sources: str
+    engine: str  #: by name
     image_id: str  #: of the template's image, at the start of the daemon
     uids: Iterator[int] = field(repr=False)
     isolates: bool = True  #: whether the engine has a lockdown that a worker can prove
@@ -98,7 +99,7 @@ class WorkerSpecFactory:
         made_from = (
             (__version__, self.sources, self.image_id, self._command(_NONE), seccomp_profile(), self.isolates),
             (template.maximum, template.cpus, template.tmp_inodes, template.nofile, template.apparmor),
-            (template.runtime, template.recycle.reuse_scope, template.limits),
+            (self.engine, template.runtime, template.recycle.reuse_scope, template.limits),
         )
         return hashlib.sha256(repr(made_from).encode()).hexdigest()
 

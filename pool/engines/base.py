@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+#: Labels of a worker image, written by `pool.images`.
+RUNNER_LABEL = "pool.runner.version"
+SOURCES_LABEL = "pool.runner.sources"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:

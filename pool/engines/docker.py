@@ -6,27 +6,20 @@ is there or it is an error. Every method may be called from several engine threa
 
 from __future__ import annotations
 
-import textwrap
-
 import docker
 from docker.errors import APIError
 
 from pool.assets import seccomp_profile
-from pool.engines.base import EngineFacts, FoundContainer, ImageFacts, WorkerSpec
+from pool.engines.base import RUNNER_LABEL, SOURCES_LABEL, EngineFacts, FoundContainer, ImageFacts, WorkerSpec
 from pool.engines.connection import SDK_ERRORS, Connections, is_gone, translate, unavailable
+from pool.engines.diagnosis import GONE, RUNNING, ending, readable
 from pool.engines.lockdown import INSTANCE_LABEL, OWNER_LABEL, WORKER_LABEL, container_arguments, container_name
 from pool.errors import EngineError, EngineUnavailableError, ImageMissingError, StartError
-
-#: Labels of a worker image, written by `pool.images`.
-RUNNER_LABEL = "pool.runner.version"
-SOURCES_LABEL = "pool.runner.sources"
 
 #: An Engine under load takes seconds for a create; one that takes longer than this is not alive.
 CALL_TIMEOUT_S = 60
 #: How long a removal that somebody else began may take.
 REMOVAL_TIMEOUT_S = 30
-#: Last words of a container that did not start.
-LAST_WORDS_BYTES = 2048
 
 
 class DockerContainer:
@@ -53,8 +46,8 @@ class DockerContainer:
                 state = client.inspect_container(self.id)["State"]
                 output = client.logs(self.id, stdout=True, stderr=True, tail=50)
         except SDK_ERRORS as error:
-            return "the container is gone" if is_gone(error) else f"the Docker Engine does not tell: {error}"
-        return f"{_ending(state)}\n{_readable(output[-LAST_WORDS_BYTES:])}".rstrip()
+            return GONE if is_gone(error) else f"the Docker Engine does not tell: {error}"
+        return f"{_ending(state)}\n{readable(output)}".rstrip()
 
     def pid(self) -> int | None:
         if self._pid is None:
@@ -193,20 +186,6 @@ def _failed(error: Exception, doing: str) -> EngineError:
 
 def _ending(state: dict[str, object]) -> str:
     if state.get("Running"):
-        return "the container is running"
-    words = f"the container ended with exit code {state.get('ExitCode')}"
-    if state.get("OOMKilled"):
-        words += ", out of memory"
-    if state.get("Error"):
-        words += f" ({str(state['Error'])[:200]})"
-    return words
-
-
-def _readable(output: bytes) -> str:
-    """What a container wrote, for a log or a terminal: no control characters, no line that could pass for ours."""
-    lines = output.decode("utf-8", "backslashreplace").splitlines()
-    clean = (
-        "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
-        for line in lines
-    )
-    return textwrap.indent("\n".join(clean), "    ")
+        return RUNNING
+    code, error = int(str(state.get("ExitCode"))), str(state.get("Error") or "")
+    return ending(code, out_of_memory=bool(state.get("OOMKilled")), error=error)

@@ -1,8 +1,9 @@
 """What a worker's container may and may not do, in one place, as plain values.
 
-`container_arguments` gives the body of the Engine's "create container" request. It is pure, so a test can read it, and
-every control has a line in POLICY, so that the test which reads the controls back from a running container knows what
-it has to prove. What differs between workers comes from the WorkerSpec; everything else is here and cannot be left out.
+`container_arguments` gives the body of the Engine's "create container" request, and `bundle.py` the configuration of an
+OCI container, of the same values. Both are pure, so a test can read and compare them. Every control has a line in
+POLICY, so that the test which reads the controls back from a running container knows what it has to prove. What differs
+between workers comes from the WorkerSpec; everything else is here and cannot be left out.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ MASKED_PATHS = (
     "/proc/vmallocinfo", "/sys/devices/virtual/dmi", "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/module",
 )  # fmt: skip
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
+
+#: Two tmpfs of the container's own, the only places where a job can write a file. It starts in the first.
+SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside the container
+
+HOSTNAME = "worker"
 
 #: Limits of each process; `nofile` comes from the spec. A signal that waits in a queue is memory of the kernel. A core
 #: limit of one byte, not of none: a core_pattern that is a pipe disregards every other (fs/coredump.c).
@@ -93,10 +99,10 @@ def container_arguments(spec: WorkerSpec, seccomp: str) -> dict[str, Any]:
         "Image": spec.image,
         "Cmd": list(spec.command),
         "User": f"{spec.uid}:{spec.uid}",
-        "WorkingDir": "/tmp",  # noqa: S108 - the container's own tmpfs
-        "Hostname": "worker",
+        "WorkingDir": SCRATCH[0],
+        "Hostname": HOSTNAME,
         "Env": [f"{name}={value}" for name, value in sorted(ENVIRONMENT.items())],
-        "Labels": _labels(spec),
+        "Labels": labels(spec),
         "AttachStdout": False,
         "AttachStderr": False,
         "Tty": False,
@@ -111,7 +117,8 @@ def container_arguments(spec: WorkerSpec, seccomp: str) -> dict[str, Any]:
     }
 
 
-def _labels(spec: WorkerSpec) -> dict[str, str]:
+def labels(spec: WorkerSpec) -> dict[str, str]:
+    """By which `find` knows the container; annotations of an OCI container."""
     return {
         OWNER_LABEL: spec.owner,
         INSTANCE_LABEL: spec.instance,
@@ -144,13 +151,20 @@ def _limits(spec: WorkerSpec) -> dict[str, Any]:
         "OomKillDisable": False,
         "OomScoreAdj": OOM_SCORE_ADJ,
         "CpuPeriod": CPU_PERIOD_US,
-        "CpuQuota": max(1000, round(spec.cpus * CPU_PERIOD_US)),  # the kernel takes no less than 1 ms
+        "CpuQuota": cpu_quota_us(spec),
         "PidsLimit": processes(spec),
-        "Ulimits": [
-            {"Name": name, "Soft": value, "Hard": value}
-            for name, value in sorted({**ULIMITS, "nofile": spec.nofile}.items())
-        ],
+        "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in ulimits(spec).items()],
     }
+
+
+def cpu_quota_us(spec: WorkerSpec) -> int:
+    """CPU time in each CPU_PERIOD_US. The kernel takes no less than 1 ms."""
+    return max(1000, round(spec.cpus * CPU_PERIOD_US))
+
+
+def ulimits(spec: WorkerSpec) -> dict[str, int]:
+    """Soft and hard limit of each process, by name."""
+    return dict(sorted({**ULIMITS, "nofile": spec.nofile}.items()))
 
 
 def processes(spec: WorkerSpec) -> int:
@@ -160,12 +174,17 @@ def processes(spec: WorkerSpec) -> int:
 
 
 def _files(spec: WorkerSpec) -> dict[str, Any]:
-    scratch = f"rw,noexec,nosuid,nodev,mode=1777,size={spec.tmp_bytes},nr_inodes={spec.tmp_inodes}"
     return {
         "ReadonlyRootfs": True,
-        "Tmpfs": {"/tmp": scratch, "/dev/shm": scratch},  # noqa: S108 - inside the container
+        "Tmpfs": dict.fromkeys(SCRATCH, ",".join(scratch_options(spec))),
         "Mounts": [_bind(mount) for mount in spec.mounts],
     }
+
+
+def scratch_options(spec: WorkerSpec) -> tuple[str, ...]:
+    """Mount options of each tmpfs of SCRATCH."""
+    size = (f"size={spec.tmp_bytes}", f"nr_inodes={spec.tmp_inodes}")
+    return ("rw", "noexec", "nosuid", "nodev", "mode=1777", *size)
 
 
 def _bind(mount: Mount) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from docker.errors import APIError
 
 from pool import assets
 from pool._version import __version__
-from pool.engines.base import ImageFacts
+from pool.engines.base import RUNNER_LABEL, SOURCES_LABEL, ImageFacts
 from pool.engines.connection import SDK_ERRORS, Connections, translate
-from pool.engines.docker import RUNNER_LABEL, SOURCES_LABEL, image_facts
+from pool.engines.docker import image_facts
 from pool.images.base import Base, find_base
 from pool.images.libraries import ensure_libraries
 from pool.images.steps import BUILD_TIMEOUT_S, Progress, docker_build, fingerprint, image_labels

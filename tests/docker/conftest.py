@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import docker
+import msgspec
 import pytest
 from docker.utils import kwargs_from_env
 
 from pool.client import Client
 from pool.engines.base import ImageFacts, WorkerSpec
 from pool.engines.docker import DockerEngine
+from pool.engines.oci import OciEngine
+from pool.errors import EngineUnavailableError
 from pool.images import DEFAULT_TAG, build
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import IMAGE_DIR, DaemonProcess
 
 #: Same file system and lockdown as a worker; the command is a program for `python3 -c`.
 STAND_IN = "pool-worker-stand-in:latest"
+STAND_IN_COMMAND = ("/usr/bin/python3", "-s", "-P", "-X", "utf8", "-u", "-c")
 OWNER = f"test-{secrets.token_hex(4)}"
 
 
@@ -64,7 +70,7 @@ def learning_stand_in(sdk: docker.APIClient, tmp_path_factory: pytest.TempPathFa
 
 
 def make_stand_in(sdk: docker.APIClient, base: str, tag: str) -> str:
-    text = f'FROM {base}\nENTRYPOINT ["/usr/bin/python3", "-s", "-P", "-X", "utf8", "-u", "-c"]\n'
+    text = f"FROM {base}\nENTRYPOINT {json.dumps(STAND_IN_COMMAND)}\n"
     for event in sdk.build(fileobj=io.BytesIO(text.encode()), tag=tag, decode=True, rm=True, network_mode="none"):
         assert "error" not in event, event
     return tag
@@ -80,28 +86,81 @@ def engine() -> Iterator[DockerEngine]:
     engine.close()
 
 
+# ---- the engine oci ----
+
+
+@pytest.fixture(params=["docker", "oci"])
+def each_engine(request: pytest.FixtureRequest, worker_image: ImageFacts) -> str:
+    """The name of each engine of this host."""
+    del worker_image
+    if request.param == "oci":
+        request.getfixturevalue("oci_usable")
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def oci_usable(worker_image: ImageFacts, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips where this host does not let us start containers, as in a container without rights."""
+    del worker_image
+    engine = OciEngine(tmp_path_factory.mktemp("oci"), IMAGE_DIR)
+    try:
+        engine.facts()
+    except EngineUnavailableError as error:
+        pytest.skip(error.message)
+    finally:
+        engine.close()
+
+
+@pytest.fixture
+def oci_engine(oci_usable: None, tmp_path: Path) -> Iterator[OciEngine]:
+    """An engine whose containers are gone when the test is, with the worker image and `stand-in`."""
+    del oci_usable
+    engine = OciEngine(tmp_path / "oci", IMAGE_DIR)
+    engine.facts()
+    add_stand_in(engine)
+    yield engine
+    for owner in (OWNER, "somebody-else"):
+        for found in engine.find(owner=owner):
+            found.container.kill()
+    engine.close()
+
+
+def add_stand_in(engine: OciEngine) -> None:
+    """Under the name `stand-in`, the worker image whose command is a program for `python3 -c`; it shares the root."""
+    engine.image(DEFAULT_TAG)
+    worker = engine.images.find(DEFAULT_TAG)
+    assert worker is not None
+    engine.images.add(
+        "stand-in", msgspec.structs.replace(worker, entrypoint=STAND_IN_COMMAND, copied=False), lambda root: None
+    )
+
+
+@pytest.fixture
+def oci_spec() -> Callable[..., WorkerSpec]:
+    return lambda *program, **changes: make_spec(*program, **({"image": "stand-in"} | changes))
+
+
 @pytest.fixture
 def spec(stand_in: str) -> Callable[..., WorkerSpec]:
+    return lambda *program, **changes: make_spec(*program, **({"image": stand_in} | changes))
+
+
+def make_spec(program: str = "import time; time.sleep(600)", **changes) -> WorkerSpec:
     """A spec of a worker that runs a program; every field can be replaced."""
-
-    def make(program: str = "import time; time.sleep(600)", **changes) -> WorkerSpec:
-        fields = {
-            "worker_id": f"w{secrets.token_hex(4)}",
-            "pool": "default",
-            "owner": OWNER,
-            "instance": f"i{secrets.token_hex(4)}",
-            "image": stand_in,
-            "runtime": None,
-            "uid": 70001,
-            "command": (program,),
-            "mounts": (),
-            "memory_bytes": 256 << 20,
-            "cpus": 1.0,
-            "processes": 64,
-            "tmp_bytes": 16 << 20,
-            "tmp_inodes": 500,
-            "nofile": 256,
-        }
-        return WorkerSpec(**(fields | changes))
-
-    return make
+    fields = {
+        "worker_id": f"w{secrets.token_hex(4)}",
+        "pool": "default",
+        "owner": OWNER,
+        "instance": f"i{secrets.token_hex(4)}",
+        "runtime": None,
+        "uid": 70001,
+        "command": (program,),
+        "mounts": (),
+        "memory_bytes": 256 << 20,
+        "cpus": 1.0,
+        "processes": 64,
+        "tmp_bytes": 16 << 20,
+        "tmp_inodes": 500,
+        "nofile": 256,
+    }
+    return WorkerSpec(**(fields | changes))

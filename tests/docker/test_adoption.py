@@ -1,4 +1,4 @@
-"""A container with a running job outlives its daemon, on a real engine."""
+"""A container with a running job outlives its daemon, on each engine."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ def home():
     shutil.rmtree(path)
 
 
-def test_a_running_job_goes_on_in_its_container_and_its_result_arrives(worker_image, home):
-    del worker_image
-    first = DaemonProcess({"default": POOL}, engine="docker", home=home, durability="crash").start()
+def test_a_running_job_goes_on_in_its_container_and_its_result_arrives(each_engine, home):
+    first = DaemonProcess({"default": POOL}, engine=each_engine, home=home, durability="crash").start()
     with first.client(timeout=120) as client:
         job_id = client.submit(CODE)
         first.until(lambda: first.workers(state="leased"))
         (worker,) = first.workers()
         first.process.send_signal(signal.SIGKILL)
         first.process.wait()
-        with DaemonProcess({"default": POOL}, engine="docker", home=home, durability="crash") as second:
+        with DaemonProcess({"default": POOL}, engine=each_engine, home=home, durability="crash") as second:
             result = client.result(job_id)
             assert (result.outcome, result.container, result.attempt) == ("ok", worker["container"], 1), result
             assert (result.value, result.stdout) == ("it went on", "it runs\n")

@@ -89,7 +89,7 @@ def workers(daemon, sdk):
         uid = os.stat(f"/proc/{sdk.inspect_container(container['Id'])['State']['Pid']}").st_uid
         blueprint = WorkerSpecFactory(
             pool="default", template=template, owner=owner, instance=labels["pool.instance"], sources="",
-            image_id="", uids=itertools.repeat(uid),
+            engine="docker", image_id="", uids=itertools.repeat(uid),
         )  # fmt: skip
         copies = DatasetCopies(daemon.state_dir / "datasets")
         pins = {name: copies.pin(path) for name, path in template.preload.datasets.items()}

@@ -22,12 +22,15 @@ _STOP_S = 60
 _ENGINES = {
     "process": "pool.testing",
     "docker": "pool.cli.daemon",
+    "oci": "pool.cli.daemon",
     "stale": "tests.support.stale",
     "rogue": "tests.support.rogue",
     "profiled": "tests.support.profiled",
     "failing": "tests.support.failing",
     "jumping": "tests.support.jumping",
 }
+#: Images that are unpacked for the engine oci: once for all daemons of all tests.
+IMAGE_DIR = Path(__file__).parents[2] / ".cache/images"
 #: Figures of a busy machine, and of tests whose workers cannot start.
 _NO_BOUNDS = {"run_p95_s": None, "overhead_p95_s": None, "failed_start_rate": None}
 
@@ -43,6 +46,7 @@ class DaemonProcess:
         self.log = self.home / "log"
         self._module = _ENGINES[engine]
         self._wait_ready = wait_ready
+        named = {"engine": engine} if engine in {"docker", "oci"} else {}
         self._config = {
             **(sections or {"alerts": _NO_BOUNDS}),
             "daemon": {
@@ -50,10 +54,11 @@ class DaemonProcess:
                 "state_dir": str(self.state_dir),
                 "durability": "none",
                 "log_level": "debug",
+                **({"image_dir": str(IMAGE_DIR)} if engine == "oci" else {}),
                 **daemon_settings,
             },
             # What the layers below do with a program is seen only if the screen lets it pass.
-            "pools": {name: {"screen": "off", **pool} for name, pool in pools.items()},
+            "pools": {name: {"screen": "off", **named, **pool} for name, pool in pools.items()},
         }
         self.process = None
 

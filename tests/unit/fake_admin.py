@@ -69,6 +69,7 @@ def a_snapshot(*pools: dict[str, Any], **changes: object) -> dict[str, Any]:
         "instance": "i-1",
         "run_dir": "/run/pool",
         "engine": {"name": "docker", "version": "20.10.5", "runtime": "runc", "cgroups": "v1"},
+        "engines": [{"name": "docker", "version": "20.10.5", "runtime": "runc", "cgroups": "v1"}],
     }
     return {
         "daemon": daemon,

@@ -290,8 +290,8 @@ def test_all_problems_come_at_once_with_line_key_and_range():
     )
     assert found == (
         (
-            "pool.yaml:3: daemon.log_levle: unknown key; did you mean log_level? allowed: run_dir, state_dir, durability, "
-            "journal_bytes, "
+            "pool.yaml:3: daemon.log_levle: unknown key; did you mean log_level? allowed: run_dir, state_dir, image_dir, "
+            "durability, journal_bytes, "
             "log_level, log_format, start_concurrency, drain_timeout_s, result_ttl_s, result_bytes, submit_mode, submit_group"
         ),
         "pool.yaml:6: pools.default.size.min: got 0; allowed: a whole number from 1 to 256",

@@ -99,7 +99,7 @@ def place():
     journal = NoJournal()
     services = Services(
         transport=SimpleNamespace(submit=listener),
-        executor=None,
+        executors={},
         jobs=jobs,
         journal=journal,
         endings=Endings(journal, jobs, listener),

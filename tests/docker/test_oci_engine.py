@@ -1,0 +1,200 @@
+"""The engine oci with real runc: start, find, diagnose and remove containers without a Docker Engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pool.engines import oci, runc
+from pool.engines.base import Mount
+from pool.errors import EngineUnavailableError, ImageMissingError, StartError
+
+from .conftest import OWNER
+
+pytestmark = pytest.mark.docker
+
+WAIT_S = 60
+
+
+def places(engine):
+    """Everything that there is of this engine's containers: files, state of runc, cgroups."""
+    (containers, state) = (engine.directory / name for name in ("containers", "state"))
+    names = {path.name for directory in (containers, state) if directory.exists() for path in directory.iterdir()}
+    cgroups = {path.name for path in runc.CGROUPS.glob(f"*{oci.CGROUP}/*") if path.name in names}
+    return names | cgroups
+
+
+def test_it_says_what_it_is(oci_engine):
+    facts = oci_engine.facts()
+    assert (facts.name, facts.runtime, facts.isolates) == ("oci", "runc", True)
+    assert facts.version[0].isdigit()
+    assert facts.cgroups in {"v1", "v2"}
+
+
+def test_an_image_of_the_docker_engine_is_unpacked_and_has_the_same_facts(oci_engine, worker_image):
+    assert oci_engine.image("pool-worker:latest") == worker_image
+    root = oci_engine.images.root("pool-worker").path
+    assert (root / "opt/pool/runner/main.py").is_file()
+
+
+def test_a_missing_image_names_the_commands_that_make_it(oci_engine):
+    with pytest.raises(ImageMissingError, match="pool-admin image build"):
+        oci_engine.image("pool-worker:no-such-tag")
+
+
+def test_a_launched_container_runs_until_it_is_killed_and_leaves_nothing(oci_engine, oci_spec):
+    container = oci_engine.launch(oci_spec())
+    assert container.diagnose() == "the container is running"
+    assert Path(f"/proc/{container.pid()}").exists()
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(container.kill) for _ in range(4)]:
+            done.result(timeout=WAIT_S)
+    assert (container.diagnose(), container.pid()) == ("the container is gone", None)
+    assert places(oci_engine) == set()
+
+
+def test_containers_start_from_several_threads_at_once(oci_engine, oci_spec):
+    with ThreadPoolExecutor(4) as threads:
+        started = list(threads.map(oci_engine.launch, [oci_spec() for _ in range(4)]))
+        assert {each.container.id for each in oci_engine.find(owner=OWNER)} == {each.id for each in started}
+        list(threads.map(lambda container: container.kill(), started))
+    assert oci_engine.find(owner=OWNER) == []
+
+
+def test_another_engine_finds_what_this_one_has_started_and_can_kill_it(oci_engine, oci_spec):
+    runs = oci_engine.launch(oci_spec(worker_id="p-1", instance="before"))
+    ended = oci_engine.launch(oci_spec("pass", worker_id="p-2", instance="now"))
+    ended.wait(WAIT_S)
+    oci_engine.launch(oci_spec(owner="somebody-else"))
+    later = oci.OciEngine(oci_engine.directory, oci_engine.images.directory)
+    found = {each.worker_id: each for each in later.find(owner=OWNER)}
+    assert {name: (each.instance, each.running) for name, each in found.items()} == {
+        "p-1": ("before", True),
+        "p-2": ("now", False),
+    }
+    assert found["p-1"].container.pid() == runs.pid()
+    for each in found.values():
+        each.container.kill()
+    assert later.find(owner=OWNER) == []
+
+
+def test_a_frozen_container_is_found_as_not_running_and_can_be_killed(oci_engine, oci_spec):
+    container = oci_engine.launch(oci_spec())
+    state = ["runc", "--root", str(oci_engine.directory / "state")]
+    subprocess.run([*state, "pause", container.id], check=True)
+    assert [each.running for each in oci_engine.find(owner=OWNER)] == [False]
+    container.kill()
+    assert places(oci_engine) == set()
+
+
+def test_a_start_that_goes_on_after_its_daemon_is_waited_for(oci_engine, oci_spec, monkeypatch):
+    """As if the daemon had been killed while runc was at it: somebody else holds the lock, for a while."""
+    monkeypatch.setattr(oci, "BEGUN_TIMEOUT_S", WAIT_S)
+    container = oci_engine.launch(oci_spec())
+    config = oci_engine.directory / "containers" / container.id / "config.json"
+    held = subprocess.Popen(["flock", "--shared", str(config), "sleep", "1"])
+    while not _is_locked(config):
+        assert held.poll() is None
+        time.sleep(0.01)
+    assert len(oci_engine.find(owner=OWNER)) == 1
+    assert held.wait(WAIT_S) == 0
+
+
+def _is_locked(path):
+    done = subprocess.run(["flock", "--nonblock", "--exclusive", str(path), "true"], check=False)
+    return done.returncode != 0
+
+
+def test_a_program_that_ends_is_diagnosed_with_its_exit_code_and_last_words(oci_engine, oci_spec):
+    program = "import sys; print('\\x1b[2J to stdout', flush=True); sys.exit('no module named x')"
+    container = oci_engine.launch(oci_spec(program))
+    assert container.wait(WAIT_S) == 1
+    lines = container.diagnose().splitlines()
+    assert lines == ["the container ended with exit code 1", "    \\x1b[2J to stdout", "    no module named x"]
+
+
+def test_a_container_over_its_memory_is_diagnosed_as_out_of_memory(oci_engine, oci_spec):
+    container = oci_engine.launch(oci_spec("x = bytearray(1 << 30)", memory_bytes=64 << 20))
+    assert container.wait(WAIT_S) == 137
+    assert container.diagnose() == "the container ended with exit code 137, out of memory"
+
+
+def test_output_that_nobody_reads_neither_blocks_the_program_nor_fills_the_disk(oci_engine, oci_spec):
+    program = """
+import os
+refused = 0
+for _ in range(2000):
+    try:
+        os.write(1, b"x" * 1000)
+    except BlockingIOError:
+        refused += 1
+raise SystemExit(7 if refused > 1000 else 8)
+"""
+    container = oci_engine.launch(oci_spec(program))
+    assert container.wait(WAIT_S) == 7
+    assert len(container.output()) <= oci.OUTPUT_BYTES
+    assert len(container.diagnose()) < 4096
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"mounts": (Mount(source=Path("/no/such/directory"), target="/datasets/x"),)}, {"tmp_bytes": -1}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_refused_start_is_told_in_runcs_words_and_leaves_nothing_behind(oci_engine, oci_spec, changes):
+    with pytest.raises(StartError, match=r"runc refused to start worker w\w+: ") as caught:
+        oci_engine.launch(oci_spec(**changes))
+    assert len(caught.value.message) < 700
+    assert places(oci_engine) == set()
+
+
+def test_a_broken_root_is_told_and_leaves_nothing_behind(oci_engine, oci_spec):
+    broken = msgspec.structs.replace(oci_engine.images.find("stand-in"), id=f"sha256:{os.urandom(32).hex()}")
+    oci_engine.images.add("broken", broken, lambda root: (root / "usr").mkdir())
+    with pytest.raises(StartError, match=r"/usr/bin/python3.*no such file"):
+        oci_engine.launch(oci_spec(image="broken"))
+    assert places(oci_engine) == set()
+
+
+def test_another_runtime_is_refused_with_what_to_do(oci_engine, oci_spec):
+    with pytest.raises(StartError, match="runtime runc only, and not 'runsc'; set `runtime: null`"):
+        oci_engine.launch(oci_spec(runtime="runsc"))
+    assert oci_engine.launch(oci_spec(runtime="runc")).pid()
+
+
+def test_without_runc_without_root_or_without_cgroups_it_says_what_to_do(oci_engine, monkeypatch, tmp_path):
+    with monkeypatch.context() as changed:
+        changed.setattr(runc, "PROGRAM", "no-such-program")
+        with pytest.raises(EngineUnavailableError, match=r"runc is not installed.*apt-get install runc"):
+            oci.OciEngine(tmp_path, tmp_path).facts()
+    with monkeypatch.context() as changed:
+        changed.setattr(os, "geteuid", lambda: 1000)
+        with pytest.raises(EngineUnavailableError, match="needs root"):
+            oci_engine.facts()
+    (tmp_path / "file").write_text("")
+    with monkeypatch.context() as changed:
+        changed.setattr(runc, "CGROUPS", tmp_path / "file")
+        with pytest.raises(EngineUnavailableError, match=r"cannot be made: Not a directory.*writable"):
+            oci_engine.facts()
+
+
+def test_a_shared_root_is_not_changed_by_a_container_nor_by_what_is_mounted_in_it(oci_engine, oci_spec, tmp_path):
+    (tmp_path / "prices.csv").write_text("1,2\n")
+    tmp_path.chmod(0o755)
+    root = oci_engine.images.root("stand-in").path
+    before = sorted(str(path) for path in root.rglob("*"))
+    mounts = (Mount(source=tmp_path / "prices.csv", target="/datasets/prices.csv"),)
+    program = "print(open('/datasets/prices.csv').read()); open('/datasets/other', 'w')"
+    container = oci_engine.launch(replace(oci_spec(program), mounts=mounts))
+    assert container.wait(WAIT_S) == 1
+    words = container.output().decode()
+    assert "1,2" in words
+    assert "PermissionError" in words or "Read-only" in words
+    assert sorted(str(path) for path in root.rglob("*")) == before
