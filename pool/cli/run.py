@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -64,6 +66,12 @@ def run(
         bool,
         typer.Option("--explain-denials", help="Print on stderr what the sandbox denies the job, and at which line."),
     ] = False,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local", help="One file, in a locked-down process of this host: no daemon and no Docker needed."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a Python file as a job and print what it printed and returned.
@@ -79,6 +87,8 @@ def run(
     if files == [Path("-")] and stdin is typer.get_binary_stream("stdin"):
         raise typer.BadParameter("FILE is already read from there", param_hint="--stdin")
     several = is_batch(files)
+    if local and (several or pool != "default" or retries):
+        raise typer.BadParameter("runs one file, without --pool and --retries", param_hint="--local")
     code = "" if several else source(files[0])
     if as_json and csv:
         raise typer.BadParameter("give --json or --csv, not both", param_hint="--csv")
@@ -87,8 +97,6 @@ def run(
     kwargs = named_json(kwarg or [])
     given = None if stdin is None else stdin.read()
     with answering(as_json=as_json, compact=several):
-        from pool.client import Client
-
         options: JobOptions = {
             "entry": entry,
             "args": args,
@@ -106,14 +114,27 @@ def run(
         if several:
             run_batch(address(context).submit, files, options, Report(as_json=as_json, as_csv=csv, sort=sort, out=out))
             return
-        with Client(address(context).submit) as client, _Echo(err=False) as told, _Echo(err=True) as err:
+        with _running(context, local=local) as run_job, _Echo(err=False) as told, _Echo(err=True) as err:
             live = (None, None) if as_json else (told, err)
-            result = client.run(code, on_stdout=live[0], on_stderr=live[1], **options)
+            result = run_job(code, on_stdout=live[0], on_stderr=live[1], **options)
     if out is not None:
         write_files(out, result.files)
     _show(result, name=_name(files[0]), as_json=as_json)
     if not result.ok:
         raise typer.Exit(ExitStatus.ERROR)
+
+
+@contextmanager
+def _running(context: typer.Context, *, local: bool) -> Iterator[Callable[..., JobResult]]:
+    """What runs the job: a daemon's pool, or the local engine."""
+    from pool.client import Client
+    from pool.client.local import run_once
+
+    if local:
+        yield run_once
+        return
+    with Client(address(context).submit) as client:
+        yield client.run
 
 
 class _Echo:
