@@ -111,7 +111,8 @@ except RecursionError: print(depth)
 """,
     "exception in a destructor": """
 class A:
-    def __del__(self): raise ValueError(self)
+    def __del__(self):
+        raise ValueError(self)
     def __repr__(self): return "A"
 a = A()
 del a
