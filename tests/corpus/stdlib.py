@@ -23,7 +23,7 @@ PACKAGE = "libpython3.11-testsuite"
 NAMES = (
     "json", "re", "datetime", "collections", "functools", "itertools", "statistics", "decimal", "fractions", "random",
     "string", "textwrap", "zlib", "hashlib", "struct", "heapq", "bisect", "dataclasses", "enum", "typing", "contextlib",
-    "threading", "queue", "doctest", "pickle", "copy", "io", "pathlib", "tempfile",
+    "threading", "queue", "asyncio", "doctest", "pickle", "copy", "io", "pathlib", "tempfile",
 )  # fmt: skip
 
 #: Of one test: what it needs besides the modules without a prefix, by the beginning of its path.
@@ -32,13 +32,20 @@ _WITH = {
     "doctest": ("test_doctest2", "test_doctest3", "test_doctest4", "test_doctest"), "pickle": ("pickle",),
     "io": ("test_memoryio",), "functools": ("test_functools",), "random": ("test_random",), "typing": ("typinganndata/",),
 }  # fmt: skip
+#: Of a package of tests: its modules that need no network and start no programs.
+_PARTS = {
+    "asyncio": (
+        "context", "futures", "futures2", "locks", "pep492", "protocols", "queues", "runners",
+        "taskgroups", "tasks", "threads", "timeouts", "transports", "waitfor",
+    ),
+}  # fmt: skip
 _ALWAYS = ("__init__.py", "support/", "libregrtest/__init__.py")
 
 _PROGRAM = """
 import io, os, sys, unittest, zipfile
 zipfile.ZipFile("tests.zip").extractall(".")
 sys.path.insert(0, os.getcwd())
-suite = unittest.defaultTestLoader.loadTestsFromName("NAME")
+suite = unittest.defaultTestLoader.loadTestsFromNames(NAMES)
 told = io.StringIO()
 ran = unittest.TextTestRunner(told, verbosity=0).run(suite)
 def last_line(text): return (text.strip().splitlines() or [""])[-1][:200]
@@ -57,10 +64,11 @@ def load(library: Path = LIBRARY) -> list[Case]:
 
 
 def _case(root: Path, name: str) -> Case:
+    parts = [f".test_{part}" for part in _PARTS.get(name, ())] or [""]
     return Case(
         name=f"stdlib.{name}",
         part=PART,
-        code=_PROGRAM.replace("NAME", f"test.test_{name}"),
+        code=_PROGRAM.replace("NAMES", repr([f"test.test_{name}{part}" for part in parts])),
         files={"tests.zip": _archive(root, name)},
     )
 

@@ -97,7 +97,7 @@ def page(rows):
 Written by `pytest -m corpus tests/corpus/test_stdlib.py` with Debian's package `{stdlib.PACKAGE}` installed. Each module of
 CPython's tests runs as one job, and in a plain process of the same interpreter. A test that fails in both is not counted:
 its fault is not the pool's. (csv is left out: its tests do not end within five minutes in either; so are sqlite3 and unittest,
-whose tests Debian keeps elsewhere.)
+whose tests Debian keeps elsewhere, and the modules of asyncio's tests that need sockets or start programs.)
 
 | module | tests | fail only in the pool | cause |
 | --- | --- | --- | --- |
