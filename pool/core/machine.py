@@ -60,6 +60,9 @@ class PoolState:
         """
         jitter = Random(seed) if jitter is None else jitter  # noqa: S311 - protects nothing
         self._state = State(name, policy, seed=seed, jitter=jitter, edition=edition, numbers=numbers)
+        #: The workers whose container exists or may exist, and the accepted jobs that are not done; to be read only.
+        self.workers: Mapping[str, WorkerRecord] = MappingProxyType(self._state.workers)
+        self.jobs: Mapping[str, JobRecord] = MappingProxyType(self._state.jobs)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What has happened; returns what is to be done about it. `now` is monotonic seconds and never goes back."""
@@ -81,9 +84,10 @@ class PoolState:
     def next_deadline(self) -> float | None:
         """When a Tick must be delivered at the latest; None: when something else happens."""
         pool = self._state
-        times = [worker.due for worker in pool.workers.values()]
-        times.append(pool.backlog.next_deadline())
-        deadline = min((at for at in times if at is not None), default=inf)
+        times = [worker.due for worker in pool.workers.values() if worker.due is not None]
+        if pool.backlog.waiting and (at := pool.backlog.next_deadline()) is not None:
+            times.append(at)
+        deadline = min(times, default=inf)
         deadline = min(deadline, pool.review_at)
         return None if deadline == inf else deadline
 
@@ -110,16 +114,6 @@ class PoolState:
     def policy(self) -> PoolPolicy:
         """As it is now: a resize changes it."""
         return self._state.policy
-
-    @property
-    def workers(self) -> Mapping[str, WorkerRecord]:
-        """Records of the workers whose container exists or may exist; to be read, not changed."""
-        return MappingProxyType(self._state.workers)
-
-    @property
-    def jobs(self) -> Mapping[str, JobRecord]:
-        """Records of the accepted jobs that are not done; to be read, not changed."""
-        return MappingProxyType(self._state.jobs)
 
     @property
     def target(self) -> int:

@@ -13,7 +13,6 @@ sessions.py          clients that vanish, and what becomes of their jobs
 endings.py           the end of a job: written, kept, sent
 journal.py           the thread that writes the journal; journal_file.py: its files; journal_entries.py: their content
 stored_job.py        between a job and its rows; recovery.py: the jobs of earlier daemons
-failpoints.py        where tests kill the daemon
 worker_protocol.py   what a worker may send in each phase, and what follows
 self_tests.py        what a worker must show before it gets its first job; probe_inside.py: the lockdown probe
 results.py           builds the Result of a job

@@ -140,5 +140,5 @@ class Adoption:
     def _was_left(self, handle: WorkerHandle, resume: wire.Resume) -> bool:
         """Whether the journal has a lease of this job, of this epoch, to this worker."""
         worker = self._pool.state.workers[handle.id]
-        run = self._jobs[worker.job.id].run if worker.job is not None else None
+        run = self._jobs.by_key[worker.job.id].run if worker.job is not None else None
         return run is not None and (run.job_id, worker.epoch) == (resume.job_id, resume.epoch)

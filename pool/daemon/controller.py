@@ -305,7 +305,7 @@ class PoolController:
     def _output_of(self, handle: WorkerHandle) -> OutputStream | None:
         """The output of the worker's job, if a client has asked for it."""
         worker = self.state.workers.get(handle.id)
-        job = self._jobs.get(worker.job.id) if worker is not None and worker.job is not None else None
+        job = self._jobs.by_key.get(worker.job.id) if worker is not None and worker.job is not None else None
         return job.output if job is not None else None
 
     def _started(self, handle: WorkerHandle, *_: object) -> None:

@@ -286,14 +286,20 @@ class Daemon:
             due = min(due, executor.left.ask_at)
         if now >= self._frozen.look_at:
             self._frozen.look()
-        due = min(due, self._submits.sessions.tick(now), self._frozen.look_at)
+        due = min(due, self._frozen.look_at)
+        if self._submits.sessions.absent:
+            due = min(due, self._submits.sessions.tick(now))
         if self._watch is not None and now >= self._watch.look_at:
             self._watch.look()
-        self._endings.expire(now)
-        self._outputs.catch_up()
+        if now >= self._endings.tidy_at or self._jobs.over:
+            self._endings.tidy(now)
+        if self._outputs.behind:
+            self._outputs.catch_up()
         if self._stop_signal is not None or self._state == "starting":
             self._change_state(now)
-        return 0.0 if self._outputs.more_to_send else max(0.0, min(due - now, _LONGEST_WAIT_S))
+        if self._outputs.behind and self._outputs.more_to_send:
+            return 0.0
+        return max(0.0, min(due - now, _LONGEST_WAIT_S))
 
     # ---- begin and end ----
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 
 from pool import wire
 from pool.daemon import stored_job
-from pool.daemon.failpoints import reach
 from pool.daemon.job_store import Job, JobStore
 from pool.daemon.journal import Journal
 from pool.daemon.journal_entries import Collect, Drop
 from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError
 
-#: How often it is noted which results were sent: a daemon that ends before that keeps them for longer.
-_NOTE_S = 1.0
+#: How often results are dropped whose time is over, and it is noted which results were sent: a daemon that ends before
+#: that keeps them for longer.
+_TIDY_S = 1.0
 
 
 class Endings:
@@ -26,7 +26,7 @@ class Endings:
         self._jobs = jobs
         self._listener = listener
         self._collected: list[int] = []  # numbers of results that were sent since the last Collect
-        self._noted_at = 0.0
+        self.tidy_at = 0.0  #: monotonic seconds
 
     def end(
         self,
@@ -51,17 +51,20 @@ class Endings:
     def send(self, address: bytes, job: Job) -> None:
         """Send a client the result of a job that has ended."""
         assert job.result is not None, "the job has ended"
-        reach("send:Result")
         if self._listener.send(address, job.result, job.answer) and not job.collected:
             job.collected = True
             self._collected.append(job.number)
-        reach("sent:Result")
 
-    def expire(self, now: float) -> None:
-        """Drop the results that need not be kept any longer, and note which ones were sent to a client."""
-        if self._collected and now >= self._noted_at + _NOTE_S:
-            self._journal.write(Collect(self._collected), lambda _: None)
-            self._collected, self._noted_at = [], now
+    def tidy(self, now: float) -> None:
+        """Drop the results that need not be kept any longer, and note which ones were sent to a client.
+
+        To be called at `tidy_at`, and while the store is over its bound.
+        """
+        if now >= self.tidy_at:
+            self.tidy_at = now + _TIDY_S
+            if self._collected:
+                self._journal.write(Collect(self._collected), lambda _: None)
+                self._collected = []
         for job in self._jobs.expire(now):
             self.drop(job.number)
 

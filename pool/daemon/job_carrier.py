@@ -23,8 +23,8 @@ from pool import wire
 from pool.core import events as ev
 from pool.core.machine import PoolState
 from pool.daemon import grading, results, stored_job
-from pool.daemon.failpoints import reach
 from pool.daemon.job_store import Grader, Job
+from pool.daemon.journal_file import INLINE_BYTES
 from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.errors import PoolError
@@ -80,13 +80,14 @@ class JobCarrier:
         log.debug("a job is accepted", action="job_accepted", job=job.key, client=job.client, cause=command.cause)
         if job.whole is not None:
             return  # the whole is in the journal
-        self._journal.write(stored_job.accept(job), lambda error: self._accepted(job, error))
+        self._journal.write(stored_job.accept(job), partial(self._accepted, job))
 
     def _accepted(self, job: Job, error: PoolError | None) -> None:
         """The acceptance is written, or cannot be. Its submitter is told now."""
         job.written, job.refused = True, error
         if error is None:
-            stored_job.set_payload(job, self._journal.payload(job.number, stored_job.payload(job)))
+            if job.held_bytes > INLINE_BYTES:
+                stored_job.set_payload(job, self._journal.payload(job.number, stored_job.payload(job)))
         else:
             self._pool.apply(
                 ev.JobWithdrawn(job_id=job.key, outcome=Outcome.REJECTED, reason=error.message, cause="journal")
@@ -120,7 +121,7 @@ class JobCarrier:
         )
 
     def dispatch(self, command: ev.Dispatch) -> None:
-        job = self._jobs[command.job_id]
+        job = self._jobs.by_key[command.job_id]
         job.leased_ns, job.start = time.monotonic_ns(), command.start
         self._pool.metrics.leased(command.start, again=command.attempt > 1)
         if job.output is not None and command.attempt > 1:
@@ -128,7 +129,7 @@ class JobCarrier:
         if job.whole is not None:
             self._leased(job, command, None)  # a grade may be given twice
             return
-        self._journal.write(stored_job.lease(job, command), lambda error: self._leased(job, command, error))
+        self._journal.write(stored_job.lease(job, command), partial(self._leased, job, command))
 
     def _leased(self, job: Job, command: ev.Dispatch, error: PoolError | None) -> None:
         """The lease is written, or cannot be: send the job, unless it has ended meanwhile or was cancelled."""
@@ -149,9 +150,10 @@ class JobCarrier:
         worker_id = command.worker_id
         assert job.run is not None, "only a job that is not done is dispatched"
         job.sent_epoch = command.epoch
-        reach("send:Run")
-        self._bind(worker_id, job.client)
-        self._pool.handles[worker_id].protocol.lease(job.run.job_id, command.epoch)
+        handle = self._pool.handles[worker_id]
+        if handle.kept is not None and handle.kept.client != job.client:
+            self._bind(worker_id, job.client)
+        handle.protocol.lease(job.run.job_id, command.epoch)
         answers = wire.CHUNK_ANSWERS if job.run.calls else 1
         self._links.set_limit(worker_id, self._largest_answer * answers + wire.MAX_HEADER_BYTES)
         run = msgspec.structs.replace(job.run, epoch=command.epoch)
@@ -161,7 +163,6 @@ class JobCarrier:
             self.stream(job)
         ids = {"job": job.key, "client": job.client, "worker": worker_id, "cause": command.cause}
         log.debug("a job is sent to a worker", action="job_sent", epoch=command.epoch, **ids)
-        reach("sent:Run")
 
     def stream(self, job: Job) -> None:
         """Have the job's worker send what the job prints, if a worker has it now."""
@@ -172,7 +173,7 @@ class JobCarrier:
             self._links.send(handle.id, stream)
 
     def kill(self, command: ev.KillJob) -> None:
-        job = self._jobs[command.job_id]
+        job = self._jobs.by_key[command.job_id]
         if job.run is not None and job.sent_epoch == command.epoch:
             self._links.send(command.worker_id, wire.Kill(job_id=job.run.job_id, epoch=command.epoch))
 
@@ -180,7 +181,7 @@ class JobCarrier:
 
     def finish(self, command: ev.Finish) -> None:
         """The end of a job: from its worker's answer, if there is one."""
-        job, handle = self._jobs[command.job_id], self._pool.handles.get(command.worker_id or "")
+        job, handle = self._jobs.by_key[command.job_id], self._pool.handles.get(command.worker_id or "")
         if job.refused is not None:
             return
         container = handle.container.id if handle is not None and handle.container is not None else None

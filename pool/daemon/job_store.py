@@ -8,8 +8,9 @@ first. While those that were not sent to any are too many, the store is full and
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -100,17 +101,12 @@ class JobStore:
         self._ttl_s = ttl_s
         self._max_bytes = max_bytes
         self._jobs: dict[str, Job] = {}
+        self.by_key: Mapping[str, Job] = MappingProxyType(self._jobs)
         self._finished: OrderedDict[str, Job] = OrderedDict()
         self._result_bytes = 0
+        self.over = False  #: whether the results take more than they may
         self._number = 0  # of the job that was accepted last
         self.unfinished_bytes: Counter[str] = Counter()  #: held by the jobs that are not done, by client
-
-    def get(self, key: str) -> Job | None:
-        return self._jobs.get(key)
-
-    def __getitem__(self, key: str) -> Job:
-        """Of a job that is accepted and not done."""
-        return self._jobs[key]
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs.values())
@@ -124,7 +120,7 @@ class JobStore:
 
     def check_room(self) -> None:
         """Raises StorageFullError while results that nobody has been sent take up all that results may take."""
-        if self._result_bytes > self._max_bytes:
+        if self.over:
             raise StorageFullError(
                 f"the results that nobody has collected take {format_size(self._result_bytes)}, and all together may "
                 f"take {format_size(self._max_bytes)}; collect them with result(job_id), or raise daemon.result_bytes",
@@ -168,22 +164,26 @@ class JobStore:
 
     def _keep(self, job: Job, ended_at: float) -> None:
         job.expires_at = ended_at + self._ttl_s
-        self._result_bytes += job.held_bytes
         self._finished[job.key] = job
+        self._count(job.held_bytes)
 
     def expire(self, now: float) -> list[Job]:
         """Drop results that have been kept for their time and, beyond the bound of bytes, those that were collected."""
         dropped = []
         while self._finished and (first := next(iter(self._finished.values()))).expires_at <= now:
             dropped.append(self._drop(first))
-        if self._result_bytes > self._max_bytes:
+        if self.over:
             for job in [each for each in self._finished.values() if each.collected]:
                 dropped.append(self._drop(job))
-                if self._result_bytes <= self._max_bytes:
+                if not self.over:
                     break
         return dropped
 
+    def _count(self, size: int) -> None:
+        self._result_bytes += size
+        self.over = self._result_bytes > self._max_bytes
+
     def _drop(self, job: Job) -> Job:
         del self._finished[job.key], self._jobs[job.key]
-        self._result_bytes -= job.held_bytes
+        self._count(-job.held_bytes)
         return job

@@ -25,7 +25,6 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from pool.daemon.failpoints import reach
 from pool.daemon.journal_entries import Operation, Probe, Tidy, packed_bytes
 from pool.daemon.journal_file import INLINE_BYTES, JournalFile, is_full
 from pool.errors import PoolError, StorageFullError
@@ -68,9 +67,6 @@ class Journal(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
-    def check_room(self) -> None:
-        """Raises StorageFullError while there is no room for another job."""
-
     def write(self, operation: Operation, then: Then) -> None:
         """Write the operation, then call `then`, with an error if it is essential and could not be written."""
 
@@ -87,9 +83,6 @@ class NoJournal:
     trouble = None
     idle = True
     size_bytes = 0
-
-    def check_room(self) -> None:
-        pass
 
     def write(self, _operation: Operation, then: Then) -> None:
         then(None)
@@ -143,10 +136,6 @@ class FileJournal:
     def idle(self) -> bool:
         return not self._open
 
-    def check_room(self) -> None:
-        if self.trouble is not None:
-            raise StorageFullError(self.trouble.error.message, **self.trouble.error.fields)
-
     def write(self, operation: Operation, then: Then) -> None:
         if self._open or self._file.fsync or not self._write_at_once(operation):
             self._hand_over(operation, then)
@@ -167,9 +156,7 @@ class FileJournal:
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            reach(f"write:{type(operation).__name__}")
             self._file.commit((operation,))
-            reach(f"written:{type(operation).__name__}")
         except (sqlite3.Error, OSError) as error:
             if not is_full(error):
                 raise self._fatal(error) from error
@@ -276,8 +263,6 @@ class FileJournal:
 
     def _commit(self, operations: Sequence[Operation]) -> bool:
         """False: no room is left. Raises sqlite3.Error or OSError for everything else."""
-        for each in operations:
-            reach(f"write:{type(each).__name__}")
         try:
             self._file.commit([*self._owed, *operations])
         except (sqlite3.Error, OSError) as error:
@@ -285,8 +270,6 @@ class FileJournal:
                 raise
             return False
         self._owed.clear()
-        for each in operations:
-            reach(f"written:{type(each).__name__}")
         return True
 
     def _report(self, *, changed: bool) -> None:

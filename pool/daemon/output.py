@@ -120,7 +120,7 @@ class OutputSender:
 
     def __init__(self, listener: ClientListener) -> None:
         self._listener = listener
-        self._behind: set[OutputStream] = set()
+        self.behind: set[OutputStream] = set()  #: streams with a reader that has not got everything
         self.more_to_send = False  #: whether a reader would take more now, and only waits for its next turn
 
     def add_reader(self, stream: OutputStream, address: bytes) -> None:
@@ -130,15 +130,15 @@ class OutputSender:
 
     def send(self, stream: OutputStream) -> None:
         """Send each reader what it does not have yet, as far as it takes it."""
-        self._behind.discard(stream)
+        self.behind.discard(stream)
         for reader in stream.readers:
             if not self._send_to(stream, reader):
-                self._behind.add(stream)
+                self.behind.add(stream)
 
     def catch_up(self) -> None:
-        """Called once in each turn of the loop: readers that are behind may take more now."""
+        """Called in each turn of the loop while there are any: readers that are behind may take more now."""
         self.more_to_send = False
-        for stream in list(self._behind):
+        for stream in list(self.behind):
             self.send(stream)
 
     def _send_to(self, stream: OutputStream, reader: bytes) -> bool:

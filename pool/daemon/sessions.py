@@ -38,7 +38,7 @@ class Sessions:
         self._cancel = cancel
         self._connected: dict[str, set[bytes]] = {}
         self._of: dict[bytes, str] = {}  # the session of each connection that has named one
-        self._absent: OrderedDict[str, float] = OrderedDict()  # with jobs; when each is gone
+        self.absent: OrderedDict[str, float] = OrderedDict()  #: those with jobs; when each is gone
         self._with_jobs: set[str] = set()
         listener.on_end = self._ended
 
@@ -49,7 +49,7 @@ class Sessions:
         name = f"{client}/{session}"
         self._of[address] = name
         self._connected.setdefault(name, set()).add(address)
-        self._absent.pop(name, None)
+        self.absent.pop(name, None)
 
     def of(self, address: bytes) -> str:
         """The session of a connection, or the connection itself if it has named none."""
@@ -60,27 +60,27 @@ class Sessions:
         job.session = f"{job.client}/{session}"
         self._with_jobs.add(job.session)
         if job.session not in self._connected:
-            self._absent.setdefault(job.session, time.monotonic() + GRACE_S)
+            self.absent.setdefault(job.session, time.monotonic() + GRACE_S)
 
     def restore(self, now: float) -> None:
         """At the start of the daemon: the clients of the jobs of an earlier one have to connect again."""
         for job in self._jobs:
             if job.session and job.run is not None:
                 self._with_jobs.add(job.session)
-                self._absent[job.session] = now + RESTART_GRACE_S
+                self.absent[job.session] = now + RESTART_GRACE_S
 
     def tick(self, now: float) -> float:
         """Cancel the jobs of clients that are gone. When the next one may be."""
         gone = set()
-        while self._absent and next(iter(self._absent.values())) <= now:
-            gone.add(self._absent.popitem(last=False)[0])
+        while self.absent and next(iter(self.absent.values())) <= now:
+            gone.add(self.absent.popitem(last=False)[0])
         if gone:
             self._with_jobs -= gone
             for job in [each for each in self._jobs if each.session in gone and each.run is not None]:
                 if not any(map(self._is_open, job.watchers)):
                     log.info("a job is cancelled with its client", action="client_gone", job=job.key, pool=job.pool)
                     self._cancel(job)
-        return next(iter(self._absent.values()), math.inf)
+        return next(iter(self.absent.values()), math.inf)
 
     def _ended(self, address: bytes) -> None:
         name = self._of.pop(address, None)
@@ -91,7 +91,7 @@ class Sessions:
         if not connections:
             del self._connected[name]
             if name in self._with_jobs:
-                self._absent[name] = time.monotonic() + GRACE_S
+                self.absent[name] = time.monotonic() + GRACE_S
 
     def _is_open(self, address: bytes) -> bool:
         return self._listener.queued_bytes(address) is not None

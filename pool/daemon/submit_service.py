@@ -8,8 +8,9 @@ Submit ─▶ admission: checks, limits ─▶ digest ─▶ job store: known? �
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 import msgspec
 import structlog
@@ -21,13 +22,12 @@ from pool.daemon import admission, grading, stored_job
 from pool.daemon.admission import Digests
 from pool.daemon.controller import PoolController
 from pool.daemon.engine_executor import LoopExecutor
-from pool.daemon.failpoints import reach
 from pool.daemon.job_store import JOB_BYTES, Job, Terms
 from pool.daemon.output import OutputStream
 from pool.daemon.sessions import Sessions
 from pool.daemon.status import own
 from pool.daemon.worker_handle import Services
-from pool.errors import PoolError, UnknownJobError, UnknownPoolError
+from pool.errors import PoolError, StorageFullError, UnknownJobError, UnknownPoolError
 
 log = structlog.get_logger(__name__)
 
@@ -67,10 +67,8 @@ class SubmitService:
             request = message.request
             if isinstance(message, wire.Submit):
                 self._submit(address, client, message, payload)
-            elif isinstance(message, wire.Watch):
-                self._watch(address, client, message)
-            elif isinstance(message, wire.Cancel):
-                self._cancel(address, client, message)
+            elif isinstance(message, wire.Watch | wire.Cancel):
+                self._confirm(self._own(client, message.job_id), address, message)
             elif isinstance(message, wire.Mine):
                 self._mine(address, client, message)
             else:
@@ -137,48 +135,39 @@ class SubmitService:
         if known is None:
             job.digest = digests.whole
             self._accept(submit, job, digests.code, loop=self.sessions.of(address))
-        self._bind(known or job, submit, new=known is None)
-        self._when_written(known or job, address, submit, lambda: self._confirm(known or job, address, submit))
+        else:
+            self._bind_again(known, submit)
+        self._confirm(known or job, address, submit)
 
-    def _bind(self, job: Job, submit: wire.Submit, *, new: bool) -> None:
-        """Whether the job ends with the client; one that anybody has asked to keep is kept."""
+    def _bind_again(self, job: Job, submit: wire.Submit) -> None:
+        """A job that was submitted before ends with its latest client, unless anybody has asked to keep it."""
         if submit.session is None:
             job.session = ""
-        elif new or job.session:
+        elif job.session:
             self.sessions.bind(job, submit.session)
         if job.session != job.terms.session and job.run is not None:
             job.terms = msgspec.structs.replace(job.terms, session=job.session)
             self._journal.write(stored_job.set_header(job), lambda _: None)
 
-    def _confirm(self, job: Job, address: bytes, submit: wire.Submit) -> None:
-        self._send_accepted(address, submit)
-        if submit.watch:
-            self._attend(job, address, stream=submit.stream)
-
-    def _send_accepted(self, address: bytes, message: wire.Submit | wire.Watch | wire.Cancel) -> None:
-        reach("send:Accepted")
+    def _confirm(self, job: Job, address: bytes, message: wire.Submit | wire.Watch | wire.Cancel) -> None:
+        """Answer a message about a job when the acceptance of the job is written, and do what the message asks for."""
+        if not job.written:
+            job.when_written.append(partial(self._confirm, job, address, message))
+            return
+        if job.refused is not None:
+            self._refuse(address, job.client, message.request, job.refused)
+            return
         self._listener.send(address, wire.Accepted(request=message.request, job_id=message.job_id))
-        reach("sent:Accepted")
-
-    def _when_written(
-        self, job: Job, address: bytes, message: wire.Submit | wire.Watch | wire.Cancel, call: Callable[[], None]
-    ) -> None:
-        """Call it when the acceptance of the job is written, or refuse the message if it could not be."""
-
-        def written() -> None:
-            if job.refused is None:
-                call()
-            else:
-                self._refuse(address, job.client, message.request, job.refused)
-
-        if job.written:
-            written()
-        else:
-            job.when_written.append(written)
+        if isinstance(message, wire.Cancel):
+            cancel = ev.CancelRequested(job_id=job.current, cause=f"client {job.client}")
+            self._controllers[job.pool].apply(cancel)
+        elif isinstance(message, wire.Watch) or message.watch:
+            self._attend(job, address, stream=message.stream)
 
     def _accept(self, submit: wire.Submit, job: Job, code: str, *, loop: str) -> None:
         controller, timeout_s = self._controllers[job.pool], submit.queue_timeout_s
-        self._journal.check_room()
+        if (trouble := self._journal.trouble) is not None:
+            raise StorageFullError(trouble.error.message, **trouble.error.fields)
         self._jobs.check_room()
         assert job.run is not None, "a new job"
         default_s = controller.template.backlog.queue_timeout_s
@@ -208,17 +197,10 @@ class SubmitService:
         )
         if refusal is not None:
             raise refusal
+        if submit.session is not None:
+            self.sessions.bind(job, submit.session)
 
     # ---- watch, cancel ----
-
-    def _watch(self, address: bytes, client: str, message: wire.Watch) -> None:
-        job = self._own(client, message.job_id)
-
-        def confirm() -> None:
-            self._send_accepted(address, message)
-            self._attend(job, address, stream=message.stream)
-
-        self._when_written(job, address, message, confirm)
 
     def _attend(self, job: Job, address: bytes, *, stream: bool) -> None:
         """Send the client the result, now or when there is one, and the output until then if it asked for it."""
@@ -234,15 +216,6 @@ class SubmitService:
             self._controllers[job.pool].carrier.stream(job)
             self._outputs.add_reader(job.output, address)
 
-    def _cancel(self, address: bytes, client: str, message: wire.Cancel) -> None:
-        job = self._own(client, message.job_id)
-
-        def confirm() -> None:
-            self._send_accepted(address, message)
-            self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.current, cause=f"client {client}"))
-
-        self._when_written(job, address, message, confirm)
-
     def _mine(self, address: bytes, client: str, message: wire.Mine) -> None:
         answer = msgspec.json.encode(own(client, self._jobs, self._controllers))
         self._listener.send(address, wire.AdminReply(request=message.request), [answer])
@@ -251,7 +224,7 @@ class SubmitService:
         self._controllers[job.pool].apply(ev.CancelRequested(job_id=job.current, cause="its client is gone"))
 
     def _own(self, client: str, job_id: str) -> Job:
-        job = self._jobs.get(f"{client}/{job_id}")
+        job = self._jobs.by_key.get(f"{client}/{job_id}")
         if job is None:
             raise UnknownJobError(
                 f"there is no job {job_id!r:.140} of yours: this user never submitted it, its result is over its time"

@@ -10,10 +10,11 @@ from collections import Counter
 
 import pytest
 
-from pool.daemon.failpoints import POINTS
 from pool.errors import PoolError, UnknownJobError
 from pool.model import Outcome
+from tests.support import failpoints
 from tests.support.daemons import DaemonProcess
+from tests.support.failpoints import POINTS
 
 POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60, "cpu_s": 60}}
 #: Its runs are counted outside of the sandbox, which a plain process does not have. The value is large, so that kept
@@ -115,7 +116,5 @@ def test_at_every_point_where_the_daemon_can_be_killed_what_it_acknowledged_is_k
 
 
 def test_a_point_that_does_not_exist_cannot_be_armed():
-    from pool.daemon import failpoints
-
     with pytest.raises(ValueError, match="there is no point"):
         failpoints.arm("write:Nothing", 0)

@@ -1,4 +1,4 @@
-"""A daemon that is killed at the point POOL_FAILPOINT=<name>:<passes>, see pool/daemon/failpoints.py; plain processes."""
+"""A daemon that is killed at the point POOL_FAILPOINT=<name>:<passes>, see failpoints.py; plain processes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from pool import config
-from pool.daemon import failpoints
 from pool.daemon.daemon import Daemon
 from pool.daemon.systemd import setup_logging
 from pool.testing import ProcessEngine
+from tests.support import failpoints
 
 if __name__ == "__main__":
     settings = config.load(Path(sys.argv[sys.argv.index("--config") + 1]))

@@ -186,7 +186,7 @@ def test_a_client_that_is_gone_when_its_submission_is_digested_finds_its_job_lat
     place.held.finish()
     place.listener.client_sends(ANN, wire.Watch(request=2, job_id="a"), address=b"next connection")
     assert kinds(place, "next connection") == [("Accepted", 2)]
-    assert place.jobs.get("1000/a").watchers == {b"1000", b"next connection"}
+    assert place.jobs.by_key.get("1000/a").watchers == {b"1000", b"next connection"}
 
 
 def test_a_submission_that_is_refused_after_its_digest_is_answered_and_forgotten(place):
@@ -195,7 +195,7 @@ def test_a_submission_that_is_refused_after_its_digest_is_answered_and_forgotten
     place.pool.refusal = DrainingError("The pool is shutting down.")
     place.held.finish()
     assert kinds(place) == [("Refused", 1)]
-    assert place.jobs.get("1000/a") is None
+    assert place.jobs.by_key.get("1000/a") is None
     assert place.service.digesting == 0
 
 
