@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +22,12 @@ from pool.units import format_size
 if TYPE_CHECKING:
     from pool.engines.base import ImageFacts
     from pool.model import Finding
+
+
+#: Where the engine oci has its images.
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", envvar="POOL_CONFIG", help="The daemon's configuration.")
+]
 
 
 def check(
@@ -117,10 +127,17 @@ def build(
         str | None,
         typer.Option("--profile", metavar="NAME", help="Libraries that we chose: default (numpy, pandas) or science."),
     ] = None,
+    *,
     force: Annotated[bool, typer.Option("--force", help="Build even if the image is up to date.")] = False,
+    engine: Annotated[
+        str, typer.Option("--engine", help="docker, or oci: below `image_dir`, as root; auto: docker where it answers.")
+    ] = "auto",
+    config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Build the worker image. Progress goes to stderr, with the seconds since the start."""
+    if engine not in {"auto", "docker", "oci"}:
+        raise typer.BadParameter(f"auto, docker or oci, not {engine!r:.40}", param_hint="--engine")
     started = time.monotonic()
 
     def progress(line: str) -> None:
@@ -128,7 +145,6 @@ def build(
 
     with answering(as_json=as_json):
         from pool.images import DEFAULT_TAG, PROFILES
-        from pool.images import build as build_image
         from pool.images import profile as requirements_of
 
         if profile is not None and (profile not in PROFILES or requirements is not None):
@@ -137,8 +153,51 @@ def build(
         if profile is not None:
             requirements = requirements_of(profile)
         name = tag or (DEFAULT_TAG if profile in {None, "default"} else f"pool-worker:{profile}")
-        facts = build_image(name, progress=progress, base=base, requirements=requirements, force=force)
+        make = _builder(engine, base, config, progress)
+        facts = make(name, progress=progress, requirements=requirements, force=force)
         _show_image(name, facts, seconds=time.monotonic() - started, as_json=as_json)
+
+
+def _builder(
+    engine: str, base: str | None, config: Path | None, progress: Callable[[str], None]
+) -> Callable[..., ImageFacts]:
+    """What builds the image. Raises EngineUnavailableError if nothing here can."""
+    from pool.engines.docker import DockerEngine
+    from pool.errors import EngineUnavailableError
+    from pool.images import build as with_docker
+
+    if engine != "oci":
+        docker = DockerEngine()
+        try:
+            docker.facts()
+        except EngineUnavailableError as error:
+            # Whoever names an Engine wants that one.
+            if engine == "docker" or base is not None or os.environ.get("DOCKER_HOST") or not _may_use_runc():
+                raise
+            progress(error.message)
+        else:
+            return partial(with_docker, base=base)
+        finally:
+            docker.close()
+    if base is not None:
+        raise typer.BadParameter("a base image of your own needs a Docker Engine", param_hint="--base")
+    return _direct_builder(config, progress)
+
+
+def _may_use_runc() -> bool:
+    from pool.engines.runc import PROGRAM, is_root
+
+    return is_root() and shutil.which(PROGRAM) is not None
+
+
+def _direct_builder(config: Path | None, progress: Callable[[str], None]) -> Callable[..., ImageFacts]:
+    from pool.cli.daemon import load_settings
+    from pool.engines.roots import Roots
+    from pool.images import direct
+
+    directory = load_settings(config).daemon.images
+    progress(f"building for the engine oci, below {directory}")
+    return partial(direct.build, roots=Roots(directory))
 
 
 def _show_image(tag: str, facts: ImageFacts, *, seconds: float, as_json: bool) -> None:
@@ -168,10 +227,7 @@ def unpack(
     tag: Annotated[
         str | None, typer.Option("--tag", help="The name of the image; else the one that the archive has.")
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE", envvar="POOL_CONFIG", help="The daemon's configuration."),
-    ] = None,
+    config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Unpack an image archive for the engine oci, below `image_dir` of the configuration. Needs root."""

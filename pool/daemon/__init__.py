@@ -18,6 +18,7 @@ self_tests.py        what a worker must show before it gets its first job; probe
 results.py           builds the Result of a job
 output.py            the output of running jobs, for clients that read it early
 worker_spec.py       from a template to each worker's spec
+engine_choice.py     which engine each pool has
 engine_executor.py   engine calls and other slow work in a few threads
 datasets.py          copies of data sets, the thread that watches the files, and the editions of a pool
 admin.py             the calls of pool-admin; status.py and metrics.py: the status

@@ -29,7 +29,7 @@ NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 
 _SEALED = ("nosuid", "noexec", "nodev")
 #: What a Docker Engine mounts too.
-_SYSTEM_MOUNTS = (
+SYSTEM_MOUNTS = (
     {"destination": "/proc", "type": "proc", "source": "proc", "options": list(_SEALED)},
     {
         "destination": "/dev",
@@ -125,7 +125,7 @@ def _mounts(spec: WorkerSpec, root: Root) -> list[dict[str, Any]]:
         {"destination": place, "type": "tmpfs", "source": "tmpfs", "options": options} for place in lockdown.SCRATCH
     ]
     places = [_place(parent) for parent in _lacking(root, [mount.target for mount in spec.mounts])]
-    return [*_SYSTEM_MOUNTS, *scratch, *places, *(_bind(mount) for mount in spec.mounts)]
+    return [*SYSTEM_MOUNTS, *scratch, *places, *(_bind(mount) for mount in spec.mounts)]
 
 
 def _lacking(root: Root, targets: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@
       │
     worker       the runner's tree on top, labelled with its version and digest                   (worker.py)
 
+Without a Docker Engine the same steps make unpacked roots for the engine oci (direct.py).
+
 No step of a build has a network inside a container, and nothing is installed in the worker image itself.
 """
 

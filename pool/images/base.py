@@ -40,7 +40,7 @@ MIRROR = "http://deb.debian.org/debian"
 #: the C++ library, which wheels expect of every system.
 _UNPACKED = ("base-files", "libc-bin", "coreutils", "libstdc++6")
 
-_PROBE = """
+PROBE = """
 import json, os, platform, sys
 print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "full": platform.python_version(),
                   "libc": os.confstr("CS_GNU_LIBC_VERSION"), "machine": platform.machine()}))
@@ -74,8 +74,7 @@ def _given(client: docker.APIClient, name: str, *, progress: Progress) -> str:
 def _default(client: docker.APIClient, *, progress: Progress) -> str:
     # The version of this interpreter, so that what a loop pickles is loaded by the Python that pickled it.
     slim = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim-bookworm"
-    recipe = json.loads((assets.worker_image() / "base" / "debian.json").read_text(encoding="utf-8"))
-    debian = f"pool-base:{recipe['suite']}-{fingerprint(json.dumps(recipe, sort_keys=True))[:12]}"
+    recipe, debian = debian_base()
     for name in (slim, debian):
         if has_image(client, name):
             progress(f"base: {name}, present")
@@ -84,6 +83,12 @@ def _default(client: docker.APIClient, *, progress: Progress) -> str:
         return slim
     _from_packages(client, debian, recipe=recipe, progress=progress)
     return debian
+
+
+def debian_base() -> tuple[dict[str, Any], str]:
+    """The recipe of the base that is made from Debian's packages, and its tag."""
+    recipe = json.loads((assets.worker_image() / "base" / "debian.json").read_text(encoding="utf-8"))
+    return recipe, f"pool-base:{recipe['suite']}-{fingerprint(json.dumps(recipe, sort_keys=True))[:12]}"
 
 
 def _pull(name: str, *, progress: Progress) -> bool:
@@ -110,18 +115,23 @@ def _pull(name: str, *, progress: Progress) -> bool:
 
 
 def _from_packages(client: docker.APIClient, tag: str, *, recipe: dict[str, Any], progress: Progress) -> None:
-    program = _require_bootstrap()
-    progress(f"base: making {tag} from Debian's packages with {program} (once)")
     with tempfile.TemporaryDirectory(prefix="pool-base-") as scratch:
         root = Path(scratch) / "root"
-        mirror = os.environ.get(MIRROR_VARIABLE) or MIRROR
-        run(
-            [program, *_OPTIONS[program](recipe), recipe["suite"], str(root), mirror],
-            progress=progress,
-            remedy=f"check the network, or name a mirror of Debian in {MIRROR_VARIABLE}, or an image with --base",
-        )
+        bootstrap(root, tag, recipe=recipe, progress=progress)
         progress("base: importing it into the Docker Engine")
         _import(client, root, tag)
+
+
+def bootstrap(root: Path, tag: str, *, recipe: dict[str, Any], progress: Progress) -> None:
+    """Make the base's file system from Debian's packages. `root`: empty, or not there. Raises EngineError."""
+    program = _require_bootstrap()
+    progress(f"base: making {tag} from Debian's packages with {program} (once)")
+    mirror = os.environ.get(MIRROR_VARIABLE) or MIRROR
+    run(
+        [program, *_OPTIONS[program](recipe), recipe["suite"], str(root), mirror],
+        progress=progress,
+        remedy=f"check the network, or name a mirror of Debian in {MIRROR_VARIABLE}, or an image with --base",
+    )
 
 
 def _options_of_mmdebstrap(recipe: dict[str, Any]) -> list[str]:
@@ -182,11 +192,16 @@ def _chunks(process: subprocess.Popen[bytes]) -> Any:
 
 def _inspect(client: docker.APIClient, name: str) -> Base:
     found = client.inspect_image(name)  # type: ignore[no-untyped-call]
-    told = json.loads(_ask(client, found["Id"]))
+    return described(name, found["Id"], _ask(client, found["Id"]))
+
+
+def described(name: str, image_id: str, answer: bytes) -> Base:
+    """A base, of what its Python answers to PROBE."""
+    told = json.loads(answer)
     major, minor = told["libc"].split()[-1].split(".")[:2]
     return Base(
         name=name,
-        id=found["Id"],
+        id=image_id,
         python=told["python"],
         python_full=told["full"],
         libc=(int(major), int(minor)),
@@ -196,7 +211,7 @@ def _inspect(client: docker.APIClient, name: str) -> Base:
 
 def _ask(client: docker.APIClient, image: str) -> bytes:
     host = client.create_host_config(network_mode="none")
-    created = client.create_container(image, ["-I", "-c", _PROBE], entrypoint=["python3"], host_config=host)
+    created = client.create_container(image, ["-I", "-c", PROBE], entrypoint=["python3"], host_config=host)
     try:
         client.start(created["Id"])
         status = client.wait(created["Id"])["StatusCode"]

@@ -43,6 +43,21 @@ def ensure_libraries(
     client: docker.APIClient, base: Base, requirements: Path, *, force: bool, progress: Progress
 ) -> str:
     """The tag of the libraries image for this base and these requirements."""
+    recipe, tag = recipe_of(base, requirements)
+    if has_image(client, tag) and not force:
+        progress(f"libraries: {tag}, present")
+        return tag
+    with tempfile.TemporaryDirectory(prefix="pool-libraries-") as scratch:
+        context = Path(scratch)
+        prepare(base, requirements, context, progress=progress)
+        progress(f"libraries: laying out {tag}")
+        labels = {"pool.image.libraries": recipe}
+        docker_build(client, context, tag=tag, arguments={"BASE": base.name}, labels=labels, progress=progress)
+    return tag
+
+
+def recipe_of(base: Base, requirements: Path) -> tuple[str, str]:
+    """The digest of all that goes into the libraries, and the tag of their image."""
     sources = assets.worker_image()
     recipe = fingerprint(
         base.id,
@@ -51,23 +66,19 @@ def ensure_libraries(
         (sources / "base" / "Dockerfile").read_bytes(),
         (sources / "assemble.py").read_bytes(),
     )
-    tag = f"pool-libraries:{recipe[:12]}"
-    if has_image(client, tag) and not force:
-        progress(f"libraries: {tag}, present")
-        return tag
-    with tempfile.TemporaryDirectory(prefix="pool-libraries-") as scratch:
-        context = Path(scratch)
-        shutil.copy(sources / "base" / "Dockerfile", context)
-        shutil.copy(sources / "assemble.py", context)
-        install(base, requirements, context / "packages", progress=progress)
-        (context / "loaders").mkdir()
-        if (context / "packages" / "pandas").is_dir():  # a table becomes a frame, or nothing
-            wanted = ("--no-deps", *_locked(base.python, "loaders", sources / "requirements-loaders.txt"))
-            download(base, wanted, context / "loaders", progress=progress)
-        progress(f"libraries: laying out {tag}")
-        labels = {"pool.image.libraries": recipe}
-        docker_build(client, context, tag=tag, arguments={"BASE": base.name}, labels=labels, progress=progress)
-    return tag
+    return recipe, f"pool-libraries:{recipe[:12]}"
+
+
+def prepare(base: Base, requirements: Path, context: Path, *, progress: Progress) -> None:
+    """What the step that lays the libraries out needs: its program, `packages` and `loaders`. Raises EngineError."""
+    sources = assets.worker_image()
+    shutil.copy(sources / "base" / "Dockerfile", context)
+    shutil.copy(sources / "assemble.py", context)
+    install(base, requirements, context / "packages", progress=progress)
+    (context / "loaders").mkdir()
+    if (context / "packages" / "pandas").is_dir():  # a table becomes a frame, or nothing
+        wanted = ("--no-deps", *_locked(base.python, "loaders", sources / "requirements-loaders.txt"))
+        download(base, wanted, context / "loaders", progress=progress)
 
 
 def install(base: Base, requirements: Path, target: Path, *, progress: Progress) -> None:

@@ -68,7 +68,7 @@ def _build(
     ground = find_base(client, base, progress=progress)
     libraries = ensure_libraries(client, ground, requirements, force=force, progress=progress)
     tree = runner_tree()
-    labels = _labels(tree, ground, libraries)
+    labels = labels_of(tree, ground, libraries)
     if not force and (image_labels(client, tag) or {}).get(RECIPE_LABEL) == labels[RECIPE_LABEL]:
         progress(f"worker: {tag}, up to date")
     else:
@@ -79,7 +79,7 @@ def _build(
     return image_facts(client, tag)
 
 
-def _labels(tree: dict[str, bytes], base: Base, libraries: str) -> dict[str, str]:
+def labels_of(tree: dict[str, bytes], base: Base, libraries: str) -> dict[str, str]:
     sources = digest(tree)
     dockerfile = (assets.worker_image() / "Dockerfile").read_bytes()
     return {
@@ -99,11 +99,15 @@ def _build_worker(
         context = Path(scratch)
         for name in ("Dockerfile", "assemble.py"):
             shutil.copy(assets.worker_image() / name, context)
-        for name, data in tree.items():
-            path = context / "pool" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        write_tree(tree, context / "pool")
         docker_build(client, context, tag=tag, arguments=arguments, labels=labels, progress=progress)
+
+
+def write_tree(tree: dict[str, bytes], directory: Path) -> None:
+    for name, data in tree.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def _clear_up(client: docker.APIClient) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +16,9 @@ import pytest
 
 from pool.engines import oci, runc
 from pool.engines.base import Mount
-from pool.errors import EngineUnavailableError, ImageMissingError, StartError
+from pool.engines.roots import Image, Roots
+from pool.errors import EngineError, EngineUnavailableError, ImageMissingError, StartError
+from pool.images import direct
 
 from .conftest import OWNER
 
@@ -161,6 +165,51 @@ def test_a_broken_root_is_told_and_leaves_nothing_behind(oci_engine, oci_spec):
     with pytest.raises(StartError, match=r"/usr/bin/python3.*no such file"):
         oci_engine.launch(oci_spec(image="broken"))
     assert places(oci_engine) == set()
+
+
+@pytest.fixture
+def build_roots(oci_engine):
+    """On the file system of the images, so that files can be linked."""
+    with tempfile.TemporaryDirectory(prefix="build-", dir=oci_engine.images.directory.parent) as directory:
+        yield Roots(Path(directory))
+
+
+def test_an_image_is_built_without_a_docker_engine(oci_engine, oci_spec, build_roots, monkeypatch):
+    """The steps, with the worker image in place of the base and of the libraries, whose download takes minutes."""
+    worker = oci_engine.images.root("pool-worker").path
+
+    def copy(root, *_, **__):
+        shutil.copytree(worker, root, symlinks=True, dirs_exist_ok=True, copy_function=direct.link)
+
+    def libraries(roots, *_, **__):
+        roots.add("libraries", Image(id=f"sha256:{'1' * 64}", entrypoint=()), copy)
+        shutil.rmtree(roots.root("libraries").path / "opt/pool", ignore_errors=True)
+        return "libraries"
+
+    monkeypatch.setattr(direct, "bootstrap", copy)
+    monkeypatch.setattr(direct, "_libraries", libraries)
+    lines = []
+    built = direct.build("built:1", roots=build_roots, progress=lines.append)
+    known = oci_engine.image("pool-worker")
+    assert (built.runner, built.sources) == (known.runner, known.sources)
+    found = build_roots.root("built:1")
+    assert found.entrypoint == oci_engine.images.root("pool-worker").entrypoint
+    assert _files(found.path / "opt") == _files(worker / "opt")
+    container = oci.OciEngine(oci_engine.directory, build_roots.directory).launch(
+        oci_spec(image="built:1", command=("--help",))
+    )
+    assert container.wait(WAIT_S) == 0
+    assert "--link" in container.output().decode()
+    container.kill()
+    assert direct.build("built:1", roots=build_roots, progress=lines.append) == built
+    assert lines[-1] == "worker: built:1, up to date"
+    base = next(root for root in (build_roots.directory / "roots").iterdir() if (root / "rootfs").exists())
+    with pytest.raises(EngineError, match=r"exit code 1: .*no way"):
+        direct.run_step(base, ["python3", "-c", "raise SystemExit('no way')"], base / "tmp", base / "tmp")
+
+
+def _files(directory):
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}
 
 
 def test_another_runtime_is_refused_with_what_to_do(oci_engine, oci_spec):
