@@ -74,10 +74,12 @@ def run_once(
 class LocalWorkers:
     """Local workers of one caller: kept while idle, started when there is none that has the room. Thread-safe.
 
-    As many jobs run at a time as this process may use cores; other threads wait.
+    As many jobs run at a time as this process may use cores; other threads wait. `modules`: what each worker loads
+    before its first job; what the code of a job names of PRELOADED is loaded anyway.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Sequence[str] = ()) -> None:
+        self._modules: Final = tuple(modules)
         self._begin()
 
     def _begin(self) -> None:
@@ -101,7 +103,7 @@ class LocalWorkers:
             payload, grader = payload[:own], payload[own:]
         run = _run_of(message)
         with self._turns:
-            worker, start = self._take(run, payload)
+            worker, start = self._take(_room(run, payload, self._modules))
             try:
                 own_part = _Part(worker, run, payload, start, received_ns).result(on_piece)
                 if message.grade is not None:
@@ -122,8 +124,7 @@ class LocalWorkers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self, run: wire.Run, payload: Sequence[wire.Frame]) -> tuple[LocalWorker, StartKind]:
-        wanted = _room(run, payload)
+    def _take(self, wanted: WorkerLimits) -> tuple[LocalWorker, StartKind]:
         with self._lock:
             for worker in self._idle:
                 if _fits(worker.limits, wanted):
@@ -159,11 +160,12 @@ def _run_of(message: wire.Submit) -> wire.Run:
     return wire.Run(epoch=0, **fields, **limits)
 
 
-def _room(run: wire.Run, payload: Sequence[wire.Frame]) -> WorkerLimits:
+def _room(run: wire.Run, payload: Sequence[wire.Frame], modules: Sequence[str]) -> WorkerLimits:
     code = bytes(payload[0])
-    named = tuple(name for name in PRELOADED if name.encode() in code and find_spec(name) is not None)
+    named = [name for name in PRELOADED if name.encode() in code and find_spec(name) is not None]
+    loaded = tuple(dict.fromkeys([*modules, *named]))
     return WorkerLimits(
-        memory=run.memory, processes=run.processes, tmp=run.tmp, result=2 * run.output + run.result, modules=named
+        memory=run.memory, processes=run.processes, tmp=run.tmp, result=2 * run.output + run.result, modules=loaded
     )
 
 

@@ -3,9 +3,10 @@
     execute                  one program with its inputs, and a grader if there is one
     execute_strategy_safe    a trading strategy: positions from the strategy, metrics from a grader that it cannot reach
 
-A pool that is busy, draining, or whose daemon is being restarted is waited for, up to `wait_s`. Then the result says
-why the code did not run: it is never run outside the sandbox. A program runs once. It is run again only where it is
-known not to have run, or if the caller says that it is `idempotent`.
+A pool that is busy, draining, or whose daemon is being restarted is waited for, up to `wait_s`. Then the program runs
+in the local engine, if the caller has chosen that (`fallback="local"`), or the result says why it did not run: it is
+never run outside a sandbox. A program runs once. It is run again only where it is known not to have run, or if the
+caller says that it is `idempotent`. routing.py decides.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
-from pool.client import checks, strategy
+from pool.client import checks, routing, strategy
 from pool.client.client import Client
+from pool.client.fallback import LocalFallback, chosen, is_enabled
 from pool.client.job import Code
+from pool.client.routing import Fallback, Route, RouteCounter, SandboxStats
 from pool.errors import BusyError, ConfigError, DaemonUnreachableError, JobRefusedError, PoolError, UnknownJobError
 from pool.model import JobResult, Limits, Outcome, Timings
 
@@ -29,6 +32,8 @@ PAUSE_S, PAUSE_MOST_S = 0.2, 2.0
 #: How often an idempotent program is run before its loss is reported.
 MAX_RUNS = 3
 DEFAULT_MARKET: Final = strategy.Market()
+_DISABLED = "the pool was not asked: the sandbox is disabled (SANDBOX_ENABLED=false, or enabled=False)"
+_FELL_BACK = "it ran in the local engine"
 _LINE = re.compile(r'File "<job>", line (\d+)')
 
 
@@ -41,8 +46,8 @@ class ExecutionResult:
     metrics: Mapping[str, float] = field(default_factory=dict)  #: the grade, where it is a mapping of names to numbers
     error: str = ""
     outcome: Outcome | None = None  #: None: it did not run
-    route: Literal["pool", "none"] = "pool"  #: none: it did not run
-    reasons: tuple[str, ...] = ()  #: what the pool was waited for, and why it did not run or ran again
+    route: Route = "pool"  #: fallback: it ran in the local engine; none: it did not run
+    reasons: tuple[str, ...] = ()  #: what the pool was waited for, and why it did not run there, or ran again
     timings: Timings = field(default_factory=Timings)
     job: JobResult | None = None
 
@@ -51,10 +56,16 @@ class SandboxExecutor:
     """Runs programs in the pool, for a loop that must go on. May be used from several threads and after a fork.
 
     Nothing is connected before the first call. `limits` hold for every call that names no timeout of its own; `wait_s`:
-    seconds that a call waits for a pool that cannot take its program. `client`: use this one and leave it open.
+    seconds that a call waits for a pool that cannot take its program; with a fallback, calls do not wait while the pool
+    is known to be down. `client`: use this one and leave it open.
+
+    `fallback`: what becomes of a program that the pool cannot take: "local" runs it in the local engine, a locked-down
+    process of this host (docs/local.md); "refuse" does not run it; None: as the variable SANDBOX_FALLBACK says, else
+    "refuse". `enabled`: False does not ask the pool at all; None: as SANDBOX_ENABLED says, else True. `fallback_alert`:
+    the share of programs in the fallback above which a warning is logged.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each with a default
         self,
         endpoint: str | os.PathLike[str] | None = None,
         *,
@@ -62,6 +73,9 @@ class SandboxExecutor:
         limits: Limits | None = None,
         wait_s: float = 60.0,
         client: Client | None = None,
+        fallback: Fallback | None = None,
+        enabled: bool | None = None,
+        fallback_alert: float = 0.1,
     ) -> None:
         if client is not None and endpoint is not None:
             raise ConfigError("endpoint: the client has one already; give either the endpoint or the client")
@@ -70,6 +84,10 @@ class SandboxExecutor:
         self._owns_client: Final = client is None
         self._pool = pool
         self._limits = limits or Limits()
+        self._local: Final = LocalFallback() if chosen(fallback) == "local" else None
+        self._enabled: Final = is_enabled(given=enabled)
+        self._counter: Final = RouteCounter(checks.seconds("fallback_alert", fallback_alert))
+        self._down = False  # whether the last program found no pool at all
 
     def execute(
         self,
@@ -86,12 +104,14 @@ class SandboxExecutor:
         `code` is source text, whose entry may be None for a script without inputs, or a callable. `timeout`: seconds
         that it may run. Other options as for `Client.run`, such as `grade` and `grade_args`.
         """
-        job: dict[str, Any] = {"pool": self._pool, "limits": self._limits_for(timeout), **options}
+        asked: dict[str, Any] = {"pool": self._pool, "limits": self._limits_for(timeout), **options}
         if isinstance(code, str):
-            job["entry"] = entry
+            asked["entry"] = entry
         if inputs:
-            job["kwargs" if isinstance(inputs, Mapping) else "args"] = inputs
-        return _Call(self._client, code, job, wait_s=self._wait_s, idempotent=idempotent).run()
+            asked["kwargs" if isinstance(inputs, Mapping) else "args"] = inputs
+        end, cause = self._execute(code, asked, idempotent=idempotent)
+        self._counter.add(end.route, cause)
+        return end
 
     def execute_strategy_safe(
         self, code: str, data: Any, *, timeout: float | None = 10.0, market: strategy.Market = DEFAULT_MARKET
@@ -115,15 +135,46 @@ class SandboxExecutor:
         )
         return _judged(graded)
 
+    def stats(self) -> SandboxStats:
+        """How many programs ran in the pool, in the fallback and not at all, since this executor was made."""
+        return self._counter.stats()
+
     def close(self) -> None:
         if self._owns_client:
             self._client.close()
+        if self._local is not None:
+            self._local.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _execute(self, code: Code, asked: Mapping[str, Any], *, idempotent: bool) -> tuple[ExecutionResult, str]:
+        """The result, and for a fallback its cause in one word."""
+        if not self._enabled:
+            return self._elsewhere(code, asked, (_DISABLED,)), "disabled"
+        wait_s = 0.0 if self._local is not None and self._down else self._wait_s
+        call = _Call(self._client, code, asked, wait_s=wait_s, idempotent=idempotent)
+        end, by = call.run(), call.ended_by
+        self._down = by is not None and routing.is_down(by)
+        if self._local is None or by is None or not routing.falls_back(by, sent=call.sent, idempotent=idempotent):
+            return end, ""
+        why, cause = ((), by.code) if isinstance(by, PoolError) else ((by.reason,), str(by.outcome))
+        return self._elsewhere(code, asked, tuple(dict.fromkeys([*end.reasons, *why]))), cause
+
+    def _elsewhere(self, code: Code, asked: Mapping[str, Any], reasons: tuple[str, ...]) -> ExecutionResult:
+        """In the local engine; nothing runs where that is not chosen, or this host cannot lock a job down."""
+        if self._local is None:
+            return ExecutionResult(success=False, error=f"it did not run: {reasons[-1]}", route="none", reasons=reasons)
+        try:
+            end = _result(replace(self._local.run(code, asked), fallback=True), reasons)
+        except PoolError as error:
+            outcome = Outcome.REJECTED if isinstance(error, JobRefusedError) else None
+            told = (*reasons, f"no fallback: {error.message}")
+            return ExecutionResult(success=False, error=error.message, outcome=outcome, route="none", reasons=told)
+        return replace(end, route="fallback", reasons=(*reasons, _FELL_BACK))
 
     def _limits_for(self, timeout: float | None) -> Limits:
         return self._limits if timeout is None else replace(self._limits, wall_s=checks.seconds("timeout", timeout))
@@ -140,6 +191,8 @@ class _Call:
         self._idempotent = idempotent
         self._reasons: list[str] = []
         self._runs = 0
+        self.sent = False  #: it may have reached a daemon that has not refused it
+        self.ended_by: PoolError | JobResult | None = None  #: set by `run`
         self._pause_s = PAUSE_S
         self._job_id = ""
         self._ask: Callable[[], JobResult]
@@ -164,6 +217,7 @@ class _Call:
         except PoolError as error:
             return self._failed(error.message, error)
         if result.outcome is not Outcome.LOST or not self._may_run_again():
+            self.ended_by = result
             return _result(result, tuple(self._reasons))
         self._note(f"it was lost and is run again: {result.reason}")
         self._begin()
@@ -180,6 +234,7 @@ class _Call:
 
     def _wait(self, error: BusyError | DaemonUnreachableError) -> ExecutionResult | None:
         if isinstance(error, DaemonUnreachableError) and _was_sent(error):
+            self.sent = True
             job_id = self._job_id
             self._ask = lambda: self._client.result(job_id)
         self._note(error.message)
@@ -199,6 +254,7 @@ class _Call:
 
     def _failed(self, error: str, cause: PoolError) -> ExecutionResult:
         self._note(cause.message)
+        self.ended_by = cause
         outcome = Outcome.REJECTED if isinstance(cause, JobRefusedError) else None
         return ExecutionResult(success=False, error=error, outcome=outcome, route="none", reasons=tuple(self._reasons))
 
