@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pool._version import __version__
-from pool.cli import doctor, inspect, local, mine, operate, run
+from pool.cli import doctor, inspect, local, mine, operate, report, run
 from pool.cli.answer import resolve
 
 EXIT_STATUS = (
@@ -45,7 +45,7 @@ for look_command in (
     doctor.doctor,
 ):
     app.command(rich_help_panel="Look")(look_command)
-for run_command in (run.run, local.check):
+for run_command in (run.run, local.check, report.report):
     app.command(rich_help_panel="Run")(run_command)
 for order in (operate.cancel, operate.drain, operate.resume, operate.recycle, operate.resize, operate.pardon):
     app.command(rich_help_panel="Operate")(order)
