@@ -13,7 +13,6 @@ attempt begins after that. Only a container of an earlier daemon, or of an Engin
 from __future__ import annotations
 
 from pool.core.events import (
-    Accept,
     CancelRequested,
     Event,
     Finish,
@@ -72,14 +71,6 @@ def restore(pool: State, _: State, event: JobRestored) -> None:
     worker.job, job.worker_id = job, worker.id
     worker.epoch, worker.leased_at = event.left.epoch, event.left.at
     pool.move(job, JobState.LEASED, f"left to {worker.id} by an earlier daemon")
-
-
-def accept(pool: State, event: JobSubmitted) -> JobRecord:
-    """Make the record of a submitted job. The caller gives it a worker or a place in the backlog."""
-    job = add(pool, event, submitted_at=pool.now)
-    pool.note(job, f"accepted from uid {job.client}")
-    pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, cause=pool.cause))
-    return job
 
 
 def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", attachment: object = None) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from pool.core import job_transitions, worker_transitions
 from pool.core.events import (
+    Accept,
     DrainRequested,
     EditionOffered,
     JobRestored,
@@ -22,7 +23,7 @@ from pool.core.events import (
     Tick,
     WorkerFound,
 )
-from pool.core.job_transitions import accept, enqueue, restore
+from pool.core.job_transitions import add, enqueue, restore
 from pool.core.policy import choose_worker
 from pool.core.records import PoolPhase, StopReason, WorkerRecord
 from pool.core.state import Ignore, Illegal, State, Table, row, table
@@ -52,7 +53,9 @@ def _submitted(pool: State, _: State, event: JobSubmitted) -> None:
     if refusal is not None:
         _refuse(pool, event, refusal)
         return
-    job = accept(pool, event)
+    job = add(pool, event, submitted_at=pool.now)
+    pool.note(job, f"accepted from uid {job.client}")
+    pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, cause=pool.cause))
     if worker is not None:
         lease(pool, worker, job, StartKind.PARKED)
         return

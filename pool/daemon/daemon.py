@@ -24,7 +24,6 @@ from pool.daemon.admin import AdminService
 from pool.daemon.alerts import engine_alerts, journal_alerts
 from pool.daemon.controller import PoolController
 from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
-from pool.daemon.endings import Endings
 from pool.daemon.engine_choice import Chosen, Engines, MakeEngine, makers
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
 from pool.daemon.frozen_workers import FrozenWorkers
@@ -32,6 +31,7 @@ from pool.daemon.job_store import JobStore
 from pool.daemon.journal import FileJournal, Journal, NoJournal, open_file
 from pool.daemon.output import OutputSender
 from pool.daemon.recovery import Past, Recovery, read_past
+from pool.daemon.results import Endings
 from pool.daemon.run_directories import RunDirectories
 from pool.daemon.status import daemon_status, whole_status
 from pool.daemon.submit_service import SubmitService

@@ -22,7 +22,7 @@ import structlog
 from pool import wire
 from pool.core import events as ev
 from pool.core.machine import PoolState
-from pool.daemon import grading, results, stored_job
+from pool.daemon import grading, results
 from pool.daemon.job_store import Grader, Job
 from pool.daemon.journal_file import INLINE_BYTES
 from pool.daemon.metrics import Metrics
@@ -80,14 +80,14 @@ class JobCarrier:
         log.debug("a job is accepted", action="job_accepted", job=job.key, client=job.client, cause=command.cause)
         if job.whole is not None:
             return  # the whole is in the journal
-        self._journal.write(stored_job.accept(job), partial(self._accepted, job))
+        self._journal.write(job.acceptance(), partial(self._accepted, job))
 
     def _accepted(self, job: Job, error: PoolError | None) -> None:
         """The acceptance is written, or cannot be. Its submitter is told now."""
         job.written, job.refused = True, error
         if error is None:
             if job.held_bytes > INLINE_BYTES:
-                stored_job.set_payload(job, self._journal.payload(job.number, stored_job.payload(job)))
+                job.set_frames(self._journal.payload(job.number, job.frames()))
         else:
             self._pool.apply(
                 ev.JobWithdrawn(job_id=job.key, outcome=Outcome.REJECTED, reason=error.message, cause="journal")
@@ -129,7 +129,7 @@ class JobCarrier:
         if job.whole is not None:
             self._leased(job, command, None)  # a grade may be given twice
             return
-        self._journal.write(stored_job.lease(job, command), partial(self._leased, job, command))
+        self._journal.write(job.lease_entry(command), partial(self._leased, job, command))
 
     def _leased(self, job: Job, command: ev.Dispatch, error: PoolError | None) -> None:
         """The lease is written, or cannot be: send the job, unless it has ended meanwhile or was cancelled."""

@@ -1,4 +1,4 @@
-"""Accepted jobs, the clients that wait for them, and the results while they are kept. It decides nothing.
+"""Accepted jobs, what the journal has of each, and the results while they are kept. It decides nothing.
 
 The key of a job is its submitter and its id, so that no client can see, or collide with, another client's jobs. Results
 are kept for `ttl_s`, and up to `max_bytes` in all: beyond that, those that were sent to a client are dropped, oldest
@@ -12,18 +12,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import msgspec
 from msgspec import Struct
 
 from pool import wire
+from pool.core import events as ev
 from pool.core.records import HistoryEntry
+from pool.daemon.journal_entries import Accept, End, JobRow, Lease, packed_bytes
 from pool.daemon.output import OutputStream
 from pool.errors import JobConflictError, PoolError, StorageFullError
-from pool.model import StartKind
+from pool.model import Outcome, StartKind
 from pool.units import format_size
 
 #: What a job costs besides its frames (header, record, table entry), about.
 JOB_BYTES = 2048
-
+_NS_PER_S = 1e9
+#: The answer of a job of which nothing is known: stdout, stderr and error.
+_NOTHING = (b"", b"", b"")
 
 #: When a client that was refused because of the results that are kept may try again.
 _RETRY_S = 5.0
@@ -49,6 +54,19 @@ class Grader(Struct, frozen=True, kw_only=True):
     run: wire.Run
     code: str  #: its digest
     frames: int  #: of its payload
+
+
+class Header(Struct, frozen=True):
+    """The column `job.header`: what a later daemon needs to run the job."""
+
+    run: wire.Run
+    terms: Terms
+    grader: Grader | None = None  #: its frames are the last ones of the payload
+
+
+_encoder = msgspec.msgpack.Encoder()
+_header = msgspec.msgpack.Decoder(Header)
+_result = msgspec.msgpack.Decoder(wire.Result)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -92,6 +110,72 @@ class Job:
     def current(self) -> str:
         """The key by which the core has it now: its own, or that of the job that grades it."""
         return self.key if self.part is None else self.part.key
+
+    # ---- in the journal ----
+
+    def header(self) -> bytes:
+        assert self.run is not None, "it has not ended"
+        return _encoder.encode(Header(self.run, self.terms, self.grader))
+
+    def acceptance(self) -> Accept:
+        return Accept(
+            number=self.number,
+            key=self.key,
+            pool=self.pool,
+            digest=self.digest,
+            header=self.header(),
+            payload=self.frames(),
+            accepted_at=self.received_ns / _NS_PER_S,
+        )
+
+    def lease_entry(self, command: ev.Dispatch) -> Lease:
+        return Lease(self.number, command.epoch, command.attempt, command.worker_id, self.leased_ns / _NS_PER_S)
+
+    def end_entry(self, result: wire.Result, answer: Sequence[wire.Frame], *, now: float) -> End:
+        return End(self.number, _encoder.encode(result), answer, now)
+
+    def frames(self) -> Sequence[wire.Frame]:
+        """The payload of a job that has not ended, then that of its grader."""
+        return self.payload if self.grader is None else (*self.payload, *self.grader_payload)
+
+    def set_frames(self, frames: Sequence[wire.Frame]) -> None:
+        """What `frames` returns, which may be in another place now."""
+        own = len(frames) - (self.grader.frames if self.grader is not None else 0)
+        self.payload, self.grader_payload = frames[:own], frames[own:]
+
+
+def job_of(row: JobRow) -> Job:
+    """The job as it was accepted; with its result, if it has ended. Raises msgspec.MsgspecError for a row of others."""
+    stored = _header.decode(row.header)
+    frames = row.payload or ()
+    job = Job(
+        key=row.key,
+        client=row.key.partition("/")[0],
+        pool=row.pool,
+        received_ns=int(row.accepted_at * _NS_PER_S),
+        run=stored.run,
+        payload=frames,
+        held_bytes=JOB_BYTES + packed_bytes(frames),
+        digest=row.digest,
+        session=stored.terms.session,
+        terms=stored.terms,
+        number=row.number,
+        written=True,
+        grader=stored.grader,
+        collected=row.collected,
+    )
+    if row.result is not None:
+        job.result, job.answer = _result.decode(row.result), frames
+        if row.payload is None:
+            reason = "its result in the journal is damaged"
+            job.result, job.answer = (
+                wire.Result(job_id=stored.run.job_id, outcome=Outcome.LOST, reason=reason),
+                _NOTHING,
+            )
+        job.run, job.payload, job.grader = None, (), None
+    elif row.payload is not None:
+        job.set_frames(frames)
+    return job
 
 
 class JobStore:

@@ -22,12 +22,12 @@ import structlog
 
 from pool.core import events as ev
 from pool.core.records import HistoryEntry
-from pool.daemon import results, stored_job
+from pool.daemon import results
 from pool.daemon.controller import PoolController, worker_number
-from pool.daemon.endings import Endings
-from pool.daemon.job_store import Job, JobStore
+from pool.daemon.job_store import Job, JobStore, job_of
 from pool.daemon.journal_entries import JobRow, LeaseRow
 from pool.daemon.journal_file import JournalFile
+from pool.daemon.results import Endings
 from pool.model import Outcome, WorkerState
 
 log = structlog.get_logger(__name__)
@@ -107,7 +107,7 @@ class Recovery:
     def _keep(self, row: JobRow) -> Job | None:
         """The job; None if it cannot go on, in which case its end is written."""
         try:
-            job = stored_job.job_of(row)
+            job = job_of(row)
         except msgspec.MsgspecError:
             log.exception("a job in the journal cannot be read and is dropped", action="restore", job=row.key)
             self._endings.drop(row.number)

@@ -18,11 +18,12 @@ import structlog
 from pool import wire
 from pool._version import __version__
 from pool.core import events as ev
-from pool.daemon import admission, grading, stored_job
+from pool.daemon import admission, grading
 from pool.daemon.admission import Digests
 from pool.daemon.controller import PoolController
 from pool.daemon.engine_executor import LoopExecutor
 from pool.daemon.job_store import JOB_BYTES, Job, Terms
+from pool.daemon.journal_entries import SetHeader
 from pool.daemon.output import OutputStream
 from pool.daemon.sessions import Sessions
 from pool.daemon.status import own
@@ -147,7 +148,7 @@ class SubmitService:
             self.sessions.bind(job, submit.session)
         if job.session != job.terms.session and job.run is not None:
             job.terms = msgspec.structs.replace(job.terms, session=job.session)
-            self._journal.write(stored_job.set_header(job), lambda _: None)
+            self._journal.write(SetHeader(job.number, job.header()), lambda _: None)
 
     def _confirm(self, job: Job, address: bytes, message: wire.Submit | wire.Watch | wire.Cancel) -> None:
         """Answer a message about a job when the acceptance of the job is written, and do what the message asks for."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import structlog
 
-from pool.daemon.endings import Endings
 from pool.daemon.engine_executor import EngineExecutor
 from pool.daemon.job_store import JobStore
 from pool.daemon.journal import Journal
 from pool.daemon.kept_workers import KeptWorker, KeptWorkers, new_token
 from pool.daemon.output import OutputSender
+from pool.daemon.results import Endings
 from pool.daemon.self_tests import StartCheck
 from pool.daemon.worker_protocol import WorkerProtocol
 from pool.daemon.zmtp import Transport

@@ -11,9 +11,9 @@ from pool import values, wire
 from pool.config import Template
 from pool.core import events as ev
 from pool.daemon import admission
-from pool.daemon.endings import Endings
 from pool.daemon.job_store import JobStore
 from pool.daemon.journal import NoJournal
+from pool.daemon.results import Endings
 from pool.daemon.submit_service import MAX_INLINE_BYTES, SubmitService
 from pool.daemon.worker_handle import Services
 from pool.errors import DrainingError, JobConflictError

@@ -243,22 +243,19 @@ class Connection:
         message = codec.pack(frames)
         if self.queue.size:
             self.queue.put(message, time.monotonic())
-        else:
-            self._write_now(message)
-        return not self._deaf
-
-    def _write_now(self, message: list[Buffer]) -> None:
+            return True
         try:
             written = self._sock.sendmsg(message[:_BUFFERS], (), socket.MSG_NOSIGNAL)
         except BlockingIOError:
             written = 0
         except OSError:
             self._deaf = True
-            return
+            return False
         if written < sum(map(len, message)):
             self._written_at = time.monotonic()
             self.queue.put(message, self._written_at, written=written)
             self._flush()
+        return not self._deaf
 
     def refuse(self, reason: str) -> None:
         """Tell the peer why the connection will be closed now."""

@@ -78,7 +78,8 @@ class Transport:
         self._poller.wait(0.0 if serves else max(0.0, timeout_s))
         for worker_id in list(self.links.ready):
             self.links.receive(worker_id)
-        self._run_calls()
+        if self._readable or not self._calls.empty():
+            self._run_calls()
         _serve(self.submit, handlers.on_submit)
         _serve(self.admin, handlers.on_admin)
         if (now := time.monotonic()) >= self._sweep_at:
