@@ -145,11 +145,6 @@ class PoolStatus(Part, frozen=True, kw_only=True):
     edition: EditionStatus | None = None
 
 
-class FallbackStatus(Part, frozen=True, kw_only=True):
-    rate: float | None = None
-    last_reason: str | None = None
-
-
 class Alert(Part, frozen=True, kw_only=True):
     id: str = ""
     since: str = ""  #: ISO 8601
@@ -161,7 +156,6 @@ class Status(Part, frozen=True, kw_only=True):
 
     daemon: DaemonStatus
     pools: tuple[PoolStatus, ...]
-    fallback: FallbackStatus | None = None
     alerts: tuple[Alert, ...] = ()
 
 

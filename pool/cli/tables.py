@@ -66,10 +66,6 @@ def status(snapshot: Status) -> Group:
     parts += [_warning(sentence) for sentence in troubles(snapshot)]
     # What the daemon says of a breaker is among the troubles already, with when it tries again.
     parts += [_warning(alert.text) for alert in snapshot.alerts if not alert.id.startswith("breaker:")]
-    if snapshot.fallback is not None and snapshot.fallback.rate:
-        why = snapshot.fallback.last_reason or "no reason given"
-        sentence = f"{share(snapshot.fallback.rate)} of the jobs ran outside of containers: {why}"
-        parts.append(_warning(sentence, style="yellow"))
     return Group(*parts, Text(), _worker_lines(snapshot.pools), *_dataset_lines(snapshot.pools))
 
 

@@ -329,9 +329,20 @@ class Daemon:
 
 
 def _require_supported(settings: Settings) -> None:
-    """The configuration may name what later versions have; this one says so instead of doing something else."""
+    """The configuration may name what is not the daemon's; it says so instead of doing something else."""
     for name, template in settings.pools.items():
         if template.engine == "local":
-            raise ConfigError(f"pools.{name}.engine: this version has the engines docker and oci, and not 'local'")
+            raise ConfigError(
+                f"pools.{name}.engine: a daemon has the engines docker and oci; 'local' works without one: pool.run_once, "
+                "pool-admin run --local, SandboxExecutor(fallback='local')"
+            )
     if not settings.sandbox.enabled:
-        raise ConfigError("sandbox.enabled: this version does not run code outside the sandbox; set it to true")
+        raise ConfigError(
+            "sandbox.enabled: it is false, and the daemon runs code in no other way than in the sandbox; set it to true"
+        )
+    if settings.sandbox.fallback == "local":
+        log.warning(
+            "sandbox.fallback: local is carried out by each loop's SandboxExecutor, which takes it from its own "
+            "environment (SANDBOX_FALLBACK=local) or argument; the daemon runs jobs in containers only",
+            action="fallback",
+        )

@@ -63,7 +63,6 @@ def whole_status(
     return st.Status(
         daemon=daemon,
         pools=tuple(_pool(pool, now) for pool in pools.values()),
-        fallback=st.FallbackStatus(rate=0.0),
         alerts=tuple(alerts),
     )
 

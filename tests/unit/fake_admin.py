@@ -74,7 +74,6 @@ def a_snapshot(*pools: dict[str, Any], **changes: object) -> dict[str, Any]:
     return {
         "daemon": daemon,
         "pools": list(pools or (a_pool(),)),
-        "fallback": {"rate": 0.0, "last_reason": None},
         "alerts": [],
     } | changes
 

@@ -101,19 +101,17 @@ def test_status_of_a_degraded_daemon_says_why_and_ends_4(daemon, snapshot, sente
     assert json.loads(as_json.stdout) == snapshot
 
 
-def test_alerts_and_fallback_are_shown_below_the_pools():
+def test_alerts_are_shown_below_the_pools():
     output = status_of(
         a_snapshot(
             alerts=[
                 {"id": "disk", "since": "2026-01-02T00:00:00+00:00", "text": "the state directory is 95 % full"},
                 {"id": "breaker:default", "since": "2026-01-02T00:00:00+00:00", "text": "cannot start workers"},
             ],
-            fallback={"rate": 0.021, "last_reason": "no engine"},
         )
     )
     assert "the state directory is 95 % full" in output
     assert "cannot start workers" not in output  # the pool's own line says more
-    assert "2.1 % of the jobs ran outside of containers: no engine" in output
 
 
 def test_a_snapshot_with_only_the_least_is_rendered():
