@@ -333,8 +333,8 @@ def _require_supported(settings: Settings) -> None:
     for name, template in settings.pools.items():
         if template.engine == "local":
             raise ConfigError(
-                f"pools.{name}.engine: a daemon has the engines docker and oci; 'local' works without one: pool.run_once, "
-                "pool-admin run --local, SandboxExecutor(fallback='local')"
+                f"pools.{name}.engine: a daemon has the engines docker and oci; 'local' works without a daemon: "
+                "pool.run_once, pool-admin run --local, SandboxExecutor(fallback='local')"
             )
     if not settings.sandbox.enabled:
         raise ConfigError(

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from runner import seccomp, syscalls
+from structlog.testing import capture_logs
 
 from pool import assets
 from pool.client import local
-from pool.config.settings import TemplateLimits
-from pool.errors import EngineError, NoLockdownError
+from pool.config.settings import SandboxSettings, Settings, Template, TemplateLimits
+from pool.daemon.daemon import _require_supported
+from pool.errors import ConfigError, EngineError, NoLockdownError
 from pool.local import cgroups
 from pool.local.layout import layout
 from pool.local.profile import outer_filter
@@ -116,3 +118,11 @@ def test_a_job_that_names_no_limit_gets_the_defaults_of_a_pool():
     assert {
         name: getattr(local.DEFAULTS, name) for name in TemplateLimits.model_fields
     } == TemplateLimits().model_dump()
+
+
+def test_a_daemon_says_who_carries_out_a_local_fallback_and_that_it_has_no_local_engine():
+    with capture_logs() as logs:
+        _require_supported(Settings(sandbox=SandboxSettings(fallback="local")))
+    assert "SANDBOX_FALLBACK=local" in logs[0]["event"]
+    with pytest.raises(ConfigError, match="run_once"):
+        _require_supported(Settings(pools={"default": Template(engine="local")}))
