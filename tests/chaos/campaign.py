@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from random import Random
 from typing import Self
 
 import docker
+import psutil
+from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
 from pool.errors import PoolError
@@ -27,6 +30,8 @@ from tests.support.daemons import DaemonProcess
 SUBMITTERS = 3
 #: What is left to do when the faults have ended: results, and the pool back at its size.
 QUIET_S = 180.0
+#: The longest time in which an Engine ends or starts.
+ENGINE_S = 60.0
 #: The longest time without a fault, in which the pool may be away.
 APART_S = 5.0
 #: Results are kept until they are asked for a second time, at the end.
@@ -47,8 +52,17 @@ Say = Callable[[str], object]
 class Campaign:
     """`with Campaign(directory, seed=1) as campaign: verdict = campaign.run(60, FAULTS)`. The directory is kept."""
 
-    def __init__(self, directory: Path, *, seed: int, durability: str = "crash", engine_pid: int = 0) -> None:
-        self.directory, self.seed, self.engine_pid = directory, seed, engine_pid
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        seed: int,
+        durability: str = "crash",
+        engine_pid: int = 0,
+        engine_restarts: bool = False,
+    ) -> None:
+        """`engine_pid`: of the dockerd that may be frozen, and ended and started again if `engine_restarts`; 0: neither."""
+        self.directory, self.seed, self.engine_pid, self.engine_restarts = directory, seed, engine_pid, engine_restarts
         self.records = directory / "history"
         self.records.mkdir(parents=True)
         self.engine = docker.APIClient(version="auto", timeout=30, **kwargs_from_env())
@@ -64,13 +78,14 @@ class Campaign:
         )
         self.submitters: list[subprocess.Popen[bytes]] = []
         self.recoveries: list[float] = []  #: seconds from the start of a new daemon to a daemon that runs
-        self._names = 0
+        self.name = secrets.token_hex(4)  #: in the ids of its jobs
+        self._submitters = 0
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self.daemon.home.mkdir()
         self.history = self._stack.enter_context(History(self.records, "campaign"))
-        self.witness = self._stack.enter_context(Witness())
+        self.witness = self._stack.enter_context(Witness(self.name))
         self._stack.callback(self._end)
         self.daemon.start()
         return self
@@ -126,6 +141,27 @@ class Campaign:
         self.recoveries.append(time.monotonic() - began)
         return str(old.pid)
 
+    def restart_engine(self) -> str:
+        old = psutil.Process(self.engine_pid)
+        command, environment, place = old.cmdline(), old.environ(), old.cwd()
+        old.terminate()
+        old.wait(ENGINE_S)
+        with (self.directory / "engine.log").open("ab") as log:
+            engine = subprocess.Popen(
+                command, env=environment, cwd=place, stdout=log, stderr=log, start_new_session=True
+            )
+        self.engine_pid, until = engine.pid, time.monotonic() + ENGINE_S
+        while not self._engine_answers():
+            if time.monotonic() > until:
+                raise AssertionError(f"the Engine did not start again: {self.directory / 'engine.log'}")
+            time.sleep(0.1)
+        return str(old.pid)
+
+    def _engine_answers(self) -> bool:
+        with contextlib.suppress(DockerException, OSError):
+            return bool(self.engine.ping())
+        return False
+
     def containers(self) -> list[dict]:
         """Those of this campaign's daemon that run."""
         return self.engine.containers(filters={"label": f"pool.owner={self._owner()}"})
@@ -141,11 +177,14 @@ class Campaign:
         return (self.daemon.state_dir / "owner").read_text().strip()
 
     def _submitter(self) -> subprocess.Popen[bytes]:
-        self._names += 1
+        self._submitters += 1
         command = [sys.executable, "-m", "tests.chaos.submitter", self.daemon.endpoint, str(self.records)]
         with (self.directory / "submitters.log").open("ab") as log:
             return subprocess.Popen(
-                [*command, f"s{self._names}", str(self.seed)], stdin=subprocess.PIPE, stdout=log, stderr=log
+                [*command, f"{self.name}.s{self._submitters}", str(self.seed)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
             )
 
     def _jobs_ended(self) -> int:

@@ -85,6 +85,11 @@ def engine_frozen(campaign: Campaign, rng: Random) -> str:
     return _signal(campaign.engine_pid, signal.SIGSTOP, then=signal.SIGCONT, after_s=rng.choice(PAUSES_S))
 
 
+def engine_restarted(campaign: Campaign, _rng: Random) -> str:
+    """End dockerd and start it again. Without live-restore it ends all containers, those of others too."""
+    return campaign.restart_engine() if campaign.engine_pid and campaign.engine_restarts else ""
+
+
 def drained_and_resumed(campaign: Campaign, rng: Random) -> str:
     campaign.daemon.call("drain")
     time.sleep(rng.choice(PAUSES_S))
@@ -117,6 +122,7 @@ FAULTS: dict[Fault, int] = {
     daemon_ended: 3,
     daemon_frozen: 4,
     engine_frozen: 3,
+    engine_restarted: 3,
     drained_and_resumed: 2,
     resized: 2,
     recycled: 1,

@@ -13,8 +13,14 @@ NONCE_LENGTH = 15
 
 
 def nonce_of(job_id: str) -> str:
-    """What the job calls its process, and returns: known to nobody else, and different for each job."""
-    return "c" + hashlib.sha256(job_id.encode()).hexdigest()[: NONCE_LENGTH - 1]
+    """What the job calls its process, and returns: different for each job. `job_id`: "CAMPAIGN.NAME"."""
+    mark = mark_of(job_id.partition(".")[0])
+    return mark + hashlib.sha256(job_id.encode()).hexdigest()[: NONCE_LENGTH - len(mark)]
+
+
+def mark_of(campaign: str) -> str:
+    """How the nonces of a campaign begin, so that another one on this host is not taken for it."""
+    return "w" + hashlib.sha256(campaign.encode()).hexdigest()[:5]
 
 
 PLENTY = Limits(wall_s=20)

@@ -39,7 +39,7 @@ class Submitter:
             each.join()
 
     def _thread(self, thread: int) -> None:
-        rng, number = Random(f"{self.seed}/{self.name}/{thread}"), 0
+        rng, number = Random(f"{self.seed}/{self.name.partition('.')[2]}/{thread}"), 0
         while not self.ended.is_set():
             number += 1
             self._job(f"{self.name}-{thread}-{number}", programs.choose(rng))

@@ -14,6 +14,8 @@ import threading
 from collections import Counter
 from typing import Self
 
+from tests.chaos.programs import NONCE_LENGTH, mark_of
+
 _NETLINK_CONNECTOR, _CN_IDX_PROC, _CN_VAL_PROC = 11, 1, 1
 _LISTEN, _IGNORE = 1, 2
 _PROC_EVENT_COMM = 0x200
@@ -26,9 +28,10 @@ _COMM_AT = _BODY_AT + _EVENT.size + 8  # after pid and tgid
 
 
 class Witness:
-    """`with Witness() as witness:` then `witness.seen[nonce]`. `complete` is False if the kernel dropped events."""
+    """`with Witness(campaign) as witness:` then `witness.seen[nonce]`. `complete` is False if the kernel dropped events."""
 
-    def __init__(self) -> None:
+    def __init__(self, campaign: str) -> None:
+        self._mark = mark_of(campaign).encode()
         self.seen: Counter[str] = Counter()
         self.complete = True
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_CONNECTOR)
@@ -65,5 +68,5 @@ class Witness:
                 continue
             if len(event) >= _COMM_AT + 16 and _EVENT.unpack_from(event, _BODY_AT)[0] == _PROC_EVENT_COMM:
                 name = event[_COMM_AT : _COMM_AT + 16].split(b"\0")[0]
-                if len(name) == 15 and name[:1] == b"c":
+                if len(name) == NONCE_LENGTH and name.startswith(self._mark):
                     self.seen[name.decode("ascii", "replace")] += 1
