@@ -7,7 +7,7 @@
 
 A job that is killed together with its worker ends only when the container is gone. So a client that receives `timeout`
 or `cancelled` can rely on it that nothing of the job is left. For the same reason the next
-attempt begins after that. Only a container of an earlier daemon, or of an Engine that is away, may still be ending.
+attempt begins after that. Only a container of an Engine that is away may still be ending.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from concurrent.futures import Future
 from types import FrameType
 
 import structlog
@@ -122,19 +123,22 @@ class Daemon:
         self._images = {name: self._chosen[name].engine.image(pool.image).id for name, pool in pools.items()}
         self._found = {name: chosen.engine.find(owner=directories.owner) for name, chosen in self._by_name.items()}
 
-    def _take_over(self, directories: RunDirectories) -> None:
-        """What an earlier daemon left: ready workers of our pools may prove themselves, the others are removed."""
-        numbers, discarded = set(), 0
+    def _take_over(self, directories: RunDirectories) -> dict[str, Future[None]]:
+        """What an earlier daemon left: ready workers of our pools may prove themselves, the others are removed.
+
+        Returns when each of these is gone, by the worker's id.
+        """
+        numbers, discarded = set(), {}
         for engine, found in ((engine, each) for engine, those in self._found.items() for each in those):
             if (number := self._adopt(engine, found)) is not None:
                 numbers.add(number)
             else:
-                self._executors[engine].discard(found.container)
-                discarded += 1
+                discarded[found.worker_id] = self._executors[engine].discard(found.container)
         directories.kept.keep_only(numbers)
         if numbers or discarded:
             text = "an earlier daemon left containers"
-            log.warning(text, action="take_over", may_be_adopted=len(numbers), removed=discarded)
+            log.warning(text, action="take_over", may_be_adopted=len(numbers), removed=len(discarded))
+        return discarded
 
     def _adopt(self, engine: str, found: FoundContainer) -> int | None:
         """The number of a worker that may prove itself; None for a container that is of no use to any pool."""
@@ -168,8 +172,8 @@ class Daemon:
             outputs=self._outputs,
         )
         self._add_pools(directories, services, past=past)
-        self._take_over(directories)
-        Recovery(self._jobs, self._endings, self._controllers).restore(past.rows)
+        ending = self._take_over(directories)
+        Recovery(self._jobs, self._endings, self._controllers, ending).restore(past.rows)
         self._submits = SubmitService(self._controllers, services, executor=digests, instance=directories.instance)
         self._watch = watch = Watch(
             self._settings,

@@ -120,9 +120,9 @@ class EngineExecutor:
             lambda: _identify(container), lambda future: on_up(future.result())
         )
 
-    def discard(self, container: Container) -> None:
-        """Kill and remove a container that belongs to no worker of this daemon."""
-        self._executor.submit(container.kill, lambda done: self._removed(container, done.exception()))
+    def discard(self, container: Container) -> Future[None]:
+        """Kill and remove a container that belongs to no worker of this daemon. The future tells when it is gone."""
+        return self._executor.submit(container.kill, lambda done: self._removed(container, done.exception()))
 
     def stop(self, worker_id: str, *, diagnose: bool, on_gone: Callable[[str, bool], None]) -> None:
         """Kill and remove a worker's container, once its launch is over.

@@ -5,7 +5,7 @@ row of the journal       becomes
 with a result            a kept result, for the rest of its time
 without a lease          a waiting job, in its place in the order of acceptance
 with a lease             left to its worker, if that was found; else it ended `lost`, as it may have run; or it waits
-                         again, if its submitter allows another attempt
+                         again, if its submitter allows another attempt and the container of the last one is gone
 damaged, or without      ended `lost`: it cannot be run, and its submitter is told why
 a pool of that name
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,11 +29,14 @@ from pool.daemon.job_store import Job, JobStore, job_of
 from pool.daemon.journal_entries import JobRow, LeaseRow
 from pool.daemon.journal_file import JournalFile
 from pool.daemon.results import Endings
+from pool.errors import PoolError
 from pool.model import Outcome, WorkerState
 
 log = structlog.get_logger(__name__)
 
 _CAUSE = "restart"
+#: How long the start waits for the end of a container whose job is to be tried again.
+REMOVAL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,15 @@ class LeasedJob:
 class Recovery:
     """Used once, before the daemon serves."""
 
-    def __init__(self, jobs: JobStore, endings: Endings, controllers: Mapping[str, PoolController]) -> None:
+    def __init__(
+        self,
+        jobs: JobStore,
+        endings: Endings,
+        controllers: Mapping[str, PoolController],
+        ending: Mapping[str, Future[None]],
+    ) -> None:
+        """`ending`: the workers whose containers are being removed, and when they are gone."""
+        self._ending = ending
         self._jobs = jobs
         self._endings = endings
         self._controllers = controllers
@@ -99,10 +111,22 @@ class Recovery:
                 f"the daemon ended while worker {each.lease.worker} had the job: it was dispatched {ago_s:.0f} s ago, "
                 f"in attempt {each.lease.attempt}; whether it had an effect is unknown"
             )
-            if lease.attempt <= each.job.terms.retries:
+            if lease.attempt > each.job.terms.retries:
+                self._end(each.job, Outcome.LOST, reason, lease)
+            elif self._is_gone(lease.worker):
                 controller.carrier.restore(each.job, attempt=lease.attempt, lost=reason)
             else:
+                reason += "; it is not tried again, because its container could not be removed"
                 self._end(each.job, Outcome.LOST, reason, lease)
+
+    def _is_gone(self, worker_id: str) -> bool:
+        """Whether nothing of this worker is left, so that the next attempt runs alone. Waits for its removal."""
+        removal = self._ending.get(worker_id)
+        try:
+            return removal is None or removal.result(REMOVAL_S) is None
+        except (PoolError, TimeoutError) as error:
+            log.warning("a container may still run a job", action="restore", worker=worker_id, reason=str(error))
+            return False
 
     def _keep(self, row: JobRow) -> Job | None:
         """The job; None if it cannot go on, in which case its end is written."""

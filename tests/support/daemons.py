@@ -28,6 +28,7 @@ _ENGINES = {
     "profiled": "tests.support.profiled",
     "failing": "tests.support.failing",
     "jumping": "tests.support.jumping",
+    "slow_to_remove": "tests.support.slow_to_remove",
 }
 #: Images that are unpacked for the engine oci: once for all daemons of all tests.
 IMAGE_DIR = Path(__file__).parents[2] / ".cache/images"

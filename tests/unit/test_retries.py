@@ -268,3 +268,32 @@ def test_attempts_are_counted_over_restarts_of_the_daemon(home):
     ):
         result = client.result("j")
         assert (result.outcome, result.attempt, runs(home)) == (Outcome.LOST, 2, 2), result.reason
+
+
+#: Notes its process, and returns whether that of the attempt before is still there.
+ALONE = """
+import os, time
+def main(path):
+    with open(path, "a+") as pids:
+        pids.seek(0)
+        before = [int(line) for line in pids]
+        pids.write(f"{os.getpid()}\\n")
+    if not before: time.sleep(600)
+    return [pid for pid in before if os.path.exists(f"/proc/{pid}")]
+"""
+
+
+def test_after_a_restart_an_attempt_begins_only_when_the_container_of_the_last_one_is_gone(home):
+    pids = home / "pids"
+    with DaemonProcess({"default": POOL}, home=home, durability="crash") as first, first.client() as client:
+        client.submit(ALONE, entry="main", args=[str(pids)], job_id="j", retries=1)
+        first.until(lambda: pids.exists() and pids.read_text())
+        first.stop(signal.SIGKILL)
+    for note in (home / "run" / "w").glob("*.json"):
+        note.unlink()  # so that the next daemon cannot adopt the worker
+    with (
+        DaemonProcess({"default": POOL}, home=home, durability="crash", engine="slow_to_remove") as second,
+        second.client(timeout=60) as client,
+    ):
+        result = client.result("j")
+        assert (result.value, result.attempt) == ([], 2), result.reason
