@@ -24,6 +24,7 @@ from pathlib import Path
 
 import docker
 import msgspec
+import psutil
 from docker.utils import kwargs_from_env
 
 from pool.client import Client
@@ -38,6 +39,7 @@ _POOL = {
     "recycle": {"max_jobs": 100_000},
     "preload": {"modules": []},
     "limits": {"wall_s": 600, "cpu_s": 600},
+    "poison": {"kills": 0},
 }
 _PATIENCE_S = 120.0
 _LOOK_S = 0.005
@@ -119,7 +121,7 @@ def _row(what: str, seconds: Sequence[float]) -> None:
 
 
 def _recovery(daemon: Daemon, kills: int) -> None:
-    accepted, answered, went_on = [], [], 0
+    accepted, computed, answered, went_on = [], [], [], 0
     for number in range(kills):
         daemon.await_workers("idle", WORKERS)
         with daemon.client() as before:
@@ -131,10 +133,13 @@ def _recovery(daemon: Daemon, kills: int) -> None:
             job_id = f"after-{number}"
             _await(partial(client.submit, f"result = {number}", job_id=job_id))
             accepted.append(time.monotonic() - began)
+            spent = psutil.Process(daemon.process.pid).cpu_times()
+            computed.append(spent.user + spent.system)
             assert client.result(job_id).value == number
             answered.append(time.monotonic() - began)
             went_on += client.result(runs).outcome is Outcome.OK
     _row("kill -9 of the daemon, to the next acceptance", accepted)
+    _row("processor time of the next daemon until then", computed)
     _row("kill -9 of the daemon, to the next result", answered)
     print(f"{'jobs that ran at the kill and ended ok':52} {went_on} of {kills}")
 
