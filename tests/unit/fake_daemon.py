@@ -179,8 +179,8 @@ class FakeDaemon:
         self._reactions.get(type(message), self.by_default)(call)
 
     def _submit(self, call: Call, submit: wire.Submit) -> None:
+        job = self.jobs.setdefault(submit.job_id, Job(job_id=submit.job_id))  # whoever has the answer finds it
         call.answer(wire.Accepted(request=submit.request, job_id=submit.job_id))
-        job = self.jobs.setdefault(submit.job_id, Job(job_id=submit.job_id))
         if submit.watch:
             self._watch(call, job.job_id)
         if job.result is not None or call.payload[0] == HOLD.encode():

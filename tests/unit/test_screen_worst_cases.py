@@ -9,7 +9,9 @@ import pytest
 from pool.screen import check
 from pool.screen.source import MAX_SOURCE_BYTES
 
-GENEROUS_S = 30  #: the slowest takes less than 2 s where it was measured, what grows with the square takes minutes
+GENEROUS_S = (
+    30  #: of CPU time: the slowest takes less than 2 s where it was measured, what grows with the square takes minutes
+)
 
 SHAPES = {
     "assignments": "a = 1\n",
@@ -42,9 +44,9 @@ WHOLE = {
 def test_the_largest_source_is_answered(shape):
     code = WHOLE.get(shape) or SHAPES[shape] * (MAX_SOURCE_BYTES // len(SHAPES[shape]))
     assert len(code) <= MAX_SOURCE_BYTES
-    started = time.monotonic()
+    started = time.process_time()
     check(code)
-    assert time.monotonic() - started < GENEROUS_S
+    assert time.process_time() - started < GENEROUS_S
 
 
 @pytest.mark.parametrize(
