@@ -1,7 +1,8 @@
 """What a local worker finds below /: the C library, this Python with its libraries, the runner, and nothing else.
 
 Everything is mounted read-only and at its own path, because an interpreter and its virtual environment name their
-directories. Directories on the way to them are empty but for that.
+directories. Directories on the way to them are empty but for that. A virtual environment below /tmp would be hidden by
+the job's own /tmp: then the Python below it runs, and finds the libraries below /opt/libraries.
 """
 
 from __future__ import annotations
@@ -23,55 +24,74 @@ _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64")
 _LOADER = ("/etc/ld.so.cache", "/etc/alternatives")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _DESCRIPTORS = {"/dev/fd": "/proc/self/fd", "/dev/stdin": "fd/0", "/dev/stdout": "fd/1", "/dev/stderr": "fd/2"}
+#: What a job has of its own here hides what the host has there.
+_OWN = ("/tmp/", "/dev/", "/proc/", "/sys/", "/run/")  # noqa: S108 - compared only
 #: A Python in one of these would bring what a job must not see.
 _NEVER = ("/", "/etc", "/home", "/root", "/var", "/tmp", "/proc", "/sys", "/dev", "/run")  # noqa: S108 - compared only
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
+    program: str  #: the interpreter
     binds: tuple[tuple[str, str], ...]  #: source on the host and target, read-only
     links: Mapping[str, str]
     files: Mapping[str, str]  #: written into it
-    imports: tuple[str, ...]  #: directories with libraries that this Python does not find by itself
+    imports: tuple[str, ...]  #: directories with libraries that the interpreter does not find by itself
 
 
 def layout(*, uid: int, link: Path) -> Layout:
     """`link`: the directory that has link.sock. Raises NoLockdownError for a Python in a place that cannot be shown."""
-    extra = tuple(_libraries())
-    shown = [*_pythons(), *extra, *filter(os.path.exists, _LOADER)]
+    hidden = sys.prefix.startswith(_OWN)
+    libraries = {path: _place(path, number) for number, path in enumerate(_libraries(hidden=hidden))}
+    pythons = _pythons(hidden=hidden)
     system = [path for path in _SYSTEM if Path(path).is_dir() and not Path(path).is_symlink()]
-    places = _outermost([*system, *shown])
+    places = _outermost([*system, *pythons, *filter(os.path.exists, _LOADER)])
     return Layout(
-        binds=(*((path, path) for path in places), *_runner(), (str(link), "/run/pool")),
+        program=os.path.realpath(sys.executable) if hidden else sys.executable,
+        binds=(
+            *((path, path) for path in places),
+            *((path, target) for path, target in libraries.items() if not _is_in(target, places)),
+            *_runner(),
+            (str(link), "/run/pool"),
+        ),
         links={path: str(Path(path).readlink()) for path in _SYSTEM if Path(path).is_symlink()} | _DESCRIPTORS,
         files={
             f"{IMAGE_ROOT}/pool/__init__.py": PACKAGE_INIT.decode(),
             "/etc/passwd": f"root:x:0:0:root:/:/nonexistent\njob:x:{uid}:{uid}:job:/tmp/work:/nonexistent\n",
             "/etc/group": f"root:x:0:\njob:x:{uid}:\n",
         },
-        imports=extra,
+        imports=tuple(libraries.values()),
     )
 
 
-def _pythons() -> list[str]:
-    """The directories of this interpreter: of its virtual environment, and of the Python below it."""
+def _pythons(*, hidden: bool) -> list[str]:
+    """The directories of this interpreter: its virtual environment, unless it is hidden, and the Python below it."""
+    prefixes = [sys.base_prefix, sys.base_exec_prefix, *([] if hidden else [sys.prefix])]
+    found = [*map(os.path.realpath, prefixes), *prefixes]
     home = str(Path.home())
-    for path in (found := [os.path.realpath(each) for each in (sys.prefix, sys.base_prefix, sys.base_exec_prefix)]):
-        if path in _NEVER or path == home:
+    for path in found:
+        if path in _NEVER or path == home or path.startswith(_OWN):
             raise NoLockdownError(
-                f"this Python is installed in {path} itself, which a job must not see; use one in a directory of its "
-                "own, such as a virtual environment",
+                f"this Python is installed in {path}, which a job must not see or has one of its own of; use one in a "
+                "directory of its own, such as a virtual environment of /usr/bin/python3",
                 part="root file system",
             )
-    return [*found, *dict.fromkeys([sys.prefix, sys.base_prefix])]
+    return found
 
 
-def _libraries() -> Iterator[str]:
-    """Directories of installed packages beside the interpreter's own, such as ~/.local/lib/python3.11/site-packages."""
-    own = set(sysconfig.get_paths().values())
+def _libraries(*, hidden: bool) -> Iterator[str]:
+    """Directories of installed packages that the interpreter inside does not find by itself, such as
+    ~/.local/lib/python3.11/site-packages; those of a hidden virtual environment too.
+    """
+    own = set() if hidden else set(sysconfig.get_paths().values())
     for path in dict.fromkeys(sys.path):
         if path not in own and Path(path).name in {"site-packages", "dist-packages"} and Path(path).is_dir():
             yield path
+
+
+def _place(path: str, number: int) -> str:
+    """Where it is inside."""
+    return f"/opt/libraries/{number}" if path.startswith(_OWN) else path
 
 
 def _runner() -> Iterator[tuple[str, str]]:
@@ -87,6 +107,10 @@ def _outermost(paths: Sequence[str]) -> list[str]:
     """Without those that are below another one."""
     found: list[str] = []
     for path in sorted(set(paths)):
-        if not any(path.startswith(f"{each}/") for each in found):
+        if not _is_in(path, found):
             found.append(path)
     return found
+
+
+def _is_in(path: str, places: Sequence[str]) -> bool:
+    return any(path == each or path.startswith(f"{each}/") for each in places)

@@ -148,12 +148,20 @@ def _become(plan: Mapping[str, Any], cgroup: Cgroup | None) -> None:
         filtering = kernel.Filter(outer_filter(plan["seccomp"]))
     with _part("rights"):
         _give_up_rights(plan["uid"])
-    os.dup2(2, 1)  # what the runner prints is for the log
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     with _part("seccomp filter"):
         filtering.install()
     with _part("interpreter"):
+        _execute(plan)
+
+
+def _execute(plan: Mapping[str, Any]) -> None:
+    told = os.dup(1)  # is closed by the exec
+    os.dup2(2, 1)  # what the runner prints is for the log
+    try:
         os.execve(plan["program"], plan["command"], plan["environment"])  # noqa: S606
+    finally:
+        os.dup2(told, 1)
 
 
 def _give_up_rights(uid: int) -> None:

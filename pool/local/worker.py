@@ -35,10 +35,11 @@ from pool.screen import Policy
 OnPiece = Callable[[str, int, bytes], object]
 
 _SHELL = "import sys; sys.path += sys.argv[1:3]; from pool.local.shell import main; sys.exit(main(sys.argv[3:]))"
-#: Ends up in sys.path as in the image: the runner's tree first, then what Python finds by itself.
+#: The runner's tree is first, as in the image, and the caller's libraries come before others of this Python.
 _RUNNER = (
-    "import sys; sys.path[:0] = ['/opt/pool']; extra = sys.argv.pop(1); "
-    "sys.path += [each for each in extra.split(':') if each and each not in sys.path]; "
+    "import sys; extra = [each for each in sys.argv.pop(1).split(':') if each]; "
+    "found = [each for each in sys.path if each.endswith('-packages') and each not in extra]; "
+    "sys.path[:] = ['/opt/pool', *(each for each in sys.path if not each.endswith('-packages')), *extra, *found]; "
     "from runner.main import main; main(sys.argv[1:])"
 )
 _SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside, where each is a tmpfs of its own
@@ -136,7 +137,7 @@ class LocalWorker:
         limits = self.limits
         uid = os.geteuid() or _FIRST_UID + (os.getpid() * 8 + next(_numbers) % 8) % _UIDS
         found = layout(uid=uid, link=link)
-        command = [sys.executable, "-s", "-P", "-c", _RUNNER, ":".join(found.imports), *self._arguments()]
+        command = [found.program, "-s", "-P", "-c", _RUNNER, ":".join(found.imports), *self._arguments()]
         return {
             "root": str(root),
             "uid": uid,
@@ -149,7 +150,7 @@ class LocalWorker:
             "tmp_inodes": limits.tmp_inodes,
             "limits": {**ULIMITS, "nofile": limits.nofile},
             "seccomp": assets.seccomp_profile(),
-            "program": sys.executable,
+            "program": found.program,
             "command": command,
             "environment": ENVIRONMENT,
             "cgroup": {

@@ -42,9 +42,9 @@ class Caller:
 
 
 @contextlib.contextmanager
-def caller(user):
+def caller(user, python=None):
     """A Caller as this user: None is the user of the tests."""
-    command = [_python(user), str(HOST), str(ROOT), *site.getsitepackages()]
+    command = [python or _python(user), str(HOST), str(ROOT), *site.getsitepackages()]
     as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", env=_environment(), **as_user
@@ -67,7 +67,8 @@ def _python(user):
 
 
 def _runs(path, user):
-    command = [path, "-c", f"import sys; sys.path.append({str(ROOT)!r}); import pool.errors"]
+    paths = [str(ROOT), *site.getsitepackages()]
+    command = [path, "-c", f"import sys; sys.path[:0] = {paths!r}; import msgspec, pool.errors, zmq"]
     with contextlib.suppress(OSError):
         as_user = {"user": user, "group": user, "extra_groups": []}
         found = subprocess.run(command, check=False, cwd="/", env=_environment(), capture_output=True, **as_user)

@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from pool.client import job
 from pool.client.local import LocalWorkers
 from pool.client.results import to_result
 from pool.errors import InvalidJobError, NoLockdownError
+from tests.local.conftest import caller, granted
 from tests.newcomer.place import blocks, promised
 
 DOUBLE = "def main(x):\n    return x * 2"
@@ -136,6 +139,14 @@ def test_the_page_prints_what_stands_behind_it():
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "docs/local.md", "exec"), {"__name__": "guide"})
     assert printed.getvalue().splitlines() == promised(code)
+
+
+def test_a_virtual_environment_below_tmp_works():
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        venv.create(home, with_pip=False, symlinks=True)
+        with caller(None, python=f"{home}/bin/python") as found:
+            answer = granted(found)("def main(x): return x * 2", 21, screened=True)
+    assert (answer["outcome"], answer["value"]) == ("ok", 42), answer
 
 
 def test_ctrl_c_ends_the_job_and_its_worker():

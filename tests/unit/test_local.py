@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -90,18 +91,40 @@ def test_what_the_runner_misses_is_refused_with_its_remedy(tmp_path):
     assert "lsm=landlock" in error.message
 
 
-def test_a_worker_sees_the_python_and_the_runner_and_no_home(tmp_path):
+@pytest.fixture
+def installed(monkeypatch):
+    """A Python in /usr with a virtual environment in the directory that the test names."""
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setattr(sys, "base_exec_prefix", "/usr")
+    return lambda prefix: monkeypatch.setattr(sys, "prefix", str(prefix))
+
+
+def test_a_worker_sees_the_python_and_the_runner_and_no_home(tmp_path, installed):
+    installed("/srv/venv")
     found = layout(uid=1234, link=tmp_path)
     targets = {target for _, target in found.binds}
-    assert {"/usr", "/opt/pool/runner", "/opt/pool/pool/wire", "/run/pool"} <= targets
-    assert any(sys.prefix.startswith(target) for target in targets)
+    assert {"/usr", "/srv/venv", "/opt/pool/runner", "/opt/pool/pool/wire", "/run/pool"} <= targets
     assert not targets & {"/", "/home", "/root", "/etc", "/var", "/tmp", str(Path.home())}
     assert ":1234:" in found.files["/etc/passwd"]
 
 
-def test_a_python_in_a_home_itself_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_a_virtual_environment_that_the_scratch_space_would_hide_is_shown_elsewhere(tmp_path, installed, monkeypatch):
+    libraries = tmp_path / "site-packages"
+    libraries.mkdir()
+    monkeypatch.setattr(sys, "path", [str(libraries)])
+    monkeypatch.setattr("pool.local.layout._OWN", (f"{tmp_path}/",))
+    installed(tmp_path / "venv")
+    found = layout(uid=1, link=tmp_path)
+    assert (str(libraries), "/opt/libraries/0") in found.binds
+    assert found.imports == ("/opt/libraries/0",)
+    assert found.program == os.path.realpath(sys.executable)
+
+
+@pytest.mark.parametrize("place", ["/srv/somebody", "/", "/root", "/tmp/python"])
+def test_a_python_in_a_place_that_a_job_must_not_see_is_refused(tmp_path, installed, monkeypatch, place):
+    monkeypatch.setenv("HOME", "/srv/somebody")
+    installed("/srv/venv")
+    monkeypatch.setattr(sys, "base_prefix", place)
     with pytest.raises(NoLockdownError, match="virtual environment"):
         layout(uid=1, link=tmp_path)
 
