@@ -162,6 +162,14 @@ class Timings:
         return self.dispatch_ms + self.collect_ms
 
 
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """A step of a traced job, such as "daemon: accepted"."""
+
+    step: str
+    us: float  #: microseconds since the client sent the job
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What the job and all processes that it started used, as the kernel counted it.
@@ -210,6 +218,7 @@ class JobResult:
     fallback: bool = False
     grade: object = None  #: what the grader returned, if one was given and the outcome is ok
     grade_error: JobError | None = None  #: why there is no grade although a grader was given
+    trace: tuple[TraceStep, ...] = ()  #: with the option `trace`: each step, from the client to the child and back
 
     @property
     def ok(self) -> bool:

@@ -213,12 +213,18 @@ class HistoryLine(Part, frozen=True, kw_only=True):
     cause: str = ""
 
 
+class TraceLine(Part, frozen=True, kw_only=True):
+    step: str = ""
+    us: float = 0.0  #: microseconds since the client sent the job
+
+
 class History(Part, frozen=True, kw_only=True):
     """The answer to `history`: what happened to one job, worker, pool or code, oldest first."""
 
     id: str
     pool: str = ""
     entries: tuple[HistoryLine, ...]
+    trace: tuple[TraceLine, ...] = ()  #: of a job that was submitted with `trace`
 
 
 # ---- doctor ----

@@ -28,6 +28,7 @@ from msgspec.inspect import (
     NoneType,
     StrType,
     StructType,
+    TupleType,
     Type,
     UnionType,
     VarTupleType,
@@ -200,6 +201,7 @@ _TEXTS: dict[type, Callable[[Any], str]] = {
     LiteralType: lambda kind: " or ".join(f'`"{each}"`' for each in kind.values),
     EnumType: lambda kind: str(kind.cls.__name__),
     StructType: lambda kind: f"map: {kind.cls.__name__}",
+    TupleType: lambda kind: "array of " + ", then ".join(type_text(each) for each in kind.item_types),
     VarTupleType: lambda kind: f"array{_some(kind)}: {type_text(kind.item_type)}",
     DictType: lambda kind: f"map{_some(kind)}: {type_text(kind.key_type)} to {type_text(kind.value_type)}",
 }

@@ -11,7 +11,7 @@ import typer
 
 from pool.cli.answer import ExitStatus, Json, answering, ask, ask_about, print_json
 from pool.cli.views import Poison, read, troubles
-from pool.errors import UnknownPoolError
+from pool.errors import InvalidJobError, UnknownPoolError
 from pool.model import JobState, Outcome
 from pool.status import History, Jobs, JobStatus, PoolStatus, Status
 
@@ -175,17 +175,31 @@ def job(
     job_id: Annotated[
         str, typer.Argument(metavar="ID", help="A job, a worker or poisoned code; the beginning of the id is enough.")
     ],
+    *,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Instead: microseconds of each step, of a job submitted with trace.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the history of one job or worker: each step, with its time and cause."""
+    """Show the history of one job or worker: each step, with its time and cause.
+
+    With --trace, of a job that was submitted with `trace=True` or `pool-admin run --trace`: when each process had done
+    its part, from the client to the child and back. When the client had the result is in `JobResult.trace` only.
+    """
     with answering(as_json=as_json):
         answer = ask_about(context, "history", "id", job_id)
+        view = read(answer, History)
+        if trace and not view.trace:
+            raise InvalidJobError(
+                f"{job_id} has no trace; submit a job with trace=True, or with pool-admin run --trace, "
+                "and ask while the daemon that ran it keeps its result"
+            )
         if as_json:
             print_json(answer)
         else:
             from pool.cli import tables
 
-            tables.show(tables.history(read(answer, History)))
+            tables.show(tables.trace(view.trace) if trace else tables.history(view))
 
 
 def poison(context: typer.Context, pool: PoolFilter = None, as_json: Json = False) -> None:

@@ -72,6 +72,9 @@ def run(
             "--local", help="One file, in a locked-down process of this host: no daemon and no Docker needed."
         ),
     ] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Print on stderr the microseconds of each step, from here and back.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a Python file as a job and print what it printed and returned.
@@ -89,6 +92,8 @@ def run(
     several = is_batch(files)
     if local and (several or pool != "default" or retries):
         raise typer.BadParameter("runs one file, without --pool and --retries", param_hint="--local")
+    if trace and (several or local):
+        raise typer.BadParameter("is for one file in a pool", param_hint="--trace")
     code = "" if several else source(files[0])
     if as_json and csv:
         raise typer.BadParameter("give --json or --csv, not both", param_hint="--csv")
@@ -110,6 +115,7 @@ def run(
             "seed": seed,
             "retries": retries,
             "explain_denials": explain_denials,
+            "trace": trace,
         }
         if several:
             run_batch(address(context).submit, files, options, Report(as_json=as_json, as_csv=csv, sort=sort, out=out))
@@ -119,6 +125,10 @@ def run(
             result = run_job(code, on_stdout=live[0], on_stderr=live[1], **options)
     if out is not None:
         write_files(out, result.files)
+    if result.trace and not as_json:
+        from pool.cli import tables
+
+        tables.show(tables.trace(result.trace), err=True)
     _show(result, name=_name(files[0]), as_json=as_json)
     if not result.ok:
         raise typer.Exit(ExitStatus.ERROR)

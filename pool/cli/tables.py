@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -44,8 +45,8 @@ LONG_ID_CHARS, SHORT_ID_CHARS = 64, 12
 WORKER_HEADERS = ("CONTAINER", "STATE", ">JOBS", ">AGE", ">MEMORY", "ISOLATION")
 
 
-def show(renderable: RenderableType) -> None:
-    _console().print(renderable)
+def show(renderable: RenderableType, *, err: bool = False) -> None:
+    _console(err=err).print(renderable)
 
 
 def show_live(views: Iterable[RenderableType]) -> None:
@@ -148,9 +149,27 @@ def history(view: History) -> Table:
     return table
 
 
-def _console() -> Console:
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    return Console(width=width, markup=False, highlight=False, emoji=False)
+class Step(Protocol):
+    """One step of a traced job."""
+
+    @property
+    def step(self) -> str: ...
+    @property
+    def us(self) -> float: ...
+
+
+def trace(steps: Sequence[Step]) -> Table:
+    """Microseconds since the first step, and since the step before."""
+    table = columns(">AT us", ">TOOK us", "STEP")
+    for place, each in enumerate(steps):
+        took = each.us - steps[place - 1].us if place else 0.0
+        table.add_row(f"{each.us:,.0f}", f"{took:,.0f}", Text(visible(each.step)))
+    return table
+
+
+def _console(*, err: bool = False) -> Console:
+    width = None if (sys.stderr if err else sys.stdout).isatty() else PIPED_WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False, stderr=err)
 
 
 def columns(*headers: str, title: str | None = None) -> Table:

@@ -11,6 +11,7 @@ changes after the call arrives as it was. Large data is copied once, into the me
 from __future__ import annotations
 
 import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -79,6 +80,7 @@ class JobOptions(TypedDict, total=False):
     #: `grade(value, *grade_args)`, or a callable. The job cannot see it or its arguments. The job's limits hold for it.
     grade: Code | Program | None
     grade_args: Sequence[object]
+    trace: bool  #: note when each step of the job was done: `JobResult.trace`, `pool-admin job ID --trace`
     explain_denials: bool  #: write each system call that the sandbox denies, and the line that made it, to stderr
 
 
@@ -185,6 +187,7 @@ def build(
         session=asking.get("session"),
         grade=grader,
         calls=tuple(map(len, calls or ())),
+        sent_ns=time.monotonic_ns() if given.get("trace") else 0,
         **checked,
     )
     return Submission(message, _encoded(message, [program.frame, stdin, *files.values(), *arguments, *grading]))
@@ -361,5 +364,6 @@ _FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "priority": ("priority", partial(checks.whole, lowest=-100, highest=100)),
     "queue_timeout": ("queue_timeout_s", checks.seconds),
     "retries": ("retries", partial(checks.whole, lowest=0, highest=10)),
+    "trace": ("trace", checks.flag),
     "explain_denials": ("explain", checks.flag),
 }

@@ -23,13 +23,14 @@ from pool import values, wire
 from pool.client.pending import Delivery
 from pool.client.waiting import take
 from pool.errors import RemoteProtocolError
-from pool.model import Finding, JobError, JobResult, Outcome, OutputEvent, Timings, Usage
+from pool.model import Finding, JobError, JobResult, Outcome, OutputEvent, Timings, TraceStep, Usage
 
 #: Makes a JobResult of a Delivery.
 ToResult = Callable[[Delivery | None], JobResult]
 
 #: stdout, stderr and error come before the files.
 FIXED_FRAMES = 3
+_NS_PER_US = 1e3
 #: The stream and what arrived of it.
 Piece = tuple[wire.StreamName, bytes]
 _STREAMS: tuple[wire.StreamName, wire.StreamName] = ("stdout", "stderr")
@@ -106,6 +107,7 @@ def _result(
 ) -> JobResult:
     facts = msgspec.structs.asdict(header)
     del facts["grade"], facts["calls"]  # the frames tell what they are
+    facts["trace"] = _trace(header.trace)
     spoiled = header.outcome is Outcome.OK and error is not None
     if spoiled and error:
         facts |= {"outcome": Outcome.ERROR, "reason": f"{error.type}: {error.message:.500}"}
@@ -122,6 +124,15 @@ def _result(
         timings=timings,
         usage=usage,
     )
+
+
+def _trace(marks: wire.Marks) -> tuple[TraceStep, ...]:
+    """The daemon's steps, and this one."""
+    if not marks:
+        return ()
+    start_ns = marks[0][1]
+    ours = ("client: result received", time.monotonic_ns())
+    return tuple(TraceStep(step, (at_ns - start_ns) / _NS_PER_US) for step, at_ns in (*marks, ours))
 
 
 #: Fields of `wire.Result` that a JobResult has inside `timings` and `usage`.

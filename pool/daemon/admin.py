@@ -162,12 +162,14 @@ class AdminService:
     def _history(self, arguments: Arguments) -> st.History:
         """Of a job, a worker, a pool, or code that has cost workers."""
         wanted = str(arguments.get("id"))
-        finished = ((job.key, job.pool, job.history) for job in self._named(wanted))
-        keys = (wanted, *(job.key for job in self._named(wanted)))
+        named = self._named(wanted)
+        finished = ((job.key, job.pool, job.history) for job in named)
+        keys = (wanted, *(job.key for job in named))
+        traces = {job.key: job.trace for job in named if job.trace}
         known = ((key, name, pool.state.history(key)) for key in keys for name, pool in self._controllers.items())
         for key, name, entries in (*finished, *known):
             if entries:
-                return st.History(id=key, pool=name, entries=_lines(entries))
+                return st.History(id=key, pool=name, entries=_lines(entries), trace=_trace(traces.get(key, [])))
         raise UnknownJobError(f"nothing is known of a job or worker {wanted!r:.80}; see pool-admin jobs and workers")
 
     def _named(self, wanted: str) -> list[Job]:
@@ -185,6 +187,10 @@ def _lines(entries: Sequence[HistoryEntry]) -> tuple[st.HistoryLine, ...]:
         st.HistoryLine(age_s=round(now - each.at, 3), state=each.state, what=each.text, cause=each.cause)
         for each in entries
     )
+
+
+def _trace(marks: Sequence[tuple[str, int]]) -> tuple[st.TraceLine, ...]:
+    return tuple(st.TraceLine(step=step, us=(at_ns - marks[0][1]) / 1000) for step, at_ns in marks)
 
 
 def _job_status(job: Job, controller: PoolController) -> st.JobStatus:

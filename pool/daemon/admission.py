@@ -35,7 +35,9 @@ def digest(submit: wire.Submit, payload: Sequence[wire.Frame]) -> Digests:
     code.update(entry)
     code.update(payload[0])
     whole = hashlib.blake2b(code.digest(), digest_size=16)
-    whole.update(_encoder.encode(msgspec.structs.replace(submit, request=0, watch=False, stream=False, session=None)))
+    whole.update(
+        _encoder.encode(msgspec.structs.replace(submit, request=0, watch=False, stream=False, session=None, sent_ns=0))
+    )
     for frame in payload[1:]:
         whole.update(memoryview(frame).nbytes.to_bytes(8))
         whole.update(frame)

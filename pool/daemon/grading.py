@@ -42,7 +42,7 @@ def add_grader(job: Job, submit: wire.Submit, frames: Sequence[wire.Frame]) -> N
     admission.check_code(code, pickled=grade.pickled)
     program = {name: getattr(grade, name) for name in ("entry", "pickled", "python")}
     digests = admission.digest(msgspec.structs.replace(submit, **program), [code])
-    run = msgspec.structs.replace(job.run, files=(), argv=(), explain=False, **program)
+    run = msgspec.structs.replace(job.run, files=(), argv=(), explain=False, trace=False, **program)
     job.grader_payload = (code, b"", *arguments)
     job.grader = Grader(run=run, code=digests.code, frames=len(job.grader_payload))
 

@@ -7,6 +7,7 @@ first. While those that were not sent to any are too many, the store is full and
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,11 +106,17 @@ class Job:
     part: Job | None = None  #: the job that grades it
     whole: Job | None = None  #: of a job that grades: the one whose part it is
     history: Sequence[HistoryEntry] = ()  #: set when it is done; until then the core has it
+    trace: list[tuple[str, int]] | None = None  #: its steps so far, and when (ns); None: it is not traced
 
     @property
     def current(self) -> str:
         """The key by which the core has it now: its own, or that of the job that grades it."""
         return self.key if self.part is None else self.part.key
+
+    def mark(self, step: str) -> None:
+        """Note a step that is done now, if the job is traced."""
+        if self.trace is not None:
+            self.trace.append((step, time.monotonic_ns()))
 
     # ---- in the journal ----
 

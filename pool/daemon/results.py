@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from pool import wire
 from pool.config import TemplateLimits
 from pool.core.events import Finish
@@ -28,6 +30,8 @@ _NS_PER_MS = 1e6
 _NS_PER_S = 1e9
 #: CPU seconds that a child may have used before it got its job: it runs warm-up jobs before it parks.
 _CPU_BEFORE_S = 1.0
+#: The steps of `wire.Done.steps_ns`, and those of its other stamps.
+_STEPS = ("runner: received", "runner: passed to the child", "runner: answer complete")
 _STREAMS = frozenset({"stdout", "stderr"})
 #: How often results are dropped whose time is over, and it is noted which results were sent: a daemon that ends before
 #: that keeps them for longer.
@@ -70,6 +74,9 @@ def from_worker(
     in the future, and no job uses more CPU time than the host has or more memory than its container.
     """
     since_lease_s = (time.monotonic_ns() - job.leased_ns) / _NS_PER_S
+    if job.trace is not None:
+        job.trace += _steps(job, done)
+        job.mark("daemon: answer received")
     reported = {name: getattr(done, name) for name in wire.EndFields.__struct_fields__}
     reported["cpu_s"] = min(done.cpu_s, _CPU_BEFORE_S + since_lease_s * (os.cpu_count() or 1))
     reported["max_rss_bytes"] = min(done.max_rss_bytes, memory_bytes)
@@ -83,6 +90,15 @@ def from_worker(
         **_timings(job, done.started_ns, done.ended_ns),
     )
     return result, payload
+
+
+def _steps(job: Job, done: wire.Done) -> list[tuple[str, int]]:
+    """Of the worker, in the order of time; none of them before its lease or in the future."""
+    stamps = [*zip(_STEPS, done.steps_ns, strict=False)]
+    stamps += [("child: code begins", done.started_ns), ("child: code ended", done.ended_ns)]
+    now = time.monotonic_ns()
+    limited = [(step, min(max(at_ns, job.leased_ns), now)) for step, at_ns in stamps]
+    return sorted(limited, key=lambda stamp: stamp[1])
 
 
 def without_answer(job: Job, command: Finish, *, container: str | None) -> tuple[wire.Result, Sequence[wire.Frame]]:
@@ -142,6 +158,7 @@ class Endings:
 
         def written(_: PoolError | None) -> None:
             acknowledge()
+            job.mark("journal: result written")
             if job.refused is None:
                 for address in self._jobs.finish(job, result, answer, now=time.monotonic()):
                     self.send(address, job)
@@ -151,9 +168,16 @@ class Endings:
     def send(self, address: bytes, job: Job) -> None:
         """Send a client the result of a job that has ended."""
         assert job.result is not None, "the job has ended"
-        if self._listener.send(address, job.result, job.answer) and not job.collected:
+        result = job.result if job.trace is None else self._traced(job, job.result)
+        if self._listener.send(address, result, job.answer) and not job.collected:
             job.collected = True
             self._collected.append(job.number)
+
+    def _traced(self, job: Job, result: wire.Result) -> wire.Result:
+        """With the steps so far. The first time it is sent is one of them."""
+        if not job.collected:
+            job.mark("daemon: result sent")
+        return msgspec.structs.replace(result, trace=tuple(job.trace or ()))
 
     def tidy(self, now: float) -> None:
         """Drop the results that need not be kept any longer, and note which ones were sent to a client.

@@ -106,6 +106,8 @@ class SubmitService:
             payload=own,
             held_bytes=JOB_BYTES + size,
         )
+        if submit.trace:
+            job.trace = [("client: sent", min(submit.sent_ns, received_ns)), ("daemon: received", received_ns)]
         if rest:
             grading.add_grader(job, submit, rest)
         if size > MAX_INLINE_BYTES:

@@ -200,6 +200,6 @@ def _printable(message: wire.FromRunner) -> wire.FromRunner:
         if isinstance(value, str):
             if not value.isprintable():
                 changed[name] = printable(value)
-        elif isinstance(value, tuple) and not all(map(str.isprintable, value)):
+        elif isinstance(value, tuple) and not all(each.isprintable() for each in value if isinstance(each, str)):
             changed[name] = tuple(map(printable, value))
     return msgspec.structs.replace(message, **changed) if changed else message

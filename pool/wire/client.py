@@ -16,6 +16,7 @@ from pool.wire.fields import (
     Entry,
     Id,
     JobFields,
+    Marks,
     Message,
     Name,
     Scalars,
@@ -63,6 +64,7 @@ class Submit(JobFields, frozen=True, kw_only=True, tag="submit", omit_defaults=T
     session: Id | None = None  #: cancel the job when the client of this session is gone; None: it goes on
     grade: Grader | None = None  #: run this on the value, in another child; its limits are those of the job
     retries: Annotated[int, Meta(ge=0, le=10)] = 0  #: further attempts if a fault that was not the job's ends one
+    sent_ns: Count = 0  #: with `trace`: when the client made this message; CLOCK_MONOTONIC
 
 
 class Watch(Message, frozen=True, tag="watch", omit_defaults=True):
@@ -144,6 +146,7 @@ class Result(EndFields, frozen=True, kw_only=True, tag="result"):
     grade_ms: Duration = 0.0
     grade: Grade | None = None
     calls: Count = 0  #: as in Done
+    trace: Marks = ()  #: the steps of a traced job until this message, in the order of time
 
 
 class Pong(Message, frozen=True, tag="pong"):

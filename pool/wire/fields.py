@@ -24,6 +24,7 @@ Files = Annotated[tuple[FileName, ...], Meta(max_length=256)]
 Env = Annotated[dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=8192)]], Meta(max_length=64)]
 Argv = Annotated[tuple[Annotated[str, Meta(max_length=8192)], ...], Meta(max_length=256)]
 Calls = Annotated[tuple[Count, ...], Meta(max_length=MAX_CALLS)]
+Marks = Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=256)]  #: a step, and when: CLOCK_MONOTONIC, ns
 Scalars = dict[str, str | int | float | bool | None]
 
 
@@ -44,6 +45,7 @@ class JobFields(Message, frozen=True):
     seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
     calls: Calls = ()  #: of a chunk: how many frames of arguments each call has; (): no chunk, one call
     explain: bool = False  #: write every denied system call, and the line that made it, to the job's stderr
+    trace: bool = False  #: note when each step of the job was done
 
 
 class EndFields(Message, frozen=True):

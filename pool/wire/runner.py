@@ -59,6 +59,8 @@ class Done(EndFields, frozen=True, kw_only=True, tag="done"):
     epoch: Count
     started_ns: Count = 0
     ended_ns: Count = 0
+    #: Of a traced job: when the runner received it, had passed it to the child, and had the whole answer.
+    steps_ns: Annotated[tuple[Count, ...], Meta(max_length=3)] = ()
     calls: Count = 0  #: of a chunk: how many of its calls have begun; the value is then as `chunk.py` says
 
 

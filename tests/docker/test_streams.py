@@ -148,6 +148,16 @@ def test_another_user_cannot_hear_it(client, daemon):
     client.cancel(job_id)
 
 
+def test_the_steps_of_a_traced_job_are_of_one_clock_inside_and_outside_of_its_container(client, daemon):
+    result = client.run("result = 1", trace=True)
+    times = [each.us for each in result.trace]
+    assert times == sorted(times)
+    known = [(each["step"], each["us"]) for each in daemon.call("history", id=result.job_id)["trace"]]
+    assert known == [(each.step, each.us) for each in result.trace[:-1]]
+    inside = dict(known)
+    assert inside["daemon: sent to the worker"] < inside["child: code begins"] < inside["daemon: answer received"]
+
+
 def test_a_job_that_is_killed_is_heard_up_to_then(client):
     heard = []
     code = "import time\nprint('before', flush=True)\ntime.sleep(60)"

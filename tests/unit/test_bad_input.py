@@ -113,6 +113,7 @@ RIGHT = {
     "queue_timeout": {"None", "a number"},
     "retries": {"None", "a number"},
     "explain_denials": {"None", "a flag"},
+    "trace": {"None", "a flag"},
     "strip_fences": {"None", "a flag"},
     "grade": {"None", "text", "no text", "long text", "a path", "text with NUL", "a class"},
     "grade_args": {"None"},  # there is no grade

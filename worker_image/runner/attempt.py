@@ -133,6 +133,7 @@ class Attempt:
         child.sock.settimeout(_SEND_S)
         with contextlib.suppress(OSError):  # the child has died; its exit is reported
             channel.send(child.sock, frames)
+        self._passed_ns = time.monotonic_ns() if job.trace else 0
         child.sock.setblocking(False)
 
     def read(self, fd: int) -> bool:
@@ -284,6 +285,7 @@ class Attempt:
             stderr_bytes=self.err.total,
             started_ns=started_ns,
             ended_ns=ended_ns,
+            steps_ns=(self._sent_ns, self._passed_ns, now_ns) if self.job.trace and self._chunk is None else (),
             cpu_s=used.cpu_s,
             max_rss_bytes=used.max_rss_bytes,
         )
