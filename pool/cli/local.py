@@ -128,6 +128,10 @@ def build(
         typer.Option("--profile", metavar="NAME", help="Libraries that we chose: default (numpy, pandas) or science."),
     ] = None,
     *,
+    python: Annotated[
+        str | None,
+        typer.Option("--python", metavar="VERSION", help="3.11, 3.12 or 3.13; else the version of this interpreter."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if the image is up to date.")] = False,
     engine: Annotated[
         str, typer.Option("--engine", help="docker, or oci: below `image_dir`, as root; auto: docker where it answers.")
@@ -144,17 +148,19 @@ def build(
         typer.echo(f"[{time.monotonic() - started:6.1f} s] {visible(line)}", err=True)
 
     with answering(as_json=as_json):
-        from pool.images import DEFAULT_TAG, PROFILES
+        from pool.images import DEFAULT_TAG, PROFILES, PYTHONS
         from pool.images import profile as requirements_of
 
         if profile is not None and (profile not in PROFILES or requirements is not None):
             problem = f"{profile!r:.40}; one of: {', '.join(PROFILES)}, and no --requirements beside it"
             raise typer.BadParameter(problem, param_hint="--profile")
+        if python is not None and python not in PYTHONS:
+            raise typer.BadParameter(f"{python!r:.40}; one of: {', '.join(PYTHONS)}", param_hint="--python")
         if profile is not None:
             requirements = requirements_of(profile)
         name = tag or (DEFAULT_TAG if profile in {None, "default"} else f"pool-worker:{profile}")
         make = _builder(engine, base, config, progress)
-        facts = make(name, progress=progress, requirements=requirements, force=force)
+        facts = make(name, progress=progress, python=python, requirements=requirements, force=force)
         _show_image(name, facts, seconds=time.monotonic() - started, as_json=as_json)
 
 

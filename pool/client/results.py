@@ -107,7 +107,7 @@ def _result(
 ) -> JobResult:
     facts = msgspec.structs.asdict(header)
     del facts["grade"], facts["calls"]  # the frames tell what they are
-    facts["trace"] = _trace(header.trace)
+    facts["trace"] = _trace(header.trace) if header.trace else ()
     spoiled = header.outcome is Outcome.OK and error is not None
     if spoiled and error:
         facts |= {"outcome": Outcome.ERROR, "reason": f"{error.type}: {error.message:.500}"}
@@ -128,8 +128,6 @@ def _result(
 
 def _trace(marks: wire.Marks) -> tuple[TraceStep, ...]:
     """The daemon's steps, and this one."""
-    if not marks:
-        return ()
     start_ns = marks[0][1]
     ours = ("client: result received", time.monotonic_ns())
     return tuple(TraceStep(step, (at_ns - start_ns) / _NS_PER_US) for step, at_ns in (*marks, ours))

@@ -77,7 +77,8 @@ class JobCarrier:
     def accept(self, command: ev.Accept) -> None:
         job = cast("Job", command.attachment)
         self._jobs.accept(job)
-        job.mark("daemon: accepted")
+        if job.trace is not None:
+            job.mark("daemon: accepted")
         log.debug("a job is accepted", action="job_accepted", job=job.key, client=job.client, cause=command.cause)
         if job.whole is not None:
             return  # the whole is in the journal
@@ -86,7 +87,8 @@ class JobCarrier:
     def _accepted(self, job: Job, error: PoolError | None) -> None:
         """The acceptance is written, or cannot be. Its submitter is told now."""
         job.written, job.refused = True, error
-        job.mark("journal: job written")
+        if job.trace is not None:
+            job.mark("journal: job written")
         if error is None:
             if job.held_bytes > INLINE_BYTES:
                 job.set_frames(self._journal.payload(job.number, job.frames()))
@@ -125,7 +127,8 @@ class JobCarrier:
     def dispatch(self, command: ev.Dispatch) -> None:
         job = self._jobs.by_key[command.job_id]
         job.leased_ns, job.start = time.monotonic_ns(), command.start
-        job.mark("daemon: worker chosen")
+        if job.trace is not None:
+            job.mark("daemon: worker chosen")
         self._pool.metrics.leased(command.start, again=command.attempt > 1)
         if job.output is not None and command.attempt > 1:
             job.output.begin_again()
@@ -160,7 +163,8 @@ class JobCarrier:
         answers = wire.CHUNK_ANSWERS if job.run.calls else 1
         self._links.set_limit(worker_id, self._largest_answer * answers + wire.MAX_HEADER_BYTES)
         run = msgspec.structs.replace(job.run, epoch=command.epoch)
-        job.mark("daemon: sent to the worker")
+        if job.trace is not None:
+            job.mark("daemon: sent to the worker")
         if not self._links.send(worker_id, run, job.payload):
             self._pool.lost(worker_id, "it did not take a job")
         elif job.output is not None:

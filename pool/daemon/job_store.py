@@ -114,9 +114,9 @@ class Job:
         return self.key if self.part is None else self.part.key
 
     def mark(self, step: str) -> None:
-        """Note a step that is done now, if the job is traced."""
-        if self.trace is not None:
-            self.trace.append((step, time.monotonic_ns()))
+        """Note a step of a traced job that is done now."""
+        assert self.trace is not None, "it is traced"
+        self.trace.append((step, time.monotonic_ns()))
 
     # ---- in the journal ----
 

@@ -158,7 +158,8 @@ class Endings:
 
         def written(_: PoolError | None) -> None:
             acknowledge()
-            job.mark("journal: result written")
+            if job.trace is not None:
+                job.mark("journal: result written")
             if job.refused is None:
                 for address in self._jobs.finish(job, result, answer, now=time.monotonic()):
                     self.send(address, job)

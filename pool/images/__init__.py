@@ -14,7 +14,8 @@ No step of a build has a network inside a container, and nothing is installed in
 
 from __future__ import annotations
 
+from pool.images.base import PYTHONS
 from pool.images.libraries import PROFILES, profile
 from pool.images.worker import DEFAULT_TAG, build, runner_tree
 
-__all__ = ["DEFAULT_TAG", "PROFILES", "build", "profile", "runner_tree"]
+__all__ = ["DEFAULT_TAG", "PROFILES", "PYTHONS", "build", "profile", "runner_tree"]

@@ -29,12 +29,20 @@ from pool.engines.connection import Connections
 from pool.errors import EngineError, ImageMissingError
 from pool.images.steps import Progress, fingerprint, has_image, run
 
+#: The version of this interpreter, such as "3.11".
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+
 #: A registry that says nothing for so long is not reachable.
 REGISTRY_TIMEOUT_S = 15
 
 #: Another mirror of Debian's packages than the default.
 MIRROR_VARIABLE = "POOL_DEBIAN_MIRROR"
 MIRROR = "http://deb.debian.org/debian"
+
+#: The release of Debian that has this Python. It has no 3.12; a registry's slim image has.
+SUITES = {"3.11": "bookworm", "3.13": "trixie"}
+#: The versions that an image can have: the libraries are locked for these.
+PYTHONS = ("3.11", "3.12", "3.13")
 
 #: What mmdebstrap unpacks besides the recipe: the directories of a system, the locale C.UTF-8 and ldconfig, chroot, and
 #: the C++ library, which wheels expect of every system.
@@ -59,10 +67,16 @@ class Base:
     machine: str  #: "x86_64"
 
 
-def find_base(client: docker.APIClient, wanted: str | None, *, progress: Progress) -> Base:
-    """Find or make the base image."""
-    name = _given(client, wanted, progress=progress) if wanted else _default(client, progress=progress)
-    return _inspect(client, name)
+def find_base(client: docker.APIClient, wanted: str | None, *, progress: Progress, python: str | None = None) -> Base:
+    """Find or make the base image. `python`: one of PYTHONS; None: the version of this interpreter, where there is one.
+
+    Raises EngineError for a version that cannot be had, or that the image `wanted` does not have.
+    """
+    name = _given(client, wanted, progress=progress) if wanted else _default(client, python, progress=progress)
+    found = _inspect(client, name)
+    if python not in {None, found.python}:
+        raise EngineError(f"the base image {name!r} has Python {found.python}, and {python} was asked for")
+    return found
 
 
 def _given(client: docker.APIClient, name: str, *, progress: Progress) -> str:
@@ -71,23 +85,41 @@ def _given(client: docker.APIClient, name: str, *, progress: Progress) -> str:
     return name
 
 
-def _default(client: docker.APIClient, *, progress: Progress) -> str:
+def _default(client: docker.APIClient, python: str | None, *, progress: Progress) -> str:
     # The version of this interpreter, so that what a loop pickles is loaded by the Python that pickled it.
-    slim = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim-bookworm"
-    recipe, debian = debian_base()
-    for name in (slim, debian):
+    slim = f"python:{python or HERE}-slim-bookworm"
+    recipe, debian = debian_base(python if python in SUITES else None)
+    packaged = python is None or python in SUITES
+    for name in (slim, debian) if packaged else (slim,):
         if has_image(client, name):
             progress(f"base: {name}, present")
             return name
     if _pull(slim, progress=progress):
         return slim
+    if not packaged:
+        raise not_packaged(python, slim)
     _from_packages(client, debian, recipe=recipe, progress=progress)
     return debian
 
 
-def debian_base() -> tuple[dict[str, Any], str]:
-    """The recipe of the base that is made from Debian's packages, and its tag."""
+def not_packaged(python: str | None, slim: str = "") -> EngineError:
+    """No base can be made for this version here."""
+    tried = f", and no registry that has {slim} answers" if slim else ""
+    return EngineError(
+        f"Debian has no package of Python {python}{tried}; build with --python {' or '.join(SUITES)}, "
+        "or name an image that has it with --base"
+    )
+
+
+def debian_base(python: str | None = None) -> tuple[dict[str, Any], str]:
+    """The recipe of the base that is made from Debian's packages, and its tag. Raises EngineError.
+
+    `python`: None is the version of this interpreter, or the recipe's own where Debian has no packages of that.
+    """
+    if python is not None and python not in SUITES:
+        raise not_packaged(python)
     recipe = json.loads((assets.worker_image() / "base" / "debian.json").read_text(encoding="utf-8"))
+    recipe["suite"] = SUITES.get(python or HERE, recipe["suite"])
     return recipe, f"pool-base:{recipe['suite']}-{fingerprint(json.dumps(recipe, sort_keys=True))[:12]}"
 
 

@@ -34,14 +34,15 @@ _CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "C
 
 
 def build(
-    tag: str, *, roots: Roots, progress: Progress, requirements: Path | None = None, force: bool = False
-) -> ImageFacts:
+    tag: str, *, roots: Roots, progress: Progress, python: str | None = None, requirements: Path | None = None,
+    force: bool = False,
+) -> ImageFacts:  # fmt: skip
     """Build the worker image into `roots`, or find that it is up to date. Raises EngineError.
 
     The arguments are those of `pool.images.build`.
     """
     requirements = requirements or assets.worker_image() / "requirements.txt"
-    base = _base(roots, progress=progress)
+    base = _base(roots, python, progress=progress)
     libraries = _libraries(roots, base, requirements, force=force, progress=progress)
     tree = runner_tree()
     labels = labels_of(tree, base, libraries)
@@ -54,8 +55,8 @@ def build(
     return roots.add(tag, image, lambda root: _fill_worker(root, roots, base, libraries, tree, progress)).facts
 
 
-def _base(roots: Roots, *, progress: Progress) -> Base:
-    recipe, tag = debian_base()
+def _base(roots: Roots, python: str | None, *, progress: Progress) -> Base:
+    recipe, tag = debian_base(python)
     image = Image(id=_id(tag), entrypoint=())
     if roots.find(tag) is None:
         roots.add(tag, image, lambda root: _fill_base(root, tag, recipe, progress))

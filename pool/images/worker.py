@@ -43,18 +43,20 @@ def runner_tree() -> dict[str, bytes]:
 
 
 def build(
-    tag: str = DEFAULT_TAG, *, progress: Progress, base: str | None = None, requirements: Path | None = None,
-    force: bool = False,
+    tag: str = DEFAULT_TAG, *, progress: Progress, base: str | None = None, python: str | None = None,
+    requirements: Path | None = None, force: bool = False,
 ) -> ImageFacts:  # fmt: skip
     """Build the worker image, or find that it is up to date.
 
-    `base`: take this image's Python. `requirements`: libraries for the jobs, instead of the default ones. `force`: make
-    libraries and worker again, to get newer versions of what the requirements leave open.
+    `base`: take this image's Python. `python`: one of PYTHONS; None: this interpreter's version, where it can be had.
+    `requirements`: libraries for the jobs, instead of the default ones. `force`: make libraries and worker again, to
+    get newer versions of what the requirements leave open.
     """
     connections = Connections(timeout_s=BUILD_TIMEOUT_S)
     try:
         with connections.client() as client:
-            return _build(client, tag, base=base, requirements=requirements, force=force, progress=progress)
+            ground = find_base(client, base, python=python, progress=progress)
+            return _build(client, tag, ground, requirements=requirements, force=force, progress=progress)
     except SDK_ERRORS as error:
         raise translate(error, f"build the image {tag}", image=tag) from error
     finally:
@@ -62,10 +64,9 @@ def build(
 
 
 def _build(
-    client: docker.APIClient, tag: str, *, base: str | None, requirements: Path | None, force: bool, progress: Progress
+    client: docker.APIClient, tag: str, ground: Base, *, requirements: Path | None, force: bool, progress: Progress
 ) -> ImageFacts:
     requirements = requirements or assets.worker_image() / "requirements.txt"
-    ground = find_base(client, base, progress=progress)
     libraries = ensure_libraries(client, ground, requirements, force=force, progress=progress)
     tree = runner_tree()
     labels = labels_of(tree, ground, libraries)

@@ -244,6 +244,7 @@ def test_an_unreachable_daemon_ends_3_within_its_timeout(tmp_path):
         ["run", "-", "--stdin", "-"],
         ["image", "build", "--requirements", "/no/such/file"],
         ["image", "build", "--profile", "sciense"],
+        ["image", "build", "--python", "3.9"],
         ["image", "build", "--profile", "science", "--requirements", "/dev/null"],
     ],
 )

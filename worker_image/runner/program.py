@@ -141,7 +141,7 @@ def _unpickle(job: wire.Run, code: bytes) -> Callable[..., object]:
     if job.python != here:
         raise EntryError(
             f"the function was pickled by Python {job.python}, this worker runs {here}, and byte code does not travel "
-            "between versions; submit source text, or build the worker image with the loop's Python"
+            f"between versions; submit source text, or run `pool-admin image build --python {job.python}`"
         )
     _Current.module = sys.modules["__main__"]
     target = cloudpickle.loads(code)
