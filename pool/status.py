@@ -227,6 +227,23 @@ class History(Part, frozen=True, kw_only=True):
     trace: tuple[TraceLine, ...] = ()  #: of a job that was submitted with `trace`
 
 
+class PoolArrivals(Part, frozen=True, kw_only=True):
+    """What `pool-admin advise` replays."""
+
+    name: str
+    size: PoolSize = PoolSize()
+    max_jobs: int = 0
+    start_s: float | None = None  #: mean of the workers that are there, from their start until they could be used
+    worker_bytes: int | None = None  #: memory of one worker, the mean of those that are there
+    jobs: tuple[tuple[float, float], ...] = ()  #: the latest: when each came, and for how long it had its worker (s)
+
+
+class Arrivals(Part, frozen=True, kw_only=True):
+    """The answer to `arrivals`."""
+
+    pools: tuple[PoolArrivals, ...]
+
+
 # ---- doctor ----
 
 

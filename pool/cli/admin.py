@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pool._version import __version__
-from pool.cli import doctor, inspect, local, mine, operate, report, run
+from pool.cli import advise, doctor, inspect, local, mine, operate, report, run
 from pool.cli.answer import resolve
 
 EXIT_STATUS = (
@@ -41,6 +41,7 @@ for look_command in (
     inspect.jobs,
     inspect.job,
     inspect.poison,
+    advise.advise,
     mine.mine,
     doctor.doctor,
 ):

@@ -14,7 +14,7 @@ from pool.core import events as ev
 from pool.core.records import HistoryEntry
 from pool.daemon.controller import PoolController
 from pool.daemon.job_store import Job, JobStore
-from pool.daemon.status import probes
+from pool.daemon.status import arrivals, probes
 from pool.daemon.zmtp import ClientListener
 from pool.errors import InvalidJobError, PoolError, UnknownJobError, UnknownPoolError
 
@@ -52,6 +52,7 @@ class AdminService:
             "cancel": self._cancel,
             "pardon": self._pardon,
             "doctor": lambda _: probes(self._controllers),
+            "arrivals": lambda _: arrivals(self._controllers),
         }
 
     def receive(self, address: bytes, _client: str, frames: Sequence[wire.Frame]) -> None:

@@ -32,6 +32,8 @@ class Metrics:
         self.late_answers = 0  #: ignored: of an attempt that had ended or was given up
         self.leases: Counter[StartKind] = Counter()  #: by what the job found
         self.run, self.overhead, self.queue = Durations(clock), Durations(clock), Durations(clock)
+        #: Of the latest jobs that have run: when each came, and for how many seconds it had its worker.
+        self.arrivals: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._leases: deque[tuple[float, bool]] = deque(maxlen=WINDOW)  # when, and whether it was a miss
         self.starts, self.failed_starts = Tally(clock), Tally(clock)  #: of workers; with the reason of the failure
         self.lockdown_failures = Tally(clock)  #: workers that broke out of their own lockdown, and got no job
@@ -64,6 +66,7 @@ class Metrics:
         now, phases = self._clock(), [(self.queue, result.queue_ms)]
         if ran:
             phases += (self.run, result.run_ms), (self.overhead, result.dispatch_ms + result.collect_ms)
+            self.arrivals.append((now - result.total_ms / 1000, (result.total_ms - result.queue_ms) / 1000))
         for durations, ms in phases:
             durations.total_ms += ms
             durations.counts[bisect_left(BOUNDS_S, ms / 1000)] += 1

@@ -210,6 +210,32 @@ def _own_pool(pool: PoolController) -> st.OwnPool:
     )
 
 
+# ---- advise ----
+
+
+def arrivals(pools: Mapping[str, PoolController]) -> st.Arrivals:
+    """The latest jobs of each pool, and what its workers cost."""
+    return st.Arrivals(pools=tuple(map(_arrivals, pools.values())))
+
+
+def _arrivals(pool: PoolController) -> st.PoolArrivals:
+    core, workers = pool.state, pool.state.workers.values()
+    starts = [worker.ready_at - worker.started_at for worker in workers if worker.ready_at is not None]
+    found = (
+        metrics.worker_memory(each.pid, each.container.id if each.container is not None else None)
+        for each in pool.handles.values()
+    )
+    memory = [each for each in found if each]
+    return st.PoolArrivals(
+        name=core.name,
+        size=st.PoolSize(min=core.policy.min_workers, max=core.policy.max_workers, target=core.target),
+        max_jobs=core.policy.max_jobs,
+        start_s=sum(starts) / len(starts) if starts else None,
+        worker_bytes=sum(memory) // len(memory) if memory else None,
+        jobs=tuple(pool.metrics.arrivals),
+    )
+
+
 # ---- doctor ----
 
 

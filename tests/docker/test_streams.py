@@ -158,6 +158,15 @@ def test_the_steps_of_a_traced_job_are_of_one_clock_inside_and_outside_of_its_co
     assert inside["daemon: sent to the worker"] < inside["child: code begins"] < inside["daemon: answer received"]
 
 
+def test_advise_has_the_jobs_of_the_pool_and_what_a_container_costs(client, daemon):
+    before = len(daemon.call("arrivals")["pools"][0]["jobs"])
+    assert client.run("result = 1").value == 1
+    (found,) = daemon.call("arrivals")["pools"]
+    assert len(found["jobs"]) == before + 1
+    assert found["start_s"] > 0
+    assert found["worker_bytes"] > 1 << 20
+
+
 def test_a_job_that_is_killed_is_heard_up_to_then(client):
     heard = []
     code = "import time\nprint('before', flush=True)\ntime.sleep(60)"
