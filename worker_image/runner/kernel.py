@@ -40,6 +40,8 @@ _SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 _LANDLOCK_VERSION = 1
 
+_MADV_COLLAPSE = 25
+
 _STACK_BYTES = 16384
 _SIGSET_BYTES = 128
 _MAP_NORESERVE = 0x4000
@@ -143,6 +145,11 @@ def map_room(size: int) -> int:
 
 def unmap(address: int, size: int) -> None:
     _check(_libc.munmap(address, size), "munmap")
+
+
+def collapse(start: int, length: int) -> bool:
+    """Put a range of anonymous memory into large pages. False where the kernel cannot, or has none."""
+    return bool(_libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_COLLAPSE) == 0)
 
 
 # ---- namespaces ----

@@ -24,6 +24,7 @@ from runner import (
     child,
     confinement,
     datasets,
+    huge_pages,
     isolation,
     kernel,
     output_files,
@@ -138,6 +139,7 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     if plan.isolation != "none":
         _set_up_libraries(plan)
     fetched = datasets.fetch(plan.datasets)  # before any library is imported here
+    held = huge_pages.gather() if plan.modules else []
     for name in plan.modules:
         _import(name)
     setting = Setting(
@@ -147,6 +149,9 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     )
     for part in warmup.parts() * warmup.ZYGOTE_ROUNDS:
         warmup.run(part, setting)
+    held.clear()
+    gc.collect()
+    huge_pages.collapse()
     if plan.isolation != "none":
         stacks.set_up()
     _require_single_thread()
