@@ -14,7 +14,7 @@ def score(n):
 
 async def scores(numbers: list[int], endpoint: str | None = None) -> list[JobResult]:
     """One result for each number, in their order."""
-    async with AsyncClient(endpoint) as client:
+    async with AsyncClient(endpoint, timeout=60) as client:
         jobs = [client.run(SOURCE, entry="score", args=[n], limits=Limits(wall_s=5)) for n in numbers]
         return await asyncio.gather(*jobs)
 

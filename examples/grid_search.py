@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.svm import SVC
 
 import pool.joblib  # noqa: F401 - registers the backend "pool"
-from pool import Limits
+from pool import Client, Limits
 
 
 def search() -> GridSearchCV:
@@ -21,8 +21,8 @@ def search() -> GridSearchCV:
     return GridSearchCV(SVC(), grid, cv=3).fit(x, y)
 
 
-def main(endpoint: str | None = None) -> GridSearchCV:
-    with parallel_config(backend="pool", endpoint=endpoint, limits=Limits(wall_s=60)):
+def main(client: Client | None = None) -> GridSearchCV:
+    with parallel_config(backend="pool", client=client, limits=Limits(wall_s=60)):
         return search()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from joblib import register_parallel_backend
 from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
 
-from pool.client import PoolExecutor
+from pool.client import Client, PoolExecutor
 from pool.client.pickling import pickled
 from pool.errors import PoolError
 from pool.model import Limits
@@ -25,7 +25,7 @@ _LEAST_JOBS = 2
 
 
 class PoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """`parallel_config(backend="pool", n_jobs=4, endpoint=..., pool=..., limits=..., retries=...)`.
+    """`parallel_config(backend="pool", n_jobs=4, endpoint=..., pool=..., limits=..., retries=..., client=...)`.
 
     `n_jobs` is the number of jobs in flight, at least 2; by default that of the cores, and -2 is one less. Calls that
     need shared memory (`require="sharedmem"`) do not come here: joblib runs them in threads of the caller. A job that
@@ -35,18 +35,20 @@ class PoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     supports_retrieve_callback = True
     default_n_jobs = -1
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by keyword
         self,
         *,
         endpoint: str | os.PathLike[str] | None = None,
         pool: str | None = None,
         limits: Limits | None = None,
         retries: int = 0,
+        client: Client | None = None,
         nesting_level: int | None = None,
         inner_max_num_threads: int | None = None,
     ) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._options: dict[str, Any] = {"endpoint": endpoint, "pool": pool, "limits": limits, "retries": retries}
+        self._options["client"] = client
         self._executor: PoolExecutor | None = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:

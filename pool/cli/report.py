@@ -62,7 +62,7 @@ def report(
 
         _check_libraries()
         _make(out)
-        with SandboxExecutor(address(context).submit, pool=pool) as sandbox:
+        with SandboxExecutor(address(context).submit, pool=pool, enabled=True) as sandbox:
             results = _measure(sandbox, lengths, iterations=iterations, image=image if cold else "", parallel=parallel)
         enable = _write(results, out)
     if not enable:

@@ -52,7 +52,7 @@ class Decision:
     judged_s: float | None  #: the length of backtest that it was judged by; None: none was long enough
     overhead: float | None
     success: float  #: share of the pool's runs that ended ok with the value that the other arms have
-    fallback: float
+    fallback: float  #: share of the pool's runs that it did not take
     keeps_promise: bool
 
 
@@ -80,7 +80,7 @@ def decide(results: Results) -> Decision:
     passed = sum(each.passed for each in results.checks)
     functional = passed == len(results.checks) > 0
     overhead = judged.share if judged else None
-    fallback = _share([each.route not in {"pool", "none"} for each in pool])
+    fallback = _share([each.route != "pool" for each in pool])
     return Decision(
         enable=functional and overhead is not None and overhead < MAX_OVERHEAD,
         passed=passed,

@@ -48,7 +48,7 @@ def _decision(decision: Decision) -> Iterator[str]:
     promise = f"at most {percent(rule.PROMISED_OVERHEAD)}, fallback {percent(rule.PROMISED_FALLBACK)}"
     yield f"| the same, against the project's promise | {cost} | {promise} | {_met(decision.keeps_promise)} |"
     yield f"| runs in the pool that ended ok, with the value of the other arms | {percent(decision.success)} | | |"
-    yield f"| runs outside of the pool (fallback) | {percent(decision.fallback)} | | |"
+    yield f"| runs that the pool did not take: the fallback of a loop would | {percent(decision.fallback)} | | |"
 
 
 def _met(met: object) -> str:

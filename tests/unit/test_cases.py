@@ -46,9 +46,9 @@ def test_a_case_whose_job_fails_or_is_refused_has_that_as_its_reason_and_the_oth
 
 
 def test_the_first_failure_ends_the_run_and_the_rows_after_it_say_so(client, daemon):
-    given = [{"args": [n], "expected": n * n if n < 3 else -1} for n in range(1000)]
+    given = [{"args": [n], "expected": n * n if n < 3 else -1} for n in range(10_000)]
     report = client.run_tests(SQUARE, given, stop_on_first_failure=True, **MAIN)
-    assert [row.passed for row in report.cases] == [True] * 3 + [False] * 997
+    assert [row.passed for row in report.cases] == [True] * 3 + [False] * 9997
     assert {row.reason for row in report.cases[4:]} == {"not judged, for case 3 did not pass"}
     assert all(row.job is None for row in report.cases[4:])
     assert len(daemon.of(wire.Submit)) < 20

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from pool import Limits, PoolExecutor, SandboxExecutor
+from pool import Client, Limits, PoolExecutor, SandboxExecutor
 from pool.errors import DaemonUnreachableError, InvalidJobError, JobOutcomeError
 from tests.support.daemons import DaemonProcess
 
@@ -26,36 +26,45 @@ from examples import (  # noqa: E402
     optuna_search,
 )
 
+#: These libraries take a minute to import on a busy machine.
+PATIENCE_S = 600
 PRELOAD = ["sklearn.model_selection", "sklearn.svm", "backtesting"]
 
 
 @pytest.fixture(scope="module")
 def endpoint():
     template = {
-        "size": {"min": 2, "max": 2},
+        "size": {"min": 1, "max": 1},
         "preload": {"modules": PRELOAD},
         "limits": {"wall_s": 120, "cpu_s": 120},
         "boot_timeout_s": 600,
         "screen": {"mode": "standard", "allow_modules": ["backtesting"]},
     }
-    with DaemonProcess({"default": template}) as daemon:
+    with DaemonProcess({"default": template}, wait_ready=False) as daemon:
+        daemon.until(daemon._ready, PATIENCE_S)
         yield str(daemon.run_dir / "submit.sock")
 
 
-@pytest.fixture
-def executor(endpoint):
-    with PoolExecutor(endpoint, limits=Limits(wall_s=60)) as made:
+@pytest.fixture(scope="module")
+def client(endpoint):
+    with Client(endpoint, timeout=60) as made:
         yield made
 
 
 @pytest.fixture
-def backend(endpoint):
-    with joblib.parallel_config(backend="pool", endpoint=endpoint):
+def executor(client):
+    with PoolExecutor(client=client, limits=Limits(wall_s=60)) as made:
+        yield made
+
+
+@pytest.fixture
+def backend(client):
+    with joblib.parallel_config(backend="pool", client=client):
         yield
 
 
-def test_a_grid_search_has_the_same_scores_in_the_pool(endpoint):
-    here, there = grid_search.search(), grid_search.main(endpoint)
+def test_a_grid_search_has_the_same_scores_in_the_pool(client):
+    here, there = grid_search.search(), grid_search.main(client)
     for name in ("mean_test_score", "rank_test_score", "split0_test_score"):
         assert (here.cv_results_[name] == there.cv_results_[name]).all(), name
     assert there.best_params_ == here.best_params_
@@ -130,8 +139,8 @@ def test_asyncio_gathers_results_in_order(endpoint):
     assert [each.value for each in results] == [10, 0, 7]
 
 
-def test_a_strategy_of_backtesting_is_graded_from_its_trades(endpoint):
-    with SandboxExecutor(endpoint) as sandbox:
+def test_a_strategy_of_backtesting_is_graded_from_its_trades(client):
+    with SandboxExecutor(client=client) as sandbox:
         honest = backtesting_strategy.evaluate(sandbox, backtesting_strategy.CANDIDATE)
         assert honest.success, honest.error
         assert honest.metrics["trades"] > 3

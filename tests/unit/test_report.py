@@ -73,7 +73,7 @@ def test_runs_that_fail_or_disagree_are_no_success():
     assert decide(results(sharpe=1.5)).success == 0.0
     assert decide(results(sharpe=None)).success == 0.0
     assert decide(results(route="fallback")).fallback == 1.0
-    assert decide(results(route="none")).fallback == 0.0
+    assert decide(results(route="none")).fallback == 1.0
 
 
 def test_the_projection_takes_the_overhead_of_the_longest_backtest():
