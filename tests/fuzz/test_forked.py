@@ -47,7 +47,7 @@ def by_rule(rule):
 
 
 def found(rule, *, count, seeds=None, hang_s=HANG_S):
-    target = dataclasses.replace(load("values"), mutate=by_rule(rule))
+    target = dataclasses.replace(load("values"), mutate=by_rule(rule), cpu_s=2 * hang_s)
     inputs = Inputs(target, seeds or list(values.seeds()), None)
     return islice(findings(Watch(target, every=1 << 40), inputs, Page(), count=count, hang_s=hang_s), MOST)
 
