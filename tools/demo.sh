@@ -29,7 +29,7 @@ start_daemon() {
 }
 
 demo() {
-  setup demo
+  setup_with engine_or_runc demo
   trap demo_ends EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP

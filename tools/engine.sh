@@ -79,6 +79,23 @@ engine() {
   engine_answers || step "Starting the Docker Engine" start_engine
 }
 
+# For what needs no Docker Engine but a pool: an Engine, or where none can be had, runc. Sets POOL_ENGINE.
+engine_or_runc() {
+  if [[ ${POOL_ENGINE:-} != oci ]] && (engine); then
+    export POOL_ENGINE=docker
+    return
+  fi
+  # Whoever names an Engine in DOCKER_HOST wants that one.
+  ((EUID == 0)) && [[ -z ${DOCKER_HOST:-} || ${POOL_ENGINE:-} == oci ]] || exit 1
+  command -v runc >/dev/null || may_install || fail "no runc, which starts workers without a Docker Engine" \
+    "as root: apt-get install runc"
+  command -v runc >/dev/null || step "Installing runc" apt_install runc
+  say "Without a Docker Engine: the daemon starts the workers with runc"
+  export POOL_ENGINE=oci POOL_IMAGE_DIR=$PWD/.cache/images
+  printf 'daemon: {image_dir: ${POOL_IMAGE_DIR}}\n' >.cache/image.yaml
+  image_options=(--engine oci --config .cache/image.yaml)
+}
+
 stop() {
   local pid
   if ! dockerd_runs "$DOCKERD_PID"; then
@@ -94,18 +111,21 @@ stop() {
 
 # ---- image ----
 
+image_options=()
+
 # The base of the image is made from Debian's packages where no registry is reachable.
 image() {
   if ! command -v mmdebstrap >/dev/null && ! command -v debootstrap >/dev/null && may_install; then
     (step "Installing mmdebstrap" apt_install mmdebstrap) || say "Going on without: a registry may be reachable"
   fi
-  step "Worker image" "$VENV/bin/pool-admin" image build
+  step "Worker image" "$VENV/bin/pool-admin" image build "${image_options[@]}"
 }
 
 # ---- a machine without an Engine ----
 
 # The packages for an Engine and an image, where it is certain that they are needed.
 missing_packages() {
+  [[ ${POOL_ENGINE:-} != oci ]] || return 0
   may_install && [[ -z ${DOCKER_HOST:-} && ! -e /var/run/docker.sock ]] && ! command -v dockerd >/dev/null || return 0
   printf '%s\n' "${PACKAGES[@]}"
   [[ -d /run/systemd/system ]] || printf 'cgroupfs-mount\n'

@@ -30,7 +30,7 @@ def examine(host: Host, wanted: Wanted = _EVERYTHING) -> list[HostFinding]:
 def _advisories(host: Host) -> list[HostFinding]:
     found = [advise("kernel", host.kernel.release, patched=None)]
     docker = host.docker
-    versions = {} if docker is None else {"docker": docker.version, **docker.components}
+    versions = {"runc": host.oci.version} if docker is None else {"docker": docker.version, **docker.components}
     for component in ("docker", "containerd", "runc"):
         version = versions.get(component, "")
         if version:

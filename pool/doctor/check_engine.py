@@ -15,13 +15,14 @@ GOOD_STORAGE = ("overlay2", "overlayfs")
 def judge_engine(host: Host, wanted: Wanted) -> list[HostFinding]:
     docker = host.docker
     if docker is None:
-        advice = "workers cannot start; start the Engine, or let this user ask it, and run doctor again"
         return [
-            problem("engine", host.silence or "no answer", advice),
+            _silent(host, wanted),
+            _oci(host, wanted),
             *(unknown(name, "the Engine does not answer", "see engine") for name in _BEHIND),
         ]
     return [
         _version(docker),
+        _oci(host, wanted),
         _runtimes(docker, wanted),
         _storage(docker),
         _live_restore(docker),
@@ -31,6 +32,26 @@ def judge_engine(host: Host, wanted: Wanted) -> list[HostFinding]:
 
 
 _BEHIND = ("engine-runtimes", "engine-storage", "engine-live-restore", "engine-users", "engine-seccomp")
+
+
+def _silent(host: Host, wanted: Wanted) -> HostFinding:
+    seen = host.silence or "no answer"
+    if "docker" not in wanted.engines and not host.oci.refusal:
+        return ok("engine", f"none, and none is needed: runc starts the workers ({seen})")
+    advice = "workers cannot start; start the Engine, or let this user ask it, and run doctor again"
+    return problem("engine", seen, advice)
+
+
+def _oci(host: Host, wanted: Wanted) -> HostFinding:
+    oci, needed = host.oci, wanted.oci(docker=host.docker is not None)
+    seen = f"runc {oci.version}" if oci.version else "no runc"
+    if not needed:
+        return ok("engine-oci", f"{seen}, not used")
+    if not oci.refusal:
+        return ok("engine-oci", seen)
+    if "oci" in wanted.engines:
+        return problem("engine-oci", seen, f"the pools with engine: oci cannot start workers: {oci.refusal}")
+    return warning("engine-oci", seen, f"it cannot take the place of a Docker Engine: {oci.refusal}")
 
 
 def _version(docker: Docker) -> HostFinding:

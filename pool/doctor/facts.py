@@ -48,6 +48,14 @@ class Docker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Oci:
+    """What the engine oci needs of the host."""
+
+    version: str  #: of runc; "" if it is not installed
+    refusal: str  #: why this user cannot start containers with it, and what to do; "" if he can
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """A file, directory or socket, and who has it."""
 
@@ -64,6 +72,7 @@ class Host:
     kernel: Kernel
     docker: Docker | None
     silence: str  #: why the Engine did not answer, "" if it did
+    oci: Oci
     endpoint: str  #: where the Engine is looked for
     tls: bool  #: whether a TCP endpoint is spoken to over TLS
     socket: Entry | None
@@ -80,6 +89,11 @@ class Wanted:
     runtimes: frozenset[str] = frozenset()
     profiles: frozenset[str] = frozenset()
     namespaces: bool = True  #: some pool wants namespaces for each job
+    engines: frozenset[str] = frozenset({"auto"})  #: the pools' words
+
+    def oci(self, *, docker: bool) -> bool:
+        """Whether some pool has the engine oci, if a Docker Engine answers, or does not."""
+        return "oci" in self.engines or ("auto" in self.engines and not docker)
 
 
 Verdict = Literal["ok", "warning", "problem", "unknown"]
@@ -101,6 +115,7 @@ TITLES: Final = {
     "swap": "swap",
     "core-dumps": "where core dumps go",
     "engine": "Docker Engine",
+    "engine-oci": "containers without a Docker Engine",
     "engine-runtimes": "OCI runtimes",
     "engine-storage": "storage driver",
     "engine-live-restore": "workers outlive a restart of the Engine",

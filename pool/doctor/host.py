@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pool.config.settings import Settings
-from pool.doctor.facts import Docker, Entry, Host, Kernel, Wanted
+from pool.doctor.facts import Docker, Entry, Host, Kernel, Oci, Wanted
+from pool.engines import runc
 from pool.engines.connection import SDK_ERRORS, Connections, unavailable
 from pool.errors import EngineError, EngineUnavailableError
 
@@ -35,6 +36,7 @@ def gather(run_dir: Path) -> Host:
         kernel=read_kernel(),
         docker=docker,
         silence=silence,
+        oci=read_oci(),
         endpoint=where,
         tls=not local and tls(),
         socket=entry(Path(where.removeprefix("unix://"))) if local else None,
@@ -52,6 +54,7 @@ def wanted_by(settings: Settings) -> Wanted:
         runtimes=frozenset(pool.runtime for pool in pools if pool.runtime),
         profiles=frozenset(pool.apparmor for pool in pools if pool.apparmor),
         namespaces=any(pool.isolation != "plain" for pool in pools),
+        engines=frozenset(pool.engine for pool in pools),
     )
 
 
@@ -186,6 +189,20 @@ def read_engine() -> Docker:
         raise EngineUnavailableError(message) from error
     finally:
         connections.close()
+
+
+def read_oci() -> Oci:
+    """Nothing is changed on the host for it."""
+    try:
+        version = runc.Runc(Path("/")).version()
+    except EngineError as error:
+        return Oci(version="", refusal=error.message)
+    if not runc.is_root():
+        return Oci(version=version, refusal="the daemon has to be root; run doctor as the daemon's user")
+    places = [CGROUPS] if runc.cgroup_version() == "v2" else [CGROUPS / name for name in runc.CONTROLLERS]
+    closed = [str(place) for place in places if not os.access(place, os.W_OK)]
+    refusal = f"{' '.join(closed)} cannot be written; run the daemon on the host itself" if closed else ""
+    return Oci(version=version, refusal=refusal)
 
 
 def described(version: Mapping[str, Any], found: Mapping[str, Any]) -> Docker:

@@ -21,6 +21,8 @@ MAX_TEXT = 500
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 CGROUPS = Path("/sys/fs/cgroup")
+#: Of v1, where each has a hierarchy of its own: those that hold a worker's limits.
+CONTROLLERS = ("memory", "cpu", "pids", "devices", "freezer")
 
 
 class RuncError(EngineError):
@@ -118,7 +120,7 @@ def counts_swap() -> bool:
 
 def require_cgroups(parent: str) -> None:
     """Make the cgroup below which all containers are. Raises EngineUnavailableError."""
-    controllers = ("",) if cgroup_version() == "v2" else ("memory", "cpu", "pids", "devices", "freezer")
+    controllers = ("",) if cgroup_version() == "v2" else CONTROLLERS
     for controller in controllers:
         path = CGROUPS / controller / parent.lstrip("/")
         try:

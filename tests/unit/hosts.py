@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from pool.doctor import Host
-from pool.doctor.facts import Docker, Entry, Kernel
+from pool.doctor.facts import Docker, Entry, Kernel, Oci
 
 KERNEL = Kernel(
     release="6.12.48-amd64",
@@ -52,6 +52,10 @@ def a_host(**changes: Any) -> Host:
         kernel=replace(KERNEL, **kernel),
         docker=None if docker is None else replace(DOCKER, **docker),
         silence="" if docker is not None else "nobody listens on its socket",
+        # Where there is no Engine there is no runc either, unless the test says so.
+        oci=Oci(version="1.4.3", refusal="")
+        if docker is not None
+        else Oci(version="", refusal="runc is not installed"),
         endpoint="unix:///run/docker.sock",
         tls=False,
         socket=SOCKET,

@@ -11,6 +11,7 @@ import pytest
 
 from pool.config import loads
 from pool.doctor import TITLES, Host, HostFinding, Wanted, examine, wanted_by
+from pool.doctor.facts import Oci
 from tests.unit.hosts import ADMIN, RUN_DIR, SOCKET, a_host
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -117,7 +118,9 @@ def test_who_may_do_too_much_is_found_and_said_how_to_mend(name, verdict, change
 
 def test_every_finding_has_a_host_on_which_it_is_not_ok():
     listed = {name for name, *_ in (*KERNELS, *ENGINES, *FILES)}
-    apart = {"engine-runtimes", "engine-users"} | {name for name in TITLES if name.startswith("advisories-")}
+    apart = {"engine-oci", "engine-runtimes", "engine-users"} | {
+        name for name in TITLES if name.startswith("advisories-")
+    }
     assert listed | apart == set(TITLES)
 
 
@@ -159,6 +162,31 @@ def test_a_silent_engine_is_one_problem_and_leaves_the_rest_unknown():
     assert [name for name, verdict in verdicts.items() if verdict == "problem"] == ["engine"]
     assert verdicts["engine-seccomp"] == verdicts["advisories-runc"] == "unknown"
     assert verdicts["advisories-kernel"] == verdicts["landlock"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("engines", "docker", "refusal", "verdicts"),
+    [
+        ({"oci"}, None, "", ("ok", "ok")),
+        ({"auto"}, None, "", ("ok", "ok")),
+        ({"docker"}, None, "", ("problem", "ok")),
+        ({"docker", "oci"}, None, "", ("problem", "ok")),
+        ({"auto"}, None, "no runc", ("problem", "warning")),
+        ({"oci"}, {}, "no runc", ("ok", "problem")),
+        ({"auto"}, {}, "no runc", ("ok", "ok")),
+    ],
+)
+def test_each_engine_is_judged_by_whether_a_pool_has_it(engines, docker, refusal, verdicts):
+    host = replace(a_host(docker=docker), oci=Oci(version="1.4.3", refusal=refusal))
+    wanted = Wanted(engines=frozenset(engines))
+    found = [the(name, host, wanted) for name in ("engine", "engine-oci")]
+    assert tuple(each.verdict for each in found) == verdicts
+    assert all(refusal in each.advice for each in found[1:] if each.verdict != "ok")
+
+
+def test_without_a_docker_engine_the_advisories_of_runc_are_those_of_the_hosts_own():
+    host = replace(a_host(docker=None), oci=Oci(version="1.1.11", refusal=""))
+    assert "CVE-2024-21626" in the("advisories-runc", host).seen + the("advisories-runc", host).advice
 
 
 # ---- what the configuration asks for ----
