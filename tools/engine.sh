@@ -92,7 +92,7 @@ engine_or_runc() {
   command -v runc >/dev/null || step "Installing runc" apt_install runc
   say "Without a Docker Engine: the daemon starts the workers with runc"
   export POOL_ENGINE=oci POOL_IMAGE_DIR=$PWD/.cache/images
-  printf 'daemon: {image_dir: ${POOL_IMAGE_DIR}}\n' >.cache/image.yaml
+  printf 'daemon:\n  image_dir: ${POOL_IMAGE_DIR}\n' >.cache/image.yaml
   image_options=(--engine oci --config .cache/image.yaml)
 }
 

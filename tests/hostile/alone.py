@@ -28,6 +28,8 @@ TEMPLATE = {
     "preload": {"modules": ["numpy", "pandas"]},
     "limits": {"wall_s": 20, "cpu_s": 20, "memory": "256m", "tmp": "16m", "processes": 24},
 }
+#: What starts the workers.
+ENGINE = os.environ.get("POOL_HOSTILE_ENGINE", "docker")
 #: For the code of a job: raw calls, and what an action comes to.
 PRELUDE = """
 import ctypes, errno, fcntl, os, resource, signal, socket, struct, sys, time
@@ -56,7 +58,7 @@ def one_worker(daemon_settings=None, **template):
     build(DEFAULT_TAG, progress=lambda _: None)
     pools = {"default": TEMPLATE | template}
     with (
-        DaemonProcess(pools, engine="docker", **(daemon_settings or {})) as daemon,
+        DaemonProcess(pools, engine=ENGINE, **(daemon_settings or {})) as daemon,
         daemon.client(timeout=120) as client,
     ):
         daemon.until(lambda: daemon.workers(state="idle"))

@@ -9,6 +9,8 @@
 
     record(...)     what it came to, for the table of docs/security.md
 
+With POOL_HOSTILE_ENGINE=oci the workers are started without a Docker Engine.
+
 After each test the pool is whole again: an honest job gives the right value.
 """
 
@@ -27,7 +29,7 @@ import pytest
 from pool.images import DEFAULT_TAG, build
 from pool.model import Limits
 from tests.hostile import record as records
-from tests.hostile.alone import PRELUDE, bystander, one_worker
+from tests.hostile.alone import ENGINE, PRELUDE, bystander, one_worker
 from tests.hostile.surroundings import Surroundings
 from tests.support.daemons import DaemonProcess
 
@@ -68,7 +70,7 @@ class Outside:
 @pytest.fixture(scope="session")
 def daemon():
     build(DEFAULT_TAG, progress=lambda _: None)
-    with DaemonProcess(POOLS, engine="docker") as running:
+    with DaemonProcess(POOLS, engine=ENGINE) as running:
         yield running
 
 
