@@ -100,11 +100,14 @@ def each_engine(request: pytest.FixtureRequest, worker_image: ImageFacts) -> str
 
 @pytest.fixture(scope="session")
 def oci_usable(worker_image: ImageFacts, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skips where this host does not let us start containers, as in a container without rights."""
+    """Skips where this host does not let us start containers, as in a container without rights. The worker image is
+    unpacked here, so that no test waits for it.
+    """
     del worker_image
     engine = OciEngine(tmp_path_factory.mktemp("oci"), IMAGE_DIR)
     try:
         engine.facts()
+        engine.image(DEFAULT_TAG)
     except EngineUnavailableError as error:
         pytest.skip(error.message)
     finally:

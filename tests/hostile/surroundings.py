@@ -7,6 +7,9 @@ from pathlib import Path
 import docker
 import psutil
 
+from tests.docker import live
+from tests.hostile.alone import ENGINE
+
 MIB = 1024 * 1024
 #: What the daemon may keep of one test's jobs: their results, until they have been fetched for long enough.
 ALLOWED_GROWTH = 16 * MIB
@@ -42,13 +45,21 @@ class Surroundings:
             self._daemon.until(lambda it=container: len(processes(it)) == IDLE_PROCESSES, timeout=20)
 
 
-def processes(container):
-    """As the host sees them."""
+def first_process(container):
+    """Its pid on the host."""
+    if ENGINE == "oci":
+        inside = live.processes(container)
+        return next(pid for pid in inside if live.parent(pid) not in inside)
     engine = docker.from_env()
     try:
-        first = psutil.Process(engine.api.inspect_container(container)["State"]["Pid"])
+        return engine.api.inspect_container(container)["State"]["Pid"]
     finally:
         engine.close()
+
+
+def processes(container):
+    """As the host sees them."""
+    first = psutil.Process(first_process(container))
     return [first, *first.children(recursive=True)]
 
 
