@@ -81,17 +81,6 @@ def _check_calls(submit: wire.Submit, payload: Sequence[wire.Frame]) -> None:
         raise InvalidJobError(f"calls: they have {sum(submit.calls)} frames of arguments, and {frames} were sent")
 
 
-def check_python(submit: wire.Submit, python: str) -> None:
-    """Refuse a callable of another Python than the workers have. `python`: "" while that is not known."""
-    for part in (submit, submit.grade):
-        if part is not None and part.pickled and python and part.python != python:
-            raise InvalidJobError(
-                f"code: the function was pickled by Python {part.python}, the workers of pool {submit.pool!r} run "
-                f"{python}, and byte code does not travel between versions; submit source text, or run "
-                f"`pool-admin image build --python {part.python}` and then `pool-admin recycle`"
-            )
-
-
 def check_code(code: wire.Frame, *, pickled: bool) -> None:
     size = memoryview(code).nbytes
     if size > wire.MAX_CODE_BYTES:

@@ -64,7 +64,6 @@ class PoolController:
         self.datasets = datasets
         self.metrics = Metrics()
         self.handles: dict[str, WorkerHandle] = {}
-        self.python = ""  #: of its workers, such as "3.11"; "" until one was ready
         self.was_ready = False  #: whether one of its workers has ever been ready
         self.lockdown_failure: WorkerHandle | None = None  #: the last one whose lockdown did not hold, while none is up
         self.engine = specs.engine
@@ -218,7 +217,6 @@ class PoolController:
     def _ready(self, handle: WorkerHandle, *_: object) -> None:
         self.lockdown_failure = None
         self.metrics.starts.add()
-        self.python = handle.start.python
         handle.log.info("a worker is idle", action="worker_ready", boot_ms=round(handle.start.boot_ms))
         if not self.was_ready:
             self.was_ready = True

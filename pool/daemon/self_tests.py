@@ -60,7 +60,6 @@ class StartCheck:
     limits: dict[str, Any]  #: of the self-tests: the template's defaults
     allow: tuple[str, ...] = ()  #: what the template lets its jobs do beyond computing
     verified: bool = True  #: whether the worker must prove its lockdown; False for an engine that has none
-    python: str = ""  #: the worker's, from Hello
     isolation: str = ""
     missing: tuple[str, ...] = ()
     boot_ms: float = 0.0
@@ -94,7 +93,6 @@ class StartCheck:
                 f"and needs {self.sources[:12]}; run: pool-admin image build, then: pool-admin resume",
                 permanent=True,
             )
-        self.python = hello.python
 
     def take_ready(self, ready: wire.Ready) -> None:
         """Note the isolation, and prepare the self-tests, which depend on it."""

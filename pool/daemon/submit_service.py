@@ -95,7 +95,6 @@ class SubmitService:
         if controller is None:
             raise UnknownPoolError(f"there is no pool {submit.pool!r:.60}; there are: {', '.join(self._controllers)}")
         size = sum(memoryview(frame).nbytes for frame in payload)
-        admission.check_python(submit, controller.python)
         own, rest = (payload, ()) if submit.grade is None else grading.split(submit.grade, payload)
         run = admission.prepare(submit, own, controller.template, size_bytes=size)
         job = Job(

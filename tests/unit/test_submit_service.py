@@ -16,7 +16,7 @@ from pool.daemon.journal import NoJournal
 from pool.daemon.results import Endings
 from pool.daemon.submit_service import MAX_INLINE_BYTES, SubmitService
 from pool.daemon.worker_handle import Services
-from pool.errors import DrainingError, InvalidJobError, JobConflictError
+from pool.errors import DrainingError, JobConflictError
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess
 
@@ -65,7 +65,6 @@ class FakePool:
     def __init__(self, jobs):
         self.jobs = jobs
         self.template = Template(size={"min": 1, "max": 1})
-        self.python = ""
         self.events = []
         self.refusal = None
 
@@ -258,35 +257,3 @@ def test_frames_of_values_are_digested_as_they_are():
         admission.digest(submit("a"), [b"c", b"", *map(kind, frames)]) for kind in (bytes, bytearray, memoryview)
     }
     assert len(digests) == 1
-
-
-# ---- the Python of a callable ----
-
-
-def a_callable(python, **others):
-    return wire.Submit(request=1, job_id="1", pickled=True, python=python, **others)
-
-
-def test_a_callable_of_another_python_than_the_workers_have_is_refused_with_the_command_that_mends_it():
-    with pytest.raises(
-        InvalidJobError, match=r"by Python 3\.13, .* run 3\.11, .*pool-admin image build --python 3\.13"
-    ):
-        admission.check_python(a_callable("3.13"), "3.11")
-
-
-def test_a_grader_of_another_python_is_refused_too():
-    grader = wire.Grader(pickled=True, python="3.12")
-    with pytest.raises(InvalidJobError, match=r"Python 3\.12"):
-        admission.check_python(wire.Submit(request=1, job_id="1", grade=grader), "3.11")
-
-
-@pytest.mark.parametrize(
-    ("submit", "workers"),
-    [
-        (a_callable("3.11"), "3.11"),
-        (a_callable("3.13"), ""),  # no worker was ready yet
-        (wire.Submit(request=1, job_id="1"), "3.11"),
-    ],
-)
-def test_source_text_and_callables_of_the_same_python_are_taken(submit, workers):
-    admission.check_python(submit, workers)
