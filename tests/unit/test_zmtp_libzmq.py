@@ -59,7 +59,7 @@ def test_a_libzmq_is_served_on_one_connection_and_is_sent_pings_if_it_knows_them
 _RUN = """
 import sys, zmq, pytest
 assert zmq.__file__.startswith(sys.argv[1]), zmq.__file__
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *sys.argv[2:]]))
+sys.exit(pytest.main(["-q", "--timeout=240", "-p", "no:cacheprovider", "-p", "no:xdist", *sys.argv[2:]]))
 """
 
 
