@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The same examples in every run, so that a run says something about a change and nothing about chance, and no limits of
@@ -14,6 +15,13 @@ _ANY_MACHINE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow
 settings.register_profile("fixed", derandomize=True, **_ANY_MACHINE)
 settings.register_profile("random", derandomize=False, print_blob=True, **_ANY_MACHINE)
 settings.load_profile("fixed")  # the option --hypothesis-profile comes after this
+
+
+@pytest.fixture(scope="module")
+def client(daemon):
+    """A client of the module's daemon."""
+    with daemon.client(timeout=60) as it:
+        yield it
 
 
 def pytest_configure():

@@ -185,7 +185,7 @@ class AsyncClient:
                     pass
         except Exception as error:
             raise handover.cut_short(error) from error
-        except BaseException:  # the task is leaving, and will never know the ids
+        except BaseException:  # the task ends here and never gets the ids
             handover.batch.cancel()
             raise
         return handover.batch

@@ -78,7 +78,7 @@ def split(
 def _encoded(program: Program, args: object, kwargs: Mapping[str, object] | None) -> Sequence[bytes] | JobRefusedError:
     """Copies: the caller may change his data before the chunk is sent."""
     try:
-        return [bytes(frame) for frame in arguments_of(program, args, kwargs or {})]
+        return [bytes(frame) for frame in arguments_of(program, args, kwargs or None)]
     except JobRefusedError as error:
         return error
 

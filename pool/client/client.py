@@ -237,7 +237,7 @@ class Client:
                 pass
         except Exception as error:
             raise handover.cut_short(error) from error
-        except BaseException:  # the caller is leaving, and will never know the ids
+        except BaseException:  # the caller never gets the ids
             handover.batch.cancel()
             raise
         return handover.batch

@@ -1,6 +1,6 @@
 """The futures of an executor, and the thread that resolves them.
 
-A future is resolved by whoever takes it out of `_open`, under the lock: the answer, which passes it to the resolver
+The thread that takes a future out of `_open`, under the lock, resolves it: the answer, which passes it to the resolver
 thread, or `cancel`. So it happens once.
 """
 

@@ -1,4 +1,4 @@
-"""What a function finds in the job that it is sent to. In this process it is only a name that linters know."""
+"""Names that exist in a job. In this process they are placeholders for linters."""
 
 from __future__ import annotations
 

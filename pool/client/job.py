@@ -172,7 +172,7 @@ def build(
     if calls is not None:
         arguments = [frame for call in calls for frame in call]
     elif _VALUES & given.keys():
-        arguments = arguments_of(program, given.get("args", ()), given.get("kwargs", {}))
+        arguments = arguments_of(program, given.get("args", ()), given.get("kwargs"))
     checked = {field: check(name, given[name]) for name, (field, check) in _FIELDS.items() if name in given}
     message = wire.Submit(
         request=asking.get("request", 0),
@@ -261,11 +261,11 @@ def _files(given: Mapping[str, Buffer]) -> dict[str, Buffer]:
     return files
 
 
-def arguments_of(program: Program, args: object, kwargs: Mapping[str, object]) -> Sequence[Buffer]:
+def arguments_of(program: Program, args: object, kwargs: Mapping[str, object] | None) -> Sequence[Buffer]:
     """The frames of the arguments of one call. Raises InvalidJobError or ValueCodecError."""
     if not isinstance(args, (list, tuple)):
         raise checks.invalid("args", f"it is {checks.kind(args)}", "give a list or tuple, such as args=[21]")
-    given = checks.mapping("kwargs", kwargs, wire.MAX_FRAMES)
+    given = {} if kwargs is None else checks.mapping("kwargs", kwargs, wire.MAX_FRAMES)
     named = {checks.text("kwargs", name): value for name, value in given.items()}
     if not args and not named:
         return ()
@@ -282,7 +282,7 @@ def _grader(given: Mapping[str, Any]) -> tuple[wire.Grader, Sequence[Buffer]]:
         raise checks.invalid("grade_args", "there is no grade", "give the grader as grade, or leave them out")
     program = grader_of(given["grade"])
     try:
-        arguments = arguments_of(program, given.get("grade_args", ()), {})
+        arguments = arguments_of(program, given.get("grade_args", ()), None)
     except (InvalidJobError, ValueCodecError) as error:
         raise type(error)(f"grade_{error.message}", **error.fields) from error
     grader = wire.Grader(entry=program.entry, pickled=program.pickled, python=program.python, arguments=len(arguments))

@@ -1,6 +1,6 @@
 """Data sets: which content a pool's workers are started with, and when a watched file has to be read again.
 
-An edition is one content of all data sets of a pool. The core knows its number only; the daemon knows what is in it.
+An edition is one content of all data sets of a pool. The core has only its number; the daemon has the content.
 
     offered ──▶ on trial ──a worker with it is ready──▶ current: the workers on older ones are replaced, one by one
                    └──that worker fails──▶ the current one stays; the trial is repeated later, or replaced by an offer

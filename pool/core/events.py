@@ -36,7 +36,7 @@ class JobEvent(Event, frozen=True, kw_only=True):
 
 
 class NewJob(JobEvent, frozen=True, kw_only=True):
-    """What the core has to know of a job."""
+    """The facts of a job that the core decides by."""
 
     client: str  #: identity of the submitter, from the socket's credentials
     wall_s: float
@@ -211,7 +211,7 @@ class Command(Struct, frozen=True, kw_only=True):
 
 
 class Accept(Command, frozen=True, kw_only=True):
-    """The submitted job is accepted. Whatever has to happen before its client is told belongs here."""
+    """The submitted job is accepted. The daemon writes it to the journal before it answers the client."""
 
     job_id: str
     attachment: object = None  #: of the JobSubmitted

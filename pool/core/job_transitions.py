@@ -150,7 +150,7 @@ def after_removal(pool: State, job: JobRecord) -> None:
 
 
 def _may_retry(pool: State, job: JobRecord) -> bool:
-    """Whether its submitter wants another attempt after a fault that was not the job's, and it can be had.
+    """Whether the job gets another attempt after a fault that was not its own: it has one left, and the pool goes on.
 
     Code that has cost so many workers that it is refused is at fault itself.
     """

@@ -8,7 +8,7 @@ Contract:
 1. The daemon carries out each command, in order. An event answers each command about a worker: WorkerReady or
    WorkerFailed answers StartWorker, WorkerRemoved StopWorker, Heartbeat ProbeWorker, JobEnded KillJob; JobStarted,
    JobEnded and WorkerFreed answer Dispatch. An answer may be late or never come: deadlines see to that, except for
-   WorkerRemoved, which the engine owes.
+   WorkerRemoved, which always comes.
 2. JobSubmitted leads to exactly one Accept or Refuse, as its first command, unless the pool has a job of that id. Each
    accepted or restored job gets exactly one Finish, unless it waits at a shutdown that keeps the waiting jobs; then the
    core has no record of it any more.
@@ -43,7 +43,7 @@ FIRST = Numbers()
 
 
 class PoolState:
-    """Everything that one pool knows and decides. Only `handle` changes it."""
+    """The state and the decisions of one pool. Only `handle` changes it."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class PoolState:
 
     @property
     def target(self) -> int:
-        """Workers that the pool wants now."""
+        """How many workers the pool is to have now."""
         return self._state.target
 
     @property

@@ -1,7 +1,7 @@
-"""What a pool should do, as pure functions of plain values. They know no State, no clock and no commands.
+"""The formulas of a pool, as pure functions of plain values: no State, no clock, no commands.
 
 choose_worker     which idle worker gets the job              with scope "client" never one that served another client
-target_size       how many workers to want                    busy + waiting + spare, within min and max
+target_size       how many workers there should be             busy + waiting + spare, within min and max
 workers_to_start  how many to start now                       room, starts under way and the breaker allow it
 jobs_limit, age_limit_s   when a worker is replaced           spread out, so that a pool never replaces all at once
 may_retire        whether a worn worker may go now            its replacement first, where max_workers allows it
@@ -136,9 +136,9 @@ def claimable_at(*, bound_at: float, idle_since: float | None) -> float:
 
 
 def target_size(policy: PoolPolicy, *, busy: int, waiting: int) -> int:
-    """Workers to want for the jobs to come: a client whose job runs now will bring the next one.
+    """The target for the jobs to come: a client whose job runs now will submit the next one.
 
-    The default of `spare` is 0 for a pool with a minimum of 0: its operator wants it to become empty.
+    The default of `spare` is 0 for a pool with a minimum of 0: it is meant to become empty.
     """
     least, spare = policy.min_workers, policy.spare
     if spare is None:

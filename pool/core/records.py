@@ -1,4 +1,4 @@
-"""What a pool knows about each worker and each job: one record each, with the states that it can be in.
+"""The record of each worker and of each job, with the states that it can be in.
 
 The allowed changes of state are WORKER_STATES and JOB_STATES. Only `State.move` changes a state, and it checks them.
 docs/architecture.md has the diagrams.
@@ -69,7 +69,7 @@ class StopReason(StrEnum):
 
     MAX_JOBS = "max_jobs"  #: it has served its share
     MAX_AGE = "max_age"
-    SURPLUS = "surplus"  #: idle for long, and more than the pool wants
+    SURPLUS = "surplus"  #: idle for long, and above the pool's target
     FOREIGN = "foreign"  #: it was bound to one client while another one waited
     RESIDUE = "dirty"  #: a job left something behind that the worker could not clean up
     VANISHED = "vanished"  #: its link broke, or it broke the protocol

@@ -42,7 +42,7 @@ from pool.model import WorkerState
 
 
 class State:
-    """Everything that one pool knows. A record itself: `id`, `state` and `history` are the pool's own."""
+    """All records of one pool. It is a record itself: `id`, `state` and `history` are the pool's own."""
 
     def __init__(
         self, name: str, policy: PoolPolicy, *, seed: int, jitter: Random, edition: int, numbers: Numbers
@@ -69,7 +69,7 @@ class State:
         self.outgoing: WorkerRecord | None = None  #: the one worn worker that is being replaced
         self.epoch = numbers.epoch  #: of the latest lease
         self.target = 0
-        self.review_at = 0.0  #: when the sizes must be checked next; a new pool wants it at once
+        self.review_at = 0.0  #: when the sizes must be checked next; in a new pool at once
         self.now = 0.0
         self.cause = ""
         self.commands: list[Command] = []  #: what the present event has led to

@@ -72,7 +72,7 @@ class AdminService:
     def _call(self, name: str, arguments: Arguments) -> st.Part:
         call = self._calls.get(name)
         if call is None:
-            raise PoolError(f"the daemon knows no call {name!r:.60}; it knows: {', '.join(sorted(self._calls))}")
+            raise PoolError(f"there is no call {name!r:.60}; there are: {', '.join(sorted(self._calls))}")
         return call(arguments)
 
     # ---- pools ----

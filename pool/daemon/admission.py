@@ -1,7 +1,7 @@
 """Turns a Submit into the Run that its worker will get, or refuses it with the field, the problem and the remedy.
 
-The client makes the same checks earlier and explains them better; but a client need not be ours, so everything is
-checked here.
+The client makes the same checks earlier, with better messages. Other programs may connect, so everything is checked
+here as well.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Digests(NamedTuple):
-    """What a submission is known by. 128 bits: nobody can make another one with the same digest."""
+    """The digests of a submission. They have 128 bits, so that collisions cannot be made."""
 
-    code: str  #: of the program, whoever sends it and with whatever arguments
+    code: str  #: of the program alone: any user and any arguments give the same
     whole: bytes  #: of the job, without how it was asked for (request number, watch, stream, session)
 
 

@@ -5,7 +5,7 @@
     engine ─outcome────────────────────┘                                     Dispatch, KillJob, Accept, Refuse, Finish
 
 The controller decides nothing. It never waits: engine calls and the journal run in threads, and what came of them is an
-event again. What a client or worker is told follows from a write: Accept, Dispatch and Finish are written first.
+event again. Accept, Dispatch and Finish are written to the journal before anything is sent to a client or worker.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The daemon: one loop that serves clients, administrators and workers until it is told to stop.
+"""The daemon: one loop that serves clients, administrators and workers until SIGTERM or SIGINT.
 
 Order at start: directories and locks, engine, journal, jobs from the journal, sockets, workers that an earlier daemon
 left, new workers. On SIGTERM or SIGINT it takes no new jobs, lets running ones finish or kills them at the drain

@@ -49,7 +49,7 @@ class LoopExecutor:
         """Run `work` in a thread, then `on_done` on the loop's thread with a future that is done.
 
         What `work` raises is raised by the future's `result()`. The future that is returned is done when the loop has
-        been told, so that whoever waits for it in another thread comes after `on_done`.
+        been told, so a thread that waits for it goes on after `on_done`.
         """
 
         def run() -> T:

@@ -1,4 +1,4 @@
-"""The figures of all pools as Prometheus wants them: base units, and labels of closed sets only."""
+"""The figures of all pools for Prometheus: base units, and labels of closed sets only."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""The way of a job through its pool: what the client and the worker are told follows from a write to the journal.
+"""The way of a job through its pool: each step is written to the journal before a message is sent.
 
-    Accept ──▶ journal ──▶ the submitter is told          Dispatch ──▶ journal ──▶ Run is sent to the worker
+    Accept ──▶ journal ──▶ Accepted is sent               Dispatch ──▶ journal ──▶ Run is sent to the worker
                   └─ no room: JobWithdrawn, it never was                  └─ no room, or cancelled: JobWithdrawn
 
     Finish ──▶ its grade, if it has a grader ──▶ journal ──▶ Collected to the worker, the result to the submitter
 
-Between the command and the write the job may end: then nothing is sent. So an acknowledged job is in the journal, and a
-job of which the journal knows no lease was never sent to a worker.
+If the job ends between the command and the write, nothing is sent. So an acknowledged job is in the journal, and a job
+without a lease in the journal was never sent to a worker.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class JobCarrier:
         self._journal.write(job.acceptance(), partial(self._accepted, job))
 
     def _accepted(self, job: Job, error: PoolError | None) -> None:
-        """The acceptance is written, or cannot be. Its submitter is told now."""
+        """The acceptance is written, or cannot be: answer its submitter."""
         job.written, job.refused = True, error
         if job.trace is not None:
             job.mark("journal: job written")
@@ -138,7 +138,7 @@ class JobCarrier:
         self._journal.write(job.lease_entry(command), partial(self._leased, job, command))
 
     def _leased(self, job: Job, command: ev.Dispatch, error: PoolError | None) -> None:
-        """The lease is written, or cannot be: send the job, unless it has ended meanwhile or was cancelled."""
+        """The lease is written, or cannot be: send the job, unless it has ended or was cancelled meanwhile."""
         record, worker = self._pool.state.jobs.get(job.key), self._pool.state.workers.get(command.worker_id)
         if record is None or worker is None or worker.job is not record or worker.epoch != command.epoch:
             return
@@ -234,7 +234,7 @@ class JobCarrier:
         return True
 
     def refused(self, command: ev.Refuse) -> PoolError | None:
-        """What the submitter is told; None for the grade of a job, which then ends without one."""
+        """The error for the submitter; None for the grade of a job, which then ends without one."""
         whole = command.attachment.whole if isinstance(command.attachment, Job) else None
         if whole is None:
             return command.error
@@ -242,7 +242,7 @@ class JobCarrier:
         return None
 
     def _acknowledge(self, worker_id: str, reported: Answer | None) -> None:
-        """The answer is written and need not be held. The next lease is written after it, and only then sent."""
+        """The answer is written: the worker need not hold it any more."""
         if reported is not None:
             done, _ = reported
             self._links.send(worker_id, wire.Collected(job_id=done.job_id, epoch=done.epoch))

@@ -36,7 +36,7 @@ _RETRY_S = 5.0
 
 
 class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the pool has to know of a job, and its worker has not. It is in the journal, so a field needs a default."""
+    """The facts of a job for its pool, and not for its worker. It is in the journal, so a field needs a default."""
 
     priority: int = 0
     queue_timeout_s: float | None = None
@@ -74,7 +74,7 @@ _result = msgspec.msgpack.Decoder(wire.Result)
 class Job:
     """One accepted job. It has `run` and `payload` until it is done, and `result` and `answer` from then on.
 
-    Its acceptance counts when it is written. Until then nobody is told of it, and it may still come to nothing.
+    It is accepted when it is `written`. Until then no client has an answer, and the job may still be refused.
     """
 
     key: str  #: "client/job id"

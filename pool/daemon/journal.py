@@ -1,4 +1,4 @@
-"""The journal: what was promised to clients, on disk. A thread writes it, a group of operations in one transaction.
+"""The journal: accepted jobs and their results, on disk. A thread writes groups of operations, each in one transaction.
 
     loop ──write(operation, then)──▶ queue ──▶ thread: all that is there, one COMMIT ──▶ loop: then(None), ...
 
@@ -120,12 +120,12 @@ class FileJournal:
         self._file = file
         self._max_bytes = max_bytes
         self._call_soon = call_soon
-        self._lock = threading.Lock()  # whoever holds it uses the file
+        self._lock = threading.Lock()  # held while the file is used
         self._woken_at = time.monotonic()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._open = 0  # items whose `then` was not called yet
         self._owed: list[Operation] = []  # what has been done and could not be written; the thread's own
-        self._full = False  # the thread's own; `trouble` is what the loop knows of it
+        self._full = False  # of the thread; the loop reads `trouble`
         self._measured_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()

@@ -70,7 +70,7 @@ class Accept(Operation, frozen=True):
 
 
 class SetHeader(Operation, frozen=True):
-    """What a later daemon has to know of an accepted job has changed."""
+    """The header of an accepted job has changed."""
 
     number: int
     header: bytes
@@ -170,7 +170,7 @@ class LeaseRow(Struct, frozen=True):
 
 
 class JobRow(Struct, frozen=True):
-    """What the journal knows of a job. `payload` is None if its file is damaged or gone."""
+    """A job as it is in the journal. `payload` is None if its file is damaged or gone."""
 
     number: int
     key: str

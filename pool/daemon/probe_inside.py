@@ -294,7 +294,7 @@ def _signal_others() -> str:
 
 
 def _change_others() -> str:
-    """Sets limits and priority to the values that they have: whoever may do that may change them."""
+    """Sets limits and priority to the values that they have. If that is allowed, changing them is allowed too."""
     other = os.getppid() or 1
     files, process = resource.RLIMIT_NOFILE, os.PRIO_PROCESS
     seen = [

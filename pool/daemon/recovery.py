@@ -1,4 +1,4 @@
-"""At the start of the daemon: what the journal knows of the jobs of earlier daemons, and what becomes of each.
+"""At the start of the daemon: restores the jobs of earlier daemons from the journal.
 
 row of the journal       becomes
 ───────────────────      ──────────────────────────────────────────────────────────────
@@ -6,7 +6,7 @@ with a result            a kept result, for the rest of its time
 without a lease          a waiting job, in its place in the order of acceptance
 with a lease             left to its worker, if that was found; else it ended `lost`, as it may have run; or it waits
                          again, if its submitter allows another attempt and the container of the last one is gone
-damaged, or without      ended `lost`: it cannot be run, and its submitter is told why
+damaged, or without      ended `lost`: it cannot be run; the result says why
 a pool of that name
 """
 

@@ -133,7 +133,7 @@ class SubmitService:
         self._executor.submit(lambda: admission.digest(submit, payload), done)
 
     def _enter(self, address: bytes, submit: wire.Submit, job: Job, digests: Digests) -> None:
-        """Queue the job, unless it was submitted before. Either way the client is told when that is written."""
+        """Queue the job, unless it was submitted before. Accepted is sent in both cases, once the job is written."""
         known = self._jobs.find(job.key, digests.whole)
         if known is None:
             job.digest = digests.whole

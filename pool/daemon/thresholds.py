@@ -14,7 +14,7 @@ FAILED_STARTS = 3
 
 
 def threshold_alerts(pool: str, metrics: Metrics, bounds: AlertSettings) -> list[st.Alert]:
-    """Without a date: how long it has been so is known to whoever asks again and again."""
+    """Without a date: the caller dates an alert when it first appears."""
     found = (
         ("run_p95", _slow("execution", metrics.run, bounds.run_p95_s, bounds)),
         ("overhead_p95", _slow("overhead", metrics.overhead, bounds.overhead_p95_s, bounds)),

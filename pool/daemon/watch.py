@@ -31,7 +31,7 @@ _LOOK_S = 5.0
 
 
 class AlertBoard:
-    """The alerts that are on. Each is told once when it begins and once when it ends."""
+    """The alerts that are on. `tell` is called once when one begins and once when it ends."""
 
     def __init__(
         self, look: Callable[[], Iterable[st.Alert]], tell: Callable[[Literal["start", "end"], st.Alert], None]

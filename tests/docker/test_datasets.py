@@ -80,12 +80,6 @@ def daemon(files):
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(daemon):
-    with daemon.client(timeout=60) as it:
-        yield it
-
-
 # ---- what a job finds ----
 
 

@@ -49,12 +49,6 @@ def daemon(worker_image):
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(daemon):
-    with daemon.client(timeout=60) as it:
-        yield it
-
-
 @pytest.fixture(autouse=True)
 def no_pool_in_the_environment(monkeypatch):
     for name in ("POOL_CONFIG", "POOL_RUN_DIR", "POOL_ENDPOINT"):

@@ -48,12 +48,6 @@ def daemon(worker_image, prices):
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(daemon):
-    with daemon.client(timeout=30) as it:
-        yield it
-
-
 def containers(sdk, daemon, **labels):
     owner = (daemon.state_dir / "owner").read_text().strip()
     return sdk.containers(

@@ -33,12 +33,6 @@ def daemon(worker_image):
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(daemon):
-    with daemon.client(timeout=30) as it:
-        yield it
-
-
 @pytest.fixture(autouse=True)
 def next_job_is_served(client):
     yield

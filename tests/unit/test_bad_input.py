@@ -37,12 +37,6 @@ def daemon():
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(daemon):
-    with daemon.client(timeout=30) as it:
-        yield it
-
-
 @pytest.fixture(autouse=True)
 def next_job_is_untouched(request):
     yield

@@ -39,12 +39,6 @@ def daemon():
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(daemon):
-    with daemon.client(timeout=20) as it:
-        yield it
-
-
 @pytest.fixture(autouse=True)
 def next_job_is_served(client):
     yield

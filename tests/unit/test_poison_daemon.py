@@ -32,12 +32,6 @@ def daemon():
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(daemon):
-    with daemon.client(timeout=20) as it:
-        yield it
-
-
 @pytest.fixture(autouse=True)
 def pardoned(daemon):
     yield

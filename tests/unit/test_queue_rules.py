@@ -36,12 +36,6 @@ def daemon():
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(daemon):
-    with daemon.client(timeout=20) as it:
-        yield it
-
-
 def blocked(daemon, client, pool="default"):
     """The one worker of the pool is busy until this job is cancelled."""
     job_id = client.submit(BLOCK, pool=pool)
