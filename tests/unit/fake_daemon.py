@@ -266,7 +266,7 @@ def in_child(work: Callable[[], object]) -> int | str:
             status = 0 if work() else 2
         finally:
             os._exit(status)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -277,7 +277,7 @@ def in_child(work: Callable[[], object]) -> int | str:
     return "hung"
 
 
-def eventually(condition: Callable[[], object], deadline_s: float = 20.0) -> None:
+def eventually(condition: Callable[[], object], deadline_s: float = 60.0) -> None:
     """Wait until the condition holds."""
     end = time.monotonic() + deadline_s
     while not condition():
