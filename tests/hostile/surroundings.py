@@ -49,12 +49,20 @@ def first_process(container):
     """Its pid on the host."""
     if ENGINE == "oci":
         inside = live.processes(container)
-        return next(pid for pid in inside if live.parent(pid) not in inside)
+        return next(pid for pid in inside if _parent(pid) not in inside)
     engine = docker.from_env()
     try:
         return engine.api.inspect_container(container)["State"]["Pid"]
     finally:
         engine.close()
+
+
+def _parent(pid):
+    """Of a process that has ended since, the process itself."""
+    try:
+        return live.parent(pid)
+    except FileNotFoundError:
+        return pid
 
 
 def processes(container):

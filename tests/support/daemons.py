@@ -30,8 +30,8 @@ _ENGINES = {
     "jumping": "tests.support.jumping",
     "slow_to_remove": "tests.support.slow_to_remove",
 }
-#: Images that are unpacked for the engine oci: once for all daemons of all tests.
-IMAGE_DIR = Path(__file__).parents[2] / ".cache/images"
+#: Images that are unpacked for the engine oci: once for all daemons of all tests, and apart from what ./dev builds.
+IMAGE_DIR = Path(__file__).parents[2] / ".cache/test-images"
 #: Figures of a busy machine, and of tests whose workers cannot start.
 _NO_BOUNDS = {"run_p95_s": None, "overhead_p95_s": None, "failed_start_rate": None}
 
