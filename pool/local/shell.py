@@ -1,7 +1,7 @@
 """A program of its own: sets up what a container's engine sets up for a worker, and becomes the runner.
 
     keeper ──fork──▶ holder: cgroup, namespaces ──fork──▶ process 1: root file system, rights, filter ──exec──▶ runner
-      └ waits, and removes the cgroup   └ waits
+      └ waits, and clears up            └ waits
 
 As root the last process gives up root for a user id of its own; otherwise all of it happens in a user namespace, in
 which the user keeps its id. Each step that the host refuses ends the program, with a line of JSON on stdout that names
@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import traceback
@@ -58,7 +59,7 @@ class Refused(Exception):  # noqa: N818 - an answer and no fault of this program
 
 def main(arguments: Sequence[str]) -> int:
     """`arguments`: the plan as JSON, as `worker.py` makes it. Returns the exit status."""
-    plan = json.loads(arguments[0])
+    plan, caller = json.loads(arguments[0]), os.getppid()
     cgroup, why_not = _cgroup(plan["cgroup"])
     _tell({"cgroup": why_not})
     holder = os.fork()
@@ -68,6 +69,8 @@ def main(arguments: Sequence[str]) -> int:
     status = os.waitstatus_to_exitcode(os.waitpid(holder, 0)[1])
     if cgroup is not None:
         cgroup.remove()
+    if os.getppid() != caller:  # it was killed; otherwise it still wants to read the log
+        shutil.rmtree(plan["home"], ignore_errors=True)
     return status if status >= 0 else 128 - status
 
 

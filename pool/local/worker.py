@@ -139,6 +139,7 @@ class LocalWorker:
         found = layout(uid=uid, link=link)
         command = [found.program, "-s", "-P", "-c", _RUNNER, ":".join(found.imports), *self._arguments()]
         return {
+            "home": str(self._home),
             "root": str(root),
             "uid": uid,
             "binds": found.binds,

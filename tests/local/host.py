@@ -35,7 +35,7 @@ def main():
     except PoolError as error:
         say({"error": type(error).__name__, "message": error.message})
         return
-    say({"pid": worker.pid, "cgroup": worker.no_cgroup})
+    say({"pid": worker.pid, "cgroup": worker.no_cgroup, "home": str(worker._home)})
     for line in sys.stdin:
         code, arguments, limits, screened = json.loads(line)
         run = wire.Run(job_id="probe", epoch=0, entry="main", screened=screened, **LIMITS | limits)

@@ -199,7 +199,7 @@ def test_after_all_of_it_an_honest_job_runs(local):
     assert (found["outcome"], found["value"], found["free"]) == ("ok", 42, True)
 
 
-def test_a_caller_that_is_killed_leaves_no_process_and_no_cgroup(local):
+def test_a_caller_that_is_killed_leaves_no_process_no_file_and_no_cgroup(local):
     same = None if os.stat(f"/proc/{local.process.pid}").st_uid == os.geteuid() else NOBODY
     with caller(same) as found:
         shell = granted(found).first["pid"]
@@ -208,4 +208,5 @@ def test_a_caller_that_is_killed_leaves_no_process_and_no_cgroup(local):
         found.process.wait()
     with contextlib.closing(os.fdopen(pidfd)) as ended:
         assert select.select([ended], [], [], 120)[0], "the shell goes on"
+    assert not Path(found.first["home"]).exists()
     assert not list(Path("/sys/fs/cgroup").glob(f"**/pool-local-{shell}"))
