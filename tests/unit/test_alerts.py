@@ -42,6 +42,7 @@ def metrics(clock):
 
 def end(metrics, count=1, **ms):
     times = {"queue_ms": 0.0, "dispatch_ms": 0.0, "run_ms": 1.0, "collect_ms": 0.0} | ms
+    times["total_ms"] = sum(times.values())
     for _ in range(count):
         metrics.ended(SimpleNamespace(outcome=Outcome.OK, **times), ran=True)
 
