@@ -17,8 +17,8 @@ from pool.model import JobState, Outcome, WorkerState
 
 #: Entries kept of one worker or pool: the last dozen or so jobs of a worker.
 MAX_ENTRIES = 64
-#: Histories kept of workers that are gone and of refused jobs; a few megabytes.
-MAX_PAST_HISTORIES = 2000
+#: Entries kept of workers that are gone and of refused jobs, together: about two megabytes.
+MAX_PAST_ENTRIES = 4000
 
 
 class HistoryEntry(NamedTuple):
@@ -43,13 +43,20 @@ class PastHistories:
 
     def __init__(self) -> None:
         self._histories: dict[str, History] = {}
+        self._entries = 0
 
     def add(self, record_id: str, entries: Iterable[HistoryEntry]) -> None:
-        history = self._histories.pop(record_id, None) or new_history()
+        history = self._take(record_id)
         history.extend(entries)
         self._histories[record_id] = history
-        if len(self._histories) > MAX_PAST_HISTORIES:
-            del self._histories[next(iter(self._histories))]
+        self._entries += len(history)
+        while self._entries > MAX_PAST_ENTRIES:
+            self._take(next(iter(self._histories)))
+
+    def _take(self, record_id: str) -> History:
+        history = self._histories.pop(record_id, None) or new_history()
+        self._entries -= len(history)
+        return history
 
     def of(self, record_id: str) -> History:
         return self._histories.get(record_id, [])

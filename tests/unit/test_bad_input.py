@@ -39,9 +39,10 @@ def daemon():
 
 @pytest.fixture(autouse=True)
 def next_job_is_untouched(request):
+    client = request.getfixturevalue("client") if "client" in request.fixturenames else None
     yield
-    if "client" in request.fixturenames:
-        assert request.getfixturevalue("client").run("result = 6 * 7").value == 42
+    if client is not None:
+        assert client.run("result = 6 * 7").value == 42
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from pool.core.events import (
 )
 from pool.core.machine import InvalidTransition, PoolState
 from pool.core.policy import CLEANING_S
-from pool.core.records import MAX_ENTRIES, MAX_PAST_HISTORIES
+from pool.core.records import MAX_ENTRIES, MAX_PAST_ENTRIES
 from pool.core.state import Ignore, row
 from pool.errors import PoolError
 from pool.model import JobState, Outcome, StartKind, WorkerState
@@ -237,7 +237,7 @@ def test_histories_are_bounded():
     for number in range(100):
         core.run(f"j{number}")
     assert len(core.pool.history("p-1")) == MAX_ENTRIES
-    for number in range(MAX_PAST_HISTORIES + 1):
+    for number in range(MAX_PAST_ENTRIES + 1):
         core.pool.handle(CancelRequested(job_id=f"unknown {number}"), core.now)
         core.pool.handle(CancelRequested(job_id="asked again and again"), core.now)
     assert core.pool.history("unknown 0") == []

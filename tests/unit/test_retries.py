@@ -270,16 +270,21 @@ def test_attempts_are_counted_over_restarts_of_the_daemon(home):
         assert (result.outcome, result.attempt, runs(home)) == (Outcome.LOST, 2, 2), result.reason
 
 
-#: Notes its process, and returns whether that of the attempt before is still there.
+#: Notes its process, and returns whether that of the attempt before is still there. One that waits to be reaped is not.
 ALONE = """
 import os, time
+def runs(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 def main(path):
     with open(path, "a+") as pids:
         pids.seek(0)
         before = [int(line) for line in pids]
         pids.write(f"{os.getpid()}\\n")
     if not before: time.sleep(600)
-    return [pid for pid in before if os.path.exists(f"/proc/{pid}")]
+    return [pid for pid in before if runs(pid)]
 """
 
 
