@@ -248,8 +248,12 @@ def test_a_timeout_error_of_a_signal_handler_is_raised_and_cancels_the_job(clien
     def ring(*_):
         raise TimeoutError("alarm")
 
+    def interrupt():
+        eventually(lambda: daemon.jobs)
+        os.kill(os.getpid(), signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    threading.Thread(target=interrupt).start()
     try:
         with pytest.raises(TimeoutError, match="alarm"):
             client.run(HOLD, timeout=timeout)
