@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import fcntl
 import json
+import mmap
 import os
 import select
 import shutil
@@ -190,7 +191,7 @@ class OciEngine:
         try:
             with _open_output(place) as output, _held(place / "config.json") as held:
                 pid = self._runc.run(place.name, place, output=output, held=held)
-                os.set_blocking(output, False)  # runc has made it blocking
+                _unblock(output)
                 container = OciContainer(self._runc, place, pid)
                 container.attach()
                 return container
@@ -331,6 +332,15 @@ def _open_output(place: Path) -> Iterator[int]:
         yield output
     finally:
         os.close(output)
+
+
+def _unblock(output: int) -> None:
+    """The pipe is blocking since runc had it. A container that has filled it waits for room: it gets a page."""
+    os.set_blocking(output, False)
+    poller = select.poll()
+    poller.register(output, select.POLLOUT)
+    if not poller.poll(0):
+        os.read(output, mmap.PAGESIZE)
 
 
 class _Output:
