@@ -67,6 +67,7 @@ def test_memory_that_a_call_keeps_does_not_take_the_next_ones_limit(client):
 
 def test_the_calls_of_a_lost_worker_are_lost(client, daemon, sdk):
     code = "import time\ndef main(n): time.sleep(600 * n); return n"
+    daemon.until(lambda: not daemon.workers(state="leased"))  # the job of the test before has ended
     results = client.map(code, [[0], [1], [2]], chunksize=3, entry="main")
     daemon.until(lambda: daemon.workers(state="leased"))
     (worker,) = daemon.workers(state="leased")
