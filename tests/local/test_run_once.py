@@ -25,6 +25,7 @@ from pool.client.results import to_result
 from pool.errors import InvalidJobError, NoLockdownError
 from tests.local.conftest import caller, granted
 from tests.newcomer.place import blocks, promised
+from tests.support.process import children
 
 DOUBLE = "def main(x):\n    return x * 2"
 
@@ -48,11 +49,6 @@ def once(code, **options):
         return pool.run_once(code, **options)
     except NoLockdownError as error:
         pytest.skip(error.message)
-
-
-def children():
-    """Processes that this one has started."""
-    return {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
 
 
 def test_a_host_whose_own_tools_enter_all_namespaces_is_not_refused():

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pool import Client, Outcome, PoolExecutor, values, wire
 from pool.client import decoder
 from pool.client.decoder import Helper, ProcessDecoder, Reply
 from pool.errors import InvalidJobError, ValueCodecError
+from tests.support.process import threads
 from tests.unit.fake_daemon import Waiting, eventually, in_child
 
 DOUBLE = "def main(x):\n    return x * 2"
@@ -269,10 +269,10 @@ def test_where_to_decode_is_inline_or_process(bad):
 
 
 def test_nothing_is_started_before_the_first_value(daemon):
-    before = threading.active_count()
+    before = threads()
     with Client(daemon.endpoint, decode="process") as client:
         assert client._decoder._helpers.peek() is None
         client.submit("")
         assert client._decoder._helpers.peek() is None
-    assert threading.active_count() == before
+    assert threads() <= before
     assert daemon.of(wire.Submit)
