@@ -23,7 +23,7 @@ from pool.engines.roots import Image, Roots
 from pool.engines.runc import PROGRAM
 from pool.errors import EngineError
 from pool.images.base import PROBE, Base, bootstrap, debian_base, described
-from pool.images.libraries import prepare, recipe_of
+from pool.images.libraries import laid_out
 from pool.images.steps import Progress, fingerprint
 from pool.images.worker import labels_of, runner_tree, write_tree
 
@@ -76,19 +76,16 @@ def _fill_base(root: Path, tag: str, recipe: dict[str, Any], progress: Progress)
 
 
 def _libraries(roots: Roots, base: Base, requirements: Path, *, force: bool, progress: Progress) -> str:
-    recipe, tag = recipe_of(base, requirements)
-    if roots.find(tag) is not None and not force:
-        progress(f"libraries: {tag}, present")
-        return tag
-    with tempfile.TemporaryDirectory(prefix="pool-libraries-") as scratch:
-        context = Path(scratch)
-        prepare(base, requirements, context, progress=progress)
-        progress(f"libraries: laying out {tag}")
+    def build(tag: str, recipe: str, context: Path) -> None:
         # With `force` the same recipe may give newer versions, which are another image.
-        image = Image(id=_id(recipe, scratch if force else ""), entrypoint=())
+        image = Image(id=_id(recipe, str(context) if force else ""), entrypoint=())
         command = ["root", f"{INPUTS}/packages", f"{INPUTS}/loaders", RESULT]
         roots.add(tag, image, lambda root: _assemble(roots, base, command, context, root))
-    return tag
+
+    def present(tag: str) -> bool:
+        return roots.find(tag) is not None
+
+    return laid_out(base, requirements, present=present, build=build, force=force, progress=progress)
 
 
 def _fill_worker(

@@ -12,7 +12,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -43,16 +44,38 @@ def ensure_libraries(
     client: docker.APIClient, base: Base, requirements: Path, *, force: bool, progress: Progress
 ) -> str:
     """The tag of the libraries image for this base and these requirements."""
+
+    def build(tag: str, recipe: str, context: Path) -> None:
+        labels = {"pool.image.libraries": recipe}
+        docker_build(client, context, tag=tag, arguments={"BASE": base.name}, labels=labels, progress=progress)
+
+    present = partial(has_image, client)
+    return laid_out(base, requirements, present=present, build=build, force=force, progress=progress)
+
+
+def laid_out(
+    base: Base,
+    requirements: Path,
+    *,
+    present: Callable[[str], bool],
+    build: Callable[[str, str, Path], None],
+    force: bool,
+    progress: Progress,
+) -> str:
+    """The tag of the libraries, which are laid out if they are not there, or with `force`. Raises EngineError.
+
+    `present`: whether there is an image of this tag. `build`: makes it, from its tag, its recipe and the directory that
+    `prepare` has filled.
+    """
     recipe, tag = recipe_of(base, requirements)
-    if has_image(client, tag) and not force:
+    if present(tag) and not force:
         progress(f"libraries: {tag}, present")
         return tag
     with tempfile.TemporaryDirectory(prefix="pool-libraries-") as scratch:
         context = Path(scratch)
         prepare(base, requirements, context, progress=progress)
         progress(f"libraries: laying out {tag}")
-        labels = {"pool.image.libraries": recipe}
-        docker_build(client, context, tag=tag, arguments={"BASE": base.name}, labels=labels, progress=progress)
+        build(tag, recipe, context)
     return tag
 
 

@@ -10,28 +10,12 @@ import pytest
 
 from pool.assets import seccomp_profile
 from pool.engines import bundle
-from pool.engines.base import Mount, WorkerSpec
+from pool.engines.base import Mount
 from pool.engines.lockdown import POLICY, SCRATCH, container_arguments
 from pool.errors import EngineError
+from tests.support.worker_spec import SPEC as ANY_SPEC
 
-SPEC = WorkerSpec(
-    worker_id="w1",
-    pool="default",
-    owner="owner1",
-    instance="run1",
-    image="pool-worker:latest",
-    runtime=None,
-    uid=70001,
-    command=("--link", "/run/pool/link.sock"),
-    mounts=(Mount(source=Path("/srv/prices.npy"), target="/datasets/prices.npy"),),
-    memory_bytes=512 << 20,
-    cpus=1.5,
-    processes=32,
-    tmp_bytes=64 << 20,
-    tmp_inodes=1000,
-    nofile=512,
-    apparmor="pool-worker",
-)
+SPEC = replace(ANY_SPEC, apparmor="pool-worker")
 
 
 @pytest.fixture

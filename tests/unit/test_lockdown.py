@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from runner import seccomp
 
 from pool.assets import seccomp_profile
-from pool.engines.base import Mount, WorkerSpec
 from pool.engines.lockdown import (
     MASKED_PATHS,
     OWN_KERNEL_PROCESSES,
@@ -19,24 +17,7 @@ from pool.engines.lockdown import (
     container_arguments,
     container_name,
 )
-
-SPEC = WorkerSpec(
-    worker_id="w1",
-    pool="default",
-    owner="owner1",
-    instance="run1",
-    image="pool-worker:latest",
-    runtime=None,
-    uid=70001,
-    command=("--link", "/run/pool/link.sock"),
-    mounts=(Mount(source=Path("/srv/prices"), target="/datasets/prices"),),
-    memory_bytes=512 << 20,
-    cpus=1.5,
-    processes=32,
-    tmp_bytes=64 << 20,
-    tmp_inodes=1000,
-    nofile=512,
-)
+from tests.support.worker_spec import SPEC
 
 
 @pytest.fixture
@@ -89,8 +70,8 @@ def test_cores_become_a_quota(arguments):
 
 def test_every_mount_is_read_only_and_private(arguments):
     (mount,) = arguments["HostConfig"]["Mounts"]
-    assert mount["Source"] == "/srv/prices"
-    assert mount["Target"] == "/datasets/prices"
+    assert mount["Source"] == "/srv/prices.npy"
+    assert mount["Target"] == "/datasets/prices.npy"
     assert mount["ReadOnly"] is True
     assert mount["BindOptions"] == {"Propagation": "rprivate", "NonRecursive": True}
 
