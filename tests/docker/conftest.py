@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import secrets
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +20,6 @@ from pool.client import Client
 from pool.engines.base import ImageFacts, WorkerSpec
 from pool.engines.docker import DockerEngine
 from pool.engines.oci import OciEngine
-from pool.errors import EngineUnavailableError
 from pool.images import DEFAULT_TAG, build
 from tests.support.daemons import IMAGE_DIR, DaemonProcess
 
@@ -100,18 +102,40 @@ def each_engine(request: pytest.FixtureRequest, worker_image: ImageFacts) -> str
 
 @pytest.fixture(scope="session")
 def oci_usable(worker_image: ImageFacts, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skips where this host does not let us start containers, as in a container without rights. The worker image is
-    unpacked here, so that no test waits for it.
+    """Skips where this host does not let us start containers. The host is asked with its own tools, so that an engine
+    that refuses a usable host fails the tests. The worker image is unpacked here, so that no test waits for it.
     """
     del worker_image
+    if reason := _refused_by_host():
+        pytest.skip(reason)
     engine = OciEngine(tmp_path_factory.mktemp("oci"), IMAGE_DIR)
     try:
         engine.facts()
         engine.image(DEFAULT_TAG)
-    except EngineUnavailableError as error:
-        pytest.skip(error.message)
     finally:
         engine.close()
+
+
+def _refused_by_host() -> str:
+    """Why no container can be started with runc here; empty if one can."""
+    if os.geteuid() != 0:
+        return "the tests do not run as root"
+    if shutil.which("runc", path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is None:
+        return "runc is not installed"
+    apart = ["unshare", "--mount", "--pid", "--fork", "--ipc", "--uts", "--net", "--mount-proc", "true"]
+    entered = subprocess.run(apart, check=False, capture_output=True, text=True)
+    if entered.returncode != 0:
+        return f"this host refuses namespaces: {entered.stderr.strip()}"
+    cgroups = Path("/sys/fs/cgroup")
+    unified = (cgroups / "cgroup.controllers").exists()
+    try:
+        for controller in ("",) if unified else ("memory", "cpu", "pids", "devices", "freezer"):
+            place = cgroups / controller / OWNER
+            place.mkdir()
+            place.rmdir()
+    except OSError as error:
+        return f"this host refuses a control group: {error}"
+    return ""
 
 
 @pytest.fixture
