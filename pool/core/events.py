@@ -85,6 +85,10 @@ class CancelRequested(JobEvent, frozen=True, kw_only=True):
 # ---- workers ----
 
 
+class WorkerConnected(WorkerEvent, frozen=True, kw_only=True):
+    """The runner of a starting worker has sent Hello."""
+
+
 class WorkerReady(WorkerEvent, frozen=True, kw_only=True):
     """The handshake is done, the daemon's no-op job returned the right value, and the lockdown holds."""
 

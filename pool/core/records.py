@@ -147,6 +147,7 @@ class WorkerRecord(Struct, kw_only=True, eq=False):
     epoch: int = 0  #: of the latest lease
     leased_at: float = 0.0  #: when the latest lease began
     leaving: StopReason | None = None  #: set while DRAINING and STOPPING, and while FOUND if it is to drain
+    connected: bool = False  #: its runner has sent Hello; of a worker that this daemon has started
     worn: StopReason | None = None  #: why it is to be replaced; it serves until its replacement is ready
     code: str = ""  #: digest of the code that a failure of this worker counts against now; see poison.py
     blamed: str = ""  #: the code that its end was counted against, until the engine has removed it

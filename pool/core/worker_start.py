@@ -14,6 +14,7 @@ from pool.core.events import (
     KillJob,
     Tick,
     WorkerAdopted,
+    WorkerConnected,
     WorkerFailed,
     WorkerFound,
     WorkerFrozen,
@@ -27,6 +28,11 @@ from pool.core.state import State
 from pool.model import JobState, Outcome, WorkerState
 
 # ---- start ----
+
+
+def connected(pool: State, worker: WorkerRecord, _event: WorkerConnected) -> None:
+    worker.connected = True
+    pool.note(worker, "its runner has connected")
 
 
 def ready(pool: State, worker: WorkerRecord, event: WorkerReady) -> None:
@@ -52,7 +58,9 @@ def start_failed(pool: State, worker: WorkerRecord, event: WorkerFailed | Worker
 
 
 def start_overdue(pool: State, worker: WorkerRecord, _event: Tick) -> None:
-    count_failed_start(pool, worker, f"{worker.id} was not ready within {pool.policy.boot_timeout_s:g} s")
+    progress = "connected and did not become ready" if worker.connected else "has not connected"
+    reason = f"{worker.id} was not ready within {pool.policy.boot_timeout_s:g} s: its runner {progress}"
+    count_failed_start(pool, worker, reason)
     pool.stop_worker(worker, StopReason.BOOT_TIMEOUT)
 
 

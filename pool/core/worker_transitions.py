@@ -25,6 +25,7 @@ from pool.core.events import (
     ShutdownRequested,
     Tick,
     WorkerAdopted,
+    WorkerConnected,
     WorkerFailed,
     WorkerFound,
     WorkerFreed,
@@ -39,6 +40,7 @@ from pool.core.records import JobRecord, PendingEnd, PoolPhase, StopReason, Work
 from pool.core.state import Ignore, Illegal, InvalidTransition, State, Table, row, table
 from pool.core.worker_start import (
     adopted,
+    connected,
     count_failed_start,
     lose_job,
     not_adoptable,
@@ -281,6 +283,11 @@ TABLE: Table[WorkerState, WorkerRecord] = table(
         WorkerAdopted, STATES,
         found=adopted, starting=NOT_FOUND, idle=NOT_FOUND, leased=NOT_FOUND, cleaning=NOT_FOUND,
         suspect=NOT_FOUND, draining=NOT_FOUND, stopping=STOPPING,
+    ),
+    row(
+        WorkerConnected, STATES,
+        found=UNPROVEN, starting=connected, idle=READY_TWICE, leased=READY_TWICE, cleaning=READY_TWICE,
+        suspect=READY_TWICE, draining=READY_TWICE, stopping=STOPPING,
     ),
     row(
         WorkerReady, STATES,

@@ -100,6 +100,7 @@ class PoolController:
         }
         self._effects: dict[Effect, Callable[..., None]] = {
             Effect.NOTHING: lambda *_: None,
+            Effect.CONNECTED: self._connected,
             Effect.SEND_TEST: self._send_test,
             Effect.READY: self._ready,
             Effect.RESUMED: self.adoption.resumed,
@@ -210,6 +211,15 @@ class PoolController:
         write("a worker could not be started", action="worker_failed", reason=reason)
         self.apply(ev.WorkerFailed(worker_id=handle.id, reason=reason, permanent=permanent, cause="start"))
 
+    def _connected(self, handle: WorkerHandle, *_: object) -> None:
+        self.apply(ev.WorkerConnected(worker_id=handle.id, cause="link"))
+
+    def _overdue(self, handle: WorkerHandle) -> None:
+        """The core has given the start up."""
+        reason = f"it was not ready within {self.state.policy.boot_timeout_s:g} s: it {handle.protocol.phase.value}"
+        self.metrics.failed_starts.add(reason)
+        handle.log.error("a worker could not be started", action="worker_failed", reason=reason)
+
     def _send_test(self, handle: WorkerHandle, *_: object) -> None:
         if (test := handle.start.test) is not None:
             self._links.send(handle.id, test.run, test.payload)
@@ -284,7 +294,8 @@ class PoolController:
         self._kept.remove(handle.number)
         self._links.close(handle.id)
         self._unwatch(handle)
-        diagnose = reason is StopReason.BOOT_TIMEOUT
+        if diagnose := reason is StopReason.BOOT_TIMEOUT:
+            self._overdue(handle)
         self._executor.stop(handle.id, diagnose=diagnose, on_gone=lambda *end: self._removed(handle, *end))
 
     def _removed(self, handle: WorkerHandle, output: str, engine_away: bool) -> None:  # noqa: FBT001 - of a callback

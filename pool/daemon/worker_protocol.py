@@ -54,6 +54,7 @@ class Effect(Enum):
     """What the controller has to do about a message."""
 
     NOTHING = auto()
+    CONNECTED = auto()  #: the runner of a new worker has sent Hello
     SEND_TEST = auto()
     READY = auto()  #: the last self-test has passed
     RESUMED = auto()  #: the runner of an earlier daemon has proved itself
@@ -72,7 +73,7 @@ class Step(NamedTuple):
 
 P, E = Phase, Effect
 TABLE: Mapping[Phase, Mapping[type[wire.Message], Step]] = {
-    P.NEW: {wire.Hello: Step(P.STARTING, E.NOTHING)},
+    P.NEW: {wire.Hello: Step(P.STARTING, E.CONNECTED)},
     P.FOUND: {wire.Resume: Step(P.IDLE, E.RESUMED)},
     P.STARTING: {wire.Ready: Step(P.TEST_SENT, E.SEND_TEST)},
     P.TEST_SENT: {wire.Started: Step(P.TEST_RUNNING, E.NOTHING), wire.Heartbeat: Step(P.TEST_SENT, E.NOTHING)},

@@ -227,6 +227,7 @@ class World:
     def ready(self, number: int) -> None:
         def act(worker_id: str, container: Container) -> None:
             container.ready = True
+            self.play(ev.WorkerConnected(worker_id=worker_id))
             self.play(ev.WorkerReady(worker_id=worker_id, shareable=number % 20 != 0))
 
         self.with_container(number, act, ready=False)

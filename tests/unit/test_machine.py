@@ -17,6 +17,7 @@ from pool.core.events import (
     JobSubmitted,
     KillJob,
     ProbeWorker,
+    WorkerConnected,
     WorkerFailed,
     WorkerFreed,
     WorkerFrozen,
@@ -66,6 +67,7 @@ def everything(pool: PoolState) -> tuple[object, ...]:
 @pytest.mark.parametrize(
     "event",
     [
+        WorkerConnected(worker_id="p-1"),
         WorkerReady(worker_id="p-1"),
         WorkerReady(worker_id="p-2"),
         WorkerFreed(worker_id="p-1"),

@@ -13,6 +13,7 @@ from pool.core.events import (
     RecycleRequested,
     ResizeRequested,
     ResumeRequested,
+    WorkerConnected,
     WorkerFailed,
     WorkerRemoved,
     WorkerVanished,
@@ -313,7 +314,16 @@ def test_a_worker_that_is_not_ready_in_time_is_a_failed_start():
     core.tick()
     assert stopped(core.pass_time(30)) == {"p-1": "boot_timeout"}
     assert core.pool.breaker.failures == 1
+    assert core.pool.breaker.last_reason == "p-1 was not ready within 30 s: its runner has not connected"
     assert core.ready("p-1") == []
+
+
+def test_the_runner_of_a_start_that_took_too_long_is_said_to_have_connected_if_it_has():
+    core = Core(min_workers=1, max_workers=1, boot_timeout_s=30)
+    core.tick()
+    core.handle(WorkerConnected(worker_id="p-1"))
+    core.pass_time(30)
+    assert core.pool.breaker.last_reason.endswith("its runner connected and did not become ready")
 
 
 def test_jobs_are_refused_while_the_breaker_is_open_and_there_is_no_worker():

@@ -45,7 +45,7 @@ def answer(value):
 
 #: The messages of a start, each with its payload, and the phase and the effect after it.
 START = [
-    ((HELLO, ()), Phase.STARTING, Effect.NOTHING),
+    ((HELLO, ()), Phase.STARTING, Effect.CONNECTED),
     ((READY, ()), Phase.TEST_SENT, Effect.SEND_TEST),
     ((started(NOOP_ID, 0), ()), Phase.TEST_RUNNING, Effect.NOTHING),
     ((done(NOOP_ID, 0), answer([41, 42])), Phase.TEST_CLEANUP, Effect.NOTHING),
