@@ -65,8 +65,8 @@ start_engine() {
   done
 }
 
-# The pid of the Engine that ./dev started, or 0.
-own_engine_pid() { if dockerd_runs "$DOCKERD_PID"; then cat "$DOCKERD_PID"; else printf '0\n'; fi; }
+# Whether the Engine in use is one that ./dev started.
+owns_engine() { [[ -z ${DOCKER_HOST:-} ]] && dockerd_runs "$DOCKERD_PID"; }
 
 engine() {
   local packages=("${PACKAGES[@]}")

@@ -19,8 +19,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the jobs and the faults (%(default)s)")
     parser.add_argument("--only", nargs="*", choices=sorted(BY_NAME), help="these faults instead of all")
     parser.add_argument("--durability", default="crash", choices=("crash", "power", "none"))
-    parser.add_argument("--engine-pid", type=int, default=0, help="the dockerd that may be frozen for seconds; 0: none")
-    parser.add_argument("--engine-restarts", action="store_true", help="that dockerd is also ended and started again")
+    parser.add_argument("--engine-pid-file", type=Path, help="of the dockerd that may be frozen for seconds; else none")
+    parser.add_argument(
+        "--engine-restarts",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="that dockerd is also ended and started again, which ends all its containers (default)",
+    )
     parser.add_argument("--pause", type=float, default=0.3, help="mean seconds between two faults (%(default)s)")
     parser.add_argument("--apart", type=int, default=0, help="executions between two faults, within 5 s (%(default)s)")
     options = parser.parse_args()
@@ -31,7 +36,7 @@ def main() -> int:
         directory,
         seed=options.seed,
         durability=options.durability,
-        engine_pid=options.engine_pid,
+        engine_pid_file=options.engine_pid_file,
         engine_restarts=options.engine_restarts,
     ) as campaign:
         verdict = campaign.run(

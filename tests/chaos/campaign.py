@@ -58,11 +58,15 @@ class Campaign:
         *,
         seed: int,
         durability: str = "crash",
-        engine_pid: int = 0,
-        engine_restarts: bool = False,
+        engine_pid_file: Path | None = None,
+        engine_restarts: bool = True,
     ) -> None:
-        """`engine_pid`: of the dockerd that may be frozen, and ended and started again if `engine_restarts`; 0: neither."""
-        self.directory, self.seed, self.engine_pid, self.engine_restarts = directory, seed, engine_pid, engine_restarts
+        """`engine_pid_file`: of the dockerd that may be frozen, and ended and started again if `engine_restarts`; the file
+        gets its new pid. None: neither.
+        """
+        self.directory, self.seed, self.engine_restarts = directory, seed, engine_restarts
+        self.engine_pid_file = engine_pid_file
+        self.engine_pid = int(engine_pid_file.read_text()) if engine_pid_file is not None else 0
         self.records = directory / "history"
         self.records.mkdir(parents=True)
         self.engine = docker.APIClient(version="auto", timeout=30, **kwargs_from_env())
@@ -151,6 +155,7 @@ class Campaign:
                 command, env=environment, cwd=place, stdout=log, stderr=log, start_new_session=True
             )
         self.engine_pid, until = engine.pid, time.monotonic() + ENGINE_S
+        self.engine_pid_file.write_text(f"{engine.pid}\n")
         while not self._engine_answers():
             if time.monotonic() > until:
                 raise AssertionError(f"the Engine did not start again: {self.directory / 'engine.log'}")

@@ -96,6 +96,21 @@ def test_a_job_with_retries_outlives_a_removed_container_and_a_stopped_runner(da
     assert (result.value, result.attempt) == ("pool-retried", 3)
 
 
+def test_the_job_of_a_worker_whose_process_that_forks_jobs_is_killed_is_lost_and_the_worker_is_replaced(
+    daemon, client, sdk
+):
+    daemon.until(lambda: whole(daemon))
+    job_id = submit(client, daemon, "pool-orphan")
+    worker = worker_of(daemon, job_id)
+    runner = first_process(sdk, worker)
+    zygote, *_ = Path(f"/proc/{runner}/task/{runner}/children").read_text().split()
+    os.kill(int(zygote), signal.SIGKILL)
+    result = client.result(job_id)
+    assert (result.outcome, result.worker) == (Outcome.LOST, worker["id"])
+    daemon.until(lambda: worker["id"] not in {each["id"] for each in daemon.workers()} and whole(daemon))
+    daemon.until(lambda: named("pool-orphan") == [])
+
+
 def test_the_job_of_a_runner_that_the_kernel_ends_for_want_of_memory_is_lost(daemon, client, sdk):
     """A process of the host enters the worker's control group, takes all its memory, and leaves the kernel no choice."""
     daemon.until(lambda: whole(daemon))

@@ -27,8 +27,10 @@ _ENGINES = {
     "rogue": "tests.support.rogue",
     "profiled": "tests.support.profiled",
     "failing": "tests.support.failing",
+    "failing_fsync": "tests.support.failing_fsync",
     "jumping": "tests.support.jumping",
     "slow_to_remove": "tests.support.slow_to_remove",
+    "trimming": "tests.support.trimming",
 }
 #: Images that are unpacked for the engine oci: once for all daemons of all tests, and apart from what ./dev builds.
 IMAGE_DIR = Path(__file__).parents[2] / ".cache/test-images"

@@ -1,0 +1,31 @@
+"""After a failed fsync it is not known what is on the disk: the daemon ends, and the next one has what was acknowledged."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pool.errors import DaemonUnreachableError
+from tests.support.daemons import DaemonProcess
+
+POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60, "cpu_s": 60}}
+
+
+def test_a_failed_fsync_ends_the_daemon_and_the_next_one_has_exactly_what_was_acknowledged(tmp_path_factory):
+    home = tmp_path_factory.mktemp("pool")
+    fails = home / "fsync-fails"
+    daemon = DaemonProcess({"default": POOL}, engine="failing_fsync", home=home, durability="power")
+    with daemon, daemon.client(timeout=600) as client, ThreadPoolExecutor() as threads:
+        client.submit("result = 'acknowledged'", job_id="before")
+        assert client.result("before").value == "acknowledged"
+        fails.touch()
+        refused = threads.submit(client.submit, "result = 1", job_id="after")
+        assert daemon.process.wait(300) == 1
+        assert "cannot be written: [Errno 5] Input/output error" in daemon.words()
+        fails.unlink()
+        daemon.start()  # as systemd does
+        with pytest.raises(DaemonUnreachableError, match="restarted before it accepted"):
+            refused.result(timeout=600)
+        assert client.result("before").value == "acknowledged"
+        assert client.run("result = 2", job_id="after").value == 2, "the id is free: there is no such job"
