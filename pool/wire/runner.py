@@ -110,7 +110,7 @@ class Run(JobFields, frozen=True, kw_only=True, tag="run", omit_defaults=True):
     result: Bytes
     processes: Count
     graded: Count = 0  #: so many frames at the end of the payload are one more argument, the first: the value to grade
-    screened: bool = True  #: False for the daemon's own self-tests
+    screened: bool = True  #: False for the daemon's self-tests, and to a child for code that the screen has read here
 
 
 class Kill(AttemptFields, frozen=True, tag="kill"):

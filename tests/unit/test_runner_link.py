@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from runner.link import Link
 
 from pool import values, wire
 from pool.model import Outcome
+from pool.screen import Policy
 from pool.testing import lay_out
 
 LIMITS = {
@@ -245,6 +247,56 @@ def test_a_runner_that_no_daemon_comes_to_ends_after_its_time(tree, place, tmp_p
         first.hear(wire.Done)
         first.kill()
         assert process.wait(60) == 1
+
+
+# ---- code that was read ----
+
+#: In place of the screen's function: tells of each text with `marked` in it that it reads.
+TELLS = """
+_examine = examine
+
+def examine(code, policy, **options):
+    import os
+    if policy.mode != "off" and "marked" in str(code):
+        os.write(2, b"read\\n")
+    return _examine(code, policy, **options)
+"""
+WARNS = "def main(): return [1 is 1, '\\d'] and 'marked'\n"  # the compiler and the parser warn of it
+
+
+def test_code_that_has_ended_ok_is_not_read_again_and_does_what_it_did(tree, place, tmp_path, daemons):
+    telling = tmp_path / "tree"
+    shutil.copytree(tree, telling)
+    with (telling / "pool" / "screen" / "__init__.py").open("a") as screen:
+        screen.write(TELLS)
+    (tmp_path / "scratch").mkdir()
+    command = [sys.executable, "-s", "-P", "-c", START, str(telling), "--link", str(place), "--isolation", "none"]
+    command += ["--scratch", str(tmp_path / "scratch"), "--screen", Policy().to_json()]
+    daemon = daemons()
+    with started(command):
+        daemon.hear(wire.Hello)
+        daemon.hear(wire.Ready)
+        daemon.send(wire.Welcome(token=TOKEN))
+        codes = [WARNS, WARNS, *["import os\ndef main(): return 'marked'\n"] * 2, WARNS.replace("marked", "marked 2")]
+        ends = [of_job(daemon, epoch, code) for epoch, code in enumerate(codes)]
+    first, again, *refused, other = ends
+    assert first[1].startswith("read\n")
+    assert "SyntaxWarning" in first[1]
+    assert again == (Outcome.OK, first[1].removeprefix("read\n"), "marked")
+    assert refused == [(Outcome.REJECTED, "read\n", None)] * 2
+    assert (other[1].startswith("read\n"), other[2]) == (True, "marked 2")
+
+
+def of_job(daemon, epoch, code):
+    """Outcome, standard error and value."""
+    job_id = f"j{epoch}"
+    daemon.send(wire.Run(job_id=job_id, epoch=epoch, entry="main", **LIMITS), code.encode(), b"")
+    daemon.hear(wire.Started)
+    done, payload = daemon.hear(wire.Done)
+    daemon.hear(wire.Freed)
+    daemon.send(wire.Collected(job_id=job_id, epoch=epoch))
+    value = values.decode(payload[3:]) if len(payload) > 3 else None
+    return done.outcome, bytes(payload[1]).decode(), value
 
 
 # ---- a runner that cannot begin ----

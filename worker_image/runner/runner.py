@@ -35,6 +35,7 @@ from runner.attempt import Attempt, Child, Exit, Printer, Stream
 from runner.channel import Frame
 from runner.cleanup import Baseline
 from runner.link import Link
+from runner.read_code import ReadCode
 from runner.usage import Meter
 from runner.zygote import PreloadError, ProcessDiedError
 
@@ -84,6 +85,7 @@ class Runner:
         self._ready = False
         self._baseline: Baseline | None = None
         self._meter: Meter | None = None
+        self._read_code = ReadCode()
         self._preload_ms = 0.0
         self._isolation, self._missing = "", [""]
         self._poller = zmq.Poller()
@@ -208,7 +210,7 @@ class Runner:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
         self._link.begin(job)
         child, self._parked = self._parked, None
-        attempt = self._attempt = Attempt(job, child, frames, meter=self._meter)
+        attempt = self._attempt = Attempt(job, child, self._read_code.frames(job, frames), meter=self._meter)
         for fd in attempt.descriptors:
             self._watch(fd, partial(self._read, attempt, fd))
         now = time.monotonic()
@@ -248,6 +250,7 @@ class Runner:
             return
         self._printer = None
         self._link.send(*ended)
+        self._read_code.ended(ended[0].outcome)
         self._unwatch(*attempt.descriptors)
         self._timers[self._clear] = time.monotonic() + _CLEAR_AFTER_S
 
