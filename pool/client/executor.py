@@ -16,6 +16,7 @@ Differences from the executors of the standard library:
 3. Errors of the request itself (arguments that cannot be carried, a function that cannot be pickled) are raised by
    `submit`, at the line that caused them, and not by the future.
 4. The interpreter does not wait for unresolved futures when it ends; use `with`, or `shutdown`.
+5. A `with` block that Ctrl-C ends cancels the jobs that are under way, instead of waiting for them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from pool.client import checks, job
@@ -144,6 +146,12 @@ class PoolExecutor(Executor):
         resolver.finish()
         if wait:
             resolver.join()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """As `shutdown`, and Ctrl-C in the block cancels what is under way."""
+        self.shutdown(cancel_futures=isinstance(error, KeyboardInterrupt))
 
     def _check_open(self) -> None:
         if self._shut:

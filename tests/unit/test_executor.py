@@ -416,6 +416,20 @@ def test_shutdown_that_cancels_ends_although_jobs_are_stuck(daemon):
     assert len(daemon.of(wire.Cancel)) == 3
 
 
+def test_a_block_that_ctrl_c_ends_cancels_what_is_under_way(daemon):
+    futures = []
+
+    def loop():
+        with PoolExecutor(daemon.endpoint) as executor:
+            futures.extend(executor.submit(hold) for _ in range(3))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
+    assert all(future.cancelled() for future in futures)
+    assert len(daemon.of(wire.Cancel)) == 3
+
+
 def test_shutdown_that_does_not_wait_still_resolves_what_is_under_way(daemon):
     before = threads()
     executor = PoolExecutor(daemon.endpoint)

@@ -85,7 +85,7 @@ class _Named(dict[str, object]):
     """A dict whose KeyError says which data sets there are."""
 
     def __missing__(self, name: object) -> NoReturn:
-        known = ", ".join(self) or "none; name them under preload.datasets"
+        known = ", ".join(self) or "none; name them under preload.datasets. The local engine has none: give arguments"
         raise KeyError(f"there is no data set {name!r:.80} in this pool; there are: {known}")
 
 
