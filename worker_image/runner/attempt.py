@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from pool import wire
 from pool.model import Outcome
-from runner import channel, proc, usage
+from runner import channel, usage
 from runner.channel import Answer, ChannelError, Collector
 from runner.chunk import NEXT, Chunk
 from runner.usage import Meter, Usage
@@ -62,7 +62,7 @@ class Child:
 
 def _pid_of(pidfd: int) -> int:
     """The pid in this namespace of a process that was forked in another one; -1 once it is gone."""
-    return int(proc.read(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")[2].split(None, 1)[0])
+    return int(usage.read_file(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")[2].split(None, 1)[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from operator import is_, itemgetter
 from pathlib import Path
 from types import FunctionType
 
-from runner import proc
+from runner import usage
 
 #: A fork bomb may win some rounds against the sweep. The pids limit bounds it; a worker that needs more is replaced.
 _ROUNDS = 50
@@ -50,7 +50,7 @@ def _children(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
-            found.extend(map(int, proc.read(f"/proc/{pid}/task/{task}/children").split()))
+            found.extend(map(int, usage.read_file(f"/proc/{pid}/task/{task}/children").split()))
     return found
 
 
@@ -89,7 +89,7 @@ def _reap(pids: Sequence[int]) -> None:
 
 def _parent(pid: int) -> int:
     try:
-        status = proc.read(f"/proc/{pid}/stat")
+        status = usage.read_file(f"/proc/{pid}/stat")
     except OSError:
         return 0
     return int(status.rpartition(b")")[2].split()[1])
@@ -171,7 +171,7 @@ class Baseline:
 def _read(path: str) -> bytes:
     """b"" for a file that this kernel does not have, or whose process is gone."""
     try:
-        return proc.read(path)
+        return usage.read_file(path)
     except OSError:
         return b""
 

@@ -12,11 +12,11 @@ import contextlib
 import mmap
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pool import wire
 from pool.model import Outcome
-from runner import proc
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 #: Fields of /proc/PID/stat after the command's name: utime, stime, and those of children that were waited for. proc(5).
@@ -29,6 +29,27 @@ _SLACK_CPU_S = 0.1
 _SLACK_BYTES = 32 << 20
 
 _ROOT = Path("/sys/fs/cgroup")
+_SOME_BYTES = 65536
+
+
+def read_file(path: str) -> bytes:
+    """The whole of a small file of /proc or of the cgroup file system. Raises OSError.
+
+    Each job pays for it; pathlib would take twice as long.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(partial(os.read, fd, _SOME_BYTES), b""))
+    finally:
+        os.close(fd)
+
+
+def _number(text: bytes, name: bytes) -> int:
+    """The number that follows a name at the beginning of a line. Raises ValueError where there is none."""
+    _, found, rest = (b"\n" + text).partition(b"\n" + name + b" ")
+    if not found:
+        raise ValueError(f"no line begins with {name.decode()}")
+    return int(rest.partition(b"\n")[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +69,16 @@ def of_process(pid: int) -> Usage:
     """
     ticks, first_s, peak = 0, 0.0, 0
     with contextlib.suppress(OSError, ValueError, IndexError):
-        ticks = sum(map(int, proc.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[_CPU_FIELDS]))
-        first_s = int(proc.read(f"/proc/{pid}/schedstat").split()[0]) / 1e9
-        peak = int(proc.read(f"/proc/{pid}/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
+        ticks = sum(map(int, read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()[_CPU_FIELDS]))
+        first_s = int(read_file(f"/proc/{pid}/schedstat").split()[0]) / 1e9
+        peak = int(read_file(f"/proc/{pid}/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
     return Usage(cpu_s=max(ticks * _TICK_S, first_s), max_rss_bytes=peak)
 
 
 def data_bytes(pid: int) -> int:
     """Private and writable bytes of the process, which RLIMIT_DATA limits; 0 once it is gone."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(proc.read(f"/proc/{pid}/statm").split()[5]) * mmap.PAGESIZE
+        return int(read_file(f"/proc/{pid}/statm").split()[5]) * mmap.PAGESIZE
     return 0
 
 
@@ -74,12 +95,12 @@ def read(root: Path = _ROOT) -> Reading | None:
     """The counters now, or None where they cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         if os.access(f"{root}/cgroup.controllers", os.F_OK):
-            memory, cpu = proc.read(f"{root}/memory.stat"), proc.read(f"{root}/cpu.stat")
-            used_s = proc.number(cpu, b"usage_usec") / 1e6
-            return Reading(used_s, proc.number(memory, b"anon"), proc.number(memory, b"shmem"))
-        memory = proc.read(f"{root}/memory/memory.stat")
-        used_s = int(proc.read(f"{root}/cpuacct/cpuacct.usage")) / 1e9
-        return Reading(used_s, proc.number(memory, b"total_rss"), proc.number(memory, b"total_shmem"))
+            memory, cpu = read_file(f"{root}/memory.stat"), read_file(f"{root}/cpu.stat")
+            used_s = _number(cpu, b"usage_usec") / 1e6
+            return Reading(used_s, _number(memory, b"anon"), _number(memory, b"shmem"))
+        memory = read_file(f"{root}/memory/memory.stat")
+        used_s = int(read_file(f"{root}/cpuacct/cpuacct.usage")) / 1e9
+        return Reading(used_s, _number(memory, b"total_rss"), _number(memory, b"total_shmem"))
     return None
 
 
@@ -87,7 +108,7 @@ def oom_kills() -> int:
     """How many processes the kernel has killed in this worker's memory cgroup; 0 where that cannot be read."""
     for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
         with contextlib.suppress(OSError, ValueError):
-            return proc.number(proc.read(path), b"oom_kill")
+            return _number(read_file(path), b"oom_kill")
     return 0
 
 
