@@ -120,6 +120,7 @@ A()
 print("end")
 """,
     "exception in an exit handler": "import atexit\n@atexit.register\ndef last():\n    raise ValueError('late')\nprint('end')\n",
+    "exception in a thread, misspelled": "import threading\nt = threading.Thread(target=lambda: pritn(1), name='W')\nt.start()\nt.join()\n",
     "exception in a thread": "import threading\nt = threading.Thread(target=lambda: 1 / 0, name='W')\nt.start()\nt.join()\nprint('end')\n",
     "hook for exceptions": "import sys\nsys.excepthook = lambda kind, error, trace: print(kind.__name__, error, trace.tb_lineno)\n1 / 0\n",
     "names of the streams": "import sys\nprint([(s.name, s.mode, s.newlines) for s in (sys.stdin, sys.stdout, sys.stderr)], sys.stdin)\n",

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import io
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +34,7 @@ _FRAMES = 50
 #: Modules that are left out of the name of a type.
 _UNNAMED = frozenset({"builtins", "job", "__main__", "runner.program"})
 _LONG = 1 << 63
-_statvfs = os.statvfs  # a job may replace the function in the module
+_statvfs, _excepthook = os.statvfs, sys.__excepthook__  # a job may replace the functions in their modules
 
 _qualname_of = type.__dict__["__qualname__"].__get__
 _module_of = type.__dict__["__module__"].__get__
@@ -166,13 +168,33 @@ def _traceback(raised: BaseException) -> str:
     """As Python prints it, from the job's own first line on."""
     own = own_trace(raised)
     try:
-        return clean("".join(traceback.format_exception(type(raised), raised, own, limit=_FRAMES)), _TRACEBACK_CHARS)
+        return clean(formatted(raised, own, _FRAMES), _TRACEBACK_CHARS)
     except BaseException as error:  # noqa: BLE001 - formatting calls into the job's objects
         why = f"<the rest could not be formatted: {_type_name(type(error))}>\n"
     try:
         return clean("".join(traceback.format_tb(own, limit=_FRAMES)) + why, _TRACEBACK_CHARS)
     except BaseException:  # noqa: BLE001 - the job may have replaced the traceback module's functions
         return why
+
+
+def formatted(raised: BaseException, trace: TracebackType | None, frames: int | None = None) -> str:
+    """As the interpreter prints it, with its suggestion for a misspelled name. May raise what the job raises."""
+    text = "".join(traceback.format_exception(type(raised), raised, trace, limit=frames))
+    if sys.version_info >= (3, 12) or not issubclass(type(raised), NameError | AttributeError):
+        return text  # the traceback module suggests names since 3.12; before, only the interpreter's own hook did
+    line = traceback.format_exception_only(type(raised), raised)[0].removesuffix("\n")
+    _, found, suggested = _printed_by_interpreter(raised).rpartition(f"{line}. Did you mean: ")
+    before, _, after = text.rpartition(line)
+    return f"{before}{line}. Did you mean: {suggested.partition(chr(10))[0]}{after}" if found else text
+
+
+def _printed_by_interpreter(raised: BaseException) -> str:
+    stderr, sys.stderr = sys.stderr, io.StringIO()
+    try:
+        _excepthook(type(raised), raised, None)
+        return sys.stderr.getvalue()
+    finally:
+        sys.stderr = stderr
 
 
 def own_trace(raised: BaseException) -> TracebackType | None:
