@@ -68,7 +68,7 @@ def test_the_tests_of_the_sockets_pass_with_the_lowest_pyzmq():
     names = ["tests/unit/test_zmtp_sockets.py", "tests/unit/test_client.py"]
     done = subprocess.run(
         [sys.executable, "-c", _RUN, str(place), *names],
-        env=os.environ | {"PYTHONPATH": str(place)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])},
         cwd=ROOT,
         capture_output=True,
         text=True,
