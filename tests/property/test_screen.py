@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import warnings
 
-import hypothesmith
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +23,13 @@ PIECES = st.sampled_from(
 )
 
 
-@given(hypothesmith.from_grammar(), MODES)
+def from_grammar() -> st.SearchStrategy[str]:
+    import hypothesmith  # it reads the grammar of Python for seconds, and all processes of a run import this file
+
+    return hypothesmith.from_grammar()
+
+
+@given(st.deferred(from_grammar), MODES)
 @SLOW
 def test_a_program_from_the_grammar_is_answered_and_always_the_same(code, mode):
     judge(code, mode)

@@ -229,12 +229,13 @@ def test_a_map_that_nobody_iterates_over_cancels_its_jobs(client, daemon):
     eventually(lambda: not daemon.open_jobs())
 
 
-def test_a_daemon_that_stops_ends_the_map(client, daemon):
-    results = client.map(hold, [[n] for n in range(3)])
-    daemon.open_jobs(3)
-    daemon.stop()
-    with pytest.raises(DaemonUnreachableError):
-        next(results)
+def test_a_daemon_that_stops_ends_the_map(daemon):
+    with Client(daemon.endpoint, timeout=5) as client:
+        results = client.map(hold, [[n] for n in range(3)])
+        daemon.open_jobs(3)
+        daemon.stop()
+        with pytest.raises(DaemonUnreachableError):
+            next(results)
 
 
 def test_a_client_that_is_closed_ends_the_map(client, daemon):

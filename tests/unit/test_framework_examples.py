@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from importlib.util import find_spec
 
 import pytest
 
@@ -12,19 +13,11 @@ from pool.errors import DaemonUnreachableError, InvalidJobError, JobOutcomeError
 from tests.support.daemons import DaemonProcess
 
 joblib = pytest.importorskip("joblib")
-pytest.importorskip("sklearn")
-pytest.importorskip("deap")
-pytest.importorskip("optuna")
-pytest.importorskip("backtesting")
-
 import pool.joblib  # noqa: E402
-from examples import (  # noqa: E402
-    backtesting_strategy,
-    deap_search,
-    gather,
-    grid_search,
-    optuna_search,
-)
+
+# The tests import what they need of these: it takes seconds, and all processes of a run import this file.
+if missing := [name for name in ("sklearn", "deap", "optuna", "backtesting") if find_spec(name) is None]:
+    pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
 
 #: These libraries take a minute to import on a busy machine.
 PATIENCE_S = 600
@@ -64,6 +57,8 @@ def backend(client):
 
 
 def test_a_grid_search_has_the_same_scores_in_the_pool(client):
+    from examples import grid_search
+
     here, there = grid_search.search(), grid_search.main(client)
     for name in ("mean_test_score", "rank_test_score", "split0_test_score"):
         assert (here.cv_results_[name] == there.cv_results_[name]).all(), name
@@ -119,12 +114,16 @@ def test_no_jobs_and_no_daemon_are_errors(endpoint, tmp_path):
 
 
 def test_deap_scores_its_individuals_in_the_pool(executor):
+    from examples import deap_search
+
     once, again = (deap_search.search(executor, population=16, generations=3) for _ in range(2))
     assert list(once) == list(again)
     assert once.fitness.values == deap_search.evaluate(list(once))
 
 
 def test_optuna_is_told_what_the_pool_has_found(executor):
+    from examples import optuna_search
+
     study = optuna_search.search(executor, trials=12)
     assert len(study.trials) == 12
     for trial in study.trials:
@@ -135,11 +134,15 @@ def test_optuna_is_told_what_the_pool_has_found(executor):
 
 
 def test_asyncio_gathers_results_in_order(endpoint):
+    from examples import gather
+
     results = asyncio.run(gather.scores([90, 97, 100], endpoint))
     assert [each.value for each in results] == [10, 0, 7]
 
 
 def test_a_strategy_of_backtesting_is_graded_from_its_trades(client):
+    from examples import backtesting_strategy
+
     with SandboxExecutor(client=client) as sandbox:
         honest = backtesting_strategy.evaluate(sandbox, backtesting_strategy.CANDIDATE)
         assert honest.success, honest.error
