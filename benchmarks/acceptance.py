@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -39,16 +39,18 @@ _POOL = {
 
 
 @contextmanager
-def _daemon(durability: str) -> Iterator[Path]:
-    """Its run directory."""
+def daemon(
+    durability: str, *, pool: Mapping[str, object] = _POOL, program: str = "pool.testing"
+) -> Iterator[tuple[Path, int]]:
+    """Its run directory, and its pid. `program`: the module to run."""
     with tempfile.TemporaryDirectory(prefix="pool-bench.") as name:
         run_dir, config = Path(name) / "run", Path(name) / "pool.yaml"
         settings = {"run_dir": str(run_dir), "state_dir": f"{name}/state", "durability": durability}
-        config.write_text(json.dumps({"daemon": settings | {"log_level": "warning"}, "pools": {"default": _POOL}}))
-        process = subprocess.Popen([sys.executable, "-m", "pool.testing", "--config", str(config)])
+        config.write_text(json.dumps({"daemon": settings | {"log_level": "warning"}, "pools": {"default": pool}}))
+        process = subprocess.Popen([sys.executable, "-m", program, "--config", str(config)])
         try:
             _await(run_dir, process)
-            yield run_dir
+            yield run_dir, process.pid
         finally:
             process.send_signal(signal.SIGKILL)  # nobody waits for the jobs
             process.wait()
@@ -87,7 +89,7 @@ def _fill(client: Client, count: int) -> None:
 @contextmanager
 def _filled(durability: str) -> Iterator[tuple[Path, Client]]:
     """A daemon with one job that runs and ten that wait."""
-    with _daemon(durability) as run_dir, Client(f"ipc://{run_dir}/submit.sock", timeout=600) as client:
+    with daemon(durability) as (run_dir, _), Client(f"ipc://{run_dir}/submit.sock", timeout=600) as client:
         client.submit("import time; time.sleep(3000)")
         _fill(client, _FEW)
         yield run_dir, client

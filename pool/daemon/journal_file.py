@@ -77,9 +77,10 @@ class JournalFile:
         self._path = directory / "journal.db"
         self._bodies = directory / "bodies"
         self.fsync = fsync
-        self._written: list[Path] = []  #: bodies of the present transaction
-        self._removals: list[Path] = []  #: bodies that are needed no more once it is committed
-        self._body_bytes = 0
+        self._written: list[str] = []  #: bodies of the present transaction
+        self._removals: list[str] = []  #: bodies that are needed no more once it is committed
+        self._sizes: dict[str, int] = {}  #: of all bodies, in bytes; few jobs have one
+        self._body_bytes = 0  #: the sum of these
         self._uncheckpointed = 0
         try:
             self._make_directories()
@@ -170,29 +171,32 @@ class JournalFile:
         self._uncheckpointed += len(operations)
         self._unlink(self._removals)
 
-    def _unlink(self, paths: Sequence[Path]) -> None:
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                size_bytes = path.stat().st_size
-                path.unlink()
-                self._body_bytes -= size_bytes
+    def _unlink(self, names: Sequence[str]) -> None:
+        for name in names:
+            (self._bodies / name).unlink(missing_ok=True)
+            self._body_bytes -= self._sizes.pop(name, 0)
 
     def body(self, name: str, frames: Sequence[Frame]) -> bytes | None:
         """The frames as they go into a column; None: they are too large for it and have been written to a file."""
         head = head_of(frames)
         if packed_bytes(frames) <= INLINE_BYTES:
             return b"".join((head, *frames))
-        self._written.append(path := self._bodies / name)
-        with path.open("wb", buffering=0) as file:
-            for part in (head, *frames):
-                self._body_bytes += write_all(file, part)
+        self._written.append(name)
+        with (self._bodies / name).open("wb", buffering=0) as file:
+            size_bytes = sum(write_all(file, part) for part in (head, *frames))
             if self.fsync:
                 os.fsync(file.fileno())
+        self._note_body(name, size_bytes)
         return None
+
+    def _note_body(self, name: str, size_bytes: int) -> None:
+        self._body_bytes += size_bytes - self._sizes.get(name, 0)
+        self._sizes[name] = size_bytes
 
     def remove(self, name: str) -> None:
         """Remove a body, if there is one, once the transaction is committed."""
-        self._removals.append(self._bodies / name)
+        if name in self._sizes:
+            self._removals.append(name)
 
     def tidy(self) -> None:
         """Move the log into the database if it is long, and give unused pages back to the file system.
@@ -268,7 +272,7 @@ class JournalFile:
             if not path.stem.isdigit() or int(path.stem) not in known:
                 path.unlink()
             else:
-                self._body_bytes += path.stat().st_size
+                self._note_body(path.name, path.stat().st_size)
 
 
 # ---- SQLite ----

@@ -30,6 +30,8 @@ _NS_PER_MS = 1e6
 _NS_PER_S = 1e9
 #: CPU seconds that a child may have used before it got its job: it runs warm-up jobs before it parks.
 _CPU_BEFORE_S = 1.0
+#: Asking for it opens a file of /sys.
+_CORES = os.cpu_count() or 1
 #: The steps of `wire.Done.steps_ns`, and those of its other stamps.
 _STEPS = ("runner: received", "runner: passed to the child", "runner: answer complete")
 _STREAMS = frozenset({"stdout", "stderr"})
@@ -78,7 +80,7 @@ def from_worker(
         job.trace += _steps(job, done)
         job.mark("daemon: answer received")
     reported = {name: getattr(done, name) for name in wire.EndFields.__struct_fields__}
-    reported["cpu_s"] = min(done.cpu_s, _CPU_BEFORE_S + since_lease_s * (os.cpu_count() or 1))
+    reported["cpu_s"] = min(done.cpu_s, _CPU_BEFORE_S + since_lease_s * _CORES)
     reported["max_rss_bytes"] = min(done.max_rss_bytes, memory_bytes)
     result = wire.Result(
         worker=command.worker_id,

@@ -80,6 +80,16 @@ def test_large_frames_are_in_a_file_that_goes_with_the_job(open_file, directory)
     assert list(file.rows()) == []
 
 
+def test_a_body_that_is_written_again_is_counted_once(open_file):
+    file, large = open_file(), bytes(3 * INLINE_BYTES)
+    file.commit([accept(1), End(1, b"result", (large,), 1.0)])
+    written = file.size_bytes()
+    file.commit([End(1, b"result", (large,), 1.0)])
+    assert file.size_bytes() == written
+    file.commit([End(1, b"result", (b"",), 1.0), Drop(1)])
+    assert file.size_bytes() <= written - len(large)
+
+
 def test_a_body_whose_job_was_never_committed_is_removed(open_file, directory):
     open_file().close()
     (directory / "bodies" / "5.job").write_bytes(b"x" * 100)
