@@ -5,5 +5,5 @@
         │                            └─ faults ─┘
         └──▶ history (one file for each process) ──▶ checker
 
-Run it with `./dev chaos --minutes 5 --seed 1`. docs/operations.md says what it has shown.
+Run it with `./dev chaos --minutes 5 --seed 1`. docs/faults.md says what it has shown.
 """

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from runner import cleanup
 
 from pool.daemon.metrics import RESIDUE
 
@@ -126,6 +127,43 @@ def test_what_was_undone_is_no_change():
 def test_a_mount_is_told():
     found, _ = changed("assert alone and libc.mount(b'tmpfs', b'/mnt', b'tmpfs', 0, None) == 0")
     assert found == [["mounts: not as before the job"]] * CHECKS
+
+
+@pytest.mark.parametrize(
+    ("other", "seen"),
+    [
+        (b"1080 1057 254:0 /run/w/1 /run/pool ro,relatime master:3 - ext4 /dev/vda ro,noatime\n", False),
+        (b"1080 1057 254:0 /run/w/1 /run/pool ro,relatime - ext4 /dev/vda rw\n", False),
+        (b"1080 1057 254:0 /run/w/1 /run/pool rw,relatime master:3 - ext4 /dev/vda rw\n", True),
+        (b"1081 1057 254:0 /run/w/1 /run/pool ro,relatime master:3 - ext4 /dev/vda rw\n", True),
+        (b"1080 1057 254:0 /run/w/2 /run/pool ro,relatime master:3 - ext4 /dev/vda rw\n", True),
+        (b"1080 1057 254:0 /run/w/1 /run/pool ro,relatime master:3 - tmpfs tmpfs rw\n", True),
+        (b"", True),
+    ],
+    ids=[
+        "remounted on the host",
+        "spreads no more",
+        "its own option",
+        "mounted again",
+        "another root",
+        "another",
+        "gone",
+    ],
+)
+def test_what_the_host_changes_of_a_file_system_is_no_change_of_what_is_mounted_where(other, seen):
+    before = b"1080 1057 254:0 /run/w/1 /run/pool ro,relatime master:3 - ext4 /dev/vda rw\n"
+    assert (cleanup._mounts(other) != cleanup._mounts(before)) is seen
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_a_file_system_that_the_host_remounts_is_not_told_and_a_mount_after_that_is():
+    remount = "libc.mount(None, b'/mnt', None, 32, b'size=32k') == 0"
+    found, after = changed(
+        f"assert alone and libc.mount(b'tmpfs', b'/mnt', b'tmpfs', 0, None) == 0\nbaseline = Baseline(zygote.pid)\nassert {remount}",
+        "assert libc.mount(b'tmpfs', b'/mnt', b'tmpfs', 0, None) == 0",
+    )
+    assert found == [[]] * CHECKS
+    assert after == ["mounts: not as before the job"]
 
 
 def test_a_zygote_that_is_gone_is_no_clean_worker():

@@ -23,6 +23,7 @@ from itertools import chain
 from operator import is_, itemgetter
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 from runner import usage
 
@@ -151,9 +152,13 @@ class Baseline:
     def deviations(self) -> list[str]:
         """A line for each fact that has changed."""
         now = self._now()
-        return [f"{name}: not as before the job" for name, before in self._before.items() if now[name] != before]
+        changed = [name for name, before in self._before.items() if now[name] != before]
+        if "mounts" in changed and _mounts(now["mounts"]) == _mounts(self._before["mounts"]):
+            changed.remove("mounts")
+            self._before["mounts"] = now["mounts"]
+        return [f"{name}: not as before the job" for name in changed]
 
-    def _now(self) -> dict[str, object]:
+    def _now(self) -> dict[str, Any]:
         return {name: look() for name, look in self._facts.items()}
 
     def _scheduling(self) -> object:
@@ -184,6 +189,16 @@ def _counting(path: str, from_stat: Callable[[os.stat_result], int]) -> Callable
     if from_stat(os.stat(path)) == len(os.listdir(path)):  # noqa: PTH116, PTH208
         return lambda: from_stat(os.stat(path))  # noqa: PTH116
     return lambda: len(os.listdir(path))  # noqa: PTH208
+
+
+def _mounts(mountinfo: bytes) -> list[list[bytes]]:
+    """What is mounted where, and with which options of the mount itself: a list of fields for each mount, see proc(5).
+
+    Not the options of the file system behind a mount, nor where mounts spread to: the host may change these at any
+    time, as `mount -o remount` of its root does for all that is mounted from there. A job owns no such file system.
+    """
+    halves = [line.partition(b" - ") for line in mountinfo.splitlines()]
+    return [[*mount.split()[:6], *file_system.split()[:2]] for mount, _, file_system in halves]
 
 
 class _Code:
