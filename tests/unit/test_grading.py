@@ -155,13 +155,14 @@ def test_a_graded_job_that_waited_when_the_daemon_was_killed_is_graded_by_the_ne
     one = POOL | {"size": {"min": 1, "max": 1}}
     with DaemonProcess({"default": one}, home=tmp_path, durability="crash") as first:
         with first.client(timeout=20) as client:
-            client.submit("import time\ntime.sleep(100)")
+            running_id = client.submit("import time\ntime.sleep(100)")
             job_id = client.submit(DOUBLE, entry="main", args=[20], grade=CLOSENESS, grade_args=[42])
         first.stop(signal.SIGKILL)
     with (
         DaemonProcess({"default": one}, home=tmp_path, durability="crash") as second,
         second.client(timeout=20) as client,
     ):
+        client.cancel(running_id)  # its worker has outlived the first daemon
         result = client.result(job_id, timeout=60)
         assert (result.value, result.grade) == (40, 2)
 
