@@ -36,6 +36,13 @@ def test_a_failure_there_is_that_of_the_program(sandbox):
     assert (refused.route, refused.outcome) == ("fallback", Outcome.REJECTED)
 
 
+def test_a_program_that_names_a_data_set_is_told_what_to_do(sandbox):
+    result = sandbox.execute("def main():\n    return datasets['prices']")
+    assert (result.route, result.outcome) == ("fallback", Outcome.ERROR)
+    assert "no data set 'prices'" in result.error
+    assert "The local engine has none: give arguments" in result.error
+
+
 def test_a_strategy_has_positions_and_metrics_there(sandbox):
     result = sandbox.execute_strategy_safe(TREND, CLOSE, timeout=60)
     assert (result.success, result.route) == (True, "fallback"), result
