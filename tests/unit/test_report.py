@@ -17,6 +17,7 @@ from pool.report.arms import ColdContainer, InProcess, Sample, WarmPool
 from pool.report.checks import Check
 from pool.report.decision import Results, decide, figures, projected
 from pool.report.measure import Case, Parallel, sweeps_for
+from tools import promises
 
 pytest_plugins = ["pool.pytest_plugin"]
 
@@ -94,6 +95,27 @@ def test_the_document_shows_inputs_bounds_and_what_failed():
     assert "- machine: a \\| b c" in text
     for row in re.findall(r"^\|.*\|$", text, re.MULTILINE):
         assert row.count("|") >= 3
+
+
+def test_the_readme_quotes_the_decision_the_parallel_runs_and_the_machine_of_a_report():
+    found = results()
+    report = document.markdown(found, decide(found), plots=["overhead.png"])
+    page = promises.render("before\n<!-- pool-admin report -->\nold\n<!-- end -->\nafter\n", report)
+    assert page.startswith(
+        "before\n<!-- pool-admin report -->\n\n**Decision: enable the sandbox by default: 1 of 1 checks"
+    )
+    assert page.endswith("\n\n<!-- end -->\nafter\n")
+    assert "| the same, against the project's promise | 0.5 % | at most 1 %, fallback 0 % | met |" in page
+    assert "| 20.0 ms | 16 | 2 | 200.0 ms | 2.00 | 1.60 | 0 |" in page
+    assert "- machine: a \\| b c" in page
+    assert "old" not in page
+    assert "#" not in page
+    assert promises.render(page, report) == page
+    assert "**Decision" in promises.render(promises.README.read_text(), report)
+    with pytest.raises(ValueError, match="this is no report"):
+        promises.render(page, "# Another page")
+    with pytest.raises(ValueError, match="has to have one block"):
+        promises.render("no block", report)
 
 
 def test_a_way_without_a_good_run_has_a_row_and_no_figures():
