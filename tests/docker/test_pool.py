@@ -192,8 +192,7 @@ def test_after_n_jobs_a_worker_is_replaced_in_the_background(daemon, client):
 
 def test_a_container_killed_from_outside_is_noticed_and_replaced(daemon, client, sdk):
     job_id = client.submit("import time; time.sleep(60)")
-    daemon.until(lambda: daemon.workers(state="leased"))
-    victim = daemon.workers(state="leased")[0]
+    victim = daemon.worker_of(job_id)
     sdk.kill(victim["container"])
     result = client.result(job_id, timeout=30)
     assert (result.outcome, result.container) == (Outcome.LOST, victim["container"])

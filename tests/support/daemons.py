@@ -121,6 +121,17 @@ class DaemonProcess:
     def workers(self, name="default", state=None):
         return [each for each in self.pool(name)["workers"] if state in (None, each["state"])]
 
+    def worker_of(self, job_id, pool="default"):
+        """Wait until a worker has this job; what the status says of it. A job of another test may run beside it."""
+        found = []
+
+        def leased():
+            found[:] = [each for each in self.workers(pool, state="leased") if each["job"] == job_id]
+            return found
+
+        self.until(leased)
+        return found[0]
+
     def client(self, **options):
         return Client(self.endpoint, **options)
 

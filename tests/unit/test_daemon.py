@@ -264,7 +264,7 @@ def test_a_job_that_waited_too_long_ends_timeout_without_running(daemon):
 def test_a_killed_worker_is_noticed_its_job_is_lost_and_it_is_replaced(daemon, client):
     job_id = client.submit("import time; time.sleep(60)")
     daemon.until(lambda: "running" in {entry["state"] for entry in daemon.call("history", id=job_id)["entries"]})
-    (victim,) = daemon.workers(state="leased")
+    victim = daemon.worker_of(job_id)
     began = time.monotonic()
     time.sleep(0.5)
     ran_s = time.monotonic() - began
@@ -292,8 +292,7 @@ def test_a_frozen_worker_is_replaced_without_a_job_and_with_one(daemon, client):
     os.kill(int(idle["container"].removeprefix("process-")), signal.SIGSTOP)
     daemon.until(lambda: idle["id"] not in {each["id"] for each in daemon.workers()})
     job_id = client.submit("import time; time.sleep(600)", limits=Limits(wall_s=20))
-    daemon.until(lambda: daemon.workers(state="leased"))
-    (busy,) = daemon.workers(state="leased")
+    busy = daemon.worker_of(job_id)
     os.kill(int(busy["container"].removeprefix("process-")), signal.SIGSTOP)
     result = client.result(job_id, timeout=60)
     assert (result.outcome, result.worker) == (Outcome.LOST, busy["id"])
