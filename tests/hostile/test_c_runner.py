@@ -81,7 +81,7 @@ def main(pid):
 def test_d17_a_flood_of_dead_children_and_a_stolen_session_do_not_disturb_the_runner(unmoved, record):
     code = """
 def main():
-    for _ in range(150):
+    for _ in range(60):
         if os.fork() == 0:
             os._exit(0)
         os.waitpid(-1, 0)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from runner import cleanup
 
 from pool.daemon.metrics import RESIDUE
@@ -81,6 +82,21 @@ def test_strays_are_gone_when_the_sweep_returns_and_the_workers_own_processes_st
         [sys.executable, "-c", RUNNER], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
     )
     assert done.stdout.strip() == "2 '' [] None", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("pid", "processes", "walks"),
+    [(1, "1 7 8", False), (1, "1 7", False), (1, "1 7 8 9", True), (5, "1 5 7 8", True)],
+    ids=["its own only", "one has ended", "one more", "not process 1"],
+)
+def test_a_worker_looks_for_strays_below_it_unless_its_own_proc_has_none(monkeypatch, pid, processes, walks):
+    walked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(cleanup.os, "getpid", lambda: pid)
+        patch.setattr(cleanup.os, "listdir", lambda _: [*processes.split(), "self", "sys"])
+        patch.setattr(cleanup, "descendants", lambda root: iter(walked.append(root) or ()))
+        said = cleanup.kill_strays({7, 8})
+    assert (said, walked) == ("", [pid] if walks else [])
 
 
 def test_what_it_says_begins_with_the_kind_by_which_it_is_counted(tmp_path):

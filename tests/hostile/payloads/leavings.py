@@ -366,7 +366,7 @@ def main():
     _l("D18", "every descriptor closed, the channel too", "def main():\n    os.closerange(0, 256)\n    return 1", "crash"),
     _l("D20", "process ids used up and used again", """
 def main():
-    for _ in range(120):
+    for _ in range(60):
         if os.fork() == 0: os._exit(0)
         os.wait()
     return 1
