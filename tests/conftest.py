@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 # The same examples in every run, so that a run says something about a change and nothing about chance, and no limits of
 # time, so that a busy machine fails no test. `./dev test --random` tries other examples each time.
@@ -22,6 +23,18 @@ def client(daemon):
     """A client of the module's daemon."""
     with daemon.client(timeout=60) as it:
         yield it
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hypothesis_has_begun():
+    """Its first example registers a source of random numbers, and warns if a thread collects garbage at that moment."""
+
+    @settings(max_examples=1)
+    @given(st.none())
+    def first(_):
+        pass
+
+    first()  # before a test has started a thread
 
 
 def pytest_configure():

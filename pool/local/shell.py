@@ -41,6 +41,7 @@ _APART = (
 _ATTRIBUTES = {"readonly": 1, "nosuid": 2, "nodev": 4}
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _MNT_DETACH = 2
+_EXITING = 0x4  #: among the flags of a process: PF_EXITING
 _PR_CAPBSET_DROP = 24
 _CAPABILITIES = 64
 _SCRATCH = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
@@ -69,9 +70,18 @@ def main(arguments: Sequence[str]) -> int:
     status = os.waitstatus_to_exitcode(os.waitpid(holder, 0)[1])
     if cgroup is not None:
         cgroup.remove()
-    if os.getppid() != caller:  # it was killed; otherwise it still wants to read the log
+    if _is_ending(caller):  # otherwise it still wants to read the log
         shutil.rmtree(plan["home"], ignore_errors=True)
     return status if status >= 0 else 128 - status
+
+
+def _is_ending(caller: int) -> bool:
+    """Whether it has ended or begun to: when a caller is killed, its files are closed before it is gone."""
+    try:
+        flags = int(Path(f"/proc/{caller}/stat").read_bytes().rpartition(b")")[2].split()[6])
+    except OSError:
+        return True
+    return os.getppid() != caller or bool(flags & _EXITING)
 
 
 def _end(holder: int) -> None:
