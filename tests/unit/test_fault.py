@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 
 import pytest
 from runner import fault
@@ -125,23 +123,6 @@ def test_a_traceback_begins_with_the_jobs_first_frame_also_where_its_file_is_its
         lines = wire.decode_fault(fault.encoded(raised)).traceback.splitlines()
     assert lines[1].endswith("in called_by_the_runner")
     assert lines[2].strip() == 'raise KeyError("mine")'
-
-
-MISSPELLED = [
-    "pritn(1)",
-    "import math\nmath.sqrtt(2)",
-    "def main():\n    value = 1\n    return valeu\nmain()",
-    "class A:\n    total = 1\nA().totl",
-    "try:\n    pritn(1)\nexcept NameError as error:\n    raise ValueError('another') from error",
-    "error = AttributeError('of its own')\nerror.add_note('a note')\nraise error",
-    "nothing_is_like_this",
-]
-
-
-@pytest.mark.parametrize("source", MISSPELLED)
-def test_a_misspelled_name_is_told_with_the_suggestion_of_the_plain_interpreter(source):
-    plain = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
-    assert told(source).traceback.splitlines()[-1] == plain.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("source", SPEAKS_OF)

@@ -120,7 +120,6 @@ A()
 print("end")
 """,
     "exception in an exit handler": "import atexit\n@atexit.register\ndef last():\n    raise ValueError('late')\nprint('end')\n",
-    "exception in a thread, misspelled": "import threading\nt = threading.Thread(target=lambda: pritn(1), name='W')\nt.start()\nt.join()\n",
     "exception in a thread": "import threading\nt = threading.Thread(target=lambda: 1 / 0, name='W')\nt.start()\nt.join()\nprint('end')\n",
     "hook for exceptions": "import sys\nsys.excepthook = lambda kind, error, trace: print(kind.__name__, error, trace.tb_lineno)\n1 / 0\n",
     "names of the streams": "import sys\nprint([(s.name, s.mode, s.newlines) for s in (sys.stdin, sys.stdout, sys.stderr)], sys.stdin)\n",
@@ -299,3 +298,35 @@ def test_a_script_without_a_value_is_ok_and_its_reason_says_what_was_forgotten(c
     assert result.outcome is Outcome.OK
     assert words in result.reason
     assert bool(result.reason) == bool(words)
+
+
+MISSPELLED = [
+    "pritn(1)",
+    "import math\nmath.sqrtt(2)",
+    "def main():\n    value = 1\n    return valeu\nmain()",
+    "class A:\n    total = 1\nA().totl",
+    "try:\n    pritn(1)\nexcept NameError as error:\n    raise ValueError('another') from error",
+    "error = AttributeError('of its own')\nerror.add_note('a note')\nraise error",
+    "nothing_is_like_this",
+]
+
+
+@pytest.mark.parametrize("code", MISSPELLED)
+def test_a_misspelled_name_is_told_with_the_suggestion_of_a_plain_interpreter(client, code, tmp_path):
+    told = client.run(code).error.traceback
+    assert told.splitlines()[-1] == plainly(tmp_path, code).stderr.splitlines()[-1]
+
+
+def test_misspelled_names_in_many_threads_take_nothing_from_stderr(client):
+    code = """
+import sys, threading
+threads = [threading.Thread(target=lambda: pritn(1)) for _ in range(20)]
+for each in threads: each.start()
+for each in threads: each.join()
+threading.Thread(target=lambda: [print("a line", file=sys.stderr) for _ in range(500)]).start()
+pritn(1)
+"""
+    result = client.run(code)
+    assert result.error.type == "NameError"
+    assert result.stderr.count("NameError: name 'pritn' is not defined") >= 20
+    assert result.stderr.count("a line\n") == 500

@@ -34,7 +34,8 @@ _FRAMES = 50
 #: Modules that are left out of the name of a type.
 _UNNAMED = frozenset({"builtins", "job", "__main__", "runner.program"})
 _LONG = 1 << 63
-_statvfs, _excepthook = os.statvfs, sys.__excepthook__  # a job may replace the functions in their modules
+#: Taken now, because a job may replace them in their modules.
+_statvfs, _excepthook, _current_frames = os.statvfs, sys.__excepthook__, sys._current_frames  # noqa: SLF001
 
 _qualname_of = type.__dict__["__qualname__"].__get__
 _module_of = type.__dict__["__module__"].__get__
@@ -168,7 +169,7 @@ def _traceback(raised: BaseException) -> str:
     """As Python prints it, from the job's own first line on."""
     own = own_trace(raised)
     try:
-        return clean(formatted(raised, own, _FRAMES), _TRACEBACK_CHARS)
+        return clean(_formatted(raised, own), _TRACEBACK_CHARS)
     except BaseException as error:  # noqa: BLE001 - formatting calls into the job's objects
         why = f"<the rest could not be formatted: {_type_name(type(error))}>\n"
     try:
@@ -177,11 +178,16 @@ def _traceback(raised: BaseException) -> str:
         return why
 
 
-def formatted(raised: BaseException, trace: TracebackType | None, frames: int | None = None) -> str:
-    """As the interpreter prints it, with its suggestion for a misspelled name. May raise what the job raises."""
-    text = "".join(traceback.format_exception(type(raised), raised, trace, limit=frames))
-    if sys.version_info >= (3, 12) or not issubclass(type(raised), NameError | AttributeError):
-        return text  # the traceback module suggests names since 3.12; before, only the interpreter's own hook did
+def _formatted(raised: BaseException, trace: TracebackType | None) -> str:
+    """As the interpreter prints it, with its suggestion for a misspelled name. May raise what the job raises.
+
+    The traceback module suggests names since 3.12. Before, only the interpreter's own hook does, which prints to
+    sys.stderr: it is asked only if no other thread can print there meanwhile.
+    """
+    text = "".join(traceback.format_exception(type(raised), raised, trace, limit=_FRAMES))
+    misspelled = issubclass(type(raised), NameError | AttributeError)
+    if sys.version_info >= (3, 12) or not misspelled or len(_current_frames()) > 1:
+        return text
     line = traceback.format_exception_only(type(raised), raised)[0].removesuffix("\n")
     _, found, suggested = _printed_by_interpreter(raised).rpartition(f"{line}. Did you mean: ")
     before, _, after = text.rpartition(line)

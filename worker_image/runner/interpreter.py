@@ -27,7 +27,7 @@ from multiprocessing.process import _children  # type: ignore[attr-defined]
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from runner.fault import FILENAME, formatted
+from runner.fault import FILENAME
 
 #: What a job's file is called, in sys.argv and in its work directory.
 SCRIPT = "job.py"
@@ -76,8 +76,8 @@ def _tell_of_thread(args: threading.ExceptHookArgs, /) -> None:
     """Print what Python's own hook prints, with the lines of the source, which that reads from files only."""
     if args.exc_type is not SystemExit and sys.stderr is not None:
         name = threading.get_ident() if args.thread is None else args.thread.name
-        raised = args.exc_type() if args.exc_value is None else args.exc_value
-        sys.stderr.write(f"Exception in thread {name}:\n{formatted(raised, args.exc_traceback)}")
+        told = traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)
+        sys.stderr.write(f"Exception in thread {name}:\n{''.join(told)}")
         sys.stderr.flush()
 
 
