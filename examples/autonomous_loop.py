@@ -4,8 +4,8 @@
 
 Nobody reads the code before it runs, and some of it is broken or never ends; that costs the loop nothing but a
 candidate. The metrics are computed in another process than the candidate's. A daemon that is restarted is waited for.
-Results depend on the seed only. Exit status: 0 when at least one strategy was evaluated, 1 when none was or the pool
-failed, 130 when interrupted.
+Results depend on the seed only. Ctrl-C cancels what is under way, and the summary tells of what had ended. Exit status: 0
+when at least one strategy was evaluated, 1 when none was or the pool failed; an interrupted loop ends by the signal.
 """
 
 from __future__ import annotations
@@ -135,18 +135,19 @@ def run_in_pool(client: Client, pool: str) -> Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     loop = Loop(options)
-    status = None
+    failed = False
     try:
-        with Client() as client:
+        with Client() as client:  # its end cancels what is under way
             loop.go(run_in_pool(client, options.pool))
     except KeyboardInterrupt:
         print("interrupted; this is what came of it so far", file=sys.stderr)
-        status = 130
+        loop.report()
+        raise
     except (PoolError, StalledError) as error:
         print(f"the pool failed: {error}", file=sys.stderr)
-        status = 1
+        failed = True
     loop.report()
-    return int(not loop.evaluated_ok) if status is None else status
+    return int(failed or not loop.evaluated_ok)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,10 @@ def _finite(value: object) -> float | None:
 
 
 class Evaluator:
-    """Keeps `parallel` jobs on their way. Close it; jobs that have not been sent by then are dropped."""
+    """Keeps `parallel` jobs on their way. Close it; jobs that have not been sent by then are dropped.
+
+    After an error, such as Ctrl-C, those on their way are not waited for: they end when the client is closed.
+    """
 
     def __init__(self, run: Run, parallel: int) -> None:
         self._run = run
@@ -82,8 +85,8 @@ class Evaluator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._threads.shutdown(wait=kind is None, cancel_futures=True)
 
     def evaluate(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
         return list(self._threads.map(self._evaluate, candidates))

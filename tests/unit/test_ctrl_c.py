@@ -5,9 +5,11 @@ Each program is a process of its own with a live daemon, whose workers are plain
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -56,6 +58,39 @@ async def main():
 asyncio.run(main())
 """,
 }
+#: The examples with loops: their own code, with candidates that never end.
+EXAMPLES = {
+    "autonomous_loop": """
+from examples import autonomous_loop, search
+autonomous_loop.WALL_S = 900.0
+search.render, search.draw = lambda genome: "def main():\\n    import time\\n    time.sleep(900)", lambda rng: None
+autonomous_loop.main(["--parallel", "5"])
+""",
+    "gather": """
+from examples import gather
+gather.Limits = lambda wall_s: None
+gather.SOURCE = CODE.replace("main", "score")
+asyncio.run(gather.scores(list(range(5))))
+""",
+    "deap": """
+from examples import deap_search
+deap_search.evaluate = sleep
+with PoolExecutor() as executor:
+    deap_search.search(executor)
+""",
+    "optuna": """
+from examples import optuna_search
+optuna_search.objective = sleep
+with PoolExecutor() as executor:
+    optuna_search.search(executor, parallel=5)
+""",
+    "joblib": """
+import joblib
+import pool.joblib
+with joblib.parallel_config(backend="pool", n_jobs=5):
+    joblib.Parallel()(joblib.delayed(sleep)(n) for n in range(5))
+""",
+}
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +101,22 @@ def daemon():
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_ctrl_c_cancels_what_is_under_way_and_leaves_a_clean_traceback(daemon, program):
+    interrupted(daemon, program, "-W", "error")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_ctrl_c_ends_an_example_at_once_and_cancels_its_candidates(daemon, name):
+    if name in {"deap", "optuna", "joblib"} and find_spec(name) is None:
+        pytest.skip(f"not installed: {name}")
+    interrupted(daemon, EXAMPLES[name])  # with the warnings of these libraries
+
+
+def interrupted(daemon, program, *options):
+    """Run the program, and interrupt it when its jobs are under way. They would run for 15 minutes."""
     before = cancelled(daemon)
-    command = [sys.executable, "-W", "error", "-c", BEGIN + program, daemon.endpoint]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, *options, "-c", BEGIN + program, daemon.endpoint]
+    environment = os.environ | {"POOL_ENDPOINT": daemon.endpoint}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             daemon.until(lambda: under_way(daemon) == JOBS)
             process.send_signal(signal.SIGINT)
