@@ -52,7 +52,7 @@ class StartKind(StrEnum):
 
     PARKED = "parked"  #: an idle worker with a child that was forked ahead
     WARM = "warm"  #: busy workers: it waited for another job, or for the cleaning up after one
-    COLD = "cold"  #: no worker that it could use: it waited for a container to start
+    COLD = "cold"  #: no usable worker: it waited for a container to start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Limits:
         return [(each.name, getattr(self, each.name)) for each in fields(self)]
 
 
-#: Below this no job can run: the number was meant in another unit.
+#: The least memory with which a job can run. A smaller number was probably meant in another unit.
 _LEAST_BYTES = {"memory": 1 << 20, "tmp": 4096}
 
 
@@ -129,7 +129,7 @@ class JobError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing in a program that the screen refuses: where it is, why, and what to write instead."""
+    """One refusal of the screen: the place in the program, the reason, and what to write instead."""
 
     rule: str  #: such as "S101"; stable, so that a policy and a statistic can name it
     line: int  #: from 1
@@ -158,7 +158,7 @@ class Timings:
 
     @property
     def overhead_ms(self) -> float:
-        """All but the code itself and the wait for a worker."""
+        """The total without the code itself and the wait for a worker."""
         return self.dispatch_ms + self.collect_ms
 
 

@@ -1,7 +1,7 @@
 """Fixtures for tests of code that uses a pool: `pytest_plugins = ["pool.pytest_plugin"]` in a test module.
 
 The daemon and the runner are the real ones; the workers are plain processes, so neither Docker nor an image is needed.
-They isolate NOTHING: code that a test gives them can do what the user can do.
+They isolate NOTHING: a test's code has all rights of the user.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Which code an image holds, as one digest.
+"""The digest of the code in an image.
 
 The image holds a tree at /opt/pool: `runner/**.py`, and of `pool/` the modules named in LEAVES below a minimal
-`pool/__init__.py`. The runner computes the digest of what it finds there when it starts and says it in its Hello; the
-daemon compares it with the digest of the tree it would put into an image itself. So a stale image is refused whatever
-its labels claim, and no version number has to be kept in step by hand.
+`pool/__init__.py`. The runner computes the digest of its own tree when it starts and sends it in Hello. The daemon
+compares it with the digest of the tree that it would put into an image. So a stale image is refused whatever its labels
+claim, and nobody has to keep a version number up to date.
 
 Standard library only: this module is copied into the image too.
 """
@@ -14,13 +14,13 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-#: Where the tree is in the image.
+#: The directory of the tree in the image.
 IMAGE_ROOT = Path("/opt/pool")
 
 #: The modules of `pool` that are copied into the image; a name that ends in a slash is a package with all its modules.
 LEAVES = ("_version.py", "errors.py", "units.py", "model.py", "sources.py", "screen/", "values/", "wire/")
 
-#: `pool/__init__.py` in the image. The real one offers the client, which has no business in there.
+#: `pool/__init__.py` in the image. The real one imports the client, which the image does not have.
 PACKAGE_INIT = b'"""The part of the project that runs inside a worker."""\n'
 
 
@@ -30,7 +30,7 @@ def read_tree(root: Path) -> dict[str, bytes]:
 
 
 def digest(tree: Mapping[str, bytes]) -> str:
-    """SHA-256 in hex over the sorted names, lengths and contents, so that no two trees read the same."""
+    """SHA-256 in hex over the sorted names, lengths and contents, so that different trees have different input."""
     state = hashlib.sha256()
     for name in sorted(tree):
         for part in (name.encode(), tree[name]):

@@ -24,7 +24,7 @@ class EngineStatus(Part, frozen=True, kw_only=True):
 
 
 class JournalStatus(Part, frozen=True, kw_only=True):
-    """What survives the daemon."""
+    """The journal: what the next daemon will find."""
 
     durability: str = ""  #: crash | power | none
     size_bytes: int | None = None
@@ -36,10 +36,10 @@ class DaemonStatus(Part, frozen=True, kw_only=True):
     pid: int | None = None
     state: str = ""  #: starting | running | stopping
     uptime_s: float | None = None
-    instance: str = ""  #: another one after a restart
+    instance: str = ""  #: changes with each start
     run_dir: str = ""
     rss_bytes: int | None = None
-    metrics: str | None = None  #: where Prometheus reads them: host:port
+    metrics: str | None = None  #: host:port of the endpoint for Prometheus
     journal: JournalStatus | None = None
     engine: EngineStatus | None = None  #: of the first pool
     engines: tuple[EngineStatus, ...] = ()  #: of all pools
@@ -48,7 +48,7 @@ class DaemonStatus(Part, frozen=True, kw_only=True):
 class PoolSize(Part, frozen=True, kw_only=True):
     min: int = 0
     max: int = 0
-    target: int = 0  #: workers that the pool wants now
+    target: int = 0  #: the number of workers that the pool wants now
 
 
 class WorkerStatus(Part, frozen=True, kw_only=True):
@@ -82,7 +82,7 @@ class BreakerStatus(Part, frozen=True, kw_only=True):
 
 
 class LastKill(Part, frozen=True, kw_only=True):
-    """The latest worker that code has cost."""
+    """The latest worker that was lost to this code."""
 
     age_s: float | None = None
     worker: str = ""
@@ -90,7 +90,7 @@ class LastKill(Part, frozen=True, kw_only=True):
 
 
 class PoisonStatus(Part, frozen=True, kw_only=True):
-    """Code that has cost workers."""
+    """Code to which workers were lost."""
 
     code: str
     kills: int = 0
@@ -99,7 +99,7 @@ class PoisonStatus(Part, frozen=True, kw_only=True):
 
 
 class DatasetStatus(Part, frozen=True, kw_only=True):
-    """What a worker that is started now gets; `problem`: why that may not be what is in the file."""
+    """The content for a worker that is started now; `problem`: why that may differ from the file."""
 
     path: str = ""
     digest: str | None = None
@@ -185,7 +185,7 @@ class OwnJob(Part, frozen=True, kw_only=True):
     state: str = ""
     outcome: str | None = None
     age_s: float | None = None
-    place: int | None = None  #: in the queue of its pool, from 1; about, where workers are bound to users
+    place: int | None = None  #: place in the queue of its pool, from 1; approximate where workers are bound to users
 
 
 class OwnPool(Part, frozen=True, kw_only=True):
@@ -228,13 +228,13 @@ class History(Part, frozen=True, kw_only=True):
 
 
 class PoolArrivals(Part, frozen=True, kw_only=True):
-    """What `pool-admin advise` replays."""
+    """The arrivals that `pool-admin advise` replays."""
 
     name: str
     size: PoolSize = PoolSize()
     max_jobs: int = 0
-    start_s: float | None = None  #: mean of the workers that are there, from their start until they could be used
-    worker_bytes: int | None = None  #: memory of one worker, the mean of those that are there
+    start_s: float | None = None  #: mean time from start to first use, of the existing workers
+    worker_bytes: int | None = None  #: mean memory of the existing workers
     jobs: tuple[tuple[float, float], ...] = ()  #: the latest: when each came, and for how long it had its worker (s)
 
 
@@ -248,7 +248,7 @@ class Arrivals(Part, frozen=True, kw_only=True):
 
 
 class ProbeRow(Part, frozen=True, kw_only=True):
-    """One attempt of the lockdown probe to break out."""
+    """One attempt of the lockdown probe to break out, and its result."""
 
     probe: str = ""
     verdict: str = ""  #: held | broken | skipped
@@ -265,7 +265,7 @@ class WorkerProbes(Part, frozen=True, kw_only=True):
 
 
 class Probes(Part, frozen=True, kw_only=True):
-    """The answer to `doctor`: what each worker's lockdown probe saw."""
+    """The answer to `doctor`: the results of each worker's lockdown probe."""
 
     workers: tuple[WorkerProbes, ...] = ()
 

@@ -1,7 +1,7 @@
 """An engine without containers, for tests: the real runner as a plain process. NO ISOLATION of any kind.
 
-It is shipped so that users can test their loops, and we the daemon, where there is no Docker Engine; no configuration
-can select it. Code that is run through it can do whatever the user can do.
+It is for tests of users' loops, and of the daemon, without a Docker Engine. No configuration can select it. Code that
+runs in it has all rights of the user.
 """
 
 from __future__ import annotations

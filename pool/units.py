@@ -1,4 +1,4 @@
-"""Reads numbers and sizes as people write them (512m, 64k, 1g, 1048576), and numbers of any library as Python's own."""
+"""Reads sizes from text (512m, 64k, 1g, 1048576), and converts numbers of other libraries to Python's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def real(given: object) -> float:
-    """The number as a float. NaN for what is no real number, a bool among them."""
+    """The number as a float. NaN for anything that is not a real number, such as a bool."""
     try:
         return float(given) if isinstance(given, Real) and not isinstance(given, bool) else math.nan
     except OverflowError:

@@ -1,4 +1,4 @@
-"""`pool-admin advise`: the jobs that came, replayed on pools of other sizes."""
+"""`pool-admin advise`: replays the latest jobs on pools of other sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-#: Sizes that are tried beyond the pool's max, and beyond what would be enough.
+#: The number of sizes that are tried beyond the pool's max, and beyond a sufficient size.
 _MORE = 2
 
 
@@ -37,8 +37,8 @@ def advise(
 ) -> None:
     """Replay the latest jobs (2,048 at most) on pools of 1 worker and more: hits, wait and memory of each size.
 
-    The jobs come when they came, and have a worker for as long as they had one. A loop that waits for each result would
-    send its next job earlier to a larger pool, so for such loops the gain is larger than what is shown.
+    Each job keeps its time of arrival and the time that it had a worker. A loop that waits for each result would send
+    its next job earlier to a larger pool, so for such loops the gain is larger than shown.
     """
     with answering(as_json=as_json):
         found = _of_pool(read(ask(context, "arrivals"), Arrivals), pool)
@@ -67,7 +67,7 @@ def _of_pool(view: Arrivals, name: str) -> PoolArrivals:
 
 
 def _forecasts(pool: PoolArrivals, jobs: Sequence[Arrival], miss: float) -> list[Forecast]:
-    """From 1 worker to the pool's max, and on until that is enough or 256."""
+    """The forecasts from 1 worker to the pool's max, and further to a sufficient size, at most 256."""
     found: list[Forecast] = []
     wanted = pool.size.max + _MORE
     for size in range(1, 257):

@@ -41,7 +41,7 @@ class ExitStatus(IntEnum):
 
 
 def address(context: typer.Context) -> Address:
-    """What the shared options said."""
+    """The endpoints from the shared options."""
     return context.ensure_object(Address)
 
 
@@ -95,23 +95,23 @@ def error_object(error: PoolError) -> dict[str, object]:
 
 
 def complain_about(error: PoolError) -> None:
-    """Each problem of a configuration, or the one message, on a line of stderr."""
+    """Print each problem of a configuration, or the message, as a line on stderr."""
     for problem in (isinstance(error, ConfigError) and error.problems) or (error.message,):
         complain(problem)
 
 
 def complain(message: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     typer.echo(f"error: {visible(message)}", err=True)
 
 
 def print_json(answer: object, *, compact: bool = False) -> None:
-    """ASCII only, so that no character of it can act on a terminal."""
+    """Print JSON in ASCII, so that no character can act on a terminal."""
     typer.echo(json.dumps(answer, indent=None if compact else 2).replace("\x7f", "\\u007f"))
 
 
 def text_of(answer: object, *, otherwise: str) -> str:
-    """The sentence that the daemon put into its answer."""
+    """The sentence in the daemon's answer."""
     text = answer.get("text") if isinstance(answer, dict) else None
     return visible(text) if isinstance(text, str) and text else otherwise
 
@@ -125,7 +125,7 @@ class Address:
 
 
 def resolve(endpoint: str | None, run_dir: str | None) -> Address:
-    """Both endpoints, from `--endpoint` and `--run-dir` as typed; the first is the more exact word."""
+    """Both endpoints, from `--endpoint` and `--run-dir` as typed; `--endpoint` wins."""
     if endpoint is not None:
         directory, slash, _ = endpoint.rpartition("/")
         return Address(admin=endpoint, submit=f"{directory}{slash}submit.sock")
@@ -137,7 +137,7 @@ def resolve(endpoint: str | None, run_dir: str | None) -> Address:
 
 # ---- a JobResult as JSON ----
 
-#: Integers beyond this are not written in decimal, which takes time that grows with the square.
+#: Larger integers are not written in decimal, because that takes quadratic time.
 MAX_DECIMAL_BITS = 4096
 
 
@@ -147,7 +147,7 @@ def result_as_json(result: JobResult) -> dict[str, object]:
 
 
 def written(value: object, *, form: Callable[[object], str] = repr) -> str:
-    """The repr of a job's value. Python refuses to write an integer of very many digits; then what that says."""
+    """The repr of a job's value. For an integer with too many digits, Python's refusal instead."""
     try:
         return form(value)
     except ValueError as error:
@@ -170,7 +170,7 @@ def json_value(value: object) -> object:
 
 
 def _of_library(value: object) -> object:
-    """Arrays, series and scalars of numpy and pandas know their plain form; no import is needed to ask them."""
+    """The plain form of arrays, series and scalars of numpy and pandas, by their own methods and without an import."""
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, date):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: How long to wait until the daemon has received the cancellations.
 CANCEL_S = 1.0
-#: Of a value in the table.
+#: The most characters of a value in the table.
 MAX_VALUE_CHARS = 60
 
 Row = tuple[str, "JobResult"]
@@ -50,7 +50,7 @@ class Sort(StrEnum):
 
     FILE = "file"
     OUTCOME = "outcome"
-    VALUE = "value"  #: numbers, the largest first, then what is no number
+    VALUE = "value"  #: numbers, the largest first, then other values
     TIME = "time"  #: the longest first
 
 
@@ -77,7 +77,10 @@ def run_batch(endpoint: str | None, paths: Sequence[Path], options: JobOptions, 
     if report.out is not None and len({file.stem for file in files}) < len(files):
         raise typer.BadParameter("two of the programs have the same name", param_hint="--out")
     jobs: dict[str, BatchJob] = {
-        uuid.uuid4().hex: {"code": source(file), **options}  # an id of our own, so that whatever was sent can be ended
+        uuid.uuid4().hex: {
+            "code": source(file),
+            **options,
+        }  # our own ids, so that all jobs that were sent can be cancelled
         for file in files
     }
     names = dict(zip(jobs, map(str, files), strict=True))
@@ -160,7 +163,7 @@ def _results(client: Client, jobs: dict[str, BatchJob]) -> Generator[JobResult]:
 
 @contextmanager
 def _telling(total: int, report: Report) -> Iterator[Tell]:
-    """How each result is shown."""
+    """The function that shows a result."""
     shown = sys.stderr if report.as_csv else sys.stdout
     if report.as_json:
         yield lambda name, result: print_json({"file": name, **result_as_json(result)}, compact=True)
@@ -191,14 +194,14 @@ def _why(result: JobResult) -> str:
     """One line on a job that is not ok, or has no value."""
     if result.findings:
         return str(result.findings[0])
-    if result.error is not None and result.outcome is not Outcome.MEMORY:  # a MemoryError seldom says a word
+    if result.error is not None and result.outcome is not Outcome.MEMORY:  # a MemoryError seldom has a message
         first, *_ = result.error.message.splitlines() or [""]
         return f"{result.error.type}: {first}"
     return result.reason
 
 
 def _value(result: JobResult) -> str:
-    """A number whole, and the beginning of anything else."""
+    """A number in full, and the beginning of any other value."""
     return "" if result.value is None else written(result.value)[:MAX_VALUE_CHARS]
 
 

@@ -72,7 +72,7 @@ def daemon(
 
 
 def load_settings(path: Path | None) -> Settings:
-    """Of this file; without it those of the system, else the defaults. Raises ConfigError."""
+    """The settings of this file; without one, those of the system, else the defaults. Raises ConfigError."""
     from pool.config import load
 
     if path is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pool.config import Settings
     from pool.doctor import HostFinding
 
-#: Part of an older daemon's answer to a call that it does not have.
+#: Part of an older daemon's answer to a call that it does not know.
 _UNKNOWN_CALL = "knows no call"
 
 
@@ -58,7 +58,7 @@ def doctor(
 
 
 def _settings(context: typer.Context, path: Path | None) -> Settings | None:
-    """The configuration, if --config names one. It also says where the daemon is, unless an option does."""
+    """The configuration, if --config names one. It also has the daemon's endpoint, unless an option names another."""
     if path is None:
         return None
     from pool.config import load
@@ -70,7 +70,7 @@ def _settings(context: typer.Context, path: Path | None) -> Settings | None:
 
 
 def _asked(context: typer.Context) -> tuple[object, Probes, PoolError | None]:
-    """The daemon's answer, unchanged and as a view; or nothing, and the error."""
+    """The daemon's answer, unchanged and as a view, or the error."""
     try:
         answer = ask(context, "doctor")
         return answer, read(answer, Probes), None
@@ -128,12 +128,12 @@ def _status(error: PoolError | None, degraded: Sequence[str]) -> ExitStatus:
     return ExitStatus.DEGRADED if degraded else ExitStatus.OK
 
 
-#: `skipped`: the probe is about a part that the host refuses; the part is listed as missing.
+#: `skipped`: the probe tests a part that the host refuses. That part is listed as missing.
 GOOD = ("held", "skipped")
 
 
 def troubles(checkup: Probes) -> list[str]:
-    """One sentence for each reason not to rely on the isolation. Empty if it holds."""
+    """One sentence for each reason not to rely on the isolation. Empty if there is none."""
     if not any(worker.probes for worker in checkup.workers):
         return ["no worker has passed its lockdown probes yet; see pool-admin status"]
     return [sentence for worker in checkup.workers for sentence in _worker_troubles(worker)]

@@ -56,7 +56,7 @@ def _tally(worker: WorkerProbes) -> dict[str, int]:
 
 
 def _findings(patients: Sequence[WorkerProbes]) -> list[tuple[ProbeRow, list[str]]]:
-    """Workers in which a probe ended well share a row, with what the first of them saw; a bad end has its own."""
+    """Workers in which a probe held share a row, with the finding of the first. Other results have a row each."""
     rows: dict[tuple[str, ...], tuple[ProbeRow, list[str]]] = {}
     for worker in patients:
         for probe in worker.probes:
@@ -67,7 +67,7 @@ def _findings(patients: Sequence[WorkerProbes]) -> list[tuple[ProbeRow, list[str
 
 
 def host(findings: Sequence[HostFinding]) -> Group:
-    """Every finding on a line; then what to do."""
+    """A line for each finding, then what to do."""
     found = columns("HOST", "VERDICT", "WHAT", "SEEN")
     for each in findings:
         found.add_row(cell(each.id), _verdict(each.verdict), cell(each.title), cell(each.seen))

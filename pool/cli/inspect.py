@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PoolFilter = Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Only this pool.")]
 
-SHOWN_JOBS = 20  #: jobs in the table, if --last does not say otherwise
+SHOWN_JOBS = 20  #: jobs in the table without --last
 _STATES = (*(state.value for state in JobState), *(outcome.value for outcome in Outcome))
 _STATE_WORDS = ", ".join(_STATES)
 
@@ -161,7 +161,7 @@ def _age(text: str) -> float:
 
 
 def _uid(user: str) -> str:
-    """The daemon knows its clients by user id."""
+    """The user id of a name, because the daemon knows clients by user id."""
     if user.isdecimal():
         return user
     try:

@@ -19,7 +19,7 @@ def json_value(option: str, text: str) -> object:
 
 
 def named_json(texts: Iterable[str]) -> dict[str, object]:
-    """Of `--kwarg NAME=JSON`."""
+    """The keyword arguments of `--kwarg NAME=JSON`."""
     found: dict[str, object] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -30,7 +30,7 @@ def named_json(texts: Iterable[str]) -> dict[str, object]:
 
 
 def environment(texts: Iterable[str]) -> dict[str, str]:
-    """Of `--env NAME=VALUE`."""
+    """The variables of `--env NAME=VALUE`."""
     pairs = [text.partition("=") for text in texts]
     if wrong := [name for name, equals, _ in pairs if not equals or not name]:
         raise typer.BadParameter(f"write NAME=VALUE, got {wrong[0]!r:.80}", param_hint="--env")
@@ -38,7 +38,7 @@ def environment(texts: Iterable[str]) -> dict[str, str]:
 
 
 def given_files(texts: Iterable[str]) -> dict[str, bytes]:
-    """Of `--file PATH` or `--file NAME=PATH`: the content of each file, by the name that the job finds it under."""
+    """The files of `--file PATH` or `--file NAME=PATH`: content by the name that the job sees."""
     found: dict[str, bytes] = {}
     for text in texts:
         name, _, path = text.rpartition("=") if "=" in text and not Path(text).exists() else ("", "", text)
@@ -55,7 +55,7 @@ def given_files(texts: Iterable[str]) -> dict[str, bytes]:
 
 
 def write_files(directory: Path, files: dict[str, bytes]) -> None:
-    """What a job has left, below the directory. The client has checked that no name leads out of it."""
+    """Write a job's output files below the directory. The client has checked that no name leads out of it."""
     for name, content in files.items():
         path = directory / name
         try:

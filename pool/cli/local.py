@@ -1,5 +1,5 @@
 """The commands that need no daemon: `check` screens a file, `config check` checks a configuration, `image build` and
-`image unpack` make what workers are started from.
+`image unpack` make worker images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pool.model import Finding
 
 
-#: Where the engine oci has its images.
+#: The default directory of the images of the engine oci.
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", envvar="POOL_CONFIG", help="The daemon's configuration.")
 ]
@@ -167,7 +167,7 @@ def build(
 def _builder(
     engine: str, base: str | None, config: Path | None, progress: Callable[[str], None]
 ) -> Callable[..., ImageFacts]:
-    """What builds the image. Raises EngineUnavailableError if nothing here can."""
+    """The function that builds the image. Raises EngineUnavailableError if this host has no way to build it."""
     from pool.engines.docker import DockerEngine
     from pool.errors import EngineUnavailableError
     from pool.images import build as with_docker
@@ -177,7 +177,7 @@ def _builder(
         try:
             docker.facts()
         except EngineUnavailableError as error:
-            # Whoever names an Engine wants that one.
+            # A user who names an Engine wants that one.
             if engine == "docker" or base is not None or os.environ.get("DOCKER_HOST") or not _may_use_runc():
                 raise
             progress(error.message)

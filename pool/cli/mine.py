@@ -1,4 +1,4 @@
-"""`pool-admin mine`: what a submitter may see. It asks the submit socket, so no operator is needed."""
+"""`pool-admin mine`: the jobs of the caller. It uses the submit socket, so it needs no operator's rights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pool.cli.answer import Json, address, answering, print_json
 from pool.cli.views import read
 from pool.status import Mine
 
-SHOWN_JOBS = 20  #: jobs in the table, if --last does not say otherwise
+SHOWN_JOBS = 20  #: jobs in the table without --last
 
 
 def mine(

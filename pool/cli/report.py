@@ -1,4 +1,4 @@
-"""`pool-admin report`: measures what the sandbox costs on this machine and writes the report that decides about it."""
+"""`pool-admin report`: measures the cost of the sandbox on this machine and writes the report with the decision."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from pool.client.sandbox import SandboxExecutor
     from pool.report.decision import Results
 
-#: Lengths of backtests, in seconds: three short ones, and what a real backtest takes.
+#: Lengths of backtests, in seconds: three short ones, and those of real backtests.
 SECONDS = (0.005, 0.02, 0.1, 1.0, 3.0, 5.0)
-#: Those that are run side by side, and how many of them.
+#: The lengths that are run in parallel, and the number of runs.
 PARALLEL_SECONDS = (0.02, 1.0)
 PARALLEL_JOBS = 16
 _LONGEST_S = 600.0
@@ -126,7 +126,7 @@ def _settings(iterations: int, image: str) -> dict[str, str]:
 
 
 def _write(results: Results, directory: Path) -> bool:
-    """Whether the report says to enable the sandbox."""
+    """Write the report. Returns whether it decides to enable the sandbox."""
     from pool.report import document, plots
     from pool.report.decision import decide
 
@@ -146,6 +146,6 @@ def _write(results: Results, directory: Path) -> bool:
 
 
 def _say(what: str) -> None:
-    """On a terminal one line that changes; nothing elsewhere."""
+    """Show progress in one changing line on a terminal. Elsewhere nothing is shown."""
     if sys.stderr.isatty():
         typer.echo(f"\r\033[K{what}", err=True, nl=False)

@@ -136,7 +136,7 @@ def run(
 
 @contextmanager
 def _running(context: typer.Context, *, local: bool) -> Iterator[Callable[..., JobResult]]:
-    """What runs the job: a daemon's pool, or the local engine."""
+    """The runner of the job: a daemon's pool, or the local engine."""
     from pool.client import Client
     from pool.client.local import run_once
 
@@ -150,8 +150,8 @@ def _running(context: typer.Context, *, local: bool) -> Iterator[Callable[..., J
 class _Echo:
     """Prints a job's output while it runs, and a line end if it has none.
 
-    A pipe or a file gets the output as it is. On a terminal its control characters are shown instead of obeyed: a job
-    could use them to move the cursor, to rewrite what other programs printed, or to type into the shell.
+    A pipe or a file gets the output unchanged. A terminal gets control characters as visible escapes. A job could use
+    them to move the cursor, to rewrite the output of other programs, or to type into the shell.
     """
 
     def __init__(self, *, err: bool) -> None:

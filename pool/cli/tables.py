@@ -38,9 +38,9 @@ from pool.status import (
 )
 from pool.units import format_size
 
-#: Wider than any row, so that what is piped into another program keeps one line for each row.
+#: Wider than any row, so that a pipe gets one line for each row.
 PIPED_WIDTH = 10_000
-#: An engine's id of this length is shown in Docker's short form, which every `docker` command takes.
+#: An engine's id of this length is shown in Docker's short form, which every `docker` command accepts.
 LONG_ID_CHARS, SHORT_ID_CHARS = 64, 12
 WORKER_HEADERS = ("CONTAINER", "STATE", ">JOBS", ">AGE", ">MEMORY", "ISOLATION")
 
@@ -65,7 +65,7 @@ def status(snapshot: Status) -> Group:
     """The whole daemon at a glance."""
     parts: list[RenderableType] = [_headline(snapshot.daemon), Text(), _pools(snapshot.pools)]
     parts += [_warning(sentence) for sentence in troubles(snapshot)]
-    # What the daemon says of a breaker is among the troubles already, with when it tries again.
+    # The troubles already contain the daemon's sentence about a breaker, with the time of the next try.
     parts += [_warning(alert.text) for alert in snapshot.alerts if not alert.id.startswith("breaker:")]
     return Group(*parts, Text(), _worker_lines(snapshot.pools), *_dataset_lines(snapshot.pools))
 
@@ -125,7 +125,7 @@ def mine(view: Mine, *, last: int) -> Group:
 
 
 def user(client: str | None) -> str | None:
-    """`0 (root)`: the daemon knows a client by its user id."""
+    """A user id with its name: `0 (root)`."""
     if client is None or not client.isdecimal():
         return client
     try:
@@ -135,12 +135,12 @@ def user(client: str | None) -> str | None:
 
 
 def named_users(text: str) -> str:
-    """`uid 0 (root)` for `uid 0` and `client 0`."""
+    """The text with names after user ids: `uid 0 (root)` for `uid 0` and `client 0`."""
     return re.sub(r"\b(?:uid|client) (\d{1,10})\b", lambda found: f"uid {user(found[1])}", text)
 
 
 def history(view: History) -> Table:
-    """What happened, oldest first, with the seconds since the first entry."""
+    """The entries, oldest first, with the seconds since the first one."""
     table = columns(">SECONDS", "STATE", "WHAT", "CAUSE", title=visible(f"{view.id}  {view.pool}".rstrip()))
     for entry in view.entries:
         since = view.entries[0].age_s - entry.age_s
@@ -198,7 +198,7 @@ def _headline(daemon: DaemonStatus) -> Text:
 
 @dataclass(frozen=True, slots=True)
 class _Fitting:
-    """The wide form where there is room for it, else the narrow one."""
+    """The wide form where it fits, else the narrow one."""
 
     wide: RenderableType
     narrow: RenderableType
@@ -309,7 +309,7 @@ def state(name: str | None) -> Text:
 
 
 def counts(found: Mapping[str, int]) -> Text:
-    """`3 idle 1 leased`, without what is zero."""
+    """The counts that are not zero: `3 idle 1 leased`."""
     text = Text(" ").join(
         Text(f"{count} {visible(name)}", style=STYLES.get(name, "")) for name, count in found.items() if count
     )
@@ -317,7 +317,7 @@ def counts(found: Mapping[str, int]) -> Text:
 
 
 def size(now: int, wanted: PoolSize) -> str:
-    """`3/4 (2-8)`: workers there are, workers wanted, and the range."""
+    """Workers, wanted workers and the range: `3/4 (2-8)`."""
     return f"{now}/{wanted.target} ({wanted.min}-{wanted.max})"
 
 
@@ -326,7 +326,7 @@ def memory(size_bytes: int | None) -> str:
 
 
 def share(rate: float | None) -> str:
-    """Rounded down, so that 100 % means all."""
+    """A share in percent. Rounded down, so that 100 % means all."""
     return "-" if rate is None else f"{math.floor(rate * 1000 + 1e-6) / 10:g} %"
 
 
@@ -337,7 +337,7 @@ def overhead(measured: Percentiles | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """The two largest units: `42s`, `3m 5s`, `2h 10m`, `4d 3h`."""
+    """A duration in its two largest units: `42s`, `3m 5s`, `2h 10m`, `4d 3h`."""
     if seconds is None:
         return "-"
     left = int(seconds)

@@ -1,9 +1,8 @@
-"""The types of the settings: how the text of a file is read, what is allowed, and the sentence that says so.
+"""The types of the settings: how text is read, which values are allowed, and the sentence that tells the user.
 
-Each function makes the metadata of one annotated field, `Annotated[int, fields.whole(1, 64)]`. A plain
-scalar of a file is `Plain` text, and the field reads it by its own type; text in quotes is text, and a value from
-Python has its type already. Whatever is wrong with a value becomes one error: "got 0; allowed: a whole number from 1 to
-64".
+Each function makes the metadata of one annotated field, `Annotated[int, fields.whole(1, 64)]`. A scalar without quotes
+in a file is `Plain` text, and the field reads it by its own type. Text in quotes is text, and a value from Python
+already has its type. A wrong value becomes one error: "got 0; allowed: a whole number from 1 to 64".
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)(e\+?[0-9]+)?", re.IGNORECASE)
 
 
 class Plain(str):
-    """A scalar that was written without quotes, or as one whole ${...}: its type is that of its key."""
+    """A scalar that was written without quotes, or as one whole ${...}. It is read by the type of its key."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The metadata: `read` makes a value of `Plain` text, `schema` is what pydantic checks, `text` says it in words."""
+    """The metadata: `read` makes a value of `Plain` text, `schema` is for pydantic, `text` for people."""
 
     text: str
     schema: CoreSchema = field(hash=False)  # a dict
@@ -62,7 +61,7 @@ def _reason(error: ValidationError, value: object) -> str:
 
 
 def show(value: object) -> str:
-    """The value as the author of the file knows it."""
+    """The value as it is written in the file."""
     match value:
         case Plain() if not value:
             return "nothing"
@@ -77,7 +76,7 @@ def show(value: object) -> str:
     )
 
 
-#: Of `X | None`: reads the words for nothing as None, before X sees them.
+#: Metadata of `X | None`: reads the words for nothing as None, before X reads them.
 OrNull = BeforeValidator(
     lambda value: None if isinstance(value, Plain) and value in {"", "~", "null", "Null", "NULL"} else value
 )
@@ -93,7 +92,7 @@ def _flag(text: str) -> bool:
 
 
 def _whole(text: str) -> int:
-    """`8`, `10_000`, `1e6`."""
+    """A whole number from text: `8`, `10_000` or `1e6`."""
     digits = _ungrouped(text)
     if _WHOLE.fullmatch(digits) is None:
         raise ValueError(text)
@@ -119,7 +118,7 @@ def _finite(digits: str) -> float:
 
 
 def _ungrouped(text: str) -> str:
-    """`1_000` is 1000, as in Python."""
+    """The text without its underscores: `1_000` is 1000, as in Python."""
     return re.sub(r"(?<=[0-9])_(?=[0-9])", "", text)
 
 
@@ -151,7 +150,7 @@ def seconds(low: float, high: float) -> Allowed:
 
 
 def size(low: str, high: str) -> Allowed:
-    """Bytes, or text such as 512m; kept as bytes."""
+    """A size in bytes, or text such as 512m. The setting has bytes."""
     in_range = core_schema.int_schema(ge=parse_size(low), le=parse_size(high))
     schema = core_schema.no_info_before_validator_function(parse_size, in_range)
     return Allowed(f"a size from {low} to {high}", schema, _ungrouped)

@@ -32,11 +32,11 @@ from pool.config.fields import Plain, show
 from pool.config.settings import Settings
 from pool.errors import ConfigError
 
-Steps = tuple[str | int, ...]  #: the way to a value: ("pools", "default", "preload", "modules", 1)
+Steps = tuple[str | int, ...]  #: the path to a value: ("pools", "default", "preload", "modules", 1)
 Tree = str | tuple[object, ...] | dict[str, object]
 
 MAX_BYTES = 1 << 20  #: a configuration of 64 pools with every key has about 100 kB
-MAX_PROBLEMS = 100  #: more than this usually means that it is the wrong file
+MAX_PROBLEMS = 100  #: more problems than this usually mean that it is the wrong file
 MAX_DEPTH = 16  #: the settings are nested 5 deep
 
 _YAML_TAG = "tag:yaml.org,2002:"
@@ -109,7 +109,7 @@ class Document:
 
 
 class _UnreadableError(Exception):
-    """The text cannot be read at all; its problem is the only one that is reported."""
+    """The text cannot be read at all. This is then the only problem that is reported."""
 
     def __init__(self, line: int, text: str) -> None:
         super().__init__(text)
@@ -249,7 +249,7 @@ class _Builder:
 
 
 def _is_one_reference(text: str) -> bool:
-    """`"${POOL_MIN:2}"` needs its quotes inside {...} and is no text for that."""
+    """Whether it is one whole reference. `"${POOL_MIN:2}"` has its quotes because of the braces, so it is not text."""
     match = _REFERENCE.fullmatch(text)
     return match is not None and match["inside"] is not None
 
@@ -311,7 +311,7 @@ def _keys_at(path: Steps) -> list[str]:
 
 
 def _key(path: Steps) -> str:
-    """pools.default.preload.modules[1]"""
+    """The path as text: pools.default.preload.modules[1]"""
     steps = [f"[{step}]" if isinstance(step, int) else f".{_printable(step)}" for step in path]
     return "".join(steps).removeprefix(".")
 

@@ -87,17 +87,17 @@ class DaemonSettings(_Section):
 
     @property
     def images(self) -> Path:
-        """Where the oci engine has its images."""
+        """The directory with the images of the oci engine."""
         return self.image_dir or self.state_dir / "images"
 
     @property
     def submit_bits(self) -> int:
-        """`submit_mode` as chmod takes it."""
+        """`submit_mode` as a number for chmod."""
         return int(self.submit_mode, 8)
 
 
 class AlertSettings(_Section):
-    """When `status`, the log and the command say that something is wrong. None: never for this."""
+    """Thresholds for alerts in `status`, in the log and by the command. None: no alert of this kind."""
 
     window_s: Annotated[float, fields.seconds(1, DAY_S)] = 300.0
     min_jobs: Annotated[int, fields.whole(1, 2048)] = 20
@@ -147,7 +147,7 @@ Permission = Annotated[str, fields.text("subprocess|proc", words="subprocess or 
 
 
 class Screen(_Section):
-    """The AST screen of a template; a bare word in the file is its mode."""
+    """The screen of a template. A single word in the file is its mode."""
 
     mode: Literal["strict", "standard", "off"] = "standard"
     allow_modules: Annotated[tuple[ModuleName, ...], Field(max_length=256)] = ()

@@ -18,7 +18,7 @@ _EVERYTHING = Wanted()
 
 
 def examine(host: Host, wanted: Wanted = _EVERYTHING) -> list[HostFinding]:
-    """What there is to say about this host for what is wanted of it."""
+    """The findings about this host, for the wanted configuration."""
     return [
         *check_kernel.judge(host.kernel, wanted, swap_limit=host.docker is None or host.docker.swap_limit),
         *check_engine.judge_engine(host, wanted),

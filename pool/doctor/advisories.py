@@ -1,12 +1,12 @@
-"""Known vulnerabilities of what workers stand on, by version, each with the reason why workers do not offer it the way.
+"""Known vulnerabilities of the kernel, runc and the Engine, by version, with the reason why a worker cannot use each.
 
     version ──▶ upstream part ──▶ in a range [from, fixed)? ──▶ named in the package's changelog? ──▶ open
 
-A distribution mends old versions without a new number: `1.1.5+ds1-1+deb12u1` has fixes that 1.1.5 has not. Where its
-changelog is at hand, a CVE that it names counts as mended; where not, the finding says that it may be.
+A distribution fixes old versions without a new number: `1.1.5+ds1-1+deb12u1` has fixes that 1.1.5 does not have. Where
+the package's changelog can be read, a CVE that it names counts as fixed. Otherwise the finding says that it may be.
 
-The table is small on purpose: what could matter to a host that runs workers, and only what its project or a
-distribution has published. A kernel is judged by the branches whose first mended release is known.
+The table is small on purpose. It has what can matter to a host that runs workers, from publications of the projects
+and distributions. Kernels are judged by the branches whose first fixed release is known.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ BACKPORTED = "the version alone does not show a fix that the distribution has po
 class Advisory:
     id: str
     component: str
-    affected: tuple[tuple[str, str], ...]  #: from this version on, up to and without that one, which has the fix
+    affected: tuple[tuple[str, str], ...]  #: the first affected version, and the first one with the fix
     what: str
-    defused: str  #: why it does not work from within a worker; "" if it does, or if it needs no worker
+    defused: str  #: why it does not work from inside a worker; "" if it does, or if no worker is needed
 
     @property
     def fixed(self) -> str:
@@ -161,14 +161,14 @@ ADVISORIES = (
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A version as a component tells it, apart from what a distribution has added to it."""
+    """A component's version, in its upstream part and the distribution's part."""
 
     upstream: Version
     packaged: bool  #: a distribution's build, which may have fixes that the number does not show
 
 
 _FORM = re.compile(r"v?(\d+(?:\.\d+)+)(?:[-~.]?(rc|beta|alpha)[-.~]?(\d+))?(.*)", re.DOTALL)
-#: What `git describe` adds to a version: nothing of a distribution.
+#: What `git describe` adds to a version. It is not a distribution's part.
 _DESCRIBED = re.compile(r"(-\d+-g[0-9a-f]+)?(-dirty|\+unknown|\.m)?")
 
 
@@ -186,7 +186,7 @@ def release_of(text: str) -> Release | None:
 
 
 def open_advisories(component: str, release: Release, patched: AbstractSet[str]) -> list[Advisory]:
-    """What is known of this release and not named as mended."""
+    """The known vulnerabilities of this release that are not named as fixed."""
     return [
         each
         for each in ADVISORIES
@@ -215,7 +215,7 @@ def advise(component: str, version: str, *, patched: AbstractSet[str] | None) ->
 
 
 def _sentences(found: list[Advisory]) -> list[str]:
-    """One for those that are mended by the same versions and kept away by the same reason."""
+    """One sentence for all that have the same fixed versions and the same reason."""
     alike: dict[tuple[str, str], list[Advisory]] = {}
     for each in found:
         alike.setdefault((each.fixed, each.defused), []).append(each)

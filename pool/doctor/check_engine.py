@@ -1,4 +1,4 @@
-"""Judges the Docker Engine by what it says of itself."""
+"""Judges the Docker Engine by its own answers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 from pool.doctor.facts import Docker, Entry, Host, HostFinding, Wanted, ok, problem, unknown, warning
 
-#: The oldest Engine with all that a worker's container asks for (a private cgroup namespace, for one).
+#: The oldest Engine with everything that a worker's container needs (such as a private cgroup namespace).
 OLDEST = (20, 10)
-#: Layers on one another without a copy; the second is the name with containerd's image store.
+#: Storage drivers that stack layers without copying; the second is the name with containerd's image store.
 GOOD_STORAGE = ("overlay2", "overlayfs")
 
 
@@ -106,9 +106,9 @@ def _seccomp(docker: Docker) -> HostFinding:
 # ---- who may reach the Engine and the daemon ----
 
 _GROUP, _OTHERS, _WRITE_BY_OTHERS, _WRITE_BY_ANY = 0o020, 0o002, 0o022, 0o077
-#: Endpoints that nobody else on the way can read or command.
+#: Endpoints where nobody on the network path can read or send commands.
 _PRIVATE = ("unix://", "ssh://")
-#: What the Engine says of itself in its warnings when it listens for everybody.
+#: The text of the Engine's warning when everybody can connect to it.
 _OPEN = "accessible on"
 
 

@@ -1,4 +1,4 @@
-"""Judges the kernel: which layers it can carry, and which of its switches weaken them."""
+"""Judges the kernel: which layers it supports, and which of its settings weaken them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 
 from pool.doctor.facts import HostFinding, Kernel, Wanted, ok, problem, unknown, warning
 
-#: What holds a worker's limits.
+#: The cgroup controllers that a worker's limits need.
 CONTROLLERS = frozenset({"memory", "pids", "cpu"})
-#: The oldest kernel with all that the runner calls (close_range, pidfd_open) and a long-term release.
+#: The oldest long-term kernel with all system calls of the runner (close_range, pidfd_open).
 OLDEST = (5, 10)
-#: From this Landlock ABI on, a job is kept from signalling and from abstract sockets as well as from files.
+#: From this ABI on, Landlock restricts signals and abstract sockets as well as files.
 SCOPES_ABI = 6
 #: Name of the profile that comes with the project.
 PROFILE = "pool-worker"

@@ -1,4 +1,4 @@
-"""The facts about a host, and findings about it, as plain values. None always means: the host has no such thing."""
+"""The facts about a host, and findings about it, as plain values. None means that the host has no such thing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """What /proc, /sys and a few attempts say."""
+    """Facts from /proc and /sys, and from a few attempts."""
 
     release: str
     cgroups: str  #: "v2" | "hybrid" | "v1" | "none"
-    controllers: frozenset[str]  #: of those that hold a worker's limits, the ones that can be used
-    namespaces: str | None  #: why a user without privileges cannot create them: "" nothing; None: could not be tried
+    controllers: frozenset[str]  #: those that a worker's limits need and that can be used
+    namespaces: str | None  #: why a user without privileges cannot create them; "" if he can; None: could not be tried
     max_user_namespaces: int | None
     userns_clone: int | None  #: Debian's switch
     apparmor_userns: int | None  #: Ubuntu's switch; 1 restricts
@@ -33,11 +33,11 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Docker:
-    """What the Engine says of itself."""
+    """The Engine's own answers."""
 
     version: str
     api: str
-    components: Mapping[str, str]  #: "runc" and "containerd" to the version, as exact as it is told
+    components: Mapping[str, str]  #: the versions of "runc" and "containerd", as exact as the Engine has them
     runtime: str  #: the default
     runtimes: frozenset[str]
     storage: str
@@ -49,7 +49,7 @@ class Docker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oci:
-    """What the engine oci needs of the host."""
+    """What the engine oci needs on the host."""
 
     version: str  #: of runc; "" if it is not installed
     refusal: str  #: why this user cannot start containers with it, and what to do; "" if he can
@@ -57,14 +57,14 @@ class Oci:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A file, directory or socket, and who has it."""
+    """A file, directory or socket, and its owner."""
 
     path: str
     owner: str
     group: str
     mode: int  #: permission bits
     members: tuple[str, ...] = ()  #: who is in the group, root excepted
-    loose: tuple[str, ...] = ()  #: directories above it in which anybody may replace what is below
+    loose: tuple[str, ...] = ()  #: directories above it whose entries anybody may replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +73,8 @@ class Host:
     docker: Docker | None
     silence: str  #: why the Engine did not answer, "" if it did
     oci: Oci
-    endpoint: str  #: where the Engine is looked for
-    tls: bool  #: whether a TCP endpoint is spoken to over TLS
+    endpoint: str  #: the endpoint of the Engine
+    tls: bool  #: whether the connection to a TCP endpoint uses TLS
     socket: Entry | None
     run_dir: Entry | None
     admin_socket: Entry | None
@@ -84,21 +84,21 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the configuration asks of the host."""
+    """What the configuration needs on the host."""
 
     runtimes: frozenset[str] = frozenset()
     profiles: frozenset[str] = frozenset()
-    namespaces: bool = True  #: some pool wants namespaces for each job
+    namespaces: bool = True  #: some pool has namespaces for each job
     engines: frozenset[str] = frozenset({"auto"})  #: the pools' words
 
     def oci(self, *, docker: bool) -> bool:
-        """Whether some pool has the engine oci, if a Docker Engine answers, or does not."""
+        """Whether some pool has the engine oci; `docker`: whether a Docker Engine answers."""
         return "oci" in self.engines or ("auto" in self.engines and not docker)
 
 
 Verdict = Literal["ok", "warning", "problem", "unknown"]
 
-#: Every finding there is, in the order in which they are shown.
+#: All kinds of findings, in the order in which they are shown.
 TITLES: Final = {
     "kernel": "kernel version",
     "cgroups": "control groups",

@@ -24,7 +24,7 @@ from pool.errors import EngineError, EngineUnavailableError
 
 
 def gather(run_dir: Path) -> Host:
-    """The facts about this host and a daemon's run directory; an Engine that does not answer is one of them."""
+    """The facts about this host and a daemon's run directory; that the Engine does not answer is also a fact."""
     docker, silence = None, ""
     try:
         docker = read_engine()
@@ -48,7 +48,7 @@ def gather(run_dir: Path) -> Host:
 
 
 def wanted_by(settings: Settings) -> Wanted:
-    """What a configuration asks of the host."""
+    """What a configuration needs on the host."""
     pools = settings.pools.values()
     return Wanted(
         runtimes=frozenset(pool.runtime for pool in pools if pool.runtime),
@@ -123,7 +123,7 @@ def _controllers() -> frozenset[str]:
 
 
 def _namespaces() -> str | None:
-    """Tried in a process of its own, whose rights and namespaces are nobody else's."""
+    """Tried in a separate process, because it gives up rights and changes namespaces."""
     script = Path(__file__).with_name("try_namespaces.py")
     try:
         done = subprocess.run(
@@ -167,12 +167,12 @@ DEFAULT_ENDPOINT = "unix:///var/run/docker.sock"
 
 
 def endpoint() -> str:
-    """Where the SDK looks for the Engine; the two ways to write a Unix socket are one here."""
+    """The endpoint at which the SDK finds the Engine, with one spelling for a Unix socket."""
     return (os.environ.get("DOCKER_HOST", "") or DEFAULT_ENDPOINT).removeprefix("http+")
 
 
 def tls() -> bool:
-    """Whether the SDK speaks TLS: its own rule."""
+    """Whether the SDK uses TLS, by the SDK's own rule."""
     return bool(os.environ.get("DOCKER_TLS_VERIFY") or os.environ.get("DOCKER_CERT_PATH"))
 
 
@@ -192,7 +192,7 @@ def read_engine() -> Docker:
 
 
 def read_oci() -> Oci:
-    """Nothing is changed on the host for it."""
+    """It changes nothing on the host."""
     try:
         version = runc.Runc(Path("/")).version()
     except EngineError as error:
@@ -222,7 +222,7 @@ def described(version: Mapping[str, Any], found: Mapping[str, Any]) -> Docker:
 
 
 def _components(version: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
-    """A distribution's build has the version of its package where others have a commit: the more exact of the two."""
+    """The more exact version of each: a distribution's build reports its package version in place of a commit."""
     parts = {str(each.get("Name")): each for each in version.get("Components") or ()}
     versions = {}
     for name, key in (("runc", "RuncCommit"), ("containerd", "ContainerdCommit")):
@@ -233,7 +233,7 @@ def _components(version: Mapping[str, Any], found: Mapping[str, Any]) -> dict[st
 
 
 def _option(text: str) -> str:
-    """`name=seccomp,profile=default` is called seccomp."""
+    """The name of a security option: seccomp for `name=seccomp,profile=default`."""
     return text.partition(",")[0].removeprefix("name=")
 
 
@@ -244,7 +244,7 @@ MAX_CHANGELOG_BYTES = 4 << 20
 
 
 def entry(path: Path) -> Entry | None:
-    """The thing itself, also where a link leads to it; None when it cannot be looked at."""
+    """The target, where the path is a link; None when it cannot be read."""
     try:
         found = path.stat()
         parents = [(each, each.stat().st_mode) for each in path.resolve().parents]
@@ -294,7 +294,7 @@ def _group(gid: int) -> str:
 
 
 def _members(gid: int) -> tuple[str, ...]:
-    """Who is in a group, by its list or as their first group; without root, who may do everything anyway."""
+    """The members of a group, listed or by primary group. Root is left out, because it may do everything."""
     try:
         listed = set(grp.getgrgid(gid).gr_mem)
     except KeyError:

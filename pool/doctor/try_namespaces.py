@@ -1,4 +1,4 @@
-"""A program of its own: creates, as a user without privileges, the namespaces that a job gets.
+"""A separate program: creates, as a user without privileges, the namespaces of a job.
 
 Prints nothing if that works, else why not. It also creates a mount namespace, because AppArmor's restriction allows
 the user namespace and takes away the capabilities in it.

@@ -24,7 +24,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class Archive:
-    """The first image of an archive. Raises EngineError for a file that is none."""
+    """The first image of an archive. Raises EngineError for a file that is not one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,7 +45,7 @@ class Archive:
             ) from error
 
     def image(self, image_id: str = "") -> Image:
-        """`image_id`: by which an Engine knows it; without it the digest of its configuration."""
+        """`image_id`: its id in a Docker Engine; without it, the digest of its configuration is used."""
         return Image(
             id=image_id or self._id,
             entrypoint=tuple(self._config.get("Entrypoint") or ()),

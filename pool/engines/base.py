@@ -16,13 +16,15 @@ SOURCES_LABEL = "pool.runner.sources"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What answered, for `status` and the log."""
+    """Facts about the engine that answered, for `status` and the log."""
 
     name: str  #: docker | oci | local
     version: str
     runtime: str  #: the OCI runtime in use
     cgroups: str  #: "v1" | "v2"
-    isolates: bool = True  #: whether its workers are locked down, and have to prove it before they are leased
+    isolates: bool = (
+        True  #: whether its workers are locked down and have to pass the lockdown probe before their first job
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +45,8 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSpec:
-    """All that is asked of an engine for one worker. Lockdown that is the same for every worker is not here but in
-    `lockdown.py`, so that nobody can leave it out.
+    """Everything that the engine needs to start one worker. Lockdown that is the same for every worker is in
+    `lockdown.py` instead, so that no caller can leave it out.
     """
 
     worker_id: str
@@ -53,7 +55,7 @@ class WorkerSpec:
     instance: str  #: identity of the run of the daemon that starts it
     image: str
     runtime: str | None  #: OCI runtime by name; None: the engine's default
-    uid: int  #: the user inside, one of its own for each worker, so that per-user kernel limits are not shared
+    uid: int  #: the user inside; each worker has its own, so that workers do not share per-user kernel limits
     command: tuple[str, ...]  #: arguments for the runner
     mounts: tuple[Mount, ...]
     memory_bytes: int  #: hard limit, memory and swap together
@@ -71,12 +73,12 @@ class Container(Protocol):
     id: str
 
     def kill(self) -> None:
-        """Kill it and remove it; called by an engine thread when the worker stops. Idempotent; a container that is
-        gone already is no error. Raises EngineError when the engine cannot say that it is gone.
+        """Kill and remove it. Called by an engine thread when the worker stops. Idempotent: a container that is already
+        gone is no error. Raises EngineError unless the engine confirms that it is gone.
         """
 
     def diagnose(self) -> str:
-        """Exit code and last words, for a person, after a failed start; never raises."""
+        """Exit code and last output, as text, after a failed start. Never raises."""
 
     def pid(self) -> int | None:
         """Host pid of the runner, for memory figures; None if the engine does not know."""
@@ -84,7 +86,7 @@ class Container(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FoundContainer:
-    """A container that exists, whoever started it."""
+    """An existing container, also one of an earlier daemon."""
 
     container: Container
     worker_id: str
@@ -105,11 +107,11 @@ class Engine(Protocol):
 
     def launch(self, spec: WorkerSpec) -> Container:
         """Create and start. Raises EngineError; then nothing is left behind. After EngineUnavailableError that is not
-        known: the Engine may have created it, or may yet be at it.
+        known: the Engine may have created the container, or may still create it.
         """
 
     def find(self, *, owner: str) -> list[FoundContainer]:
-        """The containers of this owner, by their labels. Called at start. Raises EngineError: then it is not known."""
+        """The containers of this owner, by their labels. Called at start. Raises EngineError if they are unknown."""
 
     def close(self) -> None:
-        """Give up connections."""
+        """Close the connections."""

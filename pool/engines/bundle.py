@@ -1,7 +1,7 @@
-"""The configuration of an OCI container (`config.json`), made of the WorkerSpec and the values of `lockdown.py`.
+"""The configuration of an OCI container (`config.json`), made from the WorkerSpec and the values of `lockdown.py`.
 
-What an Engine would add of its own, the mounts of /proc, /dev and /sys and the form of the seccomp filter, is here. It
-follows the OCI runtime specification 1.0.2. Everything in this module is pure.
+It contains what a Docker Engine adds by itself: the mounts of /proc, /dev and /sys, and the form of the seccomp filter.
+It follows the OCI runtime specification 1.0.2. All functions are pure.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pool.errors import EngineError
 #: The architecture's name in a seccomp profile, by what `uname -m` calls it.
 ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
-#: What an OCI runtime takes of a rule of a profile. `comment` is for people.
+#: The keys of a profile's rule that an OCI runtime accepts; `comment` is not one of them.
 _RULE = ("names", "action", "errnoRet", "args")
 _IGNORED = frozenset({"comment"})
 
-#: One of its own for each container. A network namespace that a runtime makes has a loopback and nothing else.
+#: Each container has its own. The network namespace that a runtime makes has only a loopback device.
 NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 
 _SEALED = ("nosuid", "noexec", "nodev")
-#: What a Docker Engine mounts too.
+#: The same mounts as a Docker Engine's.
 SYSTEM_MOUNTS = (
     {"destination": "/proc", "type": "proc", "source": "proc", "options": list(_SEALED)},
     {
@@ -51,14 +51,14 @@ SYSTEM_MOUNTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """An image's file system, unpacked, and how its program is called."""
+    """An image's unpacked file system, and the command line of its program."""
 
     path: Path
     entrypoint: tuple[str, ...]
     environment: tuple[str, ...] = ()  #: NAME=value
 
     def lacks(self, target: str) -> bool:
-        """Whether there is nothing in it that something could be mounted on."""
+        """Whether the path has no mount point in it."""
         return not (self.path / target.lstrip("/")).exists()
 
 
@@ -109,7 +109,7 @@ def _process(spec: WorkerSpec, root: Root) -> dict[str, Any]:
 
 def _resources(spec: WorkerSpec, *, swap: bool) -> dict[str, Any]:
     return {
-        "devices": [{"allow": False, "access": "rwm"}],  # the runtime adds /dev/null and its like
+        "devices": [{"allow": False, "access": "rwm"}],  # the runtime adds /dev/null and the other devices
         "memory": {"limit": spec.memory_bytes, **({"swap": spec.memory_bytes} if swap else {})},
         "cpu": {"quota": lockdown.cpu_quota_us(spec), "period": lockdown.CPU_PERIOD_US},
         "pids": {"limit": lockdown.processes(spec)},
@@ -134,8 +134,8 @@ def _lacking(root: Root, targets: Sequence[str]) -> list[str]:
 
 
 def _place(directory: str) -> dict[str, Any]:
-    """The root is shared by all workers, so mount points are not made in it but here. The runtime makes it read-only
-    when the mount points are there.
+    """A tmpfs over the directory, for mount points: all workers share the root, so none are made in it. The runtime
+    makes the tmpfs read-only after it has made them.
     """
     options = [*_SEALED, "ro", "mode=755", "size=64k"]
     return {"destination": directory, "type": "tmpfs", "source": "tmpfs", "options": options}
@@ -178,7 +178,7 @@ def _architectures(known: Collection[dict[str, Any]], machine: str) -> list[str]
 
 
 def _rule(rule: dict[str, Any]) -> dict[str, Any]:
-    """Conditions of Docker's form (`includes`, `excludes`) are not dropped: without them a rule would allow more."""
+    """Raises EngineError for Docker's conditions (`includes`, `excludes`): without them a rule would allow more."""
     if unknown := rule.keys() - {*_RULE, *_IGNORED}:
         raise EngineError(f"the seccomp profile has a rule with {', '.join(sorted(unknown))}, which the engine lacks")
     return {name: rule[name] for name in _RULE if name in rule}

@@ -1,10 +1,10 @@
-"""Connections to the Docker Engine, and its errors in the words of the project.
+"""Connections to the Docker Engine, and the translation of its errors.
 
     thread ──▶ take an idle client, or open one ──▶ call ──▶ put it back
                     deque.pop / deque.append: atomic, no lock
 
 One SDK client holds one `requests.Session`, which is not safe to share between threads at the same time. Here a client
-belongs to one call at a time, and there are as many of them as calls ever overlapped.
+belongs to one call at a time. There are as many clients as there were calls at the same time.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from docker.utils import kwargs_from_env
 
 from pool.errors import EngineError, EngineUnavailableError, ImageMissingError, StartError
 
-#: Longest text of the Engine that is passed on.
+#: The longest error text of the Engine that is passed on.
 MAX_ENGINE_TEXT = 500
 
-#: What the SDK and the HTTP library below it raise.
+#: The exceptions of the SDK and of the HTTP library below it.
 SDK_ERRORS = (DockerException, requests.RequestException)
 
-#: What the Engine's socket says (in the text of whatever the layers above wrapped it in), and what to do about it.
+#: For each error text of the Engine's socket (as part of the wrapping exception's text), what to do.
 _REMEDIES = {
     "Permission denied": "this user may not use its socket: add the user to the group `docker`, or run as root",
     "No such file": "there is no socket: install and start the Docker Engine, or set DOCKER_HOST",
@@ -36,7 +36,7 @@ _REMEDIES = {
 
 
 class Connections:
-    """Lends SDK clients, one call each."""
+    """Lends SDK clients, for one call each."""
 
     def __init__(self, *, timeout_s: int) -> None:
         self._timeout_s = timeout_s
@@ -44,7 +44,7 @@ class Connections:
 
     @contextmanager
     def client(self) -> Iterator[docker.APIClient]:
-        """A client for the time of the block. After an answer that never came, it is not used again."""
+        """A client for the time of the block. After a call without an answer it is not used again."""
         client = self._take()
         try:
             yield client
@@ -72,7 +72,7 @@ class Connections:
 
 
 def is_gone(error: Exception) -> bool:
-    """Whether the Engine says that what was asked for is not there."""
+    """Whether the Engine answered that the object does not exist."""
     return isinstance(error, APIError) and error.status_code == 404
 
 

@@ -1,7 +1,7 @@
-"""Workers as containers of a Docker Engine (or what speaks its API).
+"""Workers as containers of a Docker Engine, or of another program with its API.
 
-Three calls for a worker's life: create, start, and remove by force. Nothing is pulled and no network is made: the image
-is there or it is an error. Every method may be called from several engine threads at once (see connection.py).
+Three calls in a worker's life: create, start, and remove by force. Nothing is pulled and no network is made. A missing
+image is an error. Every method may be called from several engine threads at once (see connection.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pool.engines.diagnosis import GONE, RUNNING, ending, readable
 from pool.engines.lockdown import INSTANCE_LABEL, OWNER_LABEL, WORKER_LABEL, container_arguments, container_name
 from pool.errors import EngineError, EngineUnavailableError, ImageMissingError, StartError
 
-#: An Engine under load takes seconds for a create; one that takes longer than this is not alive.
+#: A create takes seconds in an Engine under load. After this time the Engine counts as unavailable.
 CALL_TIMEOUT_S = 60
-#: How long a removal that somebody else began may take.
+#: How long a removal that another caller began may take.
 REMOVAL_TIMEOUT_S = 30
 
 
@@ -116,7 +116,7 @@ class DockerEngine:
         self._connections.close()
 
     def _unknown_runtime(self, spec: WorkerSpec) -> StartError | None:
-        """Engines word it differently, and none of them says what to do."""
+        """The error for an unknown runtime. Each Engine has another text for it, and none says what to do."""
         if spec.runtime is None:
             return None
         try:
@@ -157,7 +157,7 @@ def remove(client: docker.APIClient, container: str) -> None:
 
 
 def _await_removal(client: docker.APIClient, container: str) -> None:
-    """Somebody's removal is in progress: the Engine tells when it is done."""
+    """Wait until another caller's removal is done."""
     try:
         client.wait(container, timeout=REMOVAL_TIMEOUT_S, condition="removed")
     except APIError as error:
@@ -178,7 +178,7 @@ def _start(client: docker.APIClient, spec: WorkerSpec, seccomp: str) -> str:
 
 
 def _failed(error: Exception, doing: str) -> EngineError:
-    """Like `translate`, for what is no start."""
+    """Like `translate`, for calls other than a start."""
     failure = translate(error, doing)
     known = isinstance(failure, EngineUnavailableError | ImageMissingError)
     return failure if known else EngineError(failure.message, **failure.fields)

@@ -1,9 +1,9 @@
 """What a worker's container may and may not do, in one place, as plain values.
 
-`container_arguments` gives the body of the Engine's "create container" request, and `bundle.py` the configuration of an
-OCI container, of the same values. Both are pure, so a test can read and compare them. Every control has a line in
-POLICY, so that the test which reads the controls back from a running container knows what it has to prove. What differs
-between workers comes from the WorkerSpec; everything else is here and cannot be left out.
+`container_arguments` makes the body of the Engine's "create container" request from them, and `bundle.py` the
+configuration of an OCI container. Both are pure, so a test can read and compare them. Every control has a line in
+POLICY, which a test reads back from a running container, control by control. What differs between workers comes from
+the WorkerSpec. Everything else is here and cannot be left out.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ INSTANCE_LABEL = "pool.instance"
 WORKER_LABEL = "pool.worker"
 NAME_LABEL = "pool.name"
 
-#: The kernel's own default; a shorter one throttles more evenly and costs more switches.
+#: The kernel's default. A shorter period throttles more evenly and costs more context switches.
 CPU_PERIOD_US = 100_000
 
-#: When the host itself is short of memory, a worker goes before the daemon and the loops; 0 is everybody else.
+#: When the host runs out of memory, the kernel kills a worker before the daemon and the loops, which have 0.
 OOM_SCORE_ADJ = 500
 
-#: Of the kernel's own: nothing that a job has a use for, some of it a map of the host. What is not there is skipped.
-#: Named here and not left to the Engine, so that every version of it hides the same.
+#: Files of the kernel that no job needs; some describe the host. Missing ones are skipped. The Engine's own list is
+#: not used, so that every version of the Engine hides the same.
 MASKED_PATHS = (
     "/proc/acpi", "/proc/asound", "/proc/config.gz", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys",
     "/proc/key-users", "/proc/kmsg", "/proc/latency_stats", "/proc/modules", "/proc/sched_debug", "/proc/scsi",
@@ -34,21 +34,21 @@ MASKED_PATHS = (
 )  # fmt: skip
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 
-#: Two tmpfs of the container's own, the only places where a job can write a file. It starts in the first.
+#: Two tmpfs of the container, the only places where a job can write files. A job starts in the first.
 SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside the container
 
 HOSTNAME = "worker"
 
-#: Limits of each process; `nofile` comes from the spec. A signal that waits in a queue is memory of the kernel. A core
-#: limit of one byte, not of none: a core_pattern that is a pipe disregards every other (fs/coredump.c).
+#: Limits of each process; `nofile` comes from the spec. A queued signal takes memory of the kernel. The core limit is
+#: one byte and not zero: of all limits, a core_pattern that is a pipe obeys only this one (fs/coredump.c).
 ULIMITS = {"core": 1, "memlock": 0, "msgqueue": 0, "nice": 0, "rtprio": 0, "sigpending": 256}
 
-#: OCI runtimes that bring a kernel of their own, by how their name begins. Its threads, and one process of the host for
-#: each process inside, are in the worker's cgroup: without room for them the runtime itself dies.
+#: Name prefixes of OCI runtimes with a kernel of their own. Its threads, and a host process for each process inside,
+#: are in the worker's cgroup. Without room for them the runtime itself ends.
 OWN_KERNEL = ("runsc", "gvisor")
 OWN_KERNEL_PROCESSES = 256
 
-#: One thread for each numeric library. Left alone they start one for every core of the host, whatever the quota says.
+#: One thread for each numeric library. By default they start one for every core of the host, whatever the quota is.
 ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.pthread.stack_cache_size=4294967296",  # see stacks.py of the runner
     "HOME": "/tmp",  # noqa: S108 - the container's own tmpfs
@@ -61,7 +61,7 @@ ENVIRONMENT = {
     "VECLIB_MAXIMUM_THREADS": "1",
 }
 
-#: Every control that is in force in every worker, and what it is there for. The read-back test proves each by name.
+#: Every control that is in force in every worker, and its purpose. A test reads each back by its name.
 POLICY = {
     "network": "no network: a namespace with a loopback that reaches nobody, and no word of the host's resolvers",
     "root": "the root file system is read-only",
@@ -118,7 +118,7 @@ def container_arguments(spec: WorkerSpec, seccomp: str) -> dict[str, Any]:
 
 
 def labels(spec: WorkerSpec) -> dict[str, str]:
-    """By which `find` knows the container; annotations of an OCI container."""
+    """The labels by which `find` recognises the container. An OCI container has them as annotations."""
     return {
         OWNER_LABEL: spec.owner,
         INSTANCE_LABEL: spec.instance,

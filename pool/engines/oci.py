@@ -6,9 +6,9 @@
                                out   a pipe: its stdout and stderr
                                pid   host pid of its first process
 
-A container has no supervisor. Its first process becomes a child of this one (PR_SET_CHILD_SUBREAPER), which so gets its
-exit status; after a restart of the daemon it is a child of init, and its exit status is not known. Its output goes to a
-pipe that it holds open itself. Nobody has to read it: what does not fit is refused, and the writer is not blocked.
+A container has no supervisor. Its first process becomes a child of the daemon (PR_SET_CHILD_SUBREAPER), which gets its
+exit status. After a restart of the daemon the process is a child of init, and its exit status is not known. Its output
+goes to a pipe whose both ends it holds open. Nobody has to read it: a write that does not fit fails without blocking.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from pool.errors import EngineError, EngineUnavailableError, StartError
 
 #: The cgroup below which all containers of this host are.
 CGROUP = "/pool-oci"
-#: A process that was killed has ended within this time; one that is frozen is thawed by runc first.
+#: How long a killed process may take to end. runc thaws a frozen one first.
 END_TIMEOUT_S = 1.0
 #: How long a start that an earlier daemon began may still take.
 BEGUN_TIMEOUT_S = 10.0
-#: Of a container's output, what is kept.
+#: The bytes of a container's output that are kept.
 OUTPUT_BYTES = 65536
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -67,7 +67,7 @@ class OciContainer:
         return f"OciContainer({self.id})"
 
     def attach(self) -> None:
-        """Open what tells of its end and its output; it is forgotten by `kill`."""
+        """Open the pidfd and the output pipe. `kill` closes them."""
         if self._output is None and self._place.exists():
             self._pidfd = _open_pidfd(self._pid, self.id)
             self._output = _Output(self._place / "out")
@@ -99,7 +99,7 @@ class OciContainer:
         return self._pid if self._place.exists() else None
 
     def output(self) -> bytes:
-        """The end of what it has written so far."""
+        """The last part of its output so far."""
         self.attach()
         return self._output.read() if self._output is not None else b""
 
@@ -112,7 +112,7 @@ class OciContainer:
         return self._code
 
     def _end(self) -> None:
-        """Kill its first process, and with it all others, which the kernel ends with their pid namespace."""
+        """Kill its first process. The kernel then ends all others of the pid namespace."""
         if self._pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -168,7 +168,7 @@ class OciEngine:
         return EngineFacts(name=self.name, version=version, runtime=runc.PROGRAM, cgroups=runc.cgroup_version())
 
     def image(self, name: str) -> ImageFacts:
-        """One that a Docker Engine of this host has is copied, once for each content."""
+        """An image of this host's Docker Engine is copied, once for each content."""
         from pool.engines import transfer  # the Docker SDK
 
         known = self.images.find(name)
@@ -211,7 +211,7 @@ class OciEngine:
         _adopt_orphans(wanted=False)
 
     def _prepare(self, spec: WorkerSpec) -> Path:
-        """Write all that runc needs. It appears whole, so that `find` sees no part of it."""
+        """Write all files that runc needs. The directory appears complete, so that `find` sees no part of it."""
         name = container_name(spec)
         content = bundle.config(
             spec,
@@ -234,7 +234,7 @@ class OciEngine:
         return place
 
     def _give_up(self, place: Path) -> None:
-        """Leave nothing of a start that failed."""
+        """Remove everything of a failed start."""
         with contextlib.suppress(EngineError):
             self._runc.delete(place.name)
             shutil.rmtree(place, ignore_errors=True)
@@ -276,7 +276,7 @@ def _adopt_orphans(*, wanted: bool) -> None:
 
 
 def _open_pidfd(pid: int | None, container_id: str) -> int | None:
-    """None if the process has ended and is no child of this one, or if its number is another process's now."""
+    """None if the process has ended and is not a child of this one, or if another process has its number now."""
     if pid is None:
         return None
     with contextlib.suppress(OSError):
@@ -335,7 +335,7 @@ def _open_output(place: Path) -> Iterator[int]:
 
 
 def _unblock(output: int) -> None:
-    """The pipe is blocking since runc had it. A container that has filled it waits for room: it gets a page."""
+    """Make the pipe non-blocking again after runc. One page is read for a container that waits because it is full."""
     os.set_blocking(output, False)
     poller = select.poll()
     poller.register(output, select.POLLOUT)
@@ -355,7 +355,7 @@ class _Output:
         self._reading = threading.Lock()
 
     def read(self) -> bytes:
-        """The end of what was written."""
+        """The last part of what was written."""
         with self._reading, contextlib.suppress(BlockingIOError):
             while self._pipe is not None and (more := os.read(self._pipe, OUTPUT_BYTES)):
                 self._kept = (self._kept + more)[-OUTPUT_BYTES:]

@@ -1,8 +1,8 @@
-"""Images as unpacked file systems, for the engine that has no image store of its own.
+"""Images as unpacked file systems, for the engine without an image store.
 
     directory/  lock                  held while an image is added
-                names/<name>.json     an image: id, labels, how its program is called, the directory of its root
-                roots/<digest>/       the file system, which all its containers share and none can change
+                names/<name>.json     an image: id, labels, command line, the directory of its root
+                roots/<digest>/       the file system, which all its containers share read-only
                 roots/<digest>.new/   one that is being filled
 
 An image is added whole or not at all. Several daemons may use one directory.
@@ -25,25 +25,27 @@ from pool.engines.base import RUNNER_LABEL, SOURCES_LABEL, ImageFacts
 from pool.engines.bundle import Root
 from pool.errors import EngineError, EngineUnavailableError, ImageMissingError
 
-#: Files that a Docker Engine gives each container, here the same for all: they tell nothing of the host.
+#: Files that a Docker Engine makes for each container. Here all have the same, without facts about the host.
 ETC = {
     "hostname": "worker\n",
     "hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
     "resolv.conf": "nameserver 127.0.0.1\n",
 }
-#: What is mounted in every container. A root is not changed later, so it has them from the beginning.
+#: Mount points of every container. A root is not changed later, so they are made when it is filled.
 MOUNT_POINTS = ("dev", "proc", "sys", "tmp")
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an image besides its files."""
+    """An image without its files."""
 
     id: str  #: sha256:<64 hex digits>
     entrypoint: tuple[str, ...]
     environment: tuple[str, ...] = ()
     labels: dict[str, str] = {}
     size_bytes: int = 0
-    copied: bool = False  #: from a Docker Engine, and to be copied again when that has another one of this name
+    copied: bool = (
+        False  #: copied from a Docker Engine, and copied again when the Engine has another image of this name
+    )
 
     @property
     def facts(self) -> ImageFacts:
@@ -78,7 +80,7 @@ class Roots:
     def add(self, name: str, image: Image, fill: Callable[[Path], None]) -> Image:
         """Add an image under a name; `fill` writes its files into an empty directory, unless they are there already.
 
-        Raises EngineError; then the name means what it meant before.
+        Raises EngineError; then the name still refers to the image before.
         """
         with self._locked():
             root = self._root(image.id)
@@ -124,7 +126,7 @@ class Roots:
             os.close(held)
 
     def _drop_unused(self) -> None:
-        """Remove the roots that no name means and no container is mounted from."""
+        """Remove the roots that no name refers to and no container uses."""
         named = {msgspec.json.decode(path.read_bytes(), type=Image).id for path in self._entries()}
         keep = {self._root(each) for each in named}
         for root in (self.directory / "roots").iterdir():
@@ -153,12 +155,12 @@ def missing(name: str, directory: Path) -> ImageMissingError:
 
 
 def full_name(name: str) -> str:
-    """With the tag that a Docker Engine adds: `a` is `a:latest`, `host:5000/a` is `host:5000/a:latest`."""
+    """The name with the tag that a Docker Engine adds: `a` is `a:latest`, `host:5000/a` is `host:5000/a:latest`."""
     return name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
 
 
 def complete(root: Path) -> None:
-    """Add what every container's file system has to have. Raises OSError."""
+    """Add the files and mount points that every container needs. Raises OSError."""
     for place in (*MOUNT_POINTS, "etc"):
         (root / place).mkdir(exist_ok=True)
     for name, text in ETC.items():
@@ -169,7 +171,7 @@ def complete(root: Path) -> None:
 
 
 def size_of(root: Path) -> int:
-    """Bytes of all files."""
+    """The bytes of all files together."""
     return sum(entry.stat(follow_symlinks=False).st_size for entry in _files(root))
 
 
@@ -182,7 +184,7 @@ def _files(directory: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def is_mounted(root: Path) -> bool:
-    """Whether some process of this host has the directory mounted, in whatever mount namespace it is."""
+    """Whether a process of this host has the directory mounted, in any mount namespace."""
     tail = f"/{root.parent.name}/{root.name} "  # the rest of the path depends on where its file system is mounted
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

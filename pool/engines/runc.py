@@ -1,4 +1,4 @@
-"""Calls of `runc`, the program that starts OCI containers, and its errors in the words of the project."""
+"""Calls of `runc`, the program that starts OCI containers, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any
 from pool.errors import EngineError, EngineUnavailableError
 
 PROGRAM = "runc"
-#: A start on a busy host takes a second; one that takes longer than this will not come.
+#: A start on a busy host takes a second. After this time it counts as failed.
 CALL_TIMEOUT_S = 60
-#: Longest text of runc that is passed on.
+#: The longest error text of runc that is passed on.
 MAX_TEXT = 500
-#: The daemon's own variables are not for it: with NOTIFY_SOCKET it would speak to systemd in the daemon's name.
+#: The environment of runc. It does not get the daemon's: with NOTIFY_SOCKET it would notify systemd for the daemon.
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 CGROUPS = Path("/sys/fs/cgroup")
-#: Of v1, where each has a hierarchy of its own: those that hold a worker's limits.
+#: The controllers of cgroup v1, each with its own hierarchy, that a worker's limits need.
 CONTROLLERS = ("memory", "cpu", "pids", "devices", "freezer")
 
 
 class RuncError(EngineError):
-    """runc has refused; the message is its own."""
+    """An error of runc, with its own message."""
 
 
 class Runc:
@@ -45,7 +45,7 @@ class Runc:
     def run(self, container_id: str, bundle: Path, *, output: int, held: int) -> int:
         """Create and start a container; the host pid of its first process.
 
-        `output`: descriptor of its stdout and stderr. `held`: a descriptor that runc has open as long as it is at it.
+        `output`: descriptor of its stdout and stderr. `held`: a descriptor that runc keeps open while it works.
         """
         pid_file = bundle / "pid"
         arguments = ("run", "--detach", "--bundle", str(bundle), "--pid-file", str(pid_file), container_id)
@@ -57,14 +57,14 @@ class Runc:
         self._call("delete", "--force", container_id, log=log)
 
     def list(self) -> dict[str, dict[str, Any]]:
-        """What runc knows of each container, by id: `status`, `pid`."""
+        """`status` and `pid` of each container that runc knows, by id."""
         found = json.loads(self._call("list", "--format", "json") or "null") or []
         return {each["id"]: each for each in found}
 
     def _call(
         self, *arguments: str, log: Path | None = None, output: int | None = None, held: int | None = None
     ) -> str:
-        """Its output. `log`: a file for its errors, where its stderr is the container's."""
+        """Run it and return its output. `log`: a file for its errors, for calls whose stderr is the container's."""
         if self._program is None:
             raise EngineUnavailableError("runc is not installed, which the oci engine needs: `apt-get install runc`")
         options = ["--root", str(self._state), "--log-format", "json"]
@@ -109,7 +109,7 @@ def _reason(log: Path | None, words: bytes, status: int) -> str:
 
 
 def cgroup_version() -> str:
-    """v2 where all controllers are in the one hierarchy; v1 also where a v2 hierarchy without them is beside."""
+    """v2 where all controllers are in the unified hierarchy; v1 otherwise, also on hybrid hosts."""
     return "v2" if (CGROUPS / "cgroup.controllers").exists() else "v1"
 
 
@@ -134,7 +134,7 @@ def require_cgroups(parent: str) -> None:
 
 
 def was_out_of_memory(cgroup: str) -> bool:
-    """Whether the kernel has killed a process of this cgroup for its memory."""
+    """Whether the kernel has killed a process of this cgroup because of the memory limit."""
     below = cgroup.lstrip("/")
     for path in (CGROUPS / "memory" / below / "memory.oom_control", CGROUPS / below / "memory.events"):
         try:

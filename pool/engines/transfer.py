@@ -1,4 +1,4 @@
-"""Copies an image from the Docker Engine of this host, where there is one, to an engine that has none."""
+"""Copies an image from the Docker Engine of this host, where there is one, to an engine without an image store."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pool.engines.archive import Archive
 from pool.engines.connection import SDK_ERRORS, Connections, translate
 from pool.engines.roots import Image, Roots
 
-#: An Engine that says nothing for so long is taken for absent.
+#: An Engine that does not answer for so long counts as absent.
 ASK_TIMEOUT_S = 5
-#: Before it sends the first byte of a large image.
+#: The time until it sends the first byte of a large image.
 SAVE_TIMEOUT_S = 300
 
 

@@ -1,7 +1,7 @@
 """Unpacks the layers of an image: `python -m pool.engines.untar DIRECTORY < layer.tar`, once for each layer.
 
 It does so after chroot(DIRECTORY), so that no link in the archive leads out of it. A file `.wh.NAME` removes NAME of
-the layers before, and `.wh..wh..opq` all that they have in its directory (OCI image specification, "Whiteouts").
+the layers below, and `.wh..wh..opq` everything of theirs in its directory (OCI image specification, "Whiteouts").
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OPAQUE = ".wh..wh..opq"
 
 
 def main(directory: str) -> None:
-    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|*") as layer:  # it imports what unpacks this compression
+    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|*") as layer:  # it imports the module for this compression
         layer.extraction_filter = lambda member, _: member  # newer Pythons would change modes and refuse links
         os.chroot(directory)
         os.chdir("/")

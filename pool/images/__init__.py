@@ -3,13 +3,13 @@
     base         a registry's slim Python image where one is reachable, else Debian's packages    (base.py)
       │
     libraries    requirements, downloaded by pip on the host, laid out without anything else      (libraries.py)
-      │          pool-libraries:<digest of all that went in>, made again when that changes
+│          pool-libraries:<digest of all inputs>, made again when that changes
       │
     worker       the runner's tree on top, labelled with its version and digest                   (worker.py)
 
 Without a Docker Engine the same steps make unpacked roots for the engine oci (direct.py).
 
-No step of a build has a network inside a container, and nothing is installed in the worker image itself.
+No build step has a network inside a container, and nothing is installed in the worker image itself.
 """
 
 from __future__ import annotations

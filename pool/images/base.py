@@ -1,10 +1,10 @@
-"""The base image: a Python to take apart. Only parts of it reach a worker, so its size does not matter.
+"""The base image, from which a Python is copied. Only parts of it are in the worker image, so its size does not matter.
 
-Tried in this order: the image that was asked for; a slim Python image that is in the Engine already; one that was made
-from Debian's packages before; the slim Python image of a registry; Debian's packages.
+Sources, in this order: the requested image; a slim Python image that is already in the Engine; an earlier image from
+Debian's packages; the slim Python image of a registry; Debian's packages.
 
 mmdebstrap unpacks Python's packages in seconds. debootstrap, where only that is installed, takes a minute or two,
-because it installs a whole system. What the worker image takes from either is the same.
+because it installs a whole system. The worker image gets the same files from both.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from pool.images.steps import Progress, fingerprint, has_image, run
 #: The version of this interpreter, such as "3.11".
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-#: A registry that says nothing for so long is not reachable.
+#: A registry that does not answer for so long counts as unreachable.
 REGISTRY_TIMEOUT_S = 15
 
-#: Another mirror of Debian's packages than the default.
+#: The variable that names another mirror of Debian's packages.
 MIRROR_VARIABLE = "POOL_DEBIAN_MIRROR"
 MIRROR = "http://deb.debian.org/debian"
 
@@ -44,8 +44,8 @@ SUITES = {"3.11": "bookworm", "3.13": "trixie"}
 #: The versions that an image can have: the libraries are locked for these.
 PYTHONS = ("3.11", "3.12", "3.13")
 
-#: What mmdebstrap unpacks besides the recipe: the directories of a system, the locale C.UTF-8 and ldconfig, chroot, and
-#: the C++ library, which wheels expect of every system.
+#: Packages that mmdebstrap unpacks besides the recipe's: the directories of a system, the locale C.UTF-8 and ldconfig,
+#: chroot, and the C++ library, which wheels expect on every system.
 _UNPACKED = ("base-files", "libc-bin", "coreutils", "libstdc++6")
 
 PROBE = """
@@ -57,7 +57,7 @@ print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "full": platform.pyt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """A base image, and what its Python says about itself."""
+    """A base image, and facts that its Python reported."""
 
     name: str
     id: str
@@ -70,7 +70,7 @@ class Base:
 def find_base(client: docker.APIClient, wanted: str | None, *, progress: Progress, python: str | None = None) -> Base:
     """Find or make the base image. `python`: one of PYTHONS; None: the version of this interpreter, where there is one.
 
-    Raises EngineError for a version that cannot be had, or that the image `wanted` does not have.
+    Raises EngineError for a version that is not available, or that the image `wanted` does not have.
     """
     name = _given(client, wanted, progress=progress) if wanted else _default(client, python, progress=progress)
     found = _inspect(client, name)
@@ -103,7 +103,7 @@ def _default(client: docker.APIClient, python: str | None, *, progress: Progress
 
 
 def not_packaged(python: str | None, slim: str = "") -> EngineError:
-    """No base can be made for this version here."""
+    """The error for a version for which no base can be made here."""
     tried = f", and no registry that has {slim} answers" if slim else ""
     return EngineError(
         f"Debian has no package of Python {python}{tried}; build with --python {' or '.join(SUITES)}, "
@@ -112,7 +112,7 @@ def not_packaged(python: str | None, slim: str = "") -> EngineError:
 
 
 def debian_base(python: str | None = None) -> tuple[dict[str, Any], str]:
-    """The recipe of the base that is made from Debian's packages, and its tag. Raises EngineError.
+    """The recipe of the base from Debian's packages, and its tag. Raises EngineError.
 
     `python`: None is the version of this interpreter, or the recipe's own where Debian has no packages of that.
     """
@@ -124,7 +124,7 @@ def debian_base(python: str | None = None) -> tuple[dict[str, Any], str]:
 
 
 def _pull(name: str, *, progress: Progress) -> bool:
-    """Pull it; False if no registry answers or none has it."""
+    """Pull the image. False if no registry answers or none has it."""
     progress(f"base: pulling {name}")
     connections = Connections(timeout_s=REGISTRY_TIMEOUT_S)
     try:
@@ -155,7 +155,7 @@ def _from_packages(client: docker.APIClient, tag: str, *, recipe: dict[str, Any]
 
 
 def bootstrap(root: Path, tag: str, *, recipe: dict[str, Any], progress: Progress) -> None:
-    """Make the base's file system from Debian's packages. `root`: empty, or not there. Raises EngineError."""
+    """Make the base's file system from Debian's packages. `root`: empty or missing. Raises EngineError."""
     program = _require_bootstrap()
     progress(f"base: making {tag} from Debian's packages with {program} (once)")
     mirror = os.environ.get(MIRROR_VARIABLE) or MIRROR
@@ -167,7 +167,7 @@ def bootstrap(root: Path, tag: str, *, recipe: dict[str, Any], progress: Progres
 
 
 def _options_of_mmdebstrap(recipe: dict[str, Any]) -> list[str]:
-    # The variant `extract` runs no script of a package. The hook makes /lib and /bin the links that they are in Debian.
+    # The variant `extract` runs no script of a package. The hook makes /lib and /bin links, as in Debian.
     packages = ",".join([*recipe["include"], *_UNPACKED])
     hooks = "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"
     return ["--mode=root", "--variant=extract", f"--include={packages}", hooks]
@@ -228,7 +228,7 @@ def _inspect(client: docker.APIClient, name: str) -> Base:
 
 
 def described(name: str, image_id: str, answer: bytes) -> Base:
-    """A base, of what its Python answers to PROBE."""
+    """A base from its Python's answer to PROBE."""
     told = json.loads(answer)
     major, minor = told["libc"].split()[-1].split(".")[:2]
     return Base(

@@ -1,7 +1,7 @@
 """The worker image without a Docker Engine: the same three steps, as unpacked roots for the engine oci.
 
     pool-base        Debian's packages, by mmdebstrap or debootstrap
-    pool-libraries   what assemble.py lays out, run inside the base by runc: no network, and only the new root writable
+pool-libraries   the output of assemble.py, which runc runs in the base: no network, only the new root writable
     pool-worker      the same files by hard links, and the runner
 
 Needs root, and runc.
@@ -29,7 +29,7 @@ from pool.images.worker import labels_of, runner_tree, write_tree
 
 #: Where a step finds its inputs and leaves its result, inside the base.
 INPUTS, RESULT = "/build", "/rootfs"
-#: What the steps of a Docker build may do too: change owners and modes, and ldconfig's chroot.
+#: The capabilities that the steps of a Docker build also use: change owners and modes, and ldconfig's chroot.
 _CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SYS_CHROOT")
 
 
@@ -37,7 +37,7 @@ def build(
     tag: str, *, roots: Roots, progress: Progress, python: str | None = None, requirements: Path | None = None,
     force: bool = False,
 ) -> ImageFacts:  # fmt: skip
-    """Build the worker image into `roots`, or find that it is up to date. Raises EngineError.
+    """Build the worker image into `roots`, unless it is up to date. Raises EngineError.
 
     The arguments are those of `pool.images.build`.
     """
@@ -98,24 +98,24 @@ def _fill_worker(
         write_tree(tree, result / "opt/pool")
         _assemble(roots, base, ["compile", RESULT], context, result)
         progress("worker: the libraries and the runner in one root")
-        # Links: nothing in a root is changed after it was made, and the files of the libraries are most of it.
+        # Hard links: no file of a root is changed after it was made, and most of them are the libraries'.
         shutil.copytree(roots.root(libraries).path, root, symlinks=True, dirs_exist_ok=True, copy_function=link)
         shutil.copytree(result, root, symlinks=True, dirs_exist_ok=True)
 
 
 def link(source: str, target: str) -> None:
-    """As shutil.copytree calls it."""
+    """Link a file. shutil.copytree calls it with these arguments."""
     Path(target).hardlink_to(source)
 
 
 def _assemble(roots: Roots, base: Base, arguments: list[str], context: Path, result: Path) -> None:
-    """Run assemble.py of `context` in the base; what it makes is in `result`."""
+    """Run assemble.py of `context` in the base. Its output is in `result`."""
     program = ["python3", "-I", f"{INPUTS}/assemble.py"]
     run_step(roots.root(base.name).path, [*program, *arguments], context, result)
 
 
 def run_step(root: Path, command: list[str], inputs: Path, result: Path) -> None:
-    """Run a program in a base, as its root, without network. Raises EngineError with its last words."""
+    """Run a program in a base as root, without network. Raises EngineError with its last output."""
     with tempfile.TemporaryDirectory(prefix="pool-step-") as bundle:
         content = _config(root, command, inputs, result)
         Path(bundle, "config.json").write_text(json.dumps(content), encoding="utf-8")
@@ -154,7 +154,7 @@ def _config(root: Path, command: list[str], inputs: Path, result: Path) -> dict[
 
 
 def _entrypoint() -> tuple[str, ...]:
-    """As the Dockerfile has it."""
+    """The entrypoint, as the Dockerfile has it."""
     lines = (assets.worker_image() / "Dockerfile").read_text(encoding="utf-8").splitlines()
     (line,) = (line for line in lines if line.startswith("ENTRYPOINT "))
     return tuple(json.loads(line.removeprefix("ENTRYPOINT ")))

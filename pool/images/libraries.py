@@ -1,7 +1,7 @@
 """The libraries image: Python and the installed libraries, without the runner.
 
-Made anew when the base, the requirements or the recipe change, and found by its tag otherwise: downloading and laying
-out takes a minute, and the runner changes far more often than the libraries do.
+It is made again when the base, the requirements or the recipe change, and otherwise found by its tag: downloading and
+laying out take a minute, and the runner changes far more often than the libraries.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from pool.errors import EngineError
 from pool.images.base import Base
 from pool.images.steps import Progress, docker_build, fingerprint, has_image, run
 
-#: The oldest C library that wheels are still built for.
+#: The oldest C library for which wheels are still built.
 _OLDEST_LIBC_MINOR = 5
 
-#: Libraries that we name, and lock, for those who do not bring requirements of their own.
+#: Sets of libraries that we choose and lock, for users without requirements of their own.
 PROFILES = ("default", "science")
 
 _PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^\s\\;]+)", re.MULTILINE)
@@ -62,9 +62,9 @@ def laid_out(
     force: bool,
     progress: Progress,
 ) -> str:
-    """The tag of the libraries, which are laid out if they are not there, or with `force`. Raises EngineError.
+    """The tag of the libraries. They are laid out if they are missing, or with `force`. Raises EngineError.
 
-    `present`: whether there is an image of this tag. `build`: makes it, from its tag, its recipe and the directory that
+    `present`: whether there is an image of this tag. `build`: makes it, from the tag, the recipe and the directory that
     `prepare` has filled.
     """
     recipe, tag = recipe_of(base, requirements)
@@ -80,7 +80,7 @@ def laid_out(
 
 
 def recipe_of(base: Base, requirements: Path) -> tuple[str, str]:
-    """The digest of all that goes into the libraries, and the tag of their image."""
+    """The digest of all inputs of the libraries, and the tag of their image."""
     sources = assets.worker_image()
     recipe = fingerprint(
         base.id,
@@ -93,7 +93,7 @@ def recipe_of(base: Base, requirements: Path) -> tuple[str, str]:
 
 
 def prepare(base: Base, requirements: Path, context: Path, *, progress: Progress) -> None:
-    """What the step that lays the libraries out needs: its program, `packages` and `loaders`. Raises EngineError."""
+    """Fill the build directory: the program, `packages` and `loaders`. Raises EngineError."""
     sources = assets.worker_image()
     shutil.copy(sources / "base" / "Dockerfile", context)
     shutil.copy(sources / "assemble.py", context)
@@ -107,8 +107,8 @@ def prepare(base: Base, requirements: Path, context: Path, *, progress: Progress
 def install(base: Base, requirements: Path, target: Path, *, progress: Progress) -> None:
     """The libraries of the runner and of the jobs, into `target`.
 
-    Our own requirements are installed as locked, with hashes. A user's are combined with the locks: a package that his
-    lines give a version gets that version, and every other one the locked version as long as all fits together.
+    Our own requirements are installed as locked, with hashes. A user's requirements are combined with the locks: a
+    package with a version in his lines gets that version, and all others get the locked version where it is compatible.
     """
     sources = assets.worker_image()
     runner = sources / "requirements-runner.txt"
@@ -132,7 +132,7 @@ def install(base: Base, requirements: Path, target: Path, *, progress: Progress)
 
 
 def named_requirements(path: Path) -> dict[str, Requirement]:
-    """The lines of a requirements file that name a package, by its normal name. Options and URLs are pip's to read."""
+    """The lines of a requirements file that name a package, by its normal name. pip reads options and URLs."""
     found: dict[str, Requirement] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(InvalidRequirement):

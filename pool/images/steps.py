@@ -1,4 +1,4 @@
-"""What the steps of a build share: running a program or a build and passing each of its lines on."""
+"""Functions for build steps: run a program or a Docker build and report each line of its output."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from docker.errors import ImageNotFound
 
 from pool.errors import EngineError
 
-#: Takes one line at a time. A line that begins with two spaces is a detail of the last one that does not.
+#: Called with one line at a time. A line that begins with two spaces is a detail of the step before it.
 Progress = Callable[[str], None]
 
-#: What the Engine says about every step of every build.
+#: Lines that the Engine prints in every build.
 _NOISE = ("--->", "Removing intermediate container")
 
-#: Silence of a build step after which it is given up; byte-compiling large libraries says nothing for a while.
+#: A build step without output for so long is ended. Compiling large libraries to byte code prints nothing for a while.
 BUILD_TIMEOUT_S = 900
 
 
 def run(command: Sequence[str], *, progress: Progress, remedy: str) -> None:
-    """Run it, pass on each line; raise with its last lines and what to do about it."""
+    """Run it and report each line. Raises EngineError with its last lines and what to do."""
     last: deque[str] = deque(maxlen=5)
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

@@ -1,4 +1,4 @@
-"""The worker image: the runner's tree on top of the libraries, and labels that say what is in it."""
+"""The worker image: the runner's tree on top of the libraries, with labels for version and digest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STAGE_LABEL = "pool.image.stage"
 
 
 def runner_tree() -> dict[str, bytes]:
-    """The Python files that an image built now has below /opt/pool, by relative name (see pool/sources.py)."""
+    """The Python files below /opt/pool in an image that is built now, by relative name (see pool/sources.py)."""
     tree = {f"runner/{name}": data for name, data in read_tree(assets.worker_image() / "runner").items()}
     tree["pool/__init__.py"] = PACKAGE_INIT
     for leaf in LEAVES:
@@ -46,7 +46,7 @@ def build(
     tag: str = DEFAULT_TAG, *, progress: Progress, base: str | None = None, python: str | None = None,
     requirements: Path | None = None, force: bool = False,
 ) -> ImageFacts:  # fmt: skip
-    """Build the worker image, or find that it is up to date.
+    """Build the worker image, unless it is up to date.
 
     `base`: take this image's Python. `python`: one of PYTHONS; None: this interpreter's version, where it can be had.
     `requirements`: libraries for the jobs, instead of the default ones. `force`: make libraries and worker again, to
@@ -114,7 +114,7 @@ def write_tree(tree: dict[str, bytes], directory: Path) -> None:
 def _clear_up(client: docker.APIClient) -> None:
     """Remove the stages of the build, and the worker image that had the tag before unless a worker still runs it.
 
-    The Engine clears up for one at a time; what it refuses now, the next build removes.
+    The Engine serves one removal at a time. What it refuses now is removed by the next build.
     """
     for label in (STAGE_LABEL, RECIPE_LABEL):
         with contextlib.suppress(APIError):

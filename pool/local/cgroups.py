@@ -1,6 +1,6 @@
-"""Hard limits on a whole worker, where this user may make a cgroup: root may, others mostly not.
+"""Hard limits on a whole worker, where this user may make a cgroup: root may, other users mostly may not.
 
-Versions 1 and 2 are supported. A cgroup that cannot be limited is no use, so it is made with every limit or not at all.
+Versions 1 and 2 are supported. A cgroup is made with every limit or not at all.
 Standard library only.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 _PERIOD_US = 100_000
-#: Of version 1, each a hierarchy of its own.
+#: The controllers of version 1, each with its own hierarchy.
 _CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
-#: The last process of a cgroup is gone a moment after its parent has been told.
+#: The last process of a cgroup still exists for a moment after its parent was notified.
 _REMOVAL_S, _LOOK_AGAIN_S = 10.0, 0.02
 
 
@@ -27,12 +27,12 @@ class Cgroup:
     directories: Mapping[str, Path]  #: by their places below /sys/fs/cgroup of the worker
 
     def enter(self) -> None:
-        """Put this process into it, and all that it starts."""
+        """Put this process into it, and all processes that it starts."""
         for path in set(self.directories.values()):
             (path / "cgroup.procs").write_text("0", encoding="ascii")
 
     def remove(self) -> None:
-        """When its processes have ended. One that stays is empty and costs nothing."""
+        """Remove it after its processes have ended. If that fails, an empty cgroup stays, which costs nothing."""
         deadline = time.monotonic() + _REMOVAL_S
         for path in set(self.directories.values()):
             while not _removed(path) and time.monotonic() < deadline:
@@ -75,7 +75,7 @@ def _set_up(cgroup: Cgroup, limits: Mapping[str, object]) -> None:
     for name, value in limits.items():
         controller = "" if "" in cgroup.directories else name.partition(".")[0]
         file = cgroup.directories[controller] / name
-        if "swap" in name or "memsw" in name:  # not there where swap is not counted
+        if "swap" in name or "memsw" in name:  # missing where swap is not counted
             with contextlib.suppress(FileNotFoundError):
                 _write(file, value)
         else:
@@ -92,7 +92,7 @@ def _quota(cpus: float) -> int:
 
 
 def _own(controller: str) -> str:
-    """The path of this process's own cgroup, relative. "" for a controller that it is in the root of."""
+    """The path of this process's own cgroup, relative. "" for a controller in whose root it is."""
     for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):

@@ -1,8 +1,8 @@
 """What a local worker finds below /: the C library, this Python with its libraries, the runner, and nothing else.
 
-Everything is mounted read-only and at its own path, because an interpreter and its virtual environment name their
-directories. Directories on the way to them are empty but for that. A virtual environment below /tmp would be hidden by
-the job's own /tmp: then the Python below it runs, and finds the libraries below /opt/libraries.
+Everything is mounted read-only and at its own path, because an interpreter and its virtual environment contain their
+own paths. The directories above them are otherwise empty. The job's /tmp would hide a virtual environment below /tmp.
+In that case its base Python runs, with the libraries at /opt/libraries.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pool import assets
 from pool.errors import NoLockdownError
 from pool.sources import IMAGE_ROOT, LEAVES, PACKAGE_INIT
 
-#: Of the host. What is a link there, such as /lib, is the same link here.
+#: System directories of the host. A link there, such as /lib, is the same link here.
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64")
-#: Files of /etc that say where libraries are; none of them is about this host or its users.
+#: Files of /etc with the paths of libraries. None has facts about this host or its users.
 _LOADER = ("/etc/ld.so.cache", "/etc/alternatives")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _DESCRIPTORS = {"/dev/fd": "/proc/self/fd", "/dev/stdin": "fd/0", "/dev/stdout": "fd/1", "/dev/stderr": "fd/2"}
-#: What a job has of its own here hides what the host has there.
+#: Directories that the job has itself, so the host's are hidden.
 _OWN = ("/tmp/", "/dev/", "/proc/", "/sys/", "/run/")  # noqa: S108 - compared only
-#: A Python in one of these would bring what a job must not see.
+#: Directories with files that a job must not see. A Python in one of them is refused.
 _NEVER = ("/", "/etc", "/home", "/root", "/var", "/tmp", "/proc", "/sys", "/dev", "/run")  # noqa: S108 - compared only
 
 
@@ -40,7 +40,7 @@ class Layout:
 
 
 def layout(*, uid: int, link: Path) -> Layout:
-    """`link`: the directory that has link.sock. Raises NoLockdownError for a Python in a place that cannot be shown."""
+    """`link`: the directory that has link.sock. Raises NoLockdownError for a Python that cannot be used."""
     hidden = sys.prefix.startswith(_OWN)
     libraries = {path: _place(path, number) for number, path in enumerate(_libraries(hidden=hidden))}
     pythons = _pythons(hidden=hidden)
@@ -91,12 +91,12 @@ def _libraries(*, hidden: bool) -> Iterator[str]:
 
 
 def _place(path: str, number: int) -> str:
-    """Where it is inside."""
+    """Its path inside the worker."""
     return f"/opt/libraries/{number}" if path.startswith(_OWN) else path
 
 
 def _runner() -> Iterator[tuple[str, str]]:
-    """The tree of the image, from this installation, with the byte code that is there already."""
+    """The runner's tree as in the image, from this installation, with its compiled files."""
     yield str(assets.worker_image() / "runner"), f"{IMAGE_ROOT}/runner"
     for leaf in (*LEAVES, "__pycache__/"):
         source = assets.package() / leaf
@@ -105,7 +105,7 @@ def _runner() -> Iterator[tuple[str, str]]:
 
 
 def _outermost(paths: Sequence[str]) -> list[str]:
-    """Without those that are below another one."""
+    """These paths without those that are below another one."""
     found: list[str] = []
     for path in sorted(set(paths)):
         if not _is_in(path, found):

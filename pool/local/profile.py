@@ -1,4 +1,4 @@
-"""The seccomp profile of a worker's container as a filter for the kernel. No engine is there to load it."""
+"""The seccomp profile of a worker's container as a filter for the kernel, for use without an engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EQUAL, _MASKED = "SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"
 def outer_filter(profile: str, machine: str = "") -> bytes:
     """The program for this machine. `profile`: the text of seccomp/worker.json.
 
-    Raises ValueError for a rule that this cannot express: then nothing may run.
+    Raises ValueError for a rule that it cannot express; then nothing may be run.
     """
     numbers = syscalls.numbers(machine)
     found = json.loads(profile)
@@ -44,7 +44,7 @@ def _by_name(rules: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 
 
 def _action(name: str, rules: list[Mapping[str, Any]]) -> Rule | int:
-    """One action for a call, of all the rules about it."""
+    """The action for a call, from all rules about it."""
     conditions = [rule.get("args", []) for rule in rules]
     if len(rules) == 1 and not conditions[0]:
         return seccomp.ALLOW if rules[0]["action"] == _ALLOW else seccomp.fail(rules[0]["errnoRet"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pool.errors import NoLockdownError
 
-#: A switch of the kernel that forbids user namespaces, the value that does, and how to change it.
+#: Kernel settings that forbid user namespaces: the setting, the forbidding value, and how to change it.
 _SWITCHES = (
     ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=10000"),
     ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
@@ -30,7 +30,7 @@ _REMEDIES = {
 
 
 def refusal(part: str, why: str, *, sysctls: Path = Path("/proc/sys")) -> NoLockdownError:
-    """`part`: such as "user namespace"; `why`: what the kernel said."""
+    """`part`: such as "user namespace"; `why`: the kernel's error."""
     remedy = _REMEDIES.get(part) or _switch(sysctls) or _IN_A_CONTAINER
     return NoLockdownError(
         f"nothing was run, because this host refuses a part of the lockdown: {part} ({why}); {remedy}",

@@ -1,11 +1,11 @@
-"""A program of its own: sets up what a container's engine sets up for a worker, and becomes the runner.
+"""A separate program: sets up what an engine sets up for a container, and becomes the runner.
 
     keeper ──fork──▶ holder: cgroup, namespaces ──fork──▶ process 1: root file system, rights, filter ──exec──▶ runner
       └ waits, and clears up            └ waits
 
-As root the last process gives up root for a user id of its own; otherwise all of it happens in a user namespace, in
-which the user keeps its id. Each step that the host refuses ends the program, with a line of JSON on stdout that names
-the part; nothing is run then. The first line says why there is no cgroup, if there is none.
+As root, the last process changes to a user id of its own. Otherwise everything happens in a user namespace, in which
+the user keeps its id. If the host refuses a step, the program ends with a line of JSON on stdout that names the part,
+and nothing is run. The first line says why there is no cgroup, if there is none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pool.local import cgroups
 from pool.local.cgroups import Cgroup
 from pool.local.profile import outer_filter
 
-REFUSED = 71  #: exit status; what was refused is on stdout
+REFUSED = 71  #: exit status; the refused part is on stdout
 _CLONE_NEWCGROUP, _CLONE_NEWUTS = 0x02000000, 0x04000000
 _APART = (
     kernel.CLONE_NEWNS
@@ -46,7 +46,7 @@ _PR_CAPBSET_DROP = 24
 _CAPABILITIES = 64
 _SCRATCH = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 _HOSTNAME = b"worker"
-#: When the host is short of memory, a worker goes before others; 0 is everybody else.
+#: When the host runs out of memory, the kernel kills a worker before other processes, which have 0.
 _OOM_SCORE_ADJ = b"500"
 
 
@@ -70,13 +70,13 @@ def main(arguments: Sequence[str]) -> int:
     status = os.waitstatus_to_exitcode(os.waitpid(holder, 0)[1])
     if cgroup is not None:
         cgroup.remove()
-    if _is_ending(caller):  # otherwise it still wants to read the log
+    if _is_ending(caller):  # otherwise the caller still reads the log
         shutil.rmtree(plan["home"], ignore_errors=True)
     return status if status >= 0 else 128 - status
 
 
 def _is_ending(caller: int) -> bool:
-    """Whether it has ended or begun to: when a caller is killed, its files are closed before it is gone."""
+    """Whether it has ended or is ending: the kernel closes a killed caller's files before it removes the process."""
     try:
         flags = int(Path(f"/proc/{caller}/stat").read_bytes().rpartition(b")")[2].split()[6])
     except OSError:
@@ -134,7 +134,7 @@ def _hold(plan: Mapping[str, Any], cgroup: Cgroup | None) -> None:
 
 
 def _separate() -> None:
-    """Namespaces for this process and, of pids, for what it starts."""
+    """Enter new namespaces. The pid namespace applies to the processes that it starts."""
     if os.geteuid() == 0:
         with _part("mount and pid namespaces, which root makes with CAP_SYS_ADMIN"):
             kernel.unshare(_APART)
@@ -179,7 +179,7 @@ def _execute(plan: Mapping[str, Any]) -> None:
 
 def _give_up_rights(uid: int) -> None:
     for capability in range(_CAPABILITIES):
-        with contextlib.suppress(OSError):  # a number that this kernel does not have
+        with contextlib.suppress(OSError):  # this kernel does not have this capability
             kernel.prctl(_PR_CAPBSET_DROP, capability)
     if os.geteuid() == 0:
         os.setgroups([])
@@ -187,13 +187,13 @@ def _give_up_rights(uid: int) -> None:
         os.setresuid(uid, uid, uid)
     kernel.perform([kernel.dropping_capabilities()])
     kernel.forbid_new_privileges()
-    kernel.die_with_parent()  # again, for new credentials have cleared it
+    kernel.die_with_parent()  # again, because the change of credentials has cleared it
     if 0 in (*os.getresuid(), *os.getresgid()):
         raise PermissionError("the runner would be root")
 
 
 def _limit(limits: Mapping[str, int]) -> None:
-    """No process of the worker can raise them. One that is lower already stays."""
+    """Set limits that no process of the worker can raise. A lower one is kept."""
     kernel.write_own([("/proc/self/oom_score_adj", _OOM_SCORE_ADJ)])
     for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name.upper()}")
@@ -206,7 +206,7 @@ def _limit(limits: Mapping[str, int]) -> None:
 
 
 def _make_root(plan: Mapping[str, Any], cgroup: Cgroup | None) -> None:
-    """A tmpfs with read-only views of the host in it, and two small tmpfs to write to. The host's own is unmounted."""
+    """A tmpfs with read-only mounts of the host, and two small writable tmpfs. The host's root is unmounted."""
     root = plan["root"]
     kernel.perform([kernel.detaching_mounts(), kernel.mounting("tmpfs", root, "tmpfs", _SCRATCH, "size=1m,mode=755")])
     os.umask(0o022)
@@ -244,7 +244,7 @@ def _enter(root: str) -> None:
 
 
 def _bind(source: str, target: str, *, read_only: bool) -> None:
-    """With what is mounted below it, since a user namespace may not take that away. Devices stay devices."""
+    """Mount it with the mounts below it, because a user namespace may not leave those out. Devices remain usable."""
     if os.path.isdir(source):  # noqa: PTH112
         os.makedirs(target, exist_ok=True)  # noqa: PTH103
     else:

@@ -1,7 +1,7 @@
-"""One local worker as its caller sees it: started, asked to run jobs one after the other, ended.
+"""One local worker for its caller: start it, run jobs one after the other, end it.
 
-The caller takes the part of the daemon on link.sock. The connection is the worker's life: when it ends, so does the
-runner, and with it everything below; also when the caller is killed.
+The caller acts as the daemon on link.sock. When the connection ends, also because the caller was killed, the runner
+ends with all its processes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pool.local.refusals import of_missing, refusal
 from pool.printable import visible_block
 from pool.screen import Policy
 
-#: Called with a piece of a job's output: "stdout" or "stderr", the offset in bytes, the bytes.
+#: Called with a piece of a job's output: "stdout" or "stderr", the offset in bytes, and the bytes.
 OnPiece = Callable[[str, int, bytes], object]
 
 _SHELL = "import sys; sys.path += sys.argv[1:3]; from pool.local.shell import main; sys.exit(main(sys.argv[3:]))"
@@ -45,13 +45,13 @@ _RUNNER = (
 _SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside, where each is a tmpfs of its own
 #: User ids for workers that root starts: above those of the daemons' containers, below 2**31.
 _FIRST_UID, _UIDS = 2_140_000_000, 7_000_000
-#: For libraries, the runner and the next child, on top of a job's memory and scratch space.
+#: Memory for libraries, the runner and the next child, besides a job's memory and scratch space.
 _OWN_BYTES = 512 << 20
 #: The runner's own processes, as in a container.
 _OWN_PROCESSES = 12
-#: A Python that has to compile its libraries first takes long to import them.
+#: Imports take long in a Python that has to compile its libraries first.
 _START_S, _END_S = 120.0, 20.0
-#: How long after its deadline a job's answer may come. The runner ends the job; this is for a runner that does not.
+#: How long after a job's deadline its answer may come. The runner ends the job; this is for a runner that fails to.
 _PATIENCE_S = 60.0
 _HEARTBEAT_S, _ORPHAN_S = 60.0, 20.0
 _LOG_BYTES = 4000
@@ -60,7 +60,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLimits:
-    """What the worker has room for, and what all its jobs share."""
+    """The worker's own limits, and what all its jobs share."""
 
     memory: int  #: bytes, of one job
     processes: int
@@ -73,12 +73,12 @@ class WorkerLimits:
 
 
 class LocalWorker:
-    """A runner in a process of its own. For one thread at a time, and not for a fork of this process."""
+    """A runner in a separate process. Use it from one thread at a time, and not after a fork."""
 
     def __init__(self, limits: WorkerLimits) -> None:
-        """Start it. Raises NoLockdownError for a part that the host refuses, StartError for everything else."""
+        """Start it. Raises NoLockdownError if the host refuses a part, and StartError for other failures."""
         self.limits: Final = limits
-        self.no_cgroup = ""  #: why the worker as a whole has no hard limits; "" if it has
+        self.no_cgroup = ""  #: why the worker as a whole has no hard limits; "" if it has them
         self.usable = True  #: False: it must not get another job
         self.jobs = 0
         self._home = Path(tempfile.mkdtemp(prefix="pool-local-"))
@@ -94,7 +94,7 @@ class LocalWorker:
 
     @property
     def pid(self) -> int:
-        """Of the shell, which lives as long as the worker."""
+        """The pid of shell.py's process, which runs as long as the worker."""
         assert self._process is not None, "it has been closed"
         return self._process.pid
 
@@ -133,7 +133,7 @@ class LocalWorker:
             )
 
     def _plan(self, link: Path, root: Path) -> dict[str, Any]:
-        """All that the shell needs to know, as plain values."""
+        """Everything that the shell needs, as plain values."""
         limits = self.limits
         uid = os.geteuid() or _FIRST_UID + (os.getpid() * 8 + next(_numbers) % 8) % _UIDS
         found = layout(uid=uid, link=link)
@@ -162,7 +162,7 @@ class LocalWorker:
         }
 
     def _arguments(self) -> list[str]:
-        """The same as those of a worker in a container; what jobs may do beyond computing is nothing."""
+        """The runner's arguments, as in a container. Jobs get no right beyond computing."""
         limits = self.limits
         given = {
             "--link": "/run/pool/link.sock",
@@ -178,7 +178,7 @@ class LocalWorker:
         return [*scratch, *(str(word) for pair in given.items() for word in pair)]
 
     def close(self) -> None:
-        """End it, and all that it has started. Idempotent."""
+        """End it, and all processes that it has started. Idempotent."""
         self.usable = False
         self._socket.close(linger=0)
         self._context.destroy(linger=0)  # the runner ends when its connection does
@@ -203,7 +203,7 @@ class LocalWorker:
         """Run one job and wait for its end. Raises EngineError if the worker fails: whether the job ran is unknown."""
         self.jobs += 1
         epoch = self.jobs
-        self.usable = False  # until it has said that it is free again
+        self.usable = False  # until it has reported that it is free
         self._send(msgspec.structs.replace(run, epoch=epoch), payload)
         if on_piece is not None:
             self._send(wire.Stream(job_id=run.job_id, epoch=epoch))
@@ -243,13 +243,13 @@ class LocalWorker:
         raise StartError(f"the local worker did not answer in time{self._log()}")
 
     def _end(self) -> EngineError:
-        """Why it has ended."""
+        """The error for a worker that has ended, with the reason."""
         if (told := self._line()) and "part" in told:
             return refusal(told["part"], told["why"])
         return StartError(f"the local worker has ended{self._log()}")
 
     def _line(self) -> Mapping[str, str]:
-        """The next line that the shell has written."""
+        """The next line of the shell's output."""
         assert self._process is not None
         assert self._process.stdout is not None
         try:
@@ -259,7 +259,7 @@ class LocalWorker:
         return found if isinstance(found, dict) else {}
 
     def _log(self) -> str:
-        """Its last words."""
+        """The last part of its log."""
         with contextlib.suppress(OSError):
             text = (self._home / "log").read_bytes()[-_LOG_BYTES:].decode(errors="replace").strip()
             return f": {visible_block(text)}" if text else ""

@@ -1,7 +1,7 @@
-"""The ways to run one backtest, each with the same source text on the same prices.
+"""The ways to run one backtest, with the same source text on the same prices.
 
-A sample has the wall clock of the caller and the time that the backtest took by its own clock; the rest is overhead. So
-a machine that is busy with other things slows the backtest down, and does not count as overhead of the arm.
+A sample has the caller's wall time and the backtest's own time; the difference is the overhead. Other work on the
+machine slows the backtest down, so most of it does not count as overhead.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from pool.errors import EngineError, PoolError
 
 #: Days of made-up prices: ten years.
 DAYS = 2520
-#: Moving averages over the prices, as a search tries them. `sweeps` is how many pairs of windows it tries, so it may
-#: take any time.
+#: Moving averages over the prices. `sweeps` is the number of pairs of windows, so that a backtest can have any length.
 SOURCE = """
 import time
 import numpy as np
@@ -68,7 +67,7 @@ class Arm(Protocol):
     name: str
 
     def run(self, sweeps: int) -> Sample:
-        """One backtest. It raises nothing for a run that fails."""
+        """Run one backtest. A run that fails is a sample with an error."""
 
 
 def _sample(began_s: float, found: Any, *, route: str = "", error: str = "") -> Sample:
@@ -79,7 +78,7 @@ def _sample(began_s: float, found: Any, *, route: str = "", error: str = "") -> 
 
 
 class InProcess:
-    """What a loop does without a sandbox: read the code with the screen, compile it, run it in its own process."""
+    """A loop without a sandbox: screen the code, compile it, and run it in the loop's process."""
 
     name = "in-process, screen only"
 
@@ -114,7 +113,7 @@ class WarmPool:
 
 
 class ColdContainer:
-    """A container for each run: started, used once, removed. It makes its prices itself. Raises EngineError at once."""
+    """A container for each run: started, used once, removed. It makes the prices itself. Raises EngineError."""
 
     name = "cold container"
 

@@ -1,4 +1,4 @@
-"""Whether the sandbox does what it is for: small programs, and how each has to end."""
+"""Functional checks of the sandbox: small programs, and the outcome that each must have."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pool.model import Outcome
 class Check:
     what: str
     passed: bool
-    seen: str = ""  #: if it did not pass
+    seen: str = ""  #: what happened, if it did not pass
 
 
 _FORGING = "import math\ndef grade(*_): return 99.0\nmath.fsum = grade\ndef main(): return [1, 2]"
 _GRADER = "import math\ndef grade(value, expected): return float(math.fsum(value) == expected)"
-#: A datagram socket sends nothing when it connects: it finds out whether there is a way to that address.
+#: Connecting a datagram socket sends nothing. It shows whether there is a route to the address.
 _CONNECTS = "import socket\ndef main(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 9))"
 _WRITES = "def main(): open('/etc/passwd', 'a')"
 
@@ -59,7 +59,7 @@ _CHECKS: tuple[tuple[str, str, dict[str, Any], Judge], ...] = (
 
 
 def run(sandbox: SandboxExecutor) -> list[Check]:
-    """One after the other. A pool that does not serve fails the check."""
+    """Run the checks one after the other. A check fails if the pool does not serve."""
     found = []
     for what, code, options, judge in _CHECKS:
         result = sandbox.execute(code, **options)

@@ -14,7 +14,7 @@ from pool.report.measure import Case, Parallel
 MAX_OVERHEAD = 1.0
 #: judged by the shortest backtest of a second or more.
 JUDGED_FROM_S = 1.0
-#: What the project promises there.
+#: The overhead that the project promises for a backtest of a second.
 PROMISED_OVERHEAD, PROMISED_FALLBACK = 0.01, 0.0
 #: Lengths of backtests that the report projects the overhead to, in seconds.
 PROJECTED_S = (3.0, 4.0, 5.0)
@@ -23,7 +23,7 @@ ARMS = (InProcess.name, ColdContainer.name, WarmPool.name)
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All that was measured. `settings`: name and value of what the figures depend on."""
+    """Everything that was measured. `settings`: names and values of settings on which the figures depend."""
 
     checks: Sequence[Check]
     cases: Sequence[Case]

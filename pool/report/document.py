@@ -114,7 +114,7 @@ def _settings(results: Results) -> Iterator[str]:
 
 
 def ms(seconds: float) -> str:
-    """Milliseconds, or seconds from one on."""
+    """The time in milliseconds, or in seconds from 1 s on."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
 
 
@@ -123,5 +123,5 @@ def percent(share: float) -> str:
 
 
 def cell(text: str) -> str:
-    """Text of a job or a library as one cell of a table."""
+    """Text of a job or a library, escaped for one cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")[:300]

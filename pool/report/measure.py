@@ -1,4 +1,4 @@
-"""Runs the arms in turns, so that all see the same machine, and k backtests at a time through the pool."""
+"""Runs the arms in turns, so that all have the same machine load, and k backtests at a time through the pool."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from pool.report.arms import Arm, InProcess, Sample
 
-#: Runs that are not counted: imports, caches, the first worker.
+#: Runs before the counted ones, for imports, caches and the first worker.
 WARM_UP = 2
-#: In the run that finds out how long a sweep takes here.
+#: Sweeps of the run that measures how long a sweep takes here.
 _CALIBRATION_SWEEPS = 50
 
 
@@ -26,7 +26,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """`jobs` backtests with `at_once` of them in flight. `work_s`: what they took by their own clocks, all together."""
+    """`jobs` backtests with `at_once` of them in flight. `work_s`: the sum of their times by their own clocks."""
 
     seconds: float
     jobs: int
@@ -37,7 +37,7 @@ class Parallel:
 
 
 def sweeps_for(seconds: Sequence[float], arm: InProcess) -> dict[float, int]:
-    """How many sweeps take about so long in this process, now."""
+    """The number of sweeps that take about so long in this process now."""
     for _ in range(WARM_UP):
         arm.run(_CALIBRATION_SWEEPS)
     a_sweep_s = min(arm.run(_CALIBRATION_SWEEPS).run_s for _ in range(3)) / _CALIBRATION_SWEEPS
@@ -69,7 +69,7 @@ def side_by_side(
         for width in widths:
             progress(f"backtests of {seconds * 1000:g} ms, {width} at a time")
             with ThreadPoolExecutor(width) as threads:
-                list(threads.map(arm.run, [1] * width))  # the threads are there, and so are the workers
+                list(threads.map(arm.run, [1] * width))  # so that threads and workers have started
                 began_s = time.perf_counter()
                 samples = list(threads.map(arm.run, [count] * jobs))
                 wall_s = time.perf_counter() - began_s

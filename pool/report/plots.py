@@ -1,4 +1,4 @@
-"""The pictures of the report, with matplotlib. Raises ImportError where it is not installed (extra `report`)."""
+"""The plots of the report, with matplotlib. Raises ImportError where it is not installed (extra `report`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pool.report.decision import ARMS, Results, figures
 
 
 def draw(results: Results, directory: Path) -> list[str]:
-    """Write the pictures; the names of their files."""
+    """Write the plots. Returns the names of their files."""
     names = ["overhead.png"]
     _overhead(results, directory / names[0])
     if results.parallel:

@@ -1,10 +1,10 @@
-"""The screen, layer 1: reads a program before it runs, says what will not work in a sandbox and what to write instead.
+"""The screen, layer 1: reads a program before it runs and reports what cannot work in a sandbox, with a replacement.
 
     code ──▶ source.py ──▶ ast.parse ──▶ analysis.py ──▶ imports.py names.py strings.py ──▶ findings
              as text, S5xx   once        one pass        S1xx S3xx  S2xx     S4xx
 
-The screen is no security boundary. Code that hides what it does well enough passes it; the container then stops that
-code. The screen only parses: it does not compile, evaluate, import or call anything of the code.
+The screen is not a security boundary. Code can hide what it does and pass the screen; the container is the boundary.
+The screen only parses: it does not compile, evaluate, import or call anything of the code.
 
 It imports the standard library, `pool.model` and `pool.errors` only, because it is copied into the worker image. The
 child that runs a job calls `examine` and compiles the tree that it returns, so the source is parsed once. Users call

@@ -25,7 +25,7 @@ class Scope:
     elsewhere: set[str] = field(default_factory=set)  #: declared global or nonlocal
 
     def binds(self) -> Scope:
-        """Where a walrus binds: comprehensions leave it to what is around them."""
+        """The scope in which a walrus binds: the one around all comprehensions."""
         scope = self
         while scope.kind == "comprehension" and scope.parent is not None:
             scope = scope.parent
@@ -34,7 +34,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class TopNames:
-    """Names that statements of the module bind without a condition: from where on, and whether functions are free."""
+    """The names that statements of the module bind without a condition, and from which position on."""
 
     since: dict[str, Place]
     defined: frozenset[str]
@@ -43,7 +43,7 @@ class TopNames:
     def binds(self, name: ast.Name, *, inside: bool) -> bool:
         if name.id in self.deleted or name.id not in self.since:
             return False
-        # A function's own name is bound before its body runs, though the body stands before its end.
+        # A function's name is bound before its body runs, although the position of its end comes later.
         return (name.lineno, name.col_offset) >= self.since[name.id] or (inside and name.id in self.defined)
 
 
@@ -77,7 +77,7 @@ def _targets(targets: list[ast.expr]) -> list[str]:
 
 
 def is_own(name: ast.Name, scope: Scope, top: TopNames) -> bool:
-    """Whether the name cannot be the builtin at this place."""
+    """Whether the name is certainly not the builtin at this place."""
     inside, at = scope.kind != "module", scope
     while at.parent is not None:
         if at.kind in ("function", "comprehension"):
@@ -168,7 +168,7 @@ def _several(waiting: Waiting, nodes: list[ast.expr] | list[ast.stmt] | list[ast
 
 
 def _enter_function(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
-    """Decorators, defaults and annotations are evaluated outside."""
+    """Decorators, defaults and annotations are evaluated in the scope around it."""
     assert isinstance(node, Function)
     arguments = node.args
     parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
@@ -196,7 +196,7 @@ def _enter_class(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
 
 
 def _enter_comprehension(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
-    """The first iterable is evaluated outside."""
+    """The first iterable is evaluated in the scope around it."""
     assert isinstance(node, Comprehension)
     inner = Scope("comprehension", scope)
     first = node.generators[0]
@@ -266,7 +266,7 @@ def _note_import(seen: Analysis, node: ast.AST, scope: Scope) -> None:
 
 
 def _note_capture(_seen: Analysis, node: ast.AST, scope: Scope) -> None:
-    """What `except ... as`, `case ... as`, `case *...` and `case {**...}` bind."""
+    """The names that `except ... as`, `case ... as`, `case *...` and `case {**...}` bind."""
     name = getattr(node, "rest" if isinstance(node, ast.MatchMapping) else "name", None)
     if isinstance(name, str):
         scope.bound.add(name)
@@ -341,7 +341,7 @@ _SCOPED: dict[type[ast.AST], Callable[[Waiting, ast.AST, Scope], None]] = {
 
 
 def place(node: ast.AST) -> tuple[int, int]:
-    """Line from 1 and UTF-8 column from 0. An attribute is where its own name stands, not where its chain begins."""
+    """Line from 1 and UTF-8 column from 0. An attribute's place is that of its own name, not of the chain's begin."""
     if isinstance(node, ast.Attribute) and node.end_lineno is not None and node.end_col_offset is not None:
         return node.end_lineno, max(0, node.end_col_offset - len(node.attr.encode()))
     return getattr(node, "lineno", 1), getattr(node, "col_offset", 0)

@@ -1,4 +1,4 @@
-"""Rules S1xx and S3xx: what a program imports, and which attributes it reaches, of modules and of other objects."""
+"""Rules S1xx and S3xx: the imports of a program, and the attributes that it uses of modules and other objects."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _hidden(name: str) -> bool:
 
 
 def bindings(seen: Analysis, modules: Modules) -> dict[str, str]:
-    """The dotted name of what each imported name is, for what may be imported."""
+    """For each name bound by an allowed import, the dotted name that it stands for."""
     bound: dict[str, str] = {}
     for node in seen.imports:
         for alias in node.names:
@@ -120,7 +120,7 @@ def _private(name: str) -> bool:
 
 
 def _plain_use(node: ast.Attribute, policy: Policy) -> bool:
-    """`self.__class__.__name__`, `self.__dict__` of a value that has a name; that of a literal is a first step out."""
+    """Whether it is like `self.__class__.__name__` on a variable. On a literal it begins a way out, and is refused."""
     named = isinstance(node.value, (ast.Name, ast.Attribute, ast.Subscript))
     return named and (node.attr == "__class__" or (node.attr == "__dict__" and not policy.strict))
 
@@ -136,7 +136,7 @@ def _member(outermost: ast.Attribute, path: str, chain: list[ast.Attribute], *, 
 
 
 def _bare(seen: Analysis, modules: Modules, bound: Mapping[str, str]) -> Iterator[Hit]:
-    """A package that is there only for the sake of an allowed submodule, used as a value."""
+    """Whether a package that is imported only for an allowed submodule is used as a value."""
     only_below = {name for name, path in bound.items() if not modules.allows(path)}
     if only_below:
         bases = {id(node.value) for node in seen.attributes}

@@ -1,4 +1,4 @@
-"""Rules S2xx: builtins that run text, open files or reach what has no name in the program, and hooks."""
+"""Rules S2xx: builtins that run text, open files or reach objects that the program cannot name, and hooks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Names:
         return name in INTERNAL or name not in self._seen.own
 
     def _honest(self, rule: str, scope: Scope, call: ast.Call | None) -> bool:
-        """Calls of builtins that are refused only as values or with the wrong arguments."""
+        """Allowed calls of builtins that are otherwise refused (as values, or with other arguments)."""
         if call is None or self._policy.strict:
             return False
         if rule == "S204":
@@ -87,7 +87,7 @@ class Names:
         return rule == "S205" and self._named_attribute(call, scope)
 
     def _is_at_hand(self, file: ast.expr) -> bool:
-        """A file in the work directory, or a standard stream, as far as the program's text says."""
+        """Whether the program's text shows that this is a file in the work directory or a standard stream."""
         if isinstance(file, ast.Constant) and isinstance(file.value, int):
             return file.value in {0, 1, 2}
         text, beginning = self._folding.text(file), self._folding.beginning(file)
@@ -96,7 +96,7 @@ class Names:
         return bool(beginning) and beginning[0] not in "/~." and ".." not in (text or beginning).split("/")
 
     def _looks_at_own(self, call: ast.Call, scope: Scope) -> bool:
-        """`locals()` in a function, `vars(value)` of what is no module."""
+        """Whether it is `locals()` in a function, or `vars(value)` of something that is not a module."""
         assert isinstance(call.func, ast.Name)
         if not call.args:
             return call.func.id != "globals" and around_function(scope)
@@ -110,7 +110,7 @@ class Names:
     # ---- calls ----
 
     def _named_attribute(self, call: ast.Call, scope: Scope) -> bool:
-        """Getattr and its like, when the name is seen, or the object is the method's own."""
+        """Judge getattr, setattr and the like, where the name is known or the object is the method's `self`."""
         assert isinstance(call.func, ast.Name)
         if len(call.args) < 2 or any(isinstance(each, ast.Starred) for each in call.args):
             return False
@@ -118,12 +118,12 @@ class Names:
         text = self._folding.text(name)
         if text is not None:
             return self._harmless(text, imported=self._is_imported(base)) and not self._is_denied(base, text)
-        if call.func.id != "getattr":  # it changes something of the job's own and hands nothing out
+        if call.func.id != "getattr":  # it changes an object of the job and returns nothing
             return not self._is_imported(base)
         return _is_self(base, scope) or (not self._is_imported(base) and self._begins_harmless(name))
 
     def _is_denied(self, base: ast.expr, name: str) -> bool:
-        """`getattr(sys, "modules")` is `sys.modules`."""
+        """Whether the policy refuses the attribute: `getattr(sys, "modules")` is `sys.modules`."""
         path = self._path(base)
         return bool(path) and self._modules.denies_member(f"{path}.{name}")
 
@@ -135,7 +135,7 @@ class Names:
         return attribute_rule(name, self._seen.own) is None and not (imported and name.startswith("_"))
 
     def _begins_harmless(self, name: ast.expr) -> bool:
-        """`"do_" + kind` can become no name of the interpreter's own."""
+        """Whether the constant begin excludes the interpreter's own names, as in `"do_" + kind`."""
         beginning = self._folding.beginning(name)
         return bool(beginning) and beginning[0] != "_" and not beginning.startswith(FRAME_PREFIXES)
 
@@ -156,7 +156,7 @@ class Names:
         return len(call.args) > 1 and not is_own(name, scope, self._seen.top)
 
     def _own_lookup(self, call: ast.Call, function: ast.Attribute, scope: Scope) -> bool:
-        """`super().__getattribute__(name)` and `object.__getattribute__(self, name)` in a method."""
+        """Whether it is `super().__getattribute__(name)` or `object.__getattribute__(self, name)` in a method."""
         name = call.args[-1] if call.args else None
         text = None if name is None else self._folding.text(name)
         if self._policy.strict or name is None or (text is not None and not self._harmless(text, imported=False)):
@@ -174,7 +174,7 @@ class Names:
         return self._bound.get(node.id, "") if isinstance(node, ast.Name) else ""
 
     def _getter(self, call: ast.Call) -> Iterator[Hit]:
-        """All arguments of attrgetter are names, of methodcaller the first."""
+        """The arguments that are attribute names: all of attrgetter, the first of methodcaller."""
         assert isinstance(call.func, (ast.Name, ast.Attribute))
         only_first = self._path(call.func).endswith("methodcaller")
         for name in call.args[:1] if only_first else call.args:
@@ -194,7 +194,7 @@ class Names:
                 yield "S206", name, name.id
 
     def _decorators(self, nodes: list[ast.expr]) -> Iterator[Hit]:
-        """`@input` calls it without a call. What the other rules know is found as a name."""
+        """A decorator is a call without call syntax, as in `@input`. Other rules find the rest as names."""
         for node in nodes:
             if isinstance(node, ast.Name) and node.id == "input" and "input" not in self._policy.allow_names:
                 yield "S203", node, "@input"

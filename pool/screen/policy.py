@@ -1,4 +1,4 @@
-"""What the screen of one pool allows: its mode, and the modules and names that the pool adds or denies."""
+"""The screen's settings of one pool: the mode, and the modules and names that it allows or denies besides."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ _LISTS = ("allow_modules", "deny_modules", "allow_names", "deny_names")
 class Policy:
     """The `screen` section of a pool. Denied beats allowed; a longer module name beats a shorter one.
 
-    `allow_modules: [scipy, os.path]` are modules with what is below them; what the screen has against parts of
-    a library (`numpy.f2py`) stays until the part is named. `allow_names: [open, _meta]` are builtins and attributes,
-    unqualified.
+    `allow_modules: [scipy, os.path]` also allows their submodules. Refused parts of a library (`numpy.f2py`) stay
+    refused until the part itself is listed. `allow_names: [open, _meta]` are builtins and attributes, unqualified.
     """
 
     mode: Mode = "standard"
@@ -43,7 +42,7 @@ class Policy:
 
     @classmethod
     def from_json(cls, text: str) -> Policy:
-        """Raises ConfigError for anything but what `to_json` wrote; what is left out has its default."""
+        """Raises ConfigError for text that `to_json` cannot have written. Missing keys have their defaults."""
         try:
             given = json.loads(text)
         except (ValueError, RecursionError):
@@ -61,7 +60,7 @@ def _words(name: str, given: object) -> tuple[str, ...]:
 
 
 class Modules:
-    """What one policy says about a dotted name."""
+    """The decisions of one policy about dotted names."""
 
     def __init__(self, policy: Policy) -> None:
         listed = STRICT if policy.strict else STANDARD
@@ -70,7 +69,7 @@ class Modules:
         self._added = frozenset(policy.allow_modules)
 
     def allows(self, name: str) -> bool:
-        """The longest listed name that this one is, or is below, decides; where both lists have it, it is denied."""
+        """The longest listed name that is this one or a package of it decides. A name in both lists is denied."""
         for prefix in _prefixes(name):
             if prefix in self._denied:
                 return False
@@ -81,9 +80,9 @@ class Modules:
         return False
 
     def denies_member(self, path: str) -> bool:
-        """Whether what an allowed module has at `path` (such as `numpy.f2py`) is not to be reached.
+        """Whether this member of an allowed module is denied.
 
-        A pool that allows numpy does not allow `numpy.f2py` with it; it would have to name that.
+        A pool that allows numpy does not allow `numpy.f2py` with it; it has to list that too.
         """
         for prefix in _prefixes(path):
             if prefix in self._denied:
@@ -99,6 +98,6 @@ class Modules:
 
 
 def _prefixes(name: str) -> list[str]:
-    """`a.b.c`, `a.b`, `a`."""
+    """`a.b.c`, `a.b` and `a` for `a.b.c`."""
     parts = name.split(".")
     return [".".join(parts[:length]) for length in range(min(len(parts), 16), 0, -1)]

@@ -1,9 +1,8 @@
 """Rules S5xx: the source as text, and its one parse. Nothing here evaluates anything.
 
-The parser is C and recursive; what it does not manage it reports as RecursionError or MemoryError, which becomes S502.
-Its memory grows with the source, and that is why there is a cap.
-`compile()` folds constants only up to 128 bits of an integer and 4096 characters, so `9**9**9` and `'a' * 10**10` cost
-nothing before they run, and then it is the job's limits that end them.
+The parser is recursive C code. Nesting that is too deep for it becomes RecursionError or MemoryError, and then S502.
+Its memory grows with the source, so the size has a cap. `compile()` folds constants only up to 128 bits of an integer
+and 4096 characters. So `9**9**9` and `'a' * 10**10` cost nothing before they run, and then the job's limits apply.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from pool.screen.rules import RULES
 
 MAX_SOURCE_BYTES = 256 * 1024
 _COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
-#: Encodings in which ASCII text reads the same.
+#: Encodings that contain ASCII.
 _PLAIN_ENCODINGS = frozenset({"utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252"})
-#: They change the order in which text is shown, so that a reader sees another program.
+#: These characters change the order in which text is shown, so a reader would see another program.
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def first_fault(text: str) -> Finding | None:
-    """What is wrong with the source before it is parsed."""
+    """The first fault of the source that is found without parsing."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
@@ -72,7 +71,7 @@ def parse(text: str, filename: str) -> ast.Module | Finding:
 
 
 class Columns:
-    """Characters from 1, for the parser counts bytes of UTF-8 from 0. Lines are split as the parser splits them."""
+    """Turns the parser's columns (UTF-8 bytes from 0) into characters from 1. It splits lines as the parser does."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -1,6 +1,6 @@
 """Rules S4xx: strings that a library or the interpreter uses as code or as names.
 
-`Folding` computes constant strings: only of constants, up to FOLDED characters, each node once.
+`Folding` computes constant strings: from constants only, up to FOLDED characters, each node once.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _call(call: ast.Call, folding: Folding, allowed: frozenset[str]) -> Iterator
 
 
 def _constant_parts(node: ast.expr) -> str:
-    """The text, or what is constant of an f-string, with a name for each value in it."""
+    """The text, or the constant parts of an f-string, with a placeholder for each value."""
     if isinstance(node, ast.JoinedStr):
         return "".join(_literal(part) or "x" for part in node.values)
     return _literal(node)
@@ -86,7 +86,7 @@ class Folding:
         self._known: dict[int, str | None] = {}
 
     def text(self, root: ast.expr) -> str | None:
-        """The text that the expression is, if it is made of constants in a way that is seen here."""
+        """The text of the expression, if `Folding` can compute it from constants."""
         waiting = [root]
         while waiting:
             node = waiting[-1]
@@ -140,7 +140,7 @@ class Folding:
 
 
 def _parts(node: ast.expr) -> list[ast.expr]:
-    """What has to be folded before the node can be."""
+    """The nodes that have to be folded before this one."""
     match node:
         case ast.BinOp(op=ast.Add()):
             return [node.left, node.right]
@@ -163,7 +163,7 @@ def _is_minus_one(node: ast.expr | None) -> bool:
 
 
 def reached(template: str) -> Iterator[str]:
-    """The attributes and text keys of all fields of a format string, those nested in a format spec too."""
+    """The attributes and text keys of all fields of a format string, also of fields nested in a format spec."""
     for found in _FIELD.finditer(template):
         for part in _PART.finditer(found[1]):
             yield (part[1] or part[2] or "").strip()

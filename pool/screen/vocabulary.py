@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def words(text: str) -> frozenset[str]:
-    """A set that is written as prose."""
+    """A set from words that are separated by blanks."""
     return frozenset(text.split())
 
 
@@ -26,7 +26,7 @@ STANDARD = STRICT | words(
     """
 )
 
-#: Of an allowed module, what is not: it opens files, runs text, reaches frames, or is a module of another kind.
+#: Denied members of allowed modules: they open files, run text, reach frames, or are other modules.
 DENIED = {
     "ast": "PyCF_ONLY_AST",
     "asyncio": "base_events base_subprocess create_subprocess_exec create_subprocess_shell open_connection "
@@ -52,7 +52,7 @@ DENIED = {
     "uuid": "getnode uuid1",
 }
 DENIED_PARTS = frozenset(f"{module}.{member}" for module, members in DENIED.items() for member in members.split())
-#: Also not through a module that happens to import them, under whatever name it has them.
+#: Denied also as a member of any module that imports them, under any name.
 REACHED = words(
     """
     atexit bltns builtins codecs codeop copyreg ctypes encodings events fcntl gc glob importlib inspect linecache
@@ -63,13 +63,13 @@ REACHED = words(
 
 
 def hides_names(module: str) -> bool:
-    """Whether a star import would bring in what is to be seen by name."""
+    """Whether a star import would bind names that the rules have to see."""
     return module in DENIED or module == "operator"
 
 
 # ---- names ----
 
-#: Builtins, and the rule that each falls under when it is not a name of the program's own.
+#: Builtins and the rule for each. A name that the program defines itself is not the builtin.
 BUILTINS = {
     **dict.fromkeys(("eval", "exec", "compile", "__import__", "execfile"), "S201"),
     "open": "S202",
@@ -79,7 +79,7 @@ BUILTINS = {
 }
 STRICT_BUILTINS = BUILTINS | {"input": "S203", "dir": "S204", "hasattr": "S205", "memoryview": "S204"}
 
-#: Read as plain names they are harmless, or a class or a module of the job's own is asked for them.
+#: These are harmless as plain names; as attributes, a class or a module of the job has them too.
 NAMES = frozenset({"__name__", "__doc__", "__debug__", "__file__", "__annotations__", "__class__"})
 
 _NUMBERS = words("add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or")
@@ -95,10 +95,10 @@ _OTHERS = """
     __array_priority__ __array_ufunc__ __array_function__ __notes__ __main__ __metaclass__ __members__ __fields__
     __dataclass_fields__ __instancecheck__ __subclasscheck__ __abstractmethods__
 """
-#: Attributes with two underscores that programs define and use and that lead nowhere.
+#: Attributes with two underscores that programs define and use and that give access to nothing else.
 HARMLESS = words(_OTHERS).union(_OPERATORS)
 
-#: These the interpreter puts there: no program may make them its own by a definition.
+#: The interpreter sets these. A program does not make them allowed by defining them.
 INTERNAL = words(
     """
     __subclasses__ __base__ __bases__ __mro__ __mro_entries__ __globals__ __builtins__ __builtin__ __closure__ __code__
@@ -117,7 +117,7 @@ HOOKS = words(
     __set_state__ __build_class__ __import__
     """
 )
-#: Not even as text: whoever spells these is on the way out of an object. Some names of INTERNAL are honest as text.
+#: Refused also as text, because their only use is to leave an object. Some names of INTERNAL have honest uses as text.
 TELLTALES = words(
     """
     __subclasses__ __base__ __bases__ __mro__ __globals__ __builtins__ __builtin__ __closure__ __code__ __import__
@@ -135,10 +135,10 @@ FRAMES = words(
     func_closure func_defaults im_class im_func im_self _getframe
     """
 )
-#: How those begin: a computed name that begins so may be one of them.
+#: The beginnings of those names: a computed name that begins so may be one of them.
 FRAME_PREFIXES = ("tb_", "gi_", "cr_", "ag_", "f_", "co_", "func_", "im_")
 
-#: Public in all but the underscore (named tuples).
+#: Public names that begin with an underscore (of named tuples).
 PUBLIC_UNDERSCORED = frozenset({"_", "_replace", "_asdict", "_fields", "_make", "_field_defaults"})
 
 #: Methods of arrays and frames that write or read files and pickles, wherever they are called.

@@ -9,12 +9,12 @@
     └───────────────────────────┴──────────────┴──────────────┴───
 
 Rules:
-1. Both raise `pool.errors.ValueCodecError` and, but for a MemoryError where there is none left, nothing else.
+1. Both raise only `pool.errors.ValueCodecError`, and MemoryError where the machine has no memory left.
 2. `decode` makes objects of the types below and no others. It never unpickles, evaluates, or imports by name, and its
-   memory is bounded by the bytes it was given (about a hundred times the head, for a head of nothing but empty dicts).
+   memory is bounded by the bytes it was given (worst case: a head of empty dicts, about a hundred times its size).
 3. `encode` runs none of a value's own code: no `__iter__`, `__repr__`, `__eq__`, `__reduce__`, no property.
 
-What comes out equal, and of the same type, nested in any way:
+These come out equal and of the same type, nested in any way:
 
     None bool int float complex str bytes bytearray list tuple dict set frozenset range slice
     datetime date time timedelta timezone ZoneInfo (by key) Decimal Fraction UUID PurePosixPath PureWindowsPath
@@ -23,7 +23,7 @@ What comes out equal, and of the same type, nested in any way:
               times, category, str and string, Int Float boolean, period, interval, object. `freq` of a time index up
               to 100,000 items; not `attrs`, not sparse and Arrow columns
 
-What comes out as something else, by rule:
+These come out as another type:
 
     subclass of a builtin (defaultdict, OrderedDict, Counter, your own)     the builtin
     enum member                                                             its value
@@ -37,11 +37,11 @@ Arrays come out writable: in place where their frame is a bytearray, else copied
 
 Bytes between the fields of a record are zeros.
 
-Time is bounded by the frames' size, for `decode` and for printing, comparing, hashing, sorting and pickling the value:
-what would cost more is refused by both sides (`codes.py` has the limits, docs/security.md the table of checks).
+Time is bounded by the frames' size, for `decode` and for printing, comparing, hashing, sorting and pickling the value.
+Both sides refuse a value that would cost more (`codes.py` has the limits, docs/security.md the table of checks).
 
 Not bounded: pandas hashes without a secret, so `groupby`, `merge` or `unique` on hostile *columns*, and lookups in a
-hostile MultiIndex, can be made slow. numpy makes each text of a list as wide as the widest.
+hostile MultiIndex, can be made slow. numpy stores each text of a list with the width of the longest.
 """
 
 from pool.values.codes import MAX_BUFFERS, MAX_DEPTH, OUT_OF_BAND_BYTES

@@ -24,10 +24,10 @@ from pool.values.writer import RefusalError, WriteFn, Writer
 if TYPE_CHECKING:
     import numpy as np
 
-#: What numpy can pickle.
+#: The dtypes that numpy can pickle.
 _MAX_DIMENSIONS = 32
 _NAT = -(1 << 63)
-#: Types of what may stand for a missing text; nothing else that is decoded has such a name.
+#: Types of the placeholder for a missing text. No other decoded type has one of these names.
 _MISSING = frozenset({"NoneType", "float", "str", "NAType"})
 
 
@@ -83,7 +83,7 @@ def _check_honest(writer: Writer, array: np.ndarray[Any, Any]) -> None:
 
 
 def _empty_items(shape: list[int]) -> int:
-    """How many items an array that takes no bytes pretends to have, its dimensions of 0 left aside."""
+    """The number of items of an array that takes no bytes, without its dimensions of 0."""
     return prod(filter(None, shape))
 
 
@@ -161,7 +161,7 @@ def _shape(reader: Reader, dimensions: object) -> list[int]:
 
 
 def _checked_size(reader: Reader, shape: list[int], itemsize: int, available: int) -> int:
-    """Number of items, once it is sure that the buffer holds just them."""
+    """The number of items. Raises ValueError unless the buffer holds exactly so many."""
     size = prod(shape)
     if size * itemsize != available:
         raise ValueError(f"an array of {size} items of {itemsize} bytes in a buffer of {available}")
@@ -171,7 +171,7 @@ def _checked_size(reader: Reader, shape: list[int], itemsize: int, available: in
 
 
 def check_items(array: np.ndarray[Any, Any]) -> None:
-    """Raise ValueError for items that numpy takes on trust, and no operation of numpy makes."""
+    """Raise ValueError for bytes that numpy would accept unchecked and that no operation of numpy produces."""
     if array.dtype.names is not None:
         for name in array.dtype.names:
             check_items(array[name])
@@ -182,7 +182,7 @@ def check_items(array: np.ndarray[Any, Any]) -> None:
 
 
 def check_bools(array: np.ndarray[Any, Any]) -> None:
-    """Numpy counts a bool as its byte, and copies by that count."""
+    """Bools are bytes of 0 or 1: numpy uses other bytes as counts when it copies."""
     import numpy as np
 
     if array.view(np.uint8).max() > 1:
@@ -198,13 +198,13 @@ def _check_text(array: np.ndarray[Any, Any]) -> None:
 
 
 def _check_moments(array: np.ndarray[Any, Any]) -> None:
-    """Without a unit, a moment can only be missing; numpy cannot print another."""
+    """Without a unit, a moment can only be NaT: numpy cannot print any other value."""
     if array.dtype.str[1:] == "M8" and (array.astype("i8") != _NAT).any():
         raise ValueError("a moment without a unit")
 
 
 def _check_long_doubles(array: np.ndarray[Any, Any]) -> None:
-    """The 80 bits of an x87 have a leading 1 of their own, which is set unless the exponent is 0."""
+    """The 80 bits of an x87 float have an explicit leading 1, which is set unless the exponent is 0."""
     import numpy as np
 
     if np.finfo(np.longdouble).nmant != 63:

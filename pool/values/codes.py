@@ -1,7 +1,7 @@
 """The numbers of the format, and its limits. A number, once used, is never given another meaning.
 
     leaf        ext(code, payload)              one value out of a few bytes
-    composite   [ext(code, b""), part, part…]   an array that begins with a mark; its parts are values themselves
+    composite   [ext(code, b""), part, part…]   an array that begins with a mark; each part is a value
     plain       None, bool, int, float, str, bytes, list, and dict with str keys, as msgpack has them
 
 An array of the user never begins with a mark, so nothing needs escaping, and nothing is packed twice however deep it
@@ -18,29 +18,29 @@ from dataclasses import dataclass
 MAX_DEPTH = 200
 #: From here on the buffer of an array travels in a frame of its own, which costs a few µs but saves copies.
 OUT_OF_BAND_BYTES = 64 * 1024
-#: Frames beside the first. More large arrays than this travel inline; the wire has room for 1024 frames in all.
+#: Frames after the first. Further large arrays travel inline; a message has at most 1024 frames.
 MAX_BUFFERS = 1000
-#: A range that is looked into, as categories and levels are, may have this many items.
+#: The most items of a range that pandas searches, as it does in categories and levels.
 MAX_LOOKED_INTO = 65536
-#: Arithmetic, and comparing with a Decimal, takes quadratic time. 9,864 digits; Python itself prints up to 4,300.
+#: 9,864 digits. Arithmetic and comparing with a Decimal take quadratic time. Python itself prints up to 4,300 digits.
 MAX_INT_BYTES = 4096
 #: Of the numerator and of the denominator: `Fraction` reduces them in quadratic time.
 MAX_FRACTION_BYTES = 1024
 #: Digits of a Decimal, and digits before or after its point; decimal128 of IEEE 754 has exponents up to this. `int()`
 #: of a Decimal writes all its digits out, in quadratic time.
 MAX_DECIMAL_DIGITS = 6144
-#: Of the bytes of an item where an array has none; else the frames hold the items.
+#: The most bytes of one item of an array without items. Otherwise the size of the frames is the limit.
 MAX_EMPTY_ITEM_BYTES = 65536
 
-# Some things take a few bytes in the head and far more time or memory here. Each is charged what its honest size would
-# be, and all charges together may come to the size of the frames and FREE_CHARGE beside it.
+# Some things take a few bytes in the head and far more time or memory here. Each is charged the size that an
+# honest value would have. All charges together may not exceed the size of the frames plus FREE_CHARGE.
 FREE_CHARGE = 20 << 20
-#: An index, a column, a Series or a DataFrame: 10,000 of them are free, beyond that one for each 2 KiB of the frames.
+#: An index, a column, a Series or a DataFrame. 10,000 of them are free; after that there may be one for each 2 KiB.
 OBJECT_CHARGE = 2048
-#: An item of an array that takes no bytes: of no bytes itself, or beside a dimension of 0; `tolist` makes a list of it.
+#: An item of an array that takes no bytes (items of size 0, or a dimension of 0). `tolist` makes an object of each.
 EMPTY_ITEM_CHARGE = 64
-#: An item of a range or a RangeIndex: numpy makes a list of one that it is compared with, pandas an array. A million
-#: are free. Those of a RangeIndex are not charged where columns have as many items, which take bytes of their own.
+#: An item of a range or a RangeIndex: in a comparison numpy makes a list of it, and pandas an array. A million are
+#: free. A RangeIndex is not charged where columns have as many items, because those take bytes themselves.
 RANGE_ITEM_CHARGE = 20
 
 
@@ -99,6 +99,6 @@ class Code(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Head of a composite while it is being read; never part of a value that `decode` hands out."""
+    """The head of a composite while it is being read. `decode` never returns one."""
 
     code: Code

@@ -1,14 +1,14 @@
-"""Keys that were chosen to collide: found out before a set or a dict is made of them.
+"""Finds keys that were chosen to collide, before a set or a dict is made of them.
 
-A hash table is quick because keys spread over it. Hashes of numbers and of tuples of numbers are no secret, so a job
+A hash table is fast because keys spread over it. Hashes of numbers and of tuples of numbers are not secret, so a job
 can choose keys that do not spread. Filling a table with n of them takes n * n steps inside one call that nothing can
-interrupt. Two things are counted, and both are refused above a fixed number:
+interrupt. Two counts have a fixed limit:
 
-    keys that have one and the same hash             MAX_ALIKE, or MAX_ALIKE_DEAR where comparing two keys is dear
-    slots that CPython looks at to place each key    MAX_STEPS for each key, besides FREE_STEPS for the whole table
+    keys that have one and the same hash             MAX_ALIKE, or MAX_ALIKE_DEAR where comparing two keys is slow
+    slots that CPython looks at to place each key    MAX_STEPS for each key, plus FREE_STEPS for the whole table
 
-The second count follows CPython's tables slot by slot. Keys with pairwise different hashes can be slow as well, when
-their ways through the table end in the same run of slots.
+The second count follows CPython's tables slot by slot. Keys with pairwise different hashes can also be slow, when they
+probe the same run of slots.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, groupby, islice
 from typing import Any, NoReturn
 
-#: Honest keys collide too. -1 and -2 have one hash, so 32 of the points of {-2..2}^5 have. 2.0**k and 2.0**(k + 61)
-#: have one, so 35 powers of two have.
+#: Honest keys collide too. -1 and -2 have the same hash, so 32 of the points of {-2..2}^5 share one. 2.0**k and
+#: 2.0**(k + 61) have the same hash, so 35 powers of two share one.
 MAX_ALIKE = 36
 #: For keys that are compared by Python code or by conversion: Decimal, Fraction, numpy and pandas scalars, and others.
 MAX_ALIKE_DEAR = 4
 MAX_STEPS = 48
 FREE_STEPS = 1024
-#: Below this many keys even n * n steps are few.
+#: With fewer keys than this, n * n steps are few.
 _FEW_KEYS = 256
 
 _TEXT = frozenset({str, bytes})
@@ -69,7 +69,7 @@ def check_labels(labels: Sequence[Any]) -> None:
 
 
 def _distinct(alike: list[Any], limit: int) -> int:
-    """How many different labels are among some with one hash."""
+    """The number of different labels among these, which have the same hash."""
     found: list[Any] = []
     for label in alike:
         if not any(label is other or label == other for other in found):
@@ -80,7 +80,7 @@ def _distinct(alike: list[Any], limit: int) -> int:
 
 
 def check_numbers(numbers: Any) -> None:
-    """Raise ValueError for labels, an array of numbers of 64 bits, more than a few of which have one hash in pandas."""
+    """Raise ValueError for an array of 64-bit labels if too many of them have the same hash in pandas."""
     import numpy as np
 
     if len(numbers) <= _FEW_KEYS:
@@ -91,7 +91,7 @@ def check_numbers(numbers: Any) -> None:
 
 
 def _are_alike(hashes: Any) -> bool:
-    """Whether one hash is there more than MAX_ALIKE times."""
+    """Whether one hash occurs more than MAX_ALIKE times."""
     import numpy as np
 
     ordered = np.sort(hashes)
@@ -99,7 +99,7 @@ def _are_alike(hashes: Any) -> bool:
 
 
 def _pandas_hashes(words: Any, kind: str) -> Any:
-    """The 32 bits by which pandas finds a number of 64 bits in its tables: murmur2 of a float, shifts of an int."""
+    """The 32-bit hash of pandas for a 64-bit number: murmur2 for a float, shifts for an int."""
     import numpy as np
 
     if kind != "f":
@@ -109,16 +109,16 @@ def _pandas_hashes(words: Any, kind: str) -> Any:
         mixed = half * factor
         mixed ^= mixed >> np.uint32(24)
         hashes = hashes * factor ^ mixed * factor
-    return hashes  # what pandas does further on maps different hashes to different ones
+    return hashes  # the further steps of pandas map different hashes to different ones
 
 
 def _is_secret(keys: Sequence[Any]) -> bool:
-    """Whether Python hashes all these keys with a secret of this process."""
+    """Whether Python hashes all these keys with this process's secret."""
     return len(keys) < 2 or (bool(sys.flags.hash_randomization) and _TEXT.issuperset(map(type, keys)))
 
 
 def check_alike(keys: Sequence[Any], hashes: list[int]) -> None:
-    """By sorting: a table of the hashes would itself collide."""
+    """Raise ValueError if too many keys have the same hash. It sorts: a table of the hashes would collide too."""
     limit = MAX_ALIKE if len(keys) <= MAX_ALIKE_DEAR or _are_cheap(keys) else MAX_ALIKE_DEAR
     ordered = sorted(hashes)
     if any(map(operator.eq, ordered, islice(ordered, limit, None))):

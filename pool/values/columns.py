@@ -20,11 +20,11 @@ from pool.values.times import exact_zone
 from pool.values.writer import RefusalError, WriteFn, Writer
 
 _TEXTS = frozenset({str, type(None)})
-#: What pandas holds in a column as it is; it would turn text and records of numpy into objects.
+#: The kinds that pandas stores in a column unchanged. It would turn text and records of numpy into objects.
 _COLUMN_KINDS = "biufcmM"
-#: What intervals can lie between.
+#: The kinds of an interval's bounds.
 _ORDERED_KINDS = "iufmM"
-#: numpy's dtypes behind the nullable columns, and of times; pandas has them in the order of this machine only.
+#: numpy's dtypes of the nullable columns and of times. pandas has them in the byte order of this machine only.
 _ORDER = "<" if sys.byteorder == "little" else ">"
 _MASKED = frozenset({"|b1", "|i1", "|u1", *(f"{_ORDER}{kind}{size}" for kind in "iu" for size in (2, 4, 8))}) | {
     f"{_ORDER}f4", f"{_ORDER}f8",
@@ -60,7 +60,7 @@ def values_of(column: Any) -> Any:
 
 
 def exact_column(value: object) -> Any:
-    """A decoded part that may stand as a column: one-dimensional, of a kind that pandas keeps as it is."""
+    """A decoded part as a column. Raises unless it is one-dimensional and of a kind that pandas stores unchanged."""
     import numpy as np
     import pandas as pd
 
@@ -102,14 +102,14 @@ def check_lookup(index: Any) -> None:
 
 
 def hashed(index: Any) -> Any:
-    """An index that pandas looks up itself, as categories and levels are: each label has a hash, else TypeError."""
+    """An index in which pandas looks labels up (categories, levels). Raises TypeError for a label without hash."""
     if index.dtype == object:
         list(map(hash, index))
     return index
 
 
 def small(index: Any) -> Any:
-    """An index that is looked into, as categories and levels are: not a range of any length out of three numbers."""
+    """An index that pandas searches, as it does categories and levels. Raises ValueError for a long range."""
     import pandas as pd
 
     if isinstance(index, pd.RangeIndex) and len(index) > MAX_LOOKED_INTO:
@@ -174,7 +174,7 @@ def _write_periods(writer: Writer, value: Any) -> None:
 
 
 def _refuse_unless(check: Callable[..., None], *arguments: object, kind: type) -> None:
-    """What `decode` would refuse is refused here, with the type that it is about."""
+    """Refuse here what `decode` would refuse, and name the type."""
     try:
         check(*arguments)
     except ValueError as error:
@@ -215,7 +215,7 @@ def _read_strings(reader: Reader, parts: list[Any]) -> object:
 
 
 def _string_dtype(storage: Any, missing: object) -> Any:
-    """The dtype as the other side had it; kept in Python objects where this side lacks pyarrow."""
+    """The dtype of the other side; stored in Python objects where pyarrow is missing here."""
     import pandas as pd
 
     arguments: dict[str, Any] = {} if missing is pd.NA else {"na_value": missing}
@@ -254,7 +254,7 @@ def _read_zoned(reader: Reader, parts: list[Any]) -> object:
 
 
 def check_years(times: Any) -> None:
-    """Raise ValueError for moments out of the years from 1 to 9999; pandas cannot print them in a zone."""
+    """Raise ValueError for moments outside the years 1 to 9999: pandas cannot print them in a zone."""
     import numpy as np
 
     first, last = moment_bounds(np.datetime_data(times.dtype)[0])
@@ -276,7 +276,7 @@ def _read_periods(reader: Reader, parts: list[Any]) -> object:
 
 
 def check_all_ordinals(freq: str, ordinals: Any) -> None:
-    """`check_ordinals` of all that are not missing."""
+    """`check_ordinals` for all items that are not missing."""
     import numpy as np
 
     there = ordinals[ordinals != np.iinfo("i8").min]
@@ -294,7 +294,7 @@ def _read_intervals(reader: Reader, parts: list[Any]) -> object:
             raise TypeError("not the parts of intervals")  # a range would make any number of intervals of a few bytes
         if (
             len(end) and end.dtype.kind not in _ORDERED_KINDS
-        ):  # pandas makes these, and can neither show nor iterate them
+        ):  # pandas can make these, but can neither print nor iterate over them
             raise TypeError("intervals of what has no order")
     return pd.arrays.IntervalArray.from_arrays(left, right, closed=exact_side(closed))
 

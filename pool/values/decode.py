@@ -1,9 +1,9 @@
 """`decode`: frames to a value, on hostile bytes.
 
-What they cannot do: name a class, a module or code; make an object of a type that is not listed in `pool.values`;
-ask for memory that the frames do not hold (lists and strings are checked against the head before they are made, arrays
-against their buffer); nest deeper than MAX_DEPTH, or inside arrays and frames than msgpack's 1024; stall us with keys
-that collide.
+The bytes cannot name a class, a module or code. They cannot make an object of a type that is not listed in
+`pool.values`. They cannot ask for memory that the frames do not hold: lists and strings are checked against the head
+before they are made, arrays against their buffer. They cannot nest deeper than MAX_DEPTH (msgpack's own limit of 1024
+inside arrays and frames). Keys that collide are refused.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _COMPOSITES: dict[int, ReadFn] = {
     **columns.READERS,
     **frames.READERS,
 }
-#: A shorter head cannot announce lists that are worth a second look.
+#: A shorter head cannot announce lists that need the second check.
 _SCAN_BYTES = 1024
 
 
 def decode(frames: Sequence[Buffer], *, max_bytes: int | None = None) -> object:
-    """The value of the frames that `encode` made. Raises ValueCodecError for any others; MemoryError for want of it."""
+    """The value of the frames that `encode` made. Raises ValueCodecError for other frames, or MemoryError."""
     try:
         head, *buffers = frames
         size = _checked_size(frames, max_bytes)
@@ -77,7 +77,7 @@ def _unpack(head: Buffer, reader: Reader) -> object:
 
 
 def _check_complete(head: Buffer) -> None:
-    """Parse once without making anything: after that, every announced length is known to be there."""
+    """Parse once without making objects. After that, every announced length is known to be present."""
     scanner = msgpack.Unpacker(max_buffer_size=len(head), read_size=len(head))
     scanner.feed(head)
     scanner.skip()

@@ -1,7 +1,7 @@
 """How a numpy dtype travels: as text of a strict form, or as a list for fields and sub-arrays. Never an object.
 
 '<f8'  '|S5'  '>M8[25us]'                      a plain dtype: order, kind, size, unit
-[itemsize, [name, dtype, offset, title], …]    a structured one; its fields take bytes, and share none
+[itemsize, [name, dtype, offset, title], …]    a structured one; each field has bytes of its own
 ['()', dtype, [2, 3]]                          a sub-array within a structured one
 """
 
@@ -25,7 +25,7 @@ _MAX_DIMENSIONS = 32
 
 
 def describe(dtype: Any) -> str | list[object]:
-    """The description of a dtype. Raises RefusalError for what has no bytes of its own, such as objects."""
+    """The description of a dtype. Raises RefusalError for a dtype whose bytes are pointers, such as objects."""
     import numpy as np
 
     if dtype.subdtype is not None:
@@ -95,7 +95,7 @@ def _build_plain(text: str) -> Any:
 
 
 def check_plain(text: str) -> None:
-    """Raise ValueError for the name of a dtype that is not in the list: of its kinds, sizes, units and multipliers."""
+    """Raise ValueError for the name of a dtype whose kind, size, unit or multiplier is not allowed."""
     if len(text) > _LONGEST or not _PLAIN.fullmatch(text):
         raise ValueError("not a dtype")
 

@@ -1,4 +1,4 @@
-"""`encode`: a value to frames. Which writer a type has, and how a refusal becomes an error."""
+"""`encode`: a value to frames. The table of writers by type, and the error for what is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pool.values.writer import RefusalError, WriteFn, Writer, module_of, mro_of,
 _BUILTINS: dict[type, WriteFn] = {
     **scalars.WRITERS, **containers.WRITERS, **times.WRITERS, frames.Columns: frames.write_columns,
 }  # fmt: skip
-#: By the package that a class says it is from; only when one turns up is the package looked at, and never by its name.
+#: By the package that a class claims. Only then is the package imported, by the name given here and not by the class.
 _PACKAGES: dict[str, tuple[Callable[[], dict[type, WriteFn]], ...]] = {
     "numpy": (arrays.writers,),
     "pandas": (stamps.writers, columns.writers, frames.writers),
@@ -21,7 +21,7 @@ _PACKAGES: dict[str, tuple[Callable[[], dict[type, WriteFn]], ...]] = {
 
 
 def encode(value: object, *, max_bytes: int) -> list[bytes | memoryview]:
-    """Frames of the value: the first is msgpack, the others are the raw buffers of large arrays, not copied.
+    """The frames of the value: the first is msgpack, the others are the raw buffers of large arrays, not copied.
 
     Raises ValueCodecError, with `path` and where it applies `type`, for what cannot be carried, for a value that
     contains itself or is nested too deep, and as soon as all frames together would take more than `max_bytes`. Raises

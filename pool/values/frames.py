@@ -20,14 +20,14 @@ from pool.values.writer import RefusalError, WriteFn, Writer, key_step
 _MATRIX_KINDS = frozenset("biufcmM")
 #: pandas checks a frequency by generating the times one by one, unless it is a fixed span.
 _MAX_FREQ_LENGTH = 100_000
-#: Of a MultiIndex; numpy has no more dimensions either.
+#: The most levels of a MultiIndex, as numpy's most dimensions.
 _MAX_LEVELS = 64
 #: A RangeIndex is three numbers of 64 bits.
 _MAX_RANGE = 1 << 62
 
 
 class Columns(NamedTuple):
-    """What is in a frame; written as the list of the arrays, named by their labels in paths."""
+    """The columns of a frame, written as the list of their arrays. Error paths name them by their labels."""
 
     arrays: list[Any]
     labels: Any
@@ -52,7 +52,7 @@ def _write_index(writer: Writer, index: Any) -> None:
 
 
 def _freq_of(index: Any) -> str | None:
-    """The frequency as text, if the text means the same: custom business days have a calendar that it leaves out."""
+    """The frequency as text, if that is all of it: text leaves out the calendar of custom business days."""
     import pandas as pd
     from pandas.tseries.frequencies import to_offset
 
@@ -139,7 +139,7 @@ def _read_range(reader: Reader, parts: list[Any]) -> object:
 
 
 def _range_items(*indexes: Any) -> int:
-    """The items of those that are ranges."""
+    """The number of items of those labels that are ranges."""
     import pandas as pd
 
     return sum(len(index) for index in indexes if isinstance(index, pd.RangeIndex))

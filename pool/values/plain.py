@@ -1,7 +1,7 @@
-"""Values that msgpack carries as they are, judged level by level with C-speed iteration and no call per value.
+"""Finds values that msgpack can carry unchanged, one level at a time, with iteration in C and no Python call per value.
 
-Most values are plain, so this is the quick way; it also keeps the packer, which knows no size limit, from being given
-a value that looks small in memory and is huge when written out (`x = [x, x]` forty times over).
+Most values are plain, so this is the fast way. It also keeps values that are small in memory and huge when written
+(`x = [x, x]` repeated forty times) from the packer, which has no size limit.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 import msgpack
 
-#: Items looked through for containers at once; a value with more on one level is written piece by piece instead.
+#: The most items of one level that are searched for containers. A value with more is written piece by piece.
 _MAX_LEVEL = 1 << 20
 
-#: From so many containers on one level it is worth a look whether they are the same few over and over.
+#: With so many containers on one level, it is checked whether they are the same few objects again and again.
 _MANY = 1024
 
-#: The packer asks for 256 KiB unless told otherwise, which costs more than packing a small value; it grows as needed.
+#: The packer's default buffer is 256 KiB, which costs more than packing a small value. It grows when needed.
 _FIRST_BUFFER = 1024
 
 _TEXT = frozenset({str, bytes})
@@ -30,12 +30,12 @@ _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 
 class OverLimitError(Exception):
-    """The value cannot fit, found out before anything was written."""
+    """The value exceeds the limit. Raised before anything is written."""
 
 
 def is_plain(value: list[Any] | dict[Any, Any], limit: int, *, depth: int) -> bool:
-    """Whether msgpack alone can carry the value, at most `depth` levels of it. Raises OverLimitError when it is plain
-    so far but takes more than `limit` bytes: an item takes at least one byte, a character too.
+    """Whether msgpack alone can carry the value, at most `depth` levels of it. Raises OverLimitError for a value
+    that is plain so far and takes more than `limit` bytes. An item and a character take at least one byte each.
     """
     lists: list[list[Any]] = [value] if type(value) is list else []
     dicts: list[dict[Any, Any]] = [value] if type(value) is dict else []
@@ -71,14 +71,14 @@ def _containers(items: list[Any], kinds: set[type]) -> tuple[list[list[Any]], li
 
 
 def _are_shared(lists: list[list[Any]], dicts: list[dict[Any, Any]]) -> bool:
-    """By a sample of them: what is made by doubling shows in any."""
+    """Judged by a sample: where values are made by doubling, any sample has repetitions."""
     sample = (lists or dicts)[:_MANY]
     return len(sample) == _MANY and 2 * len(set(map(id, sample))) <= _MANY
 
 
 def _is_plain_shared(containers: list[Any], limit: int, *, depth: int) -> bool:
-    """`is_plain` of containers that are the same over and over: each is looked at once, and counted as often as it is
-    there.
+    """`is_plain` of containers that are the same again and again: each is checked once and counted as often as it
+    occurs.
     """
     times, level = Counter(map(id, containers)), {id(each): each for each in containers}
     for _ in range(depth):
@@ -118,7 +118,7 @@ def pack(value: object) -> bytes:
     """One plain value as msgpack. Raises OverflowError for an int of more than 64 bits, TypeError for the rest."""
     try:
         return msgpack.Packer(strict_types=True, buf_size=_FIRST_BUFFER).pack(value)  # type: ignore[call-arg] # the stubs lack it
-    except UnicodeEncodeError:  # a lone surrogate: rare, and the packer is half as quick when it is told to mind them
+    except UnicodeEncodeError:  # a lone surrogate: rare, and the option that packs them makes the packer half as fast
         return msgpack.Packer(strict_types=True, unicode_errors="surrogatepass").pack(value)
 
 

@@ -1,4 +1,4 @@
-"""The source of `decode`: hooks that msgpack calls while it parses, and the buffers that came beside the head.
+"""The input of `decode`: hooks that msgpack calls while it parses, and the buffers of the other frames.
 
 Everything here works on hostile bytes. Readers of single types are functions over parts that were themselves decoded;
 they check the type of each part they use, and may raise anything: `decode` turns it into ValueCodecError.
@@ -33,7 +33,7 @@ class Reader:
         self._range_items = 0
 
     def charge(self, count: int) -> None:
-        """Count what is dear for its bytes (see codes.py). Raises ValueError when it is too much for the frames."""
+        """Count what costs more than its bytes suggest (see codes.py). Raises ValueError if it is too much."""
         self._allowance -= count
         if self._allowance < 0:
             self._refuse_charge()
@@ -55,7 +55,9 @@ class Reader:
             return leaf(payload)
         if code not in _MARKS or payload:
             raise ValueError(f"unknown code {code}")
-        self._open_marks += 1  # a mark comes before what it heads: as many composites are we in
+        self._open_marks += (
+            1  # a mark comes before its composite, so this is the number of composites around this place
+        )
         if self._open_marks > MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         return _MARKS[code]
@@ -67,7 +69,7 @@ class Reader:
         return items
 
     def take(self, number: int) -> Buffer:
-        """The buffer of an array. Each can be taken once, or a few bytes could ask for copy after copy of it."""
+        """The buffer of an array. Each can be taken once; otherwise a few bytes could ask for many copies of it."""
         return self._buffers.pop(number)
 
     def finish(self) -> None:

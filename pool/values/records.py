@@ -1,4 +1,4 @@
-"""Instances of the user's own classes that are data at heart: no class travels, its data does.
+"""Instances of the user's own classes that are records. Their data travels; the class does not.
 
     enum member    its value
     dataclass      a dict of its fields, in their order
@@ -44,7 +44,7 @@ def _write_named_tuple(writer: Writer, value: tuple[object, ...]) -> None:
 
 
 def _stored(value: object, name: str) -> object:
-    """What the instance itself holds under this name."""
+    """The value that the instance itself stores under this name."""
     for base in mro_of(type(value)):
         namespace = namespace_of(base)
         instance_dict, slot = namespace.get("__dict__"), namespace.get(name)

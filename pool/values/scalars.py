@@ -1,6 +1,6 @@
 """Single values of the standard library: ints of any size, floats, text, bytes, Decimal, Fraction, UUID, paths.
 
-A subclass travels as its base. A path travels as the pure path of its kind: it names a place, it does not open it.
+A subclass travels as its base. A path travels as the pure path of its kind, which has no method that opens files.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _read_decimal(payload: bytes) -> Decimal:
 
 def check_decimal(number: Decimal) -> None:
     if number.is_snan():
-        raise ValueError("a signaling NaN")  # it raises when pandas prints a column of it, and as a key
+        raise ValueError("a signaling NaN")  # it raises as a key, and when pandas prints a column of it
     if number.is_finite() and abs(number.adjusted()) > MAX_DECIMAL_DIGITS:
         raise ValueError("a Decimal that is too large or too small")
 

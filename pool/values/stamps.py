@@ -15,7 +15,7 @@ _UNITS = frozenset({"s", "ms", "us", "ns"})
 _MONTHS = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC"
 _DAYS = "MON|TUE|WED|THU|FRI|SAT|SUN"
 _SPAN = r"D|h|min|s|ms|us|ns"
-#: Of an index. pandas knows more, some of which walk through the calendar step by step, as often as they are told.
+#: Frequencies of an index. pandas has more, and some of them loop over the calendar as often as their multiplier says.
 _FREQ = re.compile(
     rf"-?[1-9][0-9]{{0,8}}({_SPAN})|-?({_SPAN})"
     rf"|-?([1-9][0-9]{{0,2}})?(B|W-({_DAYS})|B?ME|B?MS|B?(QE|QS|YE|YS)-({_MONTHS}))"
@@ -24,7 +24,7 @@ _PERIOD = re.compile(rf"([1-9][0-9]{{0,8}})?({_SPAN}|B|M|W-({_DAYS})|(Q|Y)-({_MO
 #: The first and the last day of the years from 1 to 9999, counted from 1970, and how many periods a day has.
 FIRST_DAY, LAST_DAY = -719_162, 2_932_896
 A_DAY = {"D": 1, "h": 24, "min": 1440, "s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
-#: Periods of other lengths in these years, and those that nanoseconds of 64 bits reach.
+#: The ordinals of other periods in these years, and those that 64-bit nanoseconds can express.
 _ORDINALS = {
     "Y": (-1969, 8029), "Q": (-7876, 32_120), "M": (-23_628, 96_359), "W": (-102_737, 418_987),
     "B": (-513_688, 2_094_926),
@@ -96,14 +96,14 @@ def exact_freq(value: object) -> str:
 
 
 def exact_period(value: object) -> str:
-    """The frequency of a period, of which there is a list."""
+    """The frequency of a period. Raises ValueError for one that is not in the list."""
     if not _PERIOD.fullmatch(exact(str, value)):
         raise ValueError("not a length that a period can have here")
     return exact(str, value)
 
 
 def check_ordinals(freq: str, least: int, most: int) -> None:
-    """Raise ValueError for periods that pandas cannot print: out of the years from 1 to 9999."""
+    """Raise ValueError for periods outside the years 1 to 9999: pandas cannot print them."""
     unit = freq.lstrip("0123456789").partition("-")[0]
     first, last = _ORDINALS[unit]
     if not first <= least <= most <= last:
@@ -117,7 +117,7 @@ def exact_side(value: object) -> Any:
 
 
 def moment_bounds(unit: str) -> tuple[int, int]:
-    """The first and the last moment in this unit that have a year from 1 to 9999 in every zone."""
+    """The first and the last moment, in this unit, whose year is 1 to 9999 in every zone."""
     a_day = A_DAY[unit]
     return max((FIRST_DAY + 1) * a_day, -(1 << 63) + a_day), min(LAST_DAY * a_day, (1 << 63) - a_day)
 

@@ -62,7 +62,7 @@ def write_pytz_zone(writer: Writer, value: object) -> None:
 
 
 def exact_zone(value: object) -> Any:
-    """A decoded time zone, or None. pandas would take text as well, and open the file that it names."""
+    """A decoded time zone, or None. Text is refused: pandas would open the file that it names."""
     if value is not None and not isinstance(value, dt.tzinfo):
         raise TypeError("a time zone expected")
     return value

@@ -1,4 +1,4 @@
-"""The sink of `encode`: one growing head, the out-of-band buffers, the budget, and where in the value we are.
+"""The output of `encode`: the head, the out-of-band buffers, the byte budget, and the path to the present part.
 
 Writers of single types are functions `(writer, value) -> None`. They touch a value of a foreign class only through the
 unbound methods of the builtin type under it, so that no code of that class runs.
@@ -18,7 +18,7 @@ WriteFn = Callable[["Writer", Any], None]
 
 _MARKS = {code: msgpack.packb(msgpack.ExtType(code, b"")) for code in Code}
 
-#: The real attributes of a class, whatever its metaclass says.
+#: The attributes of a class without asking its metaclass.
 mro_of: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
 namespace_of: Callable[[type], dict[str, object]] = type.__dict__["__dict__"].__get__
 _name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
@@ -48,7 +48,7 @@ def name_of(kind: type) -> str:
 
 
 def module_of(kind: type) -> str:
-    """The module that the class says it is from; empty if it says nothing of use."""
+    """The module that the class claims; empty if the claim is not text."""
     try:
         module = _module_of(kind)
     except AttributeError:
@@ -57,7 +57,7 @@ def module_of(kind: type) -> str:
 
 
 class Writer:
-    """Collects the frames of one value. After a RefusalError it is of no more use."""
+    """Collects the frames of one value. Do not use it after a RefusalError."""
 
     def __init__(self, max_bytes: int, resolve: Callable[[type], WriteFn]) -> None:
         self.left = max_bytes
@@ -92,11 +92,11 @@ class Writer:
             self.over_limit()
 
     def charge(self, count: int) -> None:
-        """Count what is dear to decode for its bytes (see codes.py)."""
+        """Count what costs more to decode than its bytes suggest (see codes.py)."""
         self._charged += count
 
     def finish(self) -> None:
-        """Raise if what is dear to decode is too much for the size of the frames."""
+        """Raise if those charges are too large for the size of the frames."""
         if self._charged > FREE_CHARGE + self._max_bytes - self.left:
             raise RefusalError(
                 "it holds too many small pandas objects, empty arrays or long ranges for its size; join them with "
@@ -125,7 +125,7 @@ class Writer:
         self.put(self._packer.pack(msgpack.ExtType(code, payload)))
 
     def try_plain(self, value: list[object] | dict[object, object]) -> bool:
-        """Write the value in one go if msgpack alone can carry it."""
+        """Write the value with one call of msgpack if msgpack alone can carry it."""
         try:
             if not plain.is_plain(value, self.left, depth=MAX_DEPTH - len(self._parents)):
                 return False
@@ -146,7 +146,7 @@ class Writer:
         code: Code | None = None,
         step: Callable[[int], str] = "[{}]".format,
     ) -> None:
-        """A container of `count` items, marked with `code` unless it is a plain list. `step` leads to one in a path."""
+        """A container of `count` items, marked with `code` unless it is a plain list. `step(i)`: item i in a path."""
         self._enter(owner, count, code)
         at = -1
         try:
@@ -173,7 +173,7 @@ class Writer:
         self._leave(2 * count, written)
 
     def composite(self, owner: object, code: Code, **parts: object) -> None:
-        """A value out of named parts, in this order; the names appear in error paths, unless with _."""
+        """A value made of named parts, in this order. The names appear in error paths unless they begin with _."""
         self._enter(owner, len(parts), code)
         name = ""
         try:
@@ -185,7 +185,7 @@ class Writer:
         self._parents.pop()
 
     def out_of_band(self, buffer: memoryview) -> int | bytes:
-        """What stands for a buffer in the head: the number of its own frame, or its bytes if it is small."""
+        """The entry of a buffer in the head: the number of its frame, or its bytes if it is small."""
         if buffer.nbytes < OUT_OF_BAND_BYTES or len(self.buffers) >= MAX_BUFFERS:
             if buffer.nbytes > self.left:
                 self.over_limit()
@@ -216,7 +216,7 @@ class Writer:
 
 
 def key_step(key: object) -> str:
-    """What leads in a path to the value of a key, or to the column of a label."""
+    """The step of an error path for the value of a key or the column of a label."""
     if type(key) is str:
         return f"[{key[:40]!a}]"
     if type(key) is int and key.bit_length() <= 64:
