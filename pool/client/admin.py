@@ -22,7 +22,7 @@ from pool.client.endpoint import absent, admin_endpoint, unreachable
 from pool.errors import ClosedError, PoolError, RemoteProtocolError, from_code
 from pool.status import Status
 
-#: How often it is looked whether a drain is done.
+#: Seconds between two looks whether a drain is done.
 _POLL_S = 0.25
 
 
@@ -48,7 +48,7 @@ class AdminClient:
         return self._exchange(wire.Mine(request=number), number)
 
     def drain(self, pool: str | None = None, *, timeout: float | None = None) -> object:
-        """Have this pool, or all, take no new jobs and finish the accepted ones; the daemon's answer.
+        """Have this pool, or all, accept no new jobs and finish the accepted ones. Returns the daemon's answer.
 
         `timeout`: wait for so many seconds until none is left. Raises PoolError with what is left then, which goes on,
         or if the pool takes jobs again meanwhile.
@@ -70,7 +70,7 @@ class AdminClient:
             time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
 
     def _left(self, pool: str | None) -> str:
-        """What still runs and waits in pools that drain, in words; empty if nothing does."""
+        """The jobs that still run or wait in draining pools, in words; empty if there are none."""
         try:
             pools = msgspec.convert(self.call("status"), Status).pools
         except msgspec.ValidationError as error:
@@ -95,13 +95,13 @@ class AdminClient:
         if self._closed:
             raise ClosedError("this admin client has been closed; make a new one")
         if self._socket is None and (error := absent(self.endpoint)) is not None:
-            raise error  # an operator need not wait for what cannot come
+            raise error  # do not wait for a daemon that cannot answer
         socket = self._socket or self._connect()
         try:
             socket.send_multipart(wire.encode(message), zmq.NOBLOCK)
             reply, payload = self._reply(socket, number)
         except BaseException:
-            self._disconnect()  # a call that failed here must not be answered, or even sent, later
+            self._disconnect()  # a call that failed here must not be sent or answered later
             raise
         if reply.code:
             raise from_code(reply.code, reply.message, reply.fields)

@@ -103,13 +103,13 @@ class AsyncClient:
             raise
 
     async def submit(self, code: Code, /, **options: Unpack[JobOptions]) -> str:
-        """Hand over the job and return its id as soon as the daemon has accepted it. The job outlives the task."""
+        """Submit the job and return its id when the daemon has accepted it. The job outlives the task."""
         submission = self._client.jobs.make(code, options, on_disconnect="keep", watch=False)
         await self._answer(self._connection.submit(submission), None)
         return submission.message.job_id
 
     async def result(self, job_id: str, timeout: float | None = None) -> JobResult:  # noqa: ASYNC109 - as Client.result
-        """The result of a job that anybody submitted, as `Client.result`. Cancelling the task leaves the job alone."""
+        """The result of any submitted job, as `Client.result`. Cancelling the task does not affect the job."""
         wait_s = checks.waiting("timeout", timeout)
         return await self._wait(self._connection.watch(checks.job_id("job_id", job_id)), wait_s)
 
@@ -134,8 +134,8 @@ class AsyncClient:
     ) -> AsyncIterator[JobResult]:
         """Run the code once for each list of arguments; results in the order of the lists, as `Client.map`.
 
-        The first jobs begin with the first step. What is left when the iteration ends early is cancelled; after a
-        `break`, use `contextlib.aclosing` to have that at once.
+        The first jobs begin with the first step. If the iteration ends early, the remaining jobs are cancelled; use
+        `contextlib.aclosing` to have that immediately after a `break`.
         """
         arrival = Arrival()
         retry = Retry[Answer](checks.waiting("timeout", timeout), arrived=arrival.set)
@@ -175,7 +175,7 @@ class AsyncClient:
         timeout: float | None = None,  # noqa: ASYNC109 - as Client.submit_many
         progress: Progress | None = None,
     ) -> Batch:
-        """Hand over many jobs and return their ids, as `Client.submit_many`. Raises BatchError."""
+        """Submit many jobs and return their ids, as `Client.submit_many`. Raises BatchError."""
         arrival = Arrival()
         handover = Handover(self._batches, jobs, progress, cancel=self._cancel_jobs)
         window = handover.window(Retry(checks.waiting("timeout", timeout), arrived=arrival.set))
@@ -201,7 +201,7 @@ class AsyncClient:
         return self._results(ended, lambda job: [self._batches.to_result(job)])
 
     async def cancel(self, job_ids: str | Iterable[str]) -> None:
-        """End one job or many, as `Client.cancel`."""
+        """Cancel one job or many, as `Client.cancel`."""
         if isinstance(job_ids, str):
             await self._answer(self._connection.cancel(checks.job_id("job_id", job_ids)), None)
         else:
@@ -299,7 +299,7 @@ class AsyncClient:
         raise AssertionError("the last event is the result")
 
     def _tell(self, listener: OnText | None, event: OutputEvent, job_id: str) -> None:
-        """A PoolError that a listener raises is not about this job's own request, so it ends the job."""
+        """Call a listener. A PoolError from it does not concern this job's request: it ends the job."""
         try:
             if listener is not None:
                 listener(event.text)
@@ -310,7 +310,7 @@ class AsyncClient:
     # ---- leaving ----
 
     def _abandon(self, job_id: str) -> None:
-        """Cancel a job that nobody will ask for, without waiting."""
+        """Cancel a job whose result nobody will ask for, without waiting."""
         with contextlib.suppress(ClosedError):
             self._keep(self._connection.cancel(job_id))
 
@@ -330,7 +330,7 @@ class AsyncClient:
 
 
 class Arrival:
-    """An event of the running loop that any thread may set, any number of times."""
+    """An event of the running loop that any thread may set, repeatedly."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

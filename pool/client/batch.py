@@ -1,6 +1,6 @@
-"""Many jobs at once. One engine, `Window`, runs them all:
+"""Many jobs at once. `Window` runs all of them:
 
-                     jobs under way                   what comes out                  who leaves early
+jobs under way                   results                         an early end
     map              128, ahead of the next result    results in the inputs' order    cancels what is left
       chunksize=n    128 chunks                       as above
     executor.map     128, ahead of the next value     values in the inputs' order     cancels what is left
@@ -10,8 +10,8 @@
 
 Every job has exactly one result, and none stops the others. A job that the pool does not accept (an argument that
 cannot be carried, a limit above the maximum, poisoned code) has the outcome `rejected` and the refusal in `error`. An
-id that the daemon does not know has the outcome `lost`. A busy pool is waited for. Errors that concern all jobs are
-raised: the time is over, the daemon is unreachable, the client is closed.
+id that the daemon does not know has the outcome `lost`. While the pool is busy, jobs are sent again. Errors that
+concern all jobs are raised: the time is over, the daemon is unreachable, the client is closed.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ Answer = JobFuture[Delivery | None]
 Begin = Callable[[], Answer]
 F = TypeVar("F", bound=JobFuture[Any])
 
-#: Jobs ahead of the result that is waited for: enough to keep a large pool busy, few enough to notice a busy one.
+#: The most jobs ahead of the next result: enough to keep a large pool busy, without filling its backlog.
 WINDOW = 128
 MAX_WINDOW = 100_000
-#: Jobs that `results` waits for. Each is an entry in two tables, and its result stays here until it is asked for.
+#: The most jobs that `results` waits for at a time. Each has entries in two tables, and a result.
 WATCHED = 1000
 
 
@@ -66,7 +66,7 @@ class Batch(list[str]):
         self._cancel([each for each in self if each not in self._ended and each not in self.refused])
 
     def ended(self, job_id: str) -> None:
-        """For this package: the result of this job has been given out."""
+        """For this package: note that the result of this job was yielded."""
         self._ended.add(job_id)
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class Batch(list[str]):
 
 
 class Window(Generic[F]):
-    """Keeps fewer than `width` jobs begun and not yet given out, and gives out their futures.
+    """Has at most `width` jobs at a time that were begun and not yet yielded, and yields their futures.
 
     `begins`: functions that send a job each and return its future. One is taken when there is room for it. `on_end` is
     called with number and future as soon as a job has ended; `again` before that, and it may return what begins another
@@ -112,7 +112,7 @@ class Window(Generic[F]):
         `leave` gets the futures that have not ended when the iteration ends, for whatever reason.
         """
         steps = self._steps(in_order=in_order, leave=leave)
-        next(steps)  # now the generator has begun, so its `finally` runs even if nobody iterates over it
+        next(steps)  # start the generator, so that its `finally` runs even if nobody iterates over it
         return cast("Iterator[F]", steps)
 
     def _steps(self, *, in_order: bool, leave: Callable[[Iterable[F]], object]) -> Iterator[F | None]:
@@ -133,11 +133,11 @@ class Window(Generic[F]):
             self._begun += 1
 
     def unfinished(self) -> bool:
-        """Whether there are jobs that were begun and not given out."""
+        """Whether there are jobs that were begun and not yielded."""
         return self._given < self._begun
 
     def ready(self, *, in_order: bool) -> F | None:
-        """The next future to give out, if it has ended; the next job begins in its place."""
+        """The next future to yield, if it has ended. The next job begins in its place."""
         number = self._given if in_order else next(iter(self._ended), -1)
         future = self._ended.pop(number, None)
         if future is not None:
@@ -155,7 +155,7 @@ class Window(Generic[F]):
 
 
 class Counter:
-    """Counts jobs and tells the user's function. The total is known if what was given has a length."""
+    """Counts jobs and calls the user's function. The total is known if the input has a length."""
 
     def __init__(self, progress: Progress | None, jobs: Iterable[object]) -> None:
         if progress is not None and not callable(progress):
@@ -177,7 +177,7 @@ class Counter:
 
 
 class Map(NamedTuple):
-    """The window of a `map`, and what makes results of a job that it gives out, in the order of the inputs."""
+    """The window of a `map`, and the conversion of each job into results in the order of the inputs."""
 
     window: Window[Answer]
     results: Callable[[Answer], Iterable[JobResult]]
@@ -279,7 +279,7 @@ class Batches:
         return Window(begins, retry, width=WATCHED, on_end=progress.one_more)
 
     def to_result(self, ended: Answer) -> JobResult:
-        """Raises what is not about one job alone."""
+        """Raises errors that concern all jobs."""
         try:
             return self._to_result(ended.result())
         except JobRefusedError as error:
@@ -294,7 +294,7 @@ class Batches:
                 self._connection.forget(each)
 
     def begin(self, given: object, *, watch: bool = True) -> tuple[str, Begin]:
-        """The id of a job, and what sends it or raises why it cannot be sent."""
+        """The id of a job, and a function that sends it or raises why it cannot be sent."""
         job_id: object = None
         try:
             if not isinstance(given, Mapping) or "code" not in given:
@@ -311,7 +311,7 @@ class Batches:
 
 
 class Handover:
-    """One `submit_many`: which jobs the daemon has accepted, and which it has refused."""
+    """One `submit_many`: the jobs that the daemon has accepted, and those that it has refused."""
 
     def __init__(
         self,

@@ -81,14 +81,14 @@ def word(field: str, given: object) -> str:
 
 
 def text(field: str, given: object) -> str:
-    """A plain str: the encoder of messages takes no subclass, such as numpy's."""
+    """A plain str: the encoder of messages accepts no subclass, such as numpy's."""
     if not isinstance(given, str):
         raise invalid(field, f"{given!r:.80} is {kind(given)}", "give text (str)")
     return str.__str__(given)
 
 
 def content(field: str, given: object) -> Buffer:
-    """Bytes, without a copy where they lie in one piece."""
+    """The bytes, without a copy if they are contiguous."""
     if not isinstance(given, (bytes, bytearray, memoryview)):
         raise invalid(field, f"it is {kind(given)}", "give bytes; text becomes bytes by .encode()")
     if isinstance(given, memoryview):

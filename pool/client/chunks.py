@@ -1,4 +1,4 @@
-"""Chunks: `map` with a `chunksize` sends many calls of the same code as one job, which pays for its child once.
+"""Chunks: `map` with a `chunksize` sends many calls of the same code as one job with one child.
 
     argument lists ──split──▶ Chunk ──Submit──▶ one child runs the calls one after the other
                                 ▲                        │ a wire.Call for each that has begun
@@ -25,12 +25,12 @@ from pool.model import JobError, JobResult, Outcome
 from pool.printable import visible
 
 Answer = JobFuture[Delivery | None]
-#: How a call ended: what the daemon sent of it, or why there is nothing.
+#: The end of a call: the daemon's answer about it, or the reason why there is none.
 End = Delivery | PoolError
 
-#: A chunk ends before the call whose arguments take it over this. With larger ones the fork is a small part of a job.
+#: The most bytes of arguments in a chunk. With larger arguments the fork is a small part of a job.
 MAX_BYTES = 1 << 20
-#: Frames of arguments in one chunk. A message has room for so many, the code and the files.
+#: The most frames of arguments in one chunk, so that the code and the files fit into the message too.
 MAX_FRAMES = wire.MAX_FRAMES // 2
 _NS_PER_MS = 1e6
 _NOTHING = (b"", b"", b"")
@@ -45,7 +45,7 @@ _EXCLUDED = {
 
 
 def check_options(program: Program, options: JobOptions) -> None:
-    """Raises InvalidJobError for what cannot be run in chunks."""
+    """Raises InvalidJobError for options that do not work with chunks."""
     for name, why in _EXCLUDED.items():
         if options.get(name) is not None:
             raise checks.invalid("chunksize", f"it is given with {name}; {why}", "leave one of them out")
@@ -76,7 +76,7 @@ def split(
 
 
 def _encoded(program: Program, args: object, kwargs: Mapping[str, object] | None) -> Sequence[bytes] | JobRefusedError:
-    """Copies: the caller may change his data before the chunk is sent."""
+    """The encoded arguments, copied: the caller may change his data before the chunk is sent."""
     try:
         return [bytes(frame) for frame in arguments_of(program, args, kwargs or None)]
     except JobRefusedError as error:
@@ -87,7 +87,7 @@ class Chunk:
     """Some calls, and how each of them ended. Used by one thread."""
 
     def __init__(self, calls: Sequence[Sequence[bytes] | JobRefusedError]) -> None:
-        """Of each call: the frames of its arguments, or why they cannot be sent."""
+        """`calls`: for each call the frames of its arguments, or the reason why they cannot be sent."""
         self._ends: list[End | None] = [each if isinstance(each, JobRefusedError) else None for each in calls]
         self._arguments = [() if isinstance(each, JobRefusedError) else each for each in calls]
         self._job_ids = ["refused"] * len(calls)
@@ -101,11 +101,11 @@ class Chunk:
         return None in self._ends
 
     def arguments(self) -> list[Sequence[Buffer]]:
-        """Of the calls that have not ended."""
+        """The arguments of the calls that have not ended."""
         return [own for own, end in zip(self._arguments, self._ends, strict=True) if end is None]
 
     def take(self, job: Answer) -> None:
-        """The job with these calls has ended; at least one of them has ended with it."""
+        """Take the answer of the job with the open calls. At least one of them has ended."""
         waiting = [number for number, end in enumerate(self._ends) if end is None]
         for number in waiting:
             self._job_ids[number] = job.job_id
@@ -113,7 +113,7 @@ class Chunk:
             self._ends[number], self._arguments[number] = end, ()
 
     def results(self, to_result: ToResult, refusal: Callable[[str, JobRefusedError], JobResult]) -> Iterator[JobResult]:
-        """Of all calls, in order. Raises an error that is about all jobs."""
+        """The results of all calls, in order. Raises errors that concern all jobs."""
         for job_id, end in zip(self._job_ids, self._ends, strict=True):
             if isinstance(end, JobRefusedError):
                 yield refusal(job_id, end)
@@ -131,7 +131,7 @@ class _UnreadableError(PoolError):
 
 
 def _ends(job: Answer, count: int) -> Sequence[End]:
-    """Of the calls of this job that are over: at least one, at most `count`."""
+    """The ends of those calls of this job that are over: at least one, at most `count`."""
     try:
         delivery = job.result()
     except PoolError as error:
@@ -145,7 +145,7 @@ def _ends(job: Answer, count: int) -> Sequence[End]:
     except RemoteProtocolError as error:
         return [_UnreadableError(f"the answer is not that of a chunk: {error.message}")] * count
     last = ended[-1].header
-    if last.outcome is Outcome.REJECTED:  # what the screen says of the code is true of each call
+    if last.outcome is Outcome.REJECTED:  # the screen's verdict on the code is true for each call
         ended += [ended[-1]] * (count - len(ended))
     elif last.outcome is Outcome.CANCELLED:
         header = wire.Result(job_id=last.job_id, outcome=Outcome.CANCELLED, reason=_NOT_BEGUN)
@@ -154,7 +154,7 @@ def _ends(job: Answer, count: int) -> Sequence[End]:
 
 
 def _unanswered(delivery: Delivery) -> Delivery:
-    """No worker has answered. Which call had printed what is not known either."""
+    """The end of a call of a job that no worker has answered. Its output is not known either."""
     header, payload = delivery
     if header.outcome is Outcome.TIMEOUT and header.worker is not None:
         header = msgspec.structs.replace(header, outcome=Outcome.LOST, reason=_UNKNOWN + header.reason[:4000])
@@ -163,7 +163,7 @@ def _unanswered(delivery: Delivery) -> Delivery:
 
 
 def _calls(delivery: Delivery, count: int) -> Iterator[Delivery]:
-    """One for each call that has begun, as if it had been a job. Raises RemoteProtocolError."""
+    """An end for each call that has begun, as if it had been a job. Raises RemoteProtocolError."""
     header, payload = delivery
     calls = wire.decode_calls(payload[FIXED_FRAMES]) if len(payload) > FIXED_FRAMES else ()
     bodies = payload[FIXED_FRAMES + 1 :]
@@ -178,7 +178,7 @@ def _calls(delivery: Delivery, count: int) -> Iterator[Delivery]:
 
 
 class _Pieces:
-    """Cuts a frame into pieces, from its beginning."""
+    """Cuts a frame into consecutive pieces."""
 
     def __init__(self, frame: wire.Frame) -> None:
         self._rest = memoryview(frame)

@@ -8,8 +8,8 @@ The bytes that a job made are parsed in the helper. If they crash it, or take to
 `error` and the next value gets another helper. This process parses what the helper wrote, with the same checks. The
 contents of large arrays are not parsed by either: this process uses the frames that it has.
 
-What this does not do: a helper that a job has taken over, by a fault in native code, can send any bytes to this
-process, and these meet the checks of `pool.values.decode` as they would without a helper.
+Limit: if a job takes over a helper through a fault in native code, the helper can send any bytes to this process. Then
+the checks of `pool.values.decode` apply to them, as without a helper.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from pool import values, wire
 from pool.client.connection import PerProcess
 from pool.errors import ValueCodecError
 
-#: Helpers of one client at a time; more callers wait for one.
+#: The most helpers of one client. Further callers wait for one.
 MAX_HELPERS = 4
-#: Limits of one value: a fixed part, and so much for each byte of its frames.
+#: Limits of one value: a fixed part, and a part for each byte of its frames.
 CPU_S, CPU_S_PER_MIB = 10.0, 1.0
 MEMORY_BYTES, MEMORY_PER_BYTE = 1 << 30, 4
-#: The wall-clock time of one value is three times its CPU time, because the machine may be busy, and this.
+#: The wall time of one value: three times its CPU time, because the machine may be busy, plus this.
 EXTRA_S = 10.0
 #: For the start of a helper, which imports numpy and pandas.
 START_S = 60.0
@@ -71,7 +71,7 @@ _to_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 class ProcessDecoder:
-    """`decode` for any number of threads, and for children that are forked."""
+    """`decode` for any number of threads, also in forked children."""
 
     def __init__(self) -> None:
         self._helpers = PerProcess(Helpers)
@@ -100,7 +100,7 @@ class Helpers:
             try:
                 anew = helper.reencode(frames)
             except BaseException:
-                helper.kill()  # also after KeyboardInterrupt: its answer would be taken for that of the next value
+                helper.kill()  # also after KeyboardInterrupt: its answer would be taken for the next value's
                 raise
             self._put_back(helper)
         return values.decode(anew)
@@ -182,7 +182,7 @@ class Helper:
         return anew
 
     def _frames(self, reply: Reply, frames: Sequence[wire.Frame], *, most: int) -> list[wire.Frame]:
-        """The head and its buffers. A frame is used once at most, and what is new is not larger than it may be."""
+        """The head and its buffers. Each frame is used at most once, and new buffers are within the limit."""
         numbers = [number for number in reply.buffers if number > 0]
         size = reply.head - sum(number for number in reply.buffers if number < 0)
         once = len(set(numbers)) == len(numbers) and max(numbers, default=0) < len(frames)
@@ -254,7 +254,7 @@ class Helper:
 
 
 def most_bytes(total: int) -> int:
-    """How large a value of so many bytes may be when it is encoded anew."""
+    """The largest size of a value of so many bytes after it was encoded again."""
     return 2 * total + (1 << 16)
 
 

@@ -1,7 +1,7 @@
 """The helper process of `Client(decode="process")`: decodes what a job made, under limits, and encodes it again.
 
-It first imports all that values need. Then it can open no file, socket or process: RLIMIT_NOFILE is 0. What it
-keeps is the socket to its maker and the memory that it shares with it. It ends when the socket is closed.
+It first imports all modules that values need. Then it cannot open files or sockets, because RLIMIT_NOFILE is 0. It
+keeps only the socket to its parent and the memory that they share. It ends when the socket is closed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_REQUEST_BYTES = 65_536
 
 
 def main() -> None:
-    """Arguments: sys.path (used by now), and three descriptors."""
+    """Arguments: sys.path (already applied), and three descriptors."""
     link, given, made = map(int, sys.argv[2:])
     with socket.socket(fileno=link) as maker:
         kept = _preload()
@@ -43,14 +43,14 @@ def main() -> None:
 
 
 def _preload() -> list[object]:
-    """Whatever `values.decode` may load later, which the limits would prevent."""
+    """Import everything that `values.decode` may import later, because the limits would prevent that."""
     for library in ("numpy", "pandas", "pytz"):
         with contextlib.suppress(ImportError):
             importlib.import_module(library)
     values.decode(values.encode(_samples(), max_bytes=1 << 20))
     kept: list[object] = []
     for name in sorted(zoneinfo.available_timezones()):
-        with contextlib.suppress(Exception):  # a file of the system that is no zone
+        with contextlib.suppress(Exception):  # a file that is not a zone
             kept.append(zoneinfo.ZoneInfo(name))
         if "pytz" in sys.modules:
             with contextlib.suppress(Exception):
@@ -77,7 +77,7 @@ def _samples() -> list[object]:
 
 
 def _close_the_world() -> int:
-    """Give up what decoding does not need; returns the size of the address space by now."""
+    """Give up all rights that decoding does not need. Returns the present size of the address space."""
     for fd in (0, 1, 2):
         os.close(fd)
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - one of the last files

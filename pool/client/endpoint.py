@@ -1,4 +1,4 @@
-"""Where the daemon's sockets are, and the error for a daemon that does not answer there.
+"""The endpoints of the daemon's sockets, and the error for a daemon that does not answer.
 
     submit: argument, else POOL_ENDPOINT, else $POOL_RUN_DIR/submit.sock, else /run/pool/submit.sock
     admin:  argument, else POOL_ADMIN_ENDPOINT, else admin.sock beside the submit socket
@@ -51,13 +51,13 @@ def path_of(endpoint: str) -> str:
 
 
 def absent(endpoint: str) -> DaemonUnreachableError | None:
-    """The error for a daemon that cannot answer now; None if nothing is known to be in the way."""
+    """The error for a daemon that cannot answer now; None if no cause is known."""
     reason = obstacle(endpoint)
     return DaemonUnreachableError(reason, endpoint=endpoint) if reason else None
 
 
 def unreachable(endpoint: str, timeout_s: float) -> DaemonUnreachableError:
-    """The error for a daemon that did not answer within `timeout_s`: what is in the way, and what to do about it."""
+    """The error for a daemon that did not answer within `timeout_s`, with the cause and what to do."""
     message = obstacle(endpoint) or (
         f"the daemon at {path_of(endpoint)} did not answer within {timeout_s:g} s. It is overloaded or stuck: see its "
         "log, or allow more time (timeout=...)."
@@ -66,7 +66,7 @@ def unreachable(endpoint: str, timeout_s: float) -> DaemonUnreachableError:
 
 
 def obstacle(endpoint: str) -> str:
-    """What the file system and one attempt to connect say is in the way, with what to do; empty if nothing is."""
+    """The cause as the file system and one attempt to connect show it, with what to do; empty if there is none."""
     path = path_of(endpoint)
     try:
         facts = os.stat(path)  # noqa: PTH116 - a plain string is at hand
@@ -107,7 +107,7 @@ def _checked(given: str | os.PathLike[str], origin: str) -> str:
 
 
 def _remedy(path: str, facts: os.stat_result | None) -> str:
-    """Whom the socket is for, and how to become one of them."""
+    """The group of users who may use the socket, and how to join it."""
     if path.endswith("/admin.sock"):
         return "Only root and the daemon's user may use the admin socket; try sudo."
     if facts is None or not facts.st_mode & stat.S_IWGRP:

@@ -10,9 +10,9 @@ does without this thread.
 
 Differences from the executors of the standard library:
 1. `Future.cancel()` of a running job kills it. `running()` is always False (see `futures.py`).
-2. A function runs in another process: its arguments and its value are copied, its globals are sent with it, and what it
-   raises arrives as data, inside JobOutcomeError, which is of the same type too if that is a built-in one, such as
-   KeyError. So does every other outcome but ok, such as a timeout.
+2. A function runs in another process: its arguments and its value are copied, its globals are sent with it, and an
+   exception arrives as data in a JobOutcomeError. That is also a KeyError, for example, if the function raised one of
+   the built-in types. Every other outcome than ok, such as a timeout, is a JobOutcomeError too.
 3. Errors of the request itself (arguments that cannot be carried, a function that cannot be pickled) are raised by
    `submit`, at the line that caused them, and not by the future.
 4. The interpreter does not wait for unresolved futures when it ends; use `with`, or `shutdown`.
@@ -77,7 +77,7 @@ class PoolExecutor(Executor):
             FutureResolver, self._client.connection, self._client.to_result, close=self._close, max_pending=most
         )
         self._resolver = PerProcess(make)
-        # An executor that was dropped without shutdown still resolves its futures, and then ends its thread.
+        # An executor that is dropped without shutdown still resolves its futures, and then ends its thread.
         weakref.finalize(self, _release, self._resolver).atexit = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> PoolFuture[T]:
@@ -103,9 +103,9 @@ class PoolExecutor(Executor):
     ) -> Iterator[T]:
         """The values of `fn` in the order of the arguments. The first failure is raised at the place of its value.
 
-        At most `buffersize` jobs (128) are ahead of the value that is waited for, so the iterables may be endless. A
-        busy pool is waited for. What is left when the iteration ends early is cancelled. TimeoutError after `timeout`
-        seconds from this call. With a `chunksize` so many calls run in one child, as with `Client.map`, and
+        At most `buffersize` jobs (128) are ahead of the next value, so the iterables may be endless. While the pool is
+        busy, jobs are sent again. If the iteration ends early, the remaining jobs are cancelled. TimeoutError after
+        `timeout` seconds from this call. With a `chunksize` so many calls run in one child, as with `Client.map`, and
         `buffersize` counts chunks; those that are not answered when the executor is shut down fail with ClosedError.
         """
         self._check_open()
@@ -162,7 +162,7 @@ class PoolExecutor(Executor):
 
 
 def _leave_open() -> None:
-    """In place of `close` for a client that the executor was given."""
+    """Takes the place of `close` for a client that the executor was given."""
 
 
 def _release(resolvers: PerProcess[FutureResolver]) -> None:

@@ -1,11 +1,11 @@
-"""Takes the program out of an answer of a language model, which writes Markdown: text, and code between fences."""
+"""Extracts the program from a language model's answer in Markdown: text, with code between fences."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 
-#: A line of three or more backticks or tildes with a word after it, the code, and a line of as many; or the end.
+#: A line of three or more backticks or tildes and a word, the code, and a line of as many, or the end of the text.
 _BLOCK = re.compile(
     r"^[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+.-]*)[^\n`]*\n"
     r"(?P<code>.*?)(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)",

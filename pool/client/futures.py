@@ -1,7 +1,7 @@
 """The futures of an executor, and the thread that resolves them.
 
-The thread that takes a future out of `_open`, under the lock, resolves it: the answer, which passes it to the resolver
-thread, or `cancel`. So it happens once.
+The thread that takes a future out of `_open`, under the lock, resolves it: the I/O thread with the answer, which passes
+it to the resolver thread, or the caller of `cancel`. So each future is resolved once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Answer = JobFuture[Delivery | None]
 
 
 class PoolFuture(JobFuture[T]):
-    """The value of a job to come; a `concurrent.futures.Future` whose `cancel` reaches into the sandbox.
+    """The value of a job that has not ended yet: a `concurrent.futures.Future` whose `cancel` kills the job.
 
     It is PENDING until its result has arrived, and then FINISHED or CANCELLED. A client is not told when a job starts,
     so `running()` is always False, and every job that is not done can be cancelled. `job_id` names the job in the pool.
@@ -43,7 +43,7 @@ class PoolFuture(JobFuture[T]):
         self._job_result: JobResult | None = None
 
     def job_result(self, timeout: float | None = None) -> JobResult:
-        """All that is known of the job, also when it did not end ok.
+        """The whole result of the job, also when it did not end ok.
 
         Raises what `result` raises when there is no result: CancelledError, TimeoutError, or an error of the pool.
         """
@@ -78,9 +78,9 @@ class PoolFuture(JobFuture[T]):
             self.set_exception(outcome_error(result))
 
     def cancel(self) -> bool:
-        """Take the job from the backlog, or KILL it if it runs: unlike the futures of the standard library.
+        """Take the job from the backlog, or KILL it if it runs, unlike the futures of the standard library.
 
-        False if it is done. Does not wait for the pool. What the job has done to the world until then stays done.
+        False if it is done. Does not wait for the pool. Effects of the job until then remain.
         """
         if not self._resolver.give_up(self):
             return self.cancelled()
@@ -104,7 +104,7 @@ class PoolFuture(JobFuture[T]):
 
 
 class FutureResolver:
-    """One process's futures of one executor."""
+    """The futures of one executor in one process."""
 
     def __init__(
         self, connection: Connection, to_result: ToResult, *, close: Callable[[], object], max_pending: int | None
@@ -158,7 +158,7 @@ class FutureResolver:
             until_ended(thread)
 
     def check_waiter(self) -> None:
-        """Raises RuntimeError on the resolver thread, which cannot wait for a future that it is to resolve itself."""
+        """Raises RuntimeError on the resolver thread, which cannot wait for a future that it has to resolve itself."""
         if self._thread is threading.current_thread():
             raise RuntimeError(
                 "a callback of a PoolExecutor future waits for another future, which could then never be resolved; "
@@ -182,14 +182,14 @@ class FutureResolver:
         return self._finishing or self._max_pending is None or len(self._open) < self._max_pending
 
     def _take(self, future: PoolFuture[Any]) -> Request | None:
-        """Take the future out; None if somebody else has. Called under the lock."""
+        """Take the future out; None if another thread has. Called under the lock."""
         request = self._open.pop(future, None)
         if request is not None:
             self._changed.notify_all()
         return request
 
     def _answered(self, future: PoolFuture[Any], answer: Answer) -> None:
-        """On the I/O thread: pass it on, and do nothing that takes long."""
+        """Called on the I/O thread: pass the answer on, without doing anything slow."""
         with self._changed:
             if self._take(future) is not None:
                 self._answers.put((future, answer))
@@ -203,7 +203,7 @@ class FutureResolver:
         """The resolver thread."""
         while (item := self._answers.get()) is not None:
             self._resolve(*item)
-            del item  # or the last value would stay in memory until the next answer
+            del item  # otherwise the last value would stay in memory until the next answer
         wait(list(self._cancels), CANCEL_S)
         self._close()
 

@@ -3,7 +3,7 @@
     build ─▶ Submit ─▶ Run ─▶ LocalWorker ─▶ Done ─▶ Result ─▶ to_result ─▶ JobResult
                         and a second Run for the grade, in another child
 
-What the daemon does between Submit and Run, and between Done and Result, is done here for the one job.
+This module does for one job what the daemon does between Submit and Run, and between Done and Result.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from pool.errors import EngineError
 from pool.local.worker import LocalWorker, WorkerLimits
 from pool.model import JobResult, Outcome, StartKind
 
-#: What a job gets that names no limit: the defaults of a pool.
+#: The limits of a job that names none: the defaults of a pool.
 DEFAULTS: Final = wire.JobLimits(
     wall_s=60.0, cpu_s=60.0, memory=512 << 20, tmp=64 << 20, output=1 << 20, result=16 << 20, processes=64
 )
-#: Loaded before the job where its code names them and this Python has them, so that they count for no limit of it.
+#: Loaded before the job if its code names them and this Python has them, so that they do not count for its limits.
 PRELOADED = ("numpy", "pandas")
-#: As `recycle.max_jobs` of a pool: after so many a worker is replaced.
+#: As `recycle.max_jobs` of a pool: a worker is replaced after so many jobs.
 MAX_JOBS = 100
 NAME = "local"
 _NS_PER_MS = 1e6
@@ -72,7 +72,7 @@ def run_once(
 
 
 class LocalWorkers:
-    """Local workers of one caller: kept while idle, started when there is none that has the room. Thread-safe.
+    """Local workers of one caller. Idle ones are kept; one is started when none has the needed limits. Thread-safe.
 
     As many jobs run at a time as this process may use cores; other threads wait. `modules`: what each worker loads
     before its first job; what the code of a job names of PRELOADED is loaded anyway.
@@ -83,7 +83,7 @@ class LocalWorkers:
         self._begin()
 
     def _begin(self) -> None:
-        """Also in a child that was forked: the workers and locks of the parent are not the child's."""
+        """Begin with no workers; also in a forked child, which cannot use the workers and locks of its parent."""
         self._idle: list[LocalWorker] = []
         self._lock = threading.Lock()
         self._turns = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
@@ -91,7 +91,7 @@ class LocalWorkers:
         self._end = weakref.finalize(self, _close, self._idle, self._pid)
 
     def run(self, submission: Submission, *, on_piece: Piece | None = None) -> Delivery:
-        """Raises EngineError where no worker can be started: the job did not run. If its worker fails, it is `lost`."""
+        """Raises EngineError if no worker can be started: the job did not run. If its worker fails, it is `lost`."""
         received_ns = time.monotonic_ns()
         if self._pid != os.getpid():
             self._begin()
@@ -115,7 +115,7 @@ class LocalWorkers:
         return own_part
 
     def close(self) -> None:
-        """End the idle ones; those at work are ended after their jobs."""
+        """End the idle workers. Busy ones are ended after their jobs."""
         self._end()
 
     def __enter__(self) -> Self:
@@ -150,7 +150,7 @@ def _plain(frame: bytes | zmq.Frame) -> wire.Frame:
 
 
 def _run_of(message: wire.Submit) -> wire.Run:
-    """With every limit set: what the job asks for, or the default."""
+    """The Run message with every limit set: the job's own, or the default."""
     fields = {name: getattr(message, name) for name in wire.JobFields.__struct_fields__}
     names = wire.JobLimits.__struct_fields__
     asked = {name: getattr(message.limits, name) for name in names}
@@ -215,7 +215,7 @@ class _Part(NamedTuple):
 def _graded(
     worker: LocalWorker, run: wire.Run, grade: wire.Grader, grader: Sequence[wire.Frame], ended: Delivery
 ) -> Delivery:
-    """The job's result with its grade, which another child gives: it has never held the job's code."""
+    """The job's result with its grade. The grader runs in another child, which has never held the job's code."""
     result, answer = ended
     value = answer[FIXED_FRAMES + len(result.files) :]
     if reason := _obstacle(result, value, worker):
@@ -230,7 +230,7 @@ def _graded(
 
 
 def _obstacle(result: wire.Result, value: Sequence[wire.Frame], worker: LocalWorker) -> str:
-    """Why the value cannot be graded; empty if it can."""
+    """The reason why the value cannot be graded; empty if it can."""
     if result.outcome is not Outcome.OK:
         return f"it ended {result.outcome}"
     if not value:
@@ -239,7 +239,7 @@ def _obstacle(result: wire.Result, value: Sequence[wire.Frame], worker: LocalWor
 
 
 class _Teller:
-    """Calls back with the text that a job prints, each byte once. A character may be split over two pieces."""
+    """Passes a job's output to the caller as text, each byte once. A character may be split over two pieces."""
 
     def __init__(self, listeners: dict[str, Callable[[str], object] | None]) -> None:
         self._listeners = listeners
@@ -255,7 +255,7 @@ class _Teller:
             listener(text)
 
     def rest(self, payload: Sequence[wire.Frame]) -> None:
-        """What did not come as a piece."""
+        """Pass on the rest of the output, which did not come in pieces."""
         for name, whole in zip(self._listeners, payload, strict=False):
             told = self._told[name]
             self.put(name, told, bytes(whole)[told:], final=True)

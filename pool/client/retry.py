@@ -1,4 +1,4 @@
-"""Requests that are under way together. One that a busy pool refuses is sent again; all have one deadline.
+"""Several requests at a time with one deadline. A request that a busy pool refuses is sent again.
 
 start ──▶ I/O thread ──▶ daemon ──answer──▶ queue ──▶ next
               ▲                                │ busy
@@ -52,7 +52,7 @@ class Retry(Generic[F]):
         self._busy: dict[int, BusyError] = {}  # the last refusal of those that have not ended since
 
     def __len__(self) -> int:
-        """Those under way and those that wait to be sent again."""
+        """The number of requests that are under way or wait to be sent again."""
         return len(self._open) + len(self._refused)
 
     def start(self, number: int, begin: Callable[[], F]) -> None:
@@ -122,6 +122,6 @@ class Retry(Generic[F]):
         raise ResultTimeoutError(f"{jobs} not ended within {self._wait_s:g} s{busy}", timeout_s=self._wait_s) from why
 
     def _last_refusal(self) -> BusyError | None:
-        """Of a job that the pool has not accepted."""
+        """The latest refusal of a job that the pool has not accepted."""
         accepted = {number for number, (_, future) in self._open.items() if future.accepted}
         return next((error for number, error in reversed(self._busy.items()) if number not in accepted), None)

@@ -165,7 +165,7 @@ class SandboxExecutor:
         return self._elsewhere(code, asked, tuple(dict.fromkeys([*end.reasons, *why]))), cause
 
     def _elsewhere(self, code: Code, asked: Mapping[str, Any], reasons: tuple[str, ...]) -> ExecutionResult:
-        """In the local engine; nothing runs where that is not chosen, or this host cannot lock a job down."""
+        """Run it in the local engine. Nothing is run if that is not chosen, or if this host cannot lock a job down."""
         if self._local is None:
             return ExecutionResult(success=False, error=f"it did not run: {reasons[-1]}", route="none", reasons=reasons)
         try:
@@ -181,7 +181,7 @@ class SandboxExecutor:
 
 
 class _Call:
-    """One program on its way to one result."""
+    """One call of `execute`: the attempts until there is a result."""
 
     def __init__(self, client: Client, code: Code, job: Mapping[str, Any], *, wait_s: float, idempotent: bool) -> None:
         self._client = client
@@ -191,7 +191,7 @@ class _Call:
         self._idempotent = idempotent
         self._reasons: list[str] = []
         self._runs = 0
-        self.sent = False  #: it may have reached a daemon that has not refused it
+        self.sent = False  #: whether a daemon that has not refused it may have received it
         self.ended_by: PoolError | JobResult | None = None  #: set by `run`
         self._pause_s = PAUSE_S
         self._job_id = ""
@@ -204,12 +204,12 @@ class _Call:
         return end
 
     def _attempt(self) -> ExecutionResult | None:
-        """None: it is to be tried again."""
+        """The result of one attempt; None: try again."""
         try:
             result = self._ask()
         except (BusyError, DaemonUnreachableError) as error:
             return self._wait(error)
-        except UnknownJobError as error:  # it may have been sent to a daemon that is gone
+        except UnknownJobError as error:  # a daemon that has ended since may have received it
             if not self._may_run_again():
                 return self._failed(f"whether it ran is unknown: {error.message}", error)
             self._begin()
@@ -224,7 +224,7 @@ class _Call:
         return None
 
     def _begin(self) -> None:
-        """A new job. Until it is known to be lost, it is one job under one id, however often it is sent."""
+        """Begin a new job. Until it is known to be lost, it keeps its id, however often it is sent."""
         self._runs += 1
         job_id = uuid.uuid4().hex
         left_s = max(0.1, self._deadline - time.monotonic())
@@ -265,7 +265,7 @@ def _retry_after_s(error: PoolError) -> float:
 
 
 def _was_sent(error: DaemonUnreachableError) -> bool:
-    """Whether the job may have reached a daemon: not if there was none to connect to."""
+    """Whether a daemon may have received the job. Not if there was none to connect to."""
     return "timeout_s" in error.fields or "job_id" in error.fields
 
 
@@ -295,7 +295,7 @@ def _metrics_of(grade: object) -> dict[str, float]:
 
 
 def _error_of(job: JobResult) -> str:
-    """Empty if it ended ok and has the grade that was asked for."""
+    """The error in words; empty if it ended ok and has the requested grade."""
     if job.ok:
         return f"it was not graded: {job.grade_error.type}: {job.grade_error.message}" if job.grade_error else ""
     if job.findings:
@@ -307,7 +307,7 @@ def _error_of(job: JobResult) -> str:
 
 
 def _judged(graded: ExecutionResult) -> ExecutionResult:
-    """With what the grader says of the positions."""
+    """The result with the grader's metrics, or its objection to the positions."""
     grade = graded.job.grade if graded.job is not None else None
     problem = grade.get("problem") if isinstance(grade, dict) else None
     if isinstance(problem, str):

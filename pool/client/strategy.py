@@ -1,10 +1,10 @@
-"""The contract of a trading strategy, for `SandboxExecutor.execute_strategy_safe`. docs/strategies.md says it in words.
+"""The contract of a trading strategy, for `SandboxExecutor.execute_strategy_safe`; docs/strategies.md explains it.
 
-    first job     the strategy on growing beginnings of the prices      what it decides without knowing the rest
+first job     the strategy on growing beginnings of the prices      its positions without later prices
     second job    the strategy on all prices                            its positions
     its grader    strategy_grader.py: checks the positions, compares both, computes the metrics
 
-The two jobs are apart so that a strategy which looks ahead cannot find the later prices while it is tested for that.
+There are two jobs so that a strategy cannot find the later prices while it is tested for look-ahead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFIXES: Final = "_pool_prefixes"
 #: A strategy is tested on this many beginnings, the longest of which has two thirds of the prices.
 CUTS: Final = 6
 LONGEST: Final = 2 / 3
-#: Fewer prices have no statistics.
+#: With fewer prices the metrics have no meaning.
 MIN_ROWS: Final = 3
 #: Calls the strategy once for each beginning, the shortest first. It is added to the end of the code.
 _DRIVER: Final = f"""
@@ -33,7 +33,7 @@ def {PREFIXES}(data, lengths):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Market:
-    """What the metrics are computed with."""
+    """The parameters of the metrics."""
 
     cost: float = 0.0005  #: of the value traded, each way
     periods: int = 252  #: rows a year
@@ -60,7 +60,7 @@ class StrategyRun:
         return [self._data.iloc[: self._lengths[-1]], self._lengths]
 
     def grading(self, prefixes: object) -> dict[str, object]:
-        """`prefixes`: what the strategy has decided on each beginning."""
+        """`prefixes`: the strategy's positions on each beginning."""
         return {"grade": grader(), "grade_args": [_close(self._data), prefixes, self._lengths, asdict(self._market)]}
 
 
@@ -77,7 +77,7 @@ def _close(data: Any) -> Any:
 
 
 def in_words(error: str) -> str:
-    """An error of the code that calls the strategy, for the author of the strategy."""
+    """The sentence for the author of the strategy about an error."""
     missing = f"NameError: name '{ENTRY}' is not defined"
     return f"the code defines no function {ENTRY}(prices)" if error.startswith(missing) else error
 
@@ -86,7 +86,7 @@ def in_words(error: str) -> str:
 
 
 def problem_of(data: Any) -> str:
-    """What is wrong with the prices, in words; empty if they can be used."""
+    """The problem with the prices, in words; empty if they can be used."""
     import numpy as np
     import pandas as pd
 

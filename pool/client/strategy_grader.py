@@ -1,6 +1,6 @@
-"""Grades the positions of a strategy. Sent as source text into a child that has never held the strategy's code.
+"""Grades the positions of a strategy. It is sent as source text to a child that has never held the strategy's code.
 
-The positions are data that a stranger made. Nothing is computed with them before they are plain, finite numbers.
+The positions are untrusted data. Nothing is computed with them before they are plain, finite numbers.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-#: Positions that differ by less are the same.
+#: Positions that differ by less count as equal.
 TOLERANCE = 1e-6
 
 
@@ -93,7 +93,7 @@ def compare(held: Any, decided: Any, index: Any) -> None:
 
 
 def metrics(held: Any, close: Any, cost: float, periods: float) -> dict[str, Any]:
-    """A position is decided at one close and earns the return to the next. Plain numbers."""
+    """The metrics as plain numbers. A position is taken at one close and earns the return until the next."""
     earning = np.concatenate(([0.0], held[:-1]))
     traded = np.abs(np.diff(earning, prepend=0.0))
     returns = earning * np.concatenate(([0.0], close[1:] / close[:-1] - 1)) - cost * traded

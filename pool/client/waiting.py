@@ -1,9 +1,9 @@
-"""Waits of a caller's thread, which Ctrl-C and other signals end; and how long a busy pool is waited for.
+"""Waits of a caller's thread that Ctrl-C and other signals can end, and the pauses of a call while a pool is busy.
 
-CPython runs a signal's handler between two instructions, or when the signal interrupts a wait. One that arrives after
-the last look and before the main thread sleeps, or in another thread, interrupts nothing: its handler would run when
-the wait is over, perhaps never. So these waits are made of slices. The end of a slice is not told by TimeoutError,
-which a handler may raise too.
+CPython runs a signal's handler between two instructions, or when the signal interrupts a wait. A signal that arrives
+just before the main thread sleeps, or in another thread, interrupts nothing: its handler would run after the wait,
+perhaps never. So these waits consist of slices. The end of a slice is not signalled by TimeoutError, because a handler
+may raise that too.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pool.errors import BacklogFullError, BusyError
 
 T = TypeVar("T")
 
-#: Seconds after which a signal is noticed at the latest.
+#: The longest time, in seconds, until a signal is noticed.
 SLICE_S = 1.0
 #: The pause before a request is sent again where the daemon names none; and the longest one, so that a repaired pool is
 #: found soon.
 RETRY_S, RETRY_MOST_S = 1.0, 5.0
-#: How much longer a pause may be than it was named, as a part of it.
+#: The most that is added to a named pause, as a share of it.
 JITTER = 0.5
 
 
@@ -63,7 +63,7 @@ def until_ended(thread: threading.Thread) -> None:
 
 
 class Patience:
-    """How long a call that waits for one job goes on trying while the backlog is full. None: not at all."""
+    """How long a call that waits for one job tries again while the backlog is full. None: it does not."""
 
     def __init__(self, wait_s: float | None) -> None:
         self._deadline = None if wait_s is None else time.monotonic() + wait_s
@@ -80,7 +80,7 @@ class Patience:
 
 
 def pause_after(error: BusyError) -> float:
-    """What the daemon named, and up to half of that more, so that clients that were refused together come apart."""
+    """The pause that the daemon named plus up to half of it, so that refused clients do not all come back together."""
     named = error.fields.get("retry_after_s")
     pause_s = max(0.0, float(named)) if isinstance(named, int | float) else RETRY_S
     return min(pause_s * random.uniform(1.0, 1.0 + JITTER), RETRY_MOST_S)  # noqa: S311 - spreads, protects nothing
