@@ -4,8 +4,8 @@
 
 Nobody reads the code before it runs, and some of it is broken or never ends; that costs the loop nothing but a
 candidate. The metrics are computed in another process than the candidate's. A daemon that is restarted is waited for.
-Results depend on the seed only. Ctrl-C cancels what is under way, and the summary tells of what had ended. Exit status: 0
-when at least one strategy was evaluated, 1 when none was or the pool failed; an interrupted loop ends by the signal.
+Results depend on the seed only. Ctrl-C cancels what is under way, and the summary tells of what had ended. Exit status:
+0 when at least one strategy was evaluated, 1 when none was or the pool failed; an interrupted loop ends by the signal.
 """
 
 from __future__ import annotations
