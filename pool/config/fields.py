@@ -99,10 +99,6 @@ def _whole(text: str) -> int:
     return int(digits) if digits.lstrip("+-").isdecimal() else int(_finite(digits))
 
 
-def _whole_or_auto(text: str) -> int | str:
-    return text if text == "auto" else _whole(text)
-
-
 def _number(text: str) -> float:
     digits = _ungrouped(text)
     if _NUMBER.fullmatch(digits) is None:
@@ -134,10 +130,11 @@ def whole(low: int, high: int) -> Allowed:
     return Allowed(f"a whole number from {low} to {high}", schema, _whole)
 
 
-def whole_or_auto(low: int, high: int) -> Allowed:
+def whole_or(*words: str, low: int, high: int) -> Allowed:
     number = core_schema.int_schema(strict=True, ge=low, le=high)
-    either = core_schema.union_schema([number, core_schema.literal_schema(["auto"])])
-    return Allowed(f"auto, or a whole number from {low} to {high}", either, _whole_or_auto)
+    either = core_schema.union_schema([number, core_schema.literal_schema(list(words))])
+    text = f"{', '.join(words)}, or a whole number from {low} to {high}"
+    return Allowed(text, either, lambda given: given if given in words else _whole(given))
 
 
 def number(low: float, high: float, *, unit: str = "a number") -> Allowed:

@@ -71,7 +71,7 @@ class DaemonSettings(_Section):
     journal_bytes: Annotated[int, fields.size("16m", "16t")] = 4096 * MIB
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
-    start_concurrency: Annotated[int | Literal["auto"], fields.whole_or_auto(1, 64)] = "auto"
+    start_concurrency: Annotated[int | Literal["auto"], fields.whole_or("auto", low=1, high=64)] = "auto"
     drain_timeout_s: Annotated[float, fields.seconds(0.1, DAY_S)] = 30.0
     result_ttl_s: Annotated[float, fields.seconds(1, 7 * DAY_S)] = 600.0
     result_bytes: Annotated[int, fields.size("1m", "1t")] = 256 * MIB
@@ -120,13 +120,15 @@ class MetricsSettings(_Section):
 class Size(_Section):
     min: Annotated[int, fields.whole(1, 256)] = 2
     max: Annotated[int, fields.whole(1, 256)] = 8
-    spare: Annotated[int | Literal["auto"], fields.whole_or_auto(0, 256)] = "auto"
+    spare: Annotated[int | Literal["auto", "measured"], fields.whole_or("auto", "measured", low=0, high=256)] = "auto"
+    miss_rate: Annotated[float, fields.number(0.0001, 0.5)] = 0.01
+    memory: Annotated[Annotated[int, fields.size("32m", "16t")] | None, OrNull] = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.min > self.max:
             raise _setting(f"min is {self.min} and max is {self.max}; allowed: min up to max")
-        if self.spare != "auto" and self.spare > self.max:
+        if isinstance(self.spare, int) and self.spare > self.max:
             raise _setting(f"spare is {self.spare} and max is {self.max}; allowed: spare up to max")
         return self
 
@@ -224,6 +226,23 @@ class Template(_Section):
     def maximum(self) -> TemplateLimits:
         """The most a job may ask for, complete."""
         return self.limits.model_copy(update=self.max_limits.given())
+
+    @property
+    def most_workers(self) -> int:
+        """`size.max`, or fewer if `size.memory` has no room for so many."""
+        budget = self.size.memory
+        return self.size.max if budget is None else min(self.size.max, budget // self.maximum.memory)
+
+    @model_validator(mode="after")
+    def _has_room_for_min(self) -> Self:
+        needed = self.size.min * self.maximum.memory
+        if self.size.memory is not None and self.size.memory < needed:
+            raise _setting(
+                f"size.memory is {format_size(self.size.memory)}; {self.size.min} workers (size.min) with the memory "
+                f"limit of {format_size(self.maximum.memory)} each may take {format_size(needed)}; allowed: that or "
+                "more, or a smaller size.min or limits.memory"
+            )
+        return self
 
     @field_validator("screen", mode="before")
     @classmethod

@@ -60,6 +60,7 @@ class PoolPolicy:
     min_workers: int = 2
     max_workers: int = 8
     spare: int | None = None  #: idle workers to hold beyond those leased; None: half of min_workers, at least one
+    miss_rate: float | None = None  #: the spare is measured, for this share of jobs without an idle worker
     max_jobs: int = 100  #: jobs after which a worker is replaced; never exceeded
     max_age_s: float = 3600.0  #: age at which a worker is replaced
     reuse_scope: ReuseScope = "client"  #: client: a worker serves one client only
@@ -135,15 +136,16 @@ def claimable_at(*, bound_at: float, idle_since: float | None) -> float:
 # ---- how many ----
 
 
-def target_size(policy: PoolPolicy, *, busy: int, waiting: int) -> int:
+def target_size(policy: PoolPolicy, *, busy: int, waiting: int, measured: int = 0) -> int:
     """The target for the jobs to come: a client whose job runs now will submit the next one.
 
     The default of `spare` is 0 for a pool with a minimum of 0: it is meant to become empty.
+    `measured`: the spare by the measured demand.
     """
     least, spare = policy.min_workers, policy.spare
     if spare is None:
         spare = max(1, least // 2) if least else 0
-    return min(policy.max_workers, max(least, busy + waiting + spare))
+    return min(policy.max_workers, max(least, busy + waiting + max(spare, measured)))
 
 
 def room_for_starts(*, live: int, stopping: int, max_workers: int) -> int:

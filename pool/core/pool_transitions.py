@@ -53,6 +53,8 @@ def _submitted(pool: State, _: State, event: JobSubmitted) -> None:
     if refusal is not None:
         _refuse(pool, event, refusal)
         return
+    if pool.demand is not None:
+        pool.demand.arrived(pool.now)
     job = add(pool, event, submitted_at=pool.now)
     pool.note(job, f"accepted from uid {job.client}")
     pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, cause=pool.cause))

@@ -13,6 +13,7 @@ from math import inf
 from operator import attrgetter
 
 from pool.core import policy as rules
+from pool.core.demand import REVIEW_S
 from pool.core.job_transitions import reject
 from pool.core.records import JobRecord, PoolPhase, StopReason, WorkerRecord
 from pool.core.state import State
@@ -113,7 +114,8 @@ class Census:
         # used it. A suspect stays a supply: a daemon that was suspended for a moment must not start a second pool.
         self.supply = self.found + self.starting + self.ending + len(self.leased)
         self.supply += 0 if self.waiting else len(self.idle) + self.suspect
-        pool.target = rules.target_size(pool.policy, busy=self.busy, waiting=self.waiting)
+        spare = self._measured_spare(pool)
+        pool.target = rules.target_size(pool.policy, busy=self.busy, waiting=self.waiting, measured=spare)
         self.surplus = 0 if self.waiting else self.starting + self.ready - pool.target
         if pool.now < self.retire_at:
             pool.review_at = min(pool.review_at, self.retire_at)
@@ -147,6 +149,13 @@ class Census:
         if at > pool.now:
             self.ending += 1
             pool.review(at)
+
+    @staticmethod
+    def _measured_spare(pool: State) -> int:
+        if pool.demand is None or not (spare := pool.demand.spare(pool.now)):
+            return 0
+        pool.review(pool.now + REVIEW_S)  # without events, the rate falls
+        return spare
 
     def room(self, pool: State) -> int:
         """Containers that may be added."""

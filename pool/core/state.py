@@ -21,6 +21,7 @@ from typing import TypeVar, cast
 
 from pool.core.backlog import Backlog
 from pool.core.breaker import Breaker
+from pool.core.demand import Demand
 from pool.core.editions import Editions
 from pool.core.events import Command, Event, StartWorker, StopWorker
 from pool.core.poison import Poison
@@ -65,6 +66,8 @@ class State:
         self.poison = Poison(
             kills=policy.poison_kills, window_s=policy.poison_window_s, refuse_s=policy.poison_refuse_s
         )
+        #: measures the spare; None: it is fixed
+        self.demand = Demand(max_jobs=policy.max_jobs, miss=policy.miss_rate) if policy.miss_rate is not None else None
         self.past_histories = PastHistories()
         self.outgoing: WorkerRecord | None = None  #: the one worn worker that is being replaced
         self.epoch = numbers.epoch  #: of the latest lease
@@ -119,6 +122,8 @@ class State:
         )
 
     def free_worker(self, worker: WorkerRecord, text: str) -> None:
+        if self.demand is not None and worker.jobs:
+            self.demand.freed(self.now - worker.leased_at)
         worker.last_used, worker.code = self.now, ""
         worker.due = self.now + MISSED_HEARTBEATS * self.policy.heartbeat_s
         self.move(worker, WorkerState.IDLE, text)

@@ -42,6 +42,8 @@ def ready(pool: State, worker: WorkerRecord, event: WorkerReady) -> None:
     if pool.editions.ready(worker.edition):
         replace_older_editions(pool)
         pool.note(pool, f"data sets {worker.edition} are in use; workers with older ones are replaced one by one")
+    if pool.demand is not None:
+        pool.demand.started(pool.now - worker.started_at)
     pool.free_worker(worker, f"ready after {pool.now - worker.started_at:.3g} s")
 
 

@@ -172,8 +172,9 @@ def policy(template: Template, *, starts: int) -> PoolPolicy:
     spare = template.size.spare
     return PoolPolicy(
         min_workers=template.size.min,
-        max_workers=template.size.max,
-        spare=None if spare == "auto" else spare,
+        max_workers=template.most_workers,
+        spare=spare if isinstance(spare, int) else None,
+        miss_rate=template.size.miss_rate if spare == "measured" else None,
         max_jobs=template.recycle.max_jobs,
         max_age_s=template.recycle.max_age_s,
         reuse_scope=template.recycle.reuse_scope,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from pool.config import MaxLimits, Settings, Size, Template, TemplateLimits, load, loader, loads
 from pool.config.fields import Allowed
+from pool.daemon.worker_spec import policy
 from pool.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[2] / "config" / "pool.yaml"
@@ -154,6 +155,8 @@ def test_auto_starts_at_least_one_worker_at_a_time():
         ("boot_timeout_s: 1_000", "boot_timeout_s", 1000.0),
         ("poison: {kills: null}", "poison.kills", None),
         ("size: {spare: auto}", "size.spare", "auto"),
+        ("size: {spare: measured}", "size.spare", "measured"),
+        ("size: {memory: 2g}", "most_workers", 4),
         ("isolation: ${MODE:plain}", "isolation", "plain"),
     ],
 )
@@ -322,6 +325,9 @@ def test_all_problems_come_at_once_with_line_key_and_range():
         ("pools: {a: {size: {min: true}}}", "pools.a.size.min: got true; allowed: a whole number"),
         ("pools: {a: {size: {min: 2.0}}}", "pools.a.size.min: got 2.0; allowed: a whole number"),
         ("pools: {a: {size: {spare: 9}}}", "pools.a.size: spare is 9 and max is 8"),
+        ("pools: {a: {size: {spare: some}}}", "got some; allowed: auto, measured, or a whole number from 0 to 256"),
+        ("pools: {a: {size: {miss_rate: 0}}}", "pools.a.size.miss_rate: got 0; allowed: a number from 0.0001 to 0.5"),
+        ("pools: {a: {size: {memory: 1g, min: 3}}}", "pools.a: size.memory is 1.0 GiB; 3 workers (size.min)"),
         ("pools: {a: {cpus: 0}}", "pools.a.cpus: got 0; allowed: a number from 0.1 to 64"),
         ("pools: {a: {image: -x}}", "pools.a.image: got -x; allowed: the name of an image"),
         ("pools: {a: {env_allow: A}}", "pools.a.env_allow: got A; allowed: a list"),
@@ -431,3 +437,10 @@ KEYS = st.sampled_from(
 @given(tree=st.dictionaries(KEYS, st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))))  # fmt: skip
 def test_any_tree_is_settings_or_a_configuration_error(tree):
     assert attempt(yaml.safe_dump(tree))
+
+
+def test_a_pool_has_no_more_workers_than_fit_into_its_memory_and_measures_its_spare_where_it_should():
+    bounded = policy(template("size: {memory: 2g, max: 8, spare: measured, miss_rate: 0.05}"), starts=1)
+    assert (bounded.max_workers, bounded.miss_rate) == (4, 0.05)
+    fixed = policy(template("size: {max: 8, spare: 3, miss_rate: 0.05}"), starts=1)
+    assert (fixed.max_workers, fixed.spare, fixed.miss_rate) == (8, 3, None)
