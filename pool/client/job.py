@@ -272,7 +272,7 @@ def arguments_of(program: Program, args: object, kwargs: Mapping[str, object] | 
     if program.entry is None and not program.pickled:
         raise checks.invalid("args" if args else "kwargs", "a script takes none", "name the function of it as entry")
     try:
-        return values.encode((tuple(args), named), max_bytes=wire.MAX_JOB_BYTES)
+        return values.encode([list(args), named], max_bytes=wire.MAX_JOB_BYTES)
     except ValueCodecError as error:
         raise _naming_argument(args, named, error) from error
 

@@ -8,7 +8,9 @@ inside arrays and frames). Keys that collide are refused.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import msgpack
 
@@ -27,6 +29,7 @@ _COMPOSITES: dict[int, ReadFn] = {
     **columns.READERS,
     **frames.READERS,
 }
+_OPTIONS: dict[str, Any] = {"strict_map_key": True, "unicode_errors": "surrogatepass", "timestamp": 1}
 #: A shorter head cannot announce lists that need the second check.
 _SCAN_BYTES = 1024
 
@@ -36,9 +39,9 @@ def decode(frames: Sequence[Buffer], *, max_bytes: int | None = None) -> object:
     try:
         head, *buffers = frames
         size = _checked_size(frames, max_bytes)
-        reader = Reader(buffers, scalars.LEAVES, _COMPOSITES, size=size)
-        value = _unpack(head, reader)
-        reader.finish()
+        value = _unpack(head, buffers, size)
+        if len(head) > MAX_DEPTH and plain.is_deeper(value, MAX_DEPTH):
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")  # noqa: TRY301 - as every other fault of the bytes
     except ImportError as error:
         raise _missing(error) from None
     except (ValueCodecError, MemoryError):
@@ -59,21 +62,25 @@ def _checked_size(frames: Sequence[Buffer], max_bytes: int | None) -> int:
     return size
 
 
-def _unpack(head: Buffer, reader: Reader) -> object:
-    size = len(head)
-    if size > _SCAN_BYTES:
+def _unpack(head: Buffer, buffers: Sequence[Buffer], size: int) -> object:
+    """Most values are plain: they are read without a Reader, which is called for each list."""
+    if len(head) > _SCAN_BYTES:
         _check_complete(head)
-    value = msgpack.unpackb(
-        head,
-        list_hook=reader.on_list,
-        ext_hook=reader.on_ext,
-        strict_map_key=True,
-        unicode_errors="surrogatepass",
-        timestamp=1,
-    )
-    if size > MAX_DEPTH and plain.is_deeper(value, MAX_DEPTH):
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if not buffers:
+        with contextlib.suppress(_NotPlainError):
+            return msgpack.unpackb(head, ext_hook=_stop, **_OPTIONS)
+    reader = Reader(buffers, scalars.LEAVES, _COMPOSITES, size=size)
+    value = msgpack.unpackb(head, list_hook=reader.on_list, ext_hook=reader.on_ext, **_OPTIONS)
+    reader.finish()
     return value
+
+
+class _NotPlainError(Exception):
+    """The value has a part that msgpack alone does not carry."""
+
+
+def _stop(_code: int, _payload: bytes) -> NoReturn:
+    raise _NotPlainError
 
 
 def _check_complete(head: Buffer) -> None:

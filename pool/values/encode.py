@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from pool.errors import ValueCodecError
-from pool.values import arrays, columns, containers, frames, records, scalars, stamps, times
+from pool.values import arrays, columns, containers, frames, plain, records, scalars, stamps, times
+from pool.values.codes import MAX_DEPTH
 from pool.values.writer import RefusalError, WriteFn, Writer, module_of, mro_of, name_of
 
 _BUILTINS: dict[type, WriteFn] = {
@@ -27,8 +28,10 @@ def encode(value: object, *, max_bytes: int) -> list[bytes | memoryview]:
     contains itself or is nested too deep, and as soon as all frames together would take more than `max_bytes`. Raises
     MemoryError where the machine has no more.
     """
-    writer = Writer(max_bytes, _writer_for)
     try:
+        if (head := plain.packed(value, max_bytes, depth=MAX_DEPTH)) is not None:
+            return [head]
+        writer = Writer(max_bytes, _writer_for)
         writer.write(value)
         writer.finish()
     except RefusalError as refusal:

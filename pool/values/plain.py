@@ -28,9 +28,27 @@ _PLAIN = frozenset({type(None), bool, int, float}) | _TEXT | _NESTED
 _KEYS = frozenset({str})
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
+#: Characters and items of a value that is packed at once as a whole. A larger one is searched level by level anyway.
+_SMALL = 64 * 1024
+_SCALARS = frozenset({type(None), bool, int, float})
+
 
 class OverLimitError(Exception):
     """The value exceeds the limit. Raised before anything is written."""
+
+
+def packed(value: object, limit: int, *, depth: int) -> bytes | None:
+    """A small plain list or dict, a number, bool or None as msgpack of at most `limit` bytes; None for other values."""
+    try:
+        if type(value) is list or type(value) is dict:
+            if not is_plain(value, min(limit, _SMALL), depth=depth):
+                return None
+        elif type(value) not in _SCALARS:
+            return None
+        chunk = pack(value)
+    except (OverLimitError, OverflowError):
+        return None
+    return chunk if len(chunk) <= limit else None
 
 
 def is_plain(value: list[Any] | dict[Any, Any], limit: int, *, depth: int) -> bool:

@@ -206,7 +206,7 @@ def test_an_environment_that_does_not_fit_a_header_is_too_large():
 
 def test_arguments_are_encoded_as_one_value():
     *_, frame = contents(build(entry="main", args=[1, (2, 3)], kwargs={"x": {"y": None}}))
-    assert values.decode([frame]) == ((1, (2, 3)), {"x": {"y": None}})
+    assert values.decode([frame]) == [[1, (2, 3)], {"x": {"y": None}}]
 
 
 @pytest.mark.parametrize(
