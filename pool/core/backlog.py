@@ -4,12 +4,12 @@
       ann:   loop 1 used 31 s │ loop 2 used 9 s      and of a user's loops (clients) the one that has used the least
         loop 1:  priority 5: job, job │ priority 0: job, job, job      higher first, first come within one priority
 
-A share is paid in worker time, divided by the weight of the user: start-time fair queueing. How long a job will take is
-not known at its lease, so its loop is charged what its jobs took lately, and the difference at the end. Who comes back
-after a pause begins where the others are: time that was not used is not saved up.
+A share is counted in worker time, divided by the weight of the user: start-time fair queueing. The length of a job is
+not known at its lease, so its loop is charged the recent mean of its jobs, and the difference at the end. After a pause
+a share begins where the others are: unused time is not saved up.
 
-Every operation costs O(log n). A job that leaves from the middle (cancelled, timed out) is only struck off. A heap
-drops what is struck off when it reaches the top, or all of it when that is more than half of the heap.
+Every operation costs O(log n). A job that leaves from the middle (cancelled, timed out) is only marked. A heap
+drops a marked entry when it reaches the top, or all of them when they are more than half of the heap.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from msgspec import Struct
 
 #: A heap with fewer entries is not worth compacting.
 SMALL_HEAP = 64
-#: What the first job of a loop is charged, until it is known what it takes; and the least that any job is charged.
+#: The charge of a loop's first job, whose length is not known, and the least charge of any job.
 FIRST_COST_S, LEAST_COST_S = 0.0625, 0.001
-#: How far the latest job changes what the next one is charged.
+#: The weight of the latest job in the charge of the next one.
 LEARNING = 0.2
-#: A share that has used more than the others lately waits for so much of their worker time, and not longer.
+#: A share that has used more than the others lately waits for at most so much of their worker time.
 MOST_AHEAD_S = 600.0
-#: Shares that are kept though nobody waits or runs, because they have used more than the others.
+#: The most shares without jobs that are kept because they have used more than the others.
 MAX_RESTING = 4096
 #: Bounds of the hint when to try again: shorter would be a storm, longer would leave workers idle.
 RETRY_LEAST_S, RETRY_MOST_S = 0.05, 30.0
@@ -53,7 +53,7 @@ class StrikeHeap:
         return sorted(self._keys, key=self._keys.__getitem__)
 
     def push(self, entry_id: str, key: Key) -> None:
-        """Also moves an entry that is there already."""
+        """Add an entry, or move an existing one."""
         self._keys[entry_id] = key
         heapq.heappush(self._heap, (key, entry_id))
         self._compact()
@@ -79,16 +79,16 @@ class StrikeHeap:
 
 
 class Share(Struct, eq=False):
-    """What one user, or one loop of a user, has had."""
+    """The use of one user, or of one loop of a user."""
 
     weight: float = 1.0
     used: float = 0.0  #: worker seconds, divided by the weight
-    cost_s: float = FIRST_COST_S  #: what its jobs took lately
+    cost_s: float = FIRST_COST_S  #: recent mean of its jobs
     running: int = 0
     waits: bool = False
 
     def after(self, jobs: int) -> float:
-        """What it will have used after so many more jobs."""
+        """Its use after so many more jobs."""
         return self.used + jobs * self.cost_s / self.weight
 
 
@@ -100,11 +100,11 @@ class Turns:
         self._shares: dict[str, Share] = {}
         self._order = StrikeHeap()  # of those that wait
         self._waiting = 0
-        self._reached = 0.0  # what the share that was served last had used: where newcomers begin
+        self._reached = 0.0  # the use of the share that was served last, at which new shares begin
         self._arrivals = 0
 
     def __getitem__(self, name: str) -> Share:
-        """Made when it is first asked for."""
+        """The share of this name; a new one on first use."""
         share = self._shares.get(name)
         if share is None:
             if len(self._shares) > 2 * MAX_RESTING:
@@ -117,7 +117,7 @@ class Turns:
         return None if found is None else found[1]
 
     def waiting(self) -> list[str]:
-        """The next one first."""
+        """The names of shares with waiting jobs, the next one first."""
         return self._order.in_order()
 
     def wait(self, name: str) -> None:
@@ -134,7 +134,7 @@ class Turns:
         self._order.strike(name)
 
     def begin(self, name: str, charged_s: float | None = None) -> float:
-        """A job of this share got a worker. Returns what it is charged: `charged_s`, or what its jobs took lately."""
+        """A job of this share got a worker. Returns its charge: `charged_s`, or the recent mean of its jobs."""
         share = self._shares.get(name) or self[name]
         cost_s = share.cost_s if charged_s is None else charged_s
         share.used = max(share.used, self._reached)
@@ -160,7 +160,7 @@ class Turns:
 
 
 class Loops(dict[str, Turns]):
-    """The loops of each client, made when they are first asked for."""
+    """The loops of each client, made on first use."""
 
     def __missing__(self, client: str) -> Turns:
         self[client] = turns = Turns({})
@@ -168,7 +168,7 @@ class Loops(dict[str, Turns]):
 
 
 class Backlog:
-    """Ids of waiting jobs: whose turn it is, and how long each may wait. Also counts what runs, for the turns."""
+    """The waiting jobs, by id: whose turn it is, and how long each may wait. Running jobs are counted, for the turns."""
 
     def __init__(
         self,
@@ -190,12 +190,12 @@ class Backlog:
         self._deadlines = StrikeHeap()
         self._arrivals = 0
         self._running = 0
-        self._cost_s = FIRST_COST_S  # what a job of anybody took lately
+        self._cost_s = FIRST_COST_S  # recent mean over all jobs
 
     # ---- room ----
 
     def why_full(self, client: str) -> str | None:
-        """Why there is no place for a job of this client, for its submitter; None if there is one."""
+        """A sentence for the submitter why there is no place for a job of this client; None if there is one."""
         if len(self.waiting) >= self._max_jobs:
             return f"The backlog is full: {len(self.waiting)} jobs wait, and at most {self._max_jobs} may. Try later."
         own = self._lengths.get(client, 0)
@@ -212,7 +212,7 @@ class Backlog:
         return self._max_running is None or self._clients[client].running < self._max_running
 
     def eligible(self) -> int:
-        """Jobs that wait for a worker, and not for another job of their client to end."""
+        """The number of jobs that wait for a worker, and not for the end of another job of their client."""
         most = len(self.waiting) if self._max_running is None else self._max_running
         room = {client: max(0, most - self._clients[client].running) for client in self._lengths}
         return sum(min(waiting, room[client]) for client, waiting in self._lengths.items())
@@ -285,7 +285,7 @@ class Backlog:
             self._clients.leave(client)
 
     def begin(self, client: str, loop: str = "") -> float:
-        """A job has got a worker. Returns what it is charged, for `end`."""
+        """A job has got a worker. Returns its charge, for `end`."""
         self._running += 1
         charged_s = self._loops[client].begin(loop)
         return self._clients.begin(client, charged_s)

@@ -1,4 +1,4 @@
-"""The breaker: after failed starts, wait between the tries instead of overloading the engine.
+"""The breaker: after failed starts it makes pauses between tries, so that the engine is not overloaded.
 
     closed ──failure──▶ closed, one try at a time after 1 s, 2 s ──third failure──▶ open ──retry_at──▶ half-open
        ▲                                                             ▲                                  │ one try
@@ -14,7 +14,7 @@ from random import Random
 
 from pool.core.policy import BACKOFF_MAX_S, backoff_s, jittered
 
-#: Failed starts in a row that open it. One or two happen to a healthy engine under load.
+#: Failed starts in a row that open it. A healthy engine under load may have one or two.
 OPEN_AFTER = 3
 
 

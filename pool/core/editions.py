@@ -5,8 +5,8 @@ An edition is one content of all data sets of a pool. The core has only its numb
     offered ──▶ on trial ──a worker with it is ready──▶ current: the workers on older ones are replaced, one by one
                    └──that worker fails──▶ the current one stays; the trial is repeated later, or replaced by an offer
 
-If no worker was ever ready on the current edition, a new one is current at once: there is nothing to lose. While
-workers of two editions serve, a client that has had a job on the newer one gets no older one any more.
+If no worker was ever ready on the current edition, a new one becomes current at once. While workers of two editions
+serve, a client that has had a job on the newer one gets no older one any more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class OnEdition(Protocol):
 @dataclass(slots=True)
 class Trial:
     edition: int
-    retry_at: float | None  #: None: not again, because the content itself is at fault
+    retry_at: float | None  #: None: no further try, because the content itself is at fault
     worker_id: str | None = None  #: the worker that tries it now
     failures: int = 0
     reason: str = ""
@@ -34,7 +34,7 @@ class Trial:
 
 
 class EditionsView(NamedTuple):
-    """The editions as the snapshot shows them."""
+    """The editions in the snapshot."""
 
     current: int
     trial: int | None = None
@@ -108,7 +108,7 @@ class Editions:
         self.seen[client] = max(edition, self.seen.get(client, 0))
 
     def forget_seen(self) -> None:
-        """While no worker can be started, older data sets are better than none."""
+        """Allow older data sets for all clients again, while no worker can be started."""
         self.seen.clear()
 
     def settle(self, workers: Iterable[OnEdition]) -> None:
@@ -129,7 +129,7 @@ class Editions:
 # unchanged ──other stamp, or gone──▶ changing ──the same stamp for SETTLE_S──▶ read it ──done──▶ unchanged
 #                                                                                └──failed──▶ again after RETRY_S
 
-#: A file that is still being written changes its size or its time within this.
+#: A file that is still being written changes its size or its time within this time.
 SETTLE_S = 2.0
 #: Pause after a file could not be read and has not changed.
 RETRY_S = 10.0

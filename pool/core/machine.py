@@ -65,7 +65,7 @@ class PoolState:
         self.jobs: Mapping[str, JobRecord] = MappingProxyType(self._state.jobs)
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """What has happened; returns what is to be done about it. `now` is monotonic seconds and never goes back."""
+        """Take an event and return the commands for the daemon. `now` is monotonic seconds and never goes back."""
         pool = self._state
         pool.now, pool.cause = max(pool.now, now), event.cause or type(event).__name__
         pool.commands, pool.resize = [], True
@@ -82,7 +82,7 @@ class PoolState:
         return pool.commands
 
     def next_deadline(self) -> float | None:
-        """When a Tick must be delivered at the latest; None: when something else happens."""
+        """The latest time for the next Tick; None: no Tick is needed before the next event."""
         pool = self._state
         times = [worker.due for worker in pool.workers.values() if worker.due is not None]
         if pool.backlog.waiting and (at := pool.backlog.next_deadline()) is not None:
@@ -112,12 +112,12 @@ class PoolState:
 
     @property
     def policy(self) -> PoolPolicy:
-        """As it is now: a resize changes it."""
+        """The present policy; a resize changes it."""
         return self._state.policy
 
     @property
     def target(self) -> int:
-        """How many workers the pool is to have now."""
+        """The number of workers that the pool should have now."""
         return self._state.target
 
     @property
@@ -130,11 +130,11 @@ class PoolState:
 
     @property
     def running(self) -> int:
-        """Jobs that are with a worker."""
+        """The number of jobs that a worker has."""
         return sum(worker.job is not None for worker in self._state.workers.values())
 
     def poison(self, now: float) -> list[PoisonView]:
-        """Code that has cost workers lately, the latest first."""
+        """Code that workers were lost to, the latest first."""
         return self._state.poison.view(now)
 
     @property

@@ -20,7 +20,7 @@ Which failures of a worker count as a kill (`worker_transitions.py` decides):
 A worker that ran out of memory as a whole is counted by the consequence: if the kernel kills the child, the worker goes
 on; if it kills the zygote or the runner, the worker breaks down or is not clean.
 
-Code is known by a digest. Memory is bounded: the last k kills of each code, and the codes that killed last.
+Code is known by a digest. Memory is bounded: the last k kills of each code, and the codes with the latest kills.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PoisonView(NamedTuple):
 
 
 class Poison:
-    """What one pool remembers. With `kills` 0 it remembers nothing and refuses nothing."""
+    """The poison memory of one pool. With `kills` 0 it remembers and refuses nothing."""
 
     def __init__(self, *, kills: int, window_s: float, refuse_s: float) -> None:
         self.refused: dict[str, float] = {}  #: codes, and until when they are refused; may include times in the past
@@ -60,7 +60,7 @@ class Poison:
         self._kills: OrderedDict[str, deque[Kill]] = OrderedDict()  # by last kill, the oldest first
 
     def killed(self, code: str, worker: str, what: str, *, now: float) -> bool:
-        """Count one more worker that this code has cost. Returns whether the code is refused from now on."""
+        """Count one more worker that was lost to this code. Returns whether the code is refused from now on."""
         if not self._most:
             return False
         self._forget_old(now)
@@ -98,7 +98,7 @@ class Poison:
         )
 
     def take_back(self, code: str, worker: str) -> bool:
-        """This worker's end is not due to the code. Returns whether the code was refused and may run again."""
+        """The code was not the cause of this worker's end. Returns whether the code was refused and may run again."""
         if (kills := self._kills.get(code)) is None or not any(kill.worker == worker for kill in kills):
             return False
         left = [kill for kill in kills if kill.worker != worker]
@@ -117,7 +117,7 @@ class Poison:
         return pardoned
 
     def view(self, now: float) -> list[PoisonView]:
-        """What is still remembered, the latest kill first."""
+        """The remembered codes, the latest kill first."""
         self._forget_old(now)
         return [
             PoisonView(code, tuple(kills), until if (until := self.refused.get(code, now)) > now else None)

@@ -32,16 +32,16 @@ MISSED_HEARTBEATS = 3
 SUSPECT_HEARTBEATS = 2
 #: Longest wait between two tries to start a worker: a repaired engine is noticed within a minute.
 BACKOFF_MAX_S = 60.0
-#: The part of a wait that chance takes away, at most, so that the pools of a host do not try in the same moment.
+#: The largest share by which a wait is shortened at random, so that the pools of a host do not try at the same time.
 JITTER = 0.25
 #: The start of a replacement competes with the worker's last job for the cores, so it waits this long. A shorter job is
 #: not disturbed at all.
 REPLACE_AFTER_S = 0.05
-#: What a worker has to clean up after a job and to park the next child. That takes milliseconds; a worker that needs
-#: this long has processes or files that it cannot remove.
+#: The time of a worker to clean up after a job and to park the next child. It takes milliseconds; a worker that needs
+#: so long has processes or files that it cannot remove.
 CLEANING_S = 15.0
-#: What a runner that an earlier daemon has left has to connect and to prove itself. It tries twice a second. On a busy
-#: machine its turn may come late, and the job of a worker that is given up is lost.
+#: The time of a runner of an earlier daemon to connect and to prove itself. It tries twice a second. The time is long,
+#: because a runner may be late on a busy machine, and the job of a worker that is given up is lost.
 ADOPTION_S = 15.0
 #: With scope "client" and a full pool: an idle worker is kept for its client this long, about the cost of a start...
 CLIENT_PAUSE_S = 0.5
@@ -67,7 +67,7 @@ class PoolPolicy:
     backlog_max: int = 1000  #: waiting jobs of all clients together
     backlog_per_client: int = 1000
     running_per_client: int | None = None  #: jobs of one client at the same time; None: no limit
-    bytes_per_client: int = 1 << 30  #: that its unfinished jobs may hold; one job of any size is always accepted
+    bytes_per_client: int = 1 << 30  #: bytes of its unfinished jobs; one job of any size is always accepted
     weights: Mapping[str, float] = field(default_factory=dict)  #: shares of clients, if not 1
     boot_timeout_s: float = 30.0
     heartbeat_s: float = 2.0  #: interval of an idle runner's heartbeats
@@ -98,7 +98,7 @@ class PoolPolicy:
 
 
 class Candidate(Protocol):
-    """The facts that choosing needs."""
+    """The facts on which the choice depends."""
 
     state: WorkerState
     client: str | None  #: the last client it served

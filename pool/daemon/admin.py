@@ -20,10 +20,10 @@ from pool.errors import InvalidJobError, PoolError, UnknownJobError, UnknownPool
 
 Scalar = str | int | float | bool | None
 Arguments = Mapping[str, Scalar]
-#: Jobs shown by `jobs`, the newest; the store may hold a hundred thousand.
+#: The most jobs in the answer to `jobs`, the newest first; the store may hold a hundred thousand.
 _SHOWN_JOBS = 1000
 _MAX_WORKERS = 256
-#: Codes that are named in a sentence; there may be thousands.
+#: The most codes that a sentence names; there may be thousands.
 _NAMED_CODES = 10
 _MAX_MESSAGE_CHARS = 4000
 
@@ -61,7 +61,7 @@ class AdminService:
         try:
             call, _ = wire.decode(wire.from_admin, frames)
             request = call.request
-            # json escapes what no text can hold, such as half of a file name that is not UTF-8; msgspec refuses it
+            # json escapes lone surrogates, as in a file name that is not UTF-8; msgspec refuses them
             body = json.dumps(msgspec.to_builtins(self._call(call.name, call.arguments))).encode()
             reply = wire.AdminReply(request=request)
         except PoolError as error:
@@ -103,7 +103,7 @@ class AdminService:
         return st.Action(pools=(name,), text=f"{name} has {low} to {high} workers")
 
     def _pardon(self, arguments: Arguments) -> st.Pardon:
-        """One code by the beginning of its digest, or all of it; in one pool, or in all that remember it."""
+        """Pardon one code, by the beginning of its digest, or all; in one pool, or in all that remember it."""
         wanted, everything = arguments.get("code"), arguments.get("all") is True
         if (wanted is None) is not everything:
             raise InvalidJobError("pardon takes a code, as pool-admin poison lists it, or else all")
@@ -161,7 +161,7 @@ class AdminService:
         return st.Action(pools=_names(self._controllers[job.pool] for job in found), text=f"{wanted} is cancelled")
 
     def _history(self, arguments: Arguments) -> st.History:
-        """Of a job, a worker, a pool, or code that has cost workers."""
+        """The history of a job, a worker, a pool, or of code that workers were lost to."""
         wanted = str(arguments.get("id"))
         named = self._named(wanted)
         finished = ((job.key, job.pool, job.history) for job in named)
@@ -195,7 +195,7 @@ def _trace(marks: Sequence[tuple[str, int]]) -> tuple[st.TraceLine, ...]:
 
 
 def _job_status(job: Job, controller: PoolController) -> st.JobStatus:
-    """The core has the record of an unfinished job; of a finished one there is the result."""
+    """The status of a job: from the core's record, or from the result if it has ended."""
     record, result = controller.state.jobs.get(job.current), job.result
     worker = record.worker_id if record is not None else result.worker if result is not None else None
     return st.JobStatus(

@@ -1,4 +1,4 @@
-"""Alerts: what is wrong with the daemon and its pools now. Each has an id, a date, and a sentence for an operator."""
+"""Alerts: the present problems of the daemon and its pools. Each has an id, a date, and a sentence for an operator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pool.daemon.journal import Trouble
 
 
 def engine_alerts(left: Leftovers) -> tuple[st.Alert, ...]:
-    """While the engine does not tell which containers are there."""
+    """Alerts while the engine does not list its containers."""
     if left.since is None:
         return ()
     text = (
@@ -26,7 +26,7 @@ def engine_alerts(left: Leftovers) -> tuple[st.Alert, ...]:
 
 
 def journal_alerts(trouble: Trouble | None, *, set_aside: Path | None, started_at: float) -> list[st.Alert]:
-    """`set_aside`: where a journal is now that could not be read at the start."""
+    """`set_aside`: the path of a journal that could not be read at the start."""
     now, alerts = time.monotonic(), []
     if trouble is not None:
         alerts.append(st.Alert(id="journal:room", since=_date(trouble.since, now), text=trouble.error.message))
@@ -37,7 +37,7 @@ def journal_alerts(trouble: Trouble | None, *, set_aside: Path | None, started_a
 
 
 def pool_alerts(pool: PoolController, now: float) -> list[st.Alert]:
-    """What is wrong with a pool, but for its figures."""
+    """The alerts of a pool, except those about its figures."""
     name, breaker = pool.state.name, pool.state.breaker
     alerts = []
     if breaker.open:

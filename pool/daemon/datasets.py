@@ -26,12 +26,12 @@ from typing import IO, NamedTuple
 from pool.core.editions import Freshness, Stamp
 
 _BLOCK_BYTES = 1 << 20
-#: ioctl of Linux: let two files share their blocks.
+#: The ioctl that lets two files share their blocks.
 _FICLONE = 0x40049409
 
 
 class PinError(Exception):
-    """A file cannot be copied now. The text says why."""
+    """A file cannot be copied now; the text has the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class DatasetCopies:
         self._directory = directory
         self._halted = halted
         self._digests: dict[Stamp, str] = {}
-        self._checked: dict[Path, Stamp] = {}  # copies whose digest was checked, with their stamp then
+        self._checked: dict[Path, Stamp] = {}  # copies whose digest was checked, and their stamp at that time
 
     def pin(self, path: Path) -> Pin:
         """Copy a file as it is now, unless there is such a copy. Raises PinError."""
@@ -179,7 +179,7 @@ class DatasetWatcher:
             self._thread.start()
 
     def keep(self, number: int, copies: Collection[Path]) -> None:
-        """Of the copies in the report of this number and before, only these are needed."""
+        """Remove the copies of the report with this number and of earlier ones, except these."""
         self._kept = number, copies
 
     def close(self) -> None:

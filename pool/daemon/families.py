@@ -1,4 +1,4 @@
-"""The figures of all pools for Prometheus: base units, and labels of closed sets only."""
+"""The metrics of all pools for Prometheus, in base units and with labels from closed sets only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Value = Callable[[PoolController], float]
 Values = Callable[[PoolController], Mapping[str, float]]
 
-#: Name, what it counts, and its value.
+#: Name, help text and value.
 _GAUGES: tuple[tuple[str, str, Value], ...] = (
     ("pool_backlog_jobs", "Jobs that wait.", lambda pool: pool.state.backlog_length),
     ("pool_running_jobs", "Jobs that run.", lambda pool: pool.state.running),
@@ -31,7 +31,7 @@ _COUNTERS: tuple[tuple[str, str, Value], ...] = (
     ("pool_worker_start_failures", "Starts that failed.", lambda pool: pool.metrics.failed_starts.total),
     ("pool_lockdown_failures", "Workers with a hole.", lambda pool: pool.metrics.lockdown_failures.total),
 )
-#: Name, what it counts, its label, and a value for each value of the label.
+#: Name, help text, label, and a value for each value of the label.
 _LABELLED: tuple[tuple[str, str, str, Values], ...] = (
     ("pool_jobs", "Jobs that ended.", "outcome", lambda pool: {each: pool.metrics.outcomes[each] for each in Outcome}),
     (
@@ -51,7 +51,7 @@ _DURATIONS: tuple[tuple[str, str, Callable[[PoolController], Durations]], ...] =
 
 
 def families(pools: Mapping[str, PoolController], alerts: Iterable[st.Alert]) -> list[Metric]:
-    """All metrics now. Call it in the loop's thread."""
+    """All metrics with their present values. Call it in the loop's thread."""
     from prometheus_client.core import CounterMetricFamily as Counts
     from prometheus_client.core import GaugeMetricFamily as Gauge
 

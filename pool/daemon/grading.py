@@ -20,7 +20,7 @@ from pool.daemon.results import FIXED_FRAMES
 from pool.errors import InvalidJobError
 from pool.model import Outcome
 
-#: Above every other job of the client: what it is the second part of has been waited for already.
+#: Above every other job of the client, because its first part has waited already.
 PRIORITY = 101
 Ended = tuple[wire.Result, Sequence[wire.Frame]]
 
@@ -48,7 +48,7 @@ def add_grader(job: Job, submit: wire.Submit, frames: Sequence[wire.Frame]) -> N
 
 
 def begin(job: Job, grader: Grader, ended: Ended) -> Job | None:
-    """The job that grades the value; None if there is no value, and then `ended` stands with the reason."""
+    """The job that grades the value; None if there is no value. Then `ended` gets the reason."""
     job.ended = result, answer = ended
     value = answer[FIXED_FRAMES + len(result.files) :]
     payload = (*job.grader_payload, *value)

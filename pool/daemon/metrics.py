@@ -1,4 +1,4 @@
-"""What the status and Prometheus show of a pool in figures: counters, durations, and the memory of each worker."""
+"""The figures of a pool for the status and Prometheus: counters, durations, and the memory of each worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESIDUE = frozenset(
 
 
 class Metrics:
-    """What one pool has done since the daemon's start."""
+    """The counters of one pool since the daemon's start."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -32,14 +32,14 @@ class Metrics:
         self.late_answers = 0  #: ignored: of an attempt that had ended or was given up
         self.leases: Counter[StartKind] = Counter()  #: by what the job found
         self.run, self.overhead, self.queue = Durations(clock), Durations(clock), Durations(clock)
-        #: Of the latest jobs that have run: when each came, and for how many seconds it had its worker.
+        #: The latest jobs that have run: the time of arrival of each, and the seconds that it had its worker.
         self.arrivals: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._leases: deque[tuple[float, bool]] = deque(maxlen=WINDOW)  # when, and whether it was a miss
         self.starts, self.failed_starts = Tally(clock), Tally(clock)  #: of workers; with the reason of the failure
         self.lockdown_failures = Tally(clock)  #: workers that broke out of their own lockdown, and got no job
 
     def count_residue(self, words: str) -> None:
-        """Count "kind: ...; kind: ...", what a job left; a worker says it, so the kinds are a closed set."""
+        """Count what a job left, from "kind: ...; kind: ...". A worker sends the text, so only known kinds count."""
         for each in words.split("; "):
             kind = each.partition(":")[0]
             self.residue[kind if kind in RESIDUE else "other"] += 1
@@ -55,7 +55,7 @@ class Metrics:
         return self.leases[StartKind.COLD]
 
     def misses_within(self, window_s: float) -> tuple[int, int]:
-        """How many of how many jobs were misses within the last seconds, of the latest `WINDOW` jobs."""
+        """The misses and the jobs of the last seconds, among the latest `WINDOW` jobs."""
         since = self._clock() - window_s
         found = [miss for at, miss in self._leases if at >= since]
         return sum(found), len(found)
@@ -103,7 +103,7 @@ def _of_cgroup(pid: int, container: str) -> int | None:
 
 
 def _of_processes(pid: int) -> int | None:
-    """Pages that processes share count several times."""
+    """The sum over its processes. Shared pages count several times."""
     total = 0
     with contextlib.suppress(psutil.Error):
         first = psutil.Process(pid)

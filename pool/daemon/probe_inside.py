@@ -1,6 +1,6 @@
 """The lockdown probe: a job that tries to break out of its worker. It runs in a worker, never in the daemon.
 
-`main` returns a row for each attempt: [name, verdict, what was seen]. "held": the attempt was refused. "broken": it
+`main` returns a row for each attempt: [name, verdict, observation]. "held": the attempt was refused. "broken": it
 succeeded, or failed for another reason. "skipped": the part of the lockdown that would refuse it is missing on this
 host, and the worker has reported that. The daemon sends this file as text, so it imports nothing of the project. An
 attempt that succeeds does no harm.
@@ -54,7 +54,7 @@ _NATIVE = 0 if platform.machine() == "x86_64" else 1
 
 
 class ThroughError(Exception):
-    """An attempt that succeeded, with what it got."""
+    """An attempt that succeeded, with its result."""
 
 
 def main(missing: Sequence[str], options: Sequence[str], processes: int, memory: int, tmp: int) -> list[list[str]]:
@@ -85,7 +85,7 @@ def main(missing: Sequence[str], options: Sequence[str], processes: int, memory:
     return [_row(name, attempt if wanted else None) for name, wanted, attempt in attempts]
 
 
-# ---- what an attempt comes to ----
+# ---- the result of an attempt ----
 
 
 def _row(name: str, attempt: Callable[[], str] | None) -> list[str]:
@@ -169,7 +169,7 @@ def _execute() -> str:
 
 
 def _run_program() -> int:
-    """In a child, because a program that starts replaces this process."""
+    """Run the attempt in a child, because a program that starts replaces the process."""
     child = os.fork()
     if child == 0:
         number = 255
@@ -186,7 +186,7 @@ def _run_program() -> int:
 
 
 def _other_interfaces() -> str:
-    """In children, because a signal may end them: the 32-bit entry, and the x32 numbers."""
+    """Try the 32-bit entry and the x32 numbers, in children because a signal may end them."""
     seen = [_dies(_int80), _dies(lambda: _x32(39))]  # getpid
     if not all(seen):
         raise ThroughError("a call of another binary interface went through")
@@ -246,7 +246,7 @@ def _create_file(place: str) -> str:
 
 
 def _device() -> str:
-    """Everybody may write to this device; only Landlock refuses it to a job."""
+    """Write to a device that everybody may write to. Only Landlock refuses it to a job."""
     return _refused(lambda: os.open("/dev/full", os.O_WRONLY), "/dev/full")
 
 
@@ -321,7 +321,7 @@ def _descriptors() -> str:
 
 
 def _processes(limit: int) -> str:
-    """Starts threads, which count as processes and are cheaper."""
+    """Start threads up to the limit. They count as processes and are cheaper."""
     done = threading.Event()
     threads: list[threading.Thread] = []
     try:
@@ -346,6 +346,6 @@ def _memory(limit: int) -> str:
     raise ThroughError(f"{len(taken)} bytes, {limit} are the limit")
 
 
-if __name__ == "__main__":  # to see what a place without a sandbox answers
+if __name__ == "__main__":  # to run the probe without a sandbox
     for row in main([], [], 32, 256 << 20, 64 << 20):
         sys.stdout.write(f"{row[0]:45}{row[1]:10}{row[2]}\n")

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 #: How long a client may be without a connection. A client on a busy host connects again within a second.
 GRACE_S = 3.0
-#: And after a restart of the daemon, when all clients connect and it has more to do.
+#: The same after a restart of the daemon, when all clients connect at once.
 RESTART_GRACE_S = 10.0
 
 
@@ -37,7 +37,7 @@ class Sessions:
         self._jobs = jobs
         self._cancel = cancel
         self._connected: dict[str, set[bytes]] = {}
-        self._of: dict[bytes, str] = {}  # the session of each connection that has named one
+        self._of: dict[bytes, str] = {}  # by connection, if it has named a session
         self.absent: OrderedDict[str, float] = OrderedDict()  #: those with jobs; when each is gone
         self._with_jobs: set[str] = set()
         listener.on_end = self._ended
@@ -63,14 +63,14 @@ class Sessions:
             self.absent.setdefault(job.session, time.monotonic() + GRACE_S)
 
     def restore(self, now: float) -> None:
-        """At the start of the daemon: the clients of the jobs of an earlier one have to connect again."""
+        """Called at the start of the daemon: the clients of an earlier daemon's jobs have to connect again."""
         for job in self._jobs:
             if job.session and job.run is not None:
                 self._with_jobs.add(job.session)
                 self.absent[job.session] = now + RESTART_GRACE_S
 
     def tick(self, now: float) -> float:
-        """Cancel the jobs of clients that are gone. When the next one may be."""
+        """Cancel the jobs of clients that are gone. Returns the time of the next look."""
         gone = set()
         while self.absent and next(iter(self.absent.values())) <= now:
             gone.add(self.absent.popitem(last=False)[0])

@@ -22,9 +22,9 @@ from pool.engines.base import EngineFacts
 from pool.model import JobState, Outcome, WorkerState
 
 _SERVES = frozenset({WorkerState.IDLE, WorkerState.LEASED, WorkerState.CLEANING})
-#: Jobs of one submitter that are shown, the newest; he may have a hundred thousand.
+#: The most jobs of one submitter that are shown, the newest first; he may have a hundred thousand.
 _SHOWN_JOBS = 1000
-#: Poisoned codes that are shown, the latest.
+#: The most poisoned codes that are shown, the latest first.
 _SHOWN_CODES = 100
 
 
@@ -175,7 +175,7 @@ def _seconds_until(at: float | None, now: float) -> float | None:
 
 
 def own(client: str, jobs: Iterable[Job], pools: Mapping[str, PoolController]) -> st.Mine:
-    """The answer to `mine`: what a submitter may see without being an operator."""
+    """The answer to `mine`: the facts that a submitter may see without being an operator."""
     found = [job for job in jobs if job.client == client]
     places = {key: place for pool in pools.values() for key, place in pool.state.places(client).items()}
     return st.Mine(
@@ -214,7 +214,7 @@ def _own_pool(pool: PoolController) -> st.OwnPool:
 
 
 def arrivals(pools: Mapping[str, PoolController]) -> st.Arrivals:
-    """The latest jobs of each pool, and what its workers cost."""
+    """The latest jobs of each pool, with the start time and the memory of its workers."""
     return st.Arrivals(pools=tuple(map(_arrivals, pools.values())))
 
 
@@ -240,7 +240,7 @@ def _arrivals(pool: PoolController) -> st.PoolArrivals:
 
 
 def probes(pools: Mapping[str, PoolController]) -> st.Probes:
-    """What each worker's lockdown probe saw before the worker got its first job."""
+    """The results of each worker's lockdown probe, which runs before its first job."""
     return st.Probes(
         workers=tuple(
             st.WorkerProbes(
@@ -258,7 +258,7 @@ def probes(pools: Mapping[str, PoolController]) -> st.Probes:
 
 
 def _probed(pool: PoolController) -> list[WorkerHandle]:
-    """The workers, and the one whose lockdown did not hold: it is gone, but its table is needed most."""
+    """The workers, and the latest one whose lockdown did not hold, although it is gone: its results matter most."""
     failure = pool.lockdown_failure
     others = [each for each in pool.handles.values() if each is not failure]
     return others if failure is None else [*others, failure]

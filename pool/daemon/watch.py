@@ -1,4 +1,4 @@
-"""What the daemon sees of itself, for those who operate it.
+"""Monitoring: alerts and metrics for the operators of the daemon.
 
 pools, engine, journal ──▶ alerts ──▶ pool-admin status, the log, alerts.command
 pools                  ──▶ families ──▶ Prometheus
@@ -26,12 +26,12 @@ from pool.daemon.thresholds import threshold_alerts
 
 log = structlog.get_logger(__name__)
 
-#: How often it is looked for alerts.
+#: Seconds between two looks for alerts.
 _LOOK_S = 5.0
 
 
 class AlertBoard:
-    """The alerts that are on. `tell` is called once when one begins and once when it ends."""
+    """The present alerts. `tell` is called once when one begins and once when it ends."""
 
     def __init__(
         self, look: Callable[[], Iterable[st.Alert]], tell: Callable[[Literal["start", "end"], st.Alert], None]
@@ -81,14 +81,14 @@ class Watch:
 
     @property
     def endpoint(self) -> str | None:
-        """Where Prometheus reads: host:port."""
+        """The host:port at which Prometheus reads."""
         return self._exporter.endpoint
 
     def alerts(self) -> tuple[st.Alert, ...]:
         return self._board.refresh()
 
     def look(self) -> None:
-        """Tell of alerts that have begun or ended; to be called at `look_at`."""
+        """Report alerts that have begun or ended. Call it at `look_at`."""
         self.look_at = time.monotonic() + _LOOK_S
         self._board.refresh()
 
