@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pool import sources
 from pool._version import __version__
 from pool.engines.base import EngineFacts, FoundContainer, ImageFacts, WorkerSpec
 from pool.errors import StartError
@@ -30,21 +32,16 @@ _START = "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); from runner.mai
 class ProcessContainer:
     """A runner process and its scratch directory."""
 
-    def __init__(self, process: subprocess.Popen[bytes], scratch: Path, note: Path | None = None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], scratch: Path) -> None:
         self.id = f"process-{process.pid}"
         self._process = process
         self._scratch = scratch
-        self._note = note
 
     def kill(self) -> None:
         """Children die with the zygote, the zygote with the runner (PR_SET_PDEATHSIG)."""
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._scratch, ignore_errors=True)
-        if self._note is not None:
-            self._note.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # other workers have notes there
-                self._note.parent.rmdir()
 
     def diagnose(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -56,22 +53,22 @@ class ProcessContainer:
 
 
 class _Note(NamedTuple):
-    """What an engine writes down of a process, for the engine of a later daemon."""
+    """What an engine writes into a process's scratch directory, for the engine of a later daemon."""
 
     pid: int
     started: str  #: so that another process with this pid is not taken for it
+    owner: str
     worker_id: str
     instance: str
-    scratch: str
 
 
 class FoundProcess:
     """A runner that was started through the engine of an earlier daemon, of which this process is no parent."""
 
-    def __init__(self, note: _Note, path: Path) -> None:
+    def __init__(self, note: _Note, scratch: Path) -> None:
         self.id = f"process-{note.pid}"
         self._note = note
-        self._path = path
+        self._scratch = scratch
 
     @property
     def running(self) -> bool:
@@ -84,8 +81,7 @@ class FoundProcess:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             select.select([pidfd], [], [])
             os.close(pidfd)
-        shutil.rmtree(self._note.scratch, ignore_errors=True)
-        self._path.unlink(missing_ok=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def diagnose(self) -> str:
         return "it runs" if self.running else "it has ended"
@@ -109,8 +105,8 @@ class ProcessEngine:
     name = "process"
 
     def __init__(self, *, sources: Path | None = None) -> None:
-        self._made = None if sources else Path(tempfile.mkdtemp(prefix="pool-tree-"))
-        self.tree = sources or lay_out(self._made or Path())
+        _remove_what_killed_daemons_left()
+        self.tree = sources or _shared_tree()
         self.start = _START  #: the program of a worker, for `python -c`; its first argument is the tree
         self.launched: list[WorkerSpec] = []
 
@@ -122,29 +118,25 @@ class ProcessEngine:
 
     def launch(self, spec: WorkerSpec) -> ProcessContainer:
         self.launched.append(spec)
-        scratch = Path(tempfile.mkdtemp(prefix="pool-scratch-"))
+        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH))
         command = [sys.executable, "-s", "-P", "-c", self.start, str(self.tree), *_localize(spec, scratch)]
         try:
             process = subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL)
         except OSError as error:
             raise StartError(f"the runner could not be started: {error}") from error
-        note = _notes(spec.owner) / str(process.pid)
-        note.parent.mkdir(mode=0o700, exist_ok=True)
-        written = _Note(process.pid, start_of(process.pid), spec.worker_id, spec.instance, str(scratch))
-        note.write_text(json.dumps(written), encoding="utf-8")
-        return ProcessContainer(process, scratch, note)
+        note = _Note(process.pid, start_of(process.pid), spec.owner, spec.worker_id, spec.instance)
+        (scratch / _NOTE).write_text(json.dumps(note), encoding="utf-8")
+        return ProcessContainer(process, scratch)
 
     def find(self, *, owner: str) -> list[FoundContainer]:
-        found = []
-        for path in _notes(owner).glob("*"):
-            note = _Note(*json.loads(path.read_text(encoding="utf-8")))
-            process = FoundProcess(note, path)
-            found.append(FoundContainer(process, note.worker_id, note.instance, running=process.running))
-        return found
+        return [
+            FoundContainer(found := FoundProcess(note, scratch), note.worker_id, note.instance, running=found.running)
+            for note, scratch in _notes()
+            if note.owner == owner
+        ]
 
     def close(self) -> None:
-        if self._made is not None:
-            shutil.rmtree(self._made, ignore_errors=True)
+        """Nothing is open."""
 
 
 _ENVIRONMENT = {
@@ -156,8 +148,58 @@ _ENVIRONMENT = {
 }
 
 
-def _notes(owner: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"pool-processes-{owner}"
+_SCRATCH, _NOTE, _TREE = "pool-scratch-", "note", "pool-tree-"
+#: After it the scratch directory of a process that has ended is nobody's any more, and an old tree neither.
+_SCRATCH_KEPT_S, _TREE_KEPT_S = 600.0, 7 * 86_400.0
+
+
+def _notes() -> Iterator[tuple[_Note, Path]]:
+    """Of the processes of all daemons of this user, with their scratch directories."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*/{_NOTE}"):
+        with contextlib.suppress(OSError, ValueError):  # it is just written or removed
+            if path.stat().st_uid == os.geteuid():
+                yield _Note(*json.loads(path.read_text(encoding="utf-8"))), path.parent
+
+
+def _remove_what_killed_daemons_left() -> None:
+    for note, scratch in _notes():
+        if start_of(note.pid) != note.started and _age_s(scratch / _NOTE) > _SCRATCH_KEPT_S:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _age_s(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime
+    return 0.0
+
+
+def _shared_tree() -> Path:
+    """The tree and its bytecode are written once for each content and user. Another user's is never taken for it."""
+    from pool.images import runner_tree
+
+    wanted = sources.digest(runner_tree())
+    tree = Path(tempfile.gettempdir()) / f"{_TREE}{os.geteuid()}-{wanted[:16]}"
+    if not _is_ours(tree) or sources.digest(sources.read_tree(tree)) != wanted:
+        made = lay_out(Path(tempfile.mkdtemp(prefix=_TREE)))
+        for old in tree.parent.glob(f"{_TREE}{os.geteuid()}-*"):
+            if _is_ours(old) and (old == tree or _age_s(old) > _TREE_KEPT_S):
+                shutil.rmtree(old, ignore_errors=True)
+        try:
+            made.rename(tree)
+        except OSError:  # another daemon has just made it, or somebody else has
+            shutil.rmtree(made)
+        if not _is_ours(tree):
+            raise StartError(f"{tree} belongs to another user; remove it, or set TMPDIR")
+    os.utime(tree)
+    return tree
+
+
+def _is_ours(directory: Path) -> bool:
+    try:
+        found = directory.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def lay_out(root: Path) -> Path:

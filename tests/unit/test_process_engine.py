@@ -1,0 +1,77 @@
+"""The engine of plain processes that is shipped for tests: what it keeps, and what it removes of daemons that were killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+from pool import sources
+from pool.errors import StartError
+from pool.images import runner_tree
+from pool.testing import ProcessEngine
+from tests.support.worker_spec import SPEC
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def launched_by_a_killed_daemon(directory):
+    """The scratch directory of its worker, which has ended too; as old as `find` of another daemon may know it."""
+    program = (
+        "import sys, time; from pool.testing import ProcessEngine; from tests.support.worker_spec import SPEC\n"
+        "engine = ProcessEngine(); engine.start = 'import time; time.sleep(600)'\n"
+        "print(engine.launch(SPEC).pid(), flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": str(directory)}) as daemon:
+        worker = int(daemon.stdout.readline())
+        daemon.kill()
+    (scratch,) = directory.glob("pool-scratch-*")
+    return worker, scratch
+
+
+def test_the_scratch_directory_of_a_killed_daemons_worker_is_removed_once_the_worker_has_ended(temporary):
+    worker, scratch = launched_by_a_killed_daemon(temporary)
+    long_ago = time.time() - 3600
+    os.utime(scratch / "note", (long_ago, long_ago))
+    assert [found.running for found in ProcessEngine().find(owner=SPEC.owner)] == [True]
+    os.kill(worker, signal.SIGKILL)
+    while scratch.exists():  # until it has been waited for by whoever has inherited it
+        ProcessEngine()
+    assert ProcessEngine().find(owner=SPEC.owner) == []
+
+
+def test_a_worker_that_has_just_ended_is_still_found_by_the_next_daemon(temporary):
+    worker, scratch = launched_by_a_killed_daemon(temporary)
+    os.kill(worker, signal.SIGKILL)
+    (found,) = ProcessEngine().find(owner=SPEC.owner)
+    found.container.kill()
+    assert not scratch.exists()
+    assert ProcessEngine().find(owner="somebody-else") == []
+
+
+def test_all_engines_of_a_user_share_one_tree_whose_content_is_right(temporary):
+    first = ProcessEngine().tree
+    (first / "runner" / "main.py").write_text("changed")
+    (first / "runner" / "more.py").write_text("")
+    assert ProcessEngine().tree == first
+    assert sources.digest(sources.read_tree(first)) == sources.digest(runner_tree())
+    assert list(temporary.iterdir()) == [first]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_tree_of_another_user_is_refused(temporary):
+    tree = ProcessEngine().tree
+    os.chown(tree, 65534, 65534)
+    (tree / "x").touch()
+    with pytest.raises(StartError, match="belongs to another user"):
+        ProcessEngine()
