@@ -10,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+#: Each build of an image removes what earlier ones have left, so two at once would disturb each other.
+BUILD_IMAGES = ("tests/docker/test_image.py", "tests/newcomer/")
+
 # The same examples in every run, so that a run says something about a change and nothing about chance, and no limits of
 # time, so that a busy machine fails no test. `./dev test --random` tries other examples each time.
 _ANY_MACHINE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -41,6 +44,18 @@ def pytest_configure():
     """Whoever runs the tests in the background may have SIGINT ignored, and so would every program that they start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadfile`, all tests of a file run in one process, and all that build images in one process."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return "images" if nodeid.startswith(BUILD_IMAGES) else super()._split_scope(nodeid)
+
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_terminal_summary(terminalreporter):

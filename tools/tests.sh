@@ -79,7 +79,8 @@ run_part() {
     # Many of these wait, and they share nothing. In the order of the directories the long files come first; xdist's own
     # order would begin them last, since they have few tests.
     quick) title="without Docker" markers="not docker" workers=(-n 4 --dist loadfile --no-loadscope-reorder) ;;
-    docker) title="with Docker" markers="docker" ;;
+    # These wait more. The first file, the campaign of faults, takes as long as most others together.
+    docker) title="with Docker" markers="docker" workers=(-n 3 --dist loadfile --no-loadscope-reorder) ;;
   esac
   say "Tests $title"
   : >".cache/test-$1.failed"

@@ -1,4 +1,4 @@
-"""A short campaign of faults on the real Engine: nothing accepted is lost, nothing runs twice, nothing is left."""
+"""Five minutes of faults on the real Engine: nothing accepted is lost, nothing runs twice, nothing is left."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import sys
 
 import pytest
 
-from pool.images import DEFAULT_TAG, build
 from tests.chaos.campaign import Campaign, judged
 from tests.chaos.faults import FAULTS, engine_frozen, engine_restarted
 from tests.chaos.programs import nonce_of
 from tests.chaos.witness import Witness
+from tests.support.daemons import worker_image
 
 pytestmark = [
     pytest.mark.docker,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="faults signal processes of other users; needs root"),
 ]
-SECONDS, FAULTS_AT_LEAST = 60, 25
+SECONDS, FAULTS_AT_LEAST, ENDS_AT_LEAST = 300, 125, 500  # at 1 a time, and if the machine is busy, it takes longer
 
 
 def test_the_witness_counts_each_execution_once():
@@ -33,15 +33,15 @@ def test_the_witness_counts_each_execution_once():
 
 
 def test_under_faults_at_random_no_job_is_lost_or_runs_twice_and_nothing_is_left(tmp_path_factory):
-    build(DEFAULT_TAG, progress=print)
+    worker_image()
     directory = tmp_path_factory.mktemp("chaos")
     faults = {
         fault: weight for fault, weight in FAULTS.items() if fault not in {engine_frozen, engine_restarted}
     }  # others may use the Engine
     with Campaign(directory, seed=1) as campaign:
-        verdict = campaign.run(SECONDS, faults, least_faults=FAULTS_AT_LEAST)
+        verdict = campaign.run(SECONDS, faults, least_faults=FAULTS_AT_LEAST, least_jobs=ENDS_AT_LEAST)
     print(judged(verdict, campaign.recoveries))
     assert not verdict.violations, f"{judged(verdict, campaign.recoveries)}\nrecords: {directory}"
-    assert verdict.acknowledged > 50
-    assert verdict.outcomes["ok"] > 20
-    assert sum(verdict.faults.values()) > 20
+    assert verdict.acknowledged > 250
+    assert verdict.outcomes["ok"] > 100
+    assert sum(verdict.faults.values()) >= FAULTS_AT_LEAST

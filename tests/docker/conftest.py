@@ -21,6 +21,7 @@ from pool.engines.base import ImageFacts, WorkerSpec
 from pool.engines.docker import DockerEngine
 from pool.engines.oci import OciEngine
 from pool.images import DEFAULT_TAG, build
+from tests.support import daemons
 from tests.support.daemons import IMAGE_DIR, DaemonProcess
 
 #: Same file system and lockdown as a worker; the command is a program for `python3 -c`.
@@ -31,8 +32,7 @@ OWNER = f"test-{secrets.token_hex(4)}"
 
 @pytest.fixture(scope="session")
 def worker_image() -> ImageFacts:
-    """Built when it is missing or stale."""
-    return build(DEFAULT_TAG, progress=print)
+    return daemons.worker_image()
 
 
 @pytest.fixture(scope="module")

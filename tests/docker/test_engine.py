@@ -16,6 +16,7 @@ import pytest
 from pool.engines.base import Mount
 from pool.engines.docker import DockerEngine
 from pool.errors import EngineUnavailableError, ImageMissingError, StartError
+from tests.support.engine_proxy import engine_socket
 
 from .conftest import OWNER
 
@@ -257,21 +258,22 @@ def test_an_engine_that_never_answers_is_given_up(engine_at, tmp_path, spec):
 @sdk_drops_its_socket
 def test_an_engine_that_comes_back_is_used_again(engine_at, tmp_path):
     """A small proxy stands between: it is there, it is cut, it is back."""
-    path = tmp_path / "proxy.sock"
+    path, own = tmp_path / "proxy.sock", engine_socket()
     engine = engine_at(path, timeout_s=10)
-    with _Proxy(path):
+    with _Proxy(path, own):
         assert engine.facts().name == "docker"
     with pytest.raises(EngineUnavailableError):
         engine.facts()
     path.unlink()
-    with _Proxy(path):
+    with _Proxy(path, own):
         assert engine.facts().name == "docker"
 
 
 class _Proxy:
     """Carries bytes between a socket of its own and the Engine's; leaving it cuts every connection."""
 
-    def __init__(self, path):
+    def __init__(self, path, engine):
+        self._engine = engine
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -294,7 +296,7 @@ class _Proxy:
             except OSError:
                 return
             far = socket.socket(socket.AF_UNIX)
-            far.connect("/var/run/docker.sock")
+            far.connect(self._engine)
             self._open += [near, far]
             for one, other in ((near, far), (far, near)):
                 threading.Thread(target=self._carry, args=(one, other), daemon=True).start()

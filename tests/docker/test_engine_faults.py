@@ -16,7 +16,7 @@ import pytest
 from pool.errors import PoolUnavailableError
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess
-from tests.support.engine_proxy import EngineProxy, gone, refusing
+from tests.support.engine_proxy import EngineProxy, engine_socket, gone, refusing
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
 
@@ -34,10 +34,7 @@ FEW = 30
 @pytest.fixture(scope="module")
 def proxy():
     place = Path(tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
-    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if not engine.startswith("unix://"):
-        pytest.skip("needs an Engine on a socket of this host")
-    with EngineProxy(place / "docker.sock", engine=engine.removeprefix("unix://")) as between:
+    with EngineProxy(place / "docker.sock", engine=engine_socket()) as between:
         yield between
     shutil.rmtree(place)
 

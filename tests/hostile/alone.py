@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from pool.images import DEFAULT_TAG, build
 from pool.model import Limits
 from tests.docker import live
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, worker_image
 
 TEMPLATE = {
     "size": {"min": 1, "max": 1},
@@ -55,7 +54,7 @@ _SIGNALS = ("SigBlk", "SigIgn", "SigCgt", "TracerPid", "State", "NoNewPrivs", "S
 
 @contextlib.contextmanager
 def one_worker(daemon_settings=None, **template):
-    build(DEFAULT_TAG, progress=lambda _: None)
+    worker_image()
     pools = {"default": TEMPLATE | template}
     with (
         DaemonProcess(pools, engine=ENGINE, **(daemon_settings or {})) as daemon,

@@ -26,12 +26,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from pool.images import DEFAULT_TAG, build
 from pool.model import Limits
 from tests.hostile import record as records
 from tests.hostile.alone import ENGINE, PRELUDE, bystander, one_worker
 from tests.hostile.surroundings import Surroundings
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, worker_image
 
 TEMPLATE = {
     "size": {"min": 1, "max": 2},
@@ -69,7 +68,7 @@ class Outside:
 
 @pytest.fixture(scope="session")
 def daemon():
-    build(DEFAULT_TAG, progress=lambda _: None)
+    worker_image()
     with DaemonProcess(POOLS, engine=ENGINE) as running:
         yield running
 

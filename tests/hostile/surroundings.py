@@ -30,18 +30,20 @@ class Surroundings:
         self._files = _files(daemon.home)
         self._pools = _pools(daemon)
         self._workers = _workers(daemon)
+        self._surplus = _surplus(daemon)
 
     def check(self):
         """No worker was replaced or found changed, none holds a process too many, the daemon has not grown."""
         now = _pools(self._daemon)
         assert now == self._pools
-        assert {name: _workers(self._daemon)[name] for name in self._workers} == self._workers
+        kept = self._workers.items() & _workers(self._daemon).items()
+        assert len(self._workers) - len(kept) <= _surplus(self._daemon) - self._surplus
         assert self._process.memory_info().rss < self._rss + self._growth
         if _workers(self._daemon) == self._workers:
             self._daemon.until(lambda: self._process.num_fds() <= self._fds, timeout=20)
             changed = set(self._files.items()) ^ set(_files(self._daemon.home).items())
             assert not changed, f"{sorted(changed)} {self._daemon.words()}"
-        for container in self._workers.values():
+        for _, container in kept:
             self._daemon.until(lambda it=container: len(processes(it)) == IDLE_PROCESSES, timeout=20)
 
 
@@ -80,6 +82,10 @@ def _pools(daemon):
         pool["name"]: (_replaced(pool), pool["residue"], pool["jobs"]["lost"], pool["breaker"]["open"])
         for pool in daemon.status()["pools"]
     }
+
+
+def _surplus(daemon):
+    return sum(pool["recycles"].get("surplus", 0) for pool in daemon.status()["pools"])
 
 
 def _replaced(pool):

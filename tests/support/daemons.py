@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ from pathlib import Path
 
 from pool.client import Client
 from pool.client.admin import AdminClient
+from pool.engines.base import ImageFacts
 from pool.errors import DaemonUnreachableError
+from pool.images import DEFAULT_TAG, build
 
 #: Generous: a shared machine, and a worker start is a second of CPU.
 _READY_S = 120
@@ -34,8 +37,17 @@ _ENGINES = {
 }
 #: Images that are unpacked for the engine oci: once for all daemons of all tests, and apart from what ./dev builds.
 IMAGE_DIR = Path(__file__).parents[2] / ".cache/test-images"
+_BUILD_LOCK = IMAGE_DIR.with_name("test-build.lock")
 #: Figures of a busy machine, and of tests whose workers cannot start.
 _NO_BOUNDS = {"run_p95_s": None, "overhead_p95_s": None, "failed_start_rate": None}
+
+
+def worker_image() -> ImageFacts:
+    """Build it when it is missing or stale: in one of the processes that run the tests, while the others wait."""
+    _BUILD_LOCK.parent.mkdir(exist_ok=True)
+    with _BUILD_LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return build(DEFAULT_TAG, progress=print)
 
 
 class DaemonProcess:

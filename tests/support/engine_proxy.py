@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import threading
@@ -17,6 +18,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
+
+import pytest
 
 _PIECE = 1 << 16
 
@@ -48,6 +51,14 @@ def refusing(status: int, message: str, *, only: str = "") -> Answer:
 def gone(_call: Call, _connection: socket.socket) -> bool:
     """Closes the connection without an answer, as an Engine that has just ended."""
     return True
+
+
+def engine_socket() -> str:
+    """The path of the Engine's own socket. Skips the test if the Engine is not on a socket of this host."""
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not engine.startswith("unix://"):
+        pytest.skip("needs an Engine on a socket of this host")
+    return engine.removeprefix("unix://")
 
 
 class EngineProxy:
