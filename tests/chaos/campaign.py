@@ -60,12 +60,13 @@ class Campaign:
         durability: str = "crash",
         engine_pid_file: Path | None = None,
         engine_restarts: bool = True,
+        job_pause_s: float = 0.0,
     ) -> None:
         """`engine_pid_file`: of the dockerd that may be frozen, and ended and started again if `engine_restarts`; the file
-        gets its new pid. None: neither.
+        gets its new pid. None: neither. `job_pause_s`: of each of the threads that submit, after each job.
         """
         self.directory, self.seed, self.engine_restarts = directory, seed, engine_restarts
-        self.engine_pid_file = engine_pid_file
+        self.engine_pid_file, self.job_pause_s = engine_pid_file, job_pause_s
         self.engine_pid = int(engine_pid_file.read_text()) if engine_pid_file is not None else 0
         self.records = directory / "history"
         self.records.mkdir(parents=True)
@@ -186,7 +187,7 @@ class Campaign:
         command = [sys.executable, "-m", "tests.chaos.submitter", self.daemon.endpoint, str(self.records)]
         with (self.directory / "submitters.log").open("ab") as log:
             return subprocess.Popen(
-                [*command, f"{self.name}.s{self._submitters}", str(self.seed)],
+                [*command, f"{self.name}.s{self._submitters}", str(self.seed), str(self.job_pause_s)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -1,9 +1,9 @@
 """One client process of a campaign: several threads submit jobs and wait for their results, whatever happens.
 
-    python -m tests.chaos.submitter ENDPOINT DIRECTORY NAME SEED
+    python -m tests.chaos.submitter ENDPOINT DIRECTORY NAME SEED PAUSE
 
-It ends when its standard input is closed, after the results of what it has submitted. A submission without an answer is
-asked for by its id: the daemon either has the job or does not know it.
+Each thread waits PAUSE seconds after each job. The process ends when its standard input is closed, after the results of what it
+has submitted. A submission without an answer is asked for by its id: the daemon either has the job or does not know it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ PATIENCE_S = 120.0
 
 
 class Submitter:
-    def __init__(self, client: Client, history: History, name: str, seed: int) -> None:
+    def __init__(self, client: Client, history: History, name: str, seed: int, *, pause_s: float) -> None:
         self.client, self.history, self.name, self.seed = client, history, name, seed
+        self.pause_s = pause_s
         self.ended = threading.Event()
 
     def run(self) -> None:
@@ -43,6 +44,7 @@ class Submitter:
         while not self.ended.is_set():
             number += 1
             self._job(f"{self.name}-{thread}-{number}", programs.choose(rng))
+            self.ended.wait(self.pause_s)
 
     def _job(self, job_id: str, program: programs.Program) -> None:
         self.history.add("submit", id=job_id, kind=program.kind)
@@ -86,11 +88,11 @@ def facts_of(result: JobResult) -> dict[str, object]:
 
 
 def main() -> None:
-    endpoint, directory, name, seed = sys.argv[1:]
+    endpoint, directory, name, seed, pause_s = sys.argv[1:]
     from pathlib import Path
 
     with Client(endpoint) as client, History(Path(directory), name) as history:
-        Submitter(client, history, name, int(seed)).run()
+        Submitter(client, history, name, int(seed), pause_s=float(pause_s)).run()
 
 
 if __name__ == "__main__":

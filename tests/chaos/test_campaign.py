@@ -19,7 +19,10 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="faults signal processes of other users; needs root"),
 ]
-SECONDS, FAULTS_AT_LEAST, ENDS_AT_LEAST = 300, 125, 500  # at 1 a time, and if the machine is busy, it takes longer
+#: On a busy machine it takes longer, until there are so many.
+SECONDS, FAULTS_AT_LEAST, ENDS_AT_LEAST = 300, 125, 500
+#: Between two faults, and between two jobs of a thread, so that the tests beside it have processors, too.
+FAULT_PAUSE_S, JOB_PAUSE_S = 1.0, 0.5
 
 
 def test_the_witness_counts_each_execution_once():
@@ -38,8 +41,10 @@ def test_under_faults_at_random_no_job_is_lost_or_runs_twice_and_nothing_is_left
     faults = {
         fault: weight for fault, weight in FAULTS.items() if fault not in {engine_frozen, engine_restarted}
     }  # others may use the Engine
-    with Campaign(directory, seed=1) as campaign:
-        verdict = campaign.run(SECONDS, faults, least_faults=FAULTS_AT_LEAST, least_jobs=ENDS_AT_LEAST)
+    with Campaign(directory, seed=1, job_pause_s=JOB_PAUSE_S) as campaign:
+        verdict = campaign.run(
+            SECONDS, faults, least_faults=FAULTS_AT_LEAST, least_jobs=ENDS_AT_LEAST, pause_s=FAULT_PAUSE_S
+        )
     print(judged(verdict, campaign.recoveries))
     assert not verdict.violations, f"{judged(verdict, campaign.recoveries)}\nrecords: {directory}"
     assert verdict.acknowledged > 250
