@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pool.daemon.zmtp import codec
 from pool.daemon.zmtp.codec import GREETING, Greeting, Peer, Ping, Pong
-from pool.daemon.zmtp.decoder import FRAME_COST, LARGE_BYTES, MAX_COMMAND_BYTES, Body, Decoder
+from pool.daemon.zmtp.decoder import FRAME_COST, LARGE_BYTES, MAX_COMMAND_BYTES, Body
 from pool.errors import RemoteProtocolError
+from tests.support.zmtp_reader import Reader
 
 LIMIT = 4 * LARGE_BYTES
 HELLO = GREETING + codec.ready("DEALER")
@@ -31,42 +32,19 @@ def command(name, body=b""):
     return frame(4, bytes([len(name)]) + name + body)
 
 
-class Reader:
-    """Reads pieces as a connection does, and watches what the decoder holds."""
+class Watched(Reader):
+    """Watches what the decoder holds."""
 
     def __init__(self, limit=LIMIT, max_frames=64):
-        self.decoder = Decoder(limit=limit, max_frames=max_frames)
-        self.events, self.most = [], 0
+        super().__init__(limit=limit, max_frames=max_frames)
+        self.most = 0
 
-    def read(self, data, piece=None):
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._take(rest[:piece]) :]
-        return self.events
-
-    def _take(self, piece):
-        body = self.decoder.body
-        room = body.room() if body is not None else None
-        if room is None:
-            self._drain(bytes(piece))
-            return len(piece)
-        with room:
-            count = min(len(room), len(piece))
-            room[:count] = piece[:count]
-        body.filled += count
-        self._drain(b"")
-        return count
-
-    def _drain(self, data):
-        event = self.decoder.next(data)
-        while event is not None:
-            self.events.append([bytes(each) for each in event] if isinstance(event, list) else event)
-            event = self.decoder.next()
+    def check(self):
         self.most = max(self.most, self.decoder.held)
 
 
 def events_of(data, piece=None, **caps):
-    return Reader(**caps).read(data, piece)
+    return Watched(**caps).read(data, piece)
 
 
 MESSAGES = st.lists(st.lists(st.binary(max_size=400), min_size=1, max_size=5), max_size=6)
@@ -90,7 +68,7 @@ def test_however_a_stream_is_cut_its_events_are_the_same(messages, cuts, tail):
     stream = HELLO + framed(*messages) + tail
 
     def events_and_error(pieces):
-        reader = Reader()
+        reader = Watched()
         try:
             for piece in pieces:
                 reader.read(piece)
@@ -125,7 +103,7 @@ VALID = HELLO + framed([b"one", b"two" * 200], [b""])
 @example(prefix=len(HELLO), noise=b"\x02" + b"\xff" * 8, piece=9)
 @settings(max_examples=600, deadline=None)
 def test_any_bytes_raise_the_protocol_error_or_nothing_and_hold_no_more_than_the_limit(prefix, noise, piece):
-    reader = Reader(limit=1000, max_frames=4)
+    reader = Watched(limit=1000, max_frames=4)
     with contextlib.suppress(RemoteProtocolError):
         reader.read(VALID[:prefix] + noise, piece)
     assert reader.most <= 1000 + MAX_COMMAND_BYTES + 9
@@ -168,7 +146,7 @@ def test_bytes_that_break_the_protocol_are_refused_and_the_error_says_how(stream
 
 
 def test_a_message_before_the_fault_is_received():
-    reader = Reader()
+    reader = Watched()
     with pytest.raises(RemoteProtocolError):
         reader.read(HELLO + framed([b"said"]) + b"\xff")
     assert reader.events[2:] == [[b"said"]]
@@ -183,7 +161,7 @@ def test_frames_and_bytes_of_a_message_are_limited_and_those_of_a_connection_are
 
 
 def test_the_limit_can_be_changed_from_one_frame_to_the_next():
-    reader = Reader(limit=100)
+    reader = Watched(limit=100)
     reader.read(HELLO)
     reader.decoder.limit = 10_000
     reader.read(framed([b"x" * 5000]))
@@ -193,14 +171,14 @@ def test_the_limit_can_be_changed_from_one_frame_to_the_next():
 
 
 def test_the_last_bytes_read_are_let_go_when_their_messages_are_taken():
-    reader = Reader()
+    reader = Watched()
     reader.read(HELLO + framed([b"x" * 8000]))
     assert reader.decoder._data == b""
     assert not reader.decoder.pending
 
 
 def test_empty_frames_count_against_the_limit():
-    reader = Reader(limit=10 * FRAME_COST, max_frames=1_000_000)
+    reader = Watched(limit=10 * FRAME_COST, max_frames=1_000_000)
     with pytest.raises(RemoteProtocolError):
         reader.read(HELLO + frame(1) * 11)
     assert reader.most <= 10 * FRAME_COST

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from random import Random
 
 from pool.daemon.zmtp import codec, decoder
-from pool.daemon.zmtp.decoder import FRAME_COST, MAX_COMMAND_BYTES, Decoder, Event
+from pool.daemon.zmtp.decoder import FRAME_COST, MAX_COMMAND_BYTES, Event
 from pool.errors import RemoteProtocolError
 from tests.fuzz.mutate import bend_bytes
 from tests.fuzz.target import Target
+from tests.support.zmtp_reader import Reader
 
 _LIMIT = 8192
 _MAX_FRAMES = 12
@@ -24,46 +25,22 @@ _READY = codec.GREETING + codec.ready("DEALER")
 _GREETING = len(codec.GREETING)
 
 
-class _Reader:
-    """Reads pieces as a connection does, and keeps the events."""
+class _Reader(Reader):
+    """Keeps the fault, too, and watches what the decoder holds."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        super().__init__(limit=_LIMIT, max_frames=_MAX_FRAMES)
         self.fault = ""
-        self._decoder = Decoder(limit=_LIMIT, max_frames=_MAX_FRAMES)
 
-    def read(self, data: bytes, *, first: int, piece: int) -> None:
-        rest, size = memoryview(data), first
+    def read(self, data: bytes, piece: int | None = None, *, first: int | None = None) -> list[Event]:
         try:
-            while rest:
-                rest = rest[self._take(rest[: size or len(rest)]) :]
-                size = piece
+            return super().read(data, piece, first=first)
         except RemoteProtocolError as error:
             self.fault = str(error)
+            return self.events
 
-    def _take(self, piece: memoryview) -> int:
-        body = self._decoder.body
-        room = body.room() if body is not None else None
-        if body is None or room is None:
-            self._drain(bytes(piece))
-            return len(piece)
-        with room:
-            count = min(len(room), len(piece))
-            room[:count] = piece[:count]
-        body.filled += count
-        self._drain(b"")
-        return count
-
-    def _drain(self, data: bytes) -> None:
-        event = self._decoder.next(data)
-        while event is not None:
-            self.events.append([bytes(each) for each in event] if isinstance(event, list) else event)
-            self._check_held()
-            event = self._decoder.next()
-        self._check_held()
-
-    def _check_held(self) -> None:
-        held = self._decoder
+    def check(self) -> None:
+        held = self.decoder
         pages = held.body._pages if held.body is not None else None
         assert held.held <= _LIMIT + MAX_COMMAND_BYTES + 9
         assert len(held._frames) <= _MAX_FRAMES
@@ -84,9 +61,9 @@ def _small_pages() -> Iterator[None]:
 def one(data: bytes) -> None:
     first, piece, stream = *(data[:2].ljust(2, b"\0")), data[2:]
     whole, pieces = _Reader(), _Reader()
-    whole.read(stream, first=0, piece=0)
+    whole.read(stream)
     with _small_pages():
-        pieces.read(stream, first=first, piece=max(piece, len(stream) // _MOST_PIECES))
+        pieces.read(stream, max(piece, len(stream) // _MOST_PIECES), first=first)
     assert whole.events == pieces.events
     assert whole.fault == pieces.fault
     _check_packed(whole.events)
@@ -97,7 +74,7 @@ def _check_packed(events: list[Event]) -> None:
     messages = [event for event in events if isinstance(event, list)]
     stream = b"".join(bytes(each) for message in messages for each in codec.pack(message))
     again = _Reader()
-    again.read(_READY + stream, first=0, piece=0)
+    again.read(_READY + stream)
     assert again.events[2:] == messages
     assert not again.fault
 
