@@ -168,7 +168,7 @@ class Loops(dict[str, Turns]):
 
 
 class Backlog:
-    """The waiting jobs, by id: whose turn it is, and how long each may wait. Running jobs are counted, for the turns."""
+    """The waiting jobs, by id: whose turn it is, and how long each may wait. It counts running jobs for the turns."""
 
     def __init__(
         self,
