@@ -13,8 +13,7 @@ from pathlib import Path
 import zmq
 
 from pool import values, wire
-from pool.engines.base import Mount, WorkerSpec
-from pool.engines.docker import DockerEngine
+from pool.engines.base import Engine, Mount, WorkerSpec
 
 IMAGE = "pool-worker:latest"
 LIMITS = {
@@ -32,7 +31,7 @@ OWNER = f"bench-{secrets.token_hex(4)}"
 class Worker:
     """One container, and this end of its link."""
 
-    def __init__(self, engine: DockerEngine, *, level: str = "auto", preload: str = "", image: str = IMAGE) -> None:
+    def __init__(self, engine: Engine, *, level: str = "auto", preload: str = "", image: str = IMAGE) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="bench."))
         self._home.chmod(0o711)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -44,8 +43,12 @@ class Worker:
         self._count = 0
         self._cgroup = cpu_file(self._container.pid())
         self._arguments = [bytes(frame) for frame in values.encode(((1,), {}), max_bytes=4096)]
-        while not isinstance(self.hear(), wire.Ready):
+        self.ready = self._await_ready()
+
+    def _await_ready(self) -> wire.Ready:
+        while not isinstance(message := self.hear(), wire.Ready):
             pass
+        return message
 
     def _spec(self, level: str, preload: str, image: str) -> WorkerSpec:
         command = ["--link", "/run/pool/link.sock", "--scratch", "/tmp", "--scratch", "/dev/shm", "--isolation", level]

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -71,6 +71,11 @@ class Prepared:
     setting: Setting
     confinement: Confinement
 
+    def begin(self, sock: socket.socket, out: int, err: int) -> NoReturn:
+        """The whole life of a child that was just forked."""
+        take_descriptors(sock, out, err)
+        live(sock, self)
+
 
 def set_up(scratch: Path) -> None:
     """In the zygote, for all children: what would cost each of them many pages."""
@@ -107,7 +112,7 @@ def take_descriptors(sock: socket.socket, out: int, err: int) -> None:
     signal.set_wakeup_fd(-1)
 
 
-def live(sock: socket.socket, prepared: Prepared) -> None:
+def live(sock: socket.socket, prepared: Prepared) -> NoReturn:
     """The whole life of a child. Never returns."""
     status = 1
     try:

@@ -47,11 +47,6 @@ _READABLE = (
 )
 
 
-def enter() -> None:
-    """Enter a new user namespace, and a new pid namespace for what this process forks next."""
-    kernel.own_user_namespace(CLONE_NEWPID)
-
-
 class PidNamespaces:
     """Used by the zygote: makes a pid namespace for each child, with an init whose end ends the whole namespace."""
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import signal
 import struct
 import sys
@@ -38,7 +37,7 @@ class DenialReporter:
 
     def __init__(self) -> None:
         self._names = syscalls.names()
-        self._result, self._arguments = _REGISTERS[platform.machine()]
+        self._result, self._arguments = _REGISTERS[os.uname().machine]
         self._reported: set[tuple[str, str]] = set()
         self._handler = _Handler(self._denied)
 

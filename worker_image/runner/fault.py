@@ -7,7 +7,6 @@ What only the object can say is asked once and may fail in any way. A question t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import io
@@ -24,7 +23,8 @@ from pool.model import Finding
 FILENAME = "<job>"
 #: The code that calls a job. A traceback begins after its frames.
 _CALLERS = tuple(
-    f"{each}/" for each in (Path(__file__).parent, Path(wire.__file__).parents[1], Path(asyncio.__file__).parent)
+    f"{each}/"
+    for each in (Path(__file__).parent, Path(wire.__file__).parents[1], Path(contextlib.__file__).with_name("asyncio"))
 )
 _TYPE_CHARS = 512
 _MESSAGE_CHARS = 16_384

@@ -22,10 +22,11 @@ import select
 import signal
 import socket
 import struct
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from runner import child
-from runner.confinement import PidNamespaces
+if TYPE_CHECKING:  # the runner imports this module too, and needs nothing of a child
+    from runner.confinement import PidNamespaces
 
 FORK = b"F"
 LOADED, CHILD, NO_CHILD, EXITED, FAILED = b"L", b"C", b"N", b"X", b"E"
@@ -50,10 +51,16 @@ class Forked(NamedTuple):
 class ForkServer:
     """`_children` is by the pidfd that becomes readable when the child ends."""
 
-    def __init__(self, control: socket.socket, prepared: child.Prepared) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        begin: Callable[[socket.socket, int, int], NoReturn],
+        namespaces: PidNamespaces | None,
+    ) -> None:
+        """`begin`: the whole life of a child, with its channel, stdout and stderr. `namespaces`: None where refused."""
         self._control = control
-        self._prepared = prepared
-        self._namespaces = PidNamespaces() if prepared.confinement.nested else None
+        self._begin = begin
+        self._namespaces = namespaces
         self._children: dict[int, Forked] = {}
         self._without_pidfd: list[Forked] = []
         self._poller = select.poll()
@@ -105,8 +112,7 @@ class ForkServer:
     def _fork_child(self, channel: socket.socket, out: int, err: int) -> int:
         pid = os.fork()
         if pid == 0:
-            child.take_descriptors(channel, out, err)
-            child.live(channel, self._prepared)
+            self._begin(channel, out, err)
         return pid
 
     def _hand_over(self, forked: Forked, *ends: int) -> None:

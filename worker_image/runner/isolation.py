@@ -10,9 +10,8 @@ import json
 import mmap
 import os
 import resource
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from runner import job_mounts, kernel
 from runner.job_mounts import JobMounts
@@ -25,8 +24,7 @@ DATA_LIMIT = "data limit"
 _SOME_BYTES = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """The parts of a child's isolation that the host allows, and why the others are missing."""
 
     parts: frozenset[str]
@@ -114,9 +112,10 @@ def _try_kernel() -> list[tuple[str, str]]:
 
 
 def _noexec_holds() -> bool:
-    with tempfile.TemporaryFile(dir="/tmp") as file:
+    path = f"/tmp/.{os.getpid()}"  # noqa: S108 - the scratch space
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b", buffering=0) as file:  # noqa: PTH123
+        os.unlink(path)  # noqa: PTH108
         file.write(bytes(mmap.PAGESIZE))
-        file.flush()
         try:
             mmap.mmap(
                 file.fileno(), mmap.PAGESIZE, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC

@@ -14,13 +14,13 @@ forked before, and no other process can read this one's memory. So only this pro
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from pool import wire
 from pool.errors import RemoteProtocolError
@@ -36,6 +36,9 @@ _LAST_MESSAGE_MS = 20_000
 _SETTLE_S = 1.0
 #: pyzmq copies smaller frames, whatever `copy` says.
 _SENT_WITHOUT_COPY_BYTES = 128 * 1024
+
+#: The first frame of a monitor's report, by zmq_socket_monitor(3). pyzmq's own reader imports asyncio.
+_EVENT = struct.Struct("=hi")
 
 State = Literal["idle", "running", "answered", "cleaning"]
 
@@ -84,7 +87,8 @@ class Link:
         A try ends only with such a report. If it ended after a time instead, a second connection could be made beside a
         first one that had succeeded unnoticed, and the daemon refuses second connections.
         """
-        return bool(recv_monitor_message(self.monitor)["event"] == zmq.EVENT_CONNECTED)
+        event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
+        return bool(event == zmq.EVENT_CONNECTED)
 
     # ---- what is said, and what is kept ----
 

@@ -1,44 +1,68 @@
-"""Start of a worker: fork the zygote while this process has one thread, then open the link and serve."""
+"""Start of a worker: fork the zygote while this process has one thread, then open the link and serve.
+
+A worker with `max_jobs: 1` costs its start for each job. So what is imported here is imported by the runner and the
+zygote; what one of them needs alone, it imports after the fork.
+"""
 
 from __future__ import annotations
 
-import argparse
+import gc
+import hashlib  # noqa: F401 - for the fork, as are the other imports that are not used here
 import os
+import pickle  # noqa: F401
+import random  # noqa: F401
 import signal
 import socket
 import sys
+import threading  # noqa: F401
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner import kernel, zygote
-from runner.datasets import Source
-from runner.zygote import Plan
+from pool.errors import RemoteProtocolError
+from runner import channel, kernel, launch  # noqa: F401
+from runner.launch import Plan
+
+#: The options and their defaults; "" where there is none. `argparse` would be imported for the daemon's call alone.
+_OPTIONS = {
+    "--link": "",  # path of the daemon's socket
+    "--scratch": "",  # a directory that is emptied after each job; given for each
+    "--preload": "",  # modules for the zygote to import, comma-separated
+    "--dataset": "",  # NAME=STAMP=PATH to load; given for each
+    "--screen": "",  # the screen's policy, as JSON; empty: none
+    "--isolation": "auto",  # one of launch.LEVELS
+    "--allow": "",  # what jobs may do beyond computing, comma-separated
+    "--tmp-bytes": str(64 << 20),  # scratch space of a job that asks for no size
+    "--tmp-inodes": "4096",
+    "--heartbeat-s": "2",
+    "--orphan-s": "120",  # how long to wait for the next daemon
+}
+_REPEATED = ("--scratch", "--dataset")
+_REQUIRED = ("--link", "--scratch")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until the end. The Broken message says why it ended; the exit code does not."""
     born = time.monotonic()
+    gc.disable()  # what is imported stays; the collector would look at all of it time and again
     options = _parse(arguments)
     _shield()
-    control, zygote_pid = zygote.launch(_plan(options))
+    control, zygote_pid = launch.launch(_plan(options))
     _serve(options, control, zygote_pid, born)
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="runner", description="Runs the jobs of one worker; started by the daemon.")
-    parser.add_argument("--link", required=True, type=Path, help="path of the daemon's socket")
-    parser.add_argument("--scratch", action="append", type=Path, required=True, help="emptied after each job; repeat")
-    parser.add_argument("--preload", default="", help="modules for the zygote to import, comma-separated")
-    parser.add_argument("--dataset", action="append", default=[], help="NAME=STAMP=PATH to load; repeat")
-    parser.add_argument("--screen", default="", help="the screen's policy, as JSON; empty: none")
-    parser.add_argument("--isolation", choices=zygote.LEVELS, default="auto", help="none is for tests of the runner")
-    parser.add_argument("--allow", default="", help="what jobs may do beyond computing, comma-separated")
-    parser.add_argument("--tmp-bytes", type=int, default=64 << 20, help="scratch space of a job that asks for no size")
-    parser.add_argument("--tmp-inodes", type=int, default=4096)
-    parser.add_argument("--heartbeat-s", type=float, default=2.0)
-    parser.add_argument("--orphan-s", type=float, default=120.0, help="how long to wait for the next daemon")
-    return parser.parse_args(arguments)
+def _parse(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each option; of one that is not repeated, the last."""
+    if "--help" in arguments:
+        print(f"Runs the jobs of one worker; started by the daemon with {' '.join(_OPTIONS)}, each with a value.")  # noqa: T201
+        sys.exit(0)
+    found: dict[str, list[str]] = {}
+    for name, value in zip(arguments[::2], arguments[1::2], strict=False):
+        found[name] = [*found.get(name, []), value] if name in _REPEATED else [value]
+    wrong = [*(found.keys() - _OPTIONS.keys()), *(name for name in _REQUIRED if name not in found)]
+    if wrong or len(arguments) % 2 or found.get("--isolation", ["auto"])[0] not in launch.LEVELS:
+        sys.exit(f"runner: wrong options: {' '.join(wrong or arguments)}")
+    return {name: [default] for name, default in _OPTIONS.items() if default or name not in _REPEATED} | found
 
 
 def _shield() -> None:
@@ -53,47 +77,52 @@ def _shield() -> None:
         kernel.adopt_orphans()
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _plan(options: dict[str, list[str]]) -> Plan:
     return Plan(
-        modules=tuple(name for name in options.preload.split(",") if name),
-        datasets=tuple(Source.parse(each) for each in options.dataset),
-        scratch=options.scratch[0],
-        screen=options.screen,
-        isolation=options.isolation,
-        allow=frozenset(name for name in options.allow.split(",") if name),
-        tmp_bytes=options.tmp_bytes,
-        tmp_inodes=options.tmp_inodes,
+        modules=_names(options["--preload"]),
+        datasets=tuple(options.get("--dataset", ())),
+        scratch=Path(options["--scratch"][0]),
+        screen=options["--screen"][0],
+        isolation=options["--isolation"][0],
+        allow=frozenset(_names(options["--allow"])),
+        tmp_bytes=int(options["--tmp-bytes"][0]),
+        tmp_inodes=int(options["--tmp-inodes"][0]),
     )
 
 
-def _serve(options: argparse.Namespace, control: socket.socket, zygote_pid: int, born: float) -> None:
+def _names(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in values[0].split(",") if name)
+
+
+def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: int, born: float) -> None:
     """Importing zmq and opening the link start threads."""
     import zmq
 
     from pool import sources, wire
     from pool._version import __version__
-    from pool.errors import RemoteProtocolError
     from runner.link import Link, start_zmq_reaper
     from runner.runner import DaemonGoneError, Runner, Settings
 
+    gc.freeze()
+    gc.enable()
     context = zmq.Context()
     start_zmq_reaper(context)
     settings = Settings(
-        scratch=tuple(options.scratch),
-        heartbeat_s=options.heartbeat_s,
-        orphan_s=options.orphan_s,
+        scratch=tuple(map(Path, options["--scratch"])),
+        heartbeat_s=float(options["--heartbeat-s"][0]),
+        orphan_s=float(options["--orphan-s"][0]),
         born=born,
-        checked=options.isolation != "none",
+        checked=options["--isolation"][0] != "none",
     )
     digest = sources.digest(sources.read_tree(Path(__file__).resolve().parent.parent))
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     hello = wire.Hello(runner=__version__, sources=digest, python=python)
-    link = Link(context, options.link)
+    link = Link(context, Path(options["--link"][0]))
     runner = Runner(settings, link, hello, control=control, zygote_pid=zygote_pid)
     try:
         runner.serve()
-    except (zygote.PreloadError, zygote.ProcessDiedError, RemoteProtocolError) as error:
-        permanent = isinstance(error, zygote.PreloadError)
+    except (launch.PreloadError, launch.ProcessDiedError, RemoteProtocolError) as error:
+        permanent = isinstance(error, launch.PreloadError)
         link.leave(hello, wire.Broken(reason=str(error)[:4000], permanent=permanent))
     except DaemonGoneError:
         pass

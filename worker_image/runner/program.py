@@ -6,13 +6,12 @@ Called in the child only. Once the job's code has begun, it may have changed any
 from __future__ import annotations
 
 import ast
-import asyncio
 import builtins
 import contextlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -65,11 +64,17 @@ def run(
     args, kwargs = _arguments(job, arguments)
     try:
         value = restoring(_call, job, code, args, kwargs, setting)
-        return restoring(asyncio.run, value) if inspect.iscoroutine(value) else value, None
+        return restoring(_run_coroutine, value) if inspect.iscoroutine(value) else value, None
     except SystemExit as end:
         if fault.exit_code(end) != 0:
             raise
         return namespace().get("result") if job.entry is None and not job.pickled else None, 0
+
+
+def _run_coroutine(value: Coroutine[object, object, object]) -> object:
+    import asyncio  # few jobs need it, and it takes long
+
+    return asyncio.run(value)
 
 
 def namespace() -> dict[str, object]:

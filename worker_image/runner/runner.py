@@ -34,10 +34,10 @@ from runner import cleanup, fork_server, usage
 from runner.attempt import Attempt, Child, Exit, Printer, Stream
 from runner.channel import Frame
 from runner.cleanup import Baseline
+from runner.launch import PreloadError, ProcessDiedError
 from runner.link import Link
 from runner.read_code import ReadCode
 from runner.usage import Meter
-from runner.zygote import PreloadError, ProcessDiedError
 
 _LAST_OUTPUT_BYTES = 8192
 #: The next child is forked beside a job that runs longer than this. A fork takes a core for milliseconds, so a shorter

@@ -6,7 +6,7 @@ are the same on every architecture. A name that is not here is a call that no fi
 
 from __future__ import annotations
 
-import platform
+import os
 from collections.abc import Iterator
 
 _X86_64 = """
@@ -104,7 +104,7 @@ def names(machine: str = "") -> dict[int, str]:
 
 
 def _of(machine: str) -> tuple[int, str]:
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     if machine not in _ARCHITECTURES:
         raise UnknownArchitectureError(f"no table of system calls for {machine}; there are {', '.join(_ARCHITECTURES)}")
     return _ARCHITECTURES[machine]
