@@ -11,15 +11,13 @@ import pytest
 from pool.errors import PoisonedCodeError
 from pool.model import Outcome
 from tests.hostile.siege import SMALL, Besieged
+from tests.support.daemons import module_daemon
 
 ROGUE = SMALL | {"size": {"min": 1, "max": 1}, "heartbeat_s": 2}
 HOSTILE = "def main(x):\n    return 'everything that this runner can say, it says'"
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with Besieged({"default": SMALL, "rogue": ROGUE}, engine="rogue") as running:
-        yield running
+daemon = module_daemon({"default": SMALL, "rogue": ROGUE}, engine="rogue", kind=Besieged)
 
 
 def cost(daemon, script):

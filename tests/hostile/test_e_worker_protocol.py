@@ -14,6 +14,7 @@ import pytest
 
 from pool.model import Limits, Outcome
 from tests.hostile.siege import MIB, SMALL, Besieged, growth_of_libzmq
+from tests.support.daemons import module_daemon
 from tests.support.rogue_peer import HEADERS
 
 # Its workers are rogue and its code is not, so what they do is not held against that.
@@ -22,10 +23,7 @@ ROGUE = SMALL | {"size": {"min": 1, "max": 1}, "heartbeat_s": 2, "poison": {"kil
 CAP = 64 * 1024
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with Besieged({"default": SMALL, "rogue": ROGUE}, engine="rogue") as running:
-        yield running
+daemon = module_daemon({"default": SMALL, "rogue": ROGUE}, engine="rogue", kind=Besieged)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from pool.client import Client
 from pool.client.admin import AdminClient
 from pool.engines.base import ImageFacts
@@ -163,3 +165,14 @@ class DaemonProcess:
 
     def words(self):
         return self.log.read_text()[-8000:] if self.log.exists() else ""
+
+
+def module_daemon(pools, *, kind=DaemonProcess, **options):
+    """The fixture `daemon` of a module, one for all its tests; `kind`: its class."""
+
+    @pytest.fixture(scope="module", name="daemon")
+    def running():
+        with kind(pools, **options) as it:
+            yield it
+
+    return running

@@ -18,7 +18,7 @@ from pool import values, wire
 from pool.client import job
 from pool.errors import InvalidJobError, JobRefusedError, PoolError
 from pool.model import Limits, Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 
 POOL = {
     "size": {"min": 1, "max": 1},
@@ -31,10 +31,7 @@ POOL = {
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with DaemonProcess({"default": POOL}) as running:
-        yield running
+daemon = module_daemon({"default": POOL})
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pool.cli.admin import app
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 
 POOL = {
     "size": {"min": 2, "max": 2},
@@ -25,10 +25,7 @@ POOL = {
 }
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with DaemonProcess({"default": POOL}) as running:
-        yield running
+daemon = module_daemon({"default": POOL})
 
 
 @pytest.fixture(autouse=True)

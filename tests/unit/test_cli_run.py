@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from pool.cli import answer, run
 from pool.cli.admin import app
 from pool.model import JobError, JobResult, Outcome, StartKind, Timings
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, module_daemon
 
 POOL = {
     "size": {"min": 1, "max": 2},
@@ -110,10 +110,7 @@ def test_an_integer_without_end_is_shown_as_what_it_is(capsys):
 # ---- against a real daemon ----
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with DaemonProcess({"default": POOL, "other": POOL}) as running:
-        yield running
+daemon = module_daemon({"default": POOL, "other": POOL})
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 
 POOL = {
     "size": {"min": 2, "max": 2},
@@ -93,10 +93,7 @@ with joblib.parallel_config(backend="pool", n_jobs=5):
 }
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with DaemonProcess({"default": POOL}) as running:
-        yield running
+daemon = module_daemon({"default": POOL})
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)

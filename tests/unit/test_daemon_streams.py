@@ -16,7 +16,7 @@ import pytest
 
 from pool import JobResult, OutputEvent
 from pool.model import Limits, Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 
 POOL = {
     "size": {"min": 3, "max": 3},
@@ -33,10 +33,7 @@ def step(name):
 """
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with DaemonProcess({"default": POOL}) as running:
-        yield running
+daemon = module_daemon({"default": POOL})
 
 
 @pytest.fixture(autouse=True)

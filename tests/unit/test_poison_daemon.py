@@ -14,7 +14,7 @@ from pool.cli.admin import app
 from pool.daemon import admission
 from pool.errors import InvalidJobError, JobRefusedError, PoisonedCodeError, UnknownPoolError
 from pool.model import Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 
 POOL = {
     "size": {"min": 1, "max": 1},
@@ -26,10 +26,7 @@ HELD = "def main(x):\n    import time\n    time.sleep(x)\n    return x"
 OTHER = "result = 6 * 7"
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with DaemonProcess({"default": POOL, "patient": POOL | {"poison": {"kills": None}}}) as running:
-        yield running
+daemon = module_daemon({"default": POOL, "patient": POOL | {"poison": {"kills": None}}})
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from pool.daemon.submit_service import MAX_INLINE_BYTES, SubmitService
 from pool.daemon.worker_handle import Services
 from pool.errors import DrainingError, JobConflictError
 from pool.model import Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 
 SMALL, LARGE = b"x", bytes(MAX_INLINE_BYTES + 1)
 ANN, BOB = "1000", "1001"
@@ -228,10 +228,7 @@ POOL = {
 CODE = "import time\ndef main(x):\n    time.sleep(0.2)\n    return time.monotonic_ns()"
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with DaemonProcess({"default": POOL}) as running:
-        yield running
+daemon = module_daemon({"default": POOL})
 
 
 def test_a_large_job_that_is_submitted_twice_at_once_runs_once(daemon):

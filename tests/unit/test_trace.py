@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from pool.cli.admin import app
 from pool.model import Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 
 POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}
 STEPS = [
@@ -36,10 +36,7 @@ def admin(daemon, *arguments):
 DOUBLE = "def main(x):\n    return x * 2"
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with DaemonProcess({"default": POOL}) as running:
-        yield running
+daemon = module_daemon({"default": POOL})
 
 
 @pytest.fixture(scope="module")
