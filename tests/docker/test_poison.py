@@ -16,7 +16,7 @@ TEMPLATE = {
     "limits": {"wall_s": 60, "cpu_s": 60, "memory": "256m"},
     "poison": {"kills": 2},
 }
-CODE = "def main(x):\n    import time\n    time.sleep(x)\n    return x"
+CODE = "def main(x):\n    import time\n    print('it runs', flush=True)\n    time.sleep(x)\n    return x"
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def test_code_whose_container_is_killed_under_it_twice_is_refused_until_it_is_pa
     with daemon.client(timeout=30) as client:
         for _ in range(2):
             job_id = client.submit(CODE, entry="main", args=[60])
-            daemon.until(lambda: daemon.pool()["running"] == 1)
-            victim = daemon.workers(state="leased")[0]
+            next(client.stream(job_id, timeout=60))  # before its code runs, nothing counts against it
+            victim = daemon.worker_of(job_id)
             waiting = client.submit(CODE, entry="main", args=[0])
             sdk.kill(victim["container"])
             result = client.result(job_id, timeout=60)

@@ -129,7 +129,7 @@ def unharmed(daemon, client):
 def outside():
     """Run it in a plain process, in a directory of its own; `user`: drop to this user id before main."""
 
-    def run(code, *args, user=None, timeout=60):
+    def run(code, *args, user=None, timeout=300):
         with tempfile.TemporaryDirectory(prefix="outside.") as home:
             os.chmod(home, 0o777)
             process = subprocess.run(
