@@ -30,18 +30,16 @@ def frames_of(value):
 
 
 @pytest.fixture(scope="module")
-def decode():
-    """One helper for the tests that do not end it."""
-    made = ProcessDecoder()
-    yield lambda value: made.decode(frames_of(value))
-    made.close()
-
-
-@pytest.fixture
-def fresh():
+def made():
+    """One for all tests: a helper that a test has ended is replaced for the next one."""
     made = ProcessDecoder()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def decode(made):
+    return lambda value: made.decode(frames_of(value))
 
 
 def helpers(made):
@@ -76,10 +74,10 @@ def test_values_are_the_same_as_without_the_helper(decode, value):
     assert decode(value) == value
 
 
-def test_a_large_array_arrives_in_the_memory_that_it_was_received_in(fresh):
+def test_a_large_array_arrives_in_the_memory_that_it_was_received_in(made):
     array = np.arange(1 << 18)
     frames = frames_of(array)
-    found = fresh.decode(frames)
+    found = made.decode(frames)
     assert np.array_equal(found, array)
     frames[1][:8] = (7).to_bytes(8, "little")
     assert found[0] == 7
@@ -97,12 +95,12 @@ def test_frames_with_zones_categories_and_bits_are_the_same(decode):
     pd.testing.assert_frame_equal(decode(frame), frame)
 
 
-def test_bytes_that_are_no_value_are_refused_and_the_helper_goes_on(fresh):
-    assert fresh.decode(frames_of(1)) == 1
-    before = helpers(fresh)
+def test_bytes_that_are_no_value_are_refused_and_the_helper_goes_on(made):
+    assert made.decode(frames_of(1)) == 1
+    before = helpers(made)
     with pytest.raises(ValueCodecError, match="not an encoded value"):
-        fresh.decode([bytearray(b"\xc1")])
-    assert fresh.decode(frames_of(2)) == 2
+        made.decode([bytearray(b"\xc1")])
+    assert made.decode(frames_of(2)) == 2
     assert len(before) == 1
 
 
@@ -112,62 +110,62 @@ def test_bytes_that_are_no_value_are_refused_and_the_helper_goes_on(fresh):
 @pytest.mark.parametrize(
     ("ended_by", "seen"), [(signal.SIGFPE, "killed by SIGFPE"), (signal.SIGKILL, "killed by SIGKILL")]
 )
-def test_a_helper_that_crashes_ends_this_value_only(fresh, ended_by, seen):
-    assert fresh.decode(frames_of(1)) == 1
-    (helper,) = fresh._helpers.get()._idle
+def test_a_helper_that_crashes_ends_this_value_only(made, ended_by, seen):
+    assert made.decode(frames_of(1)) == 1
+    (helper,) = made._helpers.get()._idle
     pid = helper.pid
     os.kill(pid, signal.SIGSTOP)
-    decoding = Waiting(fresh.decode, frames_of(2))
+    decoding = Waiting(made.decode, frames_of(2))
     eventually(lambda: os.fstat(helper._given).st_size > 0)  # from here on it is this helper that has the value
     os.kill(pid, ended_by)
     os.kill(pid, signal.SIGCONT)
     error = decoding.end()
     assert isinstance(error, ValueCodecError)
     assert seen in error.message
-    assert fresh.decode(frames_of(3)) == 3
-    assert helpers(fresh) != [pid]
+    assert made.decode(frames_of(3)) == 3
+    assert helpers(made) != [pid]
 
 
-def test_a_helper_that_hangs_is_killed_at_the_deadline(fresh, monkeypatch):
-    assert fresh.decode(frames_of(1)) == 1
-    (pid,) = helpers(fresh)
+def test_a_helper_that_hangs_is_killed_at_the_deadline(made, monkeypatch):
+    assert made.decode(frames_of(1)) == 1
+    (pid,) = helpers(made)
     monkeypatch.setattr(decoder, "CPU_S", 0.1)
     monkeypatch.setattr(decoder, "EXTRA_S", 0.1)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(ValueCodecError, match="took longer than"):
-        fresh.decode(frames_of(2))
+        made.decode(frames_of(2))
     assert gone(pid)
     monkeypatch.undo()
-    assert fresh.decode(frames_of(3)) == 3
+    assert made.decode(frames_of(3)) == 3
 
 
-def test_a_value_that_takes_too_much_memory_is_refused(fresh, monkeypatch):
-    frames = frames_of([{} for _ in range(1_000_000)])
-    assert len(fresh.decode(frames)) == 1_000_000
-    monkeypatch.setattr(decoder, "MEMORY_BYTES", 32 << 20)
+def test_a_value_that_takes_too_much_memory_is_refused(made, monkeypatch):
+    frames = frames_of([{} for _ in range(300_000)])
+    assert len(made.decode(frames)) == 300_000
+    monkeypatch.setattr(decoder, "MEMORY_BYTES", 8 << 20)
     monkeypatch.setattr(decoder, "MEMORY_PER_BYTE", 0)
     with pytest.raises(ValueCodecError, match="memory"):
-        fresh.decode(frames)
-    assert fresh.decode(frames_of(3)) == 3
+        made.decode(frames)
+    assert made.decode(frames_of(3)) == 3
 
 
-def test_a_value_that_takes_too_much_processor_time_is_refused(fresh, monkeypatch):
+def test_a_value_that_takes_too_much_processor_time_is_refused(made, monkeypatch):
     frames = frames_of([Decimal(n) for n in range(1_500_000)])  # five seconds, and up to one is allowed
     monkeypatch.setattr(decoder, "CPU_S", 0.001)
     monkeypatch.setattr(decoder, "CPU_S_PER_MIB", 0.0)
     monkeypatch.setattr(decoder, "EXTRA_S", 60.0)
     with pytest.raises(ValueCodecError, match="more CPU time"):
-        fresh.decode(frames)
+        made.decode(frames)
     monkeypatch.undo()
-    assert fresh.decode(frames_of(3)) == 3
+    assert made.decode(frames_of(3)) == 3
 
 
-def test_a_helper_that_ended_while_it_was_idle_is_replaced_unnoticed(fresh):
-    fresh.decode(frames_of(1))
-    (pid,) = helpers(fresh)
+def test_a_helper_that_ended_while_it_was_idle_is_replaced_unnoticed(made):
+    made.decode(frames_of(1))
+    (pid,) = helpers(made)
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG))
-    assert fresh.decode(frames_of(2)) == 2
+    assert made.decode(frames_of(2)) == 2
 
 
 @pytest.mark.parametrize(
@@ -184,9 +182,9 @@ def test_an_answer_that_does_not_fit_the_request_is_refused(reply):
 # ---- what a helper may do ----
 
 
-def test_a_helper_can_open_no_file_and_no_socket(fresh):
-    fresh.decode(frames_of(1))
-    (pid,) = helpers(fresh)
+def test_a_helper_can_open_no_file_and_no_socket(made):
+    made.decode(frames_of(1))
+    (pid,) = helpers(made)
     limits = {
         line[:26].strip(): line[26:].split()[:2] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
     }
