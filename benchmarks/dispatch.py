@@ -18,7 +18,7 @@ from itertools import islice, repeat
 from pathlib import Path
 
 from benchmarks.acceptance import daemon
-from pool import config, images, sources
+from pool import assets, config, sources
 from pool.client import Client
 from pool.daemon.daemon import Daemon
 from pool.daemon.systemd import setup_logging
@@ -42,7 +42,7 @@ class _StubEngine(ProcessEngine):
 
     def __init__(self) -> None:
         super().__init__(sources=Path())  # no runner is started
-        self._sources = sources.digest(images.runner_tree())
+        self._sources = sources.digest(assets.runner_tree())
 
     def launch(self, spec: WorkerSpec) -> ProcessContainer:
         link = next(mount.source for mount in spec.mounts if mount.target == LINK_TARGET) / "link.sock"

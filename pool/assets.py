@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pool.errors import ConfigError
+from pool.sources import LEAVES, PACKAGE_INIT, read_tree
 
 _PACKAGE = Path(__file__).resolve().parent
 _ROOTS = (_PACKAGE / "_assets", _PACKAGE.parent)
@@ -36,6 +37,19 @@ def example_config() -> Path:
 def package() -> Path:
     """The directory of the `pool` package itself."""
     return _PACKAGE
+
+
+def runner_tree() -> dict[str, bytes]:
+    """The Python files below /opt/pool in an image that is built now, by relative name (see pool/sources.py)."""
+    tree = {f"runner/{name}": data for name, data in read_tree(worker_image() / "runner").items()}
+    tree["pool/__init__.py"] = PACKAGE_INIT
+    for leaf in LEAVES:
+        path = package() / leaf
+        if leaf.endswith("/"):
+            tree |= {f"pool/{leaf}{name}": data for name, data in read_tree(path).items()}
+        else:
+            tree[f"pool/{leaf}"] = path.read_bytes()
+    return tree
 
 
 def _find(name: str, roots: tuple[Path, ...] = _ROOTS) -> Path:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pool import sources
+from pool import assets, sources
 from pool._version import __version__
 from pool.engines.base import EngineFacts, FoundContainer, ImageFacts, WorkerSpec
 from pool.errors import StartError
@@ -175,9 +175,7 @@ def _age_s(path: Path) -> float:
 
 def _shared_tree() -> Path:
     """The tree and its bytecode are written once for each content and user. Another user's is never taken for it."""
-    from pool.images import runner_tree
-
-    wanted = sources.digest(runner_tree())
+    wanted = sources.digest(assets.runner_tree())
     tree = Path(tempfile.gettempdir()) / f"{_TREE}{os.geteuid()}-{wanted[:16]}"
     if not _is_ours(tree) or sources.digest(sources.read_tree(tree)) != wanted:
         made = lay_out(Path(tempfile.mkdtemp(prefix=_TREE)))
@@ -204,9 +202,7 @@ def _is_ours(directory: Path) -> bool:
 
 def lay_out(root: Path) -> Path:
     """The tree of the image, as files, so that the runner's digest is the one that the daemon expects."""
-    from pool.images import runner_tree
-
-    for name, content in runner_tree().items():
+    for name, content in assets.runner_tree().items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

@@ -15,7 +15,7 @@ from types import FrameType
 
 import structlog
 
-from pool import images, sources
+from pool import assets, sources
 from pool.config import Settings
 from pool.core import events as ev
 from pool.core.machine import PoolState
@@ -224,7 +224,7 @@ class Daemon:
         self._notes = list(directories.kept.read())
         taken = {each.uid for each in self._notes}
         users = worker_spec.uids(directories.owner, used=sum(past.workers.values()), taken=taken)
-        digest = sources.digest(images.runner_tree())
+        digest = sources.digest(assets.runner_tree())
         for name, template in self._settings.pools.items():
             specs = WorkerSpecFactory(
                 pool=name,

@@ -14,8 +14,9 @@ No build step has a network inside a container, and nothing is installed in the 
 
 from __future__ import annotations
 
+from pool.assets import runner_tree
 from pool.images.base import PYTHONS
 from pool.images.libraries import PROFILES, profile
-from pool.images.worker import DEFAULT_TAG, build, runner_tree
+from pool.images.worker import DEFAULT_TAG, build
 
 __all__ = ["DEFAULT_TAG", "PROFILES", "PYTHONS", "build", "profile", "runner_tree"]

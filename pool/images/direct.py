@@ -25,7 +25,7 @@ from pool.errors import EngineError
 from pool.images.base import PROBE, Base, bootstrap, debian_base, described
 from pool.images.libraries import laid_out
 from pool.images.steps import Progress, fingerprint
-from pool.images.worker import labels_of, runner_tree, write_tree
+from pool.images.worker import labels_of, write_tree
 
 #: Where a step finds its inputs and leaves its result, inside the base.
 INPUTS, RESULT = "/build", "/rootfs"
@@ -44,7 +44,7 @@ def build(
     requirements = requirements or assets.worker_image() / "requirements.txt"
     base = _base(roots, python, progress=progress)
     libraries = _libraries(roots, base, requirements, force=force, progress=progress)
-    tree = runner_tree()
+    tree = assets.runner_tree()
     labels = labels_of(tree, base, libraries)
     found = roots.find(tag)
     if found is not None and found.labels == labels and not force:

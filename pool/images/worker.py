@@ -12,13 +12,14 @@ from docker.errors import APIError
 
 from pool import assets
 from pool._version import __version__
+from pool.assets import runner_tree
 from pool.engines.base import RUNNER_LABEL, SOURCES_LABEL, ImageFacts
 from pool.engines.connection import SDK_ERRORS, Connections, translate
 from pool.engines.docker import image_facts
 from pool.images.base import Base, find_base
 from pool.images.libraries import ensure_libraries
 from pool.images.steps import BUILD_TIMEOUT_S, Progress, docker_build, fingerprint, image_labels
-from pool.sources import LEAVES, PACKAGE_INIT, digest, read_tree
+from pool.sources import digest
 from pool.wire import PROTOCOL_VERSION
 
 DEFAULT_TAG = "pool-worker:latest"
@@ -27,19 +28,6 @@ PROTOCOL_LABEL = "pool.runner.protocol"
 PYTHON_LABEL = "pool.python"
 RECIPE_LABEL = "pool.image.recipe"
 STAGE_LABEL = "pool.image.stage"
-
-
-def runner_tree() -> dict[str, bytes]:
-    """The Python files below /opt/pool in an image that is built now, by relative name (see pool/sources.py)."""
-    tree = {f"runner/{name}": data for name, data in read_tree(assets.worker_image() / "runner").items()}
-    tree["pool/__init__.py"] = PACKAGE_INIT
-    for leaf in LEAVES:
-        path = assets.package() / leaf
-        if leaf.endswith("/"):
-            tree |= {f"pool/{leaf}{name}": data for name, data in read_tree(path).items()}
-        else:
-            tree[f"pool/{leaf}"] = path.read_bytes()
-    return tree
 
 
 def build(

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pool import config, images, sources
+from pool import assets, config, sources
 from pool.daemon.daemon import Daemon
 from pool.daemon.systemd import setup_logging
 from pool.daemon.worker_spec import LINK_TARGET
@@ -26,7 +26,7 @@ class RogueEngine(ProcessEngine):
     def __init__(self, scripts):
         super().__init__()
         self._scripts = scripts
-        self._digest = sources.digest(images.runner_tree())
+        self._digest = sources.digest(assets.runner_tree())
 
     def launch(self, spec):
         script = self._next(spec.worker_id) if spec.pool == "rogue" else None

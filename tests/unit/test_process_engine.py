@@ -12,8 +12,8 @@ import time
 import pytest
 
 from pool import sources
+from pool.assets import runner_tree
 from pool.errors import StartError
-from pool.images import runner_tree
 from pool.testing import ProcessEngine
 from tests.support.worker_spec import SPEC
 

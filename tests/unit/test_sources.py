@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pool import assets
+from pool.assets import runner_tree
 from pool.errors import ConfigError
-from pool.images import runner_tree
 from pool.sources import LEAVES, digest, read_tree
 
 
