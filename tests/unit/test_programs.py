@@ -57,6 +57,8 @@ class T(unittest.TestCase):
 unittest.main()
 """,
     "doctest": 'def f():\n    """\n    >>> f()\n    1\n    """\n    return 1\nimport doctest; print(doctest.testmod())\n',
+    "loader": "print(type(__loader__).__name__, __loader__.get_source('__main__'), __loader__.is_package('__main__'))",
+    "data beside the program": "open('d.txt', 'w').write('x')\nimport pkgutil; print(pkgutil.get_data('__main__', 'd.txt'))",
     "getsource": "import inspect\ndef f(): return 1\nclass C:\n    x = 1\nprint(inspect.getsource(f), inspect.getsource(C))\n",
     "pickle of its own classes": "import pickle\nclass C: pass\nc = pickle.loads(pickle.dumps(C()))\nprint(type(c) is C, C.__module__)\n",
     "dataclasses and hints": """

@@ -23,6 +23,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from importlib.machinery import SourceFileLoader
 from multiprocessing.process import _children  # type: ignore[attr-defined]
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -122,7 +123,8 @@ def new_module(name: str, work: Path | None = None) -> ModuleType:
     """An empty module with what the module of a program has."""
     module = ModuleType(name)
     module.__file__ = f"{work or os.getcwd()}/{SCRIPT}"  # noqa: PTH109
-    vars(module).update(__builtins__=builtins, __cached__=None, __annotations__={})
+    loader = SourceFileLoader(name, module.__file__)
+    vars(module).update(__builtins__=builtins, __cached__=None, __annotations__={}, __loader__=loader)
     return module
 
 
