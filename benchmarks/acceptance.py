@@ -58,13 +58,13 @@ def daemon(
 
 def _await(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _READY_S
-    while not (run_dir / "submit.sock").exists() or _status(run_dir).state != "running":
+    while not (run_dir / "submit.sock").exists() or status(run_dir).state != "running":
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit("the daemon did not start")
         time.sleep(0.1)
 
 
-def _status(run_dir: Path) -> DaemonStatus:
+def status(run_dir: Path) -> DaemonStatus:
     with AdminClient(f"ipc://{run_dir}/admin.sock", timeout=60) as admin:
         return msgspec.convert(admin.call("status"), Status).daemon
 
@@ -107,14 +107,14 @@ def _grow(most: int) -> None:
     """Let more and more jobs wait: what a submission takes then, and what memory each takes."""
     with _filled("crash") as (run_dir, client):
         (first,) = _latencies([client])
-        waiting, before = _FEW + _ROUNDS, _status(run_dir).rss_bytes or 0
+        waiting, before = _FEW + _ROUNDS, status(run_dir).rss_bytes or 0
         for length in (1_000, most):
             added = length - waiting
             _fill(client, added)
-            grown = (_status(run_dir).rss_bytes or 0) - before
+            grown = (status(run_dir).rss_bytes or 0) - before
             (median,) = _latencies([client])
             print(f"{length:7} waiting   submit {median / first:.2f} of the time with {_FEW}")
-            waiting, before = length + _ROUNDS, _status(run_dir).rss_bytes or 0
+            waiting, before = length + _ROUNDS, status(run_dir).rss_bytes or 0
     print(f"memory of a waiting job, of {added:,}   {grown / added:,.0f} bytes")
 
 

@@ -67,6 +67,7 @@ class _Status(msgspec.Struct):
 class Daemon:
     process: subprocess.Popen[bytes]
     directory: Path
+    size: int = SIZE  #: workers of each pool
 
     @property
     def submit(self) -> str:
@@ -78,7 +79,7 @@ class Daemon:
             workers = self._workers(pool)
         except DaemonUnreachableError:
             return False
-        return [worker.state for worker in workers] == [WorkerState.IDLE] * SIZE
+        return [worker.state for worker in workers] == [WorkerState.IDLE] * self.size
 
     def containers(self, pool: str) -> list[str]:
         return [worker.container for worker in self._workers(pool) if worker.container]
@@ -108,16 +109,16 @@ class Daemon:
 
 
 @contextmanager
-def started(template: str = CONFIG, pools: Sequence[str] = ("single", "reuse")) -> Iterator[Daemon]:
+def started(template: str = CONFIG, pools: Sequence[str] = ("single", "reuse"), size: int = SIZE) -> Iterator[Daemon]:
     """A daemon with idle workers in its pools. `template`: the configuration, with the fields that CONFIG has."""
     with tempfile.TemporaryDirectory(prefix="pb-") as name:  # short: socket paths have to fit
         directory = Path(name)
         config = directory / "pool.yaml"
-        config.write_text(template.format(directory=directory, image=IMAGE, size=SIZE), encoding="utf-8")
+        config.write_text(template.format(directory=directory, image=IMAGE, size=size), encoding="utf-8")
         with (directory / "log").open("wb") as log:
             command = [sys.executable, "-m", "pool.cli.daemon", "--config", str(config)]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        daemon = Daemon(process, directory)
+        daemon = Daemon(process, directory, size)
         try:
             for pool in pools:
                 daemon.wait_idle(pool)

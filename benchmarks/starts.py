@@ -80,13 +80,13 @@ def _engines(names: Sequence[str], images: Sequence[str]) -> Iterator[dict[str, 
         yield engines
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="*", default=[IMAGE])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--preload", default="", help="modules, comma-separated")
     parser.add_argument("--engine", choices=(*ENGINES, "both"), default="both")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     names = ENGINES if options.engine == "both" else (options.engine,)
     with _engines(names, options.images) as engines:
         arms = [(name, image) for name in names for image in options.images]

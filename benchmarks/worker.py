@@ -91,6 +91,10 @@ class Worker:
         """CPU time of everything that was ever in the container."""
         return cpu_s(self._cgroup)
 
+    def pids(self) -> list[int]:
+        """Of everything in the container now, on the host."""
+        return [int(line) for line in (self._cgroup.parent / "cgroup.procs").read_text(encoding="ascii").split()]
+
     def close(self) -> None:
         self._container.kill()
         self._context.destroy(linger=0)

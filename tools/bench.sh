@@ -24,10 +24,25 @@ bench() {
   done
   setup bench
   mkdir -p "$RESULTS"
-  rm -f "$RESULTS/floor.json"
+  rm -f "$RESULTS"/*.md "$RESULTS"/*.png "$RESULTS/floor.json"
   "$VENV/bin/python" -m pytest benchmarks -m benchmark --benchmark-enable \
     --benchmark-json="$RESULTS/latest.json" "${selected[@]}" "$@"
   "$VENV/bin/python" benchmarks/report.py
-  [[ -n $quick ]] || "$VENV/bin/python" -m benchmarks.floor --json "$RESULTS/floor.json"
-  "$VENV/bin/python" -m benchmarks.ratios "${judge[@]}"
+  measured dispatch
+  measured memory
+  measured transport --json "$RESULTS/transport.json"
+  if [[ -z $quick ]]; then
+    measured floor --json "$RESULTS/floor.json"
+    measured openloop --json "$RESULTS/openloop.json" --plot "$RESULTS/openloop.png"
+    measured growth --json "$RESULTS/growth.json" --plot "$RESULTS/growth.png"
+  fi
+  local status=0
+  measured ratios "${judge[@]}" || status=$?
+  "$VENV/bin/python" -m benchmarks.page
+  return "$status"
+}
+
+# measured NAME ARGUMENT...: run a benchmark, and keep what it prints for the page
+measured() {
+  "$VENV/bin/python" -m "benchmarks.$1" "${@:2}" | tee "$RESULTS/$1.md"
 }

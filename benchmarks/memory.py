@@ -1,0 +1,84 @@
+"""Memory: of the daemon, idle and with jobs that wait, and of one idle worker.
+
+    python -m benchmarks.memory [--waiting 100000] [--json FILE]
+
+The daemon's is its resident set, with one worker that is a plain process and has a job, so every other job waits. The
+worker's is the proportional set size (PSS) of all processes of its container, with numpy, pandas and the parked child.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.acceptance import daemon
+from benchmarks.acceptance import status as status_of
+from benchmarks.worker import Worker
+from pool.client import Client
+from pool.engines.docker import DockerEngine
+
+MB = 1e6
+_JOB = "result = 1"
+#: A child for which no job comes warms up: its pages are part of an idle worker.
+_SETTLE_S = 1.0
+
+
+def of_daemon(waiting: int) -> tuple[float, float]:
+    """MB, idle and with so many jobs that wait."""
+    with daemon("crash") as (run_dir, _), Client(f"ipc://{run_dir}/submit.sock", timeout=600) as client:
+        idle = status_of(run_dir).rss_bytes or 0
+        client.submit("import time; time.sleep(3000)")
+        refused = client.submit_many({"code": _JOB} for _ in range(waiting)).refused
+        if refused:
+            raise SystemExit(f"{len(refused)} jobs were refused, such as: {next(iter(refused.values()))}")
+        return idle / MB, (status_of(run_dir).rss_bytes or 0) / MB
+
+
+def of_worker() -> tuple[float, float]:
+    """MB of PSS, and what of it is in no file."""
+    engine = DockerEngine()
+    worker = Worker(engine, preload="numpy,pandas")
+    try:
+        worker.send(b"def main(x):\n    return x\n")
+        time.sleep(_SETTLE_S)
+        pids = worker.pids()
+        return sum(_pss_bytes(pid, "Pss:") for pid in pids) / MB, sum(_pss_bytes(pid, "Pss_Anon:") for pid in pids) / MB
+    finally:
+        worker.close()
+        engine.close()
+
+
+def _pss_bytes(pid: int, field: str) -> int:
+    """0 for a process that has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--waiting", type=int, default=100_000)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    options = parser.parse_args(arguments)
+    idle, waiting = of_daemon(options.waiting)
+    pss, anonymous = of_worker()
+    found = {
+        "daemon, idle": idle,
+        f"daemon, {options.waiting:,} jobs wait": waiting,
+        "idle worker, PSS": pss,
+        "idle worker, PSS without files": anonymous,
+    }
+    print("| memory | MB |\n|---|---:|")
+    for name, figure in found.items():
+        print(f"| {name} | {figure:.0f} |")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
