@@ -6,6 +6,7 @@ the helper process of `Client(decode="process")`.
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -42,6 +43,12 @@ with Client(endpoint, timeout=120, pool="open", decode=decode) as client:
 DEADLINE_S = 60
 
 
+@functools.cache
+def head_of(forged):
+    """Made once: it may be megabytes."""
+    return forged.head()
+
+
 def ask(daemon, head, tmp_path, *, hidden=(), decode="inline"):
     """The forged job from a client process of its own: its words, and how the process ended."""
     (tmp_path / "head").write_bytes(head)
@@ -59,7 +66,7 @@ def test_a34_a_forged_value_is_a_typed_error_and_the_client_lives(forged, where,
     hidden = ["numpy", "pandas"] if where == "without numpy" else []
     decode = "process" if where == "process" else "inline"
     start = time.monotonic()
-    outcome, kind, message, after = ask(daemon, forged.head(), tmp_path, hidden=hidden, decode=decode)
+    outcome, kind, message, after = ask(daemon, head_of(forged), tmp_path, hidden=hidden, decode=decode)
     assert (outcome, kind, after) == ("error", "ValueCodecError", 42), message
     assert time.monotonic() - start < DEADLINE_S
     record("A34", f"{forged.title}, {where}", "INERT", stopped_by=["runner"], seen=message)
@@ -73,7 +80,7 @@ def test_a34_the_probe_works_where_nothing_stops_it(forged, outside):
     else:
         assert seen.value == "True", seen
     with pytest.raises(ValueCodecError):
-        values.decode([forged.head()])
+        values.decode([head_of(forged)])
 
 
 # ---- beside the value ----
