@@ -299,16 +299,24 @@ def test_a_second_connection_of_a_worker_is_refused(host, dial, link):
     assert not host.losses
 
 
-def test_a_link_that_was_bound_again_waits_for_a_connection_that_says_something(host, dial):
-    """As a process of the container could connect and say nothing, if it could reach the link."""
+@contextlib.contextmanager
+def bound_again(host):
+    """The socket of a link that was bound again, with a connection that says nothing."""
     directory = host.root / "w" / "7"
     directory.mkdir()
     host.call(lambda: host.transport.links.reopen("p-1", host, 7))
     with socket.socket(socket.AF_UNIX) as silent:
         silent.connect(str(directory / "link.sock"))
         until(lambda: host.call(lambda: host.transport.links._connection("p-1")))
+        yield directory / "link.sock", silent
+
+
+def test_a_link_that_was_bound_again_waits_for_a_connection_that_says_something(host, dial):
+    """As a process of the container could connect and say nothing, if it could reach the link."""
+    with bound_again(host) as (link, _):
+        pass
     until(lambda: not host.call(lambda: host.transport.links._connection("p-1")))
-    runner = dial(f"ipc://{directory}/link.sock", zmq.PAIR)
+    runner = dial(f"ipc://{link}", zmq.PAIR)
     runner.send_multipart(wire.encode(HI))
     until(lambda: host.from_workers)
     assert not host.losses
@@ -318,19 +326,14 @@ def test_a_link_that_was_bound_again_waits_for_a_connection_that_says_something(
 
 def test_a_link_that_was_bound_again_takes_the_newest_connection_until_one_says_something(host, dial):
     """A runner that connects again need not wait until the daemon has noticed the end of its last try."""
-    directory = host.root / "w" / "7"
-    directory.mkdir()
-    host.call(lambda: host.transport.links.reopen("p-1", host, 7))
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.connect(str(directory / "link.sock"))
-        until(lambda: host.call(lambda: host.transport.links._connection("p-1")))
-        runner = dial(f"ipc://{directory}/link.sock", zmq.PAIR)
+    with bound_again(host) as (link, silent):
+        runner = dial(f"ipc://{link}", zmq.PAIR)
         runner.send_multipart(wire.encode(HI))
         until(lambda: host.from_workers)
         assert is_closed(silent)
     with socket.socket(socket.AF_UNIX) as late:
         late.settimeout(60)
-        late.connect(str(directory / "link.sock"))
+        late.connect(str(link))
         assert is_closed(late)
     assert not host.losses
 

@@ -71,14 +71,19 @@ def test_a_ping_is_answered_with_its_context(hosted):
         assert receive_exactly(sock, 7 + len(context)) == codec.pong(context)
 
 
-def test_a_ping_is_answered_between_two_messages_while_answers_are_queued(hosted):
+def with_queued(hosted, answers):
+    """A host, its client that has not read so many answers of a megabyte, its address, and how many bytes are queued."""
     host = hosted()
     host.payload = [bytes(1_000_000)]
     sock = host.greet()
-    sock.sendall(packed() * 5)
-    until(lambda: len(host.from_clients) == 5)
+    sock.sendall(packed() * answers)
+    until(lambda: len(host.from_clients) == answers)
     address = host.from_clients[0][0]
-    size = host.call(lambda: host.transport.submit.queued_bytes(address))
+    return host, sock, address, host.call(lambda: host.transport.submit.queued_bytes(address))
+
+
+def test_a_ping_is_answered_between_two_messages_while_answers_are_queued(hosted):
+    host, sock, address, size = with_queued(hosted, 5)
     sock.sendall(ping(b"now"))
     until(lambda: host.transport.submit.queued_bytes(address) > size)
     events = Events(sock)
@@ -88,13 +93,7 @@ def test_a_ping_is_answered_between_two_messages_while_answers_are_queued(hosted
 
 
 def test_pongs_that_a_peer_does_not_read_do_not_pile_up(hosted):
-    host = hosted()
-    host.payload = [bytes(1_000_000)]
-    sock = host.greet()
-    sock.sendall(packed() * 2)
-    until(lambda: len(host.from_clients) == 2)
-    address = host.from_clients[0][0]
-    size = host.call(lambda: host.transport.submit.queued_bytes(address))
+    host, sock, address, size = with_queued(hosted, 2)
     sock.sendall(ping(b"sixteen bytes ok") * 90 + packed())
     until(lambda: len(host.from_clients) == 3)
     grown = host.transport.submit.queued_bytes(address) - size - 1_000_000
