@@ -3,7 +3,7 @@
     python -m benchmarks.cases [--counts 1 10 100] [--rounds N]
 
     run         one job after the other, each with the arguments of one case
-    run_tests   all cases at once: as many jobs are under way as there are workers
+    run_tests   all cases at once, up to eight of them in one job
     forks       one job that compiles the candidate and forks for each case, without any isolation of its cases; each
                 fork loads the candidate, calls it and ends. The least that a fork of a prepared child could cost.
 

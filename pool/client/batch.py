@@ -218,43 +218,51 @@ class Batches:
         if checks.whole("chunksize", chunksize, 1, 1 << 31) > 1:
             check_options(program, options)
             chunks = split(program, argument_lists, options.pop("kwargs", None), size=chunksize)
-            return self._map_chunks(program, chunks, options, retry=retry, width=width, counter=counter)
+            return self.parts(program, chunks, options, retry=retry, width=width, counter=counter)
         if (grade := options.get("grade")) is not None:
             options["grade"] = grader_of(grade)
         jobs: Iterable[BatchJob] = ({**options, "code": program, "args": each} for each in argument_lists)
         window = Window((self.begin(each)[1] for each in jobs), retry, width=width, on_end=counter.one_more)
         return Map(window, lambda job: [self.to_result(job)])
 
-    def _map_chunks(
+    def parts(
         self,
         program: Program,
-        chunks: Iterable[Chunk],
+        parts: Iterable[Chunk | BatchJob],
         options: JobOptions,
         *,
         retry: Retry[Answer],
         width: int,
         counter: Counter,
     ) -> Map:
-        under_way: dict[int, Chunk] = {}  # in order, until their results are given out
+        """Chunks of calls with these options, and jobs between them that have their own."""
+        under_way: dict[int, Chunk | BatchJob] = {}  # in order, until their results are given out
 
         def begins() -> Iterator[Begin]:
-            for number, chunk in enumerate(chunks):
-                under_way[number] = chunk
-                yield partial(self._begin_chunk, program, chunk, options)
+            for number, part in enumerate(parts):
+                under_way[number] = part
+                if isinstance(part, Chunk):
+                    yield partial(self._begin_chunk, program, part, options)
+                else:
+                    yield self.begin(part)[1]
 
         def again(number: int, job: Answer) -> Begin | None:
             chunk = under_way[number]
+            if not isinstance(chunk, Chunk):
+                return None
             if chunk.unfinished:
                 chunk.take(job)
             return partial(self._begin_chunk, program, chunk, options) if chunk.unfinished else None
 
-        def results(_: Answer) -> Iterator[JobResult]:
-            return under_way.pop(min(under_way)).results(self._to_result, _refusal)
+        def results(job: Answer) -> Iterable[JobResult]:
+            part = under_way.pop(min(under_way))
+            return part.results(self._to_result, _refusal) if isinstance(part, Chunk) else [self.to_result(job)]
 
-        window = Window(
-            begins(), retry, width=width, on_end=lambda number, _: counter.more(len(under_way[number])), again=again
-        )
-        return Map(window, results)
+        def count(number: int, _: Answer) -> None:
+            part = under_way[number]
+            counter.more(len(part) if isinstance(part, Chunk) else 1)
+
+        return Map(Window(begins(), retry, width=width, on_end=count, again=again), results)
 
     def _begin_chunk(self, program: Program, chunk: Chunk, options: JobOptions) -> Answer:
         """Send the calls that have not ended."""
@@ -263,7 +271,9 @@ class Batches:
             future.set_result(None)
             return future
         try:
-            submission = self._jobs.make(program, options, on_disconnect="cancel", calls=chunk.arguments())
+            submission = self._jobs.make(
+                program, options, on_disconnect="cancel", calls=chunk.arguments(), apart=chunk.apart
+            )
         except JobRefusedError as error:
             return _refused(uuid.uuid4().hex, error)
         return self._connection.submit(submission)

@@ -1,6 +1,8 @@
-"""`run_tests`: one candidate against many cases, each a job of its own, judged here and not in the candidate's process.
+"""`run_tests`: one candidate against many cases, each in a child of its own, judged here and not in the candidate's
+process.
 
-    cases ──▶ jobs, as many under way as the window allows ──results in order──▶ judge ──▶ CaseResults ──▶ TestReport
+    cases ──▶ chunks whose calls run apart ──results in order──▶ judge ──▶ CaseResults ──▶ TestReport
+          └─▶ a job for each case that has a check, or files, argv or limits of its own
 
 A case gives arguments or stdin, and what is expected: a value, an output, or a `check`, which grades the value in
 another child (see `JobOptions.grade`) and passes if it returns True. The candidate never sees what is expected, and a
@@ -17,15 +19,24 @@ from typing import Any, TypedDict
 
 from pool import values, wire
 from pool.client import checks
-from pool.client.batch import Answer, Batches, BatchJob, Map, Window
+from pool.client.batch import Answer, Batches, BatchJob, Counter, Map
 from pool.client.checks import Buffer
-from pool.client.job import Code, JobOptions, program_of
+from pool.client.chunks import MAX_BYTES, Chunk
+from pool.client.job import Code, JobOptions, arguments_of, program_of, stdin_of
 from pool.client.retry import Retry
 from pool.errors import InvalidJobError, JobRefusedError, ResultTimeoutError, ValueCodecError
 from pool.model import JobResult, Limits, Outcome
 
-#: Cases under way ahead of the one that is judged; fewer where the first failure ends the run.
-WINDOW, WINDOW_TO_STOP = 128, 8
+#: Chunks and jobs under way ahead of the case that is judged; fewer where the first failure ends the run.
+WINDOW, WINDOW_TO_STOP = 128, 4
+#: Cases in one chunk; with more, the daemon's and the client's part of the cost is small already.
+MOST_CASES, MOST_CASES_TO_STOP = 8, 4
+#: Chunks are smaller if there would be fewer than this, so that every worker of a pool gets some.
+LEAST_CHUNKS = 16
+#: A case with one of these is a job of its own.
+_OWN = {"check", "files", "argv", "limits"}
+#: Options of `run_tests` that are sent with each case of a chunk.
+_WITH_A_CALL = {"kwargs", "stdin"}
 _INPUTS = ("args", "kwargs", "stdin", "argv", "files", "limits")
 _EXPECTED = ("expected", "stdout", "check")
 _KEYS = {"name", "check_args", *_INPUTS, *_EXPECTED}
@@ -104,8 +115,9 @@ class TestRun:
     def jobs(self, retry: Retry[Answer]) -> Map:
         """The jobs of all cases, in order."""
         width = WINDOW_TO_STOP if self._stop else WINDOW
-        window = Window((self._batches.begin(self._job(each))[1] for each in self._cases), retry, width=width)
-        return Map(window, lambda job: [self._batches.to_result(job)])
+        shared: Any = {name: value for name, value in self._options.items() if name not in _WITH_A_CALL}
+        counter = Counter(None, ())
+        return self._batches.parts(self._program, self._parts(), shared, retry=retry, width=width, counter=counter)
 
     def add(self, result: JobResult) -> bool:
         """Judge the next case. False: no more are wanted."""
@@ -129,6 +141,33 @@ class TestRun:
         number = len(self._rows)
         return self._cases[number].get("name", f"case {number}")
 
+    def _parts(self) -> Iterator[Chunk | BatchJob]:
+        """Neighbouring cases share a chunk."""
+        most = MOST_CASES_TO_STOP if self._stop else MOST_CASES
+        size = max(1, min(most, len(self._cases) // LEAST_CHUNKS))
+        calls: list[Sequence[bytes] | JobRefusedError] = []
+        for case in self._cases:
+            own = size == 1 or not _OWN.isdisjoint(case)
+            if calls and (own or len(calls) == size or _is_large(calls)):
+                yield Chunk(calls, apart=True)
+                calls = []
+            if own:
+                yield self._job(case)
+            else:
+                calls.append(self._call(case))
+        if calls:
+            yield Chunk(calls, apart=True)
+
+    def _call(self, case: Case) -> Sequence[bytes] | JobRefusedError:
+        """Its stdin and its arguments, or the reason why they cannot be sent."""
+        given: dict[str, Any] = {**self._options, **case}
+        try:
+            stdin = stdin_of(given.get("stdin") or b"")
+            arguments = arguments_of(self._program, given.get("args", ()), given.get("kwargs"))
+        except JobRefusedError as error:
+            return error
+        return [bytes(each) for each in (stdin, *arguments)]
+
     def _job(self, case: Case) -> BatchJob:
         own: dict[str, Any] = {name: case[name] for name in _INPUTS if name in case}  # type: ignore[literal-required]
         if "check" in case:
@@ -150,6 +189,10 @@ def collect(run: TestRun, results: Iterator[JobResult]) -> TestReport:
 
 
 # ---- a case ----
+
+
+def _is_large(calls: Sequence[Sequence[bytes] | JobRefusedError]) -> bool:
+    return sum(len(frame) for call in calls if not isinstance(call, JobRefusedError) for frame in call) > MAX_BYTES
 
 
 def _checked(field: str, case: object) -> Case:

@@ -86,8 +86,11 @@ def _encoded(program: Program, args: object, kwargs: Mapping[str, object] | None
 class Chunk:
     """Some calls, and how each of them ended. Used by one thread."""
 
-    def __init__(self, calls: Sequence[Sequence[bytes] | JobRefusedError]) -> None:
-        """`calls`: for each call the frames of its arguments, or the reason why they cannot be sent."""
+    def __init__(self, calls: Sequence[Sequence[bytes] | JobRefusedError], *, apart: bool = False) -> None:
+        """`calls`: the frames of the arguments of each, or why they cannot be sent. `apart`: each call runs in a child
+        of its own, and its first frame is its stdin.
+        """
+        self.apart = apart
         self._ends: list[End | None] = [each if isinstance(each, JobRefusedError) else None for each in calls]
         self._arguments = [() if isinstance(each, JobRefusedError) else each for each in calls]
         self._job_ids = ["refused"] * len(calls)

@@ -208,9 +208,9 @@ class Client:
             report.passed, report.ok, report.first_failure
 
         A `Case` has inputs (args, kwargs, stdin, argv, files), what is expected (a value, stdout, or a check that runs
-        as a grader), and may have a name and limits of its own. Each is a job of its own, with its own outcome. After
-        `timeout` seconds, or with `stop_on_first_failure` after the first case that has not passed, the others are
-        cancelled and their rows say so. Other options as for `run`, the same for all cases.
+        as a grader), and may have a name and limits of its own. Each runs in a child of its own, with its own outcome.
+        After `timeout` seconds, or with `stop_on_first_failure` after the first case that has not passed, the others
+        are cancelled and their rows say so. Other options as for `run`, the same for all cases.
 
         Raises InvalidJobError for a case that no code could pass, before anything is sent, and errors that concern all
         jobs, such as DaemonUnreachableError.

@@ -112,7 +112,7 @@ class JobMaker:
             checks.choice("on_disconnect", on_disconnect, ON_DISCONNECT)
         self._on_disconnect: Final = on_disconnect
 
-    def make(
+    def make(  # noqa: PLR0913 - all but the first two by keyword
         self,
         code: Code | Program,
         options: JobOptions,
@@ -121,6 +121,7 @@ class JobMaker:
         watch: bool = True,
         stream: bool = False,
         calls: Sequence[Sequence[Buffer]] | None = None,
+        apart: bool = False,
     ) -> Submission:
         """As `build`. `on_disconnect` holds where neither the options nor the client have one."""
         last = options.get("on_disconnect")
@@ -137,6 +138,7 @@ class JobMaker:
             stream=stream,
             session=self._session() if last == "cancel" else None,
             calls=calls,
+            apart=apart,
         )
 
 
@@ -155,18 +157,20 @@ def build(
     *,
     pool: str,
     calls: Sequence[Sequence[Buffer]] | None = None,
+    apart: bool = False,
     **asking: Unpack[Asking],
 ) -> Submission:
     """Raises InvalidJobError, TooLargeError or ValueCodecError.
 
-    `pool`: the default one. `calls`: the arguments of each call of a chunk, in place of those in the options.
+    `pool`: the default one. `calls`: the arguments of each call of a chunk, in place of those in the options; if
+    they run `apart`, each begins with the call's stdin.
     """
     if unknown := options.keys() - JobOptions.__annotations__.keys():
         raise TypeError(f"a job has no option {min(unknown)!r}; it has {', '.join(JobOptions.__annotations__)}")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     program = code if isinstance(code, Program) else program_of(code, given.get("entry"), given.get("strip_fences"))
     files = _files(given["files"]) if "files" in given else {}
-    stdin = _stdin(given["stdin"]) if "stdin" in given else b""
+    stdin = stdin_of(given["stdin"]) if "stdin" in given else b""
     grader, grading = _grader(given) if _GRADING & given.keys() else (None, ())
     arguments: Sequence[Buffer] = ()
     if calls is not None:
@@ -187,6 +191,7 @@ def build(
         session=asking.get("session"),
         grade=grader,
         calls=tuple(map(len, calls or ())),
+        apart=apart,
         sent_ns=time.monotonic_ns() if given.get("trace") else 0,
         **checked,
     )
@@ -246,7 +251,8 @@ _VALUES = {"args", "kwargs"}
 _GRADING = {"grade", "grade_args"}
 
 
-def _stdin(given: object) -> Buffer:
+def stdin_of(given: object) -> Buffer:
+    """The frame of a stdin. Raises InvalidJobError."""
     return checks.utf8("stdin", given) if isinstance(given, str) else checks.content("stdin", given)
 
 

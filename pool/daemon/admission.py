@@ -50,7 +50,7 @@ def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Templa
     Raises JobRefusedError.
     """
     _check_payload(submit, payload, size_bytes)
-    if submit.calls:
+    if submit.calls or submit.apart:
         _check_calls(submit, payload)
     if submit.files:
         _check_files(submit.files)
@@ -74,8 +74,14 @@ def _check_payload(submit: wire.Submit, payload: Sequence[wire.Frame], size_byte
 
 
 def _check_calls(submit: wire.Submit, payload: Sequence[wire.Frame]) -> None:
-    if submit.grade is not None or (submit.entry is None and not submit.pickled) or memoryview(payload[1]).nbytes:
-        raise InvalidJobError("calls: a chunk calls a function, and has neither a grade nor stdin; submit single jobs")
+    if submit.grade is not None or memoryview(payload[1]).nbytes:
+        raise InvalidJobError("calls: a chunk has neither a grade nor a stdin of all calls; submit single jobs")
+    if submit.apart and (not submit.calls or 0 in submit.calls):
+        raise InvalidJobError(
+            "apart: the first frame of each call is its stdin, and a call has none; send an empty one"
+        )
+    if submit.entry is None and not submit.pickled and not submit.apart:
+        raise InvalidJobError("calls: a chunk calls a function; name it as entry, or submit single jobs")
     frames = len(payload) - 2 - len(submit.files)
     if sum(submit.calls) != frames:
         raise InvalidJobError(f"calls: they have {sum(submit.calls)} frames of arguments, and {frames} were sent")

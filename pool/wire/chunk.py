@@ -1,11 +1,13 @@
-"""The calls of a chunk: one job whose code runs once for each of many arguments, one after the other in one child.
+"""The calls of a chunk: one job whose code runs once for each of many arguments, one after the other.
+
+They run in one child, or, with `apart`, each in a child of its own. Then the first frame of each call is its stdin.
 
     Submit, Run    payload [code, stdin, *files, *arguments of all calls]; `calls` has how many frames each call has
     Done, Result   payload [stdout, stderr, b"", calls, one frame for each call]; the streams are those of all calls
 
-`calls` is the list of a `Call` for each call that has begun, in order. All but the last one ended ok. The frame of a
-call is its error, files and value, without anything between them; its `sizes` tell where each begins. The runner writes
-both and decodes nothing that a call made; the daemon passes them on.
+`calls` is the list of a `Call` for each call that has begun, in order. In one child all but the last one ended ok. The
+frame of a call is its error, files and value, without anything between them; its `sizes` tell where each begins. The
+runner writes both and decodes nothing that a call made; the daemon passes them on.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ class JobFields(Message, frozen=True):
     argv: Argv = ()  #: what follows the name of the program in sys.argv
     seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
     calls: Calls = ()  #: of a chunk: how many frames of arguments each call has; (): no chunk, one call
+    apart: bool = False  #: of a chunk: each call runs in a child of its own; its first frame is its stdin
     explain: bool = False  #: write every denied system call, and the line that made it, to the job's stderr
     trace: bool = False  #: note when each step of the job was done
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 import cloudpickle
+import msgspec
 import zmq
 
 from pool import values, wire
@@ -188,6 +189,9 @@ class FakeDaemon:
         program = cloudpickle.loads(call.payload[0]) if submit.pickled else None
         if getattr(program, "__name__", "") == "hold":
             return
+        if submit.apart:
+            self._end_calls(job, submit, call.payload, program)
+            return
         try:
             value = _execute(submit, call.payload, program)
         except Exception as error:  # noqa: BLE001 - whatever the test's job raises
@@ -195,6 +199,24 @@ class FakeDaemon:
             self._end(job, outcome=Outcome.ERROR, fault=fault)
         else:
             self._end(job, value=value)
+
+    def _end_calls(self, job: Job, submit: wire.Submit, payload: Sequence[bytes], program: object) -> None:
+        """A chunk whose calls run apart: a row for each."""
+        ended, bodies, rest = [], [], payload[2 + len(submit.files) :]
+        single = msgspec.structs.replace(submit, files=())
+        for size in submit.calls:
+            frames, rest = [payload[0], *rest[:size]], rest[size:]
+            outcome, error, value = Outcome.OK, b"", []
+            try:
+                value = values.encode(_execute(single, frames, program), max_bytes=1 << 20)
+            except Exception as raised:  # noqa: BLE001 - whatever the test's job raises
+                fault = wire.Fault(type=type(raised).__name__, message=str(raised), traceback="")
+                outcome, error = Outcome.ERROR, wire.encode_fault(fault)
+            body = [error, *map(bytes, value)]
+            ended.append(wire.Call(job_id=job.job_id, outcome=outcome, sizes=(0, 0, *map(len, body))))
+            bodies.append(b"".join(body))
+        header = wire.Result(job_id=job.job_id, outcome=Outcome.OK, calls=len(ended))
+        self._give_out(job, wire.encode(header, [b"", b"", b"", wire.encode_calls(ended), *bodies]))
 
     def _watch(self, call: Call, job_id: str) -> None:
         job = self.jobs.get(job_id)
@@ -218,7 +240,10 @@ class FakeDaemon:
             job_id=job.job_id, outcome=outcome, reason="" if outcome is Outcome.OK else "the test says so"
         )
         frames = values.encode(value, max_bytes=1 << 20) if outcome is Outcome.OK else []
-        job.result = wire.encode(header, [*output, wire.encode_fault(fault) if fault else b"", *frames])
+        self._give_out(job, wire.encode(header, [*output, wire.encode_fault(fault) if fault else b"", *frames]))
+
+    def _give_out(self, job: Job, result: list[wire.Frame]) -> None:
+        job.result = result
         for peer in job.watchers:
             self.send(peer, job.result)
         job.watchers.clear()

@@ -63,7 +63,8 @@ def refusing(args):
 
 
 def wire_values(call):
-    return codec.decode(call.payload[2:])
+    args, kwargs = codec.decode(call.payload[2:])
+    return tuple(args), kwargs
 
 
 # ---- map ----

@@ -24,18 +24,16 @@ NEXT = b"n"
 _MOST_KEPT = 0.5
 
 
-class Chunk:
+class Answers:
     """Collects the answers of the calls, in order."""
 
-    def __init__(self, job: wire.Run, pid: int) -> None:
-        """`pid`: of the child, before its first call."""
+    def __init__(self, job: wire.Run) -> None:
         self._job = job
-        self._pid = pid
-        self._held_before = usage.data_bytes(pid)
         self._calls: list[wire.Call] = []
         self._frames: list[bytes] = []
         self._bytes = 0
-        self._last: wire.Done | None = None
+        self._telling: wire.Done | None = None  # of the first call that has not ended ok, else of the last one
+        self._told_by = 0  # the number of that call, from 1 on
 
     @property
     def ended(self) -> int:
@@ -49,31 +47,49 @@ class Chunk:
         self._calls.append(wire.Call(started_ns=done.started_ns, ended_ns=done.ended_ns, sizes=sizes, **fields))
         self._frames.append(b"".join(frames[2:]))
         self._bytes += sum(sizes)
-        self._last = done
+        if self._telling is None or self._telling.outcome is Outcome.OK:
+            self._telling, self._told_by = done, len(self._calls)
 
-    def goes_on(self) -> bool:
-        """Whether the child may begin the next call: the last one ended ok, and there is room for another one."""
-        if len(self._calls) == len(self._job.calls) or self._calls[-1].outcome is not Outcome.OK:
-            return False
-        if self._bytes > self._job.result + self._job.output:
-            return False
-        return usage.data_bytes(self._pid) - self._held_before < self._job.memory * _MOST_KEPT
+    def _has_room(self) -> bool:
+        """Whether there is another call, and room for its answer."""
+        return len(self._calls) < len(self._job.calls) and self._bytes <= self._job.result + self._job.output
 
-    def done(self, stdout: Frame, stderr: Frame, *, cpu_s: float) -> tuple[wire.Done, list[Frame]]:
-        """The Done of the whole chunk, which ends as its last call did."""
-        assert self._last is not None, "a call has ended"
-        last, number, reason = self._last, len(self._calls), self._last.reason
-        if last.outcome is not Outcome.OK:
-            reason = f"call {number} of {len(self._job.calls)}: {reason}"
+    def _done(self, stdout: Frame, stderr: Frame, *, cpu_s: float) -> tuple[wire.Done, list[Frame]]:
+        """The Done of all calls. It tells of the first one that has not ended ok."""
+        assert self._telling is not None, "a call has ended"
+        telling, reason = self._telling, self._telling.reason
+        if telling.outcome is not Outcome.OK:
+            reason = f"call {self._told_by} of {len(self._job.calls)}: {reason}"
         whole = msgspec.structs.replace(
-            last,
+            telling,
             reason=reason,
             files=(),
             truncated=tuple(sorted({name for call in self._calls for name in call.truncated})),
             stdout_bytes=sum(call.stdout_bytes for call in self._calls),
             stderr_bytes=sum(call.stderr_bytes for call in self._calls),
             started_ns=self._calls[0].started_ns,
+            ended_ns=self._calls[-1].ended_ns,
             cpu_s=cpu_s,
-            calls=number,
+            calls=len(self._calls),
         )
         return whole, [stdout, stderr, b"", wire.encode_calls(self._calls), *self._frames]
+
+
+class Chunk(Answers):
+    """The calls of one child."""
+
+    def __init__(self, job: wire.Run, pid: int) -> None:
+        """`pid`: of the child, before its first call."""
+        super().__init__(job)
+        self._pid = pid
+        self._held_before = usage.data_bytes(pid)
+
+    def goes_on(self) -> bool:
+        """Whether the child may begin the next call: the last one ended ok, and there is room for another one."""
+        if self._calls[-1].outcome is not Outcome.OK or not self._has_room():
+            return False
+        return usage.data_bytes(self._pid) - self._held_before < self._job.memory * _MOST_KEPT
+
+    def done(self, stdout: Frame, stderr: Frame, *, cpu_s: float) -> tuple[wire.Done, list[Frame]]:
+        """The Done of the whole chunk, which ends as its last call did."""
+        return self._done(stdout, stderr, cpu_s=cpu_s)

@@ -37,6 +37,7 @@ from runner.cleanup import Baseline
 from runner.launch import PreloadError, ProcessDiedError
 from runner.link import Link
 from runner.read_code import ReadCode
+from runner.series import Series
 from runner.usage import Meter
 
 _LAST_OUTPUT_BYTES = 8192
@@ -77,6 +78,7 @@ class Runner:
         self._zygote_pid = zygote_pid
         self._parked: Child | None = None
         self._attempt: Attempt | None = None
+        self._series: Series | None = None  # that has calls to begin, or one that runs
         self._printer: Printer | None = None
         self._forking = False
         self._exit: Exit | None = None  #: of the attempt's child
@@ -121,7 +123,7 @@ class Runner:
 
     def _send_heartbeat(self) -> None:
         self._timers[self._send_heartbeat] = time.monotonic() + self._settings.heartbeat_s
-        if self._ready and self._attempt is None:
+        if self._ready and self._attempt is None and self._series is None:
             self._link.send(wire.Heartbeat())
             if self._meter is not None and self._freed is None:
                 self._meter.renew()  # what an idle worker uses does not count for the next job
@@ -134,10 +136,10 @@ class Runner:
         if isinstance(message, wire.Run):
             self._start(message, [frames[1], *payload])
         elif isinstance(message, wire.Kill):
-            if (attempt := self._running(message)) is not None:
-                attempt.kill(Outcome.CANCELLED)
+            self._cancel(message)
         elif isinstance(message, wire.Stream):
-            if (attempt := self._running(message)) is not None and not attempt.answered:
+            attempt = self._running(message)
+            if attempt is not None and not attempt.answered and self._series is None:
                 self._printer = Printer(attempt, self._link.offer)
                 self._print()
         elif isinstance(message, wire.Collected):
@@ -151,10 +153,13 @@ class Runner:
 
     def _running(self, order: wire.Kill | wire.Stream) -> Attempt | None:
         """The attempt that an order is about, if it is still there."""
-        attempt = self._attempt
-        if attempt is None or (attempt.job.job_id, attempt.job.epoch) != (order.job_id, order.epoch):
-            return None
-        return attempt
+        return self._attempt if self._attempt is not None and _is_about(order, self._attempt.job) else None
+
+    def _cancel(self, order: wire.Kill) -> None:
+        if (attempt := self._running(order)) is not None:
+            attempt.kill(Outcome.CANCELLED)
+        if self._series is not None and _is_about(order, self._series.job):
+            self._series.cancelled = True
 
     # ---- the link ----
 
@@ -168,13 +173,18 @@ class Runner:
             return
         self._timers.pop(self._reconnect, None)
         if self._link.greeted:
-            attempt = self._attempt
-            running_s = attempt.elapsed_s if attempt is not None and not attempt.answered else None
-            self._link.resume(running_s=running_s, free=attempt is None and self._freed is None)
+            free = self._attempt is None and self._series is None and self._freed is None
+            self._link.resume(running_s=self._running_s(), free=free)
         else:
             self._link.greet(self._hello)
             self._timers.pop(self._give_up, None)
             self._announce()
+
+    def _running_s(self) -> float | None:
+        """Since the job began; None if none runs."""
+        if self._series is not None:
+            return self._series.elapsed_s
+        return self._attempt.elapsed_s if self._attempt is not None and not self._attempt.answered else None
 
     def _disconnected(self) -> None:
         """Not reconnected at once: libzmq loses a descriptor of a socket that is closed while its connection ends."""
@@ -199,16 +209,26 @@ class Runner:
 
     def _give_up(self) -> None:
         """No daemon has come. A job runs to its end first, which its own limits bound."""
-        if self._attempt is None:
+        if self._attempt is None and self._series is None:
             raise DaemonGoneError
         self._timers[self._give_up] = time.monotonic() + self._settings.orphan_s
 
     # ---- a job ----
 
     def _start(self, job: wire.Run, frames: Sequence[Frame]) -> None:
-        if self._attempt is not None or self._freed is not None or self._parked is None:
+        if self._running_s() is not None or self._attempt is not None or self._freed is not None or not self._parked:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
         self._link.begin(job)
+        if job.apart:
+            self._series = Series(job, frames)
+            self._begin(*self._series.next())
+        else:
+            self._begin(job, frames)
+        self._link.send(wire.Started(job_id=job.job_id, epoch=job.epoch))
+
+    def _begin(self, job: wire.Run, frames: Sequence[Frame]) -> None:
+        """A job, or a call of a series, in the parked child."""
+        assert self._parked is not None, "a child is parked"
         child, self._parked = self._parked, None
         attempt = self._attempt = Attempt(job, child, self._read_code.frames(job, frames), meter=self._meter)
         for fd in attempt.descriptors:
@@ -216,7 +236,16 @@ class Runner:
         now = time.monotonic()
         self._timers[self._fork] = now + _FORK_AFTER_S
         self._timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
-        self._link.send(wire.Started(job_id=job.job_id, epoch=job.epoch))
+
+    def _begin_next(self) -> None:
+        """The next call of the series, once nothing is left of the last one and a child is parked."""
+        if self._series is None or self._attempt is not None or self._parked is None or not self._parked.ready:
+            return
+        if self._meter is not None:
+            self._meter.renew()
+        self._begin(*self._series.next())
+        if self._series.cancelled and self._attempt is not None:
+            self._attempt.kill(Outcome.CANCELLED)
 
     def _read(self, attempt: Attempt, fd: int) -> None:
         if not attempt.read(fd):
@@ -249,10 +278,19 @@ class Runner:
             self._timers[self._check_limits] = min(attempt.deadline, self._timers[self._check_limits])
             return
         self._printer = None
-        self._link.send(*ended)
+        self._report(*ended)
         self._read_code.ended(ended[0].outcome)
         self._unwatch(*attempt.descriptors)
-        self._timers[self._clear] = time.monotonic() + _CLEAR_AFTER_S
+        self._timers[self._clear] = time.monotonic() + (_CLEAR_AFTER_S if self._series is None else 0.0)
+
+    def _report(self, done: wire.Done, frames: list[Frame]) -> None:
+        """Send how the job has ended; for a series, once its last call has."""
+        if self._series is not None:
+            self._series.add(done, frames)
+            if self._series.goes_on():
+                return
+            (done, frames), self._series = self._series.done(), None
+        self._link.send(done, frames)
 
     def _clear(self) -> None:
         """End the child that has answered, and fork the next one if that was not done yet."""
@@ -269,11 +307,18 @@ class Runner:
         self._timers.pop(self._clear, None)
         own = {self._zygote_pid, *(self._parked.pids if self._parked is not None else ())}
         left = [cleanup.kill_strays(own), *map(cleanup.empty, self._settings.scratch), self._residue]
+        residue = "; ".join(filter(None, left))
         if not attempt.answered:
-            self._link.send(*attempt.conclude(end))
+            self._report(*attempt.conclude(end))
         self._fork_if_due()
-        self._freed = wire.Freed(epoch=attempt.job.epoch, residue="; ".join(filter(None, left)))
         self._drop(attempt.child)
+        if self._series is not None and residue:
+            done, self._series = self._series.done(), None
+            self._link.send(*done)
+        if self._series is not None:
+            self._begin_next()
+            return
+        self._freed = wire.Freed(epoch=attempt.job.epoch, residue=residue)
         self._free()
 
     def _free(self) -> None:
@@ -341,10 +386,12 @@ class Runner:
         if not child.sock.recv(1):
             return  # it has died; the zygote reports its exit
         child.ready = True
-        if self._ready:
-            self._free()
-        else:
+        if not self._ready:
             self._announce()
+        elif self._series is not None:
+            self._begin_next()
+        else:
+            self._free()
 
     def _announce(self) -> None:
         """Once the first child is parked and the daemon has had Hello. Either may be the later one."""
@@ -381,3 +428,7 @@ class Runner:
     def _drop(self, child: Child) -> None:
         self._unwatch(child.sock.fileno(), child.out, child.err)
         child.close()
+
+
+def _is_about(order: wire.Kill | wire.Stream, job: wire.Run) -> bool:
+    return (job.job_id, job.epoch) == (order.job_id, order.epoch)

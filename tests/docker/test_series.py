@@ -1,0 +1,116 @@
+"""Cases of `run_tests` that share a chunk, in real containers: limits and isolation of each, and lost workers and daemons."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from pool import Limits
+from pool.client import cases
+from tests.docker.test_chunks import BAD, TEMPLATE
+from tests.support.daemons import DaemonProcess
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
+
+#: So many cases are in chunks of two.
+COUNT = 2 * cases.LEAST_CHUNKS
+MAIN = """
+def main(n):
+    print("case", n)
+    if n in {{2, 5}}:
+        n = 2
+        {}
+    return n
+"""
+#: What a case leaves where a program can leave something, and what the next one finds of it.
+LEAVES = """
+import os, time
+
+def trace(*directories):
+    return [name for each in directories for name in os.listdir(each) if name.startswith("left")]
+
+def main(n):
+    found = trace(".", "/tmp", "/dev/shm", os.environ["TMPDIR"])
+    found += [number for number in range(2, 60) if number != os.getpid() and exists(number)]
+    for directory in (".", "/tmp", "/dev/shm"):
+        with open(f"{directory}/left{n}", "w") as file:
+            file.write("x" * 100_000)
+    os.set_blocking(1, False)
+    for _ in range(3):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(600)
+            os._exit(0)
+    return found, os.get_blocking(1)
+
+def exists(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+"""
+
+
+@pytest.mark.parametrize(("code", "outcome", "limits"), BAD.values(), ids=BAD)
+def test_a_case_that_ends_badly_has_that_outcome_alone(client, code, outcome, limits):
+    given = [{"args": [n], "expected": n, "stdout": f"case {n}"} for n in range(COUNT)]
+    report = client.run_tests(MAIN.format(code), given, entry="main", limits=Limits(**limits))
+    bad = {2, 5}
+    assert [str(row.job.outcome) for row in report.cases] == [outcome if n in bad else "ok" for n in range(COUNT)]
+    assert [row.passed for row in report.cases] == [n not in bad for n in range(COUNT)], report.first_failure
+    assert len({row.job.job_id for row in report.cases}) < COUNT
+
+
+def test_processes_files_and_stream_settings_of_a_case_are_gone_before_the_next_one_of_its_chunk(client):
+    given = [{"args": [n], "expected": ([], False)} for n in range(COUNT)]
+    report = client.run_tests(LEAVES, given, entry="main")
+    assert report.ok, report.first_failure
+
+
+def test_memory_is_counted_anew_for_each_case(client):
+    code = "kept = []\ndef main(n): kept.append(bytearray(60 << 20)); return len(kept)"
+    report = client.run_tests(code, [{"args": [n], "expected": 1} for n in range(COUNT)], entry="main")
+    assert report.ok, report.first_failure
+
+
+def test_the_cases_of_a_lost_worker_are_lost_and_the_others_go_on(client, daemon, sdk):
+    code = "import time\ndef main(n): time.sleep(600 * (n == 1)); return n"
+    given = [{"args": [n], "expected": n} for n in range(COUNT)]
+    reports = []
+    run = threading.Thread(
+        target=lambda: reports.append(client.run_tests(code, given, entry="main", limits=Limits(wall_s=60)))
+    )
+    run.start()
+    daemon.until(lambda: daemon.workers(state="leased") and daemon.pool()["backlog"] == cases.LEAST_CHUNKS - 1)
+    (worker,) = daemon.workers(state="leased")
+    sdk.kill(worker["container"])
+    run.join()
+    (report,) = reports
+    assert [str(row.job.outcome) for row in report.cases] == ["lost"] * 2 + ["ok"] * (COUNT - 2)
+
+
+def test_cases_go_on_when_their_daemon_is_killed():
+    home = Path(tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
+    code = "import time\ndef main(n): time.sleep(0.4); print(n); return n"
+    given = [{"args": [n], "expected": n, "stdout": f"{n}"} for n in range(COUNT)]
+    try:
+        first = DaemonProcess({"default": TEMPLATE}, engine="docker", home=home, durability="crash").start()
+        with first.client(timeout=120) as client:
+            reports = []
+            asked = {"entry": "main", "on_disconnect": "keep"}
+            run = threading.Thread(target=lambda: reports.append(client.run_tests(code, given, **asked)))
+            run.start()
+            first.until(lambda: first.workers(state="leased"))
+            first.process.send_signal(signal.SIGKILL)
+            first.process.wait()
+            with DaemonProcess({"default": TEMPLATE}, engine="docker", home=home, durability="crash"):
+                run.join()
+        assert reports[0].ok, reports[0].first_failure
+    finally:
+        shutil.rmtree(home)
