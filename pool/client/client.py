@@ -110,15 +110,17 @@ class Client:
             checks.callback("on_stdout", on_stdout)
             checks.callback("on_stderr", on_stderr)
         submission = self.jobs.make(code, options, on_disconnect="cancel", stream=stream)
-        patience = Patience(wait_s)
+        patience = None if wait_s is None else Patience(wait_s)
         try:
             while True:
+                left_s = None if patience is None else patience.left_s()
                 try:
                     if stream:
-                        listeners = {"stdout": on_stdout, "stderr": on_stderr}
-                        return self._listen(submission, patience.left_s(), listeners)
-                    return self._wait(self.connection.submit(submission), patience.left_s())
+                        return self._listen(submission, left_s, {"stdout": on_stdout, "stderr": on_stderr})
+                    return self._wait(self.connection.submit(submission), left_s)
                 except BacklogFullError as error:
+                    if patience is None:
+                        raise
                     time.sleep(patience.pause_s(error))
         except PoolError:
             raise

@@ -318,9 +318,9 @@ class DaemonSocket:
         poller.register(self._wake, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
         poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._outbox else 0))
-        wait_s = self._pending.wait_s(now := time.monotonic())
-        self._due = math.inf if wait_s is None else now + wait_s
-        ready = dict(poller.poll(None if wait_s is None else math.ceil(wait_s * 1000)))
+        self._due = min(self._pending.deadlines())
+        wait_s = max(0.0, self._due - time.monotonic())
+        ready = dict(poller.poll(None if wait_s == math.inf else math.ceil(wait_s * 1000)))
         if self._wake in ready:
             os.eventfd_read(self._wake)
         events: set[int] = set()

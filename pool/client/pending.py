@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from math import inf
 from typing import NamedTuple, TypeVar
 
 import zmq
@@ -229,28 +230,31 @@ class PendingRequests:
 
     def tick(self, now: float) -> Outgoing:
         """Raises DaemonUnreachableError, which is meant for `fail`, when nothing was received for too long."""
-        if self._open and now >= self._silent_until():
+        silent_until, ping_due = self.deadlines()
+        if now >= silent_until:
             self._was_there = False
             raise unreachable(self._endpoint, self._timeout_s)
-        if not self._open or now < self._ping_due():
+        if now < ping_due:
             return []
         for request in self._not_accepted_since(now - self._timeout_s):
             what = f"took longer than {self._timeout_s:g} s to accept"
             self._fail(request, _not_accepted(request.job_id, what))
         return [self._ping(now)] if self._open else []
 
-    def wait_s(self, now: float) -> float | None:
-        """Seconds until `tick` has something to do; None: not before the next request or message."""
-        return max(0.0, min(self._silent_until(), self._ping_due()) - now) if self._open else None
+    def deadlines(self) -> tuple[float, float]:
+        """When the daemon has been silent for too long, and when the next Ping is due: `tick` has to be called then.
 
-    def _silent_until(self) -> float:
+        Infinite while nothing is open.
+        """
+        if not self._open:
+            return inf, inf
         # A process that was stopped for an hour has received nothing meanwhile, and has to ask before it judges.
-        asked = self._pinged_at + self._interval_s / 2 if self._pings else float("inf")
-        return max(self._received_at + self._timeout_s, asked)
-
-    def _ping_due(self) -> float:
+        asked = self._pinged_at + self._interval_s / 2 if self._pings else inf
         oldest = next(iter(self._open.values()))
-        return max(oldest.sent_at, self._pinged_at) + self._interval_s
+        return (
+            max(self._received_at + self._timeout_s, asked),
+            max(oldest.sent_at, self._pinged_at) + self._interval_s,
+        )
 
     def _not_accepted_since(self, time: float) -> list[Request]:
         return [

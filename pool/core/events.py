@@ -255,6 +255,7 @@ class StopWorker(Command, frozen=True, kw_only=True):
 
     worker_id: str
     reason: StopReason
+    failure: str = ""  #: why its start is given up
 
 
 class ProbeWorker(Command, frozen=True, kw_only=True):

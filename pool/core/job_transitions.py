@@ -25,15 +25,15 @@ from pool.core.events import (
     Tick,
 )
 from pool.core.policy import answer_deadline
-from pool.core.records import JobRecord, PendingEnd, PoolPhase
+from pool.core.records import HistoryEntry, JobRecord, PendingEnd, PoolPhase
 from pool.core.state import Ignore, Illegal, State, Table, row, table
 from pool.model import JobState, Outcome, WorkerState
 
 NOT_RUN = "it did not run"
 
 
-def add(pool: State, event: NewJob, *, submitted_at: float) -> JobRecord:
-    """Make the record of a job. The caller gives it a worker or a place in the backlog."""
+def add(pool: State, event: NewJob, *, submitted_at: float, by: str = "") -> JobRecord:
+    """Make the record of a job. The caller gives it a worker or a place in the backlog. `by`: who has accepted it."""
     job = JobRecord(
         id=event.job_id,
         client=event.client,
@@ -46,6 +46,7 @@ def add(pool: State, event: NewJob, *, submitted_at: float) -> JobRecord:
         retries=event.retries,
         loop=event.loop,
     )
+    job.history.append(HistoryEntry(pool.now, job.id, job.state, f"accepted from uid {job.client}{by}", pool.cause))
     pool.jobs[job.id] = job
     return job
 
@@ -57,9 +58,8 @@ def enqueue(pool: State, job: JobRecord) -> None:
 
 def restore(pool: State, _: State, event: JobRestored) -> None:
     """A job of an earlier daemon waits again, or is with a worker that was found. The next Tick checks the sizes."""
-    job = add(pool, event, submitted_at=min(event.submitted_at, pool.now))
+    job = add(pool, event, submitted_at=min(event.submitted_at, pool.now), by=" by an earlier daemon")
     job.attempt, job.lost = event.attempt, event.lost
-    pool.note(job, f"accepted from uid {job.client} by an earlier daemon")
     pool.resize = False
     if event.left is None:
         if job.lost:
@@ -77,7 +77,8 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
     """The job is done. Its record is dropped; its history goes to the daemon, which keeps it with the result."""
     pool.move(job, JobState.DONE, text or ": ".join(filter(None, end)))
     del pool.jobs[job.id]
-    _settle_charge(pool, job)
+    if job.charged_s is not None:
+        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
     pool.commands.append(
         Finish(
             job_id=job.id,
@@ -91,12 +92,6 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
             cause=pool.cause,
         )
     )
-
-
-def _settle_charge(pool: State, job: JobRecord) -> None:
-    if job.charged_s is not None:
-        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
-        job.charged_s = None
 
 
 def finish_waiting(pool: State, job: JobRecord, outcome: Outcome, why: str) -> None:
@@ -142,8 +137,9 @@ def after_removal(pool: State, job: JobRecord) -> None:
     if not (job.lost and _may_retry(pool, job)):
         finish(pool, job, job.pending_end)
         return
-    _settle_charge(pool, job)
-    job.worker_id = job.started_at = job.pending_end = None
+    if job.charged_s is not None:
+        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
+    job.charged_s = job.worker_id = job.started_at = job.pending_end = None
     job.waits_since = pool.now
     pool.move(job, JobState.QUEUED, f"waits for attempt {job.attempt + 1} of {1 + job.retries}")
     enqueue(pool, job)

@@ -56,7 +56,6 @@ def _submitted(pool: State, _: State, event: JobSubmitted) -> None:
     if pool.demand is not None:
         pool.demand.arrived(pool.now)
     job = add(pool, event, submitted_at=pool.now)
-    pool.note(job, f"accepted from uid {job.client}")
     pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, cause=pool.cause))
     if worker is not None:
         lease(pool, worker, job, StartKind.PARKED)

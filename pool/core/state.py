@@ -143,11 +143,11 @@ class State:
         self.workers[worker_id] = worker
         return worker
 
-    def stop_worker(self, worker: WorkerRecord, reason: StopReason) -> None:
+    def stop_worker(self, worker: WorkerRecord, reason: StopReason, *, failure: str = "") -> None:
         worker.leaving, worker.due = reason, None
         self.editions.gone(worker.id, self.now)
         self.move(worker, WorkerState.STOPPING, f"stopping: {reason}")
-        self.commands.append(StopWorker(worker_id=worker.id, reason=reason, cause=self.cause))
+        self.commands.append(StopWorker(worker_id=worker.id, reason=reason, failure=failure, cause=self.cause))
 
     def drop_worker(self, worker: WorkerRecord, text: str) -> None:
         """The container is gone, and with it the record; only the history is kept."""

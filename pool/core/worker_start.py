@@ -63,7 +63,7 @@ def start_overdue(pool: State, worker: WorkerRecord, _event: Tick) -> None:
     progress = "connected and did not become ready" if worker.connected else "has not connected"
     reason = f"{worker.id} was not ready within {pool.policy.boot_timeout_s:g} s: its runner {progress}"
     count_failed_start(pool, worker, reason)
-    pool.stop_worker(worker, StopReason.BOOT_TIMEOUT)
+    pool.stop_worker(worker, StopReason.BOOT_TIMEOUT, failure=reason)
 
 
 def count_failed_start(pool: State, worker: WorkerRecord, reason: str, *, permanent: bool = False) -> None:

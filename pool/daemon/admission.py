@@ -18,6 +18,8 @@ from pool.errors import InvalidJobError, LimitExceededError, TooLargeError
 from pool.units import format_size
 
 _SIZES = frozenset({"memory", "tmp", "output", "result"})
+_NO_LIMITS = wire.JobLimits()
+_FIELDS = wire.JobFields.__struct_fields__
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -49,28 +51,30 @@ def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Templa
 
     Raises JobRefusedError.
     """
-    _check_payload(submit, payload, size_bytes)
+    if len(payload) < 2 + len(submit.files):
+        raise InvalidJobError("the payload must be code, stdin, one frame for each file, then the arguments")
+    check_code(payload[0], pickled=submit.pickled)
+    if size_bytes > wire.MAX_JOB_BYTES:
+        raise _too_large(size_bytes)
     if submit.calls or submit.apart:
         _check_calls(submit, payload)
     if submit.files:
         _check_files(submit.files)
     if submit.env:
         _check_env(submit.env, template.env_allow)
-    fields = {name: getattr(submit, name) for name in wire.JobFields.__struct_fields__}
-    return wire.Run(epoch=0, **fields, **_limits(submit.limits, template))
+    limits = dict(vars(template.limits))
+    if submit.limits != _NO_LIMITS:
+        limits |= _asked(submit.limits, template)
+    return wire.Run(epoch=0, **{name: getattr(submit, name) for name in _FIELDS}, **limits)
 
 
-def _check_payload(submit: wire.Submit, payload: Sequence[wire.Frame], size_bytes: int) -> None:
-    if len(payload) < 2 + len(submit.files):
-        raise InvalidJobError("the payload must be code, stdin, one frame for each file, then the arguments")
-    check_code(payload[0], pickled=submit.pickled)
-    if size_bytes > wire.MAX_JOB_BYTES:
-        raise TooLargeError(
-            f"the job has {format_size(size_bytes)}, at most {format_size(wire.MAX_JOB_BYTES)} fit; "
-            "put what jobs share into a data set of the template",
-            size=size_bytes,
-            maximum=wire.MAX_JOB_BYTES,
-        )
+def _too_large(size_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        f"the job has {format_size(size_bytes)}, at most {format_size(wire.MAX_JOB_BYTES)} fit; "
+        "put what jobs share into a data set of the template",
+        size=size_bytes,
+        maximum=wire.MAX_JOB_BYTES,
+    )
 
 
 def _check_calls(submit: wire.Submit, payload: Sequence[wire.Frame]) -> None:
@@ -120,12 +124,14 @@ def _check_env(env: Mapping[str, str], allowed: Collection[str]) -> None:
             raise InvalidJobError(f"env: the value of {name} holds a NUL byte; take it out")
 
 
-def _limits(asked: wire.JobLimits, template: Template) -> dict[str, Any]:
-    """Each limit: what the job asks for, up to the template's maximum, else the template's default."""
+def _asked(limits: wire.JobLimits, template: Template) -> dict[str, Any]:
+    """The limits that the job asks for, up to the template's maximum; for the others the template's default holds."""
     chosen: dict[str, Any] = {}
     for name in wire.JobLimits.__struct_fields__:
-        wanted, most = getattr(asked, name), getattr(template.maximum, name)
-        if wanted is not None and wanted > most:
+        wanted, most = getattr(limits, name), getattr(template.maximum, name)
+        if wanted is None:
+            continue
+        if wanted > most:
             show = format_size if name in _SIZES else str
             raise LimitExceededError(
                 f"limits.{name}: {show(wanted)} is more than this pool allows, {show(most)}; ask for less, "
@@ -134,5 +140,5 @@ def _limits(asked: wire.JobLimits, template: Template) -> dict[str, Any]:
                 asked=wanted,
                 maximum=most,
             )
-        chosen[name] = getattr(template.limits, name) if wanted is None else wanted
+        chosen[name] = wanted
     return chosen

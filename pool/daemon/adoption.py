@@ -119,11 +119,10 @@ class Adoption:
         elif handle.kept.template != self._digest:
             unusable = StopReason.OUTDATED
         handle.log.info("a worker was found", action="worker_found", state=resume.state, unusable=unusable)
-        if has_job:
-            self._links.set_limit(handle.id, wire.CHUNK_ANSWERS * self._largest_answer + wire.MAX_HEADER_BYTES)
         if unusable is None or has_job:
             self._pool.was_ready = True
-            self._links.send(handle.id, wire.Adopted())
+            most = wire.CHUNK_ANSWERS * self._largest_answer + wire.MAX_HEADER_BYTES if has_job else 0
+            self._links.send(handle.id, wire.Adopted(), answer_bytes=most)
         adopted = ev.WorkerAdopted(
             worker_id=handle.id,
             jobs=resume.jobs,

@@ -22,7 +22,6 @@ from pool import wire
 from pool.config import Template
 from pool.core import events as ev
 from pool.core.machine import InvalidTransition, PoolState
-from pool.core.records import StopReason
 from pool.daemon import results
 from pool.daemon.adoption import Adoption
 from pool.daemon.datasets import PoolDatasets, Report
@@ -35,7 +34,6 @@ from pool.daemon.self_tests import StartFailed
 from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.daemon.worker_protocol import Effect, Phase, WorkerProtocol, printable
 from pool.daemon.worker_spec import WorkerSpecFactory
-from pool.daemon.zmtp import UNLEASED_BYTES
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
 from pool.model import WorkerState
@@ -214,12 +212,6 @@ class PoolController:
     def _connected(self, handle: WorkerHandle, *_: object) -> None:
         self.apply(ev.WorkerConnected(worker_id=handle.id, cause="link"))
 
-    def _overdue(self, handle: WorkerHandle) -> None:
-        """The core has given the start up."""
-        reason = f"it was not ready within {self.state.policy.boot_timeout_s:g} s: it {handle.protocol.phase.value}"
-        self.metrics.failed_starts.add(reason)
-        handle.log.error("a worker could not be started", action="worker_failed", reason=reason)
-
     def _send_test(self, handle: WorkerHandle, *_: object) -> None:
         if (test := handle.start.test) is not None:
             self._links.send(handle.id, test.run, test.payload)
@@ -294,9 +286,10 @@ class PoolController:
         self._kept.remove(handle.number)
         self._links.close(handle.id)
         self._unwatch(handle)
-        if diagnose := reason is StopReason.BOOT_TIMEOUT:
-            self._overdue(handle)
-        self._executor.stop(handle.id, diagnose=diagnose, on_gone=lambda *end: self._removed(handle, *end))
+        if command.failure:
+            self.metrics.failed_starts.add(command.failure)
+            handle.log.error("a worker could not be started", action="worker_failed", reason=command.failure)
+        self._executor.stop(handle.id, diagnose=bool(command.failure), on_gone=lambda *end: self._removed(handle, *end))
 
     def _removed(self, handle: WorkerHandle, output: str, engine_away: bool) -> None:  # noqa: FBT001 - of a callback
         if output:
@@ -331,7 +324,6 @@ class PoolController:
         results.check(done, payload, largest=self._largest_answer)
         if handle.protocol.streams and (output := self._output_of(handle)) is not None:
             output.check(payload)
-        self._links.set_limit(handle.id, UNLEASED_BYTES)
         self.metrics.late_answers += self.state.workers[handle.id].state is WorkerState.STOPPING
         answer: Answer = done, payload
         ended = ev.JobEnded(

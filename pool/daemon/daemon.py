@@ -278,7 +278,11 @@ class Daemon:
         wait_s = 0.0
         while self._state != "stopped":
             transport.run_once(wait_s, handlers)
+            if self._journal.unwritten:
+                self._journal.flush()
             wait_s = self._after_turn()
+            if self._journal.unwritten:
+                wait_s = 0.0
 
     def _after_turn(self) -> float:
         """Do what is due. Returns the seconds until the next thing is due."""

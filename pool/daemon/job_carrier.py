@@ -24,6 +24,7 @@ from pool.core import events as ev
 from pool.core.machine import PoolState
 from pool.daemon import grading, results
 from pool.daemon.job_store import Grader, Job
+from pool.daemon.journal_entries import Lease
 from pool.daemon.journal_file import INLINE_BYTES
 from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
@@ -135,7 +136,8 @@ class JobCarrier:
         if job.whole is not None:
             self._leased(job, command, None)  # a grade may be given twice
             return
-        self._journal.write(job.lease_entry(command), partial(self._leased, job, command))
+        lease = Lease(job.number, command.epoch, command.attempt, command.worker_id, job.leased_ns / 1e9)
+        self._journal.write(lease, partial(self._leased, job, command))
 
     def _leased(self, job: Job, command: ev.Dispatch, error: PoolError | None) -> None:
         """The lease is written, or cannot be: send the job, unless it has ended or was cancelled meanwhile."""
@@ -160,12 +162,11 @@ class JobCarrier:
         if handle.kept is not None and handle.kept.client != job.client:
             self._bind(worker_id, job.client)
         handle.protocol.lease(job.run.job_id, command.epoch)
-        answers = wire.CHUNK_ANSWERS if job.run.calls else 1
-        self._links.set_limit(worker_id, self._largest_answer * answers + wire.MAX_HEADER_BYTES)
+        most = self._largest_answer * (wire.CHUNK_ANSWERS if job.run.calls else 1) + wire.MAX_HEADER_BYTES
         run = msgspec.structs.replace(job.run, epoch=command.epoch)
         if job.trace is not None:
             job.mark("daemon: sent to the worker")
-        if not self._links.send(worker_id, run, job.payload):
+        if not self._links.send(worker_id, run, job.payload, answer_bytes=most):
             self._pool.lost(worker_id, "it did not take a job")
         elif job.output is not None:
             self.stream(job)
@@ -199,7 +200,10 @@ class JobCarrier:
             result, answer = results.from_worker(job, command, *reported, container=container, memory_bytes=most)
         else:
             result, answer = results.without_answer(job, command, container=container)
-        acknowledge = partial(self._acknowledge, command.worker_id or "", reported)
+        acknowledge = None
+        if reported is not None:  # once the answer is written, the worker need not hold it any more
+            collected = wire.Collected(job_id=reported[0].job_id, epoch=reported[0].epoch)
+            acknowledge = partial(self._links.send, command.worker_id or "", collected)
         ids = {"job": job.key, "client": job.client, "worker": command.worker_id, "cause": command.cause}
         log.debug("a job is done", action="job_done", outcome=result.outcome, reason=result.reason, **ids)
         if job.whole is not None:
@@ -211,7 +215,7 @@ class JobCarrier:
         self._pool.metrics.ended(result, ran=reported is not None)
         if job.grader is None or not self._grade(job, job.grader, (result, answer)):
             self._endings.end(job, *(job.ended or (result, answer)), acknowledge)
-        else:
+        elif acknowledge is not None:
             acknowledge()
 
     def _grade(self, job: Job, grader: Grader, ended: grading.Ended) -> bool:
@@ -240,9 +244,3 @@ class JobCarrier:
             return command.error
         self._endings.end(whole, *grading.refused(whole, command.error.message))
         return None
-
-    def _acknowledge(self, worker_id: str, reported: Answer | None) -> None:
-        """The answer is written: the worker need not hold it any more."""
-        if reported is not None:
-            done, _ = reported
-            self._links.send(worker_id, wire.Collected(job_id=done.job_id, epoch=done.epoch))

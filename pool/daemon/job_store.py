@@ -17,11 +17,10 @@ import msgspec
 from msgspec import Struct
 
 from pool import wire
-from pool.core import events as ev
 from pool.core.records import HistoryEntry
-from pool.daemon.journal_entries import Accept, End, JobRow, Lease, packed_bytes
+from pool.daemon.journal_entries import Accept, JobRow, packed_bytes
 from pool.daemon.output import OutputStream
-from pool.errors import JobConflictError, PoolError, StorageFullError
+from pool.errors import PoolError, StorageFullError
 from pool.model import Outcome, StartKind
 from pool.units import format_size
 
@@ -131,19 +130,13 @@ class Job:
             pool=self.pool,
             digest=self.digest,
             header=self.header(),
-            payload=self.frames(),
+            payload=self.payload if self.grader is None else self.frames(),
             accepted_at=self.received_ns / _NS_PER_S,
         )
 
-    def lease_entry(self, command: ev.Dispatch) -> Lease:
-        return Lease(self.number, command.epoch, command.attempt, command.worker_id, self.leased_ns / _NS_PER_S)
-
-    def end_entry(self, result: wire.Result, answer: Sequence[wire.Frame], *, now: float) -> End:
-        return End(self.number, _encoder.encode(result), answer, now)
-
     def frames(self) -> Sequence[wire.Frame]:
         """The payload of a job that has not ended, then that of its grader."""
-        return self.payload if self.grader is None else (*self.payload, *self.grader_payload)
+        return (*self.payload, *self.grader_payload)
 
     def set_frames(self, frames: Sequence[wire.Frame]) -> None:
         """What `frames` returns, which may be in another place now."""
@@ -202,21 +195,13 @@ class JobStore:
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs.values())
 
-    def find(self, key: str, digest: bytes) -> Job | None:
-        """The job, if it was submitted before. Raises JobConflictError if the id belongs to another submission."""
-        job = self._jobs.get(key)
-        if job is not None and job.digest != digest:
-            raise JobConflictError("job_id: this id was already used for another job; give each job an id of its own")
-        return job
-
-    def check_room(self) -> None:
-        """Raises StorageFullError while results that nobody has been sent take up all that results may take."""
-        if self.over:
-            raise StorageFullError(
-                f"the results that nobody has collected take {format_size(self._result_bytes)}, and all together may "
-                f"take {format_size(self._max_bytes)}; collect them with result(job_id), or raise daemon.result_bytes",
-                retry_after_s=_RETRY_S,
-            )
+    def no_room(self) -> StorageFullError:
+        """Why no job can be accepted while the store is `over`."""
+        return StorageFullError(
+            f"the results that nobody has collected take {format_size(self._result_bytes)}, and all together may "
+            f"take {format_size(self._max_bytes)}; collect them with result(job_id), or raise daemon.result_bytes",
+            retry_after_s=_RETRY_S,
+        )
 
     def accept(self, job: Job) -> None:
         """Keep a new job, and give it its number."""
@@ -256,7 +241,8 @@ class JobStore:
     def _keep(self, job: Job, ended_at: float) -> None:
         job.expires_at = ended_at + self._ttl_s
         self._finished[job.key] = job
-        self._count(job.held_bytes)
+        self._result_bytes += job.held_bytes
+        self.over = self._result_bytes > self._max_bytes
 
     def expire(self, now: float) -> list[Job]:
         """Drop results that have been kept for their time and, beyond the bound of bytes, those that were collected."""
@@ -270,11 +256,8 @@ class JobStore:
                     break
         return dropped
 
-    def _count(self, size: int) -> None:
-        self._result_bytes += size
-        self.over = self._result_bytes > self._max_bytes
-
     def _drop(self, job: Job) -> Job:
         del self._finished[job.key], self._jobs[job.key]
-        self._count(-job.held_bytes)
+        self._result_bytes -= job.held_bytes
+        self.over = self._result_bytes > self._max_bytes
         return job

@@ -1,12 +1,13 @@
 """The journal: accepted jobs and their results, on disk. A thread writes groups of operations, each in one transaction.
 
-    loop ──write(operation, then)──▶ queue ──▶ thread: all that is there, one COMMIT ──▶ loop: then(None), ...
+    loop ──write(operation, then)──▶ flush, once a turn: small ones in one COMMIT ──▶ then(None), ...
+                                       └─▶ queue ──▶ thread: all that is there, one COMMIT ──▶ loop: then(None), ...
 
 `then` is called on the loop's thread, in the order of the writes, and carries out what may happen only after the write:
 the acknowledgement, the message to the worker, the result.
 
 Without fsync a small write takes 20 microseconds. To wake the thread takes longer, on a busy host milliseconds. So the
-loop writes small operations itself while the thread has nothing to do.
+loop writes small operations itself while the thread has nothing to do: all of a turn in one transaction.
 
     no room left    what is essential is refused: then(StorageFullError). The rest is done, so that results go on from
                     memory, and written as soon as there is room; until then new jobs are refused. No restart is needed.
@@ -41,6 +42,8 @@ RETRY_S = 1.0
 _MEASURE_S = 1.0
 #: Operations in one transaction: it bounds the memory of a transaction and the wait for the first of them.
 _GROUP = 512
+#: The frames that the loop writes itself in one turn.
+_AT_ONCE_BYTES = 4 * INLINE_BYTES
 
 
 class Trouble(NamedTuple):
@@ -65,10 +68,17 @@ class Journal(Protocol):
         """Whether everything that was given to `write` has been done."""
 
     @property
+    def unwritten(self) -> Sequence[object]:
+        """What `flush` has to do."""
+
+    @property
     def size_bytes(self) -> int: ...
 
     def write(self, operation: Operation, then: Then) -> None:
         """Write the operation, then call `then`, with an error if it is essential and could not be written."""
+
+    def flush(self) -> None:
+        """To be called after each turn of the loop: write what the turn has led to."""
 
     def payload(self, number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
         """The payload of a job whose acceptance is written: mapped from its file, if it has one."""
@@ -82,10 +92,14 @@ class NoJournal:
     durable = False
     trouble = None
     idle = True
+    unwritten = ()
     size_bytes = 0
 
     def write(self, _operation: Operation, then: Then) -> None:
         then(None)
+
+    def flush(self) -> None:
+        pass
 
     def payload(self, _number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
         return frames
@@ -123,7 +137,8 @@ class FileJournal:
         self._lock = threading.Lock()  # held while the file is used
         self._woken_at = time.monotonic()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._open = 0  # items whose `then` was not called yet
+        self.unwritten: list[_Item] = []  #: since the last `flush`
+        self._open = 0  # items of the thread whose `then` was not called yet
         self._owed: list[Operation] = []  # what has been done and could not be written; the thread's own
         self._full = False  # of the thread; the loop reads `trouble`
         self._measured_at = time.monotonic()
@@ -134,29 +149,34 @@ class FileJournal:
 
     @property
     def idle(self) -> bool:
-        return not self._open
+        return not self._open and not self.unwritten
 
     def write(self, operation: Operation, then: Then) -> None:
-        if self._open or self._file.fsync or not self._write_at_once(operation):
-            self._hand_over(operation, then)
-            return
-        then(None)
+        self.unwritten.append(_Item(operation, then))
+
+    def flush(self) -> None:
+        while self.unwritten:  # what follows from a write may be another one
+            items, self.unwritten = self.unwritten, []
+            if self._open or self._file.fsync or not self._write_at_once(items):
+                self._hand_over(items)
+                return
+            for item in items:
+                item.then(None)
         if time.monotonic() >= self._woken_at + _MEASURE_S:
             self._woken_at = time.monotonic()
-            self._hand_over(Tidy(), lambda _: None)
+            self._hand_over([_Item(Tidy(), lambda _: None)])
 
-    def _hand_over(self, operation: Operation, then: Then) -> None:
-        self._open += 1
-        self._queue.put(_Item(operation, then))
+    def _hand_over(self, items: Sequence[_Item]) -> None:
+        self._open += len(items)
+        for item in items:
+            self._queue.put(item)
 
-    def _write_at_once(self, operation: Operation) -> bool:
-        """False: it is not written, because it is large, the thread has the file, or no room is left."""
-        if self.trouble is not None or packed_bytes(operation.frames) > INLINE_BYTES:
-            return False
-        if not self._lock.acquire(blocking=False):
+    def _write_at_once(self, items: Sequence[_Item]) -> bool:
+        """False: they are not written, because they are large, the thread has the file, or no room is left."""
+        if self.trouble is not None or _are_large(items) or not self._lock.acquire(blocking=False):
             return False
         try:
-            self._file.commit((operation,))
+            self._file.commit([item.operation for item in items])
         except (sqlite3.Error, OSError) as error:
             if not is_full(error):
                 raise self._fatal(error) from error
@@ -192,6 +212,8 @@ class FileJournal:
 
     def close(self) -> None:
         """Write what is queued and end the thread. `then` is called only if the loop goes on."""
+        items, self.unwritten = self.unwritten, []
+        self._hand_over(items)
         self._queue.put(None)
         self._thread.join()
         self._file.close()
@@ -293,6 +315,17 @@ class FileJournal:
             directory=directory,
             retry_after_s=RETRY_S,
         )
+
+
+def _are_large(items: Sequence[_Item]) -> bool:
+    """Whether the loop would wait for them for more than about a millisecond."""
+    total = 0
+    for item in items:
+        size_bytes = packed_bytes(item.operation.frames)
+        total += size_bytes
+        if size_bytes > INLINE_BYTES or total > _AT_ONCE_BYTES:
+            return True
+    return False
 
 
 def _raise(error: PoolError) -> None:

@@ -1,4 +1,4 @@
-"""What goes into the journal and comes out of it: operations, rows, and frames as bytes.
+"""What goes into the journal and comes out of it: operations, rows, and frames, which are views of single bytes.
 
 packed frames    number of frames u32 | length of each u64 ... | the frames
 """
@@ -189,12 +189,12 @@ class JobRow(Struct, frozen=True):
 
 
 def packed_bytes(frames: Sequence[Frame]) -> int:
-    return 4 + 8 * len(frames) + sum(memoryview(frame).nbytes for frame in frames)
+    return 4 + 8 * len(frames) + sum(map(len, frames))
 
 
 def head_of(frames: Sequence[Frame]) -> bytes:
     """The number of frames and the length of each, little-endian."""
-    return struct.pack(f"<I{len(frames)}Q", len(frames), *(memoryview(frame).nbytes for frame in frames))
+    return struct.pack(f"<I{len(frames)}Q", len(frames), *map(len, frames))
 
 
 def write_all(file: FileIO, part: Frame) -> int:

@@ -19,11 +19,12 @@ from pool.config import TemplateLimits
 from pool.core.events import Finish
 from pool.daemon.job_store import Job, JobStore
 from pool.daemon.journal import Journal
-from pool.daemon.journal_entries import Collect, Drop
+from pool.daemon.journal_entries import Collect, Drop, End
 from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError, RemoteProtocolError
 from pool.model import Outcome
 
+_encoder = msgspec.msgpack.Encoder()
 #: stdout, stderr and error come before the files.
 FIXED_FRAMES = 3
 _NS_PER_MS = 1e6
@@ -154,19 +155,20 @@ class Endings:
         job: Job,
         result: wire.Result,
         answer: Sequence[wire.Frame],
-        acknowledge: Callable[[], None] = lambda: None,
+        acknowledge: Callable[[], object] | None = None,
     ) -> None:
         """The job has ended like this. `acknowledge` is called when that is written."""
 
         def written(_: PoolError | None) -> None:
-            acknowledge()
+            if acknowledge is not None:
+                acknowledge()
             if job.trace is not None:
                 job.mark("journal: result written")
             if job.refused is None:
                 for address in self._jobs.finish(job, result, answer, now=time.monotonic()):
                     self.send(address, job)
 
-        self._journal.write(job.end_entry(result, answer, now=time.monotonic()), written)
+        self._journal.write(End(job.number, _encoder.encode(result), answer, time.monotonic()), written)
 
     def send(self, address: bytes, job: Job) -> None:
         """Send a client the result of a job that has ended."""

@@ -37,23 +37,19 @@ class Sessions:
         self._jobs = jobs
         self._cancel = cancel
         self._connected: dict[str, set[bytes]] = {}
-        self._of: dict[bytes, str] = {}  # by connection, if it has named a session
+        self.of: dict[bytes, str] = {}  #: by connection, if it has named a session
         self.absent: OrderedDict[str, float] = OrderedDict()  #: those with jobs; when each is gone
         self._with_jobs: set[str] = set()
         listener.on_end = self._ended
 
     def announce(self, address: bytes, client: str, session: str) -> None:
         """This connection belongs to that session of the user `client`."""
-        if address in self._of or not self._is_open(address):
+        if address in self.of or not self._is_open(address):
             return
         name = f"{client}/{session}"
-        self._of[address] = name
+        self.of[address] = name
         self._connected.setdefault(name, set()).add(address)
         self.absent.pop(name, None)
-
-    def of(self, address: bytes) -> str:
-        """The session of a connection, or the connection itself if it has named none."""
-        return self._of.get(address) or address.hex()
 
     def bind(self, job: Job, session: str) -> None:
         """Cancel the job when the session is gone."""
@@ -83,7 +79,7 @@ class Sessions:
         return next(iter(self.absent.values()), math.inf)
 
     def _ended(self, address: bytes) -> None:
-        name = self._of.pop(address, None)
+        name = self.of.pop(address, None)
         if name is None:
             return
         connections = self._connected[name]

@@ -28,7 +28,7 @@ from pool.daemon.output import OutputStream
 from pool.daemon.sessions import Sessions
 from pool.daemon.status import own
 from pool.daemon.worker_handle import Services
-from pool.errors import PoolError, StorageFullError, UnknownJobError, UnknownPoolError
+from pool.errors import JobConflictError, PoolError, StorageFullError, UnknownJobError, UnknownPoolError
 
 log = structlog.get_logger(__name__)
 
@@ -134,23 +134,27 @@ class SubmitService:
 
     def _enter(self, address: bytes, submit: wire.Submit, job: Job, digests: Digests) -> None:
         """Queue the job, unless it was submitted before. Accepted is sent in both cases, once the job is written."""
-        known = self._jobs.find(job.key, digests.whole)
+        known = self._jobs.by_key.get(job.key)
         if known is None:
             job.digest = digests.whole
-            self._accept(submit, job, digests.code, loop=self.sessions.of(address))
+            self._accept(submit, job, digests.code, loop=self.sessions.of.get(address) or address.hex())
+            self._confirm(job, address, submit)
+        elif known.digest == digests.whole:
+            self._bind_again(known, address, submit)
         else:
-            self._bind_again(known, submit)
-        self._confirm(known or job, address, submit)
+            raise JobConflictError("job_id: this id was already used for another job; give each job an id of its own")
 
-    def _bind_again(self, job: Job, submit: wire.Submit) -> None:
+    def _bind_again(self, job: Job, address: bytes, submit: wire.Submit) -> None:
         """A job that was submitted before ends with its latest client, unless anybody has asked to keep it."""
         if submit.session is None:
             job.session = ""
         elif job.session:
             self.sessions.bind(job, submit.session)
-        if job.session != job.terms.session and job.run is not None:
-            job.terms = msgspec.structs.replace(job.terms, session=job.session)
-            self._journal.write(SetHeader(job.number, job.header()), lambda _: None)
+        if job.session == job.terms.session or job.run is None:
+            self._confirm(job, address, submit)
+            return
+        job.terms = msgspec.structs.replace(job.terms, session=job.session)
+        self._journal.write(SetHeader(job.number, job.header()), lambda _: self._confirm(job, address, submit))
 
     def _confirm(self, job: Job, address: bytes, message: wire.Submit | wire.Watch | wire.Cancel) -> None:
         """Answer a message about a job when the acceptance of the job is written, and do what the message asks for."""
@@ -165,13 +169,19 @@ class SubmitService:
             cancel = ev.CancelRequested(job_id=job.current, cause=f"client {job.client}")
             self._controllers[job.pool].apply(cancel)
         elif isinstance(message, wire.Watch) or message.watch:
-            self._attend(job, address, stream=message.stream)
+            if job.result is not None:
+                self._endings.send(address, job)
+            if job.run is not None:
+                job.watchers.add(address)
+                if message.stream:
+                    self._stream(job, job.run, address)
 
     def _accept(self, submit: wire.Submit, job: Job, code: str, *, loop: str) -> None:
         controller, timeout_s = self._controllers[job.pool], submit.queue_timeout_s
         if (trouble := self._journal.trouble) is not None:
             raise StorageFullError(trouble.error.message, **trouble.error.fields)
-        self._jobs.check_room()
+        if self._jobs.over:
+            raise self._jobs.no_room()
         assert job.run is not None, "a new job"
         default_s = controller.template.backlog.queue_timeout_s
         job.terms = Terms(
@@ -205,19 +215,12 @@ class SubmitService:
 
     # ---- watch, cancel ----
 
-    def _attend(self, job: Job, address: bytes, *, stream: bool) -> None:
-        """Send the client the result, now or when there is one, and the output until then if it asked for it."""
-        if job.result is not None:
-            self._endings.send(address, job)
-        if job.run is None:
-            return
-        job.watchers.add(address)
-        if stream:
-            job.output = job.output or OutputStream(
-                job.run.job_id, limit=job.run.output * (wire.CHUNK_ANSWERS if job.run.calls else 1)
-            )
-            self._controllers[job.pool].carrier.stream(job)
-            self._outputs.add_reader(job.output, address)
+    def _stream(self, job: Job, run: wire.Run, address: bytes) -> None:
+        """Send the client what the job prints, from the first byte."""
+        limit = run.output * (wire.CHUNK_ANSWERS if run.calls else 1)
+        job.output = job.output or OutputStream(run.job_id, limit=limit)
+        self._controllers[job.pool].carrier.stream(job)
+        self._outputs.add_reader(job.output, address)
 
     def _mine(self, address: bytes, client: str, message: wire.Mine) -> None:
         answer = msgspec.json.encode(own(client, self._jobs, self._controllers))

@@ -19,9 +19,11 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
+from msgspec.inspect import BoolType, FloatType, IntType, type_info
 
 from pool import wire
 from pool.daemon.self_tests import StartCheck
@@ -49,6 +51,8 @@ class Phase(Enum):
     RUNNING = "ran a job"
     CLEANUP = "cleaned up after a job"
 
+    __hash__ = object.__hash__  # that of Enum is a function in Python
+
 
 class Effect(Enum):
     """What the controller has to do about a message."""
@@ -64,6 +68,8 @@ class Effect(Enum):
     DONE = auto()
     FREED = auto()
     BROKEN = auto()
+
+    __hash__ = object.__hash__
 
 
 class Step(NamedTuple):
@@ -194,13 +200,20 @@ def printable(text: str) -> str:
     return visible(text[:MAX_TEXT])[:MAX_TEXT]
 
 
+@cache
+def _texts(kind: type[wire.FromRunner]) -> tuple[str, ...]:
+    """The fields of a message that may hold text."""
+    fields = msgspec.structs.fields(kind)
+    return tuple(each.name for each in fields if not isinstance(type_info(each.type), IntType | FloatType | BoolType))
+
+
 def _printable(message: wire.FromRunner) -> wire.FromRunner:
     changed: dict[str, object] = {}
-    for name in message.__struct_fields__:
+    for name in _texts(type(message)):
         value = getattr(message, name)
         if isinstance(value, str):
             if not value.isprintable():
                 changed[name] = printable(value)
-        elif isinstance(value, tuple) and not all(each.isprintable() for each in value if isinstance(each, str)):
+        elif value and isinstance(value, tuple) and not "".join(map(str, value)).isprintable():
             changed[name] = tuple(map(printable, value))
     return msgspec.structs.replace(message, **changed) if changed else message

@@ -45,10 +45,10 @@ def _watch(owner: type, method: str, reach: Callable[..., None], *, after: bool)
     real = getattr(owner, method)
 
     @wraps(real)
-    def watched(self, *arguments):
+    def watched(self, *arguments, **options):
         if not after:
             reach(*arguments)
-        result = real(self, *arguments)
+        result = real(self, *arguments, **options)
         if after:
             reach(*arguments)
         return result

@@ -39,15 +39,16 @@ def accept(number, payload=(b"code", b""), key=None):
 
 
 class Loop:
-    """Runs on the test's thread what the journal has the loop call."""
+    """Runs on the test's thread what the journal has the loop call, and flushes the journal after each turn."""
 
     def __init__(self):
         self._calls = queue.SimpleQueue()
         self.call_soon = self._calls.put
+        self.flush = lambda: None
 
     def until(self, condition, timeout=30):
         deadline = time.monotonic() + timeout
-        while not condition():
+        while self.flush() or not condition():
             self._calls.get(timeout=max(0, deadline - time.monotonic()))()
 
 
@@ -248,6 +249,7 @@ def start(open_file, loop):
 
     def start_it(file=None, *, max_bytes=1 << 30):
         started.append(FileJournal(file or open_file(), max_bytes=max_bytes, call_soon=loop.call_soon))
+        loop.flush = started[-1].flush
         return started[-1]
 
     yield start_it
@@ -267,15 +269,30 @@ def test_what_follows_from_a_write_is_called_after_it_and_in_order(start, loop, 
     assert [row.number for row in open_file().rows()] == list(range(1, 1500))
 
 
+def test_what_one_turn_of_the_loop_leads_to_is_written_in_one_transaction_also_what_follows_later(start, directory):
+    file, seen = Disk(directory, fsync=False), []
+    journal = start(file)
+    journal.write(accept(1), lambda _: journal.write(Lease(1, 7, 1, "default-1", 20.0), seen.append))
+    journal.write(accept(2), seen.append)
+    assert (file.groups, seen, journal.idle) == ([], [], False), "nothing is written or follows before the turn is over"
+    journal.flush()
+    assert (file.groups, seen, journal.idle) == ([["Accept", "Accept"], ["Lease"]], [None, None], True)
+
+
 class Disk(JournalFile):
     """A journal whose disk can be full, or broken."""
 
     error = None
 
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.groups = []  #: the kinds of operations of each transaction
+
     def commit(self, operations):
         if self.error is not None and operations:
             raise self.error
         super().commit(operations)
+        self.groups.append([type(each).__name__ for each in operations])
 
 
 def full():

@@ -129,7 +129,7 @@ def test_nothing_is_kept_of_clients_that_are_gone(world):
         world.job(f"j{number}", f"s{number}")
         world.listener.close(address)
     later(world, GRACE_S)
-    kept = (world.sessions._connected, world.sessions._of, world.sessions.absent, world.sessions._with_jobs)
+    kept = (world.sessions._connected, world.sessions.of, world.sessions.absent, world.sessions._with_jobs)
     assert [len(each) for each in kept] == [0, 0, 0, 0]
 
 

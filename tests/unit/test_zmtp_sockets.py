@@ -263,14 +263,16 @@ def test_a_worker_gets_a_large_job_and_sends_a_large_answer(host, dial, link):
     until(lambda: host.from_workers)
     assert host.from_workers == [("p-1", HI, [])]
     job = [b"code", bytes(BIG)]
-    host.call(lambda: host.transport.links.set_limit("p-1", BIG + 10_000))
-    assert host.call(lambda: host.transport.links.send("p-1", wire.Probe(seq=7), job))
+    assert host.call(lambda: host.transport.links.send("p-1", wire.Probe(seq=7), job, answer_bytes=BIG + 10_000))
     assert runner.poll(WAIT_S * 1000)
     message, payload = wire.decode(wire.to_runner, runner.recv_multipart(copy=True))
     assert (message, payload) == (wire.Probe(seq=7), job)
     runner.send_multipart(wire.encode(wire.Done(job_id="j", epoch=1, outcome=Outcome.OK), [bytes(BIG)]), copy=False)
     until(lambda: len(host.from_workers) == 2)
     assert host.from_workers[1][2] == [bytes(BIG)]
+    runner.send_multipart(wire.encode(wire.Freed(epoch=1), [bytes(BIG)]), copy=False)  # no more after Done
+    until(lambda: host.losses)
+    assert "are allowed now" in host.losses[0][1]
 
 
 def test_messages_before_the_end_of_a_link_come_before_its_loss(host, dial, link):
@@ -307,7 +309,7 @@ def bound_again(host):
     host.call(lambda: host.transport.links.reopen("p-1", host, 7))
     with socket.socket(socket.AF_UNIX) as silent:
         silent.connect(str(directory / "link.sock"))
-        until(lambda: host.call(lambda: host.transport.links._connection("p-1")))
+        until(lambda: host.call(lambda: host.transport.links._links["p-1"].connection))
         yield directory / "link.sock", silent
 
 
@@ -315,7 +317,7 @@ def test_a_link_that_was_bound_again_waits_for_a_connection_that_says_something(
     """As a process of the container could connect and say nothing, if it could reach the link."""
     with bound_again(host) as (link, _):
         pass
-    until(lambda: not host.call(lambda: host.transport.links._connection("p-1")))
+    until(lambda: not host.call(lambda: host.transport.links._links["p-1"].connection))
     runner = dial(f"ipc://{link}", zmq.PAIR)
     runner.send_multipart(wire.encode(HI))
     until(lambda: host.from_workers)

@@ -3,7 +3,7 @@
     transport = Transport(submit=..., admin=..., links=..., submit_mode=..., submit_group=...)
     transport.run_once(timeout_s, handlers)   one turn of the loop: wait, then call the handlers with what has come
     transport.submit, transport.admin         ClientListener: send(address, message, payload), queued_bytes(address)
-    transport.links                           WorkerLinks: open(worker_id), send(worker_id, ...), set_limit, close
+    transport.links                           WorkerLinks: open(worker_id), send(worker_id, ...), close
     transport.call_soon(function)             from any thread: run it on the loop's thread
     transport.watch(fd, call)                 call once when a descriptor becomes readable
 

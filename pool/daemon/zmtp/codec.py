@@ -157,14 +157,21 @@ def _property(name: bytes, value: bytes) -> bytes:
     return bytes([len(name)]) + name + len(value).to_bytes(4) + value
 
 
+#: What a frame of less than 256 bytes begins with, by the flag that another one follows, and its size.
+_SHORT = tuple(tuple(bytes((more, size)) for size in range(256)) for more in (0, 1))
+
+
 def pack(frames: Iterable[Frame]) -> list[Buffer]:
     """The buffers of one message, in order. A large frame is not copied."""
     views = [frame if isinstance(frame, bytes) else memoryview(frame).cast("B") for frame in frames]
     buffers: list[Buffer] = []
     joined: list[Buffer] = []
-    for left, view in zip(range(len(views) - 1, -1, -1), views, strict=True):
-        size, more = len(view), 1 if left else 0
-        joined.append(bytes((more, size)) if size < 256 else bytes((more | 2,)) + size.to_bytes(8))
+    more, last = 1, len(views) - 1
+    for at, view in enumerate(views):
+        size = len(view)
+        if at == last:
+            more = 0
+        joined.append(_SHORT[more][size] if size < 256 else bytes((more | 2,)) + size.to_bytes(8))
         if size <= _JOIN_BYTES:
             joined.append(view)
         else:

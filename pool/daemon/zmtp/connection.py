@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import select
 import socket
 import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pool.daemon.zmtp import codec
 from pool.daemon.zmtp.codec import Buffer, Greeting, Peer, Ping
@@ -139,8 +138,7 @@ class Connection:
         self._sock = sock
         self._terms = terms
         self._poller = poller
-        self._on_readable = on_readable
-        self._decoder = Decoder(limit=terms.max_message, max_frames=terms.max_frames)
+        self.decoder: Final = Decoder(limit=terms.max_message, max_frames=terms.max_frames)
         self._deaf = False  # whether nobody takes what we write
         self._minor = 0  # the peer speaks ZMTP 3.minor
         self._born_at = self._read_at = self._written_at = self._controls_at = time.monotonic()
@@ -148,14 +146,8 @@ class Connection:
         self._pinged_at = 0.0
         self._ttl_s = 0.0
         self._controls = 0
-        poller.add(sock.fileno(), self._on_event)
+        poller.add(sock.fileno(), on_readable, self._flush)
         self._send_command(codec.GREETING)
-
-    def _on_event(self, mask: int) -> None:
-        if mask & select.EPOLLOUT:
-            self._flush()
-        if mask & ~select.EPOLLOUT:
-            self._on_readable()
 
     def close(self) -> None:
         self._poller.remove(self._sock.fileno())
@@ -168,13 +160,9 @@ class Connection:
         """Whether `on_readable` is called when the peer has sent something or has closed its end."""
         self._poller.want_read(self._sock.fileno(), wanted=wanted)
 
-    def set_limit(self, size: int) -> None:
-        """How many bytes a message may have, from its next frame on."""
-        self._decoder.limit = size
-
     def receive(self) -> list[Frame] | None:
         """The next message; None if there is none for now. Raises RemoteProtocolError."""
-        decoder = self._decoder
+        decoder = self.decoder
         for _ in range(_STEPS_PER_TURN):
             data = b"" if decoder.pending else self._read()
             if data is None:
@@ -192,7 +180,7 @@ class Connection:
 
     def _read(self) -> bytes | None:
         """Bytes that have come, b"" if they were read into a large frame; None if there are none now, or at the end."""
-        body = self._decoder.body
+        body = self.decoder.body
         room = body.room() if body is not None else None
         data = b""
         try:

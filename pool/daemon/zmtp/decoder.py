@@ -78,7 +78,7 @@ class Decoder:
         while self._at < end:
             flags = data[self._at]
             start = self._at + (9 if flags & _LONG else 2)
-            size = int.from_bytes(data[self._at + 1 : start])
+            size = data[start - 1] if start == self._at + 2 <= end else int.from_bytes(data[self._at + 1 : start])
             total = self._size + FRAME_COST + size
             plain = flags in self._allowed and not flags & _COMMAND and len(self._frames) < self._max_frames
             if not plain or start + size > end or total > self.limit:
@@ -86,7 +86,11 @@ class Decoder:
             self._frames.append(data[start : start + size])
             self._size, self._at = total, start + size
             if not flags & _MORE:
-                return self._frames_of_message()
+                frames, self._frames, self._size = self._frames, [], 0
+                self.pending = self._at < end
+                if not self.pending:
+                    self._data, self._at = b"", 0  # an idle connection holds nothing
+                return frames
         return self._wait()
 
     def _continue(self) -> Event | None:
@@ -98,7 +102,12 @@ class Decoder:
         body, self.body = self.body, None
         self._frames.append(body.frame())
         self._size += FRAME_COST + body.size
-        return self.next() if body.more else self._frames_of_message()
+        if body.more:
+            return self.next()
+        frames, self._frames, self._size = self._frames, [], 0
+        self._wait()
+        self.pending = bool(self._data)
+        return frames
 
     def _greet(self) -> Event | None:
         greeting = self._data[:GREETING_BYTES]
@@ -152,13 +161,6 @@ class Decoder:
         body.add(memoryview(self._data)[self._at : stop])
         self._at = min(stop, len(self._data))
         return body.filled == body.size
-
-    def _frames_of_message(self) -> list[Frame]:
-        frames, self._frames, self._size = self._frames, [], 0
-        self.pending = self._at < len(self._data)
-        if not self.pending:
-            self._data, self._at = b"", 0  # an idle connection holds nothing
-        return frames
 
     def _wait(self) -> Event | None:
         """Keep only the bytes that were not used yet."""

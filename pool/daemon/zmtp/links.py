@@ -64,7 +64,7 @@ class WorkerLink:
         self._socket: ListeningSocket | None = ListeningSocket(directory / "link.sock", _SOCKET_MODE, backlog=1)
         poller.add(self._socket.fileno(), self._accept)
 
-    def _accept(self, _: int) -> None:
+    def _accept(self) -> None:
         assert self._socket is not None
         try:
             sock = self._socket.accept()
@@ -142,53 +142,57 @@ class WorkerLinks:
         for worker_id in list(self._links):
             self.close(worker_id)
 
-    def _connection(self, worker_id: str) -> Connection | None:
+    def send(
+        self, worker_id: str, message: wire.Message, payload: Sequence[wire.Frame] = (), *, answer_bytes: int = 0
+    ) -> bool:
+        """False when there is no such worker, it has not connected, or it does not take anything any more.
+
+        `answer_bytes`: the most that it may send in one message from now on, until it has sent Done.
+        """
         link = self._links.get(worker_id)
-        return link.connection if link is not None else None
-
-    def set_limit(self, worker_id: str, size: int) -> None:
-        """The most that a worker may send in one message from now on."""
-        if (connection := self._connection(worker_id)) is not None:
-            connection.set_limit(max(size, UNLEASED_BYTES))
-
-    def send(self, worker_id: str, message: wire.Message, payload: Sequence[wire.Frame] = ()) -> bool:
-        """False when there is no such worker, it has not connected, or it does not take anything any more."""
-        connection = self._connection(worker_id)
-        if connection is None or connection.queue.messages >= _HIGH_WATER:
+        if link is None or (connection := link.connection) is None or connection.queue.messages >= _HIGH_WATER:
             return False
+        if answer_bytes:
+            connection.decoder.limit = max(UNLEASED_BYTES, answer_bytes)
         return connection.send(wire.encode(message, payload))
 
     def receive(self, worker_id: str) -> None:
         """Take what a worker has sent. A connection that breaks was read to its end: its last messages still count."""
         self.ready.pop(worker_id, None)
-        link, owner = self._links.get(worker_id), self._owners.get(worker_id)
-        if (
-            link is None or owner is None or (connection := link.connection) is None
-        ):  # closed in this turn, because of what another worker has sent
-            return
+        link = self._links.get(worker_id)
+        if link is None or (connection := link.connection) is None:
+            return  # closed in this turn, because of what another worker has sent
+        owner = self._owners[worker_id]
         try:
             for _ in range(_PER_TURN):
                 if (frames := connection.receive()) is None:
                     break
+                message, payload = wire.decode(wire.from_runner, frames)
                 link.adopting = False
-                owner.receive(worker_id, *wire.decode(wire.from_runner, frames))
+                if isinstance(message, wire.Done):
+                    connection.decoder.limit = UNLEASED_BYTES
+                owner.receive(worker_id, message, payload)
                 if not connection.more or worker_id not in self._links:
                     break
         except RemoteProtocolError as error:
             owner.lost(worker_id, f"it broke the protocol: {error}")
             return
-        if worker_id not in self._links:
-            return
+        if (connection.ended or connection.more) and worker_id in self._links:
+            self._go_on(worker_id, link, connection)
+
+    def _go_on(self, worker_id: str, link: WorkerLink, connection: Connection) -> None:
+        """Receive more in the next turn, or report the end of the link."""
         if connection.ended and link.adopting:
             link.drop_connection()
         elif connection.ended:
-            owner.lost(worker_id, "its end of the link was closed: the runner has ended or was killed")
+            self._owners[worker_id].lost(
+                worker_id, "its end of the link was closed: the runner has ended or was killed"
+            )
         elif connection.more:
             self.ready[worker_id] = None
 
     def sweep(self, now: float) -> None:
         """To be called every second or so: report workers whose connection is over a timeout."""
-        for worker_id in list(self._links):
-            connection = self._connection(worker_id)
-            if connection is not None and (reason := connection.check(now)) is not None:
+        for worker_id, link in list(self._links.items()):
+            if link.connection is not None and (reason := link.connection.check(now)) is not None:
                 self._owners[worker_id].lost(worker_id, f"its link was ended: {reason}")

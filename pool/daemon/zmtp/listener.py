@@ -1,6 +1,6 @@
 """The clients of one listening socket: their connections, and the limits on what all of them together may cost.
 
-    client ──▶ Connection ──▶ receive() ──▶ (address, user, frames)      one message of each client in turn
+    client ──▶ Connection ──▶ serve ──▶ handle(address, user, frames)    one message of each client in turn
     client ◀── Connection ◀── send(address, message)                     False: the client is gone or does not read
 
 An address is the number of a connection and is never used again. Garbage, a late handshake, a message that stalls, an
@@ -30,8 +30,11 @@ _MIB = 1024 * 1024
 _BACKLOG = 128
 #: Connections accepted in one turn.
 _ACCEPTS_PER_TURN = 32
-#: Connections that one `receive` tries. When many send large messages, the rest of the loop still has its turn.
-_TRIED_PER_CALL = 16
+#: Messages taken in a turn; and as how many of them a part of a large one counts, of which a megabyte may be read.
+_PER_TURN, _PART_COUNTS = 64, 4
+
+#: Called with a message, and the address and the user id of its client.
+Serve = Callable[[bytes, str, Sequence[wire.Frame]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +125,7 @@ class ClientListener:
     ) -> None:
         self.counts: Counter[str] = Counter()  #: connections that we ended, by reason
         self.on_end: Callable[[bytes], object] = lambda _: None  #: called with the address of each that has ended
-        self.ready: dict[bytes, None] = {}  #: clients that `receive` is to try, in the order of their turn
+        self.ready: dict[bytes, None] = {}  #: clients that `serve` is to try, in the order of their turn
         self._name = path.name
         self._poller = poller
         self._caps = caps
@@ -144,7 +147,7 @@ class ClientListener:
             self._poller.add(self._socket.fileno(), self._accept)
             self._listening = True
 
-    def _accept(self, _: int) -> None:
+    def _accept(self) -> None:
         try:
             for _ in range(_ACCEPTS_PER_TURN):
                 sock = self._socket.accept()
@@ -169,12 +172,13 @@ class ClientListener:
 
     # ---- messages in ----
 
-    def receive(self) -> tuple[bytes, str, list[wire.Frame]] | None:
-        """Address, user and frames of the next message; None if there is none, or the turn is over."""
-        for _ in range(min(len(self.ready), _TRIED_PER_CALL)):
+    def serve(self, handle: Serve) -> None:
+        """Give what has come to `handle`, one message of each client after the other, until the turn is over."""
+        left = _PER_TURN
+        while left > 0 and self.ready:
             client = self._clients[next(iter(self.ready))]
-            del self.ready[client.address]
             connection = client.connection
+            del self.ready[client.address]
             try:
                 frames = connection.receive()
             except RemoteProtocolError as error:
@@ -187,9 +191,9 @@ class ClientListener:
                 self._end(client, None)
             elif connection.more:
                 self.ready[client.address] = None
+            left -= _PART_COUNTS if frames is None else 1
             if frames is not None:
-                return client.address, str(client.user), frames
-        return None
+                handle(client.address, str(client.user), frames)
 
     def pause(self, user: str) -> None:
         """Receive nothing from any connection of this user until `resume`. What it sends stays in the sockets."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pool.errors import ConfigError
 
-OnEvent = Callable[[int], object]
+Call = Callable[[], object]
 
 
 class Poller:
@@ -21,12 +21,14 @@ class Poller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._callbacks: dict[int, OnEvent] = {}
+        self._calls: dict[int, tuple[Call, Call | None]] = {}
         self._masks: dict[int, int] = {}  # events that each descriptor is to be reported for
 
-    def add(self, fd: int, on_event: OnEvent) -> None:
-        """Call it with the event mask when the descriptor is readable, has ended, or is writable if that is wanted."""
-        self._callbacks[fd], self._masks[fd] = on_event, 0
+    def add(self, fd: int, on_readable: Call, on_writable: Call | None = None) -> None:
+        """Make the first call when the descriptor is readable or has ended, the second when it is writable, if that is
+        wanted.
+        """
+        self._calls[fd], self._masks[fd] = (on_readable, on_writable), 0
         self._set(fd, select.EPOLLIN)
 
     def want_read(self, fd: int, *, wanted: bool) -> None:
@@ -51,16 +53,18 @@ class Poller:
 
     def remove(self, fd: int) -> None:
         """To be called before the descriptor is closed. One that was not added is no error."""
-        if self._callbacks.pop(fd, None) is not None:
+        if self._calls.pop(fd, None) is not None:
             self._set(fd, 0)
             del self._masks[fd]
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until something has happened, then make the calls."""
         for fd, mask in self._epoll.poll(math.ceil(timeout_s * 1000) / 1000):
-            on_event = self._callbacks.get(fd)
-            if on_event is not None:
-                on_event(mask)
+            on_readable, on_writable = self._calls.get(fd, (None, None))
+            if on_writable is not None and mask & select.EPOLLOUT:
+                on_writable()
+            if on_readable is not None and mask & ~select.EPOLLOUT:
+                on_readable()
 
     def close(self) -> None:
         self._epoll.close()
@@ -76,7 +80,7 @@ class Wakeup:
         with contextlib.suppress(OSError):
             os.eventfd_write(self.fd, 1)
 
-    def clear(self, _: int = 0) -> None:
+    def clear(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fd)
 

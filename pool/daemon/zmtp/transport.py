@@ -11,14 +11,13 @@ import math
 import os
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pool import wire
 from pool.daemon.zmtp.connection import TIMEOUTS, Timeouts
 from pool.daemon.zmtp.links import WorkerLinks
-from pool.daemon.zmtp.listener import ADMIN, SUBMIT, ClientListener
+from pool.daemon.zmtp.listener import ADMIN, SUBMIT, ClientListener, Serve
 from pool.daemon.zmtp.poller import Poller, Wakeup
 
 #: How often connections are checked against their timeouts.
@@ -28,10 +27,6 @@ _SWEEP_S = 1.0
 _LINK_TIMEOUTS = Timeouts(handshake=math.inf, stalled=math.inf, ping_after=math.inf)
 #: How long `close` goes on writing the last answers.
 _LINGER_S = 1.0
-#: Messages taken from one listener in a turn.
-_PER_TURN = 64
-
-Serve = Callable[[bytes, str, Sequence[wire.Frame]], None]
 
 
 class Handlers(NamedTuple):
@@ -80,8 +75,10 @@ class Transport:
             self.links.receive(worker_id)
         if self._readable or not self._calls.empty():
             self._run_calls()
-        _serve(self.submit, handlers.on_submit)
-        _serve(self.admin, handlers.on_admin)
+        if self.submit.ready:
+            self.submit.serve(handlers.on_submit)
+        if self.admin.ready:
+            self.admin.serve(handlers.on_admin)
         if (now := time.monotonic()) >= self._sweep_at:
             self._sweep(now)
 
@@ -96,7 +93,7 @@ class Transport:
     def watch(self, fd: int, call: Callable[[], None]) -> None:
         """Call back once when a descriptor becomes readable. It is ours from now on, and closed after the call."""
         self._watched[fd] = call
-        self._poller.add(fd, lambda _: self._readable.setdefault(fd, None))
+        self._poller.add(fd, lambda: self._readable.setdefault(fd, None))
 
     def unwatch(self, fd: int) -> None:
         """Close a watched descriptor without the call. One that is not watched is no error."""
@@ -124,11 +121,3 @@ class Transport:
         self.admin.close(linger_s=_LINGER_S)
         self._poller.close()
         os.close(self._wakeup.fd)
-
-
-def _serve(listener: ClientListener, serve: Serve) -> None:
-    for _ in range(_PER_TURN):
-        message = listener.receive()
-        if message is None:
-            return
-        serve(*message)
