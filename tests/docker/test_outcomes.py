@@ -252,7 +252,7 @@ ENDS = {
     "an exit with 3": ("import sys\nsys.exit(3)", "error", 3, None),
     "an exit with a text": ("import sys\nsys.exit('no')", "error", 1, None),
     "os._exit(0)": ("import os\nos._exit(0)", "crash", 0, None),
-    "an interrupt": ("raise KeyboardInterrupt", "error", None, None),
+    "an interrupt": ("raise KeyboardInterrupt", "error", None, signal.SIGINT),
     "an exception that is no Exception": ("class B(BaseException): pass\nraise B", "error", None, None),
     "a text that never ends": ("class E(Exception):\n    def __str__(s):\n        while True: pass\nraise E", "timeout", None, 9),
     "a text of 100 MB": ("class E(Exception):\n    def __str__(s): return 'x' * (100 << 20)\nraise E", "error", None, None),

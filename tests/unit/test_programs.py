@@ -121,6 +121,37 @@ del a
 A()
 print("end")
 """,
+    "destructors in the order of the names": """
+class A:
+    def __init__(self, name): self.name = name
+    def __del__(self): print("end of", self.name)
+a = A("a"); _b = A("b"); c = [A("c")]
+""",
+    "a destructor that needs a module, a function and a list": """
+import math
+log = []
+def tell(text): print(text, math.pi, log)
+class A:
+    def __del__(self):
+        log.append(1)
+        tell("end")
+a = A()
+""",
+    "a generator that is not at its end": "def g():\n    try: yield 1\n    finally: print('closed')\nx = g()\nnext(x)\n",
+    "finalizers": "import weakref\nclass A: pass\na, b = A(), A()\nweakref.finalize(a, print, 'a')\nweakref.finalize(b, print, 'b')\n",
+    "import of itself": "import importlib\nprint(__name__, importlib.import_module('job').__name__ if __name__ == '__main__' else '')\n",
+    "an interrupt": "print('x')\nraise KeyboardInterrupt\n",
+    "SIGINT": "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('no')\n",
+    "SIGINT, ignored": "import os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nos.kill(os.getpid(), signal.SIGINT)\nprint('x')\n",
+    "a timer's handler": "import signal, time\nsignal.signal(signal.SIGALRM, lambda *a: print('alarm'))\nsignal.setitimer(signal.ITIMER_REAL, 0.01)\nsignal.pause()\nprint('end')\n",
+    "a wrong command line": "import argparse\np = argparse.ArgumentParser()\np.add_argument('--n', required=True)\np.parse_args()\n",
+    "input at the end of stdin": "try: input('name? ')\nexcept EOFError as error: print(error)\ninput()\n",
+    "a hook for threads": "import threading\nthreading.excepthook = lambda a: print(a.exc_type, a.thread.name)\nt = threading.Thread(target=lambda: 1 / 0, name='T')\nt.start()\nt.join()\n",
+    "temporary files": "import os, tempfile\nwith tempfile.TemporaryDirectory() as d, tempfile.NamedTemporaryFile(dir=d) as f: print(os.listdir(d) == [os.path.basename(f.name)])\nprint(os.path.exists(d))\n",
+    "runpy": "import runpy\nopen('m.py', 'w').write('a = 1\\nprint(__name__)')\nprint(runpy.run_path('m.py')['a'], runpy.run_module('m')['a'])\n",
+    "resources of a package": "import importlib.resources as r, os\nos.mkdir('pk')\nopen('pk/__init__.py', 'w').close()\nopen('pk/d', 'w').write('hi')\nprint(r.files('pk').joinpath('d').read_text())\n",
+    "context variables": "import contextvars\nv = contextvars.ContextVar('v', default=1)\nprint(contextvars.copy_context().run(lambda: (v.set(5), v.get())[1]), v.get())\n",
+    "tracemalloc": "import tracemalloc\ntracemalloc.start()\nx = [0] * 10000\nprint([s.traceback[0].lineno for s in tracemalloc.take_snapshot().statistics('lineno') if s.size > 70000])\n",
     "exception in an exit handler": "import atexit\n@atexit.register\ndef last():\n    raise ValueError('late')\nprint('end')\n",
     "exception in a thread": "import threading\nt = threading.Thread(target=lambda: 1 / 0, name='W')\nt.start()\nt.join()\nprint('end')\n",
     "hook for exceptions": "import sys\nsys.excepthook = lambda kind, error, trace: print(kind.__name__, error, trace.tb_lineno)\n1 / 0\n",
@@ -140,7 +171,8 @@ def test_a_program_prints_and_ends_as_in_a_plain_interpreter(client, name, tmp_p
     assert result.stdout == plain.stdout, (plain.stderr, result.error)
     if name.startswith(("exit with", "exit in a thread", "exception in")):
         assert _no_address(result.stderr) == _no_address(plain.stderr).replace(str(tmp_path / "job.py"), "<job>")
-    assert (result.exit_code or int(not result.ok)) == plain.returncode
+    ended = -result.signal if result.signal else result.exit_code or int(not result.ok)
+    assert ended == plain.returncode
     assert result.ok == (plain.returncode == 0)
 
 

@@ -131,6 +131,8 @@ def _raised(raised: BaseException) -> Ending:
             sys.stderr.write(f"{text}\n")
     if about == "memory":  # a system call has failed with ENOMEM
         return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
+    if issubclass(type(raised), KeyboardInterrupt):
+        about = "interrupt"
     return Ending(Outcome.ERROR, monotonic_ns(), exit_code, about=about, error=fault.encoded(raised))
 
 

@@ -46,6 +46,7 @@ ABOUT = (
     "programs",
     "not called",
     "not returned",
+    "interrupt",
 )
 _NO_EXIT_CODE = -1
 

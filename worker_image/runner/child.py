@@ -47,7 +47,7 @@ WORK = "work"
 #: The name of a job's user. The daemon gives each worker an /etc/passwd with it.
 USER = "job"
 #: What a program says that may read its own file. For others the work directory holds only what was sent along.
-_OWN_FILE = (b"__file__", b"__loader__", b"argv", interpreter.SCRIPT.encode())
+_OWN_FILE = (b"__file__", b"__loader__", b"argv", interpreter.SCRIPT.removesuffix(".py").encode())
 #: Its cache of compiled functions looks at the file that the byte code names.
 _NUMBA = b"numba"
 #: Set back to their defaults for the job. The runner and the zygote ignore them; Python itself ignores SIGPIPE.

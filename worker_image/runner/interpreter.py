@@ -26,7 +26,7 @@ from functools import partial
 from importlib.machinery import SourceFileLoader
 from multiprocessing.process import _children  # type: ignore[attr-defined]
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import FunctionType, ModuleType, TracebackType
 
 from runner.fault import FILENAME
 
@@ -213,10 +213,17 @@ def _drop(namespace: dict[str, object]) -> None:
     """
     with_end = [kind for kind in _kinds() if hasattr(kind, "__del__") and kind.__module__ not in _IO]
     if with_end and threading.active_count() == 1:
-        for name in sorted(namespace, key=lambda name: not str(name).startswith("_")):
+        for name in sorted(namespace, key=lambda name: _turn(type(namespace[name]))):
             if name != "__builtins__":
                 namespace[name] = None
         gc.collect()
+
+
+def _turn(kind: type) -> int:
+    """When a name of an object of this kind is forgotten. What an object does at its end needs the other names."""
+    if issubclass(kind, ModuleType | FunctionType | type):
+        return 2
+    return 0 if hasattr(kind, "__del__") else 1
 
 
 def _kinds() -> set[type]:

@@ -49,6 +49,7 @@ def of_claim(job: wire.Run, claim: Report) -> Verdict:
         outcome=claim.outcome,
         reason=_claimed(job, claim) if claim.outcome is not Outcome.OK else _HINTS.get(claim.about, ""),
         exit_code=claim.exit_code,
+        signal=signal.SIGINT if claim.about == "interrupt" else None,
     )
 
 
@@ -114,6 +115,7 @@ def _error(job: wire.Run, report: Report) -> str:
         "input": "it did not run: its files and stdin do not fit into its scratch space of "
         f"{job.tmp} bytes (limits.tmp)",
         "files": "the code ended, and one of its files cannot be carried; the error says which",
+        "interrupt": f"{raised}: KeyboardInterrupt, which ends a program by SIGINT",
         "programs": f"{raised}: jobs of this pool may not start programs (allow: [subprocess] in the template); "
         "threads and multiprocessing with its start method fork work without that",
         "value": "the code ended, and what it gives cannot be carried; the error says what, and where in it",
