@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -51,6 +52,21 @@ class Runc:
         arguments = ("run", "--detach", "--bundle", str(bundle), "--pid-file", str(pid_file), container_id)
         self._call(*arguments, log=bundle / "runc.log", output=output, held=held)
         return int(pid_file.read_text(encoding="ascii"))
+
+    def forget(self, container_id: str, cgroup: str) -> bool:
+        """Remove the cgroups and the state of a container whose processes have all ended, without a call of runc.
+
+        False if that cannot be told from the cgroups, or not all of it could be removed: then `delete` does the rest.
+        """
+        places = [place for path in (cgroup, f"*{cgroup}") for place in CGROUPS.glob(path.lstrip("/"))]
+        try:
+            for place in places:
+                with contextlib.suppress(FileNotFoundError):  # one hierarchy of v1 may have two names
+                    place.rmdir()
+            shutil.rmtree(self._state / container_id)
+        except OSError:
+            return False
+        return bool(places)
 
     def delete(self, container_id: str, *, log: Path | None = None) -> None:
         """Kill it if it runs, and remove its cgroups; one that is not there is no error."""

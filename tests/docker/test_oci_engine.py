@@ -98,6 +98,23 @@ def test_a_frozen_container_is_found_as_not_running_and_can_be_killed(oci_engine
     assert places(oci_engine) == set()
 
 
+def test_a_container_that_is_killed_is_removed_without_a_call_of_runc(oci_engine, oci_spec, monkeypatch):
+    container = oci_engine.launch(oci_spec())
+    assert any(runc.CGROUPS.glob(f"*{oci.CGROUP}/{container.id}"))
+    monkeypatch.setattr(runc.subprocess, "run", lambda *_, **__: pytest.fail("runc was called"))
+    container.kill()
+    assert places(oci_engine) == set()
+    assert not any(runc.CGROUPS.glob(f"*{oci.CGROUP}/{container.id}"))
+
+
+def test_a_cgroup_that_still_has_a_process_is_not_taken_for_removed(oci_engine, oci_spec):
+    container = oci_engine.launch(oci_spec())
+    assert not runc.Runc(oci_engine.directory / "state").forget(container.id, f"{oci.CGROUP}/{container.id}")
+    assert [each.running for each in oci_engine.find(owner=OWNER)] == [True]
+    container.kill()
+    assert places(oci_engine) == set()
+
+
 def test_a_start_that_goes_on_after_its_daemon_is_waited_for(oci_engine, oci_spec, monkeypatch):
     """As if the daemon had been killed while runc was at it: somebody else holds the lock, for a while."""
     monkeypatch.setattr(oci, "BEGUN_TIMEOUT_S", WAIT_S)
