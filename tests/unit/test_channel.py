@@ -106,3 +106,16 @@ def test_any_bytes_are_a_report_or_none(frame):
 def test_a_report_says_what_the_child_claims():
     claim = Report(outcome=Outcome.ERROR, started_ns=5, ended_ns=9, exit_code=3)
     assert Report.unpack(claim.pack()) == claim
+
+
+def test_messages_that_come_together_are_read_one_after_the_other(pair):
+    ours, theirs = pair
+    for frames in ([b"one", b""], [b"two"], [b"three", bytes(100_000)]):
+        channel.send(theirs, frames)
+    collector = collect(ours)
+    read = []
+    for _ in range(3):
+        collector.feed()
+        read.append(collector.frames)
+        collector.next_message()
+    assert read == [[b"one", b""], [b"two"], [b"three", bytes(100_000)]]

@@ -120,7 +120,8 @@ class Attempt:
         self._pending: Answer | None = None  # what it claimed before its exit handlers ran
         self._invalid = ""  # what is wrong with the answer of the child
         self._oom_before = usage.oom_kills()
-        self._collector = self._new_collector()
+        most = job.result + _ANSWER_MARGIN_BYTES
+        self._collector = Collector(sock=child.sock, max_bytes=most, max_frames=wire.MAX_FRAMES)
         self.out = Stream("stdout", child.out, job.output)
         self.err = Stream("stderr", child.err, job.output)
         os.set_blocking(child.out, False)
@@ -155,15 +156,12 @@ class Attempt:
             if self._collector.frames is not None and self._claimed is None:
                 self._take(Answer.of(self._collector.frames))
 
-    def _new_collector(self) -> Collector:
-        most = self.job.result + _ANSWER_MARGIN_BYTES
-        return Collector(sock=self.child.sock, max_bytes=most, max_frames=wire.MAX_FRAMES)
-
     def _take(self, answer: Answer | None) -> None:
         if answer is None or (answer.report.pending and self._pending is not None):
             self._reject("it does not begin with a report")
         elif answer.report.pending:
-            self._pending, self._collector = answer, self._new_collector()
+            self._pending = answer
+            self._collector.next_message()
             self._collect()
         elif self._pending is not None and answer.report.outcome is self._pending.report.outcome:
             self._claimed = replace(answer, value=self._pending.value)
@@ -228,7 +226,8 @@ class Attempt:
         return ended if self._chunk is None else self._chunk.done(self.out.kept, self.err.kept, cpu_s=used.cpu_s)
 
     def _begin_next(self, cpu_s: float) -> None:
-        self._claimed, self._collector, self._cpu_before_s = None, self._new_collector(), cpu_s
+        self._claimed, self._cpu_before_s = None, cpu_s
+        self._collector.next_message()
         self.out.next_call()
         self.err.next_call()
         self._begun_ns = time.monotonic_ns()

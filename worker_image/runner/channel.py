@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ _COUNT = struct.Struct("!I")
 _SIZE = struct.Struct("!Q")
 _REPORT = struct.Struct("!BiBBBQQ")
 _READ_BYTES = 256 * 1024
+_FIRST_READ_BYTES = 16 * 1024
 
 #: The outcomes that a child may claim, by number. Only the runner gives the others, from what the kernel reports.
 CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT, Outcome.REJECTED)
@@ -69,31 +71,20 @@ def send(sock: socket.socket, frames: Sequence[Frame]) -> None:
         sock.sendall(frame)
 
 
-def receive(sock: socket.socket) -> list[bytearray]:
-    """Wait for one message. Raises EOFError when the other end closes before its end."""
-    (count,) = _COUNT.unpack(_exactly(sock, _COUNT.size))
-    head = _exactly(sock, count * _SIZE.size)
-    return [_exactly(sock, size) for (size,) in _SIZE.iter_unpack(head)]
-
-
-def _exactly(sock: socket.socket, size: int) -> bytearray:
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    while view:
-        got = sock.recv_into(view)
-        if not got:
-            raise EOFError("the channel was closed")
-        view = view[got:]
-    return buffer
+def _grown(part: bytearray, size: int) -> bytearray:
+    """With zeros that take no memory before they are written to."""
+    whole = bytearray(size)
+    whole[: len(part)] = part
+    return whole
 
 
 @dataclass(slots=True, kw_only=True)
 class Collector:
-    """Reads one message from a non-blocking socket. `frames` is None until the message is complete.
+    """Reads messages from a socket, mostly from a non-blocking one. `frames` is None until a message is complete.
 
     1. Call `feed` when the socket is readable. It raises ChannelError at the first byte of a message that is not
-       allowed; do not call it after that.
-    2. It never holds more than `max_bytes` of frames and `max_frames` frames.
+       allowed; do not call it after that. Call `next_message` to read another one.
+    2. It never holds more than `max_bytes` of frames, `max_frames` frames, and one first read besides.
     """
 
     sock: socket.socket
@@ -102,43 +93,90 @@ class Collector:
     frames: list[bytearray] | None = None
     closed: bool = False
     over_cap: bool = False  #: the message was refused only because of its size
-    _parts: list[bytearray] = field(default_factory=lambda: [bytearray(_COUNT.size)])  # count, sizes, then the frames
-    _at: int = 0  # index of the part that is being read
+    _early: bytearray = field(default_factory=bytearray)  # read, and not in a frame yet
+    _parts: list[bytearray] | None = None  # the frames that the head has announced
+    _at: int = 0  # index of the frame that is being read
     _filled: int = 0  # bytes of it that were read
 
     def feed(self) -> None:
-        """Take what is there, without waiting."""
+        """Take what is there. It waits only if the socket blocks."""
         try:
             while self.frames is None and not self.closed:
-                part = memoryview(self._parts[self._at])
-                got = self.sock.recv_into(part[self._filled : self._filled + _READ_BYTES])
-                self.closed = not got
-                self._filled += got
-                if self._filled == len(part):
-                    self._next_part()
+                if self._parts is not None:
+                    self._fill(self._parts)
+                elif not self._read_head():
+                    chunk = self.sock.recv(_FIRST_READ_BYTES)  # all of a small message
+                    self.closed = not chunk
+                    self._early += chunk
         except BlockingIOError:
             pass
         except OSError:
             self.closed = True
 
-    def _next_part(self) -> None:
-        """A part is complete. The count announces the sizes, the sizes the frames. Empty frames are skipped."""
-        if self._at == 0:
-            (count,) = _COUNT.unpack(self._parts[0])
-            if not 1 <= count <= self.max_frames:
-                raise ChannelError(f"a message has 1 to {self.max_frames} frames, not {count}")
-            self._parts.append(bytearray(count * _SIZE.size))
-        elif self._at == 1:
-            sizes = [size for (size,) in _SIZE.iter_unpack(self._parts[1])]
-            if sum(sizes) > self.max_bytes:
-                self.over_cap = True
-                raise ChannelError(f"a message has at most {self.max_bytes} bytes, not {sum(sizes)}")
-            self._parts += map(bytearray, sizes)
-        self._at, self._filled = self._at + 1, 0
-        while self._at < len(self._parts) and not self._parts[self._at]:
-            self._at += 1
-        if self._at == len(self._parts):
-            self.frames = self._parts[2:]
+    def wait(self) -> list[bytearray]:
+        """Return the next message of a socket that blocks. Raises EOFError when the other end closes before its end."""
+        self.next_message()
+        self.feed()
+        if self.frames is None:
+            raise EOFError("the channel was closed")
+        return self.frames
+
+    def next_message(self) -> None:
+        """Begin to read another one. What has come after the last one belongs to it."""
+        self.frames = self._parts = None
+        self._at = self._filled = 0
+
+    def _read_head(self) -> bool:
+        """The count announces the sizes, the sizes the frames. False: the head is not complete."""
+        early = self._early
+        if len(early) < _COUNT.size:
+            return False
+        (count,) = _COUNT.unpack_from(early)
+        if not 1 <= count <= self.max_frames:
+            raise ChannelError(f"a message has 1 to {self.max_frames} frames, not {count}")
+        end = _COUNT.size + count * _SIZE.size
+        if len(early) < end:
+            return False
+        sizes = [size for (size,) in _SIZE.iter_unpack(early[_COUNT.size : end])]
+        if sum(sizes) > self.max_bytes:
+            self.over_cap = True
+            raise ChannelError(f"a message has at most {self.max_bytes} bytes, not {sum(sizes)}")
+        self._begin(sizes, end)
+        return True
+
+    def _begin(self, sizes: Sequence[int], start: int) -> None:
+        """Set memory aside for the frames, and put into them what has come with the head."""
+        parts: list[bytearray] = []
+        for size in sizes:
+            part = self._early[start : start + size]
+            start += size
+            if self._at == len(parts):  # all before it are complete
+                complete = len(part) == size
+                self._at, self._filled = self._at + complete, 0 if complete else len(part)
+            parts.append(part if len(part) == size else _grown(part, size))
+        self._early = self._early[start:]
+        self._parts = parts
+        self.frames = parts if self._at == len(parts) else None
+
+    def _fill(self, parts: list[bytearray]) -> None:
+        """Read into the frame that is not complete."""
+        part = memoryview(parts[self._at])
+        got = self.sock.recv_into(part[self._filled : self._filled + _READ_BYTES])
+        self.closed = not got
+        self._filled += got
+        while self._at < len(parts) and self._filled == len(parts[self._at]):
+            self._at, self._filled = self._at + 1, 0
+        self.frames = parts if self._at == len(parts) else None
+
+
+def trusting(sock: socket.socket) -> Collector:
+    """Reads messages of any size."""
+    return Collector(sock=sock, max_bytes=sys.maxsize, max_frames=sys.maxsize)
+
+
+def receive(sock: socket.socket) -> list[bytearray]:
+    """Wait for the only message of a writer that is trusted. Raises EOFError when it closes before the end."""
+    return trusting(sock).wait()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

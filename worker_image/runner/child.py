@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -54,13 +54,6 @@ _NUMBA = b"numba"
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 #: Gives NumPy's global generator a new state; empty where that is not possible.
 _RENEWING: list[Step] = []
-
-
-class Held(NamedTuple):
-    """Bytes that a child holds before its job."""
-
-    data: int  #: private and writable
-    mapped: int  #: of its address space
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +114,12 @@ def live(sock: socket.socket, prepared: Prepared) -> NoReturn:
         prepared.confinement.isolate()
         os.umask(0o077)
         kernel.die_with_parent()  # again, for new credentials may have cleared it
-        held = _held_bytes(own_status)
+        held = _held_bytes(own_status, prepared.confinement)
+        if prepared.confinement.own_scratch:
+            _make_directories(prepared.scratch)
         sock.sendall(PARKED)
         _warm_up_while_idle(sock, prepared.setting)
+        interpreter.note_what_is_there()
         _work(sock, prepared, held)
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -177,11 +173,20 @@ def _seed(seed: int | None) -> None:
         numpy.random.seed(seed)
 
 
-def _held_bytes(status: int) -> Held:
-    """What the preloaded libraries hold. The job's memory limit comes on top of it. `status`: of /proc/self/statm."""
+def _held_bytes(status: int, confinement: Confinement) -> int:
+    """What the preloaded libraries hold: private and writable, or of the address space, as the memory limit counts.
+
+    The job's limit comes on top of it. `status`: of /proc/self/statm.
+    """
     pages = os.read(status, 4096).split()
     os.close(status)
-    return Held(data=int(pages[5]) * mmap.PAGESIZE, mapped=int(pages[0]) * mmap.PAGESIZE)
+    return int(pages[5 if confinement.memory_limit == resource.RLIMIT_DATA else 0]) * mmap.PAGESIZE
+
+
+def _make_directories(scratch: Path) -> None:
+    for directory in (f"{scratch}/{WORK}", f"{scratch}/{WORK}/{output_files.DIRECTORY}"):
+        os.mkdir(directory)  # noqa: PTH102
+    os.chdir(f"{scratch}/{WORK}")
 
 
 def _warm_up_while_idle(sock: socket.socket, setting: Setting) -> None:
@@ -194,7 +199,7 @@ def _warm_up_while_idle(sock: socket.socket, setting: Setting) -> None:
         idle_s = 0.0
 
 
-def _work(sock: socket.socket, prepared: Prepared, held: Held) -> None:
+def _work(sock: socket.socket, prepared: Prepared, held: int) -> None:
     """Wait for the job, run it, send the answer. The calls of a chunk begin when the runner says so."""
     header, code, stdin, *rest = channel.receive(sock)
     job = _request.decode(header)
@@ -203,13 +208,15 @@ def _work(sock: socket.socket, prepared: Prepared, held: Held) -> None:
     first, *others = _calls(job, arguments) if job.calls else [arguments]
     run = partial(answer, job, bytes(code), setting=prepared.setting, send=partial(channel.send, sock))
     try:
-        _set_environment(job, prepared.scratch)
+        if job.env or job.seed is not None:
+            _set_environment(job, prepared.scratch)
         if denials is not None:
             denials.install()
         prepared.confinement.seal(tmp_bytes=job.tmp, explain=job.explain)
         _write_files(job, code, stdin, files, prepared)
         _limit(job, held, prepared.confinement)
-        interpreter.prepare(job.argv, job.files, prepared.scratch / WORK)
+        if job.argv or job.files:
+            interpreter.show_arguments(job.argv, job.files)
         frames = run(arguments=first, last=not others)
     except OSError as error:  # its files do not fit into the scratch space
         frames = failure(error)
@@ -265,34 +272,33 @@ def _write_script(path: Path, code: bytearray) -> None:
         path.unlink(missing_ok=True)
 
 
-def _may_read_itself(code: bytearray, confinement: Confinement) -> bool:
-    """Interpreters that multiprocessing starts read it too."""
-    return confinement.programs or any(word in code for word in _OWN_FILE)
-
-
 def _write_files(
     job: wire.Run, code: bytearray, stdin: bytearray, files: Sequence[bytearray], prepared: Prepared
 ) -> None:
     """The work directory with the job's files, and its stdin. Called after the scratch space has its final size."""
-    scratch = prepared.scratch
-    work = scratch / WORK
-    for directory in (f"{scratch}/{WORK}", f"{scratch}/{WORK}/{output_files.DIRECTORY}"):
-        os.mkdir(directory)  # noqa: PTH102
-    os.chdir(work)
+    work = prepared.scratch / WORK
+    if not prepared.confinement.own_scratch:  # it held the last job's files when this child was parked
+        _make_directories(prepared.scratch)
     for name, content in zip(job.files, files, strict=True):
         (work / name).write_bytes(content)
-    if not job.pickled and interpreter.SCRIPT not in job.files and _may_read_itself(code, prepared.confinement):
+    # Interpreters that multiprocessing starts read the script too.
+    reads_itself = not job.pickled and (prepared.confinement.programs or any(word in code for word in _OWN_FILE))
+    if reads_itself and interpreter.SCRIPT not in job.files:
         _write_script(work / interpreter.SCRIPT, code)
     if not job.pickled and _NUMBA in code:
         _write_script(work / FILENAME, code)
     if stdin:
-        descriptor = os.open(scratch, os.O_RDWR | os.O_TMPFILE, 0o600)
-        with open(descriptor, "w+b", buffering=0) as held:  # noqa: PTH123 - a descriptor
-            rest = memoryview(stdin)
-            while rest:
-                rest = rest[held.write(rest) :]
-            held.seek(0)
-            os.dup2(held.fileno(), 0)
+        _write_stdin(prepared.scratch, stdin)
+
+
+def _write_stdin(scratch: Path, stdin: bytearray) -> None:
+    descriptor = os.open(scratch, os.O_RDWR | os.O_TMPFILE, 0o600)
+    with open(descriptor, "w+b", buffering=0) as held:  # noqa: PTH123 - a descriptor
+        rest = memoryview(stdin)
+        while rest:
+            rest = rest[held.write(rest) :]
+        held.seek(0)
+        os.dup2(held.fileno(), 0)
 
 
 def _limit_cpu(job: wire.Run) -> None:
@@ -301,14 +307,14 @@ def _limit_cpu(job: wire.Run) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (min(math.ceil(time.process_time() + job.cpu_s), most), most))
 
 
-def _limit(job: wire.Run, held: Held, confinement: Confinement) -> None:
+def _limit(job: wire.Run, held: int, confinement: Confinement) -> None:
     """Soft limits, which end the job with a reason, and hard limits, which the job cannot raise."""
     now_s = time.process_time()
     most = math.ceil(now_s + job.cpu_s * max(1, len(job.calls))) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(now_s + job.cpu_s), most))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
-    kind, before = confinement.memory_limit(*held)
-    most = before + job.memory + ROOM_BYTES
-    resource.setrlimit(kind, (most, most))
-    if (processes := confinement.process_limit(job.processes)) is not None:
+    most = held + job.memory + ROOM_BYTES
+    resource.setrlimit(confinement.memory_limit, (most, most))
+    if confinement.other_processes is not None:
+        processes = job.processes + confinement.other_processes
         resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))

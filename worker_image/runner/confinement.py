@@ -78,6 +78,12 @@ class Confinement:
         self.nested = "user" in grant.parts  #: whether children have pid and user namespaces of their own
         self.own_scratch = "mount" in grant.parts  #: whether each child has a /tmp that is gone when the child is gone
         self.programs = seccomp.SUBPROCESS in options  #: whether a job may start programs
+        data_limit = DATA_LIMIT in grant.parts or grant is BARE
+        #: The one that this kernel enforces.
+        self.memory_limit = resource.RLIMIT_DATA if data_limit else resource.RLIMIT_AS
+        #: RLIMIT_NPROC counts by user and user namespace: only the job's processes where a child has its own, otherwise
+        #: these too. None: it is not set.
+        self.other_processes = 0 if self.nested else None if grant is BARE else _OF_THE_WORKER
         self._tmp_bytes = tmp_bytes
         own = grant.parts if PROC in options else grant.parts - {"net"}
         flags = sum(flag for part, flag in NAMESPACES.items() if part in own)
@@ -87,18 +93,6 @@ class Confinement:
         self._rules = self._ruleset(kernel.landlock_abi()) if "landlock" in grant.parts else None
         self._dropping = [kernel.dropping_capabilities()] if self.nested else []
         self._filters = {each: Filter(seccomp.job_filter(options, explain=each)) for each in (False, True)}
-
-    def memory_limit(self, data: int, mapped: int) -> tuple[int, int]:
-        """The limit that this kernel enforces, and how much of it a child has used that holds so much."""
-        if DATA_LIMIT in self.grant.parts or self.grant is BARE:
-            return resource.RLIMIT_DATA, data
-        return resource.RLIMIT_AS, mapped
-
-    def process_limit(self, wanted: int) -> int | None:
-        """RLIMIT_NPROC counts by user and user namespace. In a child's own one it counts only the job's processes."""
-        if self.nested:
-            return wanted
-        return None if self.grant is BARE else wanted + _OF_THE_WORKER
 
     def cover(self) -> None:
         """Called by the zygote: hide what none of its children may see."""

@@ -71,7 +71,8 @@ def fetch(sources: Sequence[Source]) -> Fetched:
             _load_all(theirs, sources)
         theirs.close()
         try:
-            return {source: _receive(ours, source, pid) for source in sources}
+            tables = channel.trusting(ours)
+            return {source: _receive(tables, source, pid) for source in sources}
         finally:
             _end(pid)
 
@@ -92,10 +93,10 @@ class _Named(dict[str, object]):
 # ---- the zygote's side ----
 
 
-def _receive(sock: socket.socket, source: Source, pid: int) -> list[bytearray]:
+def _receive(tables: channel.Collector, source: Source, pid: int) -> list[bytearray]:
     try:
-        complaint, *frames = channel.receive(sock)
-    except (EOFError, ConnectionResetError):
+        complaint, *frames = tables.wait()
+    except EOFError:
         raise DatasetError(f"data set {source.name!r}: {_how_it_ended(pid)}") from None
     if complaint:
         raise DatasetError(f"data set {source.name!r}: {complaint.decode()}")

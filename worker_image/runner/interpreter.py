@@ -67,7 +67,8 @@ def hide(work: Path) -> None:
     sys.path[:] = [str(work), *(path for path in sys.path if path != _ROOT)]
     for path in [path for path in sys.path_importer_cache if path.startswith(_ROOT)]:
         del sys.path_importer_cache[path]
-
+    sys.modules["__main__"] = new_module("__main__", work)
+    _set_argv(())
     _tell_of_thread.__module__ = threading.__name__  # so that it is among the public names of that module
     threading.excepthook = threading.__excepthook__ = _tell_of_thread
     sys.unraisablehook = sys.__unraisablehook__ = _tell_of_ignored
@@ -96,15 +97,22 @@ def _tell_of_ignored(unraisable: sys.UnraisableHookArgs, /) -> None:
     sys.stderr.flush()
 
 
-def prepare(argv: Sequence[str], files: Sequence[str], work: Path) -> None:
-    """Before the job. `files`: the names of the files that were sent along."""
+def note_what_is_there() -> None:
+    """Before the job comes. What is there belongs to no job, so `finish` need not look at it."""
     _Before.exit_handlers = _count_exit_handlers()
+    gc.freeze()
+
+
+def show_arguments(argv: Sequence[str], files: Sequence[str]) -> None:
+    """Of a job that has some. `files`: the names of the files that were sent along."""
+    _set_argv(argv)
     if shadowed := _shadowed(files):
         _take_out(shadowed)
-    sys.modules["__main__"] = new_module("__main__", work)
+
+
+def _set_argv(argv: Sequence[str]) -> None:
     sys.argv = [SCRIPT, *argv]
     sys.orig_argv = [sys.executable, *sys.argv]
-    gc.freeze()  # what is there belongs to no job: `finish` need not look at it
 
 
 def _take_out(packages: frozenset[str]) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import cast
 
 from pool import screen, values, wire
@@ -173,7 +173,8 @@ def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, o
     module = _Current.module = new_module("__main__" if script else "job")
     show_source(source, module)
     try:
-        compiled = _compile(source, policy)
+        program = source if policy.mode == "off" else _screened(source, policy)
+        compiled = compile(program, FILENAME, "exec", dont_inherit=True)
     except SyntaxError as error:
         if _FENCE.search(source):
             error.msg += "; the code is in Markdown: submit what is between the fences, or give strip_fences=True"
@@ -185,11 +186,11 @@ def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, o
     return module
 
 
-def _compile(source: str, policy: Policy) -> CodeType:
+def _screened(source: str, policy: Policy) -> ast.Module | str:
     reading = screen.examine(source, policy, filename=FILENAME)
     if reading.findings:
         raise RejectedError(reading.findings)
-    return compile(reading.program, FILENAME, "exec", dont_inherit=True)
+    return reading.program
 
 
 def _entry(module: ModuleType, name: str) -> Callable[..., object]:

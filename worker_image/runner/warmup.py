@@ -78,8 +78,11 @@ def run(part: str, setting: Setting) -> None:
     setting = replace(setting, output=_NO_FILES)
     screen.examine(_JOBS[part], setting.policy, filename=FILENAME)
     arguments = [bytes(frame) for frame in values.encode(((1,), {}), max_bytes=4096)]
+    main = sys.modules.get("__main__")
     frames = answer(_RUN, _JOBS[part], arguments, setting)
     sys.modules.pop("job", None)
+    if main is not None:
+        sys.modules["__main__"] = main
     report = Report.unpack(frames[0])
     if report is None or report.outcome is not Outcome.OK:
         fault = wire.decode_fault(frames[1])

@@ -51,10 +51,10 @@ def _feed(collector: Collector, theirs: socket.socket, stream: bytes, *, piece: 
 
 
 def _check_held(collector: Collector) -> None:
-    head, frames = collector._parts[:2], collector._parts[2:]
+    frames = collector._parts or []
     assert len(frames) <= _MOST_FRAMES
     assert sum(map(len, frames)) <= _MOST_BYTES
-    assert sum(map(len, head)) <= 4 + 8 * _MOST_FRAMES
+    assert len(collector._early) <= 4 + 8 * _MOST_FRAMES + channel._FIRST_READ_BYTES
 
 
 def _plainly(stream: bytes) -> list[bytes] | None:
