@@ -13,7 +13,7 @@ from math import inf
 from operator import attrgetter
 
 from pool.core import policy as rules
-from pool.core.demand import REVIEW_S
+from pool.core.demand import REVIEW_S, Demand
 from pool.core.job_transitions import reject
 from pool.core.records import JobRecord, PoolPhase, StopReason, WorkerRecord
 from pool.core.state import State
@@ -114,7 +114,7 @@ class Census:
         # used it. A suspect stays a supply: a daemon that was suspended for a moment must not start a second pool.
         self.supply = self.found + self.starting + self.ending + len(self.leased)
         self.supply += 0 if self.waiting else len(self.idle) + self.suspect
-        spare = self._measured_spare(pool)
+        spare = 0 if pool.demand is None else _measured_spare(pool, pool.demand)
         pool.target = rules.target_size(pool.policy, busy=self.busy, waiting=self.waiting, measured=spare)
         self.surplus = 0 if self.waiting else self.starting + self.ready - pool.target
         if pool.now < self.retire_at:
@@ -150,16 +150,16 @@ class Census:
             self.ending += 1
             pool.review(at)
 
-    @staticmethod
-    def _measured_spare(pool: State) -> int:
-        if pool.demand is None or not (spare := pool.demand.spare(pool.now)):
-            return 0
-        pool.review(pool.now + REVIEW_S)  # without events, the rate falls
-        return spare
-
     def room(self, pool: State) -> int:
         """Containers that may be added."""
         return rules.room_for_starts(live=self.live, stopping=self.stopping, max_workers=pool.policy.max_workers)
+
+
+def _measured_spare(pool: State, demand: Demand) -> int:
+    spare = demand.spare(pool.now)
+    if spare:
+        pool.review(pool.now + REVIEW_S)  # without events, the rate falls
+    return spare
 
 
 # ---- clients that have no worker ----

@@ -15,6 +15,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -98,12 +99,12 @@ class PoolController:
         }
         self._effects: dict[Effect, Callable[..., None]] = {
             Effect.NOTHING: lambda *_: None,
-            Effect.CONNECTED: self._connected,
+            Effect.CONNECTED: partial(self._tell, ev.WorkerConnected),
             Effect.SEND_TEST: self._send_test,
             Effect.READY: self._ready,
             Effect.RESUMED: self.adoption.resumed,
-            Effect.HEARTBEAT: self._heartbeat,
-            Effect.STARTED: self._started,
+            Effect.HEARTBEAT: partial(self._tell, ev.Heartbeat),
+            Effect.STARTED: partial(self._tell, ev.JobStarted),
             Effect.PRINTED: self._printed,
             Effect.DONE: self._done,
             Effect.FREED: self._freed,
@@ -209,9 +210,6 @@ class PoolController:
         write("a worker could not be started", action="worker_failed", reason=reason)
         self.apply(ev.WorkerFailed(worker_id=handle.id, reason=reason, permanent=permanent, cause="start"))
 
-    def _connected(self, handle: WorkerHandle, *_: object) -> None:
-        self.apply(ev.WorkerConnected(worker_id=handle.id, cause="link"))
-
     def _send_test(self, handle: WorkerHandle, *_: object) -> None:
         if (test := handle.start.test) is not None:
             self._links.send(handle.id, test.run, test.payload)
@@ -254,8 +252,9 @@ class PoolController:
         except InvalidTransition as error:
             self.lost(worker_id, f"it reported what is not possible: {error}")
 
-    def _heartbeat(self, handle: WorkerHandle, *_: object) -> None:
-        self.apply(ev.Heartbeat(worker_id=handle.id, cause="link"))
+    def _tell(self, event: type[ev.WorkerEvent], handle: WorkerHandle, *_: object) -> None:
+        """The message says no more than that the event has happened."""
+        self.apply(event(worker_id=handle.id, cause=_REPORTED))
 
     def _broken(self, handle: WorkerHandle, message: wire.Broken, _: object) -> None:
         if handle.protocol.starting:
@@ -311,9 +310,6 @@ class PoolController:
         worker = self.state.workers.get(handle.id)
         job = self._jobs.by_key.get(worker.job.id) if worker is not None and worker.job is not None else None
         return job.output if job is not None else None
-
-    def _started(self, handle: WorkerHandle, *_: object) -> None:
-        self.apply(ev.JobStarted(worker_id=handle.id, cause=_REPORTED))
 
     def _printed(self, handle: WorkerHandle, message: wire.Printed, payload: Sequence[wire.Frame]) -> None:
         if (output := self._output_of(handle)) is not None:
