@@ -24,7 +24,7 @@ from typing import Any, Generic, NamedTuple, Required, Self, TypeVar, cast
 from pool.client import checks
 from pool.client.chunks import Chunk, check_options, split
 from pool.client.connection import Connection
-from pool.client.job import Code, JobMaker, JobOptions, OnDisconnect, Program, grader_of, program_of
+from pool.client.job import MAX_PRIORITY, Code, JobMaker, JobOptions, OnDisconnect, Program, grader_of, program_of
 from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
 from pool.client.retry import Retry
@@ -252,7 +252,7 @@ class Batches:
                 return None
             if chunk.unfinished:
                 chunk.take(job)
-            return partial(self._begin_chunk, program, chunk, options) if chunk.unfinished else None
+            return partial(self._begin_chunk, program, chunk, _sooner(options)) if chunk.unfinished else None
 
         def results(job: Answer) -> Iterable[JobResult]:
             part = under_way.pop(min(under_way))
@@ -271,9 +271,8 @@ class Batches:
             future.set_result(None)
             return future
         try:
-            submission = self._jobs.make(
-                program, options, on_disconnect="cancel", calls=chunk.arguments(), apart=chunk.apart
-            )
+            calls = chunk.arguments()
+            submission = self._jobs.make(program, options, on_disconnect="cancel", calls=calls, apart=chunk.apart)
         except JobRefusedError as error:
             return _refused(uuid.uuid4().hex, error)
         return self._connection.submit(submission)
@@ -318,6 +317,11 @@ class Batches:
             name = job_id if isinstance(job_id, str) else uuid.uuid4().hex
             return name, partial(_refused, name, error)
         return submission.message.job_id, partial(self._connection.submit, submission)
+
+
+def _sooner(options: JobOptions) -> JobOptions:
+    """For the rest of a chunk: results after it wait for it, so it goes before the client's other jobs."""
+    return {**options, "priority": min(MAX_PRIORITY, (options.get("priority") or 0) + 1)}
 
 
 class Handover:

@@ -34,6 +34,7 @@ MAX_FILES = 256
 MAX_ARGV = 256
 MAX_ARGUMENT = 8192
 MAX_ENV = 64
+MAX_PRIORITY = 100
 MAX_ENV_NAME = 256
 MAX_ENV_VALUE = 8192
 MAX_SIZE = 1 << 50
@@ -367,7 +368,7 @@ _FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "argv": ("argv", _argv),
     "limits": ("limits", _limits),
     "seed": ("seed", partial(checks.whole, lowest=0, highest=(1 << 32) - 1)),
-    "priority": ("priority", partial(checks.whole, lowest=-100, highest=100)),
+    "priority": ("priority", partial(checks.whole, lowest=-MAX_PRIORITY, highest=MAX_PRIORITY)),
     "queue_timeout": ("queue_timeout_s", checks.seconds),
     "retries": ("retries", partial(checks.whole, lowest=0, highest=10)),
     "trace": ("trace", checks.flag),

@@ -140,12 +140,13 @@ def test_what_the_screen_refuses_is_refused_for_every_case():
     assert all(row.job.findings for row in report.cases)
 
 
-def test_a_chunk_whose_cases_are_slow_is_answered_early_and_the_rest_is_sent_again(client):
-    given = [{"args": [n], "expected": n} for n in range(8 * cases.LEAST_CHUNKS)]
-    slow = "import time\ndef main(n):\n    time.sleep(0.4 * (n < 8))\n    return n"
-    report = client.run_tests(slow, given, **MAIN)
+def test_a_chunk_whose_cases_are_slow_is_answered_early_and_the_rest_goes_before_the_other_chunks(client):
+    slow = "import time\ndef main(n):\n    time.sleep(0.4 if n < 8 else 0.05)\n    return time.monotonic()"
+    report = client.run_tests(slow, [{"args": [n], "stdout": ""} for n in range(8 * cases.LEAST_CHUNKS)], **MAIN)
     assert report.ok, report.first_failure
     assert chunks_of(report)[0] < 8
+    ended = [row.job.value for row in report.cases]
+    assert max(ended[:8]) < max(ended[8:])
 
 
 def test_cancelling_the_task_ends_the_case_that_runs_and_those_that_have_not_begun(endpoint):
