@@ -42,6 +42,20 @@ def processes(container_id):
     return sorted(found)
 
 
+def first_process(container_id):
+    """Host pid of the runner: its parent is outside. Numbers of processes begin anew, so it need not be the lowest one."""
+    inside = processes(container_id)
+    return next(pid for pid in inside if _parent(pid) not in inside)
+
+
+def _parent(pid):
+    """Of a process that has ended since, the process itself."""
+    try:
+        return parent(pid)
+    except FileNotFoundError:
+        return pid
+
+
 def threads(pid):
     """Fields of the status of every thread."""
     found = []

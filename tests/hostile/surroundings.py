@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import docker
 import psutil
 
 from tests.docker import live
-from tests.hostile.alone import ENGINE
 
 MIB = 1024 * 1024
 #: What the daemon may keep of one test's jobs: their results, until they have been fetched for long enough.
@@ -47,29 +45,9 @@ class Surroundings:
             self._daemon.until(lambda it=container: len(processes(it)) == IDLE_PROCESSES, timeout=20)
 
 
-def first_process(container):
-    """Its pid on the host."""
-    if ENGINE == "oci":
-        inside = live.processes(container)
-        return next(pid for pid in inside if _parent(pid) not in inside)
-    engine = docker.from_env()
-    try:
-        return engine.api.inspect_container(container)["State"]["Pid"]
-    finally:
-        engine.close()
-
-
-def _parent(pid):
-    """Of a process that has ended since, the process itself."""
-    try:
-        return live.parent(pid)
-    except FileNotFoundError:
-        return pid
-
-
 def processes(container):
     """As the host sees them."""
-    first = psutil.Process(first_process(container))
+    first = psutil.Process(live.first_process(container))
     return [first, *first.children(recursive=True)]
 
 

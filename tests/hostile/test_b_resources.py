@@ -17,7 +17,6 @@ from tests.docker import live
 from tests.hostile.alone import ENGINE
 from tests.hostile.conftest import honest
 from tests.hostile.payloads.resources import ATTACKS, COMMON
-from tests.hostile.surroundings import first_process
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("unharmed")]
 
@@ -83,7 +82,7 @@ def test_b38_there_is_no_swap_to_go_to(client, record):
     """By what the Engine was told: with cgroup v1 and no swap on the host nothing more can be shown."""
     container = honest(client, "open").container
     if ENGINE == "oci":
-        memory, both, *_ = live.limits(first_process(container))
+        memory, both, *_ = live.limits(live.first_process(container))
     else:
         engine = docker.from_env()
         try:

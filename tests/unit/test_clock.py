@@ -23,6 +23,7 @@ KNOWN = {
     ("pool/daemon/journal_file.py", "_adjust_clock"): "a restart of the host, where the monotonic clock begins anew",
     ("pool/daemon/alerts.py", "_date"): "a time stamp",
     ("pool/daemon/watch.py", "_dated"): "a time stamp",
+    ("pool/testing.py", "_age_s"): "how long ago a file was changed",
 }
 ASKS = {"time", "time_ns", "localtime", "gmtime", "ctime", "now", "utcnow", "today", "CLOCK_REALTIME"}
 MODULES = {"time", "datetime", "date"}
