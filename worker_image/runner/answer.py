@@ -67,7 +67,6 @@ def answer(
         flush()
         if os.getpid() != owner:
             _leave(ending)
-        _have_a_descriptor()
         ending = _with_files(ending, job, setting, already=sent)
     except BaseException as raised:  # noqa: BLE001 - the job has broken what is used here, or has taken all memory
         ending = _broken(raised)
@@ -173,6 +172,11 @@ def _with_files(ending: Ending, job: wire.Run, setting: Setting, *, already: int
     """With the files in the output directory, also when the job failed. Files and value share one limit."""
     if ending.outcome not in {Outcome.OK, Outcome.ERROR}:
         return ending
+    try:
+        if not os.listdir(setting.output):  # noqa: PTH208 - as most jobs leave it
+            return ending
+    except OSError:  # it is gone, or the job has all descriptors in use
+        _have_a_descriptor()
     left = job.result - already - _size(ending.value)
     try:
         return ending._replace(files=output_files.collect(setting.output, max_bytes=left))

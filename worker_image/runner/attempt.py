@@ -107,9 +107,15 @@ class Attempt:
     """From sending the job to the child until the answer for the daemon."""
 
     def __init__(
-        self, job: wire.Run, child: Child, frames: Sequence[channel.Frame], *, meter: Meter | None = None
+        self,
+        job: wire.Run,
+        child: Child,
+        frames: Sequence[channel.Frame],
+        *,
+        oom_kills: int = 0,
+        meter: Meter | None = None,
     ) -> None:
-        """Sends `frames` to the child: the header of the job as it came, and its payload."""
+        """Sends `frames` to the child: the header of the job as it came, and its payload. `oom_kills`: before it."""
         self.job = job
         self.child = child
         self._meter = meter
@@ -119,7 +125,7 @@ class Attempt:
         self._claimed: Answer | None = None
         self._pending: Answer | None = None  # what it claimed before its exit handlers ran
         self._invalid = ""  # what is wrong with the answer of the child
-        self._oom_before = usage.oom_kills()
+        self._oom_before = oom_kills
         most = job.result + _ANSWER_MARGIN_BYTES
         self._collector = Collector(sock=child.sock, max_bytes=most, max_frames=wire.MAX_FRAMES)
         self.out = Stream("stdout", child.out, job.output)

@@ -81,13 +81,21 @@ class Link:
         self._connect()
         self.pause_s = min(2 * self.pause_s, _LONGEST_PAUSE_S)
 
-    def connected(self) -> bool:
+    def readable(self) -> bool:
+        """Whether a message is there."""
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def connected(self) -> bool | None:
         """Read what the monitor reports: whether the connection was made; otherwise it has ended, or could not be made.
+        None: it reports nothing.
 
         A try ends only with such a report. If it ended after a time instead, a second connection could be made beside a
         first one that had succeeded unnoticed, and the daemon refuses second connections.
         """
-        event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
+        try:
+            event, _ = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
+        except zmq.Again:
+            return None
         return bool(event == zmq.EVENT_CONNECTED)
 
     # ---- what is said, and what is kept ----

@@ -18,14 +18,13 @@ Contract with the daemon, over the link:
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import zmq
 
 from pool import wire
 from pool.errors import RemoteProtocolError
@@ -62,6 +61,7 @@ class Settings:
     heartbeat_s: float
     orphan_s: float  #: how long a worker without a job waits for the next daemon
     born: float  #: monotonic seconds at the start of the process
+    screens: bool  #: whether the children screen the code of jobs
     checked: bool  #: whether processes, mounts and limits are the worker's alone, so that a change must be a job's
 
 
@@ -87,54 +87,68 @@ class Runner:
         self._ready = False
         self._baseline: Baseline | None = None
         self._meter: Meter | None = None
+        self._oom_kills = 0  #: before the job, in the worker's memory cgroup
         self._read_code = ReadCode()
         self._preload_ms = 0.0
         self._isolation, self._missing = "", [""]
-        self._poller = zmq.Poller()
-        self._handlers: dict[object, Callable[[], object]] = {}
-        self._watch_link()
-        self._watch(control.fileno(), self._receive_from_zygote)
         #: What to call when; each is called once.
         self._timers: dict[Callable[[], object], float] = {
             self._send_heartbeat: 0.0,
             self._give_up: time.monotonic() + settings.orphan_s,
         }
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], object]] = {}  #: by descriptor
+        self._watch_link()
+        self._watch(self._receive_from_zygote, control.fileno())
 
     def serve(self) -> None:
         """Until the zygote is gone, the daemon has been away too long, or the process is killed."""
         while True:
+            self._receive_from_daemon()
             wait_s = min(self._timers.values()) - time.monotonic()
-            for source, _ in self._poller.poll(max(0, int(wait_s * 1000) + 1)):
-                if handler := self._handlers.get(source):  # it may have been removed in this turn
+            for fd, _ in self._epoll.poll(max(0.0, wait_s)):
+                if handler := self._handlers.get(fd):  # it may have been removed in this turn
                     handler()
             now = time.monotonic()
             for timer in [timer for timer, due in self._timers.items() if now >= due]:
                 if self._timers.pop(timer, None) is not None:
                     timer()
 
-    def _watch(self, source: object, handler: Callable[[], object]) -> None:
-        self._poller.register(source, zmq.POLLIN)
-        self._handlers[source] = handler
+    def _watch(self, handler: Callable[[], object], fd: int) -> None:
+        self._epoll.register(fd, select.EPOLLIN)
+        self._handlers[fd] = handler
 
-    def _unwatch(self, *sources: object) -> None:
-        for source in sources:
-            if self._handlers.pop(source, None) is not None:
-                self._poller.unregister(source)
+    def _unwatch(self, *fds: int) -> None:
+        for fd in fds:
+            if self._handlers.pop(fd, None) is not None:
+                self._epoll.unregister(fd)
 
     def _send_heartbeat(self) -> None:
         self._timers[self._send_heartbeat] = time.monotonic() + self._settings.heartbeat_s
         if self._ready and self._attempt is None and self._series is None:
             self._link.send(wire.Heartbeat())
-            if self._meter is not None and self._freed is None:
-                self._meter.renew()  # what an idle worker uses does not count for the next job
+            if self._freed is None:
+                self._renew_counters()
+
+    def _renew_counters(self) -> None:
+        """In an idle worker. What it uses does not count for the next job."""
+        self._oom_kills = usage.oom_kills()
+        if self._meter is not None:
+            self._meter.renew()
 
     # ---- the daemon ----
 
     def _receive_from_daemon(self) -> None:
-        frames = self._link.socket.recv_multipart()
-        message, payload = wire.decode(wire.to_runner, frames)
+        """All that has come. Called in each turn, because libzmq may take in a message while it sends another one; its
+        descriptor then says nothing of it.
+        """
+        while self._link.readable():
+            frames = self._link.socket.recv_multipart()
+            self._obey(*wire.decode(wire.to_runner, frames), header=frames[1])
+
+    def _obey(self, message: wire.ToRunner, payload: Sequence[Frame], *, header: Frame) -> None:
         if isinstance(message, wire.Run):
-            self._start(message, [frames[1], *payload])
+            self._start(message, [header, *payload])
         elif isinstance(message, wire.Kill):
             self._cancel(message)
         elif isinstance(message, wire.Stream):
@@ -164,11 +178,18 @@ class Runner:
     # ---- the link ----
 
     def _watch_link(self) -> None:
-        self._watch(self._link.socket, self._receive_from_daemon)
-        self._watch(self._link.monitor, self._receive_from_monitor)
+        self._watch(self._receive_from_daemon, self._link.socket.FD)
+        self._watch(self._receive_from_monitor, self._link.monitor.FD)
+        self._timers[self._receive_from_monitor] = (
+            0.0  # a descriptor of libzmq counts from the first look at its socket
+        )
 
     def _receive_from_monitor(self) -> None:
-        if not self._link.connected():
+        while (connected := self._link.connected()) is not None:
+            self._connection_changed(connected=connected)
+
+    def _connection_changed(self, *, connected: bool) -> None:
+        if not connected:
             self._disconnected()
             return
         self._timers.pop(self._reconnect, None)
@@ -198,7 +219,7 @@ class Runner:
 
     def _reconnect(self) -> None:
         """Try once. The monitor reports how it ended."""
-        self._unwatch(self._link.socket, self._link.monitor)
+        self._unwatch(self._link.socket.FD, self._link.monitor.FD)
         self._link.reconnect()
         self._watch_link()
 
@@ -230,9 +251,10 @@ class Runner:
         """A job, or a call of a series, in the parked child."""
         assert self._parked is not None, "a child is parked"
         child, self._parked = self._parked, None
-        attempt = self._attempt = Attempt(job, child, self._read_code.frames(job, frames), meter=self._meter)
+        given = self._read_code.frames(job, frames) if self._settings.screens else frames
+        attempt = self._attempt = Attempt(job, child, given, oom_kills=self._oom_kills, meter=self._meter)
         for fd in attempt.descriptors:
-            self._watch(fd, partial(self._read, attempt, fd))
+            self._watch(partial(self._read, attempt, fd), fd)
         now = time.monotonic()
         self._timers[self._fork] = now + _FORK_AFTER_S
         self._timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
@@ -241,8 +263,7 @@ class Runner:
         """The next call of the series, once nothing is left of the last one and a child is parked."""
         if self._series is None or self._attempt is not None or self._parked is None or not self._parked.ready:
             return
-        if self._meter is not None:
-            self._meter.renew()
+        self._renew_counters()
         self._begin(*self._series.next())
         if self._series.cancelled and self._attempt is not None:
             self._attempt.kill(Outcome.CANCELLED)
@@ -279,7 +300,8 @@ class Runner:
             return
         self._printer = None
         self._report(*ended)
-        self._read_code.ended(ended[0].outcome)
+        if self._settings.screens:
+            self._read_code.ended(ended[0].outcome)
         self._unwatch(*attempt.descriptors)
         self._timers[self._clear] = time.monotonic() + (_CLEAR_AFTER_S if self._series is None else 0.0)
 
@@ -329,8 +351,7 @@ class Runner:
                 self._timers[self._free] = time.monotonic() + _LOOK_AGAIN_S
                 return
             freed, self._freed = self._freed, None
-            if self._meter is not None:
-                self._meter.renew()
+            self._renew_counters()
             self._link.send(wire.Freed(epoch=freed.epoch, residue="; ".join(filter(None, [freed.residue, *found]))))
 
     def _deviations(self) -> list[str]:
@@ -378,7 +399,7 @@ class Runner:
     def _park(self, child: Child) -> None:
         """A child was forked; it gets ready by itself."""
         self._parked, self._forking = child, False
-        self._watch(child.sock.fileno(), partial(self._receive_from_parked, child))
+        self._watch(partial(self._receive_from_parked, child), child.sock.fileno())
         self._conclude()
 
     def _receive_from_parked(self, child: Child) -> None:
@@ -400,6 +421,7 @@ class Runner:
         self._ready = True
         if self._settings.checked:
             self._meter = Meter()
+        self._renew_counters()
         boot_ms = (time.monotonic() - self._settings.born) * 1000
         missing = tuple(self._missing)
         self._link.send(
