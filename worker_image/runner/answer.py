@@ -1,4 +1,4 @@
-"""Turns what comes of a job into the frames of its answer: report, error, files and value. Called in the child.
+"""Runs a job and makes the frames of its answer: report, error, files and value. Called in the child.
 
 The runner trusts nothing of it: the job may have changed anything in this process.
 """
@@ -23,7 +23,7 @@ from runner.program import UNSCREENED, RejectedError, Setting
 
 __all__ = ["ROOM_BYTES", "UNSCREENED", "Setting", "answer", "failure"]
 
-#: To report that a job has taken all its memory takes memory too. So much is added to its limit for that.
+#: Added to a job's memory limit: to report that a job has taken all its memory takes memory too.
 ROOM_BYTES = 4 << 20
 
 

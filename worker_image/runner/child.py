@@ -36,7 +36,7 @@ from runner.denials import DenialReporter
 from runner.fault import FILENAME
 from runner.kernel import Step
 
-#: A child for which no job has come in this time has a while to warm up.
+#: A child warms up if no job has come in this time.
 _IDLE_S = 0.05
 #: One byte from the child: it is parked.
 PARKED = b"p"
@@ -46,7 +46,7 @@ _request = msgspec.msgpack.Decoder(wire.Run)
 WORK = "work"
 #: The name of a job's user. The daemon gives each worker an /etc/passwd with it.
 USER = "job"
-#: What a program says that may read its own file. For others the work directory holds only what was sent along.
+#: Words in the code of a program that may read its own file. The code of other programs is not written to a file.
 _OWN_FILE = (b"__file__", b"__loader__", b"argv", interpreter.SCRIPT.removesuffix(".py").encode())
 #: Its cache of compiled functions looks at the file that the byte code names.
 _NUMBA = b"numba"

@@ -1,4 +1,4 @@
-"""The calls of a chunk as the runner sees them: what each came to, and whether the next one goes on in the same child.
+"""The calls of a chunk as the runner sees them: the answer of each, and whether the next one runs in the same child.
 
     runner ──job with the arguments of n calls──▶ child
            ◀──answer of call 1── ── next ──▶ ◀──answer of call 2── ── next ──▶ ...

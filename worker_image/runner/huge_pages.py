@@ -36,7 +36,7 @@ def gather() -> list[bytes]:
 
 
 def collapse() -> None:
-    """After the libraries are imported. On a host that cannot do it, or has no large page free, it ends there."""
+    """After the libraries are imported. It stops at the first page that the host refuses, or has no memory for."""
     if _MAPPINGS.exists():
         for start in ranges(_MAPPINGS.read_text(encoding="ascii", errors="replace")):
             if not kernel.collapse(start, _HUGE_BYTES):

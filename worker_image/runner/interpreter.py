@@ -62,7 +62,7 @@ class _Before:
 
 
 def hide(work: Path) -> None:
-    """In the zygote, for all children: show nothing of the runner. Looking at all modules is dear in a child."""
+    """In the zygote, for all children: show nothing of the runner. Looking at all modules copies many pages."""
     _take_out(_OWN | {"__main__"})
     sys.path[:] = [str(work), *(path for path in sys.path if path != _ROOT)]
     for path in [path for path in sys.path_importer_cache if path.startswith(_ROOT)]:
@@ -207,7 +207,7 @@ def flush() -> None:
 
 
 def _end_objects(namespace: dict[str, object]) -> None:
-    """Only if there are any that do something at their end, for each look at all objects is dear."""
+    """Only if there are any that do something at their end, because each look at all objects takes long."""
     if any(hasattr(kind, "__del__") for kind in _kinds()):  # files have it too
         for step in (_flush_files, partial(_drop, namespace), _close_files):
             with contextlib.suppress(BaseException):

@@ -5,8 +5,8 @@
                │    ▲
                └────┘ EVENT_CLOSED: nobody accepts; again after a pause
 
-While the link is not up nothing is sent. What is true then is said by Resume, which the runner makes when a new daemon
-has bound the socket. The latest Done is held until a daemon has acknowledged it with Collected.
+While the link is not up nothing is sent. When a new daemon has bound the socket, Resume tells it in which state the
+worker is. The latest Done is held until a daemon has acknowledged it with Collected.
 
 A worker that has passed its self-tests has a token. The daemon sent it over the link, the zygote and its children were
 forked before, and no other process can read this one's memory. So only this process can show it to the next daemon.
@@ -44,7 +44,7 @@ State = Literal["idle", "running", "answered", "cleaning"]
 
 
 class Link:
-    """One connection at a time, and what has to be said on the next one.
+    """One connection at a time, and the messages that the next one has to repeat.
 
     A broken socket is replaced, because libzmq would send to the next daemon what was queued for the last one.
     """
@@ -98,7 +98,7 @@ class Link:
             return None
         return bool(event == zmq.EVENT_CONNECTED)
 
-    # ---- what is said, and what is kept ----
+    # ---- messages, and which of them are kept ----
 
     def greet(self, hello: wire.Hello) -> None:
         """The first message to the first daemon."""

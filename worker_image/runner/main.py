@@ -1,7 +1,7 @@
 """Start of a worker: fork the zygote while this process has one thread, then open the link and serve.
 
-A worker with `max_jobs: 1` costs its start for each job. So what is imported here is imported by the runner and the
-zygote; what one of them needs alone, it imports after the fork.
+With `max_jobs: 1` each job pays for a start. So modules that both the runner and the zygote need are imported here,
+before the fork; what only one of them needs, it imports afterwards.
 """
 
 from __future__ import annotations

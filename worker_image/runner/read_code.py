@@ -42,7 +42,7 @@ class ReadCode:
         return [_encoder.encode(msgspec.structs.replace(job, screened=False)), *frames[1:]]
 
     def ended(self, outcome: Outcome) -> None:
-        """The job has ended so."""
+        """Keep the digest of a job that has ended ok."""
         if outcome is not Outcome.OK or not self._present:
             return
         self._passed[self._present] = None

@@ -146,7 +146,7 @@ class Meter:
         return None
 
     def used(self) -> Usage:
-        """At least so much was used by the job and all that it started.
+        """A lower bound for what the job and all that it started used.
 
         The CPU slack is subtracted, for the next child may have used it. The preloaded pages count as the job's but
         are not included, and they are more than what the next child holds.
