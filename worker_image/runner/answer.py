@@ -63,7 +63,7 @@ def answer(
             if os.getpid() == owner and has_exit_work():
                 send(_frames(ending, started_ns, pending=True))
                 sent, ending = _size(ending.value), ending._replace(value=())
-            finish(program.namespace())
+            finish(program.namespace)
         flush()
         if os.getpid() != owner:
             _leave(ending)

@@ -192,8 +192,8 @@ def has_exit_work(*, handlers: bool = True) -> bool:
     return True
 
 
-def finish(namespace: dict[str, object]) -> None:
-    """Do what Python does at the end of a program. `namespace`: the names of the job's module."""
+def finish(namespace: Callable[[], dict[str, object]]) -> None:
+    """Do what Python does at the end of a program. `namespace`: returns the names of the job's module."""
     for step in (_join_threads, _run_exit_handlers, flush, partial(_end_objects, namespace)):
         with contextlib.suppress(BaseException):  # the job may have replaced anything that this uses
             restoring(step)
@@ -206,7 +206,7 @@ def flush() -> None:
             getattr(sys, name).flush()
 
 
-def _end_objects(namespace: dict[str, object]) -> None:
+def _end_objects(namespace: Callable[[], dict[str, object]]) -> None:
     """Only if there are any that do something at their end, because each look at all objects takes long."""
     if any(hasattr(kind, "__del__") for kind in _kinds()):  # files have it too
         for step in (_flush_files, partial(_drop, namespace), _close_files):
@@ -214,16 +214,17 @@ def _end_objects(namespace: dict[str, object]) -> None:
                 restoring(step)
 
 
-def _drop(namespace: dict[str, object]) -> None:
+def _drop(namespace: Callable[[], dict[str, object]]) -> None:
     """Forget all names if there are objects that do something at their end, such as archives and temporary files.
 
     Not while other threads run: they would find their names gone, whereas at Python's own end they no longer run.
     """
     with_end = [kind for kind in _kinds() if hasattr(kind, "__del__") and kind.__module__ not in _IO]
     if with_end and threading.active_count() == 1:
-        for name in sorted(namespace, key=lambda name: _turn(type(namespace[name]))):
+        names = namespace()
+        for name in sorted(names, key=lambda name: _turn(type(names[name]))):
             if name != "__builtins__":
-                namespace[name] = None
+                names[name] = None
         gc.collect()
 
 

@@ -237,7 +237,8 @@ class Runner:
     # ---- a job ----
 
     def _start(self, job: wire.Run, frames: Sequence[Frame]) -> None:
-        if self._running_s() is not None or self._attempt is not None or self._freed is not None or not self._parked:
+        busy = self._series is not None or self._attempt is not None or self._freed is not None
+        if busy or self._parked is None:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
         self._link.begin(job)
         if job.apart:
