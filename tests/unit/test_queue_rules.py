@@ -93,14 +93,14 @@ def test_a_map_far_larger_than_the_backlog_gives_every_result_in_order(daemon, c
     fillers = [client.submit(WHEN, pool="narrow") for _ in range(4)]
     with pytest.raises(BacklogFullError):
         client.submit(WHEN, pool="narrow")
-    progress, inputs = [], ([n] for n in range(500))
+    progress, inputs = [], ([n] for n in range(200))
     results = client.map(
         DOUBLE, inputs, entry="main", pool="narrow", progress=lambda *at: progress.append(at), timeout=6000
     )
     client.cancel(blocker)
     assert all(result.ok for result in client.results(fillers, timeout=600))
-    assert [result.value for result in results] == [2 * n for n in range(500)]
-    assert progress[-1] == (500, None)
+    assert [result.value for result in results] == [2 * n for n in range(200)]
+    assert progress[-1] == (200, None)
 
 
 def test_many_jobs_are_submitted_to_a_small_backlog_and_all_end(daemon, client):
@@ -124,13 +124,13 @@ def test_code_that_is_refused_during_a_map_is_rejected_from_then_on(daemon, clie
 
 
 def test_an_endless_map_costs_neither_side_memory(daemon, client):
-    results = client.map(DOUBLE, ([bytes(20_000)] for _ in itertools.count()), entry="main", pool="wide", window=16)
+    results = client.map(DOUBLE, ([bytes(40_000)] for _ in itertools.count()), entry="main", pool="wide", window=16)
     sizes = [psutil.Process(daemon.process.pid), psutil.Process()]
-    for _ in itertools.islice(results, 200):
+    for _ in itertools.islice(results, 100):
         pass
     before = [each.memory_info().rss for each in sizes]
-    for result in itertools.islice(results, 1000):
-        assert len(result.value) == 40_000
+    for result in itertools.islice(results, 500):
+        assert len(result.value) == 80_000
     grown = [each.memory_info().rss - was for each, was in zip(sizes, before, strict=True)]
     results.close()
     # The daemon keeps the results for who asks again: 40 MB here, within its bound; the client keeps none.
