@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -47,12 +48,13 @@ def daemon(
         run_dir, config = Path(name) / "run", Path(name) / "pool.yaml"
         settings = {"run_dir": str(run_dir), "state_dir": f"{name}/state", "durability": durability}
         config.write_text(json.dumps({"daemon": settings | {"log_level": "warning"}, "pools": {"default": pool}}))
-        process = subprocess.Popen([sys.executable, "-m", program, "--config", str(config)])
+        command = [sys.executable, "-m", program, "--config", str(config)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         try:
             _await(run_dir, process)
             yield run_dir, process.pid
         finally:
-            process.send_signal(signal.SIGKILL)  # nobody waits for the jobs
+            os.killpg(process.pid, signal.SIGKILL)  # with its workers, whose jobs nobody waits for
             process.wait()
 
 
