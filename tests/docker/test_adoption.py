@@ -37,6 +37,6 @@ def test_a_running_job_goes_on_in_its_container_and_its_result_arrives(each_engi
             assert (result.outcome, result.container, result.attempt) == ("ok", worker["container"], 1), result
             assert (result.value, result.stdout) == ("it went on", "it runs\n")
             second.until(lambda: second.workers(state="idle"))
-            assert client.run("result = 1").container == worker["container"]
+            assert client.run("result = 1").container == worker["container"], second.words()
             second.until(lambda: second.workers(state="idle"))
             assert not second.pool()["recycles"], "the worker was found as it was before"
