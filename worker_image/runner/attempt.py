@@ -43,6 +43,8 @@ class Child:
     pids: tuple[int, ...] = field(init=False)  #: as the runner sees them: its own and its init's
 
     def __post_init__(self) -> None:
+        os.set_blocking(self.out, False)
+        os.set_blocking(self.err, False)
         self.pids = tuple(_pid_of(fd) for fd in (self.pidfd, self.init) if fd is not None) or (self.id,)
 
     def kill(self) -> None:
@@ -88,7 +90,7 @@ class Stream:
     start: int = 0  #: where in `kept` the present call begins
 
     def drain(self, reads: int) -> None:
-        """Read what is there, at most so many times."""
+        """Read what is there, with at most `reads` reads."""
         try:
             while reads and self.open:
                 chunk = os.read(self.fd, _READ_BYTES)
@@ -130,8 +132,6 @@ class Attempt:
         self._collector = Collector(sock=child.sock, max_bytes=most, max_frames=wire.MAX_FRAMES)
         self.out = Stream("stdout", child.out, job.output)
         self.err = Stream("stderr", child.err, job.output)
-        os.set_blocking(child.out, False)
-        os.set_blocking(child.err, False)
         self._chunk = Chunk(job, child.pids[0]) if job.calls else None
         self._cpu_before_s = 0.0  # of the calls before the present one
         self._sent_ns = self._begun_ns = time.monotonic_ns()

@@ -19,7 +19,7 @@ _GATHERED_BYTES = 32 << 20
 #: The largest object of Python's own allocator, with its header.
 _OBJECT_BYTES = 512
 _HEADER_BYTES = 33
-#: One object is held in each so many bytes: Python gives memory back in pieces of 1 MiB, once nothing is in them.
+#: The distance of the objects that are held: Python gives memory back in pieces of 1 MiB, once nothing is in them.
 _HELD_EVERY_BYTES = 512 << 10
 #: A mapping of which less is in use, such as one of thread stacks, would take more memory in large pages.
 _LEAST_USED = 0.75

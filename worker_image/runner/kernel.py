@@ -110,7 +110,7 @@ def adopt_orphans() -> None:
 
 
 def reserve_stacks(count: int, size: int) -> None:
-    """Have the C library keep so many stacks of `size` bytes for later threads, here and in forks.
+    """Have the C library keep `count` stacks of `size` bytes for later threads, here and in forks.
 
     How much is kept is set by glibc.pthread.stack_cache_size when the process starts. The threads run no Python: they
     wait for a semaphore, so that all of them exist at the same time. Kept stacks have no guard page, but room for one,

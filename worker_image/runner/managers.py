@@ -31,7 +31,7 @@ _NOT_FORKED = (
 )
 
 
-#: So many managers can be reached by processes that are older.
+#: The number of managers that processes which are older than them can reach.
 _ENDPOINTS = 4
 
 

@@ -45,7 +45,7 @@ _LAST_OUTPUT_BYTES = 8192
 _FORK_AFTER_S = 0.005
 #: When to try again after the zygote could not fork because a job had taken all processes.
 _FORK_AGAIN_S = 0.05
-#: After an answer the daemon and the client have the cores for so long, before the child is ended and the next forked.
+#: How long after an answer the child is ended and the next one forked: daemon and client have the cores until then.
 _CLEAR_AFTER_S = 0.001
 #: When to compare the worker with its baseline again, while libzmq closes the descriptors of an earlier connection.
 _LOOK_AGAIN_S = 0.02

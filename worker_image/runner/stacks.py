@@ -14,9 +14,9 @@ from pathlib import Path
 
 from runner import kernel
 
-#: Of a thread that asks for nothing else; the room is given back in such pieces.
+#: The stack of a thread that asks for no size; room is given back in pieces of this size.
 _USUAL = 8 << 20
-#: The C library keeps so many stacks ready, for threads that a library starts without the module threading.
+#: Stacks that the C library keeps ready for threads that a library starts without the module threading.
 _KEPT = 8
 #: Pieces of room. Programs that set threading.stack_size ask for up to 512 MiB a thread.
 _ROOM = 384
