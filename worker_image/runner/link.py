@@ -15,8 +15,10 @@ forked before, and no other process can read this one's memory. So only this pro
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +34,8 @@ _LONGEST_PAUSE_S = 0.5
 #: How long the last message may take to be sent before the process ends. A daemon on a busy machine takes seconds to
 #: accept a connection.
 _LAST_MESSAGE_MS = 20_000
+#: How much longer libzmq may take to end.
+_END_S = 2.0
 #: libzmq closes sockets in a thread of its own.
 _SETTLE_S = 1.0
 #: pyzmq copies smaller frames, whatever `copy` says.
@@ -114,7 +118,10 @@ class Link:
                 time.sleep(self.pause_s)
                 self.reconnect()
         self.send(last)
-        self._context.destroy(linger=_LAST_MESSAGE_MS)
+        # libzmq may wait for ever for its own end, so this one has a limit.
+        ending = threading.Thread(target=partial(self._context.destroy, linger=_LAST_MESSAGE_MS), daemon=True)
+        ending.start()
+        ending.join(_LAST_MESSAGE_MS / 1000 + _END_S)
 
     def begin(self, job: wire.Run) -> None:
         """A job has come. Raises RemoteProtocolError while an answer is held."""

@@ -17,6 +17,7 @@ import socket
 import sys
 import threading  # noqa: F401
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: in
         link.leave(hello, wire.Broken(reason=str(error)[:4000], permanent=permanent))
     except DaemonGoneError:
         pass
+    except Exception:  # noqa: BLE001 - a bug of ours: into the log of the container
+        traceback.print_exc()
     finally:
-        context.destroy(linger=0)
-    sys.exit(1)
+        os._exit(1)  # the ends of libzmq and of pyzmq may wait without limit for a socket
