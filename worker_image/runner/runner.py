@@ -180,9 +180,8 @@ class Runner:
     def _watch_link(self) -> None:
         self._watch(self._receive_from_daemon, self._link.socket.FD)
         self._watch(self._receive_from_monitor, self._link.monitor.FD)
-        self._timers[self._receive_from_monitor] = (
-            0.0  # a descriptor of libzmq counts from the first look at its socket
-        )
+        # The descriptors of libzmq report what comes after the first look at their sockets.
+        self._timers[self._receive_from_monitor] = 0.0
 
     def _receive_from_monitor(self) -> None:
         while (connected := self._link.connected()) is not None:
