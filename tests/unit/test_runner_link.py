@@ -90,6 +90,11 @@ def started(command):
             process.kill()
 
 
+def command_of(tree, place, scratch, *, heartbeat_s):
+    command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
+    return [*command, "--scratch", str(scratch), "--heartbeat-s", str(heartbeat_s), "--orphan-s", "30"]
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     return lay_out(tmp_path_factory.mktemp("tree"))
@@ -118,10 +123,8 @@ def daemons(place):
 def runner(tree, place, tmp_path, daemons):
     """Started, and welcomed by the first daemon, which is `runner.daemon`."""
     (tmp_path / "scratch").mkdir()
-    command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
-    command += ["--scratch", str(tmp_path / "scratch"), "--heartbeat-s", "0.2", "--orphan-s", "30"]
     daemon = daemons()
-    with started(command) as process:
+    with started(command_of(tree, place, tmp_path / "scratch", heartbeat_s=0.2)) as process:
         daemon.hear(wire.Hello)
         daemon.hear(wire.Ready)
         daemon.send(wire.Welcome(token=TOKEN))
@@ -138,6 +141,23 @@ def test_an_idle_runner_shows_its_token_to_the_next_daemon_and_serves_it(runner,
     _, payload = second.hear(wire.Done)
     assert values.decode(payload[3:]) == 7
     second.hear(wire.Freed)
+
+
+def test_a_runner_that_is_sending_when_its_daemon_ends_finds_each_of_the_next_ones(tree, place, tmp_path):
+    """While libzmq sends, it may take in the event that the connection has ended."""
+    daemon = FakeDaemon(place)
+    (tmp_path / "scratch").mkdir()
+    with started(command_of(tree, place, tmp_path / "scratch", heartbeat_s=0.001)):
+        daemon.hear(wire.Hello)
+        daemon.hear(wire.Ready)
+        daemon.send(wire.Welcome(token=TOKEN))
+        daemon.settle()
+        for _ in range(60):
+            daemon.kill()
+            daemon = FakeDaemon(place)
+            daemon.resumed()
+            daemon.settle()
+        daemon.kill()
 
 
 def test_a_job_runs_on_while_there_is_no_daemon_and_its_answer_comes_to_the_next(runner, daemons, tmp_path):

@@ -96,10 +96,9 @@ class Link:
         A try ends only with such a report. If it ended after a time instead, a second connection could be made beside a
         first one that had succeeded unnoticed, and the daemon refuses second connections.
         """
-        try:
-            event, _ = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
-        except zmq.Again:
+        if not int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             return None
+        event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
         return bool(event == zmq.EVENT_CONNECTED)
 
     # ---- messages, and which of them are kept ----

@@ -104,7 +104,7 @@ class Runner:
     def serve(self) -> None:
         """Until the zygote is gone, the daemon has been away too long, or the process is killed."""
         while True:
-            self._receive_from_daemon()
+            self._receive_from_link()
             wait_s = min(self._timers.values()) - time.monotonic()
             for fd, _ in self._epoll.poll(max(0.0, wait_s)):
                 if handler := self._handlers.get(fd):  # it may have been removed in this turn
@@ -138,13 +138,18 @@ class Runner:
 
     # ---- the daemon ----
 
-    def _receive_from_daemon(self) -> None:
-        """All that has come. Called in each turn, because libzmq may take in a message while it sends another one; its
-        descriptor then says nothing of it.
+    def _receive_from_link(self) -> None:
+        """Read all that is there. Called in each turn: libzmq may have taken in a message or an event while it did
+        something else, and then its descriptors are not readable.
         """
-        while self._link.readable():
-            frames = self._link.socket.recv_multipart()
-            self._obey(*wire.decode(wire.to_runner, frames), header=frames[1])
+        while True:
+            if (connected := self._link.connected()) is not None:
+                self._connection_changed(connected=connected)
+            elif self._link.readable():
+                frames = self._link.socket.recv_multipart()
+                self._obey(*wire.decode(wire.to_runner, frames), header=frames[1])
+            else:
+                return
 
     def _obey(self, message: wire.ToRunner, payload: Sequence[Frame], *, header: Frame) -> None:
         if isinstance(message, wire.Run):
@@ -178,14 +183,8 @@ class Runner:
     # ---- the link ----
 
     def _watch_link(self) -> None:
-        self._watch(self._receive_from_daemon, self._link.socket.FD)
-        self._watch(self._receive_from_monitor, self._link.monitor.FD)
-        # The descriptors of libzmq report what comes after the first look at their sockets.
-        self._timers[self._receive_from_monitor] = 0.0
-
-    def _receive_from_monitor(self) -> None:
-        while (connected := self._link.connected()) is not None:
-            self._connection_changed(connected=connected)
+        for each in (self._link.socket, self._link.monitor):
+            self._watch(self._receive_from_link, each.FD)
 
     def _connection_changed(self, *, connected: bool) -> None:
         if not connected:
