@@ -43,17 +43,17 @@ def processes(container_id):
 
 
 def first_process(container_id):
-    """Host pid of the runner: its parent is outside. Numbers of processes begin anew, so it need not be the lowest one."""
-    inside = processes(container_id)
-    return next(pid for pid in inside if _parent(pid) not in inside)
+    """Host pid of the runner: process 1 of the container's pid namespace, and not of one inside it."""
+    return next(pid for pid in processes(container_id) if _is_first(pid))
 
 
-def _parent(pid):
-    """Of a process that has ended since, the process itself."""
+def _is_first(pid):
     try:
-        return parent(pid)
-    except FileNotFoundError:
-        return pid
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it has just ended
+    (numbers,) = (line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+    return len(numbers) == 2 and numbers[1] == "1"
 
 
 def threads(pid):
