@@ -1,6 +1,6 @@
 """Many jobs at once. `Window` runs all of them:
 
-jobs under way                   results                         an early end
+                     jobs under way                   results                          an early end
     map              128, ahead of the next result    results in the inputs' order    cancels what is left
       chunksize=n    128 chunks                       as above
     executor.map     128, ahead of the next value     values in the inputs' order     cancels what is left

@@ -1,6 +1,6 @@
 """The contract of a trading strategy, for `SandboxExecutor.execute_strategy_safe`; docs/strategies.md explains it.
 
-first job     the strategy on growing beginnings of the prices      its positions without later prices
+    first job     the strategy on growing beginnings of the prices      its positions without later prices
     second job    the strategy on all prices                            its positions
     its grader    strategy_grader.py: checks the positions, compares both, computes the metrics
 

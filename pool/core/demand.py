@@ -21,7 +21,7 @@ from pool.core.advice import base_stock
 _CONSTANTS_S = (5.0, 60.0)
 #: The weight of the latest job and of the latest start in their means.
 _JOB_WEIGHT, _START_WEIGHT = 0.05, 0.3
-#: Below this rate, less than a job in a minute and a half, no spare is kept: a pool may become empty.
+#: Below this rate, one job in 100 s, no spare is kept, so that a pool may become empty.
 _LEAST_RATE = 0.01
 #: The spare is computed this often, at most; a start takes longer.
 _RENEW_S = 0.25

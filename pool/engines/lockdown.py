@@ -40,7 +40,7 @@ SCRATCH = ("/tmp", "/dev/shm")  # noqa: S108 - inside the container
 HOSTNAME = "worker"
 
 #: Limits of each process; `nofile` comes from the spec. A queued signal takes memory of the kernel. The core limit is
-#: one byte and not zero: of all limits, a core_pattern that is a pipe obeys only this one (fs/coredump.c).
+#: one byte and not zero, because a core_pattern that is a pipe ignores every other value (fs/coredump.c).
 ULIMITS = {"core": 1, "memlock": 0, "msgqueue": 0, "nice": 0, "rtprio": 0, "sigpending": 256}
 
 #: Name prefixes of OCI runtimes with a kernel of their own. Its threads, and a host process for each process inside,

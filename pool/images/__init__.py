@@ -3,7 +3,7 @@
     base         a registry's slim Python image where one is reachable, else Debian's packages    (base.py)
       │
     libraries    requirements, downloaded by pip on the host, laid out without anything else      (libraries.py)
-│          pool-libraries:<digest of all inputs>, made again when that changes
+      │          pool-libraries:<digest of all inputs>, made again when that changes
       │
     worker       the runner's tree on top, labelled with its version and digest                   (worker.py)
 

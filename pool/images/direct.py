@@ -1,7 +1,7 @@
 """The worker image without a Docker Engine: the same three steps, as unpacked roots for the engine oci.
 
     pool-base        Debian's packages, by mmdebstrap or debootstrap
-pool-libraries   the output of assemble.py, which runc runs in the base: no network, only the new root writable
+    pool-libraries   the output of assemble.py, run by runc in the base: no network, only the new root writable
     pool-worker      the same files by hard links, and the runner
 
 Needs root, and runc.

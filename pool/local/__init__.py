@@ -1,6 +1,6 @@
 """The `local` engine: the runner as a locked-down process of this host, without Docker and without a daemon.
 
-LocalWorker        shell.py, as a separate program            runner and its children
+    LocalWorker        shell.py, as a separate program            runner and its children
     ┌─────────┐ start ┌───────────────────────────────┐ exec ┌──────────────────────────────────┐
     │ caller  │──────▶│ cgroup ▶ namespaces ▶ root of │─────▶│ as in a container: one child for │
     │         │       │ its own ▶ rights ▶ filter     │      │ each job, locked down further    │
