@@ -80,10 +80,13 @@ class DaemonSettings(_Section):
 
     @property
     def starts(self) -> int:
-        """How many workers may be starting at the same time."""
-        if self.start_concurrency == "auto":
-            return max(1, len(os.sched_getaffinity(0)) // 2)
-        return self.start_concurrency
+        """How many workers may be starting at the same time, at most: with `auto` one for each core."""
+        return min(64, len(os.sched_getaffinity(0))) if self.start_concurrency == "auto" else self.start_concurrency
+
+    @property
+    def first_starts(self) -> int | None:
+        """With `auto`, how many may start at the same time before anything is measured: one for two cores."""
+        return max(1, self.starts // 2) if self.start_concurrency == "auto" else None
 
     @property
     def images(self) -> Path:

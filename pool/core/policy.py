@@ -72,7 +72,8 @@ class PoolPolicy:
     boot_timeout_s: float = 30.0
     heartbeat_s: float = 2.0  #: interval of an idle runner's heartbeats
     kill_grace_s: float = 2.0  #: after a wall limit or a KillJob: time for the worker's answer before it is killed
-    start_concurrency: int = 2  #: starts under way at the same time
+    start_concurrency: int = 2  #: starts under way at the same time, at most
+    first_starts: int | None = None  #: the number to begin with, if it is measured; None: always start_concurrency
     poison_kills: int = 3  #: workers that code may cost within the window before it is refused; 0: no limit
     poison_window_s: float = 3600.0
     poison_refuse_s: float = 3600.0
@@ -83,6 +84,8 @@ class PoolPolicy:
         problems = [f"{name} must be at least {low}" for name, low in least.items() if getattr(self, name) < low]
         if self.min_workers > self.max_workers:
             problems.append(f"min_workers ({self.min_workers}) must not be above max_workers ({self.max_workers})")
+        if self.first_starts is not None and not 1 <= self.first_starts <= self.start_concurrency:
+            problems.append(f"first_starts ({self.first_starts}) must be from 1 to start_concurrency")
         if self.spare is not None and self.spare < 0:
             problems.append("spare must be at least 0, or left out")
         problems += [

@@ -173,7 +173,7 @@ def _make_room(pool: State, census: Census) -> bool:
     if policy.reuse_scope == "any" or census.live < policy.max_workers:
         return False
     coming = census.live - census.ready  # starting, or about to leave its place to a fresh one
-    wanted = min(census.waiting - coming, policy.start_concurrency - census.starting)
+    wanted = min(census.waiting - coming, pool.start_concurrency - census.starting)
     if wanted <= 0 or _blocked(pool):
         return False
     taken = _claim(pool, sorted(census.idle, key=attrgetter("last_used")), wanted)
@@ -219,7 +219,7 @@ def _try_edition(pool: State, census: Census) -> bool:
     if again_at > pool.now:
         pool.review(again_at)
         return False
-    if census.starting >= (1 if breaker.failures else policy.start_concurrency):
+    if census.starting >= pool.start_concurrency:
         return False
     if census.room(pool) > 0:
         pool.start_worker()
@@ -293,7 +293,7 @@ def _start_missing(pool: State, census: Census) -> None:
         supply=census.supply,
         room=census.room(pool),
         starting=census.starting,
-        start_concurrency=1 if pool.breaker.failures else pool.policy.start_concurrency,
+        start_concurrency=pool.start_concurrency,
     )
     for _ in range(missing):
         pool.start_worker()

@@ -38,6 +38,7 @@ from pool.core.records import (
     WorkerRecord,
     new_history,
 )
+from pool.core.start_limit import StartLimit
 from pool.errors import PoolError
 from pool.model import WorkerState
 
@@ -68,6 +69,7 @@ class State:
         )
         #: measures the spare; None: it is fixed
         self.demand = Demand(max_jobs=policy.max_jobs, miss=policy.miss_rate) if policy.miss_rate is not None else None
+        self.starts = StartLimit(policy.start_concurrency, first=policy.first_starts)
         self.past_histories = PastHistories()
         self.outgoing: WorkerRecord | None = None  #: the one worn worker that is being replaced
         self.epoch = numbers.epoch  #: of the latest lease
@@ -116,10 +118,16 @@ class State:
             due=self.now + self.policy.boot_timeout_s,
         )
         self.workers[worker.id] = worker
+        self.starts.began(worker.id, self.now)
         self.note(worker, "starting" if worker.edition == 1 else f"starting, with data sets {worker.edition}")
         self.commands.append(
             StartWorker(worker_id=worker.id, number=self._numbered, edition=worker.edition, cause=self.cause)
         )
+
+    @property
+    def start_concurrency(self) -> int:
+        """How many workers may be starting: one while the engine fails."""
+        return 1 if self.breaker.failures else self.starts.limit
 
     def free_worker(self, worker: WorkerRecord, text: str) -> None:
         if self.demand is not None and worker.jobs:
@@ -146,6 +154,7 @@ class State:
     def stop_worker(self, worker: WorkerRecord, reason: StopReason, *, failure: str = "") -> None:
         worker.leaving, worker.due = reason, None
         self.editions.gone(worker.id, self.now)
+        self.starts.failed(worker.id, self.now)
         self.move(worker, WorkerState.STOPPING, f"stopping: {reason}")
         self.commands.append(StopWorker(worker_id=worker.id, reason=reason, failure=failure, cause=self.cause))
 

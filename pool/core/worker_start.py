@@ -44,6 +44,8 @@ def ready(pool: State, worker: WorkerRecord, event: WorkerReady) -> None:
         pool.note(pool, f"data sets {worker.edition} are in use; workers with older ones are replaced one by one")
     if pool.demand is not None:
         pool.demand.started(pool.now - worker.started_at)
+    if pool.starts.ready(worker.id, pool.now):
+        pool.note(pool, f"from now on at most {pool.starts.limit} start at the same time, by how long starts took")
     pool.free_worker(worker, f"ready after {pool.now - worker.started_at:.3g} s")
 
 

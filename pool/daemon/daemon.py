@@ -238,7 +238,8 @@ class Daemon:
                 isolates=self._chosen[name].facts.isolates,
             )
             datasets = PoolDatasets(template.preload.datasets)
-            policy = worker_spec.policy(template, starts=self._settings.daemon.starts)
+            daemon = self._settings.daemon
+            policy = worker_spec.policy(template, starts=daemon.starts, first_starts=daemon.first_starts)
             numbers = Numbers(epoch=past.era << EPOCH_BITS, worker=past.workers.get(name, 0))
             jitter = random.Random()  # noqa: S311 - spreads the tries of several pools
             state = PoolState(name, policy, jitter=jitter, edition=datasets.newest, numbers=numbers)

@@ -167,7 +167,7 @@ def _uid(user: str) -> str:
         raise ConfigError(f"backlog.weights: this host has no user {user!r}; give another name, or a uid") from None
 
 
-def policy(template: Template, *, starts: int) -> PoolPolicy:
+def policy(template: Template, *, starts: int, first_starts: int | None = None) -> PoolPolicy:
     """The settings of a template that the core needs. Raises ConfigError for a user that this host does not have."""
     spare = template.size.spare
     return PoolPolicy(
@@ -189,4 +189,5 @@ def policy(template: Template, *, starts: int) -> PoolPolicy:
         boot_timeout_s=template.boot_timeout_s,
         heartbeat_s=template.heartbeat_s,
         start_concurrency=starts,
+        first_starts=first_starts,
     )

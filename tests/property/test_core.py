@@ -33,6 +33,7 @@ POLICIES = st.builds(
     boot_timeout_s=st.sampled_from([5.0, 60.0]),
     heartbeat_s=st.sampled_from([1.0, 30.0]),
     start_concurrency=st.integers(1, 3),
+    first_starts=st.sampled_from([None, 1]),
     poison_kills=st.integers(0, 3),
     poison_window_s=st.sampled_from([10.0, 1000.0]),
     poison_refuse_s=st.sampled_from([5.0, 1000.0]),
