@@ -36,7 +36,9 @@ def pool(tmp_path_factory):
 def test_every_block_of_the_guide_prints_what_stands_behind_it(pool, monkeypatch, page):
     monkeypatch.setenv("POOL_ENDPOINT", pool.endpoint)
     scope = {"__name__": "guide"}
-    for code in blocks(page, "python"):
+    found = blocks(page, "python")
+    assert len(found) > 1
+    for code in found:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(code, page, "exec"), scope)

@@ -153,13 +153,12 @@ def idle_last_words(peer):
 
 
 def idle_descriptors(peer):
-    with open(os.devnull) as null:
-        fds = array.array("i", [null.fileno()] * 200)
     beat = b"".join(map(bytes, codec.pack(wire.encode(wire.Heartbeat()))))
     with open(os.devnull) as null:
         fds = array.array("i", [null.fileno()] * 200)
         for _ in range(10):
             peer.sock.sendmsg([beat], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    idle_done(peer)  # which ends the worker once all of it was received
 
 
 def idle_links_elsewhere(peer):

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import zmq
 
@@ -36,6 +37,10 @@ class Host:
         self.root = root
         self.from_clients, self.from_workers, self.losses = [], [], []
         self.payload = ()
+        self.handlers = Handlers(
+            on_submit=lambda *message: self._echo(self.transport.submit, *message),
+            on_admin=lambda *message: self._echo(self.transport.admin, *message),
+        )
         self._failure = None
         self._end = False
         self._sockets = []
@@ -61,17 +66,16 @@ class Host:
         return box[0]
 
     def _run(self):
-        handlers = Handlers(
-            on_submit=lambda *message: self._echo(self.transport.submit, *message),
-            on_admin=lambda *message: self._echo(self.transport.admin, *message),
-        )
         try:
             while not self._end:
-                self.transport.run_once(0.05, handlers)
+                self.transport.run_once(0.05, self.handlers)
             self.transport.close()
         except BaseException as error:
             self._failure = error
             raise
+
+    def step(self):
+        """Let the loop serve what was sent. Its thread does that anyway."""
 
     def receive(self, *message):
         self.from_workers.append(message)
@@ -108,8 +112,50 @@ class Host:
         """A plain socket after the handshake."""
         sock = self.connect()
         sock.sendall(greeting)
+        self.step()
         assert receive_exactly(sock, len(codec.GREETING + codec.ready("ROUTER"))).startswith(codec.GREETING)
         return sock
+
+
+class SteppedHost(Host):
+    """A host without a thread: its loop runs, and its time passes, only when the test says so."""
+
+    def __init__(self, root, monkeypatch):
+        super().__init__(root)
+        self.now = 1000.0
+        for module in ("connection", "transport"):
+            monkeypatch.setattr(f"pool.daemon.zmtp.{module}.time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for each in self._sockets:
+            each.close()
+        self.transport.close()
+
+    def call(self, function):
+        return function()
+
+    def step(self):
+        for _ in range(5):
+            self.transport.run_once(0.0, self.handlers)
+
+    def pass_time(self, seconds):
+        """Second by second, with turns of the loop in each."""
+        for _ in range(seconds):
+            self.now += 1
+            self.step()
+
+    def busy(self, seconds, meanwhile=lambda: None):
+        """The loop is in one call for so long; then it goes on."""
+
+        def call():
+            meanwhile()
+            self.now += seconds
+
+        self.transport.call_soon(call)
+        self.step()
 
 
 @contextlib.contextmanager
@@ -159,10 +205,10 @@ def is_closed(sock):
 
 
 class Events:
-    """What comes to a plain socket, decoded."""
+    """What comes from a host to a plain socket, decoded."""
 
-    def __init__(self, sock):
-        self._sock = sock
+    def __init__(self, host, sock):
+        self._host, self._sock = host, sock
         self._decoder = Decoder(limit=1 << 30, max_frames=2000)
         self._decoder.next(codec.GREETING + codec.ready("ROUTER"))  # they were read before
         self._decoder.next()
@@ -172,5 +218,6 @@ class Events:
         while True:
             if (event := self._decoder.next(data)) is not None:
                 return event
+            self._host.step()
             data = self._sock.recv(1 << 16)
             assert data, "the other side closed"

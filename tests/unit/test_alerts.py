@@ -219,6 +219,9 @@ def test_calls_beyond_those_that_may_wait_are_not_made(monkeypatch):
 
 
 def test_without_a_command_nothing_is_run():
-    it = AlertHook([], timeout_s=1)
-    it.tell("start", ALERT)
-    it.close()
+    with capture_logs() as lines:
+        it = AlertHook([], timeout_s=1)
+        it.tell("start", ALERT)
+        assert it._threads._work_queue.empty()
+        it.close()
+    assert lines == []

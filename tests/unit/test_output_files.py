@@ -147,3 +147,4 @@ def test_a_warm_up_leaves_alone_what_the_job_before_has_left(tmp_path):
     for number in range(300):
         (tmp_path / str(number)).touch()
     warmup.run("", Setting({}, Policy(), tmp_path))
+    assert len(list(tmp_path.iterdir())) == 300
