@@ -156,6 +156,13 @@ a = A()
     "exception in a thread": "import threading\nt = threading.Thread(target=lambda: 1 / 0, name='W')\nt.start()\nt.join()\nprint('end')\n",
     "hook for exceptions": "import sys\nsys.excepthook = lambda kind, error, trace: print(kind.__name__, error, trace.tb_lineno)\n1 / 0\n",
     "names of the streams": "import sys\nprint([(s.name, s.mode, s.newlines) for s in (sys.stdin, sys.stdout, sys.stderr)], sys.stdin)\n",
+    "handling of what is not UTF-8": "import sys\nprint(sys.stdin.errors, sys.stdout.errors, sys.stderr.errors)\n",
+    "the main thread": "import os, threading\nt = threading.main_thread()\nprint(t.native_id == os.getpid(), t.ident == threading.get_ident())\n",
+    "the stack": "import inspect, sys\ndef f(): return [each.function for each in inspect.stack()]\nprint(f(), sys._getframe().f_back, sys.getprofile())\n",
+    "frames that are not there": "import sys\ntry: sys._getframe(1)\nexcept ValueError as error: print(error)\n",
+    "a logger's caller": "import logging, sys\nlogging.basicConfig(format='%(funcName)s %(lineno)d', stream=sys.stdout)\nlogging.error('x', stacklevel=5)\n",
+    "pickles of the main module of multiprocessing": "import multiprocessing, sys\nprint(sys.modules['__mp_main__'] is sys.modules['__main__'])\n",
+    "source of the whole program": "import inspect, sys\nprint(inspect.getsource(sys.modules['__main__']))",
     "second stream": "import os\nf = os.fdopen(1, 'w', closefd=False)\nf.write('second\\n')\n",
     "wrapped stdout": "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, write_through=False)\nprint('wrapped')\n",
 }
@@ -174,6 +181,79 @@ def test_a_program_prints_and_ends_as_in_a_plain_interpreter(client, name, tmp_p
     ended = -result.signal if result.signal else result.exit_code or int(not result.ok)
     assert ended == plain.returncode
     assert result.ok == (plain.returncode == 0)
+
+
+#: What is told on stderr, with the error of the result after it.
+TOLD = {
+    "the last line has no end": "print(undefined)",
+    "an error of the compiler": "x = 1\nreturn x\n",
+    "another error of the compiler": "def f(a, a): pass\n",
+    "an error of the parser": "x = (1,\ny = 2\n",
+    "endless recursion": "def f(n): return f(n + 1)\nf(0)\n",
+    "recursion through the interpreter": "class A:\n    def __repr__(self): return repr(self)\nA().__repr__()\n",
+    "an exception that is derived from KeyboardInterrupt": "class K(KeyboardInterrupt): pass\nraise K('x')\n",
+    "a hook that is None": "import sys\nsys.excepthook = None\n1 / 0\n",
+    "a hook that raises": "import sys\ndef hook(*a): raise ValueError('in the hook')\nsys.excepthook = hook\n1 / 0\n",
+    "a hook that is missing": "import sys\ndel sys.excepthook\n1 / 0\n",
+    "the stack": "import traceback\ndef f(): traceback.print_stack()\nf()\n",
+    "the stack in a log": "import logging\ndef f(): logging.warning('x', stack_info=True)\nf()\n",
+    "a message that does not fit its arguments": "import logging\nlogging.warning('%d', 'x')\n",
+    "a warning about what is not there": "import warnings\nwarnings.warn('x', stacklevel=9)\nwarnings.warn('y')\n",
+    "the stack as faulthandler shows it": "import faulthandler\ndef f(): faulthandler.dump_traceback(all_threads=False)\nf()\n",
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_a_program_tells_of_its_errors_and_its_stack_is_what_a_plain_interpreter_tells(client, name, tmp_path):
+    plain, result = plainly(tmp_path, TOLD[name]), client.run(TOLD[name])
+    told = result.stderr + (result.error.traceback if result.error else "")
+    assert _no_address(told) == _no_address(plain.stderr).replace(str(tmp_path / "job.py"), "<job>")
+    assert (result.exit_code or int(not result.ok)) == plain.returncode
+
+
+HOOKS = {
+    "sys.exit": ("import sys\nsys.excepthook = lambda *_: sys.exit(5)\n1 / 0\n", ""),
+    "sys.exit(0)": ("import sys\nsys.excepthook = lambda *_: sys.exit(0)\n1 / 0\n", ""),
+    "the interpreter's own": (
+        "import sys\nown = sys.excepthook\nsys.excepthook = lambda *a: own(*a)\nvalue = 1\nvaleu\n",
+        "Did you mean: 'value'?",
+    ),
+    "an exit with a text": ("class E(SystemExit):\n    def __str__(self): return 'mine'\nraise E('code')\n", "code"),
+}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_or_an_exit_decides_what_is_told_and_how_the_program_ends(client, name, tmp_path):
+    code, words = HOOKS[name]
+    plain, result = plainly(tmp_path, code), client.run(code)
+    assert result.stderr == plain.stderr.replace(str(tmp_path / "job.py"), "<job>")
+    assert words in result.stderr
+    assert (result.exit_code or int(not result.ok), result.ok) == (plain.returncode, plain.returncode == 0)
+
+
+def test_the_stack_of_an_entry_begins_with_it(client):
+    code = (
+        "import inspect\ndef inner(): return [each.function for each in inspect.stack()]\ndef main(): return inner()\n"
+    )
+    assert client.run(code, entry="main").value == ["inner", "main"]
+    assert (
+        client.run(f"{code}class C:\n    def __call__(self): return inner()\nc = C()\n", entry="c").value[0] == "inner"
+    )
+    chunk = client.map(code, [[], []], entry="main", chunksize=2)
+    assert [each.value for each in chunk] == [["inner", "main"]] * 2
+
+
+def test_a_helper_can_import_the_program(client):
+    files = {"helper.py": b"def get():\n    import job\n    return job.X\n"}
+    assert (
+        client.run("X = 5\nif __name__ == '__main__':\n    import helper\n    result = helper.get()", files=files).value
+        == 5
+    )
+
+
+def test_a_data_base_that_was_left_open_is_closed(client):
+    code = "import sqlite3\nd = sqlite3.connect('out/d')\nd.execute('create table t (a)')\nd.execute('insert into t values (1)')"
+    assert list(client.run(code).files) == ["d"]
 
 
 FILES = {

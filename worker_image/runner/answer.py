@@ -25,6 +25,7 @@ __all__ = ["ROOM_BYTES", "UNSCREENED", "Setting", "answer", "failure"]
 
 #: Added to a job's memory limit: to report that a job has taken all its memory takes memory too.
 ROOM_BYTES = 4 << 20
+_SMALL_BYTES = 4096
 
 
 class Ending(NamedTuple):
@@ -122,15 +123,18 @@ def _room() -> mmap.mmap | None:
 
 
 def _raised(raised: BaseException) -> Ending:
-    about, exit_code = fault.limit_of(raised), fault.exit_code(raised)
-    if exit_code is None:
-        call_hook(type(raised), raised, fault.own_trace(raised))
-    elif text := fault.exit_text(raised):
+    about = fault.limit_of(raised)
+    fault.forget_callers(raised)
+    last = call_hook(raised, fault.own_trace(raised)) if fault.exit_code(raised) is None else raised
+    exit_code = fault.exit_code(last)
+    if exit_code == 0:  # of the job's hook
+        return Ending(Outcome.OK, monotonic_ns(), 0, value=values.encode(None, max_bytes=_SMALL_BYTES))
+    if exit_code is not None and (text := fault.exit_text(last)):
         with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
             sys.stderr.write(f"{text}\n")
     if about == "memory":  # a system call has failed with ENOMEM
         return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
-    if issubclass(type(raised), KeyboardInterrupt):
+    if type(raised) is KeyboardInterrupt:  # Python does not take an exception that is derived from it for an interrupt
         about = "interrupt"
     return Ending(Outcome.ERROR, monotonic_ns(), exit_code, about=about, error=fault.encoded(raised))
 

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from pool import wire
-from runner import channel, interpreter, kernel, output_files, warmup, without_programs
+from runner import channel, frames, interpreter, kernel, output_files, warmup, without_programs
 from runner.answer import ROOM_BYTES, Setting, answer, failure
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
@@ -40,7 +40,8 @@ from runner.kernel import Step
 _IDLE_S = 0.05
 #: One byte from the child: it is parked.
 PARKED = b"p"
-_STREAMS = (("stdin", "r", "replace"), ("stdout", "w", "backslashreplace"), ("stderr", "w", "backslashreplace"))
+#: As in a plain interpreter in the locale C.UTF-8.
+_STREAMS = (("stdin", "r", "surrogateescape"), ("stdout", "w", "surrogateescape"), ("stderr", "w", "backslashreplace"))
 _request = msgspec.msgpack.Decoder(wire.Run)
 #: A job's current directory, in its scratch space.
 WORK = "work"
@@ -75,6 +76,7 @@ def set_up(scratch: Path) -> None:
     os.environ.update(without_programs.thread_caps() | {"USER": USER, "LOGNAME": USER} | _fixed(scratch))
     _make_streams()
     _prepare_numpy_random()
+    frames.set_up()
     interpreter.hide(scratch / WORK)
 
 
@@ -282,8 +284,9 @@ def _write_files(
     for name, content in zip(job.files, files, strict=True):
         (work / name).write_bytes(content)
     # Interpreters that multiprocessing starts read the script too.
-    reads_itself = not job.pickled and (prepared.confinement.programs or any(word in code for word in _OWN_FILE))
-    if reads_itself and interpreter.SCRIPT not in job.files:
+    texts = [code, *(content for name, content in zip(job.files, files, strict=True) if name.endswith(".py"))]
+    reads_itself = prepared.confinement.programs or any(word in text for text in texts for word in _OWN_FILE)
+    if reads_itself and not job.pickled and interpreter.SCRIPT not in job.files:
         _write_script(work / interpreter.SCRIPT, code)
     if not job.pickled and _NUMBA in code:
         _write_script(work / FILENAME, code)

@@ -30,7 +30,8 @@ _TYPE_CHARS = 512
 _MESSAGE_CHARS = 16_384
 _TRACEBACK_CHARS = 65_536
 _GAP_CHARS = 60
-_FRAMES = 50
+#: Of the frames, the last ones: as many as the interpreter prints.
+_FRAMES = -1000
 #: Modules that are left out of the name of a type.
 _UNNAMED = frozenset({"builtins", "job", "__main__", "runner.program"})
 _LONG = 1 << 63
@@ -40,6 +41,7 @@ _statvfs, _excepthook, _current_frames = os.statvfs, sys.__excepthook__, sys._cu
 _qualname_of = type.__dict__["__qualname__"].__get__
 _module_of = type.__dict__["__module__"].__get__
 _trace_of = BaseException.__dict__["__traceback__"].__get__
+_set_trace = BaseException.__dict__["__traceback__"].__set__
 _arguments_of = BaseException.__dict__["args"].__get__
 _code_of = SystemExit.__dict__["code"].__get__
 _errno_of = OSError.__dict__["errno"].__get__
@@ -105,7 +107,7 @@ def exit_code(raised: BaseException) -> int | None:
 def exit_text(raised: BaseException) -> str:
     """What Python prints to stderr for a SystemExit whose code is not a number."""
     code = _code_of(raised)
-    return "" if code is None or issubclass(type(code), int) else message(raised)
+    return "" if code is None or issubclass(type(code), int) else message(code)
 
 
 def limit_of(raised: BaseException) -> str:
@@ -137,7 +139,7 @@ def _raised_by(functions: frozenset[str], trace: TracebackType | None) -> bool:
     return trace is not None and not functions.isdisjoint(trace.tb_frame.f_code.co_names)
 
 
-def message(raised: BaseException) -> str:
+def message(raised: object) -> str:
     try:
         return clean(str(raised), _MESSAGE_CHARS)
     except BaseException as error:  # noqa: BLE001 - __str__ is the job's
@@ -169,7 +171,7 @@ def _traceback(raised: BaseException) -> str:
     """As Python prints it, from the job's own first line on."""
     own = own_trace(raised)
     try:
-        return clean(_formatted(raised, own), _TRACEBACK_CHARS)
+        return clean(formatted(raised, own), _TRACEBACK_CHARS)
     except BaseException as error:  # noqa: BLE001 - formatting calls into the job's objects
         why = f"<the rest could not be formatted: {_type_name(type(error))}>\n"
     try:
@@ -178,7 +180,7 @@ def _traceback(raised: BaseException) -> str:
         return why
 
 
-def _formatted(raised: BaseException, trace: TracebackType | None) -> str:
+def formatted(raised: BaseException, trace: TracebackType | None) -> str:
     """As the interpreter prints it, with its suggestion for a misspelled name. May raise what the job raises.
 
     The traceback module suggests names since 3.12. Before, only the interpreter's own hook does, which prints to
@@ -201,6 +203,12 @@ def _printed_by_interpreter(raised: BaseException) -> str:
         return sys.stderr.getvalue()
     finally:
         sys.stderr = stderr
+
+
+def forget_callers(raised: BaseException) -> None:
+    """Let the job's own hook and handlers see its own frames only."""
+    with contextlib.suppress(TypeError):
+        _set_trace(raised, own_trace(raised))
 
 
 def own_trace(raised: BaseException) -> TracebackType | None:

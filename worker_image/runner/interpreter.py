@@ -27,7 +27,9 @@ from importlib.machinery import SourceFileLoader
 from multiprocessing.process import _children  # type: ignore[attr-defined]
 from pathlib import Path
 from types import FunctionType, ModuleType, TracebackType
+from typing import cast
 
+from runner import fault, frames
 from runner.fault import FILENAME
 
 #: What a job's file is called, in sys.argv and in its work directory.
@@ -49,8 +51,10 @@ _get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
 _USUAL_LIMIT = 1000
 _EXEC_COUNTS = sys.version_info < (3, 12)  #: as a call of a Python function, for the recursion limit
 _MOST_LIMIT = (1 << 31) - 1
-_excepthook = sys.excepthook
+_NO_HOOK = object()
 _IO = frozenset({"io", "_io"})
+#: Modules whose objects have no __del__, and complete or remove a file at their end.
+_CLOSING = frozenset({"_sqlite3", "_gdbm", "_dbm"})
 _STANDARD = ("stdout", "__stdout__", "stderr", "__stderr__")
 
 
@@ -67,11 +71,19 @@ def hide(work: Path) -> None:
     sys.path[:] = [str(work), *(path for path in sys.path if path != _ROOT)]
     for path in [path for path in sys.path_importer_cache if path.startswith(_ROOT)]:
         del sys.path_importer_cache[path]
-    sys.modules["__main__"] = new_module("__main__", work)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = new_module("__main__", work)
     _set_argv(())
     _tell_of_thread.__module__ = threading.__name__  # so that it is among the public names of that module
     threading.excepthook = threading.__excepthook__ = _tell_of_thread
     sys.unraisablehook = sys.__unraisablehook__ = _tell_of_ignored
+    sys.excepthook = sys.__excepthook__ = _tell_of_exception
+
+
+def _tell_of_exception(_: object, raised: BaseException, trace: TracebackType | None, /) -> None:
+    """As `_tell_of_thread`, for a job that calls sys.excepthook or sys.__excepthook__."""
+    if sys.stderr is not None:
+        sys.stderr.write(fault.formatted(raised, _without_runner(raised.__traceback__ or trace)))
+        sys.stderr.flush()
 
 
 def _tell_of_thread(args: threading.ExceptHookArgs, /) -> None:
@@ -87,9 +99,7 @@ def _tell_of_ignored(unraisable: sys.UnraisableHookArgs, /) -> None:
     """The same for an exception in a destructor or an exit handler. Frames of the runner are left out."""
     if sys.stderr is None:
         return
-    trace = unraisable.exc_traceback
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_ROOT):
-        trace = trace.tb_next
+    trace = _without_runner(unraisable.exc_traceback)
     told = [] if trace is None else ["Traceback (most recent call last):\n", *traceback.format_tb(trace)]
     told += traceback.format_exception_only(unraisable.exc_type, unraisable.exc_value)
     where = f": {unraisable.object!r}" if unraisable.object is not None else ":"
@@ -97,8 +107,15 @@ def _tell_of_ignored(unraisable: sys.UnraisableHookArgs, /) -> None:
     sys.stderr.flush()
 
 
+def _without_runner(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_ROOT):
+        trace = trace.tb_next
+    return trace
+
+
 def note_what_is_there() -> None:
     """Before the job comes. What is there belongs to no job, so `finish` need not look at it."""
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined] # noqa: SLF001 - a fork does not
     _Before.exit_handlers = _count_exit_handlers()
     gc.freeze()
 
@@ -139,6 +156,8 @@ def new_module(name: str, work: Path | None = None) -> ModuleType:
 def show_source(source: str, module: ModuleType) -> None:
     """To tracebacks and to inspect: by the file name in the byte code, and by the file of the module."""
     lines = list(io.StringIO(source, newline=None))
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"  # as linecache reads a file: where a traceback marks a line depends on it
     for name in (FILENAME, str(module.__file__)):
         linecache.cache[name] = (len(source), None, lines, name)
 
@@ -147,28 +166,48 @@ def forget_frames() -> None:
     """Let a job call as deep as a program can: frames that are there already do not count for the recursion limit."""
     if not _Before.modules:
         return  # no child of a zygote, but a test of the runner, whose interpreter is not the job's
-    frames, at = 1 + _EXEC_COUNTS, sys._getframe(1)  # noqa: SLF001
+    own, at = 1 + _EXEC_COUNTS + frames.traced, sys._getframe(1)  # noqa: SLF001
     while at.f_back is not None:
-        frames, at = frames + 1, at.f_back
+        own, at = own + 1, at.f_back
 
     def getrecursionlimit() -> int:
         """Return the maximum depth of the Python interpreter stack."""
-        return _get_limit() - frames
+        return _get_limit() - own
 
     def setrecursionlimit(limit: int, /) -> None:
         """Set the maximum depth of the Python interpreter stack."""
-        own = operator.index(limit)
-        _set_limit(min(own + frames, _MOST_LIMIT) if own > 0 else own)
+        wanted = operator.index(limit)
+        _set_limit(min(wanted + own, _MOST_LIMIT) if wanted > 0 else wanted)
 
     sys.getrecursionlimit, sys.setrecursionlimit = getrecursionlimit, setrecursionlimit
-    _set_limit(_USUAL_LIMIT + frames)
+    _set_limit(_USUAL_LIMIT + own)
 
 
-def call_hook(kind: type[BaseException], raised: BaseException, trace: TracebackType | None) -> None:
-    """Call sys.excepthook, if the job has set one."""
-    with contextlib.suppress(BaseException):  # it is the job's
-        if sys.excepthook is not _excepthook:
-            restoring(sys.excepthook, kind, raised, trace)
+def call_hook(raised: BaseException, trace: TracebackType | None) -> BaseException:
+    """Call sys.excepthook, if the job has set another one. Returns the exception that ends the program."""
+    hook = getattr(sys, "excepthook", _NO_HOOK)
+    if hook is _tell_of_exception:
+        return raised
+    try:
+        sys.last_type, sys.last_value, sys.last_traceback = type(raised), raised, trace
+        if hook is _NO_HOOK:
+            sys.stderr.write("sys.excepthook is missing\n")
+        else:
+            restoring(cast("Callable[..., object]", hook), type(raised), raised, trace)
+    except SystemExit as end:
+        return end
+    except BaseException as error:  # noqa: BLE001 - the hook is the job's
+        with contextlib.suppress(BaseException):
+            _tell_of_hook(error, raised)
+    return raised
+
+
+def _tell_of_hook(error: BaseException, raised: BaseException) -> None:
+    """As Python prints it. After it comes the traceback of the job."""
+    if error.__context__ is raised:
+        error.__context__ = None
+    told = "".join(traceback.format_exception(type(error), error, _without_runner(error.__traceback__)))
+    sys.stderr.write(f"Error in sys.excepthook:\n{told}\nOriginal exception was:\n")
 
 
 def restoring(function: Callable[..., object], *arguments: object) -> object:
@@ -208,19 +247,20 @@ def flush() -> None:
 
 def _end_objects(namespace: Callable[[], dict[str, object]]) -> None:
     """Only if there are any that do something at their end, because each look at all objects takes long."""
-    if any(hasattr(kind, "__del__") for kind in _kinds()):  # files have it too
-        for step in (_flush_files, partial(_drop, namespace), _close_files):
+    closing = not _CLOSING.isdisjoint(sys.modules)
+    if closing or any(hasattr(kind, "__del__") for kind in _kinds()):  # files have it too
+        for step in (_flush_files, partial(_drop, namespace, closing=closing), _close_files):
             with contextlib.suppress(BaseException):
                 restoring(step)
 
 
-def _drop(namespace: Callable[[], dict[str, object]]) -> None:
+def _drop(namespace: Callable[[], dict[str, object]], *, closing: bool) -> None:
     """Forget all names if there are objects that do something at their end, such as archives and temporary files.
 
     Not while other threads run: they would find their names gone, whereas at Python's own end they no longer run.
     """
     with_end = [kind for kind in _kinds() if hasattr(kind, "__del__") and kind.__module__ not in _IO]
-    if with_end and threading.active_count() == 1:
+    if (with_end or closing) and threading.active_count() == 1:
         names = namespace()
         for name in sorted(names, key=lambda name: _turn(type(names[name]))):
             if name != "__builtins__":

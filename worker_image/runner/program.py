@@ -20,7 +20,7 @@ from typing import cast
 from pool import screen, values, wire
 from pool.model import Finding
 from pool.screen import Policy
-from runner import fault
+from runner import fault, frames
 from runner.fault import FILENAME
 from runner.interpreter import forget_frames, new_module, restoring, show_source
 
@@ -121,6 +121,7 @@ def _arguments(job: wire.Run, frames: Sequence[bytes | bytearray]) -> tuple[Sequ
 def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[str, object], setting: Setting) -> object:
     """The code is loaded once for all calls of a chunk. In one function, for it is on the way of each job."""
     if job.calls and _Current.target is not None:
+        frames.hide_callers()
         return _Current.target(*args, **kwargs)
     policy = setting.policy if job.screened else UNSCREENED
     if job.pickled:
@@ -135,6 +136,7 @@ def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[st
         target = _entry(module, job.entry)
     if job.calls:
         _Current.target = target
+    frames.hide_callers()
     return target(*args, **kwargs)
 
 
@@ -176,14 +178,23 @@ def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, o
         program = source if policy.mode == "off" else _screened(source, policy)
         compiled = compile(program, FILENAME, "exec", dont_inherit=True)
     except SyntaxError as error:
+        _show_line(error, source)
         if _FENCE.search(source):
             error.msg += "; the code is in Markdown: submit what is between the fences, or give strip_fences=True"
         raise
     module.__dict__["datasets"] = datasets
     forget_frames()
-    sys.modules["__main__"] = sys.modules[module.__name__] = module
+    frames.hide_callers()
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = sys.modules[module.__name__] = module
     exec(compiled, module.__dict__)  # noqa: S102 - the job's code
     return module
+
+
+def _show_line(error: SyntaxError, source: str) -> None:
+    """The compiler, other than the parser, reads the line from the file, which is not there."""
+    lines = source.splitlines(keepends=True)
+    if error.text is None and error.lineno is not None and 0 < error.lineno <= len(lines):
+        error.text = lines[error.lineno - 1]
 
 
 def _screened(source: str, policy: Policy) -> ast.Module | str:

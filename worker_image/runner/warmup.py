@@ -82,7 +82,7 @@ def run(part: str, setting: Setting) -> None:
     frames = answer(_RUN, _JOBS[part], arguments, setting)
     sys.modules.pop("job", None)
     if main is not None:
-        sys.modules["__main__"] = main
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = main
     report = Report.unpack(frames[0])
     if report is None or report.outcome is not Outcome.OK:
         fault = wire.decode_fault(frames[1])
