@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 import zmq
 from runner.link import Link
@@ -17,6 +18,7 @@ from pool import values, wire
 from pool.model import Outcome
 from pool.screen import Policy
 from pool.testing import lay_out
+from tests.unit.fake_daemon import eventually
 
 LIMITS = {
     "wall_s": 60.0, "cpu_s": 60.0, "memory": 1 << 30, "tmp": 1 << 20, "output": 1 << 20, "result": 1 << 20, "processes": 8,
@@ -57,6 +59,15 @@ class FakeDaemon:
         assert isinstance(message, kind), message
         return message, payload
 
+    def ready(self):
+        """Hear that the runner is there and ready."""
+        self.hear(wire.Hello)
+        self.hear(wire.Ready)
+
+    def welcome(self):
+        self.ready()
+        self.send(wire.Welcome(token=TOKEN))
+
     def settle(self):
         """Wait until the runner has handled all that it was sent."""
         self.send(wire.Probe(seq=99))
@@ -90,11 +101,6 @@ def started(command):
             process.kill()
 
 
-def command_of(tree, place, scratch, *, heartbeat_s):
-    command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
-    return [*command, "--scratch", str(scratch), "--heartbeat-s", str(heartbeat_s), "--orphan-s", "30"]
-
-
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     return lay_out(tmp_path_factory.mktemp("tree"))
@@ -120,14 +126,24 @@ def daemons(place):
 
 
 @pytest.fixture
-def runner(tree, place, tmp_path, daemons):
+def start(tree, place, tmp_path):
+    """A context that has a runner, with these options besides; `tree`: of its sources."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    def start(*options, tree=tree):
+        command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
+        return started([*command, "--scratch", str(scratch), *options])
+
+    return start
+
+
+@pytest.fixture
+def runner(start, daemons):
     """Started, and welcomed by the first daemon, which is `runner.daemon`."""
-    (tmp_path / "scratch").mkdir()
     daemon = daemons()
-    with started(command_of(tree, place, tmp_path / "scratch", heartbeat_s=0.2)) as process:
-        daemon.hear(wire.Hello)
-        daemon.hear(wire.Ready)
-        daemon.send(wire.Welcome(token=TOKEN))
+    with start("--heartbeat-s", "0.2", "--orphan-s", "30") as process:
+        daemon.welcome()
         daemon.settle()
         process.daemon = daemon
         yield process
@@ -143,14 +159,11 @@ def test_an_idle_runner_shows_its_token_to_the_next_daemon_and_serves_it(runner,
     second.hear(wire.Freed)
 
 
-def test_a_runner_that_is_sending_when_its_daemon_ends_finds_each_of_the_next_ones(tree, place, tmp_path):
+def test_a_runner_that_is_sending_when_its_daemon_ends_finds_each_of_the_next_ones(start, place):
     """While libzmq sends, it may take in the event that the connection has ended."""
     daemon = FakeDaemon(place)
-    (tmp_path / "scratch").mkdir()
-    with started(command_of(tree, place, tmp_path / "scratch", heartbeat_s=0.001)):
-        daemon.hear(wire.Hello)
-        daemon.hear(wire.Ready)
-        daemon.send(wire.Welcome(token=TOKEN))
+    with start("--heartbeat-s", "0.001", "--orphan-s", "30"):
+        daemon.welcome()
         daemon.settle()
         for _ in range(60):
             daemon.kill()
@@ -233,36 +246,25 @@ def test_a_deadline_is_kept_without_a_daemon(runner, daemons):
     assert done.outcome is Outcome.TIMEOUT
 
 
-def test_a_runner_without_a_token_ends_with_its_daemon(tree, place, tmp_path, daemons):
-    (tmp_path / "scratch").mkdir()
-    command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
+def test_a_runner_without_a_token_ends_with_its_daemon(start, daemons):
     first = daemons()
-    with started([*command, "--scratch", str(tmp_path / "scratch")]) as process:
-        first.hear(wire.Hello)
-        first.hear(wire.Ready)
+    with start() as process:
+        first.ready()
         first.kill()
         assert process.wait(60) == 1
 
 
-def test_a_runner_that_is_ready_before_its_link_is_up_says_so_after_its_hello(tree, place, tmp_path, daemons):
-    (tmp_path / "scratch").mkdir()
-    command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
-    with started([*command, "--scratch", str(tmp_path / "scratch"), "--heartbeat-s", "0.2"]):
-        time.sleep(3)  # its first child is parked long before
-        late = daemons()
-        late.hear(wire.Hello)
-        late.hear(wire.Ready)
+def test_a_runner_that_is_ready_before_its_link_is_up_says_so_after_its_hello(start, daemons):
+    with start("--heartbeat-s", "0.2") as process:
+        below = psutil.Process(process.pid)
+        eventually(lambda: [each.status() for each in below.children(recursive=True)] == ["sleeping"] * 2)
+        daemons().ready()
 
 
-def test_a_runner_that_no_daemon_comes_to_ends_after_its_time(tree, place, tmp_path, daemons):
-    (tmp_path / "scratch").mkdir()
-    command = [sys.executable, "-s", "-P", "-c", START, str(tree), "--link", str(place), "--isolation", "none"]
-    command += ["--scratch", str(tmp_path / "scratch"), "--orphan-s", "0.5"]
+def test_a_runner_that_no_daemon_comes_to_ends_after_its_time(start, daemons):
     first = daemons()
-    with started(command) as process:
-        first.hear(wire.Hello)
-        first.hear(wire.Ready)
-        first.send(wire.Welcome(token=TOKEN))
+    with start("--orphan-s", "0.5") as process:
+        first.welcome()
         first.run("a", 1, "def main(): return 7\n")
         first.hear(wire.Done)
         first.kill()
@@ -284,19 +286,14 @@ def examine(code, policy, **options):
 WARNS = "def main(): return [1 is 1, '\\d'] and 'marked'\n"  # the compiler and the parser warn of it
 
 
-def test_code_that_has_ended_ok_is_not_read_again_and_does_what_it_did(tree, place, tmp_path, daemons):
+def test_code_that_has_ended_ok_is_not_read_again_and_does_what_it_did(start, tree, tmp_path, daemons):
     telling = tmp_path / "tree"
     shutil.copytree(tree, telling)
     with (telling / "pool" / "screen" / "__init__.py").open("a") as screen:
         screen.write(TELLS)
-    (tmp_path / "scratch").mkdir()
-    command = [sys.executable, "-s", "-P", "-c", START, str(telling), "--link", str(place), "--isolation", "none"]
-    command += ["--scratch", str(tmp_path / "scratch"), "--screen", Policy().to_json()]
     daemon = daemons()
-    with started(command):
-        daemon.hear(wire.Hello)
-        daemon.hear(wire.Ready)
-        daemon.send(wire.Welcome(token=TOKEN))
+    with start("--screen", Policy().to_json(), tree=telling):
+        daemon.welcome()
         codes = [WARNS, WARNS, *["import os\ndef main(): return 'marked'\n"] * 2, WARNS.replace("marked", "marked 2")]
         ends = [of_job(daemon, epoch, code) for epoch, code in enumerate(codes)]
     first, again, *refused, other = ends
@@ -330,11 +327,13 @@ def test_the_reason_why_a_runner_cannot_begin_comes_after_its_hello(place, daemo
     assert (broken.reason, broken.permanent) == ("no namespaces", True)
 
 
-def test_the_reason_why_a_runner_cannot_begin_waits_for_somebody_who_accepts_it(place, daemons):
-    link = Link(zmq.Context(), place)
+def test_the_reason_why_a_runner_cannot_begin_waits_for_somebody_who_accepts_it(place, daemons, monkeypatch):
+    link, tries = Link(zmq.Context(), place), []
+    reconnect = link.reconnect
+    monkeypatch.setattr(link, "reconnect", lambda: tries.append(reconnect()))
     leaving = threading.Thread(target=link.leave, args=(HELLO, wire.Broken(reason="no namespaces")))
     leaving.start()
-    time.sleep(0.3)  # several tries
+    eventually(lambda: len(tries) > 3)
     daemon = daemons()
     daemon.hear(wire.Hello)
     daemon.hear(wire.Broken)
