@@ -178,7 +178,7 @@ def job(daemon, workers):
             sealed[:] = [each for each in every if live.threads(each[0])[0].get("Seccomp_filters") == "2"]
             return sealed
 
-        daemon.until(running, timeout=20)
+        daemon.until(running)
         yield sealed[0]
         client.cancel(job_id)
 

@@ -47,7 +47,8 @@ frame.to_feather("/out/feather.feather")
 frame.drop(columns="plain").set_index("zone").to_parquet("/out/parquet.parquet")  # it has categories of text only
 """
 READ = "def main(name):\n    return datasets[name]\n"
-FIRST = "import time\ndef main(wait=0):\n    time.sleep(wait)\n    return float(datasets['prices'][0])\n"
+FIRST = "def main():\n    return float(datasets['prices'][0])\n"
+PRINTS = "import time\nwhile True:\n    print(float(datasets['prices'][0]), flush=True)\n    time.sleep(0.05)\n"
 
 
 def the_frame():
@@ -229,16 +230,20 @@ def test_a_file_that_is_replaced_under_load_is_rolled_out_without_losing_a_job(t
         a_stream_of_jobs(client) as seen,
     ):
         for content in (2.0, 3.0):
-            time.sleep(1)
+            daemon.until(lambda before=content - 1: _all_have_seen(seen, before))
             put(path, [content] * 100_000)
             meant = digest_of(path)
             daemon.until(lambda meant=meant: daemon.pool()["datasets"]["prices"]["digest"] == meant, timeout=60)
             daemon.until(lambda: _all_on_one_edition(daemon), timeout=60)
-        time.sleep(1)
+        daemon.until(lambda: _all_have_seen(seen, 3.0))
     values = [[result.value for result in mine] for mine in seen]
     assert {result.outcome for mine in seen for result in mine} == {Outcome.OK}
     assert all(set(mine) == {1.0, 2.0, 3.0} for mine in values)
     assert all(mine == sorted(mine) for mine in values), "a client saw older data after newer ones"
+
+
+def _all_have_seen(seen, content):
+    return all(mine and mine[-1].value == content for mine in seen)
 
 
 def _all_on_one_edition(daemon):
@@ -250,11 +255,16 @@ def test_a_job_in_flight_ends_on_the_data_it_began_with(tmp_path):
     path = tmp_path / "prices.npy"
     put(path, [1.0] * 1_000_000)
     with a_pool_on(path) as (daemon, client):
-        running = client.submit(FIRST, entry="main", args=[12])  # its id
-        time.sleep(0.5)
+        running = client.submit(PRINTS)
+        events = client.stream(running, timeout=60)
+        assert next(events).text.startswith("1.0")
         put(path, [2.0] * 1_000_000)
         daemon.until(lambda: client.run(FIRST, entry="main").value == 2.0, timeout=60)
-        assert client.result(running, timeout=60).value == 1.0
+        client.run("")  # what the job printed before that has arrived
+        later = [next(events).text for _ in range(3)]
+        assert set("".join(later).split()) == {"1.0"}
+        client.cancel(running)
+        assert client.result(running, timeout=60).outcome is Outcome.CANCELLED
 
 
 def test_a_file_that_is_overwritten_in_place_is_noticed_and_jobs_never_see_half_of_it(tmp_path):

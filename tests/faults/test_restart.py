@@ -134,15 +134,14 @@ def test_large_arguments_and_results_come_back_after_a_restart(start):
 
 
 def test_results_are_dropped_from_the_journal_at_the_end_of_their_time(start):
-    first = start(result_ttl_s=3)
+    first = start(result_ttl_s=1)
     with first.client() as client:
-        job_id = client.submit("result = 1")
-        assert client.result(job_id).value == 1
+        assert client.run("result = 1", job_id="j").value == 1
     first.stop(signal.SIGKILL)
-    time.sleep(3)
-    second = start(result_ttl_s=3)
+    time.sleep(1)
+    second = start(result_ttl_s=1)
     with second.client() as client, pytest.raises(UnknownJobError):
-        client.result(job_id)
+        client.result("j")
 
 
 def test_worker_names_are_not_used_again_by_the_next_daemon(start):

@@ -63,11 +63,11 @@ def main(endpoint, heartbeat_ms, idle_s, *libraries):
         peer.set(HEARTBEAT_TTL, 100 * int(heartbeat_ms))
         peer.set(HEARTBEAT_TIMEOUT, 100 * int(heartbeat_ms))
     peer.connect(endpoint)
-    for _ in range(2):
+    for pause_s in (0.0, float(idle_s)):
+        time.sleep(pause_s)
         for message in MESSAGES:
             peer.send([b"1", b"2", *message])
             sizes.append([len(frame) for frame in peer.receive()[2:]])
-        time.sleep(float(idle_s))
     print(json.dumps({"version": peer.version(), "sizes": sizes}), flush=True)
     sys.stdin.read()
 
