@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from pool import wire
 from pool.errors import InvalidJobError, TooLargeError
 from pool.units import real
 
@@ -104,13 +105,16 @@ def mapping(field: str, given: Mapping[str, V], most: int) -> Mapping[str, V]:
     return given
 
 
-def file_name(field: str, given: object) -> str:
-    """A name without a directory, so that the file stays in the directory it is put into."""
-    name = text(field, given)
-    if not 0 < len(utf8(field, name)) <= MAX_NAME_BYTES or name in {".", ".."} or "/" in name or "\0" in name:
-        remedy = f"give a plain file name of 1 to {MAX_NAME_BYTES} bytes, without '/', '..' and NUL"
-        raise invalid(field, f"the name {name!r:.150} is not allowed", remedy)
-    return name
+def file_names(field: str, given: Iterable[object]) -> list[str]:
+    """Relative paths, so that the files stay in the directory they are put into."""
+    names = [text(field, name) for name in given]
+    if (wrong := wire.misplaced(names)) is not None:
+        remedy = (
+            f"give a relative path of 1 to {MAX_NAME_BYTES} bytes of UTF-8 without empty parts, '.', '..' and NUL, "
+            "that is not below another file"
+        )
+        raise invalid(field, f"the name {wrong!r:.150} is not allowed", remedy)
+    return names
 
 
 def utf8(field: str, given: str) -> bytes:

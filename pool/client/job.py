@@ -65,7 +65,7 @@ class JobOptions(TypedDict, total=False):
     args: Sequence[object]
     kwargs: Mapping[str, object] | None
     stdin: Buffer | str | None
-    files: Mapping[str, Buffer] | None  #: plain names to contents, put into the job's work directory
+    files: Mapping[str, Buffer] | None  #: names or relative paths to contents, put into the job's work directory
     env: Mapping[str, str] | None
     argv: Sequence[str] | None  #: what follows "job.py" in sys.argv: at most 256 texts of 8,192 characters
     limits: Limits | None
@@ -258,11 +258,10 @@ def stdin_of(given: object) -> Buffer:
 
 
 def _files(given: Mapping[str, Buffer]) -> dict[str, Buffer]:
-    files = {
-        checks.file_name("files", name): checks.content(f"files[{name!r:.80}]", content)
-        for name, content in checks.mapping("files", given, MAX_FILES).items()
-    }
-    if OUTPUT_DIRECTORY in files:
+    names = checks.file_names("files", checks.mapping("files", given, MAX_FILES))
+    contents = [checks.content(f"files[{name!r:.80}]", content) for name, content in given.items()]
+    files = dict(zip(names, contents, strict=True))
+    if any(name.partition("/")[0] == OUTPUT_DIRECTORY for name in files):
         problem = f"{OUTPUT_DIRECTORY!r} is the directory where the job leaves its own files"
         raise checks.invalid("files", problem, "give the file another name")
     return files

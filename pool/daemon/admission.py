@@ -104,11 +104,10 @@ def check_code(code: wire.Frame, *, pickled: bool) -> None:
 
 
 def _check_files(names: Sequence[str]) -> None:
-    for name in names:
-        if name in {".", ".."} or "/" in name or "\0" in name or len(name.encode("utf-8", "replace")) > 255:
-            raise InvalidJobError(
-                f"files: {name!r:.60} is no plain file name; use a name of 1 to 255 bytes without '/'"
-            )
+    if (wrong := wire.misplaced(names)) is not None:
+        raise InvalidJobError(
+            f"files: {wrong!r:.60} is no relative path that fits beside the others; use 1 to 255 bytes without '..'"
+        )
     if len(set(names)) < len(names):
         raise InvalidJobError("files: two files have the same name; give each file a name of its own")
 

@@ -63,7 +63,7 @@ from pool.wire.client import (
 )
 from pool.wire.codec import MAGIC, PREAMBLE, PROTOCOL_VERSION, Frame, check_preamble, decode, encode
 from pool.wire.fault import Fault, Finding, decode_fault, encode_fault
-from pool.wire.fields import EndFields, JobFields, Marks, Message, StreamName, is_relative_name
+from pool.wire.fields import EndFields, JobFields, Marks, Message, StreamName, is_relative_name, misplaced
 from pool.wire.runner import (
     Adopted,
     Broken,
@@ -95,5 +95,5 @@ __all__ = [
     "JobFields", "JobLimits", "Kill", "Marks", "Message", "Mine", "Output", "Ping", "Pong", "Printed", "Probe", "Ready",
     "Refused", "Result", "Resume", "Run", "Started", "Stream", "StreamName", "Submit", "ToClient", "ToRunner", "Watch",
     "Welcome", "check_preamble", "decode", "decode_calls", "decode_fault", "encode", "encode_calls", "encode_fault",
-    "from_admin", "from_client", "from_runner", "is_relative_name", "to_admin", "to_client", "to_runner",
+    "from_admin", "from_client", "from_runner", "is_relative_name", "misplaced", "to_admin", "to_client", "to_runner",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -73,9 +74,19 @@ class AttemptFields(Message, frozen=True):
 
 
 def is_relative_name(name: str) -> bool:
-    """Whether a job may leave a file of this name: a relative path of plain parts, at most 255 bytes long."""
+    """Whether a job may get or leave a file of this name: a relative path of plain parts, at most 255 bytes long."""
     try:
         fits = 0 < len(name.encode()) <= 255
     except UnicodeEncodeError:
         return False
     return fits and "\0" not in name and not any(part in {"", ".", ".."} for part in name.split("/"))
+
+
+def misplaced(names: Collection[str]) -> str | None:
+    """The first name that is no relative path, or is below another name; None if all fit into one directory."""
+    taken = set(names)
+    for name in names:
+        parents = {name[:at] for at, character in enumerate(name[:255]) if character == "/"}
+        if not is_relative_name(name) or parents & taken:
+            return name
+    return None

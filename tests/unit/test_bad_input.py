@@ -302,6 +302,8 @@ CODES = _codes()
 
 REFUSED = {
     "a path as file": (submit(files=["../x"]), *PAYLOAD, b""),
+    "a file below another file": (submit(files=["a/b", "a"]), *PAYLOAD, b"", b""),
+    "an absolute path as file": (submit(files=["/x"]), *PAYLOAD, b""),
     "a file with NUL": (submit(files=["a\0"]), *PAYLOAD, b""),
     "a file with 10,000 characters": (submit(files=["x" * 10_000]), *PAYLOAD, b""),
     "a file twice": (submit(files=["a", "a"]), *PAYLOAD, b"", b""),

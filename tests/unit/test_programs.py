@@ -308,6 +308,28 @@ def test_files_that_were_sent_along_can_be_imported(client):
     assert client.run("import helper\ndef main(): return helper.double(21)", entry="main", files=files).value == 42
 
 
+PACKAGE = {
+    "package/__init__.py": b"A = 1\n",
+    "package/part.py": b"from . import A\nfrom .deep.x import B\nC = A + B\n",
+    "package/deep/__init__.py": b"",
+    "package/deep/x.py": b"from .. import A\nB = 10 * A\n",
+    "package/data/d.txt": b"data",
+    "space/module.py": b"D = 4\n",
+    "email/__init__.py": b"E = 5\n",
+}
+
+
+def test_packages_that_were_sent_along_can_be_imported(client):
+    code = """
+import email, importlib.resources, os, package.part, space.module
+data = importlib.resources.files("package").joinpath("data/d.txt").read_text()
+result = package.part.C, package.part.__package__, space.module.D, email.E, data, sorted(set(os.listdir("package")) - {"__pycache__"})
+"""
+    expected = (11, "package", 4, 5, "data", ["__init__.py", "data", "deep", "part.py"])
+    assert client.run(code, files=PACKAGE).value == expected
+    assert client.run("import email.message\nresult = 1").value == 1
+
+
 @pytest.mark.parametrize(
     "name", ["json", "random", "statistics", "traceback", "threading", "msgspec", "struct", "pool", "runner"]
 )

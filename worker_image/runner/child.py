@@ -282,6 +282,8 @@ def _write_files(
     if not prepared.confinement.own_scratch:  # it held the last job's files when this child was parked
         _make_directories(prepared.scratch)
     for name, content in zip(job.files, files, strict=True):
+        if "/" in name:
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_bytes(content)
     # Interpreters that multiprocessing starts read the script too.
     texts = [code, *(content for name, content in zip(job.files, files, strict=True) if name.endswith(".py"))]
