@@ -54,7 +54,7 @@ def daemon(
             _await(run_dir, process)
             yield run_dir, process.pid
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # with its workers, whose jobs nobody waits for
+            os.killpg(process.pid, signal.SIGKILL)  # with its workers; nobody waits for their jobs
             process.wait()
 
 

@@ -20,10 +20,10 @@ _NOOP_ID, _NOOP_VALUE = "noop", [41, 42]
 
 
 def main(link_path: str, sources: str) -> None:
-    """Until the process that has started it is gone. `sources`: the digest that the daemon expects."""
+    """Serve until the parent process is gone. `sources`: the digest that the daemon expects."""
     parent = os.getppid()
     link = zmq.Context().socket(zmq.PAIR)
-    link.linger = 0  # what nobody reads any more must not keep the process at its end
+    link.linger = 0  # unread messages must not delay the end of the process
     link.connect(f"ipc://{link_path}")
 
     def say(message: wire.Message, payload: Sequence[wire.Frame] = ()) -> None:

@@ -52,7 +52,7 @@ class _Client:
 
 
 def _share(clients: list[_Client]) -> None:
-    """Play a pool in which each client submits the next job when one has ended."""
+    """Simulate a pool in which each client submits the next job when one has ended."""
     queue = Backlog(max_jobs=10**6, max_per_client=10**6, weights={each.name: each.weight for each in clients})
     numbers, jobs = itertools.count(), dict[str, _Client]()
     running: list[tuple[float, int, _Client, float]] = []

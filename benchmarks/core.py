@@ -1,4 +1,4 @@
-"""What one job costs in the core: for each of its events the calls of project functions, and the median time.
+"""The cost of one job in the core: the calls of project functions for each of its events, and the median time.
 
 python -m benchmarks.core
 """

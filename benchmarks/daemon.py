@@ -58,7 +58,7 @@ class _Pool(msgspec.Struct):
 
 
 class _Status(msgspec.Struct):
-    """What is of interest here in the snapshot."""
+    """The fields of the snapshot that the benchmarks read."""
 
     pools: list[_Pool]
 
@@ -74,7 +74,7 @@ class Daemon:
         return str(self.directory / "run" / "submit.sock")
 
     def all_idle(self, pool: str) -> bool:
-        """Every worker of the pool is there and nothing is being started or stopped beside it."""
+        """Every worker of the pool is idle, and none is being started or stopped."""
         try:
             workers = self._workers(pool)
         except DaemonUnreachableError:

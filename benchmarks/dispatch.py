@@ -1,8 +1,8 @@
-"""What the daemon alone costs a job: workers answer at once, and only the daemon's own CPU time counts.
+"""The CPU time of the daemon alone for each job: workers answer at once, so only the daemon works.
 
     python -m benchmarks.dispatch [--jobs N] [--rounds N]
 
-Needs no Docker. A worker here says what a runner says and runs nothing (`answering_worker.py`). The jobs come from one
+Needs no Docker. The workers only answer and run nothing (`answering_worker.py`). The jobs come from one
 client that keeps some in flight. There is a daemon for each durability, and they take turns.
 """
 
@@ -38,7 +38,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 class _StubEngine(ProcessEngine):
-    """Its workers only answer."""
+    """A daemon whose workers only answer."""
 
     def __init__(self) -> None:
         super().__init__(sources=Path())  # no runner is started

@@ -145,7 +145,7 @@ def told(title: str, judgements: Sequence[Judgement]) -> str:
 
 
 def judged(options: argparse.Namespace) -> bool:
-    """Print what was asked for; whether nothing has fallen."""
+    """Print what was asked for. True if no ratio has fallen."""
     ratios = of_rows(read(LATEST)) | of_floor(FLOOR)
     write_ratios(RATIOS, ratios)
     bounds, tables = read_bounds(BASELINE), []

@@ -78,7 +78,7 @@ def starts(row: Row) -> str:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """One line on the bar, by the worst warm pool of each job."""
+    """One line: whether the worst warm pool of each job reaches the target."""
     said, met = [], True
     for group in groups(rows):
         base = find(rows, group, BASE)

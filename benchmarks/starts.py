@@ -51,7 +51,7 @@ def measure(engine: Engine, image: str, preload: str) -> list[float]:
 
 
 def _pass(worker: Worker, check: self_tests.StartCheck) -> None:
-    """Raises StartFailed for a self-test that is not passed."""
+    """Raises StartFailed if a self-test is not passed."""
     while True:
         message, payload = wire.decode(wire.from_runner, worker.link.recv_multipart())
         if isinstance(message, wire.Done):

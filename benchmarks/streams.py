@@ -1,4 +1,4 @@
-"""How soon what a job prints is heard: from the flush in the container to the callback, on one clock.
+"""The delay of a job's output: from the flush in the container to the callback, on one clock.
 
     python -m benchmarks.streams [--lines N]
 

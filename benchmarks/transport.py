@@ -1,4 +1,4 @@
-"""A no-op in a warm pool over the least that its transport costs: two ZeroMQ round trips and one over a pipe.
+"""A no-op in a warm pool against the least cost of its transport: two ZeroMQ round trips and one over a pipe.
 
     python -m benchmarks.transport [--rounds N] [--gap-ms MS] [--json FILE]
 

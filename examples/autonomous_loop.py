@@ -59,11 +59,11 @@ def _count(text: str) -> int:
 
 
 class StalledError(Exception):
-    """The pool takes jobs and runs none."""
+    """The pool accepts jobs and runs none."""
 
 
 class Loop:
-    """Runs the search and keeps what came of it, also when it is cut short."""
+    """Runs the search and keeps its results, also when it is interrupted."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options

@@ -1,4 +1,4 @@
-"""A strategy of the package `backtesting`, written by nobody you know, evaluated in the pool.
+"""A strategy of the package `backtesting`, from an unknown author, evaluated in the pool.
 
 The candidate's class runs in the sandbox with the package's own engine. Only its trades come back, as a frame; the
 grader, in another process, computes the profit from them and from prices that the candidate could not change.

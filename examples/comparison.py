@@ -39,7 +39,7 @@ datasets = {{"prices": numpy.load("{PRICES_IN_WORKER}", allow_pickle=False)}}
 
 
 class ComparisonError(Exception):
-    """This way of running a strategy is not to be had here; the text says why."""
+    """This way of running a strategy is not available here; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def agree(self) -> bool:
-        """All ways came to the same metrics (compared as printed: libraries differ in the last digits)."""
+        """True if all ways have the same metrics (compared as printed: libraries differ in the last digits)."""
         return len({str(_rounded(each.score)) for each in self.measured}) <= 1
 
 

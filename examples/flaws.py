@@ -1,4 +1,4 @@
-"""What goes wrong with generated code: a sound source text goes in, one with a typical mistake comes out.
+"""Typical mistakes of generated code: each function turns a correct source text into one with a mistake.
 
 Each flaw is one replacement in the text that backtest.py renders. `ENDS` names how the job is expected to end.
 """

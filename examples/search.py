@@ -1,4 +1,4 @@
-"""The loop's mind: what to try next, and what was best so far. It knows nothing of pools and jobs.
+"""The search: which candidates to try next, and which was best so far. It does not use the pool.
 
     propose() ──▶ candidates ──(evaluated somewhere)──▶ learn() ──▶ propose() ...
 
@@ -17,7 +17,7 @@ from examples.flaws import draw, spoil
 from examples.strategies import Nursery
 
 ELITE = 6
-LEAST_TRADES = 10  #: with fewer the figures are luck
+LEAST_TRADES = 10  #: with fewer the figures are not significant
 
 
 class Search:
@@ -53,7 +53,7 @@ class Search:
 
 
 def fitness(evaluation: Evaluation) -> float | None:
-    """None for what cannot be a parent."""
+    """None for a candidate that cannot be a parent."""
     score = evaluation.score
     if score is None or score.in_sample.trades < LEAST_TRADES:
         return None

@@ -19,7 +19,9 @@ Combine = Literal["all", "any", "most"]
 Side = Literal["long or flat", "long or short"]
 
 MOST_RULES = 3
-FRESH_SHARE = 0.15  #: of each generation made up from nothing, so that the search does not close in on itself
+FRESH_SHARE = (
+    0.15  #: of each generation, the share of new random genomes; without them a search converges early
+)
 CROSS_SHARE = 0.5  #: of the others that have two parents
 TRIES = 20  #: to find a genome that was not there before
 
@@ -55,7 +57,7 @@ def make_rule(rng: random.Random) -> Rule:
 
 
 def make(rng: random.Random) -> Genome:
-    """A genome out of nothing."""
+    """A new random genome."""
     rules = tuple(make_rule(rng) for _ in range(rng.randint(1, MOST_RULES)))
     return Genome(rules, rng.choice(get_args(Combine)), rng.choice(get_args(Side)))
 

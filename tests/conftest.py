@@ -41,7 +41,7 @@ def _hypothesis_has_begun():
 
 
 def pytest_configure():
-    """Whoever runs the tests in the background may have SIGINT ignored, and so would every program that they start."""
+    """What runs in the background of a shell may ignore SIGINT, and every program that a test starts would too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,4 +1,4 @@
-"""A campaign of faults: clients submit jobs to a real daemon while everything that can die dies, at random.
+"""A campaign of faults: clients submit jobs to a real daemon while processes and containers are killed at random.
 
     submitters ──submit, result──▶ daemon ──▶ workers ──▶ jobs ──name of their process──▶ witness
         │                            ▲          ▲

@@ -109,7 +109,7 @@ class Campaign:
         pause_s: float = 0.3,
         apart: int = 0,
     ) -> Verdict:
-        """Strike for so long, so many times, and until so many jobs have ended, at least; then wait for all ends, and judge.
+        """Make at least so many faults, for so long, until so many jobs have ended; then wait for all ends, and check.
 
         `apart`: executions between two faults, if they come within APART_S.
         """
@@ -211,7 +211,7 @@ class Campaign:
             self.history.add("left", thing=thing)
 
     def _collect(self) -> None:
-        """The ends that clients which were killed did not wait for."""
+        """The ends of jobs whose clients were killed."""
         records = read(self.records)
         known = {each["id"] for each in records if each["what"] in ("end", "refused", "failed")}
         for job_id in {each["id"] for each in records if each["what"] == "submit"} - known:

@@ -1,4 +1,4 @@
-"""What a history must show, checked when all is over. It knows the records only: no daemon, no clock.
+"""What a history must show, checked when all is over. It reads the records only, and needs no daemon.
 
 1. Each acknowledged job has exactly one end, and whoever asks again is told the same.
 2. No job ran more than once; one that ended ok ran exactly once. The witness has counted.

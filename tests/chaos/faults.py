@@ -1,4 +1,4 @@
-"""The faults of a campaign. Each is struck at random, and undone by itself where it can be."""
+"""The faults of a campaign. Each is made at a random time; what can be undone is undone by the fault itself."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ BY_NAME = {each.__name__: each for each in FAULTS}
 
 
 def strike(campaign: Campaign, fault: Fault, rng: Random) -> bool:
-    """Strike, and write down what was hit. Nothing to hit is no fault, and False."""
+    """Make the fault and record its target. False if there is no target."""
     try:
         target = fault(campaign, rng)
     except (PoolError, APIError, OSError, docker.errors.DockerException) as error:

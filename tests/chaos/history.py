@@ -1,4 +1,4 @@
-"""Who did what, when, and what came back: one file of JSON lines for each process, read together at the end.
+"""What each process did, when, and with which result: a file of JSON lines for each, read together at the end.
 
 A record is written with one system call, so a process that is killed leaves whole lines and at most one that is cut.
 """

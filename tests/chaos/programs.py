@@ -19,7 +19,7 @@ def nonce_of(job_id: str) -> str:
 
 
 def mark_of(campaign: str) -> str:
-    """How the nonces of a campaign begin, so that another one on this host is not taken for it."""
+    """The prefix of the nonces of a campaign, which no other campaign on this host has."""
     return "w" + hashlib.sha256(campaign.encode()).hexdigest()[:5]
 
 
@@ -35,7 +35,7 @@ class Program:
     limits: Limits = PLENTY
 
     def code(self, job_id: str) -> str:
-        """Source text. Its first act is seen outside the sandbox, so that executions can be counted."""
+        """Source text. It first renames its process, which is seen from outside, so executions can be counted."""
         nonce = nonce_of(job_id)
         return f"import ctypes\nctypes.CDLL(None).prctl(15, b'{nonce}', 0, 0, 0)\nnonce = '{nonce}'\n{self.body}"
 

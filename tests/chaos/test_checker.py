@@ -1,4 +1,4 @@
-"""The checker of a campaign finds each kind of broken promise, and nothing in a history that keeps them."""
+"""The checker of a campaign finds each kind of violation, and none in a correct history."""
 
 from __future__ import annotations
 

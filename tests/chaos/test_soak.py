@@ -1,4 +1,4 @@
-"""How a soak tells growth from noise."""
+"""How a soak distinguishes growth from noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between the pool and the plain process, and why: every difference has a cause, or the run fails.
+"""The differences between the pool and the plain process, each with its cause. One without a cause fails the run.
 
 The causes are tried in this order. The first is proven: the plain process has run the program again, and it differed
 from itself in every field in question. The pool's preloads are proven too, by a plain process that has them.
@@ -125,7 +125,7 @@ def _denial(pool: Seen, plain: Seen) -> str:
 
 
 def _of_itself(case: Case, one: Seen, two: Seen, differing: tuple[str, ...]) -> Cause:
-    """What it is most likely, from what differs and from the names in the program."""
+    """The most likely cause, from the fields that differ and from the names in the program."""
     texts = [[_ADDRESS.sub("", str(getattr(seen, name))) for name in differing] for seen in (one, two)]
     if texts[0] == texts[1]:
         return Cause.ADDRESS

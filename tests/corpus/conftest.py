@@ -1,4 +1,4 @@
-"""`pytest -m corpus`: the run itself is a fixture, and the tests ask what it has seen."""
+"""`pytest -m corpus`: the run itself is a fixture, and the tests check its findings."""
 
 from __future__ import annotations
 

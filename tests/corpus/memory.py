@@ -1,4 +1,4 @@
-"""The memory of the daemon while it works: is it flat?"""
+"""Samples of the daemon's memory during a run, to show that it does not grow."""
 
 from __future__ import annotations
 

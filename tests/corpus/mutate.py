@@ -1,4 +1,4 @@
-"""Changes that break a function: one at a time, in a fixed order, the likeliest to be noticed first."""
+"""Changes that break a function: one at a time, in a fixed order, those that are most likely noticed first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cases in the pool: once by threads that each wait for their job, once handed over in batches.
+"""Runs the cases in the pool: once by threads that each wait for their job, once in batches.
 
 What is kept of a result is what is compared and what is counted, so that a whole run fits into memory.
 """
@@ -25,7 +25,7 @@ _BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the pool says of a case."""
+    """The result of a case in the pool."""
 
     seen: Seen
     start: str

@@ -35,7 +35,7 @@ _WAIT = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); signal.si
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What the plain process says of a case."""
+    """The result of a case in the plain process."""
 
     seen: Seen
     foreign: str = ""  #: its value is of a type that the pool does not carry: which

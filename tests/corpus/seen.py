@@ -1,4 +1,4 @@
-"""What came of one run of a case, in words that the pool's result and the plain process have in common."""
+"""The result of one run of a case, with the fields that the pool and the plain process have in common."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _AGAIN = 6
 
 @dataclass(slots=True)
 class Findings:
-    """All that the run has seen."""
+    """All findings of the run."""
 
     cases: list[Case]
     left_out: dict[str, str]  #: programs of pyperformance, and why

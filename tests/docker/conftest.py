@@ -24,7 +24,7 @@ from pool.images import DEFAULT_TAG, build
 from tests.support import daemons
 from tests.support.daemons import IMAGE_DIR, DaemonProcess
 
-#: Same file system and lockdown as a worker; the command is a program for `python3 -c`.
+#: The same file system and lockdown as a worker; the command is a program for `python3 -c`.
 STAND_IN = "pool-worker-stand-in:latest"
 STAND_IN_COMMAND = ("/usr/bin/python3", "-s", "-P", "-X", "utf8", "-u", "-c")
 OWNER = f"test-{secrets.token_hex(4)}"

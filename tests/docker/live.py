@@ -1,4 +1,4 @@
-"""What is so in a running container, read from the host through /proc and the cgroup file system; and what should be.
+"""The state of a running container, read from the host through /proc and the cgroup file system; and what it should be.
 
 `seen_mounts` and `intended_mounts` give the same shape, {target: Mounted}, so that a test can ask for equality.
 """

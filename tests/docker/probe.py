@@ -1,4 +1,4 @@
-"""Runs inside a locked-down container: looks, tries what is not allowed, prints what it found as one JSON object."""
+"""Runs inside a locked-down container: tries what is not allowed and prints the results as one JSON object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chunks in real containers: the limits of each call, and what becomes of a chunk whose worker or daemon ends."""
+"""Chunks in real containers: the limits of each call, and a chunk whose worker or daemon ends."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def test_memory_of_a_worker_does_not_grow_with_its_jobs(client, daemon):
 
 
 def put(path, array):
-    """As one should: a whole file, by rename."""
+    """Replace the whole file, by rename."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         np.save(file, np.asarray(array, dtype=float))

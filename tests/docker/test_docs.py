@@ -1,4 +1,4 @@
-"""The code in the documentation runs, against a real pool, and prints what stands behind it."""
+"""The code in the documentation runs, against a real pool, and prints what its comments say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grades stay true, whatever the graded code does: real containers, a real daemon."""
+"""Grades are correct whatever the graded code does: real containers, a real daemon."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_the_grade_stays_true(client, attack):
     code = f"result = {POSITIONS}\n{ATTACKS[attack]}"
     for _ in range(2):  # also for the next job of a worker
         result = client.run(code, grade=GRADE, grade_args=[RETURNS, SECRET], limits=Limits(wall_s=10))
-        # Its own value is its to choose. What is graded is true, and what is not is not graded.
+        # The job may return any value; either it is graded correctly or it has no grade.
         assert result.grade == (EARNED if result.value == POSITIONS else None), result
         assert (result.grade is None) == (result.grade_error is not None), result
     honest = client.run(f"result = {POSITIONS}", grade=GRADE, grade_args=[RETURNS, SECRET])

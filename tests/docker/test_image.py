@@ -25,7 +25,7 @@ MAX_SIZE_BYTES = 350 << 20
 #: What the Engine puts into a container, over whatever the image has there.
 OF_THE_ENGINE = ("/.dockerenv", "/dev/", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/mtab")
 
-#: Names of programs that a worker has no use for and that somebody who breaks in would like to find.
+#: Names of programs that no worker needs and that an intruder could use.
 UNWANTED = {
     "sh", "bash", "dash", "ash", "zsh", "busybox", "toybox", "perl", "env", "cp", "cat", "chmod", "su", "sudo", "mount", "tar",
     "apt", "apt-get", "dpkg", "pip", "pip3", "uv", "conda", "easy_install", "gcc", "cc", "g++", "clang", "tcc", "as", "ld", "make",

@@ -1,4 +1,4 @@
-"""What goes into a job and what comes out of it, through the real client, the real daemon and real containers."""
+"""The inputs and the value of a job, through the real client, the real daemon and real containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps a job in, as its users can see it: a daemon with a pool for each way to set it, and hosts that refuse parts.
+"""The isolation of a job, as users see it: a daemon with a pool for each setting, and hosts that refuse parts of it.
 
 A host that refuses a part is a daemon whose containers get another seccomp profile (tests/support/profiled.py).
 """
@@ -63,7 +63,7 @@ def value(client, code, **options):
 
 
 def refused(attempt):
-    """A program that makes an attempt and gives the name of the error that stopped it."""
+    """A program that makes an attempt and returns the name of the error that stopped it."""
     return f"try:\n    result = ({attempt}, 'went through')[1]\nexcept OSError as error:\n    result = type(error).__name__\n"
 
 
@@ -397,7 +397,7 @@ def host(changed, pools):
 
 
 def refusal(daemon, pool):
-    """What a client is told who submits to a pool that cannot have workers."""
+    """The error that a client gets from a pool that cannot have workers."""
     with daemon.client(timeout=30) as client, pytest.raises(PoolUnavailableError) as caught:
         client.run("result = 1", pool=pool)
     return str(caught.value)

@@ -1,4 +1,4 @@
-"""What a loop does to a pool, and what it gets: a strategy that prints without end, a thousand jobs at once, and ten
+"""What a loop may ask of a pool: a strategy that prints without end, a thousand jobs at once, and ten
 thousand cases of one candidate.
 """
 

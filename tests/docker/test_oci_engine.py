@@ -116,7 +116,7 @@ def test_a_cgroup_that_still_has_a_process_is_not_taken_for_removed(oci_engine, 
 
 
 def test_a_start_that_goes_on_after_its_daemon_is_waited_for(oci_engine, oci_spec, monkeypatch):
-    """As if the daemon had been killed while runc was at it: somebody else holds the lock, for a while."""
+    """As if the daemon had been killed while runc worked: another process holds the lock for a while."""
     monkeypatch.setattr(oci, "BEGUN_TIMEOUT_S", WAIT_S)
     container = oci_engine.launch(oci_spec())
     config = oci_engine.directory / "containers" / container.id / "config.json"

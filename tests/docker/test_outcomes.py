@@ -1,4 +1,4 @@
-"""Every limit of a job and every way out of it, in real containers: the one right outcome, with its evidence.
+"""Every limit of a job and every way in which it ends, in real containers: the right outcome, with its evidence.
 
 After each test the next job has the right value. What is measured is printed (`pytest -s`).
 """
@@ -98,7 +98,7 @@ def test_that_it_was_memory_is_never_guessed_from_how_a_process_ended(code, clie
 
 
 def test_a_job_whose_process_the_kernel_had_to_kill_is_over_its_memory(client):
-    """Also where the job itself went on: it would end without what that process was to do, and nobody would know why."""
+    """Also if the job itself went on: it would end without the work of that process, for no visible reason."""
     eat = "held = mmap.mmap(-1, 900 << 20); touch(held)"
     result = client.run(TOUCH + "import mmap\n" + FORKS.format(count=1, work=eat, then="os.wait()\ntime.sleep(9)"))
     assert result.outcome is Outcome.MEMORY, result

@@ -70,7 +70,7 @@ def test_frames_and_arrays_come_back_as_values(client):
     frame = pd.DataFrame({"x": np.arange(5.0), "y": list("abcde")})[["x"]]
     result = client.run(code, entry="main", args=[frame])
     value = result.value
-    assert result.stderr == ""  # also nothing of what ran before the job
+    assert result.stderr == ""  # and nothing that ran before the job
     pd.testing.assert_frame_equal(value["mean"], frame.rolling(3).mean())
     np.testing.assert_array_equal(value["array"], np.arange(6).reshape(2, 3))
     assert value["scalar"] == np.float32(1.5)

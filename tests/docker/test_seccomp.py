@@ -1,4 +1,4 @@
-"""The outer profile in force: what must work does, and what must not is refused by number, inside and not outside.
+"""The outer profile in force: needed calls work, and others are refused by number, inside and not outside.
 
 The calls are in syscalls.py, which runs twice: in a container, and on this host to show that each call would get through.
 """
@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 CALLS = Path(__file__).with_name("syscalls.py")
-#: Newer than the list, or listed so: what asks for them finds that there is none, and does it the old way.
+#: Newer than the list, or listed so: they answer ENOSYS, and libraries use the older call.
 NOT_THERE = {"clone3", "statmount", "listmount", "mseal", "open_tree_attr", "not_yet_there"}
 
 

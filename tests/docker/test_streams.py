@@ -1,4 +1,4 @@
-"""Output as it comes, from real containers."""
+"""Output while a job runs, from real containers."""
 
 from __future__ import annotations
 

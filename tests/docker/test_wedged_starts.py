@@ -1,4 +1,4 @@
-"""Containers that run and do not become workers: each is ended at its deadline, the next is tried, the history says why."""
+"""Containers that run and do not become workers: each is removed at its deadline and another is started."""
 
 from __future__ import annotations
 

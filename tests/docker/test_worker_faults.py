@@ -1,4 +1,4 @@
-"""Faults of real workers, made by the host: a pause, an end, no memory for the runner. Each job gets a truthful end."""
+"""Faults of real workers, made by the host: a pause, an end, no memory for the runner; and the outcome of each job."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_job_of_a_worker_whose_process_that_forks_jobs_is_killed_is_lost_and
 
 
 def test_the_job_of_a_runner_that_the_kernel_ends_for_want_of_memory_is_lost(daemon, client, sdk):
-    """A process of the host enters the worker's control group, takes all its memory, and leaves the kernel no choice."""
+    """A process of the host enters the worker's control group and takes its memory, so the kernel kills the runner."""
     daemon.until(lambda: whole(daemon))
     job_id = submit(client, daemon, "pool-oom")
     worker = worker_of(daemon, job_id)

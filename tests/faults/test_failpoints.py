@@ -25,7 +25,7 @@ PASSES = dict.fromkeys(POINTS, 5) | {"write:SetFact": 0, "written:SetFact": 0}
 
 
 class Loop:
-    """What the clients know: what was submitted, what was acknowledged, and which answers came."""
+    """What the clients have seen: submitted jobs, acknowledged jobs, and answers."""
 
     def __init__(self, effects):
         self.effects = effects

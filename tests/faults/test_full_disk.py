@@ -1,4 +1,4 @@
-"""A full disk: new jobs are refused in words, accepted ones go on, and nothing has to be restarted."""
+"""A full disk: new jobs are refused with an error, accepted ones go on, and nothing has to be restarted."""
 
 import os
 import signal

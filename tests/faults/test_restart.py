@@ -1,4 +1,4 @@
-"""What a daemon promised before it was killed, the next one keeps. Workers are plain processes."""
+"""Jobs and results of a daemon that was killed, in the next daemon. Workers are plain processes."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def start(tmp_path_factory):
 
 
 def kill_with_workers(daemon):
-    """So that no job goes on."""
+    """Kill the daemon and its workers, so that no job goes on."""
     pids = [int(worker["container"].removeprefix("process-")) for worker in daemon.workers()]
     daemon.stop(signal.SIGKILL)
     for pid in pids:

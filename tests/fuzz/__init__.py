@@ -1,4 +1,4 @@
-"""Whatever the bytes, only the one error comes out: the contracts of everything here that reads what others wrote.
+"""Any bytes give a result or one type of error: the contracts of everything that reads foreign bytes.
 
     ./dev fuzz ──▶ __main__.py ──▶ engine.py, a process for each target ──▶ atheris ──▶ watch.py ──▶ one(data)
                                                                                          CPU, memory   the contract

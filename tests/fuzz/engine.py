@@ -3,7 +3,7 @@
     DIRECTORY/corpus    inputs that reached something new, kept for the next run       crash-*, timeout-*   reproducers
              /figures   JSON, written now and then and at the end                      slowest              that input
 
-libFuzzer's own loop ends the process on a failure, and never comes back; at the last input this process ends itself.
+libFuzzer's own loop ends the process on a failure and does not return; after the last input this process exits.
 Memory is limited three times: each input's by `watch.py`, the resident set by libFuzzer, the address space by the kernel.
 """
 

@@ -47,7 +47,7 @@ _HEAD = struct.Struct("<QQQdQ")  #: inputs begun, kinds seen, size of the input,
 
 
 class Page:
-    """What the child tells: figures, the input that it is at, and the error that ends it."""
+    """What the child reports: figures, its present input, and the error that ends it."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _PAGE)

@@ -1,4 +1,4 @@
-"""How inputs are bent: as bytes, as msgpack, as text. Each keeps most of an input and breaks a little of it."""
+"""Mutations of inputs: as bytes, as msgpack, as text. Each keeps most of an input and changes a little of it."""
 
 from __future__ import annotations
 

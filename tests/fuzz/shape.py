@@ -1,4 +1,4 @@
-"""How encoded values are bent by somebody who knows the format: names of dtypes, units, counts, offsets, codes, keys.
+"""Mutations of encoded values that know the format: names of dtypes, units, counts, offsets, codes, keys.
 
 A value is a tree of msgpack. A rule changes one node of it, or builds a hostile value from nothing.
 """

@@ -1,4 +1,4 @@
-"""A pool with one worker, and that worker as the host's root sees it: what a job could have changed about it.
+"""A pool with one worker, and the state of that worker that a job could have changed, as root of the host sees it.
 
 with one_worker() as alone:
     first = alone.run(code)           a JobResult
@@ -141,7 +141,7 @@ class View:
         return {name: _state(pid) for name, pid in (("runner", self.runner), ("zygote", self.zygote))}
 
     def usage(self):
-        """What a leak would show in: descriptors, threads and resident bytes of both, and the scratch directories."""
+        """Figures that a leak raises: descriptors, threads and resident bytes of both, and the scratch directories."""
         sizes = {}
         for name, pid in (("runner", self.runner), ("zygote", self.zygote)):
             sizes[f"{name} descriptors"] = len(os.listdir(f"/proc/{pid}/fd"))
@@ -159,7 +159,7 @@ class View:
 
 
 def settled(alone, condition, timeout=60):
-    """Whether it comes to be so; what a worker clears up is gone a moment after the answer."""
+    """Whether the condition holds in time. A worker cleans up after its answer."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if condition(alone.view()):

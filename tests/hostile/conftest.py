@@ -59,7 +59,7 @@ os._exit(0)
 
 @dataclass(frozen=True)
 class Outside:
-    """How it went without a sandbox."""
+    """The result without a sandbox."""
 
     value: object = None  #: the repr of what main returned
     error: str = ""
@@ -80,7 +80,7 @@ def client(daemon):
 
 
 def honest(client, pool):
-    """A job of somebody else."""
+    """Run a job of another client; it has to be right."""
     result = client.run("def main(x):\n    return x * 2", entry="main", args=[21], pool=pool)
     assert (result.outcome, result.value) == ("ok", 42), result
     return result

@@ -1,4 +1,4 @@
-"""What each entry of the catalogue came to, written down while the tests run, for the table in docs/security.md.
+"""The result of each entry of the catalogue, recorded while the tests run, for the table in docs/security.md.
 
 One JSON file for each test process, below .cache/hostile; `python -m tests.hostile.table` makes the table of them.
 """

@@ -1,4 +1,4 @@
-"""What the tests of classes E and F share: a daemon under attack, and what has to be true of it afterwards."""
+"""What the tests of classes E and F share: a daemon under attack, and the checks after an attack."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Besieged(DaemonProcess):
 
     @contextlib.contextmanager
     def unharmed(self):
-        """Whatever happens in the block, the daemon does not grow by it and serves as before."""
+        """After the block the daemon has not grown and serves as before."""
         rss, fds = self.rss(), self.descriptors()
         yield
         self.honest("default")
@@ -97,7 +97,7 @@ class Besieged(DaemonProcess):
         return worker
 
     def replaced(self, worker):
-        """Wait until a worker is gone and an honest one serves in its place; what the story says of its end."""
+        """Wait until a worker is gone and an honest one serves in its place; what the history says of its end."""
         self.until(lambda: worker not in {each["id"] for each in self.workers("rogue")})
         self.until(lambda: self.workers("rogue", state="idle"))
         self.honest("rogue")

@@ -1,4 +1,4 @@
-"""All that an attack must leave as it was: the daemon, the host's files, the workers and what runs in them."""
+"""State that no attack may change: of the daemon, the host's files, the workers and their processes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _replaced(pool):
 
 
 def at_rest(daemon):
-    """Whether every worker has cleared up after its last job."""
+    """Whether every worker has cleaned up after its last job."""
     return all(worker["state"] == "idle" for pool in daemon.status()["pools"] for worker in pool["workers"])
 
 

@@ -1,4 +1,4 @@
-"""Entries of class A that are no payloads: how a job ends, what it says of itself, and what its source is made of."""
+"""Entries of class A that are no payloads: how a job ends, what it reports, and the bytes of its source."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_a34_the_probe_works_where_nothing_stops_it(forged, outside):
 
 # ---- beside the value ----
 
-#: Shown as escapes by whatever prints them; never obeyed.
+#: Printed as escapes, so that no terminal interprets them.
 CONTROLS = "\x1b[2J\x9b31m\x07\r\u202e\x00"
 
 

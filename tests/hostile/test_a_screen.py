@@ -19,7 +19,7 @@ from tests.hostile.surroundings import at_rest
 
 pytestmark = pytest.mark.docker
 
-#: What holds a program that the screen has let pass.
+#: The layers that confine a program that the screen has let pass.
 BELOW = ("job filter", "landlock", "namespaces", "container")
 OWN_ENVIRONMENT = {
     "HOME",
@@ -36,7 +36,7 @@ OWN_ENVIRONMENT = {
     output_files.VARIABLE,
     *without_programs.ALLOCATORS,
 }
-#: How a program that is no threat to anybody may end.
+#: The outcomes that a harmless program may have.
 TYPED = {Outcome.OK, Outcome.ERROR, Outcome.CRASH, Outcome.MEMORY}
 _OUTSIDE = """
 def main(code):
@@ -49,7 +49,7 @@ each_payload = pytest.mark.parametrize("payload", PAYLOADS, ids=lambda each: f"{
 
 @pytest.fixture(scope="module")
 def seen_outside():
-    """What each payload came to without a sandbox; asked once."""
+    """The result of each payload without a sandbox; run once."""
     return {}
 
 
@@ -70,7 +70,7 @@ def without_a_sandbox(seen_outside, outside):
 
 @pytest.fixture
 def marked(daemon, client, unharmed):
-    """A job of somebody else has just left its mark wherever it could, in the one worker that will take the attack."""
+    """A job of another client has left marks wherever it could, in the worker that will run the attack."""
     mark = aftermath.new_mark()
     left = client.run(aftermath.LEAVE, entry="main", args=[mark], pool="open")
     assert left.value == mark, left
@@ -87,7 +87,7 @@ def submit(client, code, **options):
 
 
 def assert_nothing_gained(seen):
-    """Nothing but a sandbox of its own."""
+    """The attack has seen nothing but its own sandbox."""
     assert seen["processes"] == [1]  # its own init, which cannot be signalled
     assert seen["parent"] == 0
     assert seen["descriptors"][:3] == [0, 1, 2]

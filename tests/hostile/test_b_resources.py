@@ -1,4 +1,4 @@
-"""Class B of the catalogue: a job that uses up what there is has only what is its own, and a typed end.
+"""Class B of the catalogue: a job that exhausts resources has only its own share, and a typed end.
 
 None of these is run outside the sandbox: there they would do what they are for. What shows that they work is that they
 get as far as the limit: the number of processes, bytes or descriptors that each returns.

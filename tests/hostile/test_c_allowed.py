@@ -1,4 +1,4 @@
-"""What a template may allow its jobs opens what it says, and nothing beside it."""
+"""An option of a template that allows something to jobs allows that and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left of class C once calls and files are refused: networks, ipc between jobs, locks, credentials as they are.
+"""The entries of class C besides calls and files: networks, ipc between jobs, locks, credentials.
 
 Raw calls are in test_c_syscalls.py, files in test_c_files.py, the runner in test_c_runner.py and test_c_reach.py.
 """

@@ -1,4 +1,4 @@
-"""What a job would have to reach first: the memory, files, descriptors and sockets of the runner and its siblings."""
+"""Memory, files, descriptors and sockets of the runner and of other jobs, which no job can reach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner and the zygote are out of a job's reach: it cannot read, signal, slow, starve or imitate them.
+"""A job cannot read, signal, slow down, starve or imitate the runner and the zygote.
 
 Each attack runs in a job, and the proof is taken from the host: limits, scheduling, signals and environment of both
 are to the letter what they were, and the same worker serves on.

@@ -114,7 +114,7 @@ def test_the_job_filter_alone_refuses_them(entry, under_the_job_filter):
 
 # ---- other tables of numbers -----------------------------------------------------------------------------------------
 
-#: Numbers of the 32-bit table; `socketcall` is the door that no filter of arguments can guard.
+#: Numbers of the 32-bit table; no filter of arguments can tell what `socketcall` does.
 INT_80 = {
     "getpid": 20,
     "fork": 2,

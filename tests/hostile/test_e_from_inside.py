@@ -1,4 +1,4 @@
-"""A job that wants to speak for its worker: E1. What a taken-over runner can say is in test_e_worker_protocol.py."""
+"""A job that tries to send messages as its worker: E1. Runners that were taken over: test_e_worker_protocol.py."""
 
 from __future__ import annotations
 

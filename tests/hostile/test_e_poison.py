@@ -1,4 +1,4 @@
-"""Code that takes its worker over, again and again: after three workers it is refused, and nobody else is.
+"""Code that takes over its worker repeatedly: after three workers it is refused, and other code is not.
 
 The worker here is a script that turns rogue when the job comes (tests/support/rogue_peer.py): what is left of a runner
 whose job has got through all layers.
@@ -21,7 +21,7 @@ daemon = module_daemon({"default": SMALL, "rogue": ROGUE}, engine="rogue", kind=
 
 
 def cost(daemon, script):
-    """One worker goes down with the hostile code; the outcome of its job."""
+    """Run the hostile code, which costs a worker; the outcome of the job."""
     worker = daemon.leasable(script)
     result = daemon.result(daemon.submit(HOSTILE, 1, pool="rogue"))
     daemon.replaced(worker)

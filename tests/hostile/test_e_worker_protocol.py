@@ -33,7 +33,7 @@ def unharmed(daemon):
 
 
 def lose(daemon, script):
-    """Give such a worker a job: it is destroyed, the job is lost, and that is its one end; the story of the worker."""
+    """Give such a worker a job: it is destroyed, and the job is lost and stays so; the history of the worker."""
     worker = daemon.leasable(script)
     job_id = daemon.submit(pool="rogue")
     result = daemon.result(job_id)
@@ -44,7 +44,7 @@ def lose(daemon, script):
 
 
 def end(daemon, script, *more):
-    """Such a worker is destroyed without a job; its story."""
+    """Such a worker is destroyed without a job; its history."""
     return daemon.replaced(daemon.summon(script, *more))
 
 

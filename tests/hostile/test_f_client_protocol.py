@@ -1,4 +1,4 @@
-"""Class F of the catalogue: clients that are none, clients that want too much, and clients that want what is others'.
+"""Class F of the catalogue: peers that are no clients, clients that ask for too much, and clients of other users.
 
 Each gets a typed answer or a closed connection. The daemon does not grow, and somebody else's next job is served.
 """

@@ -1,4 +1,4 @@
-"""What a job in the local engine tries against the host: each attempt fails inside, and works in a plain process."""
+"""Attempts of a job in the local engine against the host: each fails inside, and works in a plain process."""
 
 from __future__ import annotations
 

@@ -111,5 +111,5 @@ def blocks(page, language):
 
 
 def promised(code):
-    """What stands behind each print."""
+    """The comment behind each print."""
     return re.findall(r"print\(.*\)  # (.*)$", code, re.MULTILINE)

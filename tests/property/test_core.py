@@ -1,4 +1,4 @@
-"""Whatever happens to a pool, in whatever order: its invariants hold, and no job is left without an end."""
+"""Any events in any order: the invariants of a pool hold, and every job ends."""
 
 from __future__ import annotations
 

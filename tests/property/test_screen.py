@@ -58,7 +58,7 @@ def test_strict_refuses_whatever_standard_refuses(code):
 
 
 def judge(code: str | bytes, mode: str) -> None:
-    """What every answer has to be like, and that compile() agrees with it."""
+    """Check the form of an answer, and that compile() agrees with it."""
     policy = Policy(mode=mode)  # type: ignore[arg-type]
     try:
         found = check(code, screen=policy)

@@ -1,4 +1,4 @@
-"""A tiny world around a PoolState: an engine with containers, workers with jobs, clients, and faults of every kind.
+"""A simulation around a PoolState: an engine with containers, workers with jobs, clients, and faults of every kind.
 
 It knows only the commands it was given, never the pool's records, and asserts what must hold for whoever carries them
 out. Each action takes a number and makes its choices from it, so that hypothesis and a plain random walk can drive it.
@@ -135,7 +135,7 @@ class World:
         container.code = self.codes[command.job_id]
         client = self.accepted[command.job_id]
         assert container.jobs <= self.pool.policy.max_jobs, "a worker served more than its share"
-        # What it served before its pool learnt that its workers are not isolated cannot be undone.
+        # Jobs that it served before the pool knew that its workers are not isolated do not count.
         assert self.scope == "any" or container.served[-1:] in ([], [client]), "a worker served two clients"
         container.served.append(client)
         assert container.edition >= self.seen.get(client, 0), "a client got older data after newer ones"
@@ -382,7 +382,7 @@ class World:
     # ---- the end ----
 
     def come_to_rest(self) -> None:
-        """Everybody answers; then every job has ended, and the pool has the size that it wants."""
+        """All workers and the engine answer; then every job has ended, and the pool has its target size."""
         if self.pool.state == "draining" or not self.shutting_down:
             self.play(ev.ResumeRequested())
         for _ in range(3000):

@@ -1,4 +1,4 @@
-"""A daemon some of whose workers are taken over from their first moment: see rogue_peer.py.
+"""A daemon some of whose workers are taken over from their start on: see rogue_peer.py.
 
 Each file in HOME/rogue is one worker to come of the pool `rogue`, first by name first; its content is the script. When
 there is none the worker is honest, and so are those of all other pools. A file that was taken is HOME/taken-WORKER.

@@ -1,9 +1,9 @@
-"""A taken-over runner: it shakes hands as an honest one and then does what its script says. Plain bytes, no libzmq.
+"""A taken-over runner: it makes the handshake of an honest one and then follows its script. Plain bytes, no libzmq.
 
     python -m tests.support.rogue_peer SCRIPT LINK DIGEST
 
 A script is called at its moment: `boot` instead of Hello, `idle` when the worker has become idle, `job` with each Run.
-What it returns from does not end the peer: it stays and keeps beating, so that its end is the daemon's doing.
+When a script returns, the peer goes on and sends heartbeats, so that only the daemon ends it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scripts of a taken-over runner (rogue_peer.py): what it says of its job's output."""
+"""Scripts of a taken-over runner (rogue_peer.py): false messages about its job's output."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def _same_zones(one, two):
 def _same_arrays(one, two):
     if one.dtype != two.dtype or one.shape != two.shape:
         return False
-    if one.dtype.names is not None:  # what lies between the fields is nobody's
+    if one.dtype.names is not None:  # bytes between the fields have no meaning
         return all(_same_arrays(one[name], two[name]) for name in one.dtype.names)
     if one.dtype.kind in "OT":
         return _same_items(one.ravel().tolist(), two.ravel().tolist())

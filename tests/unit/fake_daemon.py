@@ -1,6 +1,6 @@
 """The daemon's side of the client protocol for tests: a real ROUTER socket in a thread.
 
-By default it behaves well: it accepts jobs, runs them in its own process (they are the test's own code) and answers. A
+By default it accepts jobs, runs them in its own process (they are the test's own code) and answers. A
 job whose source text is `HOLD`, or a function called `hold`, runs until the test ends it or a client cancels it.
 
     daemon.on(wire.Submit, reaction)    reaction(call) replaces what the daemon does with messages of that type

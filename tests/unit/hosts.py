@@ -1,4 +1,4 @@
-"""Hosts that were made up: one with which nothing is wrong, and what it takes to change it."""
+"""Facts of imaginary hosts: one without a problem, and functions that change it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AdminClient: a question, an answer, and every way in which the answer can be wrong."""
+"""AdminClient: calls and their answers, also answers that are wrong."""
 
 from __future__ import annotations
 

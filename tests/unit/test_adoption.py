@@ -1,4 +1,4 @@
-"""The core and workers that an earlier daemon has left: who is adopted, who is not, and what counts until then."""
+"""The core and workers that an earlier daemon has left: which are adopted, and how they count until then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts: what the figures of a pool must be for one, that each is told once, and the command that is told."""
+"""Alerts: the figures of a pool that raise one, that each is reported once, and the command that is called."""
 
 from __future__ import annotations
 

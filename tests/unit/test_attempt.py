@@ -1,4 +1,4 @@
-"""One attempt as the runner sees it, with a child that is played by the test."""
+"""One attempt as the runner sees it; the test is its child."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue in front of a pool: fair, bounded, and cheap to leave."""
+"""The queue of a pool: fairness, bounds, and the removal of jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job leaves behind goes, whatever it is called and however deep it lies."""
+"""All that a job leaves behind is removed, whatever its name and depth."""
 
 from __future__ import annotations
 

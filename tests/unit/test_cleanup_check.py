@@ -1,4 +1,4 @@
-"""What a worker checks of itself after each job: each kind of change is seen, told by its name, and nothing else is.
+"""The checks of a worker after each job: each kind of change is reported by its name, and nothing else.
 
 Run in a process of its own, which is a runner with a `zygote` and then changes itself in the way that is tested.
 """

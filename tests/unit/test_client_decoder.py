@@ -1,4 +1,4 @@
-"""`Client(decode="process")`: values are decoded in a helper process, whose end is the end of one result only."""
+"""`Client(decode="process")`: values are decoded in a helper process; its crash fails one result only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callables on their way into the sandbox: run in a process that has neither their modules nor their files."""
+"""Pickled callables, run in a process that has neither their modules nor their files."""
 
 from __future__ import annotations
 

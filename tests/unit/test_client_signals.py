@@ -1,4 +1,4 @@
-"""A signal ends every wait of a caller, also one that interrupts nothing, because another thread received it."""
+"""A signal ends every wait of a caller, also if another thread received it and no system call was interrupted."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def ends_at_a_signal(wait, daemon, monkeypatch):
 
 
 def rests():
-    """Whether the main thread is where it was a moment ago. A wrong answer makes the test easier, not red."""
+    """Whether the main thread has not moved since the last look. A wrong answer cannot fail the test."""
     places = []
     for _ in range(2):
         frame = sys._current_frames()[threading.main_thread().ident]

@@ -1,4 +1,4 @@
-"""A jump of the clock of the day changes time stamps and nothing else: ages and deadlines are of the monotonic clock."""
+"""A jump of the wall clock changes time stamps only: ages and deadlines use the monotonic clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration: what is accepted, how it is typed, and that everything else is refused at once with key and range."""
+"""Configuration: what is accepted, its types, and that everything else is refused with key and range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C in a loop: what is under way is cancelled at the daemon, and the program ends with the traceback of its own wait.
+"""Ctrl-C in a loop: the daemon cancels the running jobs, and the program ends with the traceback of its own wait.
 
 Each program is a process of its own with a live daemon, whose workers are plain processes.
 """

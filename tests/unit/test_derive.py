@@ -1,4 +1,4 @@
-"""The list of system calls and what explains it: seccomp/derive.py holds them together."""
+"""seccomp/derive.py checks that each entry of the list of system calls has a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""./dev explains itself and refuses what it cannot do; what it installs and starts is for a bare machine to show."""
+"""./dev: its help, its errors and the summary of the tests. What it installs and starts is not tested here."""
 
 from __future__ import annotations
 

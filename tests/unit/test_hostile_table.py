@@ -1,4 +1,4 @@
-"""The table of attacks in docs/security.md: newest record, natural order, and nothing that breaks the page."""
+"""The table of attacks in docs/security.md: newest record, natural order, and escaped text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that vanish, and what becomes of their jobs."""
+"""Clients that disconnect, and what happens to their jobs."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_the_jobs_of_a_client_that_was_killed_end_unless_they_were_only_submitte
             client.stdout.readline()
             daemon.until(lambda: daemon.pool()["backlog"] == 1)
             client.send_signal(signal.SIGKILL)
-        # Whoever asked for a result now would be somebody who waits for the job.
+        # A client that asked for the result now would count as one that waits for the job.
         daemon.until(lambda: (daemon.pool()["backlog"], daemon.pool()["running"]) == (0, 1))
         ended = {job_id: str(other.result(job_id, timeout=60).outcome) for job_id in ("waits", "runs")}
         assert ended == {"waits": "cancelled", "runs": "cancelled"}

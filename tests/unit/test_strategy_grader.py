@@ -1,4 +1,4 @@
-"""The grader of strategies: what it computes, and what it says of positions that it cannot use."""
+"""The grader of strategies: what it computes, and its errors for positions that it cannot use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No control character of a job, a worker or a client reaches the terminal of whoever calls pool-admin."""
+"""No control character of a job, a worker or a client reaches the terminal of the user of pool-admin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forged values that would crash native code, stall, or make it do what nobody asked for: each is refused, and the honest
+"""Forged values that would crash, stall or misuse native code: each is refused, and the honest
 value beside it is not.
 """
 

@@ -1,4 +1,4 @@
-"""What hostile bytes cannot do to the reader of values: make anything else, take memory, stall."""
+"""Hostile bytes make the reader of values create no other object, take no memory and do not stall it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the value codec refuses to carry, with which words; and what a hostile value cannot do to it."""
+"""Values that the codec refuses, with the text of each error; and hostile values, which do it no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which outcome an attempt has: the kernel's word before the child's."""
+"""Which outcome an attempt has: what the kernel reports counts more than what the child claims."""
 
 from __future__ import annotations
 

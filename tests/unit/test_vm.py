@@ -1,4 +1,4 @@
-"""What `./dev vm` does with a machine that comes to no end, and with what it was told; the machine itself is its own test."""
+"""`./dev vm`: a machine that does not end, and the report of its checks. The machine itself is not tested here."""
 
 from __future__ import annotations
 

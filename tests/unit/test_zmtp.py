@@ -1,4 +1,4 @@
-"""The codec without a socket: what bytes mean, however they are cut, and what bytes can never do."""
+"""The codec without a socket: the events of a stream, however it is cut, and the bounds for any bytes."""
 
 from __future__ import annotations
 

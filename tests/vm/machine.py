@@ -25,7 +25,7 @@ BOOT_S, SILENCE_S, ALL_S = 300, 900, 3600
 
 
 class MachineError(Exception):
-    """It did not come to its end; the message says where, and shows the end of the console's log."""
+    """It did not end well; the message names the step and shows the end of the console's log."""
 
 
 def boot(system, payload, cache, *, hear):

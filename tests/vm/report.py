@@ -1,4 +1,4 @@
-"""What the checks told, as JSON and as the page that security.md refers to."""
+"""The results of the checks, as JSON and as the page that security.md refers to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs of clients, read in a child and at a user's own desk: an input is a byte for the mode and
+"""Programs of clients, read in a child and by `pool-admin check`: an input is a byte for the mode and
 whether it comes as bytes or as text, and the source.
 
 That nothing of it runs is watched by the interpreter's own audit events, while the screen looks at it.

@@ -1,7 +1,7 @@
 """A worker's whole conversation with the daemon, from its first word on: an input is the words, one after another.
 
 A word is a byte that says which, and bytes that fill it in; `_receive` passes it on as the controller does. Words that were
-made here are honest ones at the wrong time, words in raw bytes are anything that decodes.
+made here are valid ones at the wrong time; words in raw bytes are anything that decodes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What code that has got past the screen goes on to try. Put behind any payload, as text: see `behind`.
+"""Attempts of code that the screen has let pass. They are appended to any payload, as text: see `behind`.
 
 It leaves in `result` what it came to see: processes, descriptors, places it could write to, sockets, programs, and the
 marks that somebody else's job has left, in files, in the environment, and in every page of memory that can be read.

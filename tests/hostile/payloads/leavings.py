@@ -1,4 +1,4 @@
-"""What jobs leave behind, or try to (class D), and a probe that looks for anything a job could have left. Only data.
+"""What jobs leave behind, or try to (class D), and a probe that looks for all of it. Only data.
 
 Each code has a `main()` that does its worst and returns 1 (or does not return at all, where `dies`). `PROBE` returns
 everything that one job can observe of the process and the worker it runs in, as a dict; two honest jobs of one worker

@@ -1,4 +1,4 @@
-"""Ways to use up what there is: class B of the catalogue. Only data.
+"""Ways to exhaust resources: class B of the catalogue. Only data.
 
 Each defines `main`. `seen`: what it has to return, as an expression over `value`.
 """

@@ -1,4 +1,4 @@
-"""What is looked at in a running pool: it works, its limits hold, and it says how well its jobs are kept apart.
+"""The checks of a running pool: it works, its limits hold, and it reports the isolation of its jobs.
 
 Each check takes the scene and returns (passed, what was seen). The list at the end is the order of the table's rows.
 """

@@ -58,7 +58,7 @@ class Service:
         self.stop()
 
     def _wait(self):
-        """Until a worker is idle; or why that will not be."""
+        """Wait until a worker is idle; the reason if none will be."""
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             if self._process.poll() is not None:

@@ -1,4 +1,4 @@
-"""What the guest tells the host: JSON lines on the second serial port, one at a time, at once.
+"""Messages of the guest to the host: JSON lines on the second serial port, written at once.
 
 {"step": "docker load"}                                                        what it does now
 {"fact": "kernel", "value": "6.12..."}                                         what this machine is
