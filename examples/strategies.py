@@ -19,9 +19,7 @@ Combine = Literal["all", "any", "most"]
 Side = Literal["long or flat", "long or short"]
 
 MOST_RULES = 3
-FRESH_SHARE = (
-    0.15  #: of each generation, the share of new random genomes; without them a search converges early
-)
+FRESH_SHARE = 0.15  #: of each generation, the share of new random genomes; without them a search converges early
 CROSS_SHARE = 0.5  #: of the others that have two parents
 TRIES = 20  #: to find a genome that was not there before
 

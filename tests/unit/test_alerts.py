@@ -218,6 +218,21 @@ def test_calls_beyond_those_that_may_wait_are_not_made(monkeypatch):
     assert log_of(AlertHook(["true"], timeout_s=1))["reason"] == "too many calls wait"
 
 
+def test_close_waits_for_the_call_that_runs_and_those_that_wait_are_not_made(tmp_path):
+    notes = tmp_path / "notes"
+    program = (
+        "import sys, time\n"
+        "def note(text): open(sys.argv[1], 'a').write(text)\n"
+        "note('begun '), time.sleep(0.3), note('ended ')\n"
+    )
+    it = hook(program, str(notes))
+    it.tell("start", ALERT)
+    it.tell("end", ALERT)
+    until(notes.exists)
+    it.close()
+    assert notes.read_text() == "begun ended "
+
+
 def test_without_a_command_nothing_is_run():
     with capture_logs() as lines:
         it = AlertHook([], timeout_s=1)

@@ -1,5 +1,5 @@
-"""The AppArmor profile allows each mount that a job's namespaces take, and none besides. That a kernel agrees is for
-`./dev vm` to show; this tells at once when the one is changed and the other forgotten.
+"""The AppArmor profile allows each mount that a job's namespaces take, and none besides. `./dev vm` shows
+the same on a kernel; these tests fail at once when one of the two is changed without the other.
 """
 
 from __future__ import annotations

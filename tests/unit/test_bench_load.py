@@ -1,4 +1,4 @@
-"""The open-loop load generator, the growth of cost and the page of a benchmark run. Nothing here needs a worker."""
+"""The open-loop load generator, the growth of cost and the page of a benchmark run. No test needs a worker."""
 
 import asyncio
 import random

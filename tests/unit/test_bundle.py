@@ -30,7 +30,7 @@ def oci(root):
 
 
 def _of_docker():
-    """What the Docker Engine is asked for, control by control, in words that both engines share."""
+    """The request to the Docker Engine, control by control, with the names that both engines share."""
     asked = container_arguments(SPEC, seccomp_profile())
     host = asked["HostConfig"]
     return {

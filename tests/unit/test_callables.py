@@ -1,4 +1,4 @@
-"""Callables as jobs, against a real daemon whose workers are plain processes: what they find there."""
+"""Callables as jobs, with a real daemon whose workers are plain processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames between the processes of a worker, and a reader that a hostile writer cannot harm."""
+"""Frames between the processes of a worker, also from a hostile writer."""
 
 from __future__ import annotations
 

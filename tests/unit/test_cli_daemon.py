@@ -1,4 +1,4 @@
-"""`pool-daemon`: its options, and what it says of a configuration or an engine that does not do."""
+"""`pool-daemon`: its options, and its errors for a configuration or an engine that it cannot use."""
 
 from __future__ import annotations
 

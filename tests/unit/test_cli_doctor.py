@@ -1,4 +1,4 @@
-"""What `pool-admin doctor` shows and how it ends: by what the workers report, and whether anybody answers."""
+"""The output and exit status of `pool-admin doctor`, with workers of every kind and without a daemon."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_a_configuration_is_checked_against_the_host(daemon, tmp_path, asked):
     result = admin(daemon, "doctor", "--config", str(config))
     assert result.exit_code == 4
     assert "host: engine-runtimes" in result.stdout
-    assert asked[0] == tmp_path  # the endpoint was typed: it is the more exact word
+    assert asked[0] == tmp_path  # the endpoint was typed, so it counts more
 
 
 def test_a_configuration_says_where_the_daemon_is(tmp_path, asked):

@@ -1,4 +1,4 @@
-"""`pool-admin run`: what it shows of a result, and whole against a real daemon whose workers are plain processes."""
+"""`pool-admin run`: its output for a result, and whole runs with a real daemon whose workers are plain processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client makes of answers whose every field and frame may have been chosen by a job."""
+"""Results from answers whose fields and frames were all chosen by a job."""
 
 from __future__ import annotations
 

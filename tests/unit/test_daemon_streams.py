@@ -23,7 +23,7 @@ POOL = {
     "limits": {"wall_s": 30, "cpu_s": 30, "memory": "256m", "output": "1m", "result": "1m"},
     "max_limits": {"wall_s": 30, "cpu_s": 30, "memory": "256m", "output": "16m", "result": "1m"},
 }
-#: Prints, and goes on when the test says so by making a file.
+#: `step` waits until the test makes a file of that name.
 STEPS = """
 import os, sys, time
 def step(name):
@@ -42,7 +42,7 @@ def next_job_is_served(client):
 
 
 class Steps:
-    """A job goes on when it is told to."""
+    """Source text for jobs that wait at their steps, and `go`, which lets them pass."""
 
     def __init__(self, directory):
         self.directory = directory

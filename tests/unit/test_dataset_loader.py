@@ -1,4 +1,4 @@
-"""The worker's side of data sets, without a container: what the zygote gets, and what it says of what it cannot get."""
+"""The worker's side of data sets, without a container: what the zygote gets, and its errors."""
 
 from __future__ import annotations
 

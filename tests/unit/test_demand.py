@@ -1,4 +1,4 @@
-"""A measured spare: `size: {spare: measured}` keeps as many idle workers as the jobs that come call for."""
+"""A measured spare: `size: {spare: measured}` keeps as many idle workers as the arriving jobs need."""
 
 from __future__ import annotations
 
@@ -107,8 +107,9 @@ def test_the_rate_follows_a_burst_at_once_and_a_pause_slowly():
 def test_a_worker_is_missing_until_it_or_the_next_one_can_be_used(busy_s, max_jobs, missing_s):
     """The spare is the same as for one job a worker whose start takes as long as the worker is missing."""
     measured, plain = Demand(max_jobs=max_jobs, miss=0.01), Demand(max_jobs=1, miss=0.01)
-    measured.started(2.0)
-    measured.freed(busy_s)
+    for _ in range(50):
+        measured.started(2.0)
+        measured.freed(busy_s)
     plain.started(missing_s)
     for number in range(3000):
         for each in (measured, plain):

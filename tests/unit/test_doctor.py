@@ -1,4 +1,4 @@
-"""The findings about a host, each in both directions, from hosts that were made up."""
+"""The findings about imaginary hosts: each finding where there is a problem, and where there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pool does when its data sets change: one worker tries the new content, and then the others are replaced."""
+"""A pool whose data sets change: one worker tries the new content, and then the others are replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a job ends, and what is told of it, as its client sees it; workers are plain processes."""
+"""The end of a job and its reason, as its client sees them; workers are plain processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user is told when the daemon cannot be reached: what happened, with which value, and what to do."""
+"""The errors for a daemon that cannot be reached: what happened, with which value, and what to do."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def listener(path, mode=0o600, gid=-1):
 
 
 def as_somebody(path):
-    """What `obstacle` says to a user without rights."""
+    """The text of `obstacle` for a user without rights."""
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         os.setgroups([])

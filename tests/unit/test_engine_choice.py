@@ -1,4 +1,4 @@
-"""Which engine a pool gets, and what is told when there is none."""
+"""Which engine a pool gets, and the error where there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slow work off the loop's thread: where its outcome arrives, and in which order."""
+"""Engine calls in threads: their outcomes arrive in the loop's thread, in order."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Container:
 
 
 class Engine:
-    """Launches when it is let, or fails."""
+    """Launches when the test allows it, or fails."""
 
     def __init__(self, outcome):
         self.launching, self.may_launch = threading.Event(), threading.Event()

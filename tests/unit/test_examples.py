@@ -123,7 +123,7 @@ def test_a_position_does_not_depend_on_later_days(market):
 
 
 def test_a_position_earns_from_the_next_day_on(market):
-    """One jump; a rule that can only see it afterwards must not earn it."""
+    """Prices with one jump. A rule that sees it only afterwards must not earn it."""
     jump = market.copy()
     for name in prices.COLUMNS:
         jump[name] = 100.0

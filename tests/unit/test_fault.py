@@ -1,4 +1,4 @@
-"""What is told of an exception, whatever the job made it of."""
+"""The report of an exception, whatever the job has made of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the screen found, on its way from a child to a loop, with bytes that a job may have written instead."""
+"""Findings of the screen on their way from a child to a client, and bytes that a job may have written instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel tells a frozen process from one that waits for a core, and a worker is given up only after several looks."""
+"""A frozen process is told from one that waits for a core, and a worker is given up only after several looks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which Python an image gets, and what is said where there is none."""
+"""Which Python an image gets, and the error where there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job may call: only what is in the tables, never what the list below gives a reason against, and nothing that
+"""The system calls of a job: only those in the tables, none that the list below gives a reason against, and nothing that
 the container's own filter would refuse anyway.
 """
 

@@ -1,4 +1,4 @@
-"""The parts of the local engine that can be seen without a worker."""
+"""The parts of the local engine that need no worker."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_a_runtime_with_a_kernel_of_its_own_has_room_for_its_threads(arguments):
 def test_what_is_masked_is_named_here_and_not_left_to_the_engine(arguments):
     host = arguments["HostConfig"]
     assert (tuple(host["MaskedPaths"]), tuple(host["ReadonlyPaths"])) == (MASKED_PATHS, READ_ONLY_PATHS)
-    # What Engines mask of themselves, so that naming our own never means less than that.
+    # Engines mask these by default, so a list of our own must have them too.
     assert {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware"} <= set(MASKED_PATHS)
     assert not set(MASKED_PATHS) & set(READ_ONLY_PATHS)
 

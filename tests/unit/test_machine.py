@@ -178,6 +178,26 @@ def test_the_workers_answer_ends_the_job_and_is_handed_over_unread_with_its_hist
     assert core.pool.workers["p-1"].state is WorkerState.IDLE
 
 
+def test_a_client_at_its_quota_gets_another_worker_when_one_of_its_jobs_has_ended():
+    core = Core(min_workers=2, max_workers=2, running_per_client=1).up()
+    core.submit("a")
+    core.submit("b")
+    assert every(core.log, Dispatch)[-1].job_id == "a"
+    core.end("a")
+    assert every(core.log, Dispatch)[-1].job_id == "b"
+
+
+def test_a_client_whose_job_took_long_waits_until_others_have_had_as_much_time():
+    core = Core(min_workers=1, max_workers=1, reuse_scope="any", max_jobs=100).up()
+    for job_id, client in (("a0", "ann"), ("a1", "ann"), ("b0", "bob"), ("b1", "bob"), ("b2", "bob")):
+        core.submit(job_id, client, wall_s=1000.0)
+    for job_id, took_s in (("a0", 100.0), ("b0", 1.0), ("b1", 1.0), ("b2", 1.0), ("a1", 1.0)):
+        assert every(core.log, Dispatch)[-1].job_id == job_id
+        core.start(job_id)
+        core.now += took_s
+        core.end(job_id)
+
+
 def test_every_dispatch_has_its_own_epoch():
     core = Core(min_workers=1).up()
     for number in range(5):

@@ -1,4 +1,4 @@
-"""The output of a running job in the daemon: what a worker may send of it, and what its readers get."""
+"""The output of a running job in the daemon: what a worker may send, and what readers get."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_reader_gets_every_byte_once_and_in_order_whenever_it_comes(pieces
     stream.add_reader(b"late")
     assert read(stream, b"late") == early == whole
     stream.add_reader(b"late")
-    assert read(stream, b"late") == whole  # who asks again begins anew
+    assert read(stream, b"late") == whole  # a reader that asks again starts at the beginning
     assert stream.frames == (whole["stdout"], whole["stderr"])
 
 

@@ -1,4 +1,4 @@
-"""Files that a job leaves in its output directory come back by name, and lead nowhere else."""
+"""Files that a job leaves in its output directory come back by name; no name leads outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code that has cost its pool worker after worker is refused for a while; nothing else is."""
+"""Code that has cost its pool several workers is refused for a while; nothing else is."""
 
 from __future__ import annotations
 

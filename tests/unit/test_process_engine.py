@@ -1,4 +1,4 @@
-"""The engine of plain processes that is shipped for tests: what it keeps, and what it removes of daemons that were killed."""
+"""The engine of plain processes that is shipped for tests: what it keeps and removes of killed daemons."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_an_endless_map_costs_neither_side_memory(daemon, client):
         assert len(result.value) == 80_000
     grown = [each.memory_info().rss - was for each, was in zip(sizes, before, strict=True)]
     results.close()
-    # The daemon keeps the results for who asks again: 40 MB here, within its bound; the client keeps none.
+    # The daemon keeps the results for a while: 40 MB here, within its bound; the client keeps none.
     assert grown[0] < 80 << 20
     assert grown[1] < 20 << 20
     daemon.until(lambda: daemon.pool("wide")["running"] == 0 and daemon.pool("wide")["backlog"] == 0)

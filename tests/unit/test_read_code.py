@@ -1,4 +1,4 @@
-"""Which code a worker need not read again: what has ended ok there, by its text."""
+"""Which code a worker need not read again: code that has ended ok there, known by its text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`retries`: a further attempt after a fault that was not the job's, and after nothing else."""
+"""`retries`: a further attempt after a fault that is not the job's, and after no other end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unpacked images: added whole or not at all, kept as long as they are named, and what is told of one that is not there."""
+"""Unpacked images: added whole or not at all, kept as long as they are named, and the error for a missing one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When SandboxExecutor falls back: the decision, and with the fake daemon each way in which a pool cannot serve."""
+"""When SandboxExecutor falls back: the decision, and every failure of a pool, with the fake daemon."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_what_may_have_run_falls_back_only_if_it_is_idempotent(end):
 
 @pytest.fixture
 def local(monkeypatch):
-    """What was run in the place of the local engine."""
+    """The calls that the local engine would have run."""
     asked = []
 
     def run(_self, code, _options):

@@ -1,4 +1,4 @@
-"""SandboxExecutor: with the fake daemon for what can go wrong with a pool, and with a live one for strategies."""
+"""SandboxExecutor: with the fake daemon for the failures of a pool, and with a live one for strategies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The screen: each rule refuses what it is for, and lets its honest neighbour pass."""
+"""The screen: each rule refuses what it is meant for, and accepts similar harmless code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The payloads of class A: what the screen makes of each, and that each works where nothing holds it."""
+"""The payloads of class A: the screen's answer to each, and that each works without a sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources made to be slow to look at: all of them are answered, in time that grows no faster than the source."""
+"""Sources that are made to be slow to check: each is answered, in time that grows no faster than the source."""
 
 from __future__ import annotations
 

@@ -193,11 +193,21 @@ def test_a_worker_may_report_at_any_time_that_it_is_broken(messages):
     assert (effect, message.reason) == (Effect.BROKEN, "no numpy\\n")
 
 
-def test_a_failed_check_keeps_the_worker_from_the_next_phase():
-    protocol = new(3)
+@pytest.mark.parametrize(
+    ("before", "message", "payload"),
+    [
+        (0, wire.Hello(runner="1", sources="another digest", python="3.11"), ()),
+        (3, done(NOOP_ID, 0), answer([41])),
+        (4, wire.Freed(epoch=0, residue="files: a"), ()),
+    ],
+    ids=["hello", "no-op", "freed"],
+)
+def test_a_failed_check_keeps_the_worker_from_the_next_phase(before, message, payload):
+    protocol = new(before)
+    phase = protocol.phase
     with pytest.raises(StartFailed):
-        protocol.receive(done(NOOP_ID, 0), answer([41]), 0)
-    assert protocol.phase is Phase.TEST_RUNNING
+        protocol.receive(message, payload, 0)
+    assert protocol.phase is phase
 
 
 @pytest.mark.parametrize("other", [started("j", 0), started(NOOP_ID, 1)])
