@@ -78,7 +78,7 @@ for _ in range(4):
 from pool import values, wire
 from runner import answer, channel, program
 values.encode = values.decode = lambda *_, **__: [b"\\xcb@X\\xc0\\x00\\x00\\x00\\x00\\x00"]
-channel.send = program._arguments = answer.answer = lambda *_, **__: 99.0
+channel.send = program.run = answer.answer = lambda *_, **__: 99.0
 """,
 }
 #: Looks for a word, which it builds so that no constant of it has it.

@@ -85,3 +85,29 @@ def test_usage_counts_what_the_job_has_started_and_nobody_has_waited_for(tmp_pat
         done, _ = attempt.answer()
     assert done.cpu_s == pytest.approx(5000, abs=1)
     assert done.max_rss_bytes == 1 << 40
+
+
+BYTE_CODE, OTHER = [channel.COMPILED, b"byte code"], [channel.COMPILED, b"other"]
+
+
+@pytest.mark.parametrize(
+    ("sends_code", "messages", "taken"),
+    [
+        (True, [BYTE_CODE, ANSWER], b"byte code"),
+        (True, [ANSWER], None),
+        (True, [BYTE_CODE, OTHER], b"byte code"),
+        (True, [[channel.COMPILED, bytes(101)]], None),
+        (False, [BYTE_CODE], None),
+    ],
+)
+def test_byte_code_is_taken_only_from_a_child_that_was_asked_for_it_and_only_as_its_first_message(
+    monkeypatch, sends_code, messages, taken
+):
+    monkeypatch.setattr(channel, "MAX_CODE_BYTES", 100)
+    monkeypatch.setattr(Child, "kill", lambda _: None)  # the child is this process
+    with conversation(sends_code=sends_code) as (attempt, theirs):
+        for message in messages:
+            channel.send(theirs, message)
+        attempt.read(attempt.child.sock.fileno())
+        assert attempt.compiled == taken
+        assert attempt.complete == (messages[-1] is ANSWER)

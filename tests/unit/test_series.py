@@ -48,6 +48,23 @@ def main(n):
 """
 
 
+FORGES_BYTE_CODE = """
+import marshal, os, struct
+
+def main(n):
+    if n % 2 == 0:
+        frames = [b"compiled", marshal.dumps(compile("def main(n): return 'forged'", "<job>", "exec"))]
+        message = struct.pack("!IQQ", 2, *map(len, frames)) + b"".join(frames)
+        for fd in range(3, 100):
+            try:
+                os.write(fd, message)
+            except OSError:
+                pass
+        os._exit(0)
+    return "its own"
+"""
+
+
 @pytest.fixture(scope="module")
 def endpoint():
     with pool.testing.daemon(screen={"mode": "off"}) as endpoint:
@@ -129,6 +146,43 @@ def test_a_callable_is_loaded_anew_for_each_case(client):
 
     report = client.run_tests(count, [{"args": [n], "expected": [n]} for n in range(COUNT)])
     assert report.ok, report.first_failure
+
+
+SHOWS_ITSELF = """
+import inspect, linecache, sys, traceback
+
+def main(n):
+    try:
+        raise ValueError("same")
+    except ValueError:
+        told = traceback.format_exc()
+    module = sys.modules["__main__"]
+    return told, inspect.getsource(main), linecache.getline("<job>", 5), module.__name__, module.main is main
+"""
+
+
+def test_source_tracebacks_and_module_are_the_same_in_the_cases_that_load_the_byte_code_of_the_first_one(client):
+    given = [{"args": [n], "stdout": ""} for n in range(COUNT)]
+    rows = client.run_tests(SHOWS_ITSELF, given, **MAIN).cases
+    told, source, line, name, same = rows[1].job.value
+    assert {row.job.value for row in rows} == {rows[0].job.value}
+    assert 'File "<job>", line 6, in main\n    raise ValueError("same")' in told
+    assert (source.splitlines()[0], line.strip(), name, same) == ("def main(n):", "try:", "job", True)
+
+
+def test_a_warning_of_the_compiler_is_printed_in_each_case(client):
+    given = [{"args": [n], "expected": True} for n in range(COUNT)]
+    rows = client.run_tests("def main(n): return 1 is 1", given, **MAIN).cases
+    assert all(row.passed and row.job.stderr.count("SyntaxWarning") == 1 for row in rows)
+
+
+def test_a_case_cannot_give_the_other_ones_of_its_chunk_byte_code(client):
+    """It writes to each of its descriptors what a child sends that has compiled the text of its job."""
+    given = [{"args": [n], "stdout": ""} for n in range(COUNT)]
+    rows = client.run_tests(FORGES_BYTE_CODE, given, **MAIN).cases
+    assert {row.job.outcome for row in rows[::2]} == {Outcome.CRASH}
+    assert {row.job.outcome for row in rows[1::2]} == {Outcome.OK}
+    assert {row.job.value for row in rows[1::2]} == {"its own"}
 
 
 def test_what_the_screen_refuses_is_refused_for_every_case():

@@ -19,9 +19,9 @@ from pool.model import Outcome
 from runner import fault, output_files, program
 from runner.channel import Frame, Report
 from runner.interpreter import call_hook, finish, flush, has_exit_work
-from runner.program import UNSCREENED, RejectedError, Setting
+from runner.program import RejectedError, Setting
 
-__all__ = ["ROOM_BYTES", "UNSCREENED", "Setting", "answer", "failure"]
+__all__ = ["ROOM_BYTES", "Setting", "answer", "failure"]
 
 #: Added to a job's memory limit: to report that a job has taken all its memory takes memory too.
 ROOM_BYTES = 4 << 20
@@ -96,8 +96,10 @@ def failure(raised: BaseException) -> list[Frame]:
 
 
 def _run(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting) -> Ending:
-    ended_ns, room = 0, _room()
-    if room is None:  # its arguments and files have taken it all
+    ended_ns = 0
+    try:
+        room = mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:  # its arguments and files have taken it all
         return Ending(Outcome.MEMORY, monotonic_ns())
     try:
         value, exit_code = program.run(job, code, arguments, setting)
@@ -113,13 +115,6 @@ def _run(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], set
         if ended_ns and isinstance(raised, ValueCodecError):
             return _not_carried(raised, ended_ns)
         return _raised(raised)
-
-
-def _room() -> mmap.mmap | None:
-    try:
-        return mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError:
-        return None
 
 
 def _raised(raised: BaseException) -> Ending:

@@ -116,9 +116,15 @@ class Attempt:
         *,
         oom_kills: int = 0,
         meter: Meter | None = None,
+        sends_code: bool = False,
     ) -> None:
-        """Sends `frames` to the child: the header of the job as it came, and its payload. `oom_kills`: before it."""
+        """Sends `frames` to the child: header, code, byte code and the rest of the payload. `oom_kills`: before it.
+
+        `sends_code`: whether the first message of the child may be the byte code of the job's text.
+        """
         self.job = job
+        self.compiled: bytes | None = None  #: the byte code that the child has sent; empty if the text has none
+        self._sends_code = sends_code
         self.child = child
         self._meter = meter
         self.killed_for: Outcome | None = None
@@ -160,10 +166,17 @@ class Attempt:
             self._reject(str(error))
         else:
             if self._collector.frames is not None and self._claimed is None:
-                self._take(Answer.of(self._collector.frames))
+                self._take(self._collector.frames)
 
-    def _take(self, answer: Answer | None) -> None:
-        if answer is None or (answer.report.pending and self._pending is not None):
+    def _take(self, frames: list[bytearray]) -> None:
+        """Byte code is taken only as the first message: what comes later may be the job's."""
+        expected, self._sends_code = self._sends_code, False
+        answer = Answer.of(frames)
+        if expected and (compiled := channel.byte_code(frames)) is not None:
+            self.compiled = compiled
+            self._collector.next_message()
+            self._collect()
+        elif answer is None or (answer.report.pending and self._pending is not None):
             self._reject("it does not begin with a report")
         elif answer.report.pending:
             self._pending = answer

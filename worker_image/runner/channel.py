@@ -7,6 +7,7 @@
     (frame 0) │ u8 outcome │ i32 exit   │ u8 about │ u8 files │ u8 pending │ u64 started │ u64 ended │  CLOCK_MONOTONIC,
               └────────────┴────────────┴──────────┴──────────┴────────────┴─────────────┴───────────┘  ns
     answer    [report, error, *(file name, content), *value]
+    byte code [COMPILED, byte code or nothing]       before the answer of a child that was asked for it
 
 If exit handlers or threads of the job still run after its code has ended, the child sends two answers. The first is
 `pending` and has the value, the second has the files.
@@ -51,6 +52,11 @@ ABOUT = (
     "interrupt",
 )
 _NO_EXIT_CODE = -1
+
+#: The first frame of the message with byte code.
+COMPILED = b"compiled"
+#: The most byte code that a child sends: it is held for the later jobs of the worker, and each reads it.
+MAX_CODE_BYTES = 512 * 1024
 
 Frame = bytes | bytearray | memoryview
 
@@ -234,6 +240,12 @@ class Answer:
         end = 2 + 2 * report.files
         names = file_names(frames[2:end:2]) if report.files else ()
         return cls(report, frames[1], names, frames[3:end:2], frames[end:]) if len(names) == report.files else None
+
+
+def byte_code(frames: Sequence[bytearray]) -> bytes | None:
+    """Of a message that brings it; None for every other one."""
+    mine = len(frames) == 2 and frames[0] == COMPILED and len(frames[1]) <= MAX_CODE_BYTES
+    return bytes(frames[1]) if mine else None
 
 
 def file_names(frames: Sequence[bytearray]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from pool import wire
-from runner import channel, frames, interpreter, kernel, output_files, warmup, without_programs
+from runner import channel, frames, interpreter, kernel, output_files, program, warmup, without_programs
 from runner.answer import ROOM_BYTES, Setting, answer, failure
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
@@ -203,11 +203,12 @@ def _warm_up_while_idle(sock: socket.socket, setting: Setting) -> None:
 
 def _work(sock: socket.socket, prepared: Prepared, held: int) -> None:
     """Wait for the job, run it, send the answer. The calls of a chunk begin when the runner says so."""
-    header, code, stdin, *rest = channel.receive(sock)
+    header, code, compiled, stdin, *rest = channel.receive(sock)
     job = _request.decode(header)
     files, arguments = rest[: len(job.files)], rest[len(job.files) :]
     denials = DenialReporter() if job.explain else None
     first, *others = _calls(job, arguments) if job.calls else [arguments]
+    program.Current.byte_code = compiled
     run = partial(answer, job, bytes(code), setting=prepared.setting, send=partial(channel.send, sock))
     try:
         if job.env or job.seed is not None:
@@ -215,8 +216,10 @@ def _work(sock: socket.socket, prepared: Prepared, held: int) -> None:
         if denials is not None:
             denials.install()
         prepared.confinement.seal(tmp_bytes=job.tmp, explain=job.explain)
-        _write_files(job, code, stdin, files, prepared)
         _limit(job, held, prepared.confinement)
+        if job.apart:  # before anything of the job is used
+            channel.send(sock, [channel.COMPILED, program.share(job, bytes(code), prepared.setting)])
+        _write_files(job, code, stdin, files, prepared)
         if job.argv or job.files:
             interpreter.show_arguments(job.argv, job.files)
         frames = run(arguments=first, last=not others)

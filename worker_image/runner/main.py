@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import hashlib  # noqa: F401 - for the fork, as are the other imports that are not used here
-import json
 import os
 import pickle  # noqa: F401
 import random  # noqa: F401
@@ -114,7 +113,6 @@ def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: in
         heartbeat_s=float(options["--heartbeat-s"][0]),
         orphan_s=float(options["--orphan-s"][0]),
         born=born,
-        screens=json.loads(options["--screen"][0] or "{}").get("mode", "off") != "off",
         checked=options["--isolation"][0] != "none",
     )
     digest = sources.digest(sources.read_tree(Path(__file__).resolve().parent.parent))

@@ -9,18 +9,21 @@ import ast
 import builtins
 import contextlib
 import inspect
+import marshal
 import re
 import sys
+import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import cast
 
 from pool import screen, values, wire
 from pool.model import Finding
 from pool.screen import Policy
 from runner import fault, frames
+from runner.channel import MAX_CODE_BYTES
 from runner.fault import FILENAME
 from runner.interpreter import forget_frames, new_module, restoring, show_source
 
@@ -61,7 +64,10 @@ def run(
     job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
 ) -> tuple[object, int | None]:
     """Value and exit code. Raises whatever the job raises, except an exit with status 0."""
-    args, kwargs = _arguments(job, arguments)
+    own = arguments[: len(arguments) - job.graded]
+    args, kwargs = cast("tuple[Sequence[object], dict[str, object]]", values.decode(own)) if own else ((), {})
+    if job.graded:  # the first argument of a grader is a value that another job made, as data
+        args = (values.decode(arguments[len(own) :]), *args)
     try:
         value = restoring(_call, job, code, args, kwargs, setting)
         return restoring(_run_coroutine, value) if inspect.iscoroutine(value) else value, None
@@ -77,14 +83,24 @@ def _run_coroutine(value: Coroutine[object, object, object]) -> object:
     return asyncio.run(value)
 
 
+def share(job: wire.Run, code: bytes, setting: Setting) -> bytes:
+    """Compile the text before anything of the job is used. Returns its byte code for other children; empty if none."""
+    Current.compiled, made = _to_share(code, setting.policy if job.screened else UNSCREENED)
+    return made
+
+
 def namespace() -> dict[str, object]:
     """The names of the job's module."""
-    return vars(_Current.module)
+    return vars(Current.module)
 
 
-class _Current:
+class Current:
+    """Of the job of this child."""
+
     module = ModuleType("__main__")
     target: Callable[..., object] | None = None  #: what each call of a chunk calls
+    compiled: CodeType | None = None  #: the job's text, if that was compiled beforehand
+    byte_code: bytes | bytearray = b""  #: the same from another child, if that has compiled it
 
 
 def why_no_value(job: wire.Run, code: bytes) -> str:
@@ -111,18 +127,11 @@ def _is_expression(line: str) -> bool:
     return not line[:1].isspace() and not isinstance(value, ast.Call | ast.Constant | ast.Await | ast.Yield)
 
 
-def _arguments(job: wire.Run, frames: Sequence[bytes | bytearray]) -> tuple[Sequence[object], Mapping[str, object]]:
-    """A grader's first argument is a value that another job made. Its bytes are decoded here, as any value's."""
-    own = frames[: len(frames) - job.graded]
-    args, kwargs = cast("tuple[Sequence[object], dict[str, object]]", values.decode(own)) if own else ((), {})
-    return (values.decode(frames[len(own) :]), *args) if job.graded else args, kwargs
-
-
 def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[str, object], setting: Setting) -> object:
     """The code is loaded once for all calls of a chunk. In one function, for it is on the way of each job."""
-    if job.calls and _Current.target is not None:
+    if job.calls and Current.target is not None:
         frames.hide_callers()
-        return _Current.target(*args, **kwargs)
+        return Current.target(*args, **kwargs)
     policy = setting.policy if job.screened else UNSCREENED
     if job.pickled:
         if policy.strict:
@@ -135,7 +144,7 @@ def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[st
             return module.__dict__.get("result")
         target = _entry(module, job.entry)
     if job.calls:
-        _Current.target = target
+        Current.target = target
     frames.hide_callers()
     return target(*args, **kwargs)
 
@@ -150,9 +159,9 @@ def _unpickle(job: wire.Run, code: bytes) -> Callable[..., object]:
             f"the function was pickled by Python {job.python}, this worker runs {here}, and byte code does not travel "
             f"between versions; submit source text, or run `pool-admin image build --python {job.python}`"
         )
-    _Current.module = sys.modules["__main__"]
+    Current.module = sys.modules["__main__"]
     target = cloudpickle.loads(code)
-    _show_names(target, vars(_Current.module))
+    _show_names(target, vars(Current.module))
     return cast("Callable[..., object]", target)
 
 
@@ -172,22 +181,32 @@ def _show_names(target: object, names: dict[str, object]) -> None:
 
 def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, object]) -> ModuleType:
     """Execute the source as the module `__main__`. With an entry it is named `job`, as if it were imported."""
-    module = _Current.module = new_module("__main__" if script else "job")
+    module = Current.module = new_module("__main__" if script else "job")
     show_source(source, module)
-    try:
-        program = source if policy.mode == "off" else _screened(source, policy)
-        compiled = compile(program, FILENAME, "exec", dont_inherit=True)
-    except SyntaxError as error:
-        _show_line(error, source)
-        if _FENCE.search(source):
-            error.msg += "; the code is in Markdown: submit what is between the fences, or give strip_fences=True"
-        raise
+    compiled = Current.compiled or _compiled(source, policy, Current.byte_code)
     module.__dict__["datasets"] = datasets
     forget_frames()
     frames.hide_callers()
     sys.modules["__main__"] = sys.modules["__mp_main__"] = sys.modules[module.__name__] = module
     exec(compiled, module.__dict__)  # noqa: S102 - the job's code
     return module
+
+
+def _compiled(source: str, policy: Policy, given: bytes | bytearray = b"") -> CodeType:
+    """The code of a text. `given`: its byte code, if there is one. Raises RejectedError or SyntaxError."""
+    if given:
+        with contextlib.suppress(Exception):
+            code = marshal.loads(given)  # noqa: S302 - in the sandbox of the job whose text it is
+            if type(code) is CodeType:
+                return code
+    try:
+        program = source if policy.mode == "off" else _screened(source, policy)
+        return compile(program, FILENAME, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        _show_line(error, source)
+        if _FENCE.search(source):
+            error.msg += "; the code is in Markdown: submit what is between the fences, or give strip_fences=True"
+        raise
 
 
 def _show_line(error: SyntaxError, source: str) -> None:
@@ -202,6 +221,19 @@ def _screened(source: str, policy: Policy) -> ast.Module | str:
     if reading.findings:
         raise RejectedError(reading.findings)
     return reading.program
+
+
+def _to_share(code: bytes, policy: Policy) -> tuple[CodeType | None, bytes]:
+    """The compiled text, and its byte code for other children; None and nothing for a text that each has to compile.
+
+    That is one that is refused, is no Python, or of which Python prints a warning; and byte code may be too large.
+    """
+    with contextlib.suppress(BaseException), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = _compiled(code.decode("utf-8-sig"), policy)
+        byte_code = marshal.dumps(made)
+        return made, byte_code if len(byte_code) <= MAX_CODE_BYTES else b""
+    return None, b""
 
 
 def _entry(module: ModuleType, name: str) -> Callable[..., object]:

@@ -33,9 +33,9 @@ from runner import cleanup, fork_server, usage
 from runner.attempt import Attempt, Child, Exit, Printer, Stream
 from runner.channel import Frame
 from runner.cleanup import Baseline
+from runner.code_cache import CodeCache
 from runner.launch import PreloadError, ProcessDiedError
 from runner.link import Link
-from runner.read_code import ReadCode
 from runner.series import Series
 from runner.usage import Meter
 
@@ -61,7 +61,6 @@ class Settings:
     heartbeat_s: float
     orphan_s: float  #: how long a worker without a job waits for the next daemon
     born: float  #: monotonic seconds at the start of the process
-    screens: bool  #: whether the children screen the code of jobs
     checked: bool  #: whether processes, mounts and limits are the worker's alone, so that a change must be a job's
 
 
@@ -88,7 +87,7 @@ class Runner:
         self._baseline: Baseline | None = None
         self._meter: Meter | None = None
         self._oom_kills = 0  #: before the job, in the worker's memory cgroup
-        self._read_code = ReadCode()
+        self._code = CodeCache()
         self._preload_ms = 0.0
         self._isolation, self._missing = "", [""]
         #: What to call when; each is called once.
@@ -250,8 +249,10 @@ class Runner:
         """A job, or a call of a series, in the parked child."""
         assert self._parked is not None, "a child is parked"
         child, self._parked = self._parked, None
-        given = self._read_code.frames(job, frames) if self._settings.screens else frames
-        attempt = self._attempt = Attempt(job, child, given, oom_kills=self._oom_kills, meter=self._meter)
+        given, sends_code = self._code.frames(job, frames)
+        attempt = self._attempt = Attempt(
+            job, child, given, oom_kills=self._oom_kills, meter=self._meter, sends_code=sends_code
+        )
         for fd in attempt.descriptors:
             self._watch(partial(self._read, attempt, fd), fd)
         now = time.monotonic()
@@ -298,14 +299,14 @@ class Runner:
             self._timers[self._check_limits] = min(attempt.deadline, self._timers[self._check_limits])
             return
         self._printer = None
-        self._report(*ended)
-        if self._settings.screens:
-            self._read_code.ended(ended[0].outcome)
+        self._report(attempt, *ended)
         self._unwatch(*attempt.descriptors)
         self._timers[self._clear] = time.monotonic() + (_CLEAR_AFTER_S if self._series is None else 0.0)
 
-    def _report(self, done: wire.Done, frames: list[Frame]) -> None:
+    def _report(self, attempt: Attempt, done: wire.Done, frames: list[Frame]) -> None:
         """Send how the job has ended; for a series, once its last call has."""
+        if self._code.learns:
+            self._code.ended(done.outcome, attempt.compiled)
         if self._series is not None:
             self._series.add(done, frames)
             if self._series.goes_on():
@@ -330,7 +331,7 @@ class Runner:
         left = [cleanup.kill_strays(own), *map(cleanup.empty, self._settings.scratch), self._residue]
         residue = "; ".join(filter(None, left))
         if not attempt.answered:
-            self._report(*attempt.conclude(end))
+            self._report(attempt, *attempt.conclude(end))
         self._fork_if_due()
         self._drop(attempt.child)
         if self._series is not None and residue:

@@ -38,7 +38,7 @@ class Series(Answers):
         self.job = job
         self.cancelled = False  #: no call that is left is wanted
         self._began = time.monotonic()
-        self._single = msgspec.structs.replace(job, calls=(), apart=False)
+        self._single = msgspec.structs.replace(job, calls=())  # each is `apart`: they share the byte code
         self._header = _encoder.encode(self._single)
         self._code = frames[1]
         self._files = frames[3 : 3 + len(job.files)]

@@ -19,12 +19,13 @@ from typing import NoReturn
 
 from pool.screen import Policy
 from runner import child, datasets, huge_pages, output_files, seccomp, stacks, warmup, without_programs
-from runner.answer import UNSCREENED, Setting
+from runner.answer import Setting
 from runner.confinement import Confinement, PidNamespaces
 from runner.datasets import DatasetError, Source
 from runner.fork_server import FAILED, LOADED, LOADED_BODY, ForkServer
 from runner.isolation import Grant
 from runner.launch import Plan, PreloadError
+from runner.program import UNSCREENED
 from runner.warmup import WarmUpError
 
 #: What the code of a job uses now and then, and takes long to import.
