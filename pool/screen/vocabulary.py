@@ -19,9 +19,9 @@ STRICT = words(
 )
 STANDARD = STRICT | words(
     """
-    array ast asyncio base64 binascii colorsys concurrent contextlib contextvars csv difflib errno fnmatch hashlib hmac
-    html io ipaddress keyword locale logging pprint queue reprlib secrets stringprep struct sys threading token
-    tokenize tomllib traceback types typing_extensions urllib.parse uuid warnings weakref zlib
+    array ast asyncio atexit base64 binascii colorsys concurrent contextlib contextvars csv difflib errno fnmatch gc
+    hashlib hmac html io ipaddress keyword locale logging pprint queue reprlib secrets stringprep struct sys threading
+    token tokenize tomllib traceback types typing_extensions urllib.parse uuid warnings weakref zlib
     dateutil mpmath networkx patsy polars pytz pyarrow scipy six sklearn statsmodels sympy tzdata
     """
 )
@@ -32,6 +32,7 @@ DENIED = {
     "asyncio": "base_events base_subprocess create_subprocess_exec create_subprocess_shell open_connection "
     "open_unix_connection runners selector_events start_server start_unix_server unix_events",
     "concurrent.futures": "ProcessPoolExecutor process",
+    "gc": "callbacks garbage get_objects get_referents get_referrers",
     "io": "FileIO OpenWrapper open open_code",
     "logging": "FileHandler config handlers",
     "numpy": "DataSource compat core ctypeslib distutils f2py fromfile load memmap save savez savez_compressed "

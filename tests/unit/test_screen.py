@@ -75,6 +75,8 @@ NEIGHBOURS = [
     ("S304", "import sys\nsys.modules", "import sys\nn = int(sys.stdin.readline()); sys.setrecursionlimit(9999); sys.exit(0)"),
     ("S304", "import sys as s\ns.settrace(print)", "from sys import stdin, argv, maxsize"),
     ("S104", "from sys import modules", "import sys\nsys.stdout = open('out/x', 'w')"),
+    ("S304", "import gc\ngc.get_objects()", "import gc\ngc.disable(); gc.collect(); gc.enable()"),
+    ("S104", "from gc import get_referrers", "import atexit\natexit.register(print, 'end')"),
     ("S205", "import sys\ngetattr(sys, 'modules')", "import sys\ngetattr(sys, 'stdin')"),
     ("S205", "import numpy as np\ngetattr(np, 'f2py')", "import numpy as np\ngetattr(np, 'sum')"),
     ("S304", "import warnings\nwarnings.sys", "import numpy as np\nnp.random.default_rng(1), np.trace, np.select"),
