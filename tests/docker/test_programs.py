@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from pool.model import Limits, Outcome
@@ -23,6 +25,7 @@ def client(worker_image):
     pools = {
         "default": TEMPLATE,
         "plain": TEMPLATE | {"isolation": "plain", "preload": {"modules": []}},
+        "two_cores": TEMPLATE | {"cpus": 2},
         "programs": TEMPLATE | {"allow": ["subprocess"]},
     }
     with DaemonProcess(pools, engine="docker") as running, running.client(timeout=60) as it:
@@ -192,6 +195,21 @@ def test_executors_start_as_many_threads_as_they_take(client):
 def test_the_cores_are_those_of_the_quota(client):
     code = "import os, multiprocessing\nresult = os.cpu_count(), len(os.sched_getaffinity(0)), multiprocessing.cpu_count(), os.environ['POLARS_MAX_THREADS']"
     assert client.run(code).value == (1, 1, 1, "1")
+
+
+BLAS = """
+import ctypes, glob, numpy, os
+library = ctypes.CDLL(glob.glob(f"{os.path.dirname(numpy.__file__)}.libs/libscipy_openblas64*")[0])
+square = numpy.ones((500, 500))
+result = float((square @ square)[0, 0]), library.scipy_openblas_get_num_threads64_()
+"""
+
+
+def test_linear_algebra_has_as_many_threads_as_there_are_cores_and_they_cost_no_memory_of_the_limit(client):
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("this machine has one core")
+    assert client.run(BLAS, pool="two_cores", limits=Limits(memory="16m")).value == (500.0, 2)
+    assert client.run(BLAS).value == (500.0, 1)
 
 
 HELPERS = {

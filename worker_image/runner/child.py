@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from pool import wire
-from runner import channel, frames, interpreter, kernel, output_files, program, warmup, without_programs
+from runner import channel, frames, interpreter, kernel, output_files, program, warmup
 from runner.answer import ROOM_BYTES, Setting, answer, failure
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
@@ -73,7 +73,7 @@ class Prepared:
 
 def set_up(scratch: Path) -> None:
     """In the zygote, for all children: what would cost each of them many pages."""
-    os.environ.update(without_programs.thread_caps() | {"USER": USER, "LOGNAME": USER} | _fixed(scratch))
+    os.environ.update({"USER": USER, "LOGNAME": USER} | _fixed(scratch))
     _make_streams()
     _prepare_numpy_random()
     frames.set_up()

@@ -12,6 +12,7 @@ import gc
 import importlib
 import os
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from runner.warmup import WarmUpError
 
 #: What the code of a job uses now and then, and takes long to import.
 _OFTEN_USED = ("asyncio",)
+#: A product of matrices of this size is shared among the threads of OpenBLAS.
+_SHARED_ROWS = 128
 
 
 def live(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
@@ -55,7 +58,9 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     if plan.isolation != "none":
         _set_up_libraries(plan)
     fetched = datasets.fetch(tuple(map(Source.parse, plan.datasets)))  # before any library is imported here
+    os.environ.update(without_programs.thread_caps())
     _load_modules(plan.modules)
+    _stop_threads_of_blas()
     setting = Setting(
         datasets.unpack(fetched),
         Policy.from_json(plan.screen) if plan.screen else UNSCREENED,
@@ -105,9 +110,28 @@ def _import(name: str) -> None:
         ) from error
 
 
+def _stop_threads_of_blas() -> None:
+    """With several cores, OpenBLAS starts threads when NumPy is imported. It ends them before a fork, and starts them
+    again when a child needs them. Their buffers, which count for a job's memory limit, exist once they were used.
+    """
+    numpy = sys.modules.get("numpy")
+    if numpy is None or _threads() == 1:
+        return
+    square = numpy.ones((_SHARED_ROWS, _SHARED_ROWS))
+    square @ square
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
 def _require_single_thread() -> None:
     """A fork copies one thread only, and every lock that the others hold stays locked."""
-    threads = len(list(Path("/proc/self/task").iterdir()))
+    threads = _threads()
     if threads > 1:
         raise PreloadError(
             f"the preloaded modules started {threads - 1} threads, and a process with threads cannot be forked safely; "
