@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 from pathlib import Path
 
@@ -30,8 +29,7 @@ def test_a_running_job_goes_on_in_its_container_and_its_result_arrives(each_engi
         job_id = client.submit(CODE)
         first.until(lambda: first.workers(state="leased"))
         (worker,) = first.workers()
-        first.process.send_signal(signal.SIGKILL)
-        first.process.wait()
+        first.kill()
         with DaemonProcess({"default": POOL}, engine=each_engine, home=home, durability="crash") as second:
             result = client.result(job_id)
             assert (result.outcome, result.container, result.attempt) == ("ok", worker["container"], 1), result

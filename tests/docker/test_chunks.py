@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 from pathlib import Path
 
@@ -83,8 +82,7 @@ def test_a_chunk_goes_on_when_its_daemon_is_killed_and_each_call_has_its_result(
         with first.client(timeout=120) as client:
             results = client.map(code, [[0], [1], [2]], chunksize=3, entry="main", on_disconnect="keep")
             first.until(lambda: first.workers(state="leased"))
-            first.process.send_signal(signal.SIGKILL)
-            first.process.wait()
+            first.kill()
             with DaemonProcess({"default": TEMPLATE}, engine="docker", home=home, durability="crash"):
                 ended = list(results)
         assert [(str(each.outcome), each.value, each.stdout) for each in ended] == [

@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from pool.assets import seccomp_profile
-from pool.cli.admin import app
 from pool.errors import PoolUnavailableError
 from pool.model import Limits, Outcome
 from tests.support.daemons import DaemonProcess
@@ -65,11 +63,6 @@ def value(client, code, **options):
 def refused(attempt):
     """A program that makes an attempt and returns the name of the error that stopped it."""
     return f"try:\n    result = ({attempt}, 'went through')[1]\nexcept OSError as error:\n    result = type(error).__name__\n"
-
-
-def admin(daemon, *arguments, stdin=None):
-    typed = ["--run-dir", str(daemon.run_dir), *arguments]
-    return CliRunner().invoke(app, typed, input=stdin, catch_exceptions=False)
 
 
 def rows(daemon, pool):
@@ -123,7 +116,7 @@ def test_a_pool_without_namespaces_says_so_everywhere_and_serves_one_client_a_wo
 
 
 def test_the_command_prints_the_table_of_every_worker(daemon):
-    shown = admin(daemon, "doctor").stdout
+    shown = daemon.admin("doctor").stdout
     for pool in POOLS:
         (worker,) = [each for each in daemon.call("doctor")["workers"] if each["pool"] == pool]
         assert worker["id"] in shown
@@ -314,10 +307,10 @@ def test_a_job_that_asks_for_it_is_told_once_what_it_was_denied_and_where(client
 def test_the_command_tells_denials_too(daemon, tmp_path):
     file = tmp_path / "job.py"
     file.write_text(DENIED)
-    told = admin(daemon, "run", str(file), "--explain-denials")
+    told = daemon.admin("run", str(file), "--explain-denials")
     assert (told.exit_code, told.stdout) == (0, "no\nno\nno\n7\n"), told.stderr
     assert told.stderr == "denied: socket(0x2, 0x80001, 0x0) at line 3\n"
-    assert admin(daemon, "run", str(file)).stderr == ""
+    assert daemon.admin("run", str(file)).stderr == ""
 
 
 OFFENCE = "import math\nimport socket\nprint('it ran')\n"
@@ -336,12 +329,12 @@ def test_code_that_the_screen_refuses_ends_rejected_with_its_findings_and_never_
 def test_the_command_shows_findings_with_file_and_line(daemon, tmp_path):
     file = tmp_path / "job.py"
     file.write_text(OFFENCE)
-    shown = admin(daemon, "run", str(file), "--pool", "screened")
+    shown = daemon.admin("run", str(file), "--pool", "screened")
     assert (shown.exit_code, shown.stdout) == (1, "")
     first, last = shown.stderr.splitlines()
     assert first.startswith(f"{file}:2:8 S101 this pool does not allow the module socket; ")
     assert last.startswith("rejected: ")
-    described = json.loads(admin(daemon, "run", str(file), "--pool", "screened", "--json").stdout)
+    described = json.loads(daemon.admin("run", str(file), "--pool", "screened", "--json").stdout)
     assert [each["rule"] for each in described["findings"]] == ["S101"]
 
 

@@ -16,6 +16,7 @@ from pool.client import PoolExecutor
 from pool.errors import JobFailedError, UnknownJobError
 from pool.model import Limits, Outcome
 from tests.support.daemons import DaemonProcess
+from tests.support.process import python
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
 
@@ -277,8 +278,7 @@ def test_what_a_killed_daemon_left_is_adopted_and_nobody_elses(worker_image, sdk
             (busy,) = (each["container"] for each in first.workers(state="leased"))
             (free,) = (each["container"] for each in first.workers(state="idle"))
             assert served in {busy, free}
-            first.process.send_signal(signal.SIGKILL)
-            first.process.wait()
+            first.kill()
             second = DaemonProcess({"default": TEMPLATE}, engine="docker", home=home).start()
             try:
                 second.until(lambda: len(second.workers(state="idle")) == 2)
@@ -310,13 +310,12 @@ def test_a_missing_image_is_named_with_the_command_that_builds_it(tmp_path):
 def test_an_engine_that_does_not_answer_is_named_with_what_to_do(tmp_path):
     config = tmp_path / "pool.yaml"
     config.write_text(f"daemon: {{run_dir: /tmp/pool.x{os.getpid()}/r, state_dir: /tmp/pool.x{os.getpid()}/s}}\n")
-    ended = subprocess.run(
-        [sys.executable, "-m", "pool.cli.daemon", "--config", str(config)],
+    ended = python(
+        "-m",
+        "pool.cli.daemon",
+        "--config",
+        str(config),
         env=os.environ | {"DOCKER_HOST": "unix:///nowhere/docker.sock"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
     )
     subprocess.run(["rm", "-rf", f"/tmp/pool.x{os.getpid()}"], check=True)
     assert ended.returncode == 1
@@ -347,13 +346,7 @@ def test_an_image_of_other_sources_is_refused_at_the_handshake(worker_image, sdk
         with DaemonProcess(pools, engine="docker", wait_ready=False) as running:
             running.until(lambda: running.pool()["breaker"]["open"])
             assert "pool-admin image build" in running.pool()["breaker"]["last_reason"]
-            admin = subprocess.run(
-                [sys.executable, "-m", "pool.cli.admin", "--run-dir", str(running.run_dir), "status"],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
+            admin = python("-m", "pool.cli.admin", "--run-dir", str(running.run_dir), "status")
             assert admin.returncode == 4
             assert "image build" in admin.stdout
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -108,8 +107,7 @@ def test_cases_go_on_when_their_daemon_is_killed():
             run.start()
             # The daemon has accepted all of them: one that it had not would be unknown to the next daemon.
             first.until(lambda: first.pool()["backlog"] == cases.LEAST_CHUNKS - 1)
-            first.process.send_signal(signal.SIGKILL)
-            first.process.wait()
+            first.kill()
             with DaemonProcess({"default": TEMPLATE}, engine="docker", home=home, durability="crash"):
                 run.join()
         assert reports[0].ok, reports[0].first_failure

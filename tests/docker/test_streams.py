@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
 
 from pool import JobResult, OutputEvent
 from pool.model import Limits, Outcome
 from tests.support.daemons import DaemonProcess
+from tests.support.process import python
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
 
@@ -69,21 +67,16 @@ def test_both_streams_come_in_order_and_as_they_were_printed(client):
     )
 
 
-def resident(daemon):
-    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
-
-
 def test_a_gigabyte_is_heard_up_to_the_cap_and_the_daemon_stays_small(client, daemon):
     heard = []
     client.run("result = 1")
-    before = resident(daemon)
+    before = daemon.resident_bytes()
     code = "import os\nblock = b'0123456789abcdef' * 4096\nfor _ in range(16 * 1024):\n    os.write(1, block)"
     result = client.run(code, on_stdout=heard.append)
     assert result.outcome is Outcome.OK, result
     assert (result.stdout_bytes, result.truncated) == (1 << 30, ("stdout",))
     assert "".join(heard) == result.stdout == "0123456789abcdef" * 65536
-    assert resident(daemon) - before < 24 << 20
+    assert daemon.resident_bytes() - before < 24 << 20
 
 
 def test_another_process_that_comes_late_reads_from_the_first_byte(client, daemon):
@@ -96,9 +89,7 @@ def test_another_process_that_comes_late_reads_from_the_first_byte(client, daemo
             for event in client.stream(sys.argv[2], timeout=30):
                 print(event.text if isinstance(event, OutputEvent) else event.outcome, end="")
     """)
-    read = subprocess.run(
-        [sys.executable, "-c", program, daemon.endpoint, job_id], capture_output=True, text=True, check=True
-    )
+    read = python("-c", program, daemon.endpoint, job_id, check=True)
     assert read.stdout == "".join(f"{n}\n" for n in range(10)) + "ok"
     assert text_of(client.stream(job_id, timeout=30)) == "".join(f"{n}\n" for n in range(10))  # after its end
 
@@ -122,7 +113,7 @@ def test_another_user_cannot_hear_it(client, daemon):
     """)
     # A package that is installed for development is found by who may read the checkout; the imports come before.
     probe = "import pool.client, pool.errors, pool.client.client, pool.wire, pool.model, zmq, msgspec\n" + probe
-    seen = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    seen = python("-c", probe)
     assert seen.stdout == "unknown 1\n", seen.stderr
     client.cancel(job_id)
 

@@ -1,7 +1,6 @@
 """A full disk: new jobs are refused with an error, accepted ones go on, and nothing has to be restarted."""
 
 import os
-import signal
 import subprocess
 import time
 
@@ -68,8 +67,7 @@ def test_on_a_full_disk_jobs_are_refused_results_are_served_and_room_is_noticed_
             daemon.until(lambda: daemon.status()["daemon"]["journal"]["problem"] is None)
             later = client.submit("result = 'later'")
             assert client.result(later).value == "later"
-        daemon.process.send_signal(signal.SIGKILL)
-        daemon.process.wait()
+        daemon.kill()
     with DaemonProcess({"default": POOL}, home=disk, durability="crash") as daemon, daemon.client() as client:
         assert client.result(running).value == "x" * 50_000, "it was written when there was room"
         assert client.result(later).value == "later"

@@ -36,7 +36,7 @@ def start(tmp_path_factory):
 
 def kill_with_workers(daemon):
     """Kill the daemon and its workers, so that no job goes on."""
-    pids = [int(worker["container"].removeprefix("process-")) for worker in daemon.workers()]
+    pids = [daemon.pid_of(worker) for worker in daemon.workers()]
     daemon.stop(signal.SIGKILL)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)

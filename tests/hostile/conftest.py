@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from ast import literal_eval
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from tests.hostile import record as records
 from tests.hostile.alone import ENGINE, PRELUDE, bystander, one_worker
 from tests.hostile.surroundings import Surroundings
 from tests.support.daemons import DaemonProcess, worker_image
+from tests.support.process import python
 
 TEMPLATE = {
     "size": {"min": 1, "max": 2},
@@ -132,12 +131,10 @@ def outside():
     def run(code, *args, user=None, timeout=300):
         with tempfile.TemporaryDirectory(prefix="outside.") as home:
             os.chmod(home, 0o777)
-            process = subprocess.run(
-                [sys.executable, "-c", _RUN],
+            process = python(
+                "-c",
+                _RUN,
                 input=json.dumps([code, args, user]),
-                capture_output=True,
-                check=False,
-                text=True,
                 cwd=home,
                 timeout=timeout,
                 env={"PATH": os.environ["PATH"], "HOME": home, "OPENBLAS_NUM_THREADS": "1"},

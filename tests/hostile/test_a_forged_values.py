@@ -9,8 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import msgpack
@@ -22,6 +20,7 @@ from pool.model import Limits, Outcome
 from pool.printable import visible
 from tests.hostile.payloads import forgery
 from tests.hostile.payloads.forged_values import CODE, FORGED
+from tests.support.process import python
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("unharmed")]
 
@@ -53,9 +52,7 @@ def ask(daemon, head, tmp_path, *, hidden=(), decode="inline"):
     """The forged job from a client process of its own: its words, and how the process ended."""
     (tmp_path / "head").write_bytes(head)
     given = json.dumps([list(hidden), decode, daemon.endpoint, CODE, str(tmp_path / "head")])
-    done = subprocess.run(
-        [sys.executable, "-c", _CLIENT], input=given + "\n", capture_output=True, text=True, timeout=180, check=False
-    )
+    done = python("-c", _CLIENT, input=given + "\n", timeout=180)
     assert done.returncode == 0, (done.returncode, done.stderr)
     return json.loads(done.stdout)
 

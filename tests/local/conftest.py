@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.process import python
+
 ROOT = Path(__file__).parents[2]
 HOST = Path(__file__).with_name("host.py")
 NOBODY = 65534
@@ -99,10 +101,7 @@ def local(request):
 @pytest.fixture(scope="session")
 def outside():
     def run(code, *arguments):
-        process = subprocess.run(
-            [sys.executable, "-c", _OUTSIDE], input=json.dumps([code, arguments]), capture_output=True, text=True,
-            check=False, env=_environment(),
-        )  # fmt: skip
+        process = python("-c", _OUTSIDE, input=json.dumps([code, arguments]), env=_environment())  # fmt: skip
         return json.loads(process.stdout) if process.returncode == 0 else process.stderr
 
     return run

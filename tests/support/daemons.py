@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pool.client import Client
@@ -122,12 +123,29 @@ class DaemonProcess:
             shutil.rmtree(self.home, ignore_errors=True)
         return self.process.returncode if self.process is not None else None
 
+    def kill(self):
+        """As `kill -9` does: its workers and directories stay."""
+        self.process.kill()
+        self.process.wait()
+
+    def resident_bytes(self):
+        return psutil.Process(self.process.pid).memory_info().rss
+
     def status(self):
         return self.call("status")
 
     def call(self, name, **arguments):
         with AdminClient(f"ipc://{self.run_dir}/admin.sock") as admin:
             return admin.call(name, **arguments)
+
+    def admin(self, *arguments, stdin=None):
+        """`pool-admin` in this process: its exit code and output."""
+        from typer.testing import CliRunner
+
+        from pool.cli.admin import app
+
+        typed = ["--run-dir", str(self.run_dir), *map(str, arguments)]
+        return CliRunner().invoke(app, typed, input=stdin, catch_exceptions=False)
 
     def pool(self, name="default"):
         return next(pool for pool in self.status()["pools"] if pool["name"] == name)
@@ -145,6 +163,11 @@ class DaemonProcess:
 
         self.until(leased)
         return found[0]
+
+    @staticmethod
+    def pid_of(worker):
+        """Of the runner of a worker, by the status, that is a plain process."""
+        return int(worker["container"].removeprefix("process-"))
 
     def client(self, **options):
         return Client(self.endpoint, **options)

@@ -1,4 +1,4 @@
-"""What the process of the tests has at a moment, for tests that say that a call leaves nothing behind.
+"""What the process of the tests has at a moment, for tests that a call leaves nothing behind; and another interpreter.
 
 Sets and not counts: what an earlier test left in the same process may end while a later test runs, and a count would
 then be lower than expected.
@@ -7,6 +7,8 @@ then be lower than expected.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
 import psutil
@@ -31,3 +33,9 @@ def descriptors() -> set[tuple[str, str]]:
         except FileNotFoundError:
             continue  # the descriptor that listed them
     return found
+
+
+def python(*arguments, timeout=120, check=False, **options):
+    """Run this interpreter with these arguments; the ended process, with its output as text."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=check, **options)

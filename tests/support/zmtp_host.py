@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from types import SimpleNamespace
 
 import zmq
@@ -187,13 +186,6 @@ def ask(sock, *payload):
 def packed(message=None, *payload):
     """The bytes of one message."""
     return b"".join(map(bytes, codec.pack(wire.encode(message or wire.Ping(request=1), payload))))
-
-
-def until(condition):
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def is_closed(sock):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from pool import Client
@@ -18,3 +20,16 @@ def daemon(tmp_path):
 def client(daemon):
     with Client(daemon.endpoint, timeout=60) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def no_pool_in_the_environment(monkeypatch):
+    """No test depends on the variables of a daemon that the user of this host has."""
+    for name in [name for name in os.environ if name.startswith("POOL_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def home(tmp_path_factory):
+    """The directory of a daemon, or of one after the other. Its path is short, because sockets are below it."""
+    return tmp_path_factory.mktemp("h")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from pool import wire
 from pool.cli.admin import app
+from tests.support.process import python
 
 
 def a_worker(**changes: object) -> dict[str, Any]:
@@ -136,14 +136,7 @@ def admin(daemon: AdminSocket, *arguments: str, stdin: str | None = None) -> Res
 
 
 def admin_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pool.cli.admin", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **environment},
-        check=False,
-    )
+    return python("-m", "pool.cli.admin", *arguments, env={**os.environ, **environment})
 
 
 def row(output: str, first: str) -> list[str]:

@@ -14,16 +14,6 @@ from tests.support.daemons import DaemonProcess
 POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}
 
 
-@pytest.fixture
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("h")
-
-
-def killed(daemon):
-    daemon.process.send_signal(signal.SIGKILL)
-    daemon.process.wait()
-
-
 def idle(daemon):
     return {each["id"]: each["container"] for each in daemon.workers(state="idle")}
 
@@ -43,7 +33,7 @@ def left_by_a_killed_daemon(home, before=lambda _: None, idle_after=1):
     found = idle(first)
     before(first)
     first.until(lambda: len(idle(first)) == idle_after)
-    killed(first)
+    first.kill()
     return found
 
 
@@ -134,7 +124,7 @@ def left_running(home):
         client.submit(WAITS, entry="main", args=[str(home)], job_id="j")
         first.until((home / "runs").exists)
         workers = {each["id"]: each["container"] for each in first.workers()}
-        killed(first)
+        first.kill()
         yield workers
 
 
@@ -167,7 +157,7 @@ def test_a_job_that_ends_while_there_is_no_daemon_is_answered_by_the_next_one(ho
 def test_a_running_job_goes_on_through_two_restarts(home, left_running):
     with journaled(home) as second:
         second.until(lambda: second.workers(state="leased"))
-        killed(second)
+        second.kill()
     with journaled(home) as third:
         third.until(lambda: third.workers(state="leased"))
         (home / "go").touch()

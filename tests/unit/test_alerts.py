@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +18,7 @@ from pool.daemon.thresholds import threshold_alerts
 from pool.daemon.watch import AlertBoard
 from pool.model import Outcome, StartKind
 from pool.status import Alert
+from tests.support.waiting import eventually
 
 BOUNDS = AlertSettings(window_s=60.0, min_jobs=4, queue_p95_s=2.0, miss_rate=0.5)
 
@@ -156,13 +156,6 @@ def test_an_alert_is_told_and_logged_once_at_its_start_and_once_at_its_end():
 ALERT = Alert(id="starts:default", since="2026-01-01T00:00:00+00:00", text="the engine said: nö")
 
 
-def until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def hook(program, *arguments, timeout_s=60.0):
     return AlertHook([sys.executable, "-c", program, *arguments], timeout_s=timeout_s)
 
@@ -179,7 +172,7 @@ def test_the_command_gets_each_alert_as_json_one_at_a_time_and_in_order(tmp_path
     with capture_logs() as lines:
         it.tell("start", ALERT)
         it.tell("end", ALERT)
-        until(lambda: notes.exists() and notes.read_text().count("\n") == 2)
+        eventually(lambda: notes.exists() and notes.read_text().count("\n") == 2)
         it.close()
     assert lines == []
     start, finish = map(json.loads, notes.read_text().splitlines())
@@ -191,7 +184,7 @@ def log_of(it):
     """What is logged of one call."""
     with capture_logs() as lines:
         it.tell("start", ALERT)
-        until(lambda: lines)
+        eventually(lambda: lines)
         it.close()
     (line,) = lines
     return line
@@ -228,7 +221,7 @@ def test_close_waits_for_the_call_that_runs_and_those_that_wait_are_not_made(tmp
     it = hook(program, str(notes))
     it.tell("start", ALERT)
     it.tell("end", ALERT)
-    until(notes.exists)
+    eventually(notes.exists)
     it.close()
     assert notes.read_text() == "begun ended "
 

@@ -20,7 +20,8 @@ from pool.errors import (
     LimitExceededError,
     ResultTimeoutError,
 )
-from tests.unit.fake_daemon import HOLD, Waiting, eventually
+from tests.support.waiting import Waiting, eventually
+from tests.unit.fake_daemon import HOLD
 
 DOUBLE = "def main(x):\n    return x * 2"
 MAIN = {"entry": "main"}

@@ -15,7 +15,7 @@ from pool.client import AdminClient, chunks
 from pool.client.pending import Delivery, JobFuture
 from pool.client.results import to_result
 from pool.errors import InvalidJobError
-from tests.unit.fake_daemon import eventually
+from tests.support.waiting import eventually
 
 #: Says which call of its child it is.
 COUNT = """

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from runner import cleanup
 
 from pool.daemon.metrics import RESIDUE
+from tests.support.process import python
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,9 +77,7 @@ own.kill()
 
 
 def test_strays_are_gone_when_the_sweep_returns_and_the_workers_own_processes_stay():
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
-    )
+    done = python("-c", RUNNER, cwd=ROOT)
     assert done.stdout.strip() == "2 '' [] None", done.stderr
 
 

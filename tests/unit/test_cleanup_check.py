@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from runner import cleanup
 
 from pool.daemon.metrics import RESIDUE
+from tests.support.process import python
 
 ROOT = Path(__file__).parents[2]
 CHECKS = 8  #: the byte code of all functions has been looked at after this many
@@ -52,9 +51,7 @@ finally:
 def changed(change, undo="pass"):
     """What is told before the change, at each of the checks after it, and after it was undone."""
     program = _RUNNER.replace("CHANGE", change.replace("\n", "\n    ")).replace("UNDO", undo.replace("\n", "\n    "))
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
-    )
+    done = python("-c", program, cwd=ROOT)
     assert done.stdout, done.stderr
     clean, found, after = json.loads(done.stdout)
     assert clean == [[]] * CHECKS, "nothing had happened yet"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from typer.testing import CliRunner
 from pool._version import __version__
 from pool.cli.admin import app
 from pool.cli.answer import Address, resolve
+from tests.support.process import python
 from tests.unit.fake_admin import AdminSocket, Refusal, a_pool, a_snapshot, a_worker, admin, admin_process, row
 
 HEAVY = ["rich", "docker", "numpy", "pandas", "yaml", "structlog"]
@@ -30,12 +30,6 @@ if not any(name.startswith("pydantic") for name in requires("typer") or []):
 def daemon(tmp_path: Path) -> Iterator[AdminSocket]:
     with closing(AdminSocket(tmp_path / "admin.sock")) as fake:
         yield fake
-
-
-@pytest.fixture(autouse=True)
-def no_pool_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("POOL_")]:
-        monkeypatch.delenv(name)
 
 
 # ---- questions and orders ----
@@ -297,7 +291,7 @@ try:
 finally:
     print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = python("-c", program)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == a_snapshot()
     assert done.stderr == "[]\n"

@@ -28,12 +28,6 @@ POOL = {
 daemon = module_daemon({"default": POOL})
 
 
-@pytest.fixture(autouse=True)
-def no_pool_in_the_environment(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("POOL_")]:
-        monkeypatch.delenv(name)
-
-
 @pytest.fixture
 def programs(tmp_path):
     """A function that writes programs into a directory; the directory."""
@@ -44,11 +38,6 @@ def programs(tmp_path):
         return tmp_path
 
     return write
-
-
-def admin(daemon, *arguments, stdin=None):
-    typed = ["--run-dir", str(daemon.run_dir), *map(str, arguments)]
-    return CliRunner().invoke(app, typed, input=stdin, catch_exceptions=False)
 
 
 def table(text):
@@ -62,7 +51,7 @@ def test_every_python_file_of_a_directory_is_run_and_the_table_tells_how_it_ende
         good="print('x')", bad="def f():\n    raise ValueError('no\\x1b[2J')\nf()", slow="while True: pass"
     )
     (place / "notes.txt").write_text("no program")
-    result = admin(daemon, "run", place, "--wall", "1")
+    result = daemon.admin("run", place, "--wall", "1")
     assert result.exit_code == 1
     seen = table(result.stdout)
     assert list(seen) == ["bad.py", "good.py", "slow.py"]
@@ -75,13 +64,13 @@ def test_every_python_file_of_a_directory_is_run_and_the_table_tells_how_it_ende
 
 
 def test_a_program_that_ran_out_of_memory_is_told_with_its_limit_and_not_with_an_empty_message(daemon, programs):
-    result = admin(daemon, "run", programs(hog="held = bytearray(1 << 40)"), programs(), "--memory", "64m")
+    result = daemon.admin("run", programs(hog="held = bytearray(1 << 40)"), programs(), "--memory", "64m")
     assert str(64 << 20) in table(result.stdout)["hog.py"]
 
 
 def test_more_files_than_the_pool_has_room_for_are_all_run(daemon, programs):
     place = programs(**{f"n{number:03}": f"result = {number}" for number in range(60)})
-    result = admin(daemon, "run", place, "--json")
+    result = daemon.admin("run", place, "--json")
     assert result.exit_code == 0, result.stderr
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert {os.path.basename(row["file"]): row["value"] for row in rows} == {f"n{n:03}.py": n for n in range(60)}
@@ -91,7 +80,7 @@ def test_several_files_share_entry_and_arguments_and_a_refused_one_stands_among_
     place = programs(one="def main(x): return x", two="def main(x): return -x", none="")
     (place / "large.py").write_text("#" * (17 << 20))
     files = [place / f"{name}.py" for name in ("one", "two", "large", "none")]
-    result = admin(daemon, "run", *files, "--entry", "main", "--arg", "3", "--json")
+    result = daemon.admin("run", *files, "--entry", "main", "--arg", "3", "--json")
     assert result.exit_code == 1
     rows = {os.path.basename(row["file"]): row for row in map(json.loads, result.stdout.splitlines())}
     assert (rows["one.py"]["value"], rows["two.py"]["value"]) == (3, -3)
@@ -103,7 +92,7 @@ def test_a_directory_without_programs_and_a_file_that_is_not_there_are_wrong_usa
     place = programs(one="result = 1")
     (place / "empty").mkdir()
     for wrong in ([place / "empty"], [place / "one.py", place / "two.py"], [place / "absent.py"]):
-        result = admin(daemon, "run", *wrong)
+        result = daemon.admin("run", *wrong)
         assert result.exit_code == 2
         assert "FILE" in result.stderr
 
@@ -166,18 +155,18 @@ def order(text):
 
 def test_the_table_has_the_values_and_can_be_sorted_by_them(daemon, programs):
     place = programs(**SCORES)
-    result = admin(daemon, "run", place, "--sort", "value")
+    result = daemon.admin("run", place, "--sort", "value")
     assert order(result.stdout) == ["b_high.py", "a_low.py", "c_none.py", "d_bad.py"]
     seen = table(result.stdout)
     assert seen["a_low.py"].startswith("ok 1.5 ")
     assert seen["d_bad.py"].endswith("ValueError: a"), "the first line of the error"
-    assert order(admin(daemon, "run", place, "--sort", "outcome").stdout)[0] == "d_bad.py"
+    assert order(daemon.admin("run", place, "--sort", "outcome").stdout)[0] == "d_bad.py"
     slow = programs(e_slow="import time; time.sleep(2)")
-    assert order(admin(daemon, "run", slow, "--sort", "time").stdout)[0] == "e_slow.py"
+    assert order(daemon.admin("run", slow, "--sort", "time").stdout)[0] == "e_slow.py"
 
 
 def test_csv_is_the_table_and_nothing_else(daemon, programs):
-    result = admin(daemon, "run", programs(**SCORES), "--csv")
+    result = daemon.admin("run", programs(**SCORES), "--csv")
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert list(rows[0]) == ["file", "outcome", "value", "run_ms", "cpu_s", "why"]
     assert [(os.path.basename(row["file"]), row["outcome"], row["value"]) for row in rows] == [
@@ -187,7 +176,7 @@ def test_csv_is_the_table_and_nothing_else(daemon, programs):
         ("d_bad.py", "error", ""),
     ]
     assert float(rows[0]["run_ms"]) >= 0
-    assert admin(daemon, "run", programs(), "--csv", "--json").exit_code == 2
+    assert daemon.admin("run", programs(), "--csv", "--json").exit_code == 2
 
 
 def test_each_program_leaves_its_files_in_a_directory_of_its_own(daemon, programs, tmp_path_factory):
@@ -196,9 +185,9 @@ def test_each_program_leaves_its_files_in_a_directory_of_its_own(daemon, program
         "import pathlib, sys\npathlib.Path('out/sub').mkdir()\npathlib.Path('out/sub/x.txt').write_text(sys.argv[1])"
     )
     place = programs(one=leave, two=leave)
-    assert admin(daemon, "run", place, "--out", out, "--argv", "said").exit_code == 0
+    assert daemon.admin("run", place, "--out", out, "--argv", "said").exit_code == 0
     assert [(out / name / "sub/x.txt").read_text() for name in ("one", "two")] == ["said", "said"]
     (place / "more").mkdir()
     (place / "more" / "one.py").write_text("pass")
-    refused = admin(daemon, "run", place, place / "more", "--out", out)
+    refused = daemon.admin("run", place, place / "more", "--out", out)
     assert (refused.exit_code, "same name" in refused.stderr) == (2, True)

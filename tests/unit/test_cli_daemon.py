@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from pool import config
 from pool._version import __version__
 from pool.assets import example_config
+from tests.support.process import python
 
 
 def pool_daemon(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pool.cli.daemon", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **environment},
-        check=False,
-    )
+    return python("-m", "pool.cli.daemon", *arguments, env={**os.environ, **environment})
 
 
 def test_the_configuration_that_comes_with_it_passes_the_check():

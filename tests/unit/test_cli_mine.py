@@ -6,9 +6,7 @@ import json
 import os
 
 import pytest
-from typer.testing import CliRunner
 
-from pool.cli.admin import app
 from tests.support.daemons import DaemonProcess
 
 POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60}}
@@ -22,26 +20,21 @@ def daemon():
         (running.run_dir / "away").rename(running.run_dir / "admin.sock")
 
 
-def admin(daemon, *arguments):
-    typed = ["--run-dir", str(daemon.run_dir), *arguments]
-    return CliRunner().invoke(app, typed, catch_exceptions=False)
-
-
 def test_a_submitter_sees_his_jobs_their_place_in_the_queue_and_the_pools(daemon):
-    assert "no jobs" in admin(daemon, "mine").stdout
+    assert "no jobs" in daemon.admin("mine").stdout
     with daemon.client(timeout=60) as client:
         client.run("result = 1", job_id="done-one", pool="research")
         holding = client.submit("print(1, flush=True)\nimport time\ntime.sleep(60)", job_id="running-one")
         next(client.stream(holding))  # it runs
         waiting = [client.submit("result = 1", job_id=f"waits-{n}", priority=n) for n in range(2)]
-        daemon_says = json.loads(admin(daemon, "mine", "--json").stdout)
+        daemon_says = json.loads(daemon.admin("mine", "--json").stdout)
         jobs = {job["id"]: job for job in daemon_says["jobs"]}
         assert [jobs[each]["place"] for each in waiting] == [2, 1], "the higher priority goes first"
         assert jobs[holding]["place"] is None
         assert (jobs["done-one"]["state"], jobs["done-one"]["outcome"]) == ("done", "ok")
         assert (daemon_says["user"], daemon_says["total"]) == (str(os.getuid()), 4)
         assert [pool["name"] for pool in daemon_says["pools"]] == ["default", "research"]
-        shown = admin(daemon, "mine", "--last", "2").stdout
+        shown = daemon.admin("mine", "--last", "2").stdout
         assert "waits-1" in shown
         assert "done-one" not in shown
         assert "2 older jobs" in shown

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -14,12 +13,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from pool.cli import answer, run
 from pool.cli.admin import app
 from pool.model import JobError, JobResult, Outcome, StartKind, Timings
-from tests.support.daemons import DaemonProcess, module_daemon
+from tests.support.daemons import module_daemon
 
 POOL = {
     "size": {"min": 1, "max": 2},
@@ -113,23 +112,12 @@ def test_an_integer_without_end_is_shown_as_what_it_is(capsys):
 daemon = module_daemon({"default": POOL, "other": POOL})
 
 
-@pytest.fixture(autouse=True)
-def no_pool_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("POOL_")]:
-        monkeypatch.delenv(name)
-
-
-def admin(daemon: DaemonProcess, *arguments: str, stdin: str | None = None) -> Result:
-    typed = ["--run-dir", str(daemon.run_dir), *arguments]
-    return CliRunner().invoke(app, typed, input=stdin, catch_exceptions=False)
-
-
 def test_a_file_is_run_with_arguments_and_its_value_printed(daemon, tmp_path):
     file = tmp_path / "job.py"
     file.write_text(
         "import sys\ndef main(a, *, b):\n    print('out')\n    print('err', file=sys.stderr)\n    return [a, b]\n"
     )
-    result = admin(daemon, "run", str(file), "--entry", "main", "--arg", "1.5", "--kwarg", 'b={"c": null}')
+    result = daemon.admin("run", str(file), "--entry", "main", "--arg", "1.5", "--kwarg", 'b={"c": null}')
     assert (result.exit_code, result.stdout, result.stderr) == (0, "out\n[1.5, {'c': None}]\n", "err\n")
 
 
@@ -145,7 +133,7 @@ def test_what_a_job_prints_is_shown_while_it_runs_and_not_with_json(daemon, tmp_
         assert process.stderr.read(3) == "err"
         (tmp_path / "go").touch()
         assert process.communicate(timeout=60) == ("7\n", "\n")
-    result = json.loads(admin(daemon, "run", str(file), "--json").stdout)
+    result = json.loads(daemon.admin("run", str(file), "--json").stdout)
     assert (result["stdout"], result["stderr"]) == ("out\n", "err")
 
 
@@ -169,21 +157,21 @@ def test_files_arguments_variables_and_a_seed_are_given_and_the_files_that_it_le
     )
     typed = ["run", tmp_path / "job.py", "--file", tmp_path / "note.txt", "--file", f"b={tmp_path / 'note.txt'}"]
     typed += ["--argv", "--n", "--argv", "3", "--seed", "7", "--out", tmp_path / "left", "--retries", "2"]
-    first, second = (admin(daemon, *map(str, typed)) for _ in range(2))
+    first, second = (daemon.admin(*map(str, typed)) for _ in range(2))
     assert (first.exit_code, first.stdout.splitlines()[0]) == (0, "--n 3")
     assert first.stdout == second.stdout, "the seed decides the random number"
     assert (tmp_path / "left" / "copy").read_text() == "givengiven"
-    refused = admin(daemon, "run", str(tmp_path / "job.py"), "--env", "FREE=1")
+    refused = daemon.admin("run", str(tmp_path / "job.py"), "--env", "FREE=1")
     assert (refused.exit_code, "does not let a job set 'FREE'" in refused.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("typed", [["--file", "absent"], ["--file", "x=absent"], ["--env", "NAME"], ["--seed", "x"]])
 def test_what_cannot_be_given_to_a_job_is_a_usage_error(daemon, typed):
-    assert admin(daemon, "run", "-", *typed, stdin="pass").exit_code == 2
+    assert daemon.admin("run", "-", *typed, stdin="pass").exit_code == 2
 
 
 def test_a_hint_of_a_job_that_is_ok_is_shown(daemon):
-    result = admin(daemon, "run", "-", stdin="def main(): return 1\n")
+    result = daemon.admin("run", "-", stdin="def main(): return 1\n")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "never calls it" in result.stderr
 
@@ -191,7 +179,7 @@ def test_a_hint_of_a_job_that_is_ok_is_shown(daemon):
 def test_a_script_is_read_from_stdin_and_its_input_from_a_file(daemon, tmp_path):
     (tmp_path / "input").write_text("41")
     script = "import sys\nresult = int(sys.stdin.read()) + 1\n"
-    result = admin(daemon, "run", "-", "--stdin", str(tmp_path / "input"), "--pool", "other", stdin=script)
+    result = daemon.admin("run", "-", "--stdin", str(tmp_path / "input"), "--pool", "other", stdin=script)
     assert (result.exit_code, result.stdout) == (0, "42\n"), result.stderr
 
 
@@ -204,20 +192,20 @@ def test_a_script_is_read_from_stdin_and_its_input_from_a_file(daemon, tmp_path)
     ],
 )
 def test_a_job_that_does_not_end_ok_is_explained_and_ends_1(daemon, script, last_line):
-    result = admin(daemon, "run", "-", "--wall", "1", stdin=script)
+    result = daemon.admin("run", "-", "--wall", "1", stdin=script)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith(last_line), result.stderr
-    as_json = admin(daemon, "run", "-", "--wall", "1", "--json", stdin=script)
+    as_json = daemon.admin("run", "-", "--wall", "1", "--json", stdin=script)
     assert as_json.exit_code == 1
     assert json.loads(as_json.stdout)["outcome"] == last_line.partition(":")[0]
 
 
 def test_the_traceback_of_the_job_goes_to_stderr(daemon):
-    result = admin(daemon, "run", "-", stdin="def f():\n    raise ValueError('no price')\nf()\n")
+    result = daemon.admin("run", "-", stdin="def f():\n    raise ValueError('no price')\nf()\n")
     assert "line 2, in f" in result.stderr
     assert "ValueError: no price" in result.stderr
     assert result.stdout == ""
-    assert "SyntaxError" in admin(daemon, "run", "-", stdin="print('so far'\n").stderr
+    assert "SyntaxError" in daemon.admin("run", "-", stdin="print('so far'\n").stderr
 
 
 @pytest.mark.parametrize(
@@ -230,10 +218,10 @@ def test_the_traceback_of_the_job_goes_to_stderr(daemon):
     ],
 )
 def test_a_job_that_is_refused_is_an_error_with_its_code(daemon, options, code):
-    result = admin(daemon, "run", "-", *options, "--json", stdin="result = 1")
+    result = daemon.admin("run", "-", *options, "--json", stdin="result = 1")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"]["code"] == code
-    in_words = admin(daemon, "run", "-", *options, stdin="result = 1")
+    in_words = daemon.admin("run", "-", *options, stdin="result = 1")
     assert in_words.stderr.startswith("error: ")
     assert in_words.stderr.count("\n") == 1
 
@@ -260,26 +248,26 @@ def test_ctrl_c_cancels_the_job_and_ends_130(daemon, tmp_path):
 
 
 def test_every_command_has_its_answer_from_a_real_daemon(daemon, tmp_path):
-    job_id = json.loads(admin(daemon, "run", "-", "--json", stdin="result = 1").stdout)["job_id"]
-    status = admin(daemon, "status")
+    job_id = json.loads(daemon.admin("run", "-", "--json", stdin="result = 1").stdout)["job_id"]
+    status = daemon.admin("status")
     assert status.exit_code == 0, status.output
     assert "default" in status.stdout
-    assert json.loads(admin(daemon, "status", "--json").stdout)["daemon"]["run_dir"] == str(daemon.run_dir)
-    worker = json.loads(admin(daemon, "workers", "--pool", "other", "--json").stdout)["workers"][0]["id"]
-    assert worker in admin(daemon, "workers").stdout
-    assert job_id in admin(daemon, "jobs").stdout
-    assert "ok" in admin(daemon, "job", job_id).stdout
-    assert "other" in admin(daemon, "recycle", "--worker", worker, "--json").stdout
-    assert "other" in admin(daemon, "resize", "other", "--min", "1", "--max", "1").stdout
+    assert json.loads(daemon.admin("status", "--json").stdout)["daemon"]["run_dir"] == str(daemon.run_dir)
+    worker = json.loads(daemon.admin("workers", "--pool", "other", "--json").stdout)["workers"][0]["id"]
+    assert worker in daemon.admin("workers").stdout
+    assert job_id in daemon.admin("jobs").stdout
+    assert "ok" in daemon.admin("job", job_id).stdout
+    assert "other" in daemon.admin("recycle", "--worker", worker, "--json").stdout
+    assert "other" in daemon.admin("resize", "other", "--min", "1", "--max", "1").stdout
     for order in (["drain", "other"], ["resume", "other"], ["cancel", job_id]):
-        assert admin(daemon, *order).exit_code == 0, order
-    assert admin(daemon, "resize", "other", "--min", "3", "--max", "1").exit_code == 1
-    assert admin(daemon, "cancel", "nope").exit_code == 1
+        assert daemon.admin(*order).exit_code == 0, order
+    assert daemon.admin("resize", "other", "--min", "3", "--max", "1").exit_code == 1
+    assert daemon.admin("cancel", "nope").exit_code == 1
 
 
 def test_a_draining_pool_refuses_a_job_until_it_is_resumed(daemon):
-    assert admin(daemon, "drain", "other").exit_code == 0
-    result = admin(daemon, "run", "-", "--pool", "other", "--json", stdin="result = 1")
+    assert daemon.admin("drain", "other").exit_code == 0
+    result = daemon.admin("run", "-", "--pool", "other", "--json", stdin="result = 1")
     assert json.loads(result.stdout)["error"]["code"] == "draining"
-    assert admin(daemon, "resume", "other").exit_code == 0
-    assert admin(daemon, "run", "-", "--pool", "other", stdin="result = 1").stdout == "1\n"
+    assert daemon.admin("resume", "other").exit_code == 0
+    assert daemon.admin("run", "-", "--pool", "other", stdin="result = 1").stdout == "1\n"

@@ -17,8 +17,9 @@ from pool import Client, Limits, Outcome, errors, wire
 from pool.client import waiting
 from pool.client.endpoint import submit_endpoint
 from pool.errors import BacklogFullError, ClosedError, ConfigError, ResultTimeoutError, UnknownJobError
-from tests.support.process import threads
-from tests.unit.fake_daemon import HOLD, Waiting, eventually, in_child
+from tests.support.process import python, threads
+from tests.support.waiting import Waiting, eventually, in_child
+from tests.unit.fake_daemon import HOLD
 
 DOUBLE = "def main(x):\n    return x * 2"
 
@@ -401,7 +402,7 @@ def test_the_public_names_exist_and_importing_the_package_loads_no_library():
         assert set(pool.__all__) <= set(dir(pool))
         assert not {"docker", "numpy", "cloudpickle"} & set(sys.modules)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    done = python("-c", textwrap.dedent(program))
     assert done.returncode == 0, done.stderr
 
 

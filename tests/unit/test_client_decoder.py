@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,8 +17,8 @@ from pool import Client, Outcome, PoolExecutor, values, wire
 from pool.client import decoder
 from pool.client.decoder import Helper, ProcessDecoder, Reply
 from pool.errors import InvalidJobError, ValueCodecError
-from tests.support.process import threads
-from tests.unit.fake_daemon import Waiting, eventually, in_child
+from tests.support.process import python, threads
+from tests.support.waiting import Waiting, eventually, in_child
 
 DOUBLE = "def main(x):\n    return x * 2"
 
@@ -256,7 +254,7 @@ def test_a_helper_ends_with_the_process_that_started_it(daemon):
         "import os, sys; from pool import Client; client = Client(sys.argv[1], decode='process')\n"
         "client.run('result = 1')\nprint(client._decoder._helpers.get()._idle[0].pid, flush=True)\nos._exit(0)"
     )
-    done = subprocess.run([sys.executable, "-c", program, daemon.endpoint], capture_output=True, text=True, check=True)
+    done = python("-c", program, daemon.endpoint, check=True)
     eventually(lambda: gone(int(done.stdout)))
 
 

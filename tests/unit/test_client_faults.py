@@ -21,7 +21,8 @@ from pool import Client, Outcome, values, wire
 from pool.client import connection
 from pool.client.pending import PendingRequests
 from pool.errors import DaemonUnreachableError, RemoteProtocolError, UnknownJobError, VersionMismatchError
-from tests.unit.fake_daemon import HOLD, FakeDaemon, Waiting, eventually, in_child
+from tests.support.waiting import Waiting, eventually, in_child
+from tests.unit.fake_daemon import HOLD, FakeDaemon
 
 #: The daemon is pinged every quarter of a timeout as short as this.
 HASTY_S = 2.0

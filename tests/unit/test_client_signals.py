@@ -13,7 +13,8 @@ import pytest
 
 from pool import Outcome, PoolExecutor
 from pool.client import waiting
-from tests.unit.fake_daemon import HOLD, eventually
+from tests.support.waiting import eventually
+from tests.unit.fake_daemon import HOLD
 
 
 @pytest.fixture

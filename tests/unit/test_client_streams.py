@@ -16,7 +16,8 @@ from pool.client.pending import Delivery
 from pool.client.results import OutputReader, to_result
 from pool.errors import ClosedError, DaemonUnreachableError, InvalidJobError, ResultTimeoutError, UnknownJobError
 from pool.model import Outcome
-from tests.unit.fake_daemon import HOLD, FakeDaemon, Waiting, eventually
+from tests.support.waiting import Waiting, eventually
+from tests.unit.fake_daemon import HOLD, FakeDaemon
 
 
 def held(client, daemon, received, **options):

@@ -26,6 +26,7 @@ from pool.errors import (
 )
 from pool.model import Limits, Outcome
 from tests.support.daemons import DaemonProcess
+from tests.support.process import python
 
 SMALL = {
     "size": {"min": 2, "max": 3},
@@ -268,7 +269,7 @@ def test_a_killed_worker_is_noticed_its_job_is_lost_and_it_is_replaced(daemon, c
     began = time.monotonic()
     time.sleep(0.5)
     ran_s = time.monotonic() - began
-    os.kill(int(victim["container"].removeprefix("process-")), signal.SIGKILL)
+    os.kill(daemon.pid_of(victim), signal.SIGKILL)
     result = client.result(job_id, timeout=20)
     assert (result.outcome, result.worker) == (Outcome.LOST, victim["id"])
     assert "unknown" in result.reason
@@ -280,7 +281,7 @@ def test_a_killed_worker_is_noticed_its_job_is_lost_and_it_is_replaced(daemon, c
 def test_an_idle_worker_that_is_killed_is_replaced(daemon, client):
     daemon.until(lambda: len(daemon.workers(state="idle")) >= 2)
     victim = daemon.workers(state="idle")[0]
-    os.kill(int(victim["container"].removeprefix("process-")), signal.SIGKILL)
+    os.kill(daemon.pid_of(victim), signal.SIGKILL)
     daemon.until(lambda: victim["id"] not in {each["id"] for each in daemon.workers()})
     daemon.until(lambda: len(daemon.workers(state="idle")) >= 2)
 
@@ -289,11 +290,11 @@ def test_a_frozen_worker_is_replaced_without_a_job_and_with_one(daemon, client):
     daemon.until(lambda: len(daemon.workers(state="idle")) >= 2)
     before = daemon.pool()["recycles"].get("frozen", 0)
     idle = daemon.workers(state="idle")[0]
-    os.kill(int(idle["container"].removeprefix("process-")), signal.SIGSTOP)
+    os.kill(daemon.pid_of(idle), signal.SIGSTOP)
     daemon.until(lambda: idle["id"] not in {each["id"] for each in daemon.workers()})
     job_id = client.submit("import time; time.sleep(600)", limits=Limits(wall_s=20))
     busy = daemon.worker_of(job_id)
-    os.kill(int(busy["container"].removeprefix("process-")), signal.SIGSTOP)
+    os.kill(daemon.pid_of(busy), signal.SIGSTOP)
     result = client.result(job_id, timeout=60)
     assert (result.outcome, result.worker) == (Outcome.LOST, busy["id"])
     assert "was stopped by a signal" in result.reason
@@ -433,17 +434,9 @@ def test_the_history_of_a_job_shows_its_steps_while_it_runs_and_after_its_end(da
 
 
 def test_a_second_daemon_on_the_same_directories_is_refused(daemon):
-    import subprocess
-    import sys
 
     path = daemon.home / "pool.yaml"
-    second = subprocess.run(
-        [sys.executable, "-m", "pool.testing", "--config", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    second = python("-m", "pool.testing", "--config", str(path))
     assert second.returncode != 0
     assert "already uses" in second.stderr + second.stdout
 

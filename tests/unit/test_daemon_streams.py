@@ -9,7 +9,6 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -59,11 +58,6 @@ def steps(tmp_path):
 
 def text_of(events, stream="stdout"):
     return "".join(each.text for each in events if isinstance(each, OutputEvent) and each.stream == stream)
-
-
-def resident(daemon):
-    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
 
 def test_a_job_is_heard_before_it_goes_on(client, steps):
@@ -203,7 +197,7 @@ def test_a_worker_that_dies_leaves_what_was_heard_of_its_job(client, daemon):
     events = client.stream(job_id, timeout=60)
     first = next(events)
     (worker,) = (each for each in daemon.workers() if each["job"] == job_id)
-    os.kill(int(worker["container"].removeprefix("process-")), signal.SIGKILL)
+    os.kill(daemon.pid_of(worker), signal.SIGKILL)
     (result,) = events
     assert (result.outcome, result.stdout) == (Outcome.LOST, first.text)
     daemon.until(lambda: len(daemon.workers(state="idle")) == 3)
@@ -212,13 +206,13 @@ def test_a_worker_that_dies_leaves_what_was_heard_of_its_job(client, daemon):
 def test_a_flood_is_heard_up_to_the_cap_and_the_daemon_stays_small(client, daemon):
     heard = []
     client.run("result = 1")
-    before = resident(daemon)
+    before = daemon.resident_bytes()
     code = "import os\nblock = b'0123456789abcdef' * 4096\nfor _ in range(16 * 1024):\n    os.write(1, block)"
     result = client.run(code, on_stdout=heard.append, limits=Limits(wall_s=30, cpu_s=30))
     assert result.outcome is Outcome.OK, result
     assert (result.stdout_bytes, result.truncated) == (1 << 30, ("stdout",))
     assert "".join(heard) == result.stdout == "0123456789abcdef" * 65536
-    assert resident(daemon) - before < 24 << 20
+    assert daemon.resident_bytes() - before < 24 << 20
 
 
 def test_a_reader_that_stands_still_slows_nobody_and_gets_it_all_in_the_end(client, daemon, tmp_path):

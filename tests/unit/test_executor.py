@@ -26,7 +26,7 @@ from pool.errors import (
 )
 from pool.model import JobError, JobResult
 from tests.support.process import threads
-from tests.unit.fake_daemon import Waiting, eventually, in_child
+from tests.support.waiting import Waiting, eventually, in_child
 
 WAIT_S = 60
 

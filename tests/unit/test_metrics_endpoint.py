@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -17,6 +16,7 @@ from pool.config import MetricsSettings
 from pool.daemon.exporter import Exporter
 from pool.errors import ConfigError
 from tests.support.daemons import DaemonProcess
+from tests.support.process import python
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60}}
@@ -106,5 +106,5 @@ def test_without_the_library_the_error_says_how_to_install_it():
         "from pool.daemon.exporter import Exporter\n"
         "Exporter(MetricsSettings(port=0), list, lambda _: None)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = python("-c", program)
     assert "pip install 'warm-container-pool[metrics]'" in done.stderr

@@ -7,10 +7,8 @@ import os
 import signal
 
 import pytest
-from typer.testing import CliRunner
 
 from pool import wire
-from pool.cli.admin import app
 from pool.daemon import admission
 from pool.errors import InvalidJobError, JobRefusedError, PoisonedCodeError, UnknownPoolError
 from pool.model import Outcome
@@ -39,7 +37,7 @@ def kill_worker(daemon, pool="default"):
     """From outside, while it runs its job."""
     daemon.until(lambda: daemon.pool(pool)["running"] == 1)
     victim = daemon.workers(pool, state="leased")[0]
-    os.kill(int(victim["container"].removeprefix("process-")), signal.SIGKILL)
+    os.kill(daemon.pid_of(victim), signal.SIGKILL)
     return victim["id"]
 
 
@@ -50,10 +48,6 @@ def lose(daemon, client, code=HELD, **options):
     worker = kill_worker(daemon, options.get("pool", "default"))
     assert client.result(job_id, timeout=60).outcome is Outcome.LOST
     return worker
-
-
-def admin(daemon, *arguments):
-    return CliRunner().invoke(app, ["--run-dir", str(daemon.run_dir), *arguments], catch_exceptions=False)
 
 
 def test_code_that_costs_its_worker_again_and_again_is_refused_with_its_history(daemon, client):
@@ -113,20 +107,20 @@ def test_jobs_that_fail_or_are_cancelled_are_never_held_against_their_code(daemo
 
 
 def test_an_operator_sees_it_and_pardons_it(daemon, client):
-    assert admin(daemon, "poison").stdout == "no code has destroyed a worker lately\n"
+    assert daemon.admin("poison").stdout == "no code has destroyed a worker lately\n"
     workers = [lose(daemon, client) for _ in range(2)]
-    (code,) = json.loads(admin(daemon, "poison", "--json").stdout)["poison"]
+    (code,) = json.loads(daemon.admin("poison", "--json").stdout)["poison"]
     assert (code["pool"], code["kills"], code["last"]["worker"]) == ("default", 2, workers[-1])
     assert 540 < code["refused_until_s"] <= 600
-    listed = admin(daemon, "poison", "--pool", "default").stdout
+    listed = daemon.admin("poison", "--pool", "default").stdout
     assert code["code"] in listed
     assert "vanished" in listed
-    assert "refuses code that has cost it workers (1); see pool-admin poison" in admin(daemon, "status").stdout
-    assert "is refused for 600 s" in admin(daemon, "job", code["code"]).stdout
-    pardon = admin(daemon, "pardon", code["code"][:8], "--pool", "default")
+    assert "refuses code that has cost it workers (1); see pool-admin poison" in daemon.admin("status").stdout
+    assert "is refused for 600 s" in daemon.admin("job", code["code"]).stdout
+    pardon = daemon.admin("pardon", code["code"][:8], "--pool", "default")
     assert (pardon.exit_code, pardon.stdout) == (0, f"pardoned: {code['code']}\n")
     assert client.run(HELD, entry="main", args=[0], timeout=60).value == 0
-    assert admin(daemon, "pardon", "--all").stdout == "pardoned: there was nothing to pardon\n"
+    assert daemon.admin("pardon", "--all").stdout == "pardoned: there was nothing to pardon\n"
 
 
 def test_no_two_programs_share_a_digest_by_what_stands_beside_the_code():
@@ -155,5 +149,5 @@ def test_a_pardon_that_names_nothing_is_refused(daemon):
         daemon.call("pardon", code="feed", all=True)
     with pytest.raises(UnknownPoolError):
         daemon.call("pardon", all=True, pool="nowhere")
-    assert admin(daemon, "pardon").exit_code == 2
-    assert admin(daemon, "poison", "--pool", "nowhere").exit_code == 1
+    assert daemon.admin("pardon").exit_code == 2
+    assert daemon.admin("poison", "--pool", "nowhere").exit_code == 1

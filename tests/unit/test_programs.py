@@ -7,14 +7,13 @@ tests/docker/test_programs.py has what depends on the container.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from pool.errors import InvalidJobError
 from pool.model import Limits, Outcome
 from tests.support.daemons import DaemonProcess
+from tests.support.process import python
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +29,7 @@ def plainly(tmp_path, code, *argv, stdin="", files=None):
     (tmp_path / "out").mkdir()
     for name, content in (files or {}).items():
         (tmp_path / name).write_bytes(content)
-    return subprocess.run(
-        [sys.executable, "job.py", *argv],
-        cwd=tmp_path,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return python("job.py", *argv, cwd=tmp_path, input=stdin)
 
 
 PROGRAMS = {

@@ -116,7 +116,7 @@ def test_code_that_is_refused_during_a_map_is_rejected_from_then_on(daemon, clie
     )
     daemon.until(lambda: daemon.pool("narrow")["running"] == 1 and daemon.pool("narrow")["backlog"] >= 3)
     victim = daemon.workers("narrow", state="leased")[0]
-    psutil.Process(int(victim["container"].removeprefix("process-"))).kill()
+    psutil.Process(daemon.pid_of(victim)).kill()
     ended = list(results)
     assert [str(result.outcome) for result in ended] == ["lost"] + ["rejected"] * 19
     assert all("has cost 1 workers" in result.reason for result in ended[1:])

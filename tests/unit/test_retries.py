@@ -208,11 +208,6 @@ def main(directory, last):
 """
 
 
-@pytest.fixture
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("h")
-
-
 def kill_worker(daemon):
     (container,) = {each["container"] for each in daemon.workers(state="leased")}
     os.kill(int(container.removeprefix("process-")), signal.SIGKILL)
@@ -259,8 +254,7 @@ def test_attempts_are_counted_over_restarts_of_the_daemon(home):
                     client.submit(WAITS, entry="main", args=[str(home), 9], job_id="j", retries=1)
             daemon.until(lambda n=attempt: runs(home) == n)
             worker = {each["container"] for each in daemon.workers(state="leased")}
-            daemon.process.send_signal(signal.SIGKILL)
-            daemon.process.wait()
+            daemon.kill()
             os.kill(int(worker.pop().removeprefix("process-")), signal.SIGKILL)
     with (
         DaemonProcess({"default": POOL}, home=home, durability="crash") as third,

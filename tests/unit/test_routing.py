@@ -21,7 +21,8 @@ from pool.errors import (
     UnknownJobError,
     VersionMismatchError,
 )
-from tests.unit.fake_daemon import FakeDaemon, eventually
+from tests.support.waiting import eventually
+from tests.unit.fake_daemon import FakeDaemon
 
 DOUBLE = "def main(x):\n    return x * 2"
 

@@ -18,7 +18,7 @@ from pool import values, wire
 from pool.model import Outcome
 from pool.screen import Policy
 from pool.testing import lay_out
-from tests.unit.fake_daemon import eventually
+from tests.support.waiting import eventually
 
 LIMITS = {
     "wall_s": 60.0, "cpu_s": 60.0, "memory": 1 << 30, "tmp": 1 << 20, "output": 1 << 20, "result": 1 << 20, "processes": 8,

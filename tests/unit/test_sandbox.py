@@ -12,7 +12,8 @@ import pytest
 from pool import Outcome, SandboxExecutor, wire
 from pool.errors import ConfigError
 from tests.support.daemons import DaemonProcess
-from tests.unit.fake_daemon import FakeDaemon, in_child
+from tests.support.waiting import in_child
+from tests.unit.fake_daemon import FakeDaemon
 
 DOUBLE = "def main(x):\n    return x * 2"
 POOL = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 import warnings
 from importlib import import_module
@@ -20,6 +19,7 @@ from pool.screen import MAX_FINDINGS, RULES, Policy, check, examine
 from pool.screen.policy import Modules
 from pool.screen.rules import table
 from pool.screen.vocabulary import STANDARD
+from tests.support.process import python
 
 
 def rules(code: str, screen: Policy | str = "standard") -> set[str]:
@@ -370,4 +370,4 @@ def test_the_documentation_has_the_rules_as_they_are():
 def test_pool_check_is_the_screen_and_needs_no_socket_library():
     assert [found.rule for found in pool.check("import os", screen="strict")] == ["S101"]
     code = "import sys, pool; pool.check('import os'); print({'zmq', 'msgspec', 'docker', 'numpy'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert python("-c", code, check=True).stdout == "set()\n"

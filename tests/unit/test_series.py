@@ -13,7 +13,7 @@ import pytest
 import pool.testing
 from pool import AsyncClient, Client, Limits, Outcome
 from pool.client import AdminClient, cases
-from tests.unit.fake_daemon import eventually
+from tests.support.waiting import eventually
 
 #: So many cases are in chunks of two.
 COUNT = 2 * cases.LEAST_CHUNKS

@@ -187,8 +187,7 @@ def test_over_a_restart_of_the_daemon_the_jobs_of_clients_that_are_gone_end_and_
         living.submit(waits, job_id="of-the-living", on_disconnect="cancel")
         with subprocess.Popen([sys.executable, "-c", STAYS, first.endpoint, waits], stdout=subprocess.PIPE) as dead:
             dead.stdout.readline()
-            first.process.kill()
-            first.process.wait()
+            first.kill()
             dead.kill()
         with DaemonProcess({"default": pool}, home=home, durability="crash") as second:
             second.until(lambda: [each["outcome"] for each in jobs(second, "of-the-dead")] == ["cancelled"])

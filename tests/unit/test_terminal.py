@@ -12,8 +12,9 @@ import pytest
 
 from pool.client import JobOutcomeError
 from pool.model import JobError, JobResult, Outcome
+from tests.support.waiting import Waiting
 from tests.unit.fake_admin import AdminSocket, Refusal, a_pool, a_snapshot, a_worker, admin
-from tests.unit.fake_daemon import HOLD, Waiting
+from tests.unit.fake_daemon import HOLD
 
 #: Moves the cursor, sets colours, clears the screen, sets the title, types into the shell (answer-back); as escape
 #: sequences and as single C1 characters; carriage return, bell, backspace; bidi overrides and isolates; a lone surrogate.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from typer.testing import CliRunner
 
-from pool.cli.admin import app
 from pool.model import Outcome
 from tests.support.daemons import module_daemon
 
@@ -27,10 +25,6 @@ STEPS = [
     "daemon: result sent",
     "client: result received",
 ]
-
-
-def admin(daemon, *arguments):
-    return CliRunner().invoke(app, ["--run-dir", str(daemon.run_dir), *arguments])
 
 
 DOUBLE = "def main(x):\n    return x * 2"
@@ -65,28 +59,28 @@ def test_a_job_has_no_trace_unless_it_asks_for_one(client):
 
 def test_pool_admin_job_shows_the_steps_that_the_daemon_knows(client, daemon):
     result = client.run("result = 1", trace=True)
-    told = admin(daemon, "job", result.job_id, "--trace")
+    told = daemon.admin("job", result.job_id, "--trace")
     assert told.exit_code == 0, told.stderr
     rows = [line.strip().split(maxsplit=2) for line in told.stdout.splitlines()[1:]]
     assert {step for _, _, step in rows} == set(STEPS[:-1])
 
 
 def test_pool_admin_job_says_how_to_trace_a_job_that_has_no_trace(client, daemon):
-    told = admin(daemon, "job", client.run("result = 1").job_id, "--trace")
+    told = daemon.admin("job", client.run("result = 1").job_id, "--trace")
     assert told.exit_code == 1
     assert "submit a job with trace=True" in told.stderr
 
 
 def test_pool_admin_run_prints_the_steps_on_stderr(daemon, tmp_path):
     (tmp_path / "job.py").write_text("result = 42")
-    told = admin(daemon, "run", str(tmp_path / "job.py"), "--trace")
+    told = daemon.admin("run", str(tmp_path / "job.py"), "--trace")
     assert told.stdout == "42\n"
     assert "client: result received" in told.stderr
 
 
 def test_a_trace_of_several_files_is_refused(daemon, tmp_path):
     (tmp_path / "job.py").write_text("result = 42")
-    assert admin(daemon, "run", str(tmp_path), "--trace").exit_code == 2
+    assert daemon.admin("run", str(tmp_path), "--trace").exit_code == 2
 
 
 def test_the_same_job_traced_again_is_the_same_job(client):

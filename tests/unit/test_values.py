@@ -19,6 +19,7 @@ import pytest
 
 from pool.values import MAX_BUFFERS, OUT_OF_BAND_BYTES, decode, encode
 from tests.support.coded import MIB, Slotted, Trade, carried
+from tests.support.process import python
 from tests.support.same import same
 
 # ---- values by rule ----
@@ -266,4 +267,4 @@ def test_without_numpy_and_pandas_plain_values_work_and_the_error_says_what_to_i
 
 def test_importing_the_codec_does_not_import_the_libraries():
     code = "import sys, pool.values; print({'numpy', 'pandas'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "set()\n"
+    assert python("-c", code, check=True).stdout == "set()\n"

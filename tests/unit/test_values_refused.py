@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 import tracemalloc
 from time import thread_time
 
@@ -15,6 +13,7 @@ import pytest
 from pool.errors import ValueCodecError
 from pool.values import MAX_DEPTH, OUT_OF_BAND_BYTES, encode
 from tests.support.coded import MIB, Slotted, Trade, carried, refused, rejected
+from tests.support.process import python
 
 # ---- what is refused, and with which words ----
 
@@ -219,7 +218,7 @@ for attempt in (lambda: encode(value, max_bytes=1 << 30), lambda: decode(frames)
 
 
 def test_a_value_that_there_is_no_memory_for_is_no_error_of_the_value():
-    done = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, check=True, text=True)
+    done = python("-c", SHORT, check=True)
     assert done.stdout == "memory\nmemory\n"
 
 

@@ -14,8 +14,10 @@ import zmq
 
 from pool.daemon.zmtp.connection import Timeouts
 from tests.support import libzmq_peer
+from tests.support.process import python
 from tests.support.pyzmq_versions import libraries, unpacked
-from tests.support.zmtp_host import Host, until
+from tests.support.waiting import eventually
+from tests.support.zmtp_host import Host
 
 ROOT = Path(__file__).parents[2]
 #: Releases of pyzmq, and the libzmq that each of them contains: its version, the ZMTP 3.minor that it announces, and
@@ -46,7 +48,7 @@ def test_a_libzmq_is_served_on_one_connection_and_is_sent_pings_if_it_knows_them
             said = json.loads(peer.stdout.readline())
             (client,) = host.call(lambda: list(host.transport.submit._clients.values()))
             if minor >= 1 and not heartbeat_ms:
-                until(lambda: client.connection._pinged_at > 0)
+                eventually(lambda: client.connection._pinged_at > 0)
             peer.communicate()
         assert said["version"] == version
         assert said["sizes"] == 2 * [[len(frame) for frame in message] for message in libzmq_peer.MESSAGES]
@@ -66,13 +68,13 @@ sys.exit(pytest.main(["-q", "--timeout=240", "-p", "no:cacheprovider", "-p", "no
 def test_the_tests_of_the_sockets_pass_with_the_lowest_pyzmq():
     place = unpacked("26.2.0")
     names = ["tests/unit/test_zmtp_sockets.py", "tests/unit/test_client.py"]
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, str(place), *names],
+    done = python(
+        "-c",
+        _RUN,
+        str(place),
+        *names,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(place), *filter(None, [os.environ.get("PYTHONPATH")])])},
         cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=800,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]

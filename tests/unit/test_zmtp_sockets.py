@@ -18,7 +18,8 @@ from pool.daemon.zmtp import UNLEASED_BYTES, Transport, codec, connection, liste
 from pool.errors import ConfigError
 from pool.model import Outcome
 from tests.support.process import descriptors
-from tests.support.zmtp_host import GREETED, WAIT_S, Host, ask, dialer, is_closed, packed, until
+from tests.support.waiting import eventually
+from tests.support.zmtp_host import GREETED, WAIT_S, Host, ask, dialer, is_closed, packed
 
 BIG = 80_000_000
 
@@ -83,7 +84,7 @@ def test_a_client_that_reconnects_has_a_new_address_and_the_old_one_is_refused(h
     address = host.from_clients[0][0]
     first.close(linger=0)
     ask(dial(host.endpoint))
-    until(lambda: not host.call(lambda: host.transport.submit.send(address, wire.Accepted(request=1, job_id="x"))))
+    eventually(lambda: not host.call(lambda: host.transport.submit.send(address, wire.Accepted(request=1, job_id="x"))))
 
 
 def test_libzmq_reconnects_to_a_socket_that_was_bound_again(tmp_path, dial):
@@ -102,7 +103,7 @@ def test_libzmq_reconnects_to_a_socket_that_was_bound_again(tmp_path, dial):
 @pytest.mark.parametrize("kind", [zmq.REQ, zmq.PAIR, zmq.SUB, zmq.PUSH])
 def test_sockets_of_other_types_are_refused(host, dial, kind):
     sock = dial(host.endpoint, kind, RECONNECT_IVL=-1)
-    until(lambda: host.counts["garbage"])
+    eventually(lambda: host.counts["garbage"])
     sock.close(linger=0)
     ask(dial(host.endpoint))
 
@@ -121,7 +122,7 @@ def test_a_slow_reader_gets_everything_and_delays_nobody(host, dial):
     host.payload = [bytes(2_000_000)]
     for _ in range(20):
         slow.send_multipart(wire.encode(wire.Ping(request=1)))
-    until(lambda: len(host.from_clients) == 20)
+    eventually(lambda: len(host.from_clients) == 20)
     host.payload = ()
     ask(quick)
     for _ in range(20):
@@ -140,7 +141,7 @@ def test_a_client_that_never_reads_is_ended_at_its_share_and_others_are_not(host
     stubborn, other = host.greet(), host.greet()
     other.sendall(packed() * 2)
     stubborn.sendall(packed() * 20)
-    until(lambda: host.counts["not_read"])
+    eventually(lambda: host.counts["not_read"])
     assert is_closed(stubborn)
     host.payload = ()
     ask(dial(host.endpoint))
@@ -154,10 +155,10 @@ def test_one_answer_of_any_size_waits_for_a_client_and_a_second_one_does_not(hos
     host.payload = [bytes(6_000_000)]
     stubborn = host.connect()
     stubborn.sendall(GREETED + packed())
-    until(lambda: len(host.from_clients) == 1)
+    eventually(lambda: len(host.from_clients) == 1)
     assert not host.counts
     stubborn.sendall(packed())
-    until(lambda: host.counts["not_read"])
+    eventually(lambda: host.counts["not_read"])
     assert is_closed(stubborn)
 
 
@@ -192,7 +193,7 @@ def test_connections_of_one_user_are_limited(host):
     with host.connect() as late:
         assert is_closed(late)
     held.pop().close()
-    until(lambda: len(host.transport.submit._clients) == most - 1)
+    eventually(lambda: len(host.transport.submit._clients) == most - 1)
     host.greet()
 
 
@@ -216,7 +217,7 @@ def test_descriptors_that_a_peer_sends_along_are_dropped(host):
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null.fileno()] * 10))]
         for _ in range(50):
             sock.sendmsg([packed()], rights)
-        until(lambda: len(host.from_clients) == 50)
+        eventually(lambda: len(host.from_clients) == 50)
         assert descriptors() <= before
 
 
@@ -233,7 +234,7 @@ def test_without_a_free_descriptor_connections_wait_until_there_is_one(host, dia
     with monkeypatch.context() as patch:
         patch.setattr("pool.daemon.zmtp.poller.ListeningSocket.accept", none_left)
         sock = dial(host.endpoint)
-        until(lambda: host.counts["no_descriptors"])
+        eventually(lambda: host.counts["no_descriptors"])
     ask(sock)
 
 
@@ -263,7 +264,7 @@ def link(host):
 def test_a_worker_gets_a_large_job_and_sends_a_large_answer(host, dial, link):
     runner = dial(f"ipc://{link}", zmq.PAIR)
     runner.send_multipart(wire.encode(HI))
-    until(lambda: host.from_workers)
+    eventually(lambda: host.from_workers)
     assert host.from_workers == [("p-1", HI, [])]
     job = [b"code", bytes(BIG)]
     assert host.call(lambda: host.transport.links.send("p-1", wire.Probe(seq=7), job, answer_bytes=BIG + 10_000))
@@ -271,10 +272,10 @@ def test_a_worker_gets_a_large_job_and_sends_a_large_answer(host, dial, link):
     message, payload = wire.decode(wire.to_runner, runner.recv_multipart(copy=True))
     assert (message, payload) == (wire.Probe(seq=7), job)
     runner.send_multipart(wire.encode(wire.Done(job_id="j", epoch=1, outcome=Outcome.OK), [bytes(BIG)]), copy=False)
-    until(lambda: len(host.from_workers) == 2)
+    eventually(lambda: len(host.from_workers) == 2)
     assert host.from_workers[1][2] == [bytes(BIG)]
     runner.send_multipart(wire.encode(wire.Freed(epoch=1), [bytes(BIG)]), copy=False)  # no more after Done
-    until(lambda: host.losses)
+    eventually(lambda: host.losses)
     assert "are allowed now" in host.losses[0][1]
 
 
@@ -283,7 +284,7 @@ def test_messages_before_the_end_of_a_link_come_before_its_loss(host, dial, link
     for seq in range(100):
         runner.send_multipart(wire.encode(wire.Heartbeat(seq=seq)))
     runner.close(linger=5000)
-    until(lambda: host.losses)
+    eventually(lambda: host.losses)
     assert [message.seq for _, message, _ in host.from_workers] == list(range(100))
     assert "closed" in host.losses[0][1]
     assert not link.exists()
@@ -292,7 +293,7 @@ def test_messages_before_the_end_of_a_link_come_before_its_loss(host, dial, link
 def test_a_second_connection_of_a_worker_is_refused(host, dial, link):
     runner = dial(f"ipc://{link}", zmq.PAIR)
     runner.send_multipart(wire.encode(HI))
-    until(lambda: host.from_workers)
+    eventually(lambda: host.from_workers)
     with socket.socket(socket.AF_UNIX) as second:
         second.settimeout(60)
         second.connect(str(link))
@@ -300,7 +301,7 @@ def test_a_second_connection_of_a_worker_is_refused(host, dial, link):
     with socket.socket(socket.AF_UNIX) as third, pytest.raises(ConnectionRefusedError):
         third.connect(str(link))
     runner.send_multipart(wire.encode(wire.Heartbeat()))
-    until(lambda: len(host.from_workers) == 2)
+    eventually(lambda: len(host.from_workers) == 2)
     assert not host.losses
 
 
@@ -312,7 +313,7 @@ def bound_again(host):
     host.call(lambda: host.transport.links.reopen("p-1", host, 7))
     with socket.socket(socket.AF_UNIX) as silent:
         silent.connect(str(directory / "link.sock"))
-        until(lambda: host.call(lambda: host.transport.links._links["p-1"].connection))
+        eventually(lambda: host.call(lambda: host.transport.links._links["p-1"].connection))
         yield directory / "link.sock", silent
 
 
@@ -320,13 +321,13 @@ def test_a_link_that_was_bound_again_waits_for_a_connection_that_says_something(
     """As a process of the container could connect and say nothing, if it could reach the link."""
     with bound_again(host) as (link, _):
         pass
-    until(lambda: not host.call(lambda: host.transport.links._links["p-1"].connection))
+    eventually(lambda: not host.call(lambda: host.transport.links._links["p-1"].connection))
     runner = dial(f"ipc://{link}", zmq.PAIR)
     runner.send_multipart(wire.encode(HI))
-    until(lambda: host.from_workers)
+    eventually(lambda: host.from_workers)
     assert not host.losses
     runner.close(linger=0)
-    until(lambda: host.losses)
+    eventually(lambda: host.losses)
 
 
 def test_a_link_that_was_bound_again_takes_the_newest_connection_until_one_says_something(host, dial):
@@ -334,7 +335,7 @@ def test_a_link_that_was_bound_again_takes_the_newest_connection_until_one_says_
     with bound_again(host) as (link, silent):
         runner = dial(f"ipc://{link}", zmq.PAIR)
         runner.send_multipart(wire.encode(HI))
-        until(lambda: host.from_workers)
+        eventually(lambda: host.from_workers)
         assert is_closed(silent)
     with socket.socket(socket.AF_UNIX) as late:
         late.settimeout(60)
@@ -352,7 +353,7 @@ def test_new_links_get_other_directories_than_those_that_were_bound_again(host):
 def test_without_a_lease_a_worker_may_send_little(host, dial, link):
     runner = dial(f"ipc://{link}", zmq.PAIR)
     runner.send_multipart(wire.encode(HI, [bytes(UNLEASED_BYTES)]))
-    until(lambda: host.losses)
+    eventually(lambda: host.losses)
     assert "69632 are allowed" in host.losses[0][1]
     assert not host.from_workers
 
@@ -360,7 +361,7 @@ def test_without_a_lease_a_worker_may_send_little(host, dial, link):
 def test_a_paused_user_is_not_received_until_it_is_resumed_and_loses_nothing(host, dial):
     stays, leaves = host.greet(), host.greet()
     stays.sendall(packed())
-    until(lambda: host.from_clients)
+    eventually(lambda: host.from_clients)
     user = host.from_clients[0][1]
     host.call(lambda: host.transport.submit.pause(user))
     comes = dial(host.endpoint)
@@ -374,13 +375,13 @@ def test_a_paused_user_is_not_received_until_it_is_resumed_and_loses_nothing(hos
         ask(administrator)
     assert len(host.from_clients) == 1 + 50
     host.call(lambda: host.transport.submit.resume(user))
-    until(lambda: len(host.from_clients) == 1 + 50 + 30)
+    eventually(lambda: len(host.from_clients) == 1 + 50 + 30)
 
 
 def test_a_paused_client_that_has_gone_does_not_keep_the_loop_busy(host):
     sock = host.greet()
     sock.sendall(packed())
-    until(lambda: host.from_clients)
+    eventually(lambda: host.from_clients)
     user = host.from_clients[0][1]
     host.call(lambda: host.transport.submit.pause(user))
     sock.sendall(packed())
@@ -391,7 +392,7 @@ def test_a_paused_client_that_has_gone_does_not_keep_the_loop_busy(host):
     time.sleep(0.5)
     assert len(turns) < 50
     host.call(lambda: host.transport.submit.resume(user))
-    until(lambda: len(host.from_clients) == 2)
+    eventually(lambda: len(host.from_clients) == 2)
 
 
 def test_send_returns_false_for_a_worker_that_takes_nothing(host, dial, link):
@@ -409,7 +410,7 @@ def test_a_message_may_end_another_worker_that_has_sent_something_too(host, link
     runners = [host.connect(path) for path in (link, other)]
     for each in runners:
         each.sendall(codec.GREETING + codec.ready("PAIR") + packed(HI))
-    until(lambda: len(host.from_workers) == 2)
+    eventually(lambda: len(host.from_workers) == 2)
 
     def receive(worker_id, *_):
         host.from_workers.append(worker_id)
@@ -421,7 +422,7 @@ def test_a_message_may_end_another_worker_that_has_sent_something_too(host, link
             each.sendall(packed(wire.Heartbeat()))
 
     host.call(send_while_the_loop_waits)
-    until(lambda: len(host.from_workers) == 3)
+    eventually(lambda: len(host.from_workers) == 3)
     host.call(lambda: None)  # the loop goes on
     assert len(host.from_workers) == 3
 
@@ -431,12 +432,12 @@ def test_a_link_that_floods_does_not_delay_the_others(host, link):
     flooding, quiet = (host.connect(path) for path in (link, other))
     for each in (flooding, quiet):
         each.sendall(codec.GREETING + codec.ready("PAIR") + packed(HI))
-    until(lambda: len(host.from_workers) == 2)
+    eventually(lambda: len(host.from_workers) == 2)
 
     def send_while_the_loop_waits():
         flooding.sendall(packed(wire.Heartbeat()) * 1000)
         quiet.sendall(packed(wire.Heartbeat(seq=2)))
 
     host.call(send_while_the_loop_waits)
-    until(lambda: len(host.from_workers) == 1003)
+    eventually(lambda: len(host.from_workers) == 1003)
     assert host.from_workers.index(("p-2", wire.Heartbeat(seq=2), [])) < 100
