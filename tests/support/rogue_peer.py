@@ -21,7 +21,7 @@ import msgspec
 
 from pool import wire
 from pool.daemon.zmtp import codec
-from pool.daemon.zmtp.decoder import Decoder
+from pool.daemon.zmtp.codec import Decoder
 from pool.model import Outcome
 from tests.support import rogue_prints
 

@@ -11,8 +11,8 @@ import zmq
 
 from pool import wire
 from pool.daemon.zmtp import Handlers, Transport, codec
+from pool.daemon.zmtp.codec import Decoder
 from pool.daemon.zmtp.connection import TIMEOUTS
-from pool.daemon.zmtp.decoder import Decoder
 from tests.support.sockets import receive_exactly
 
 #: What a DEALER says first.

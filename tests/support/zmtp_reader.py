@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pool.daemon.zmtp.decoder import Decoder, Event
+from pool.daemon.zmtp.codec import Decoder, Event
 
 
 class Reader:

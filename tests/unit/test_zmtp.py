@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pool.daemon.zmtp import codec
-from pool.daemon.zmtp.codec import GREETING, Greeting, Peer, Ping, Pong
-from pool.daemon.zmtp.decoder import FRAME_COST, LARGE_BYTES, MAX_COMMAND_BYTES, Body
+from pool.daemon.zmtp.body import LARGE_BYTES, Body
+from pool.daemon.zmtp.codec import FRAME_COST, GREETING, MAX_COMMAND_BYTES, Greeting, Peer, Ping, Pong
 from pool.errors import RemoteProtocolError
 from tests.support.zmtp_reader import Reader
 

@@ -232,7 +232,7 @@ def test_without_a_free_descriptor_connections_wait_until_there_is_one(host, dia
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pool.daemon.zmtp.poller.ListeningSocket.accept", none_left)
+        patch.setattr("pool.daemon.zmtp.listening.ListeningSocket.accept", none_left)
         sock = dial(host.endpoint)
         eventually(lambda: host.counts["no_descriptors"])
     ask(sock)

@@ -17,12 +17,10 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from pool.daemon.zmtp import codec
-from pool.daemon.zmtp.codec import Buffer, Greeting, Peer, Ping
-from pool.daemon.zmtp.decoder import Decoder, Event
-from pool.daemon.zmtp.poller import Poller
+from pool.daemon.zmtp.codec import Buffer, Decoder, Event, Greeting, Peer, Ping
 from pool.errors import RemoteProtocolError
 from pool.wire import Frame
 
@@ -36,6 +34,19 @@ _CONTROLS_QUEUED = 16
 #: Buffers given to the kernel in one call; it takes at most 1024.
 _BUFFERS = 64
 _CREDENTIALS = struct.Struct("3i")  # pid, uid and gid of the peer, from the kernel
+
+
+Call = Callable[[], object]
+
+
+class Poller(Protocol):
+    """What the loop waits for: tells when a descriptor can be read or written."""
+
+    def add(self, fd: int, on_readable: Call, on_writable: Call | None = None) -> None: ...
+    def remove(self, fd: int) -> None: ...
+    def want_read(self, fd: int, *, wanted: bool) -> None: ...
+    def want_write(self, fd: int, *, wanted: bool) -> None: ...
+    def wait(self, timeout_s: float) -> None: ...
 
 
 class Timeouts(NamedTuple):

@@ -19,8 +19,8 @@ from typing import Protocol
 import structlog
 
 from pool import wire
-from pool.daemon.zmtp.connection import Connection, Terms, Timeouts
-from pool.daemon.zmtp.poller import ListeningSocket, Poller
+from pool.daemon.zmtp.connection import Connection, Poller, Terms, Timeouts
+from pool.daemon.zmtp.listening import ListeningSocket
 from pool.errors import RemoteProtocolError
 
 log = structlog.get_logger(__name__)

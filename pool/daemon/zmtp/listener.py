@@ -20,8 +20,8 @@ from pathlib import Path
 import structlog
 
 from pool import wire
-from pool.daemon.zmtp.connection import TIMEOUTS, Connection, Terms, Timeouts
-from pool.daemon.zmtp.poller import ListeningSocket, Poller
+from pool.daemon.zmtp.connection import TIMEOUTS, Connection, Poller, Terms, Timeouts
+from pool.daemon.zmtp.listening import ListeningSocket
 from pool.errors import RemoteProtocolError
 
 log = structlog.get_logger(__name__)

@@ -10,15 +10,15 @@ import contextlib
 import math
 import os
 import queue
+import select
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pool.daemon.zmtp.connection import TIMEOUTS, Timeouts
+from pool.daemon.zmtp.connection import TIMEOUTS, Call, Timeouts
 from pool.daemon.zmtp.links import WorkerLinks
 from pool.daemon.zmtp.listener import ADMIN, SUBMIT, ClientListener, Serve
-from pool.daemon.zmtp.poller import Poller, Wakeup
 
 #: How often connections are checked against their timeouts.
 _SWEEP_S = 1.0
@@ -27,6 +27,75 @@ _SWEEP_S = 1.0
 _LINK_TIMEOUTS = Timeouts(handshake=math.inf, stalled=math.inf, ping_after=math.inf)
 #: How long `close` goes on writing the last answers.
 _LINGER_S = 1.0
+
+
+class Epoll:
+    """What the loop waits for. A level-triggered epoll: a descriptor that was not read to its end is reported again."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._calls: dict[int, tuple[Call, Call | None]] = {}
+        self._masks: dict[int, int] = {}  # events that each descriptor is to be reported for
+
+    def add(self, fd: int, on_readable: Call, on_writable: Call | None = None) -> None:
+        """Make the first call when the descriptor is readable or has ended, the second when it is writable, if that is
+        wanted.
+        """
+        self._calls[fd], self._masks[fd] = (on_readable, on_writable), 0
+        self._set(fd, select.EPOLLIN)
+
+    def want_read(self, fd: int, *, wanted: bool) -> None:
+        """Whether the descriptor is reported when it is readable or has ended. At first it is."""
+        self._set(fd, self._masks[fd] | select.EPOLLIN if wanted else self._masks[fd] & ~select.EPOLLIN)
+
+    def want_write(self, fd: int, *, wanted: bool) -> None:
+        """Whether the descriptor is reported when it is writable. At first it is not."""
+        self._set(fd, self._masks[fd] | select.EPOLLOUT if wanted else self._masks[fd] & ~select.EPOLLOUT)
+
+    def _set(self, fd: int, mask: int) -> None:
+        """Without any event it is taken out of the epoll, which would go on to report its end."""
+        before, self._masks[fd] = self._masks[fd], mask
+        if mask == before:
+            return
+        if not mask:
+            self._epoll.unregister(fd)
+        elif not before:
+            self._epoll.register(fd, mask)
+        else:
+            self._epoll.modify(fd, mask)
+
+    def remove(self, fd: int) -> None:
+        """To be called before the descriptor is closed. One that was not added is no error."""
+        if self._calls.pop(fd, None) is not None:
+            self._set(fd, 0)
+            del self._masks[fd]
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until something has happened, then make the calls."""
+        for fd, mask in self._epoll.poll(math.ceil(timeout_s * 1000) / 1000):
+            on_readable, on_writable = self._calls.get(fd, (None, None))
+            if on_writable is not None and mask & select.EPOLLOUT:
+                on_writable()
+            if on_readable is not None and mask & ~select.EPOLLOUT:
+                on_readable()
+
+    def close(self) -> None:
+        self._epoll.close()
+
+
+class Wakeup:
+    """Lets other threads and signal handlers end the loop's wait."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def set(self) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self.fd, 1)
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
 
 
 class Handlers(NamedTuple):
@@ -49,7 +118,7 @@ class Transport:
         submit_group: str | None,
         timeouts: Timeouts = TIMEOUTS,
     ) -> None:
-        self._poller = Poller()
+        self._poller = Epoll()
         self._wakeup = Wakeup()
         self.submit = ClientListener(
             self._poller, submit, submit_mode, group=submit_group, caps=SUBMIT, timeouts=timeouts

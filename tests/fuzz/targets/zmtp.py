@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from random import Random
 
-from pool.daemon.zmtp import codec, decoder
-from pool.daemon.zmtp.decoder import FRAME_COST, MAX_COMMAND_BYTES, Event
+from pool.daemon.zmtp import body as body_module
+from pool.daemon.zmtp import codec
+from pool.daemon.zmtp.codec import FRAME_COST, MAX_COMMAND_BYTES, Event
 from pool.errors import RemoteProtocolError
 from tests.fuzz.mutate import bend_bytes
 from tests.fuzz.target import Target
@@ -20,7 +21,9 @@ from tests.support.zmtp_reader import Reader
 _LIMIT = 8192
 _MAX_FRAMES = 12
 _MOST_PIECES = 200
-_SMALL = {"LARGE_BYTES": 256, "_FIRST_BYTES": 64, "_WHOLE_BYTES": 100}
+_FIRST_BYTES = 64
+#: The module, and its constants.
+_SMALL = ((body_module, {"LARGE_BYTES": 256, "_FIRST_BYTES": _FIRST_BYTES}), (codec, {"_WHOLE_BYTES": 100}))
 _READY = codec.GREETING + codec.ready("DEALER")
 _GREETING = len(codec.GREETING)
 
@@ -44,18 +47,20 @@ class _Reader(Reader):
         pages = held.body._pages if held.body is not None else None
         assert held.held <= _LIMIT + MAX_COMMAND_BYTES + 9
         assert len(held._frames) <= _MAX_FRAMES
-        assert pages is None or len(pages) <= max(2 * held.body.filled, _SMALL["_FIRST_BYTES"])
+        assert pages is None or len(pages) <= max(2 * held.body.filled, _FIRST_BYTES)
         assert held._size >= FRAME_COST * len(held._frames)
 
 
 @contextmanager
 def _small_pages() -> Iterator[None]:
-    before = {name: getattr(decoder, name) for name in _SMALL}
-    vars(decoder).update(_SMALL)
+    before = [(module, {name: getattr(module, name) for name in small}) for module, small in _SMALL]
+    for module, small in _SMALL:
+        vars(module).update(small)
     try:
         yield
     finally:
-        vars(decoder).update(before)
+        for module, normal in before:
+            vars(module).update(normal)
 
 
 def one(data: bytes) -> None:
