@@ -44,8 +44,7 @@ Not bounded: pandas hashes without a secret, so `groupby`, `merge` or `unique` o
 hostile MultiIndex, can be made slow. numpy stores each text of a list with the width of the longest.
 """
 
+from pool.values.codec import decode, encode
 from pool.values.codes import MAX_BUFFERS, MAX_DEPTH, OUT_OF_BAND_BYTES
-from pool.values.decode import decode
-from pool.values.encode import encode
 
 __all__ = ["MAX_BUFFERS", "MAX_DEPTH", "OUT_OF_BAND_BYTES", "decode", "encode"]

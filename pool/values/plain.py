@@ -7,7 +7,7 @@ Most values are plain, so this is the fast way. It also keeps values that are sm
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -24,13 +24,14 @@ _FIRST_BUFFER = 1024
 
 _TEXT = frozenset({str, bytes})
 _NESTED = frozenset({list, dict})
-_PLAIN = frozenset({type(None), bool, int, float}) | _TEXT | _NESTED
+_SCALARS = frozenset({type(None), bool, int, float})
+_FLAT = _SCALARS | _TEXT
+_PLAIN = _FLAT | _NESTED
 _KEYS = frozenset({str})
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 #: Characters and items of a value that is packed at once as a whole. A larger one is searched level by level anyway.
 _SMALL = 64 * 1024
-_SCALARS = frozenset({type(None), bool, int, float})
 
 
 class OverLimitError(Exception):
@@ -65,33 +66,41 @@ def is_plain(value: list[Any] | dict[Any, Any], limit: int, *, depth: int) -> bo
         least += count + sum(map(len, chain.from_iterable(dicts)))
         if least > limit:
             raise OverLimitError
-        kinds = set(map(type, _items(lists, dicts)))
+        if count > _MAX_LEVEL:
+            return _is_flat(lists, dicts, limit - least)
+        items = [*chain.from_iterable(lists), *chain.from_iterable(map(dict.values, dicts))]
+        kinds = set(map(type, items))
         if not kinds <= _PLAIN:
             return False
-        if kinds & _TEXT:
-            least += sum(map(len, filter(_is_text, _items(lists, dicts))))
-        if not kinds & _NESTED:
+        if not kinds.isdisjoint(_TEXT):
+            least += sum(map(len, filter(_is_text, items)))
+        if kinds.isdisjoint(_NESTED):
             if least > limit:
                 raise OverLimitError
             return True
-        if count > _MAX_LEVEL:
-            return False
-        lists, dicts = _containers(list(_items(lists, dicts)), kinds)
-        if _are_shared(lists, dicts):
+        lists, dicts = [each for each in items if type(each) is list], [each for each in items if type(each) is dict]
+        if len(lists or dicts) >= _MANY and _are_shared(lists or dicts):
             return _is_plain_shared([*lists, *dicts], limit - least, depth=left - 1)
     return False
 
 
-def _containers(items: list[Any], kinds: set[type]) -> tuple[list[list[Any]], list[dict[Any, Any]]]:
-    lists = [item for item in items if type(item) is list] if list in kinds else []
-    dicts = [item for item in items if type(item) is dict] if dict in kinds else []
-    return lists, dicts
+def _is_flat(lists: list[list[Any]], dicts: list[dict[Any, Any]], limit: int) -> bool:
+    """Whether a level that is too large to be searched has no containers, and its texts are within the limit."""
+    kinds = set(map(type, _items(lists, dicts)))
+    if not kinds <= _FLAT:
+        return False
+    if not kinds.isdisjoint(_TEXT) and sum(map(len, filter(_is_text, _items(lists, dicts)))) > limit:
+        raise OverLimitError
+    return True
 
 
-def _are_shared(lists: list[list[Any]], dicts: list[dict[Any, Any]]) -> bool:
+def _items(lists: list[list[Any]], dicts: list[dict[Any, Any]]) -> Iterable[Any]:
+    return chain(chain.from_iterable(lists), chain.from_iterable(map(dict.values, dicts)))
+
+
+def _are_shared(containers: Sequence[object]) -> bool:
     """Judged by a sample: where values are made by doubling, any sample has repetitions."""
-    sample = (lists or dicts)[:_MANY]
-    return len(sample) == _MANY and 2 * len(set(map(id, sample))) <= _MANY
+    return 2 * len(set(map(id, containers[:_MANY]))) <= _MANY
 
 
 def _is_plain_shared(containers: list[Any], limit: int, *, depth: int) -> bool:
@@ -122,14 +131,6 @@ def _is_plain_shared(containers: list[Any], limit: int, *, depth: int) -> bool:
 
 def _is_text(item: object) -> bool:
     return type(item) in _TEXT
-
-
-def _items(lists: list[list[Any]], dicts: list[dict[Any, Any]]) -> Iterable[Any]:
-    if not lists and len(dicts) == 1:
-        return dicts[0].values()
-    if not dicts and len(lists) == 1:
-        return lists[0]
-    return chain(chain.from_iterable(lists), chain.from_iterable(map(dict.values, dicts)))
 
 
 def pack(value: object) -> bytes:
