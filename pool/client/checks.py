@@ -121,8 +121,12 @@ def utf8(field: str, given: str) -> bytes:
     try:
         return given.encode()
     except UnicodeEncodeError as error:
-        problem = f"the character at {error.start} is a lone surrogate, which UTF-8 cannot encode"
-        raise invalid(field, problem, "read the text with the encoding it was written in") from None
+        raise not_utf8(field, error) from None
+
+
+def not_utf8(field: str, error: UnicodeEncodeError) -> InvalidJobError:
+    problem = f"the character at {error.start} is a lone surrogate, which UTF-8 cannot encode"
+    return invalid(field, problem, "read the text with the encoding it was written in")
 
 
 def invalid(field: str, problem: str, remedy: str) -> InvalidJobError:

@@ -104,13 +104,12 @@ class Client:
         other exception that ends the wait, such as KeyboardInterrupt, cancels the job. JobRefusedError and BusyError:
         the job was not accepted. With a `timeout` a full backlog is tried again, when the daemon says, for that long.
         """
-        wait_s = checks.waiting("timeout", timeout)
+        patience = None if timeout is None else Patience(checks.waiting("timeout", timeout))
         stream = on_stdout is not None or on_stderr is not None
         if stream:
             checks.callback("on_stdout", on_stdout)
             checks.callback("on_stderr", on_stderr)
         submission = self.jobs.make(code, options, on_disconnect="cancel", stream=stream)
-        patience = None if wait_s is None else Patience(wait_s)
         try:
             while True:
                 left_s = None if patience is None else patience.left_s()

@@ -216,10 +216,7 @@ def program_of(code: Code, entry: object = None, strip_fences: object = None) ->
     if strip_fences is not None and checks.flag("strip_fences", strip_fences) and isinstance(code, str):
         code = without_fences(code)
     if isinstance(code, str):
-        name = None if entry is None else checks.word("entry", entry)
-        if name is not None and not all(part.isidentifier() for part in name.split(".")):
-            raise checks.invalid("entry", f"{name!r} is not a name", "name a function of the code")
-        program = Program(checks.utf8("code", code), entry=name)
+        program = _source(code, entry)
     elif callable(code):
         from pool.client.pickling import pickled  # a loop that submits source text needs no cloudpickle
 
@@ -232,6 +229,17 @@ def program_of(code: Code, entry: object = None, strip_fences: object = None) ->
         remedy = "pass what it refers to as arguments" if program.pickled else "pass data as arguments or files"
         raise checks.too_large("the code", len(program.frame), wire.MAX_CODE_BYTES, remedy)
     return program
+
+
+def _source(code: str, entry: object) -> Program:
+    if entry is not None:
+        entry = str.__str__(entry) if isinstance(entry, str) else checks.text("entry", entry)
+        if len(entry) > checks.MAX_WORD or not all(map(str.isidentifier, entry.split("."))):
+            raise checks.invalid("entry", f"{entry!r:.150} is not a name", "name a function of the code")
+    try:
+        return Program(code.encode(), entry=entry)
+    except UnicodeEncodeError as error:
+        raise checks.not_utf8("code", error) from None
 
 
 def _encoded(message: wire.Submit, payload: Sequence[Buffer]) -> list[bytes | zmq.Frame]:
