@@ -19,7 +19,7 @@ from pool.client import checks
 from pool.client.checks import Buffer
 from pool.client.job import JobOptions, Program, arguments_of
 from pool.client.pending import Delivery, JobFuture
-from pool.client.results import FIXED_FRAMES, ToResult
+from pool.client.results import ToResult
 from pool.errors import JobRefusedError, PoolError, RemoteProtocolError
 from pool.model import JobError, JobResult, Outcome
 from pool.printable import visible
@@ -168,8 +168,8 @@ def _unanswered(delivery: Delivery) -> Delivery:
 def _calls(delivery: Delivery, count: int) -> Iterator[Delivery]:
     """An end for each call that has begun, as if it had been a job. Raises RemoteProtocolError."""
     header, payload = delivery
-    calls = wire.decode_calls(payload[FIXED_FRAMES]) if len(payload) > FIXED_FRAMES else ()
-    bodies = payload[FIXED_FRAMES + 1 :]
+    calls = wire.decode_calls(payload[wire.FIXED_FRAMES]) if len(payload) > wire.FIXED_FRAMES else ()
+    bodies = payload[wire.FIXED_FRAMES + 1 :]
     if not len(calls) == len(bodies) == header.calls <= count:
         raise RemoteProtocolError(f"{header.calls} calls of {count}, {len(calls)} reports and {len(bodies)} bodies")
     stdout, stderr, first_ns = _Pieces(payload[0]), _Pieces(payload[1]), calls[0].started_ns

@@ -24,7 +24,7 @@ from pool import wire
 from pool.client import checks, job
 from pool.client.job import Code, JobOptions, Submission
 from pool.client.pending import Delivery
-from pool.client.results import FIXED_FRAMES, to_result
+from pool.client.results import to_result
 from pool.errors import EngineError
 from pool.local.worker import LocalWorker, WorkerLimits
 from pool.model import JobResult, Outcome, StartKind
@@ -217,14 +217,14 @@ def _graded(
 ) -> Delivery:
     """The job's result with its grade. The grader runs in another child, which has never held the job's code."""
     result, answer = ended
-    value = answer[FIXED_FRAMES + len(result.files) :]
+    value = answer[wire.FIXED_FRAMES + len(result.files) :]
     if reason := _obstacle(result, value, worker):
         return Delivery(msgspec.structs.replace(result, grade=wire.Grade(reason=reason)), answer)
     program = {name: getattr(grade, name) for name in ("entry", "pickled", "python")}
     grading = msgspec.structs.replace(run, files=(), argv=(), explain=False, graded=len(value), **program)
     payload = [grader[0], b"", *grader[1:], *value]
     end, frames = _Part(worker, grading, payload, StartKind.PARKED, time.monotonic_ns()).result()
-    kept = (frames[FIXED_FRAMES - 1], *frames[FIXED_FRAMES + len(end.files) :])
+    kept = (frames[wire.FIXED_FRAMES - 1], *frames[wire.FIXED_FRAMES + len(end.files) :])
     how = wire.Grade(outcome=end.outcome, reason=end.reason, frames=len(kept))
     return Delivery(msgspec.structs.replace(result, grade=how, grade_ms=end.total_ms), (*answer, *kept))
 

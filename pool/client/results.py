@@ -28,8 +28,6 @@ from pool.model import Finding, JobError, JobResult, Outcome, OutputEvent, Timin
 #: Makes a JobResult of a Delivery.
 ToResult = Callable[[Delivery | None], JobResult]
 
-#: stdout, stderr and error come before the files.
-FIXED_FRAMES = 3
 _NS_PER_US = 1e3
 #: The stream and what arrived of it.
 Piece = tuple[wire.StreamName, bytes]
@@ -42,7 +40,7 @@ def to_result(delivery: Delivery | None, decode: Callable[[Sequence[wire.Frame]]
         raise RemoteProtocolError("the daemon answered Accepted where a result was due")
     header, payload = delivery
     payload, graded = (payload, ()) if header.grade is None else _split(header.grade, payload)
-    count = FIXED_FRAMES + len(header.files)
+    count = wire.FIXED_FRAMES + len(header.files)
     if len(payload) < count:
         problem = f"the answer has {len(payload)} frames where at least {count} were announced"
         return _result(header, error=JobError(type="InvalidError", message=problem))

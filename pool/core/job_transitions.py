@@ -1,4 +1,4 @@
-"""A job from its acceptance to its end.
+"""A job from its submission to its end.
 
     JobSubmitted ─▶ QUEUED ──lease──▶ LEASED ──JobStarted──▶ RUNNING ──JobEnded──▶ DONE, with the worker's outcome
                       │                 └──────────┬────────────┴──worker lost───▶ DONE, lost or its pending end
@@ -13,7 +13,9 @@ attempt begins after that. Only a container of an Engine that is away may still 
 from __future__ import annotations
 
 from pool.core.events import (
+    Accept,
     CancelRequested,
+    Dispatch,
     Event,
     Finish,
     JobRestored,
@@ -21,15 +23,114 @@ from pool.core.events import (
     JobWithdrawn,
     KillJob,
     NewJob,
+    Refuse,
     ShutdownRequested,
     Tick,
 )
 from pool.core.policy import answer_deadline
-from pool.core.records import HistoryEntry, JobRecord, PendingEnd, PoolPhase
+from pool.core.records import HistoryEntry, JobRecord, PendingEnd, PoolPhase, WorkerRecord
 from pool.core.state import Ignore, Illegal, State, Table, row, table
-from pool.model import JobState, Outcome, WorkerState
+from pool.errors import BacklogFullError, DrainingError, PoisonedCodeError, PoolError, PoolUnavailableError
+from pool.model import JobState, Outcome, StartKind, WorkerState
+from pool.units import format_size
 
 NOT_RUN = "it did not run"
+#: When a refused client may try again, where nothing better is known.
+RETRY_S = 1.0
+_CAN_SERVE = frozenset({WorkerState.IDLE, WorkerState.LEASED, WorkerState.CLEANING, WorkerState.SUSPECT})
+
+
+# ---- submission ----
+
+
+def submitted(pool: State, _: State, event: JobSubmitted) -> None:
+    """Give the job an idle worker at once, or a place in the backlog, or refuse it."""
+    worker = None
+    if pool.policy.running_per_client is None or pool.backlog.may_run(event.client):
+        worker = choose_worker(pool, event.client)
+    refusal = _refusal(pool, event, at_once=worker is not None)
+    if refusal is not None:
+        _refuse(pool, event, refusal)
+        return
+    if pool.demand is not None:
+        pool.demand.arrived(pool.now)
+    job = add(pool, event, submitted_at=pool.now)
+    pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, cause=pool.cause))
+    if worker is not None:
+        lease(pool, worker, job, StartKind.PARKED)
+        # A full pool starts no worker, and with one more job it has none too many.
+        pool.resize = len(pool.workers) - pool.stopping < pool.policy.max_workers
+        return
+    enqueue(pool, job)
+
+
+def _refusal(pool: State, event: JobSubmitted, *, at_once: bool) -> PoolError | None:
+    """Why this job cannot be accepted now. `at_once`: it needs no place in the backlog."""
+    if event.code in pool.poison.refused and (refusal := _poison_refusal(pool, event.code)) is not None:
+        return refusal
+    if event.follow_up:
+        return None  # it was accepted with its first part
+    if pool.breaker.open and not any(worker.state in _CAN_SERVE for worker in pool.workers.values()):
+        retry_s = max(RETRY_S, (pool.breaker.retry_at or 0.0) - pool.now)
+        return PoolUnavailableError(f"No worker can be started: {pool.breaker.last_reason}", retry_after_s=retry_s)
+    most = pool.policy.bytes_per_client
+    if event.held_bytes and event.held_bytes + event.size_bytes > most:
+        return BacklogFullError(
+            f"Your unfinished jobs hold {format_size(event.held_bytes)}, and one user may hold "
+            f"{format_size(most)}. Wait for some of them, or put what they share into a data set.",
+            retry_after_s=pool.backlog.retry_after_s(),
+        )
+    full = None if at_once else pool.backlog.why_full(event.client)
+    return None if full is None else BacklogFullError(full, retry_after_s=pool.backlog.retry_after_s())
+
+
+def _poison_refusal(pool: State, code: str) -> PoolError | None:
+    left_s = pool.poison.refused_s(code, pool.now)
+    if left_s is None:
+        return None
+    return PoisonedCodeError(
+        pool.poison.explain(code, pool.now),
+        digest=code,
+        kills=pool.poison.count(code, pool.now),
+        history=pool.poison.history(code, pool.now),
+        retry_after_s=left_s,
+    )
+
+
+def submitted_late(pool: State, _: State, event: JobSubmitted) -> None:
+    if event.follow_up and pool.state is PoolPhase.DRAINING:
+        submitted(pool, pool, event)  # a draining pool finishes what it has accepted
+        return
+    draining = "The pool is draining and takes no new jobs until it is resumed."
+    stopping = "The pool is shutting down and takes no new jobs."
+    _refuse(pool, event, DrainingError(draining if pool.state is PoolPhase.DRAINING else stopping))
+
+
+def _refuse(pool: State, event: JobSubmitted, error: PoolError) -> None:
+    pool.note_past(event.job_id, f"refused: {error.code}: {error.message}")
+    pool.commands.append(Refuse(job_id=event.job_id, error=error, attachment=event.attachment, cause=pool.cause))
+
+
+# ---- acceptance and lease ----
+
+
+def choose_worker(pool: State, client: str) -> WorkerRecord | None:
+    """The idle worker for a job of this client, with data sets that are no older than those it has seen.
+
+    With scope "client": one that the client has used already, else one that nobody has used. Among several the most
+    recently used: its memory is warm, and the others can become old.
+    """
+    scope, edition = pool.policy.reuse_scope, pool.editions.seen.get(client, 0)
+    chosen, best = None, (False, float("-inf"))
+    for worker in pool.workers.values():
+        if worker.state is not WorkerState.IDLE or worker.edition < edition:
+            continue
+        own = scope == "client" and worker.client is not None
+        if own and worker.client != client:
+            continue
+        if chosen is None or (own, worker.last_used) > best:
+            chosen, best = worker, (own, worker.last_used)
+    return chosen
 
 
 def add(pool: State, event: NewJob, *, submitted_at: float, by: str = "") -> JobRecord:
@@ -49,6 +150,31 @@ def add(pool: State, event: NewJob, *, submitted_at: float, by: str = "") -> Job
     job.history.append(HistoryEntry(pool.now, job.id, job.state, f"accepted from uid {job.client}{by}", pool.cause))
     pool.jobs[job.id] = job
     return job
+
+
+def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -> None:
+    """Give an idle worker a job that waits, or that has just been accepted."""
+    if worker.client != job.client:
+        worker.client, worker.bound_at = job.client, pool.now
+    worker.jobs, pool.epoch = worker.jobs + 1, pool.epoch + 1
+    worker.job, worker.epoch, worker.leased_at = job, pool.epoch, pool.now
+    worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
+    job.worker_id, job.leased_at, job.attempt, job.lost = worker.id, pool.now, job.attempt + 1, ""
+    job.charged_s = pool.backlog.begin(job.client, job.loop)
+    if pool.editions.mixed:
+        pool.editions.served(job.client, worker.edition)
+    pool.move(worker, WorkerState.LEASED, f"leased to {job.id}")
+    pool.move(job, JobState.LEASED, f"leased by {worker.id} ({start})")
+    pool.commands.append(
+        Dispatch(
+            worker_id=worker.id,
+            job_id=job.id,
+            epoch=worker.epoch,
+            attempt=job.attempt,
+            start=start,
+            cause=pool.cause,
+        )
+    )
 
 
 def enqueue(pool: State, job: JobRecord) -> None:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
-from math import inf
 from random import Random
 from types import MappingProxyType
 
@@ -33,7 +32,7 @@ from pool.core.events import Command, Event, JobEvent, NewJob, WorkerEvent, Work
 from pool.core.poison import PoisonView
 from pool.core.policy import PoolPolicy
 from pool.core.records import HistoryEntry, JobRecord, Numbers, PoolPhase, WorkerRecord
-from pool.core.sizing import settle
+from pool.core.sizing import Census, settle
 from pool.core.state import InvalidTransition, State
 from pool.model import JobState, WorkerState
 
@@ -81,15 +80,16 @@ class PoolState:
             settle(pool)
         return pool.commands
 
-    def next_deadline(self) -> float | None:
-        """The latest time for the next Tick; None: no Tick is needed before the next event."""
+    def next_deadline(self) -> float:
+        """The latest time for the next Tick; infinite: no Tick is needed before the next event."""
         pool = self._state
-        times = [worker.due for worker in pool.workers.values() if worker.due is not None]
+        deadline = pool.review_at
+        for worker in pool.workers.values():
+            if worker.due is not None and worker.due < deadline:
+                deadline = worker.due
         if pool.backlog.waiting and (at := pool.backlog.next_deadline()) is not None:
-            times.append(at)
-        deadline = min(times, default=inf)
-        deadline = min(deadline, pool.review_at)
-        return None if deadline == inf else deadline
+            deadline = min(deadline, at)
+        return deadline
 
     def history(self, record_id: str) -> list[HistoryEntry]:
         """What happened to an unfinished job, a worker, code or the pool itself; of workers and code also for a while
@@ -118,7 +118,7 @@ class PoolState:
     @property
     def target(self) -> int:
         """The number of workers that the pool should have now."""
-        return self._state.target
+        return 0 if self._state.shutdown_at is not None else Census(self._state).target
 
     @property
     def backlog_length(self) -> int:
@@ -206,6 +206,7 @@ def _check_job(pool: State, job: JobRecord) -> None:
 
 def _check_sizes(pool: State) -> None:
     policy, workers = pool.policy, pool.workers.values()
+    assert pool.stopping == sum(worker.state is WorkerState.STOPPING for worker in workers)
     staying = [worker for worker in workers if worker.leaving is None]
     starting = [worker for worker in staying if worker.state is WorkerState.STARTING]
     assert len(staying) <= policy.max_workers, f"{len(staying)} workers, at most {policy.max_workers} may exist"

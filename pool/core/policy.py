@@ -1,6 +1,5 @@
 """The formulas of a pool, as pure functions of plain values: no State, no clock, no commands.
 
-choose_worker     which idle worker gets the job              with scope "client" never one that served another client
 target_size       how many workers there should be             busy + waiting + spare, within min and max
 workers_to_start  how many to start now                       room, starts under way and the breaker allow it
 jobs_limit, age_limit_s   when a worker is replaced           spread out, so that a pool never replaces all at once
@@ -12,13 +11,12 @@ answer_deadline   when a busy worker must have answered
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from random import Random
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 from pool.errors import ConfigError
-from pool.model import WorkerState
 
 ReuseScope = Literal["client", "any"]
 
@@ -95,39 +93,6 @@ class PoolPolicy:
         ]
         if problems:
             raise ConfigError("The pool's settings make no sense: " + "; ".join(problems), problems=tuple(problems))
-
-
-# ---- which worker ----
-
-
-class Candidate(Protocol):
-    """The facts on which the choice depends."""
-
-    state: WorkerState
-    client: str | None  #: the last client it served
-    last_used: float
-    edition: int  #: of its data sets
-
-
-C = TypeVar("C", bound=Candidate)
-
-
-def choose_worker(workers: Iterable[C], client: str, *, reuse_scope: ReuseScope, edition: int = 0) -> C | None:
-    """The idle worker for a job of this client, with data sets of this edition or a newer one.
-
-    With scope "client": one that the client has used already, else one that nobody has used. Among several the most
-    recently used: its memory is warm, and the others can become old.
-    """
-    chosen, best = None, (False, float("-inf"))
-    for worker in workers:
-        if worker.state is not WorkerState.IDLE or worker.edition < edition:
-            continue
-        own = reuse_scope == "client" and worker.client is not None
-        if own and worker.client != client:
-            continue
-        if chosen is None or (own, worker.last_used) > best:
-            chosen, best = worker, (own, worker.last_used)
-    return chosen
 
 
 def claimable_at(*, bound_at: float, idle_since: float | None) -> float:

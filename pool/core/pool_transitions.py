@@ -1,4 +1,4 @@
-"""What each event does to the pool as a whole: submitted jobs, the operator's requests, and the clock.
+"""What each event does to the pool as a whole: the operator's requests, and the clock.
 
 RUNNING ◀──Resume, Drain──▶ DRAINING        any ──ShutdownRequested──▶ STOPPING ──last worker gone──▶ STOPPED
 """
@@ -9,109 +9,24 @@ from dataclasses import replace
 
 from pool.core import job_transitions, worker_transitions
 from pool.core.events import (
-    Accept,
     DrainRequested,
     EditionOffered,
     JobRestored,
     JobSubmitted,
     PardonRequested,
     RecycleRequested,
-    Refuse,
     ResizeRequested,
     ResumeRequested,
     ShutdownRequested,
     Tick,
     WorkerFound,
 )
-from pool.core.job_transitions import add, enqueue, restore
-from pool.core.policy import choose_worker
+from pool.core.job_transitions import restore, submitted, submitted_late
 from pool.core.records import PoolPhase, StopReason, WorkerRecord
 from pool.core.state import Ignore, Illegal, State, Table, row, table
 from pool.core.worker_start import find, replace_older_editions
-from pool.core.worker_transitions import lease, retire
-from pool.errors import BacklogFullError, DrainingError, PoisonedCodeError, PoolError, PoolUnavailableError
-from pool.model import StartKind, WorkerState
-from pool.units import format_size
-
-#: When a refused client may try again, where nothing better is known.
-RETRY_S = 1.0
-
-# ---- submitted jobs ----
-
-
-def _submitted(pool: State, _: State, event: JobSubmitted) -> None:
-    """Give the job an idle worker at once, or a place in the backlog, or refuse it."""
-    worker = None
-    if pool.policy.running_per_client is None or pool.backlog.may_run(event.client):
-        worker = choose_worker(
-            pool.workers.values(),
-            event.client,
-            reuse_scope=pool.policy.reuse_scope,
-            edition=pool.editions.seen.get(event.client, 0),
-        )
-    refusal = _refusal(pool, event, at_once=worker is not None)
-    if refusal is not None:
-        _refuse(pool, event, refusal)
-        return
-    if pool.demand is not None:
-        pool.demand.arrived(pool.now)
-    job = add(pool, event, submitted_at=pool.now)
-    pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, cause=pool.cause))
-    if worker is not None:
-        lease(pool, worker, job, StartKind.PARKED)
-        return
-    enqueue(pool, job)
-
-
-def _refusal(pool: State, event: JobSubmitted, *, at_once: bool) -> PoolError | None:
-    """Why this job cannot be accepted now. `at_once`: it needs no place in the backlog."""
-    if event.code in pool.poison.refused and (refusal := _poison_refusal(pool, event.code)) is not None:
-        return refusal
-    if event.follow_up:
-        return None  # it was accepted with its first part
-    if pool.breaker.open and not any(worker.state in _CAN_SERVE for worker in pool.workers.values()):
-        retry_s = max(RETRY_S, (pool.breaker.retry_at or 0.0) - pool.now)
-        return PoolUnavailableError(f"No worker can be started: {pool.breaker.last_reason}", retry_after_s=retry_s)
-    most = pool.policy.bytes_per_client
-    if event.held_bytes and event.held_bytes + event.size_bytes > most:
-        return BacklogFullError(
-            f"Your unfinished jobs hold {format_size(event.held_bytes)}, and one user may hold "
-            f"{format_size(most)}. Wait for some of them, or put what they share into a data set.",
-            retry_after_s=pool.backlog.retry_after_s(),
-        )
-    full = None if at_once else pool.backlog.why_full(event.client)
-    return None if full is None else BacklogFullError(full, retry_after_s=pool.backlog.retry_after_s())
-
-
-_CAN_SERVE = frozenset({WorkerState.IDLE, WorkerState.LEASED, WorkerState.CLEANING, WorkerState.SUSPECT})
-
-
-def _poison_refusal(pool: State, code: str) -> PoolError | None:
-    left_s = pool.poison.refused_s(code, pool.now)
-    if left_s is None:
-        return None
-    return PoisonedCodeError(
-        pool.poison.explain(code, pool.now),
-        digest=code,
-        kills=pool.poison.count(code, pool.now),
-        history=pool.poison.history(code, pool.now),
-        retry_after_s=left_s,
-    )
-
-
-def _submitted_late(pool: State, _: State, event: JobSubmitted) -> None:
-    if event.follow_up and pool.state is PoolPhase.DRAINING:
-        _submitted(pool, pool, event)  # a draining pool finishes what it has accepted
-        return
-    draining = "The pool is draining and takes no new jobs until it is resumed."
-    stopping = "The pool is shutting down and takes no new jobs."
-    _refuse(pool, event, DrainingError(draining if pool.state is PoolPhase.DRAINING else stopping))
-
-
-def _refuse(pool: State, event: JobSubmitted, error: PoolError) -> None:
-    pool.note_past(event.job_id, f"refused: {error.code}: {error.message}")
-    pool.commands.append(Refuse(job_id=event.job_id, error=error, attachment=event.attachment, cause=pool.cause))
-
+from pool.core.worker_transitions import retire
+from pool.model import WorkerState
 
 # ---- the operator's requests ----
 
@@ -211,7 +126,7 @@ STATES = tuple(PoolPhase)
 TABLE: Table[PoolPhase, State] = table(
     row(
         JobSubmitted, STATES,
-        running=_submitted, draining=_submitted_late, stopping=_submitted_late, stopped=_submitted_late,
+        running=submitted, draining=submitted_late, stopping=submitted_late, stopped=submitted_late,
     ),
     row(JobRestored, STATES, running=restore, draining=restore, stopping=TOO_LATE, stopped=TOO_LATE),
     row(WorkerFound, STATES, running=_found, draining=_found, stopping=TOO_LATE, stopped=TOO_LATE),

@@ -13,11 +13,11 @@ from math import inf
 from operator import attrgetter
 
 from pool.core import policy as rules
-from pool.core.demand import REVIEW_S, Demand
-from pool.core.job_transitions import reject
+from pool.core.demand import REVIEW_S
+from pool.core.job_transitions import choose_worker, lease, reject
 from pool.core.records import JobRecord, PoolPhase, StopReason, WorkerRecord
 from pool.core.state import State
-from pool.core.worker_transitions import lease, retire
+from pool.core.worker_transitions import retire
 from pool.model import StartKind, WorkerState
 
 
@@ -29,15 +29,15 @@ def settle(pool: State) -> None:
         return
     if pool.backlog.waiting:
         dispatch(pool)
-    census = Census(pool)
+    census = _count(pool)
     if census.waiting and _make_room(pool, census):
-        census = Census(pool)
+        census = _count(pool)
     if pool.editions.trial is not None and _try_edition(pool, census):
-        census = Census(pool)
+        census = _count(pool)
     if (pool.outgoing is not None or census.retire_at <= pool.now) and _replace_worn(pool, census):
-        census = Census(pool)
+        census = _count(pool)
     if census.surplus > 0 and _stop_surplus(pool, census):
-        census = Census(pool)
+        census = _count(pool)
     if census.supply < pool.target:
         _start_missing(pool, census)
 
@@ -70,13 +70,12 @@ def _next_pair(pool: State) -> tuple[WorkerRecord, str] | None:
     client, seen = next(pool.backlog.clients(), None), pool.editions.seen
     if client is None:
         return None
-    workers, scope = pool.workers.values(), pool.policy.reuse_scope
-    worker = rules.choose_worker(workers, client, reuse_scope=scope, edition=seen.get(client, 0))
+    worker = choose_worker(pool, client)
     if worker is not None:
         return worker, client
     bound = [
         (each, each.client)
-        for each in workers
+        for each in pool.workers.values()
         if each.state is WorkerState.IDLE
         and each.client is not None
         and pool.backlog.waits(each.client)
@@ -99,7 +98,6 @@ class Census:
     """One count of the workers. The one that is being replaced counts as live, but not for the jobs to come."""
 
     def __init__(self, pool: State) -> None:
-        """Also sets the pool's target, and when the next worker is due for replacement."""
         quota = pool.policy.running_per_client
         self.waiting = len(pool.backlog.waiting) if quota is None else pool.backlog.eligible()
         self.idle: list[WorkerRecord] = []
@@ -107,6 +105,7 @@ class Census:
         self.found = self.starting = self.suspect = self.stopping = self.busy = 0
         self.ending = 0  #: with their last job, which has just begun
         self.retire_at = inf  #: when the first of those that serve is due for replacement
+        self.review_at = inf  #: when another count may lead to another decision, without any event
         self._count(pool)
         self.live = len(pool.workers) - self.stopping
         self.ready = len(self.idle) + len(self.leased)
@@ -114,11 +113,13 @@ class Census:
         # used it. A suspect stays a supply: a daemon that was suspended for a moment must not start a second pool.
         self.supply = self.found + self.starting + self.ending + len(self.leased)
         self.supply += 0 if self.waiting else len(self.idle) + self.suspect
-        spare = 0 if pool.demand is None else _measured_spare(pool, pool.demand)
-        pool.target = rules.target_size(pool.policy, busy=self.busy, waiting=self.waiting, measured=spare)
-        self.surplus = 0 if self.waiting else self.starting + self.ready - pool.target
+        spare = 0 if pool.demand is None else pool.demand.spare(pool.now)
+        if spare:
+            self._review(pool.now + REVIEW_S)  # without events, the rate falls
+        self.target = rules.target_size(pool.policy, busy=self.busy, waiting=self.waiting, measured=spare)
+        self.surplus = 0 if self.waiting else self.starting + self.ready - self.target
         if pool.now < self.retire_at:
-            pool.review_at = min(pool.review_at, self.retire_at)
+            self._review(self.retire_at)
 
     def _count(self, pool: State) -> None:
         for worker in pool.workers.values():
@@ -148,18 +149,21 @@ class Census:
         at = worker.leased_at + rules.REPLACE_AFTER_S
         if at > pool.now:
             self.ending += 1
-            pool.review(at)
+            self._review(at)
+
+    def _review(self, at: float) -> None:
+        self.review_at = min(self.review_at, at)
 
     def room(self, pool: State) -> int:
         """Containers that may be added."""
         return rules.room_for_starts(live=self.live, stopping=self.stopping, max_workers=pool.policy.max_workers)
 
 
-def _measured_spare(pool: State, demand: Demand) -> int:
-    spare = demand.spare(pool.now)
-    if spare:
-        pool.review(pool.now + REVIEW_S)  # without events, the rate falls
-    return spare
+def _count(pool: State) -> Census:
+    census = Census(pool)
+    pool.target = census.target
+    pool.review(census.review_at)
+    return census
 
 
 # ---- clients that have no worker ----
@@ -248,7 +252,7 @@ def _replace_worn(pool: State, census: Census) -> bool:
         worker.worn = worker.worn or StopReason.MAX_AGE
         pool.outgoing = worker
         pool.note(worker, f"is to be replaced: {worker.worn}")
-        census = Census(pool)
+        census = _count(pool)
         _retire_outgoing(pool, census)
         return True
     return _retire_outgoing(pool, census)

@@ -74,6 +74,7 @@ class State:
         self.outgoing: WorkerRecord | None = None  #: the one worn worker that is being replaced
         self.epoch = numbers.epoch  #: of the latest lease
         self.target = 0
+        self.stopping = 0  #: workers that are STOPPING
         self.review_at = 0.0  #: when the sizes must be checked next; in a new pool at once
         self.now = 0.0
         self.cause = ""
@@ -153,6 +154,7 @@ class State:
 
     def stop_worker(self, worker: WorkerRecord, reason: StopReason, *, failure: str = "") -> None:
         worker.leaving, worker.due = reason, None
+        self.stopping += 1
         self.editions.gone(worker.id, self.now)
         self.starts.failed(worker.id, self.now)
         self.move(worker, WorkerState.STOPPING, f"stopping: {reason}")
@@ -160,6 +162,7 @@ class State:
 
     def drop_worker(self, worker: WorkerRecord, text: str) -> None:
         """The container is gone, and with it the record; only the history is kept."""
+        self.stopping -= worker.state is WorkerState.STOPPING
         self.move(worker, WorkerState.GONE, text)
         self.past_histories.add(worker.id, self.workers.pop(worker.id).history)
         if self.outgoing is worker:

@@ -16,7 +16,6 @@ job names only the worker.
 from __future__ import annotations
 
 from pool.core.events import (
-    Dispatch,
     Event,
     Heartbeat,
     JobEnded,
@@ -49,7 +48,7 @@ from pool.core.worker_start import (
     start_failed,
     start_overdue,
 )
-from pool.model import JobState, Outcome, StartKind, WorkerState
+from pool.model import JobState, Outcome, WorkerState
 
 # ---- without a job ----
 
@@ -82,40 +81,17 @@ def _still_silent(pool: State, worker: WorkerRecord, _event: Tick) -> None:
 # ---- with a job ----
 
 
-def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -> None:
-    """Give an idle worker a job that waits, or that has just been accepted."""
-    if worker.client != job.client:
-        worker.client, worker.bound_at = job.client, pool.now
-    worker.jobs, pool.epoch = worker.jobs + 1, pool.epoch + 1
-    worker.job, worker.epoch, worker.leased_at = job, pool.epoch, pool.now
-    worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
-    job.worker_id, job.leased_at, job.attempt, job.lost = worker.id, pool.now, job.attempt + 1, ""
-    job.charged_s = pool.backlog.begin(job.client, job.loop)
-    if pool.editions.mixed:
-        pool.editions.served(job.client, worker.edition)
-    pool.move(worker, WorkerState.LEASED, f"leased to {job.id}")
-    pool.move(job, JobState.LEASED, f"leased by {worker.id} ({start})")
-    pool.commands.append(
-        Dispatch(
-            worker_id=worker.id,
-            job_id=job.id,
-            epoch=worker.epoch,
-            attempt=job.attempt,
-            start=start,
-            cause=pool.cause,
-        )
-    )
-
-
 def _job_started(pool: State, worker: WorkerRecord, event: JobStarted) -> None:
     job = worker.job
     if job is None or job.state is not JobState.LEASED:
         raise InvalidTransition(worker, event, "its job has started before")
     job.started_at = pool.now
     pool.move(job, JobState.RUNNING, f"started by {worker.id}")
-    worker.due = answer_deadline(
-        job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
-    )
+    worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
+    if job.cancelled_at is not None or pool.shutdown_at is not None:
+        worker.due = answer_deadline(
+            job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
+        )
     worker.code = job.code if job.cancelled_at is None else ""
     pool.resize = False
 

@@ -10,12 +10,10 @@ event again. Accept, Dispatch and Finish are written to the journal before anyth
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -23,7 +21,6 @@ from pool import wire
 from pool.config import Template
 from pool.core import events as ev
 from pool.core.machine import InvalidTransition, PoolState
-from pool.daemon import results
 from pool.daemon.adoption import Adoption
 from pool.daemon.datasets import PoolDatasets, Report
 from pool.daemon.engine_executor import Launched
@@ -33,7 +30,7 @@ from pool.daemon.metrics import Metrics
 from pool.daemon.output import OutputStream
 from pool.daemon.self_tests import StartFailed
 from pool.daemon.worker_handle import Services, WorkerHandle
-from pool.daemon.worker_protocol import Effect, Phase, WorkerProtocol, printable
+from pool.daemon.worker_protocol import Effect, Phase, WorkerProtocol, check_answer, largest_answer, printable
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
@@ -42,6 +39,12 @@ from pool.model import WorkerState
 log = structlog.get_logger(__name__)
 
 _REPORTED = "reported by the worker"
+#: What a message says that says no more than that it has happened.
+_EVENTS: Mapping[Effect, type[ev.WorkerEvent]] = {
+    Effect.CONNECTED: ev.WorkerConnected,
+    Effect.HEARTBEAT: ev.Heartbeat,
+    Effect.STARTED: ev.JobStarted,
+}
 #: In these phases an answer is a second one, or one of an attempt before.
 _NO_ANSWER_DUE = frozenset({Phase.IDLE, Phase.LEASED, Phase.CLEANUP})
 
@@ -72,10 +75,9 @@ class PoolController:
         self._executor = services.executors[specs.engine]
         self._jobs = services.jobs
         self._journal = services.journal
-        self._endings = services.endings
         self._outputs = services.outputs
         self._kept = services.kept
-        self._largest_answer = results.largest_answer(template.maximum)
+        self._largest_answer = largest_answer(template.maximum)
         self._events: deque[ev.Event] = deque()
         self._busy = False
         self.adoption = Adoption(
@@ -98,13 +100,9 @@ class PoolController:
             ev.Finish: self.carrier.finish,
         }
         self._effects: dict[Effect, Callable[..., None]] = {
-            Effect.NOTHING: lambda *_: None,
-            Effect.CONNECTED: partial(self._tell, ev.WorkerConnected),
             Effect.SEND_TEST: self._send_test,
             Effect.READY: self._ready,
             Effect.RESUMED: self.adoption.resumed,
-            Effect.HEARTBEAT: partial(self._tell, ev.Heartbeat),
-            Effect.STARTED: partial(self._tell, ev.JobStarted),
             Effect.PRINTED: self._printed,
             Effect.DONE: self._done,
             Effect.FREED: self._freed,
@@ -134,14 +132,6 @@ class PoolController:
         finally:
             self._busy = False
         return refusal
-
-    def tick(self, now: float) -> float:
-        """Tell the pool of the time if one of its deadlines has come. When the next one comes."""
-        due = self.state.next_deadline()
-        if due is not None and now >= due:
-            self.apply(ev.Tick(cause="clock"))
-            due = self.state.next_deadline()
-        return math.inf if due is None else due
 
     def update_datasets(self, report: Report) -> None:
         """Offer the pool a new edition if the content of its data sets has changed."""
@@ -240,7 +230,10 @@ class PoolController:
             effect, message = handle.protocol.receive(message, payload, time.monotonic())
             if handle.pidfd is not None:
                 self._unwatch(handle)
-            self._effects[effect](handle, message, payload)
+            if (event := _EVENTS.get(effect)) is not None:
+                self.apply(event(worker_id=worker_id, cause=_REPORTED))
+            elif effect is not Effect.NOTHING:
+                self._effects[effect](handle, message, payload)
         except StartFailed as error:
             if handle.start.lockdown == "broken":
                 self.lockdown_failure = handle
@@ -251,10 +244,6 @@ class PoolController:
             self.lost(worker_id, f"it broke the protocol: {error}")
         except InvalidTransition as error:
             self.lost(worker_id, f"it reported what is not possible: {error}")
-
-    def _tell(self, event: type[ev.WorkerEvent], handle: WorkerHandle, *_: object) -> None:
-        """The message says no more than that the event has happened."""
-        self.apply(event(worker_id=handle.id, cause=_REPORTED))
 
     def _broken(self, handle: WorkerHandle, message: wire.Broken, _: object) -> None:
         if handle.protocol.starting:
@@ -317,7 +306,7 @@ class PoolController:
             self._outputs.send(output)
 
     def _done(self, handle: WorkerHandle, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
-        results.check(done, payload, largest=self._largest_answer)
+        check_answer(done, payload, largest=self._largest_answer)
         if handle.protocol.streams and (output := self._output_of(handle)) is not None:
             output.check(payload)
         self.metrics.late_answers += self.state.workers[handle.id].state is WorkerState.STOPPING

@@ -32,7 +32,6 @@ from pool.daemon.job_store import JobStore
 from pool.daemon.journal import FileJournal, Journal, NoJournal, open_file
 from pool.daemon.output import OutputSender
 from pool.daemon.recovery import Past, Recovery, read_past
-from pool.daemon.results import Endings
 from pool.daemon.run_directories import RunDirectories
 from pool.daemon.status import daemon_status, whole_status
 from pool.daemon.submit_service import SubmitService
@@ -159,21 +158,21 @@ class Daemon:
     ) -> None:
         settings = self._settings.daemon
         past = self._open_journal(directories, transport)
-        self._jobs = JobStore(ttl_s=settings.result_ttl_s, max_bytes=settings.result_bytes)
+        self._jobs = JobStore(
+            self._journal, transport.submit, ttl_s=settings.result_ttl_s, max_bytes=settings.result_bytes
+        )
         self._outputs = OutputSender(transport.submit)
-        self._endings = Endings(self._journal, self._jobs, transport.submit)
         services = Services(
             transport=transport,
             executors=self._executors,
             jobs=self._jobs,
             journal=self._journal,
-            endings=self._endings,
             kept=directories.kept,
             outputs=self._outputs,
         )
         self._add_pools(directories, services, past=past)
         ending = self._take_over(directories)
-        Recovery(self._jobs, self._endings, self._controllers, ending).restore(past.rows)
+        Recovery(self._jobs, self._controllers, ending).restore(past.rows)
         self._submits = SubmitService(self._controllers, services, executor=digests, instance=directories.instance)
         self._watch = watch = Watch(
             self._settings,
@@ -288,7 +287,9 @@ class Daemon:
     def _after_turn(self) -> float:
         """Do what is due. Returns the seconds until the next thing is due."""
         now = time.monotonic()
-        due = min(controller.tick(now) for controller in self._controllers.values())
+        due = min(controller.state.next_deadline() for controller in self._controllers.values())
+        if due <= now:
+            due = self._tick(now)
         for executor in self._executors.values():
             if now >= executor.left.ask_at:
                 executor.ask_again()
@@ -300,15 +301,21 @@ class Daemon:
             due = min(due, self._submits.sessions.tick(now))
         if self._watch is not None and now >= self._watch.look_at:
             self._watch.look()
-        if now >= self._endings.tidy_at or self._jobs.over:
-            self._endings.tidy(now)
+        if now >= self._jobs.tidy_at or self._jobs.over:
+            self._jobs.tidy(now)
         if self._outputs.behind:
             self._outputs.catch_up()
         if self._stop_signal is not None or self._state == "starting":
             self._change_state(now)
-        if self._outputs.behind and self._outputs.more_to_send:
-            return 0.0
-        return max(0.0, min(due - now, _LONGEST_WAIT_S))
+        more_to_send = self._outputs.behind and self._outputs.more_to_send
+        return 0.0 if more_to_send else max(0.0, min(due - now, _LONGEST_WAIT_S))
+
+    def _tick(self, now: float) -> float:
+        """Tell the pools that have a deadline of the time. Returns when the next deadline comes."""
+        for controller in self._controllers.values():
+            if controller.state.next_deadline() <= now:
+                controller.apply(ev.Tick(cause="clock"))
+        return min(controller.state.next_deadline() for controller in self._controllers.values())
 
     # ---- begin and end ----
 

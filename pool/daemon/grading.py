@@ -16,7 +16,6 @@ import msgspec
 from pool import wire
 from pool.daemon import admission
 from pool.daemon.job_store import JOB_BYTES, Grader, Job
-from pool.daemon.results import FIXED_FRAMES
 from pool.errors import InvalidJobError
 from pool.model import Outcome
 
@@ -50,7 +49,7 @@ def add_grader(job: Job, submit: wire.Submit, frames: Sequence[wire.Frame]) -> N
 def begin(job: Job, grader: Grader, ended: Ended) -> Job | None:
     """The job that grades the value; None if there is no value. Then `ended` gets the reason."""
     job.ended = result, answer = ended
-    value = answer[FIXED_FRAMES + len(result.files) :]
+    value = answer[wire.FIXED_FRAMES + len(result.files) :]
     payload = (*job.grader_payload, *value)
     if reason := _obstacle(result, value, payload):
         _without(job, reason)
@@ -78,7 +77,7 @@ def graded(job: Job, grade: Ended) -> Ended:
     """The result of a job with its grade."""
     own, answer = _ended(job)
     result, frames = grade
-    kept = (frames[FIXED_FRAMES - 1], *frames[FIXED_FRAMES + len(result.files) :])
+    kept = (frames[wire.FIXED_FRAMES - 1], *frames[wire.FIXED_FRAMES + len(result.files) :])
     end = wire.Grade(outcome=result.outcome, reason=result.reason, frames=len(kept))
     if len(answer) + len(kept) > wire.MAX_FRAMES:
         end, kept = wire.Grade(outcome=Outcome.OUTPUT, reason="value and grade have too many frames together"), ()

@@ -11,10 +11,11 @@ without a lease in the journal was never sent to a worker.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import structlog
@@ -22,16 +23,25 @@ import structlog
 from pool import wire
 from pool.core import events as ev
 from pool.core.machine import PoolState
-from pool.daemon import grading, results
+from pool.core.records import JobRecord
+from pool.daemon import grading
 from pool.daemon.job_store import Grader, Job
 from pool.daemon.journal_entries import Lease
-from pool.daemon.journal_file import INLINE_BYTES
 from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.errors import PoolError
 from pool.model import Outcome, StartKind
 
 log = structlog.get_logger(__name__)
+
+_NS_PER_MS = 1e6
+_NS_PER_S = 1e9
+#: CPU seconds that a child may have used before it got its job: it runs warm-up jobs before it parks.
+_CPU_BEFORE_S = 1.0
+#: Asking for it opens a file of /sys.
+_CORES = os.cpu_count() or 1
+#: The steps of `wire.Done.steps_ns`, and those of its other stamps.
+_STEPS = ("runner: received", "runner: passed to the child", "runner: answer complete")
 
 #: What travels with JobEnded and comes back with Finish.
 Answer = tuple[wire.Done, Sequence[wire.Frame]]
@@ -70,58 +80,26 @@ class JobCarrier:
         self._pool = pool
         self._jobs = services.jobs
         self._journal = services.journal
-        self._endings = services.endings
         self._links = services.transport.links
         self._largest_answer = largest_answer
         self._memory_bytes = memory_bytes
 
     def accept(self, command: ev.Accept) -> None:
         job = cast("Job", command.attachment)
-        self._jobs.accept(job)
-        if job.trace is not None:
-            job.mark("daemon: accepted")
         log.debug("a job is accepted", action="job_accepted", job=job.key, client=job.client, cause=command.cause)
-        if job.whole is not None:
-            return  # the whole is in the journal
-        self._journal.write(job.acceptance(), partial(self._accepted, job))
+        self._jobs.accept(job, self._not_written)
 
-    def _accepted(self, job: Job, error: PoolError | None) -> None:
-        """The acceptance is written, or cannot be: answer its submitter."""
-        job.written, job.refused = True, error
-        if job.trace is not None:
-            job.mark("journal: job written")
-        if error is None:
-            if job.held_bytes > INLINE_BYTES:
-                job.set_frames(self._journal.payload(job.number, job.frames()))
-        else:
-            self._pool.apply(
-                ev.JobWithdrawn(job_id=job.key, outcome=Outcome.REJECTED, reason=error.message, cause="journal")
-            )
-            self._jobs.forget(job)
-        calls, job.when_written = job.when_written, []
-        for call in calls:
-            call()
+    def _not_written(self, job: Job, error: PoolError) -> None:
+        self._withdraw(job, Outcome.REJECTED, error.message)
 
     def restore(self, job: Job, *, attempt: int = 0, left: ev.Lease | None = None, lost: str = "") -> None:
         """A job of an earlier daemon has to run, or is with a worker that was found. `lost`: why it runs again."""
         if left is not None:
-            job.leased_ns, job.start, job.sent_epoch = int(left.at * 1e9), StartKind.WARM, left.epoch
-        assert job.run is not None, "it has not ended"
+            job.leased_ns, job.start, job.sent_epoch = int(left.at * _NS_PER_S), StartKind.WARM, left.epoch
+        submitted_at = job.received_ns / _NS_PER_S
         self._pool.apply(
             ev.JobRestored(
-                job_id=job.key,
-                client=job.client,
-                wall_s=job.run.wall_s * max(1, len(job.run.calls)),
-                loop=job.terms.loop,
-                priority=job.terms.priority,
-                queue_timeout_s=job.terms.queue_timeout_s,
-                code=job.terms.code,
-                submitted_at=job.received_ns / 1e9,
-                retries=job.terms.retries,
-                attempt=attempt,
-                left=left,
-                lost=lost,
-                cause="journal",
+                **job.facts(), submitted_at=submitted_at, attempt=attempt, left=left, lost=lost, cause="journal"
             )
         )
 
@@ -136,29 +114,20 @@ class JobCarrier:
         if job.whole is not None:
             self._leased(job, command, None)  # a grade may be given twice
             return
-        lease = Lease(job.number, command.epoch, command.attempt, command.worker_id, job.leased_ns / 1e9)
+        lease = Lease(job.number, command.epoch, command.attempt, command.worker_id, job.leased_ns / _NS_PER_S)
         self._journal.write(lease, partial(self._leased, job, command))
 
     def _leased(self, job: Job, command: ev.Dispatch, error: PoolError | None) -> None:
         """The lease is written, or cannot be: send the job, unless it has ended or was cancelled meanwhile."""
-        record, worker = self._pool.state.jobs.get(job.key), self._pool.state.workers.get(command.worker_id)
-        if record is None or worker is None or worker.job is not record or worker.epoch != command.epoch:
+        worker_id, worker = command.worker_id, self._pool.state.workers.get(command.worker_id)
+        record = worker.job if worker is not None and worker.epoch == command.epoch else None
+        if record is None or record.id != job.key:
             return
-        if error is not None:
-            self._withdraw(job, Outcome.LOST, f"it was not sent to a worker, and did not run: {error.message}")
-        elif record.cancelled_at is not None:
-            self._withdraw(job, Outcome.CANCELLED, "cancelled before it was sent to its worker; it did not run")
-        elif record.pending_end is None:
-            self._send_run(job, command)
-
-    def _withdraw(self, job: Job, outcome: Outcome, reason: str) -> None:
-        self._pool.apply(ev.JobWithdrawn(job_id=job.key, outcome=outcome, reason=reason, cause="journal"))
-
-    def _send_run(self, job: Job, command: ev.Dispatch) -> None:
-        worker_id = command.worker_id
+        if error is not None or record.cancelled_at is not None or record.pending_end is not None:
+            self._not_sent(job, record, error)
+            return
         assert job.run is not None, "only a job that is not done is dispatched"
-        job.sent_epoch = command.epoch
-        handle = self._pool.handles[worker_id]
+        handle, job.sent_epoch = self._pool.handles[worker_id], command.epoch
         if handle.kept is not None and handle.kept.client != job.client:
             self._bind(worker_id, job.client)
         handle.protocol.lease(job.run.job_id, command.epoch)
@@ -172,6 +141,16 @@ class JobCarrier:
             self.stream(job)
         ids = {"job": job.key, "client": job.client, "worker": worker_id, "cause": command.cause}
         log.debug("a job is sent to a worker", action="job_sent", epoch=command.epoch, **ids)
+
+    def _not_sent(self, job: Job, record: JobRecord, error: PoolError | None) -> None:
+        """A job that is to end with its worker ends when the worker is gone."""
+        if error is not None:
+            self._withdraw(job, Outcome.LOST, f"it was not sent to a worker, and did not run: {error.message}")
+        elif record.cancelled_at is not None:
+            self._withdraw(job, Outcome.CANCELLED, "cancelled before it was sent to its worker; it did not run")
+
+    def _withdraw(self, job: Job, outcome: Outcome, reason: str) -> None:
+        self._pool.apply(ev.JobWithdrawn(job_id=job.key, outcome=outcome, reason=reason, cause="journal"))
 
     def stream(self, job: Job) -> None:
         """Have the job's worker send what the job prints, if a worker has it now."""
@@ -197,9 +176,9 @@ class JobCarrier:
         reported = cast("Answer | None", command.attachment)
         if reported is not None:
             most = self._memory_bytes
-            result, answer = results.from_worker(job, command, *reported, container=container, memory_bytes=most)
+            result, answer = result_of_answer(job, command, *reported, container=container, memory_bytes=most)
         else:
-            result, answer = results.without_answer(job, command, container=container)
+            result, answer = result_without_answer(job, command, container=container)
         acknowledge = None
         if reported is not None:  # once the answer is written, the worker need not hold it any more
             collected = wire.Collected(job_id=reported[0].job_id, epoch=reported[0].epoch)
@@ -209,12 +188,12 @@ class JobCarrier:
         if job.whole is not None:
             job.whole.history = [*job.whole.history, *command.history]
             self._jobs.forget(job)
-            self._endings.end(job.whole, *grading.graded(job.whole, (result, answer)), acknowledge)
+            self._jobs.end(job.whole, *grading.graded(job.whole, (result, answer)), acknowledge)
             return
         job.history = command.history
         self._pool.metrics.ended(result, ran=reported is not None)
         if job.grader is None or not self._grade(job, job.grader, (result, answer)):
-            self._endings.end(job, *(job.ended or (result, answer)), acknowledge)
+            self._jobs.end(job, *(job.ended or (result, answer)), acknowledge)
         elif acknowledge is not None:
             acknowledge()
 
@@ -242,5 +221,86 @@ class JobCarrier:
         whole = command.attachment.whole if isinstance(command.attachment, Job) else None
         if whole is None:
             return command.error
-        self._endings.end(whole, *grading.refused(whole, command.error.message))
+        self._jobs.end(whole, *grading.refused(whole, command.error.message))
         return None
+
+
+# ---- the result ----
+
+
+def result_of_answer(
+    job: Job,
+    command: ev.Finish,
+    done: wire.Done,
+    payload: Sequence[wire.Frame],
+    *,
+    container: str | None,
+    memory_bytes: int,
+) -> tuple[wire.Result, Sequence[wire.Frame]]:
+    """The result as the worker reported it, with its figures limited to what is possible: times are in order and not
+    in the future, and no job uses more CPU time than the host has or more memory than its container.
+    """
+    since_lease_s = (time.monotonic_ns() - job.leased_ns) / _NS_PER_S
+    if job.trace is not None:
+        job.trace += _steps(job, done)
+        job.mark("daemon: answer received")
+    reported = {name: getattr(done, name) for name in wire.EndFields.__struct_fields__}
+    reported["cpu_s"] = min(done.cpu_s, _CPU_BEFORE_S + since_lease_s * _CORES)
+    reported["max_rss_bytes"] = min(done.max_rss_bytes, memory_bytes)
+    result = wire.Result(
+        worker=command.worker_id,
+        container=container,
+        attempt=command.attempt,
+        start=job.start,
+        calls=done.calls,
+        **reported,
+        **_timings(job, done.started_ns, done.ended_ns),
+    )
+    return result, payload
+
+
+def _steps(job: Job, done: wire.Done) -> list[tuple[str, int]]:
+    """Of the worker, in the order of time; none of them before its lease or in the future."""
+    stamps = [*zip(_STEPS, done.steps_ns, strict=False)]
+    stamps += [("child: code begins", done.started_ns), ("child: code ended", done.ended_ns)]
+    now = time.monotonic_ns()
+    limited = [(step, min(max(at_ns, job.leased_ns), now)) for step, at_ns in stamps]
+    return sorted(limited, key=lambda stamp: stamp[1])
+
+
+def result_without_answer(
+    job: Job, command: ev.Finish, *, container: str | None
+) -> tuple[wire.Result, Sequence[wire.Frame]]:
+    """The result of a job that no worker has answered: it waited, or its worker is gone. Its output is what the worker
+    had sent of it, if a client was reading.
+    """
+    now = time.monotonic_ns()
+    stdout, stderr = job.output.frames if job.output is not None else (b"", b"")
+    dispatched = command.worker_id is not None
+    result = wire.Result(
+        job_id=job.key.partition("/")[2],
+        outcome=command.outcome,
+        reason=command.reason[:4096],
+        stdout_bytes=len(stdout),
+        stderr_bytes=len(stderr),
+        worker=command.worker_id,
+        container=container if dispatched else None,
+        attempt=command.attempt,
+        start=job.start,
+        **_timings(job, now if command.started_at is None else int(command.started_at * _NS_PER_S), now),
+    )
+    return result, (stdout, stderr, b"")
+
+
+def _timings(job: Job, started_ns: int, ended_ns: int) -> dict[str, Any]:
+    now = time.monotonic_ns()
+    leased = job.leased_ns or now
+    started = min(max(started_ns, leased), now)
+    ended = min(max(ended_ns, started), now)
+    return {
+        "queue_ms": (leased - job.received_ns) / _NS_PER_MS,
+        "dispatch_ms": (started - leased) / _NS_PER_MS,
+        "run_ms": (ended - started) / _NS_PER_MS,
+        "collect_ms": (now - ended) / _NS_PER_MS,
+        "total_ms": (now - job.received_ns) / _NS_PER_MS,
+    }

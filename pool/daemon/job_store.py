@@ -1,5 +1,7 @@
 """Accepted jobs, what the journal has of each, and the results while they are kept. It decides nothing.
 
+    accept ──▶ journal ──▶ the calls that wait for it              end ──▶ journal ──▶ Result to each client that waits
+
 The key of a job is its submitter and its id, so that no client can see, or collide with, another client's jobs. Results
 are kept for `ttl_s`, and up to `max_bytes` in all: beyond that, those that were sent to a client are dropped, oldest
 first. While those that were not sent to any are too many, the store is full and takes no new jobs.
@@ -11,15 +13,20 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from pool import wire
 from pool.core.records import HistoryEntry
-from pool.daemon.journal_entries import Accept, JobRow, packed_bytes
+from pool.daemon.journal import Journal
+from pool.daemon.journal_entries import Accept, Collect, Drop, End, JobRow, packed_bytes
+from pool.daemon.journal_file import INLINE_BYTES
 from pool.daemon.output import OutputStream
+from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError, StorageFullError
 from pool.model import Outcome, StartKind
 from pool.units import format_size
@@ -32,6 +39,11 @@ _NOTHING = (b"", b"", b"")
 
 #: When a client that was refused because of the results that are kept may try again.
 _RETRY_S = 5.0
+#: How often results are dropped whose time is over, and it is noted which results were sent: a daemon that ends before
+#: that keeps them for longer.
+_TIDY_S = 1.0
+#: The payload of a job that has ended is taken out of its row if it is larger.
+_SMALL_PAYLOAD_BYTES = 1024
 
 
 class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,22 +129,25 @@ class Job:
         assert self.trace is not None, "it is traced"
         self.trace.append((step, time.monotonic_ns()))
 
+    def facts(self) -> dict[str, Any]:
+        """What the core decides by, as it is in JobSubmitted and JobRestored."""
+        assert self.run is not None, "it has not ended"
+        return {
+            "job_id": self.key,
+            "client": self.client,
+            "wall_s": self.run.wall_s * max(1, len(self.run.calls)),
+            "loop": self.terms.loop,
+            "priority": self.terms.priority,
+            "queue_timeout_s": self.terms.queue_timeout_s,
+            "code": self.terms.code,
+            "retries": self.terms.retries,
+        }
+
     # ---- in the journal ----
 
     def header(self) -> bytes:
         assert self.run is not None, "it has not ended"
         return _encoder.encode(Header(self.run, self.terms, self.grader))
-
-    def acceptance(self) -> Accept:
-        return Accept(
-            number=self.number,
-            key=self.key,
-            pool=self.pool,
-            digest=self.digest,
-            header=self.header(),
-            payload=self.payload if self.grader is None else self.frames(),
-            accepted_at=self.received_ns / _NS_PER_S,
-        )
 
     def frames(self) -> Sequence[wire.Frame]:
         """The payload of a job that has not ended, then that of its grader."""
@@ -179,9 +194,14 @@ def job_of(row: JobRow) -> Job:
 
 
 class JobStore:
-    """Jobs by key; the finished ones also in the order in which they ended."""
+    """Jobs by key; the finished ones also in the order in which they ended. Called from the loop's thread."""
 
-    def __init__(self, *, ttl_s: float, max_bytes: int) -> None:
+    def __init__(self, journal: Journal, listener: ClientListener, *, ttl_s: float, max_bytes: int) -> None:
+        """`listener`: sends the results."""
+        self._journal = journal
+        self._listener = listener
+        self._collected: list[int] = []  # numbers of results that were sent since the last Collect
+        self.tidy_at = 0.0  #: monotonic seconds
         self._ttl_s = ttl_s
         self._max_bytes = max_bytes
         self._jobs: dict[str, Job] = {}
@@ -203,11 +223,33 @@ class JobStore:
             retry_after_s=_RETRY_S,
         )
 
-    def accept(self, job: Job) -> None:
-        """Keep a new job, and give it its number."""
+    def accept(self, job: Job, withdraw: Callable[[Job, PoolError], object]) -> None:
+        """Keep a new job, give it its number and write it. `withdraw` is called if it cannot be written."""
         self._number = job.number = self._number + 1
         self.unfinished_bytes[job.client] += job.held_bytes
         self._jobs[job.key] = job
+        if job.trace is not None:
+            job.mark("daemon: accepted")
+        if job.whole is not None:
+            return  # the whole is in the journal
+        frames = job.payload if job.grader is None else job.frames()
+        accepted_at = job.received_ns / _NS_PER_S
+        acceptance = Accept(job.number, job.key, job.pool, job.digest, job.header(), frames, accepted_at)
+        self._journal.write(acceptance, partial(self._accepted, job, withdraw))
+
+    def _accepted(self, job: Job, withdraw: Callable[[Job, PoolError], object], error: PoolError | None) -> None:
+        """The acceptance is written, or cannot be: answer its submitter."""
+        job.written, job.refused = True, error
+        if job.trace is not None:
+            job.mark("journal: job written")
+        if error is not None:
+            withdraw(job, error)
+            self.forget(job)
+        elif job.held_bytes > INLINE_BYTES:
+            job.set_frames(self._journal.payload(job.number, job.frames()))
+        calls, job.when_written = job.when_written, []
+        for call in calls:
+            call()
 
     def restore(self, job: Job, *, ended_at: float) -> None:
         """Keep a job of an earlier daemon. They come in the order of their numbers."""
@@ -224,9 +266,34 @@ class JobStore:
             self.unfinished_bytes.subtract({job.client: job.held_bytes})
             del self._jobs[job.key]
 
-    def finish(self, job: Job, result: wire.Result, answer: Sequence[wire.Frame], *, now: float) -> set[bytes]:
-        """Keep the result; the addresses of the clients that wait for it."""
-        self.unfinished_bytes.subtract({job.client: job.held_bytes})
+    def end(
+        self,
+        job: Job,
+        result: wire.Result,
+        answer: Sequence[wire.Frame],
+        acknowledge: Callable[[], object] | None = None,
+    ) -> None:
+        """The job has ended like this. Each job has one end. `acknowledge` is called when that is written."""
+        large = job.held_bytes > JOB_BYTES + _SMALL_PAYLOAD_BYTES
+        end = End(job.number, _encoder.encode(result), answer, time.monotonic(), empty=large)
+        self._journal.write(end, partial(self._ended, job, result, answer, acknowledge))
+
+    def _ended(
+        self,
+        job: Job,
+        result: wire.Result,
+        answer: Sequence[wire.Frame],
+        acknowledge: Callable[[], object] | None,
+        _: PoolError | None,
+    ) -> None:
+        """The end is written: keep the result, and send it to the clients that wait for it."""
+        if acknowledge is not None:
+            acknowledge()
+        if job.trace is not None:
+            job.mark("journal: result written")
+        if job.refused is not None:
+            return
+        self.unfinished_bytes[job.client] -= job.held_bytes
         job.result, job.answer = result, answer
         job.run, job.payload = None, ()
         job.grader, job.grader_payload, job.ended = None, (), None
@@ -234,9 +301,18 @@ class JobStore:
             job.output.close()
             job.output = None
         job.held_bytes = JOB_BYTES + sum(memoryview(frame).nbytes for frame in answer)
-        self._keep(job, now)
+        self._keep(job, time.monotonic())
         waiting, job.watchers = job.watchers, set()
-        return waiting
+        for address in waiting:
+            self.send(address, job)
+
+    def send(self, address: bytes, job: Job) -> None:
+        """Send a client the result of a job that has ended."""
+        assert job.result is not None, "the job has ended"
+        result = job.result if job.trace is None else _traced(job, job.result)
+        if self._listener.send(address, result, job.answer) and not job.collected:
+            job.collected = True
+            self._collected.append(job.number)
 
     def _keep(self, job: Job, ended_at: float) -> None:
         job.expires_at = ended_at + self._ttl_s
@@ -244,20 +320,38 @@ class JobStore:
         self._result_bytes += job.held_bytes
         self.over = self._result_bytes > self._max_bytes
 
-    def expire(self, now: float) -> list[Job]:
-        """Drop results that have been kept for their time and, beyond the bound of bytes, those that were collected."""
-        dropped = []
+    def tidy(self, now: float) -> None:
+        """Drop results that have been kept for their time and, beyond the bound of bytes, those that were collected.
+        Note which ones were sent to a client.
+
+        To be called at `tidy_at`, and while the store is `over` its bound.
+        """
+        if now >= self.tidy_at:
+            self.tidy_at = now + _TIDY_S
+            if self._collected:
+                self._journal.write(Collect(self._collected), lambda _: None)
+                self._collected = []
         while self._finished and (first := next(iter(self._finished.values()))).expires_at <= now:
-            dropped.append(self._drop(first))
+            self._drop(first)
         if self.over:
             for job in [each for each in self._finished.values() if each.collected]:
-                dropped.append(self._drop(job))
+                self._drop(job)
                 if not self.over:
                     break
-        return dropped
 
-    def _drop(self, job: Job) -> Job:
+    def _drop(self, job: Job) -> None:
         del self._finished[job.key], self._jobs[job.key]
         self._result_bytes -= job.held_bytes
         self.over = self._result_bytes > self._max_bytes
-        return job
+        self.drop(job.number)
+
+    def drop(self, number: int) -> None:
+        """Nothing of this job is kept in the journal."""
+        self._journal.write(Drop(number), lambda _: None)
+
+
+def _traced(job: Job, result: wire.Result) -> wire.Result:
+    """With the steps so far. The first time it is sent is one of them."""
+    if not job.collected:
+        job.mark("daemon: result sent")
+    return msgspec.structs.replace(result, trace=tuple(job.trace or ()))

@@ -101,6 +101,7 @@ class End(Operation, frozen=True):
     header: bytes
     payload: Sequence[Frame]
     ended_at: float
+    empty: bool = True  #: take what the job was submitted with out of its row
 
     @property
     def frames(self) -> Sequence[Frame]:
@@ -110,7 +111,8 @@ class End(Operation, frozen=True):
         body = file.body(f"{self.number}.result", self.payload)
         row = (self.number, self.header, body, self.ended_at, self.number)
         file.execute(f"INSERT OR REPLACE INTO result SELECT ?, ?, ?, ?, 0 {_IF_KNOWN}", row)
-        file.execute("UPDATE job SET payload = x'' WHERE number = ? AND length(payload) > 1024", (self.number,))
+        if self.empty:
+            file.execute("UPDATE job SET payload = x'' WHERE number = ?", (self.number,))
         file.remove(f"{self.number}.job")
 
 

@@ -23,12 +23,11 @@ import structlog
 
 from pool.core import events as ev
 from pool.core.records import HistoryEntry
-from pool.daemon import results
 from pool.daemon.controller import PoolController, worker_number
+from pool.daemon.job_carrier import result_without_answer
 from pool.daemon.job_store import Job, JobStore, job_of
 from pool.daemon.journal_entries import JobRow, LeaseRow
 from pool.daemon.journal_file import JournalFile
-from pool.daemon.results import Endings
 from pool.errors import PoolError
 from pool.model import Outcome, WorkerState
 
@@ -68,14 +67,12 @@ class Recovery:
     def __init__(
         self,
         jobs: JobStore,
-        endings: Endings,
         controllers: Mapping[str, PoolController],
         ending: Mapping[str, Future[None]],
     ) -> None:
         """`ending`: the workers whose containers are being removed, and when they are gone."""
         self._ending = ending
         self._jobs = jobs
-        self._endings = endings
         self._controllers = controllers
 
     def restore(self, rows: Iterable[JobRow]) -> None:
@@ -134,7 +131,7 @@ class Recovery:
             job = job_of(row)
         except msgspec.MsgspecError:
             log.exception("a job in the journal cannot be read and is dropped", action="restore", job=row.key)
-            self._endings.drop(row.number)
+            self._jobs.drop(row.number)
             return None
         self._jobs.restore(job, ended_at=row.ended_at)
         if job.result is not None:
@@ -160,10 +157,10 @@ class Recovery:
         )
         if lease is not None:
             job.leased_ns = int(lease.leased_at * 1e9)
-        result, answer = results.without_answer(job, finish, container=None)
+        result, answer = result_without_answer(job, finish, container=None)
         if (controller := self._controllers.get(job.pool)) is not None:
             controller.metrics.ended(result, ran=False)
-        self._endings.end(job, result, answer)
+        self._jobs.end(job, result, answer)
 
     def _entry(self, job: Job, text: str) -> HistoryEntry:
         return HistoryEntry(time.monotonic(), job.key, "done", text, _CAUSE)

@@ -39,7 +39,7 @@ class Sessions:
         self._connected: dict[str, set[bytes]] = {}
         self.of: dict[bytes, str] = {}  #: by connection, if it has named a session
         self.absent: OrderedDict[str, float] = OrderedDict()  #: those with jobs; when each is gone
-        self._with_jobs: set[str] = set()
+        self.with_jobs: set[str] = set()  #: each is connected, or absent
         listener.on_end = self._ended
 
     def announce(self, address: bytes, client: str, session: str) -> None:
@@ -51,18 +51,17 @@ class Sessions:
         self._connected.setdefault(name, set()).add(address)
         self.absent.pop(name, None)
 
-    def bind(self, job: Job, session: str) -> None:
-        """Cancel the job when the session is gone."""
-        job.session = f"{job.client}/{session}"
-        self._with_jobs.add(job.session)
-        if job.session not in self._connected:
-            self.absent.setdefault(job.session, time.monotonic() + GRACE_S)
+    def bind(self, session: str) -> None:
+        """Jobs of this session are to be cancelled when it is gone."""
+        self.with_jobs.add(session)
+        if session not in self._connected:
+            self.absent.setdefault(session, time.monotonic() + GRACE_S)
 
     def restore(self, now: float) -> None:
         """Called at the start of the daemon: the clients of an earlier daemon's jobs have to connect again."""
         for job in self._jobs:
             if job.session and job.run is not None:
-                self._with_jobs.add(job.session)
+                self.with_jobs.add(job.session)
                 self.absent[job.session] = now + RESTART_GRACE_S
 
     def tick(self, now: float) -> float:
@@ -71,7 +70,7 @@ class Sessions:
         while self.absent and next(iter(self.absent.values())) <= now:
             gone.add(self.absent.popitem(last=False)[0])
         if gone:
-            self._with_jobs -= gone
+            self.with_jobs -= gone
             for job in [each for each in self._jobs if each.session in gone and each.run is not None]:
                 if not any(map(self._is_open, job.watchers)):
                     log.info("a job is cancelled with its client", action="client_gone", job=job.key, pool=job.pool)
@@ -86,7 +85,7 @@ class Sessions:
         connections.discard(address)
         if not connections:
             del self._connected[name]
-            if name in self._with_jobs:
+            if name in self.with_jobs:
                 self.absent[name] = time.monotonic() + GRACE_S
 
     def _is_open(self, address: bytes) -> bool:

@@ -55,7 +55,6 @@ class SubmitService:
         self._controllers = controllers
         self._jobs = services.jobs
         self._journal = services.journal
-        self._endings = services.endings
         self._outputs = services.outputs
         self._executor = executor
         self._instance = instance
@@ -136,20 +135,49 @@ class SubmitService:
         """Queue the job, unless it was submitted before. Accepted is sent in both cases, once the job is written."""
         known = self._jobs.by_key.get(job.key)
         if known is None:
-            job.digest = digests.whole
-            self._accept(submit, job, digests.code, loop=self.sessions.of.get(address) or address.hex())
+            self._accept(address, submit, job, digests)
             self._confirm(job, address, submit)
         elif known.digest == digests.whole:
             self._bind_again(known, address, submit)
         else:
             raise JobConflictError("job_id: this id was already used for another job; give each job an id of its own")
 
+    def _accept(self, address: bytes, submit: wire.Submit, job: Job, digests: Digests) -> None:
+        """Give a new job to its pool. Raises BusyError or PoisonedCodeError."""
+        if (trouble := self._journal.trouble) is not None:
+            raise StorageFullError(trouble.error.message, **trouble.error.fields)
+        if self._jobs.over:
+            raise self._jobs.no_room()
+        controller, timeout_s = self._controllers[job.pool], submit.queue_timeout_s
+        job.digest = digests.whole
+        job.terms = Terms(
+            loop=self.sessions.of.get(address) or address.hex(),
+            priority=submit.priority,
+            queue_timeout_s=controller.template.backlog.queue_timeout_s if timeout_s is None else timeout_s,
+            code=digests.code,
+            retries=submit.retries,
+            session="" if submit.session is None else f"{job.client}/{submit.session}",
+        )
+        submitted = ev.JobSubmitted(
+            **job.facts(),
+            size_bytes=job.held_bytes,
+            held_bytes=self._jobs.unfinished_bytes[job.client],
+            attachment=job,
+            cause=f"client {job.client}",
+        )
+        if (refusal := controller.apply(submitted)) is not None:
+            raise refusal
+        job.session = job.terms.session
+        if job.session and job.session not in self.sessions.with_jobs:
+            self.sessions.bind(job.session)
+
     def _bind_again(self, job: Job, address: bytes, submit: wire.Submit) -> None:
         """A job that was submitted before ends with its latest client, unless anybody has asked to keep it."""
         if submit.session is None:
             job.session = ""
         elif job.session:
-            self.sessions.bind(job, submit.session)
+            job.session = f"{job.client}/{submit.session}"
+            self.sessions.bind(job.session)
         if job.session == job.terms.session or job.run is None:
             self._confirm(job, address, submit)
             return
@@ -170,48 +198,11 @@ class SubmitService:
             self._controllers[job.pool].apply(cancel)
         elif isinstance(message, wire.Watch) or message.watch:
             if job.result is not None:
-                self._endings.send(address, job)
+                self._jobs.send(address, job)
             if job.run is not None:
                 job.watchers.add(address)
                 if message.stream:
                     self._stream(job, job.run, address)
-
-    def _accept(self, submit: wire.Submit, job: Job, code: str, *, loop: str) -> None:
-        controller, timeout_s = self._controllers[job.pool], submit.queue_timeout_s
-        if (trouble := self._journal.trouble) is not None:
-            raise StorageFullError(trouble.error.message, **trouble.error.fields)
-        if self._jobs.over:
-            raise self._jobs.no_room()
-        assert job.run is not None, "a new job"
-        default_s = controller.template.backlog.queue_timeout_s
-        job.terms = Terms(
-            loop=loop,
-            priority=submit.priority,
-            queue_timeout_s=default_s if timeout_s is None else timeout_s,
-            code=code,
-            retries=submit.retries,
-            session="" if submit.session is None else f"{job.client}/{submit.session}",
-        )
-        refusal = controller.apply(
-            ev.JobSubmitted(
-                job_id=job.key,
-                client=job.client,
-                wall_s=job.run.wall_s * max(1, len(job.run.calls)),
-                loop=job.terms.loop,
-                priority=job.terms.priority,
-                queue_timeout_s=job.terms.queue_timeout_s,
-                code=code,
-                retries=job.terms.retries,
-                size_bytes=job.held_bytes,
-                held_bytes=self._jobs.unfinished_bytes[job.client],
-                attachment=job,
-                cause=f"client {job.client}",
-            )
-        )
-        if refusal is not None:
-            raise refusal
-        if submit.session is not None:
-            self.sessions.bind(job, submit.session)
 
     # ---- watch, cancel ----
 

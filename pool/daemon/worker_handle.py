@@ -12,7 +12,6 @@ from pool.daemon.job_store import JobStore
 from pool.daemon.journal import Journal
 from pool.daemon.kept_workers import KeptWorker, KeptWorkers, new_token
 from pool.daemon.output import OutputSender
-from pool.daemon.results import Endings
 from pool.daemon.self_tests import StartCheck
 from pool.daemon.worker_protocol import WorkerProtocol
 from pool.daemon.zmtp import Transport
@@ -27,7 +26,6 @@ class Services:
     executors: Mapping[str, EngineExecutor]  #: by the name of their engine
     jobs: JobStore
     journal: Journal
-    endings: Endings
     outputs: OutputSender
     kept: KeptWorkers
 

@@ -17,6 +17,7 @@ asked for, and heartbeats that come much more often than configured.
 from __future__ import annotations
 
 import hmac
+import signal
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from functools import cache
@@ -26,8 +27,10 @@ import msgspec
 from msgspec.inspect import BoolType, FloatType, IntType, type_info
 
 from pool import wire
+from pool.config import TemplateLimits
 from pool.daemon.self_tests import StartCheck
 from pool.errors import RemoteProtocolError
+from pool.model import Outcome
 from pool.printable import visible
 
 #: Characters of a worker's text that are kept or shown.
@@ -35,6 +38,7 @@ MAX_TEXT = 4096
 #: The count begins with the first heartbeat: many may have queued up while the loop was busy.
 _HEARTBEATS_AT_ONCE = 16
 _HEARTBEATS_PER_INTERVAL = 3
+_STREAMS = frozenset({"stdout", "stderr"})
 
 
 class Phase(Enum):
@@ -92,6 +96,9 @@ TABLE: Mapping[Phase, Mapping[type[wire.Message], Step]] = {
 }
 _RESUMED = {"idle": P.IDLE, "running": P.RUNNING, "answered": P.RUNNING, "cleaning": P.CLEANUP}
 _AFTER_THE_LAST_TEST = Step(P.IDLE, E.READY)
+#: Messages about the job that was sent, and messages that hold text of the worker's own.
+_OF_A_JOB = (wire.Started, wire.Printed, wire.Done, wire.Freed)
+_WITH_TEXT = (wire.Done, wire.Freed, wire.Hello, wire.Ready, wire.Resume)
 _STARTING = frozenset({P.NEW, P.STARTING, P.TEST_SENT, P.TEST_RUNNING, P.TEST_CLEANUP})
 
 
@@ -139,17 +146,30 @@ class WorkerProtocol:
         step = TABLE[self.phase].get(type(message))
         if step is None:
             raise RemoteProtocolError(f"it sent {type(message).__name__} while it {self.phase.value}")
-        if isinstance(message, wire.Heartbeat):
+        if isinstance(message, _OF_A_JOB):
+            job_id = self._lease[0] if isinstance(message, wire.Freed) else message.job_id
+            if (job_id, message.epoch) != self._lease or (isinstance(message, wire.Printed) and not self.streams):
+                raise self._not_due(message, job_id)
+        elif isinstance(message, wire.Heartbeat):
             self._count_heartbeat(now)
         elif isinstance(message, wire.Resume):
             step = self._take_resume(step, message)
-        elif not isinstance(message, wire.Hello | wire.Ready):
-            self._check_lease(message)
-        message = _printable(message)
+        if isinstance(message, _WITH_TEXT):
+            message = _printable(message)
         if self.phase in _STARTING:
             step = self._check_start(step, message, payload)
         self.phase = step.phase
         return step.effect, message
+
+    def _not_due(
+        self, message: wire.Started | wire.Printed | wire.Done | wire.Freed, job_id: str
+    ) -> RemoteProtocolError:
+        if (job_id, message.epoch) == self._lease:
+            return RemoteProtocolError("it sent Printed, which nobody had asked for")
+        return RemoteProtocolError(
+            f"it sent {type(message).__name__} of job {job_id}, epoch {message.epoch}; "
+            f"it had been sent {self._lease[0]}, epoch {self._lease[1]}"
+        )
 
     def _take_resume(self, step: Step, resume: wire.Resume) -> Step:
         """Every other process in the container may have connected first, so the token decides."""
@@ -157,16 +177,6 @@ class WorkerProtocol:
             raise RemoteProtocolError("it does not have the worker's token")
         self._lease = (resume.job_id, resume.epoch)
         return step._replace(phase=_RESUMED[resume.state])
-
-    def _check_lease(self, message: wire.Started | wire.Printed | wire.Done | wire.Freed) -> None:
-        job_id = self._lease[0] if isinstance(message, wire.Freed) else message.job_id
-        if (job_id, message.epoch) != self._lease:
-            raise RemoteProtocolError(
-                f"it sent {type(message).__name__} of job {job_id}, epoch {message.epoch}; "
-                f"it had been sent {self._lease[0]}, epoch {self._lease[1]}"
-            )
-        if isinstance(message, wire.Printed) and not self.streams:
-            raise RemoteProtocolError("it sent Printed, which nobody had asked for")
 
     def _count_heartbeat(self, now: float) -> None:
         if not self._heartbeats:
@@ -193,6 +203,29 @@ class WorkerProtocol:
             return _AFTER_THE_LAST_TEST
         self._lease = (self.start.test.run.job_id, 0)
         return step
+
+
+def largest_answer(limits: TemplateLimits) -> int:
+    """Bytes that an honest Done can have: two streams, an error, and the value."""
+    return 2 * limits.output + limits.result + 2 * wire.MAX_CODE_BYTES
+
+
+def check_answer(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> None:
+    """Raise RemoteProtocolError for an answer that an honest worker does not give. That of a chunk may be larger; the
+    link bounds what comes from a worker that has none.
+    """
+    if done.outcome is Outcome.LOST:
+        raise RemoteProtocolError("a worker cannot report the outcome lost")
+    if not all(map(wire.is_relative_name, done.files)) or len(set(done.files)) < len(done.files):
+        raise RemoteProtocolError("the file names of an answer must be different, plain, relative names")
+    codes_exist = 0 <= (done.exit_code or 0) <= 255 and 0 <= (done.signal or 0) <= signal.NSIG
+    if not codes_exist or not _STREAMS.issuperset(done.truncated):
+        raise RemoteProtocolError("an answer has an exit code, a signal or a stream that does not exist")
+    if len(payload) < wire.FIXED_FRAMES + len(done.files):
+        raise RemoteProtocolError("an answer must have stdout, stderr, error and the files that it names")
+    size = sum(memoryview(frame).nbytes for frame in payload)
+    if size > largest * (wire.CHUNK_ANSWERS if done.calls else 1):
+        raise RemoteProtocolError(f"an answer has {size} bytes, the pool's limits allow {largest}")
 
 
 def printable(text: str) -> str:

@@ -17,6 +17,8 @@ MAX_CALLS = 500
 #: The answer of a chunk may be so many times the largest answer of one job. A chunk ends with the call that takes it
 #: over what one job may answer.
 CHUNK_ANSWERS = 2
+#: Frames of an answer before its files: stdout, stderr and error.
+FIXED_FRAMES = 3
 #: Files that one job can leave.
 MAX_FILES_OUT = 200
 #: Bytes of output in one Printed or Output, and the shortest interval at which a runner sends Printed.

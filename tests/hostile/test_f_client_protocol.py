@@ -23,6 +23,7 @@ from pool.core.events import JobSubmitted, Refuse
 from pool.core.machine import PoolState
 from pool.core.policy import PoolPolicy
 from pool.daemon.job_store import Job, JobStore
+from pool.daemon.journal import NoJournal
 from pool.daemon.zmtp import codec
 from pool.daemon.zmtp.listener import SUBMIT
 from pool.errors import BacklogFullError, PoolError
@@ -270,7 +271,8 @@ def flooding(endpoint):
 
 
 def test_f10_the_unfinished_jobs_of_one_user_hold_so_much_memory_and_no_more(record):
-    pool, store, large = PoolState("p", PoolPolicy()), JobStore(ttl_s=1, max_bytes=1), bytes(200 * MIB)
+    pool, large = PoolState("p", PoolPolicy()), bytes(200 * MIB)
+    store = JobStore(NoJournal(), None, ttl_s=1, max_bytes=1)
 
     def submit(number, client="1"):
         job = Job(
@@ -278,7 +280,9 @@ def test_f10_the_unfinished_jobs_of_one_user_hold_so_much_memory_and_no_more(rec
             client=client,
             pool="p",
             received_ns=0,
-            run=None,
+            run=wire.Run(
+                job_id=str(number), epoch=0, wall_s=1, cpu_s=1, memory=1, tmp=1, output=1, result=1, processes=1
+            ),
             payload=[large],
             held_bytes=len(large),
         )
@@ -286,7 +290,7 @@ def test_f10_the_unfinished_jobs_of_one_user_hold_so_much_memory_and_no_more(rec
         answer = pool.handle(JobSubmitted(job_id=job.key, client=client, wall_s=1, attachment=job, **held), 0.0)[0]
         if isinstance(answer, Refuse):
             raise answer.error
-        store.accept(answer.attachment)
+        store.accept(answer.attachment, None)
         return job
 
     taken = [submit(number) for number in range(5)]
@@ -294,7 +298,7 @@ def test_f10_the_unfinished_jobs_of_one_user_hold_so_much_memory_and_no_more(rec
         submit(6)
     assert caught.value.fields["retry_after_s"] > 0
     submit(1, "2")
-    store.finish(taken[0], wire.Result(job_id="0", outcome=Outcome.OK), (), now=0)
+    store.end(taken[0], wire.Result(job_id="0", outcome=Outcome.OK), ())
     submit(7)
     record("F10", "fill the memory with jobs that wait", "DROP", stopped_by=["daemon"])
 

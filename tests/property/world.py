@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TypeVar
 
 from pool.core import events as ev
@@ -85,8 +86,7 @@ class World:
         for command in commands:
             self.carry_out(command)
         if isinstance(event, ev.Tick):
-            due = self.pool.next_deadline()
-            assert due is None or due > self.now, "a Tick left a deadline behind: the loop would spin"
+            assert self.pool.next_deadline() > self.now, "a Tick left a deadline behind: the loop would spin"
 
     def carry_out(self, command: ev.Command) -> None:
         match command:
@@ -375,7 +375,7 @@ class World:
 
     def wait_for_deadline(self, _number: int) -> None:
         due = self.pool.next_deadline()
-        if due is not None:
+        if due < inf:
             self.now = max(self.now, due)
             self.play(ev.Tick())
 

@@ -58,11 +58,10 @@ class Core:
     def pass_time(self, seconds: float) -> list[Command]:
         """Let time pass with a Tick at each deadline on the way, as the daemon does."""
         until, commands = self.now + seconds, []
-        while (due := self.pool.next_deadline()) is not None and due <= until:
+        while (due := self.pool.next_deadline()) <= until:
             self.now = max(self.now, due)
             commands += self.tick()
-            later = self.pool.next_deadline()
-            assert later is None or later > self.now, "a Tick clears every deadline that has passed"
+            assert self.pool.next_deadline() > self.now, "a Tick clears every deadline that has passed"
         self.now = until
         return commands
 

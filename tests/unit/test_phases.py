@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from pool.core.events import (
     Dispatch,
     DrainRequested,
@@ -86,7 +88,7 @@ def test_a_shutdown_cancels_the_queued_stops_the_idle_and_lets_the_running_finis
     assert core.pool.state == "stopping"
     core.remove_stopped()
     assert core.pool.state == "stopped"
-    assert core.pool.next_deadline() is None
+    assert core.pool.next_deadline() == inf
 
 
 def test_a_shutdown_without_jobs_stops_every_worker_at_once():

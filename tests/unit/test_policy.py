@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 
 from pool.core import policy
+from pool.core.job_transitions import choose_worker
 from pool.core.policy import PoolPolicy
 from pool.errors import ConfigError
 from pool.model import WorkerState
@@ -27,36 +29,46 @@ class Job(NamedTuple):
     cancelled_at: float | None = None
 
 
+def chosen(workers, *, reuse_scope, edition=0):
+    """The worker for a job of ann, who has seen this edition of the data sets."""
+    pool = SimpleNamespace(
+        workers=dict(enumerate(workers)),
+        policy=PoolPolicy(reuse_scope=reuse_scope),
+        editions=SimpleNamespace(seen={"ann": edition}),
+    )
+    return choose_worker(pool, "ann")
+
+
 def test_the_most_recently_used_worker_is_chosen():
     idle = [Worker("old", 1), Worker("new", 3), Worker("middle", 2)]
-    assert policy.choose_worker(idle, "ann", reuse_scope="any").name == "new"
-    assert policy.choose_worker(idle, "ann", reuse_scope="client").name == "new"
+    assert chosen(idle, reuse_scope="any").name == "new"
+    assert chosen(idle, reuse_scope="client").name == "new"
 
 
 def test_a_worker_of_another_client_is_never_chosen_in_client_scope():
     idle = [Worker("bobs", 9, "bob"), Worker("fresh", 1)]
-    assert policy.choose_worker(idle, "ann", reuse_scope="client").name == "fresh"
-    assert policy.choose_worker(idle[:1], "ann", reuse_scope="client") is None
-    assert policy.choose_worker(idle, "ann", reuse_scope="any").name == "bobs"
+    assert chosen(idle, reuse_scope="client").name == "fresh"
+    assert chosen(idle[:1], reuse_scope="client") is None
+    assert chosen(idle, reuse_scope="any").name == "bobs"
 
 
 def test_a_client_gets_a_worker_it_used_already_before_a_fresh_one():
     idle = [Worker("anns", 1, "ann"), Worker("fresh", 9)]
-    assert policy.choose_worker(idle, "ann", reuse_scope="client").name == "anns"
+    assert chosen(idle, reuse_scope="client").name == "anns"
 
 
 @pytest.mark.parametrize("reuse_scope", ["any", "client"])
 def test_only_an_idle_worker_is_chosen(reuse_scope):
     workers = [Worker(state, 1, state=state) for state in WorkerState if state is not WorkerState.IDLE]
-    assert policy.choose_worker(workers, "ann", reuse_scope=reuse_scope) is None
-    assert policy.choose_worker([*workers, Worker("idle", 0)], "ann", reuse_scope=reuse_scope).name == "idle"
+    assert chosen(workers, reuse_scope=reuse_scope) is None
+    assert chosen([*workers, Worker("idle", 0)], reuse_scope=reuse_scope).name == "idle"
 
 
 @pytest.mark.parametrize("reuse_scope", ["any", "client"])
 def test_a_worker_with_older_data_sets_than_asked_for_is_not_chosen(reuse_scope):
     workers = [Worker("new", 1, edition=2), Worker("old", 9, edition=1)]
-    assert policy.choose_worker(workers, "ann", reuse_scope=reuse_scope, edition=2).name == "new"
-    assert policy.choose_worker(workers[1:], "ann", reuse_scope=reuse_scope, edition=2) is None
+    assert chosen(workers, reuse_scope=reuse_scope, edition=2).name == "new"
+    assert chosen(workers[1:], reuse_scope=reuse_scope, edition=2) is None
 
 
 @pytest.mark.parametrize(

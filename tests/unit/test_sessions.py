@@ -42,9 +42,11 @@ def world(monkeypatch):
     world.sessions = Sessions(listener, jobs, lambda job: cancelled.append(job.key))
 
     def job(key, session="one"):
-        found = SimpleNamespace(key=key, client="0", pool="default", session="", run=object(), watchers=set())
+        found = SimpleNamespace(
+            key=key, client="0", pool="default", session=f"0/{session}", run=object(), watchers=set()
+        )
         jobs.append(found)
-        world.sessions.bind(found, session)
+        world.sessions.bind(found.session)
         return found
 
     world.job = job
@@ -129,7 +131,7 @@ def test_nothing_is_kept_of_clients_that_are_gone(world):
         world.job(f"j{number}", f"s{number}")
         world.listener.close(address)
     later(world, GRACE_S)
-    kept = (world.sessions._connected, world.sessions.of, world.sessions.absent, world.sessions._with_jobs)
+    kept = (world.sessions._connected, world.sessions.of, world.sessions.absent, world.sessions.with_jobs)
     assert [len(each) for each in kept] == [0, 0, 0, 0]
 
 

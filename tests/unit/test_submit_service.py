@@ -13,7 +13,6 @@ from pool.core import events as ev
 from pool.daemon import admission
 from pool.daemon.job_store import JobStore
 from pool.daemon.journal import NoJournal
-from pool.daemon.results import Endings
 from pool.daemon.submit_service import MAX_INLINE_BYTES, SubmitService
 from pool.daemon.worker_handle import Services
 from pool.errors import DrainingError, JobConflictError
@@ -71,8 +70,7 @@ class FakePool:
     def apply(self, event):
         self.events.append(event)
         if isinstance(event, ev.JobSubmitted) and self.refusal is None:
-            self.jobs.accept(event.attachment)
-            event.attachment.written = True
+            self.jobs.accept(event.attachment, None)
         return self.refusal
 
 
@@ -94,15 +92,14 @@ class Held:
 
 @pytest.fixture
 def place():
-    listener, held, jobs = FakeListener(), Held(), JobStore(ttl_s=60, max_bytes=1 << 20)
+    listener, held, journal = FakeListener(), Held(), NoJournal()
+    jobs = JobStore(journal, listener, ttl_s=60, max_bytes=1 << 20)
     pool = FakePool(jobs)
-    journal = NoJournal()
     services = Services(
         transport=SimpleNamespace(submit=listener),
         executors={},
         jobs=jobs,
         journal=journal,
-        endings=Endings(journal, jobs, listener),
         outputs=None,
         kept=None,
     )

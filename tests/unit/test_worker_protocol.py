@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool import values, wire
-from pool.daemon.results import check
 from pool.daemon.self_tests import NOOP_ID, PROBE_ID, StartCheck, StartFailed
-from pool.daemon.worker_protocol import MAX_TEXT, TABLE, Effect, Phase, WorkerProtocol, printable
+from pool.daemon.worker_protocol import MAX_TEXT, TABLE, Effect, Phase, WorkerProtocol, check_answer, printable
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
 
@@ -365,4 +364,4 @@ def test_the_text_of_a_message_is_made_printable():
 )
 def test_an_answer_that_is_not_possible_is_refused(lie, payload):
     with pytest.raises(RemoteProtocolError):
-        check(done(**lie), payload, largest=1000)
+        check_answer(done(**lie), payload, largest=1000)

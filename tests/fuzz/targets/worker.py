@@ -12,10 +12,9 @@ from random import Random
 import msgspec
 
 from pool import values, wire
-from pool.daemon import results
 from pool.daemon.output import OutputStream
 from pool.daemon.self_tests import StartCheck, StartFailed
-from pool.daemon.worker_protocol import MAX_TEXT, Effect, Phase, WorkerProtocol
+from pool.daemon.worker_protocol import MAX_TEXT, Effect, Phase, WorkerProtocol, check_answer
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
 from tests.fuzz.frames import join, split
@@ -106,7 +105,7 @@ class _Worker:
             assert self._epoch != _UNHEARD
             self.output.append(message, payload, self._now)
         elif effect is Effect.DONE:
-            results.check(message, payload, largest=_LARGEST)
+            check_answer(message, payload, largest=_LARGEST)
             self.output.check(payload)
 
 
