@@ -28,7 +28,7 @@ from types import MappingProxyType
 from pool.core import job_transitions, pool_transitions, worker_transitions
 from pool.core.breaker import Breaker
 from pool.core.editions import EditionsView
-from pool.core.events import Command, Event, JobEvent, NewJob, WorkerEvent, WorkerFound
+from pool.core.events import Command, Event, JobEvent, WorkerEvent
 from pool.core.poison import PoisonView
 from pool.core.policy import PoolPolicy
 from pool.core.records import HistoryEntry, JobRecord, Numbers, PoolPhase, WorkerRecord
@@ -72,10 +72,10 @@ class PoolState:
             worker_transitions.TABLE[worker.state, type(event)](pool, worker, event)
         elif isinstance(event, JobEvent) and (job := pool.jobs.get(event.job_id)) is not None:
             job_transitions.TABLE[job.state, type(event)](pool, job, event)
-        elif isinstance(event, WorkerEvent | JobEvent) and not isinstance(event, NewJob | WorkerFound):
-            _ignore_unknown(pool, event)
+        elif (step := pool_transitions.TABLE.get((pool.state, type(event)))) is not None:
+            step(pool, pool, event)
         else:
-            pool_transitions.TABLE[pool.state, type(event)](pool, pool, event)
+            _ignore_unknown(pool, event)
         if pool.resize:
             settle(pool)
         return pool.commands
@@ -162,8 +162,9 @@ class PoolState:
         _check_sizes(pool)
 
 
-def _ignore_unknown(pool: State, event: WorkerEvent | JobEvent) -> None:
+def _ignore_unknown(pool: State, event: Event) -> None:
     """The id is of something that is gone, or never existed."""
+    assert isinstance(event, WorkerEvent | JobEvent), event
     record_id, kind = (event.worker_id, "worker") if isinstance(event, WorkerEvent) else (event.job_id, "job")
     pool.note_past(record_id, f"{type(event).__name__} ignored: no such {kind}, or it is gone")
 

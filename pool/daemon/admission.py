@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +21,7 @@ from pool.units import format_size
 _SIZES = frozenset({"memory", "tmp", "output", "result"})
 _NO_LIMITS = wire.JobLimits()
 _FIELDS = wire.JobFields.__struct_fields__
+_of_job = attrgetter(*_FIELDS)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -41,7 +43,7 @@ def digest(submit: wire.Submit, payload: Sequence[wire.Frame]) -> Digests:
         _encoder.encode(msgspec.structs.replace(submit, request=0, watch=False, stream=False, session=None, sent_ns=0))
     )
     for frame in payload[1:]:
-        whole.update(memoryview(frame).nbytes.to_bytes(8))
+        whole.update(len(frame).to_bytes(8))
         whole.update(frame)
     return Digests(code.hexdigest(), whole.digest())
 
@@ -65,7 +67,7 @@ def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Templa
     limits = dict(vars(template.limits))
     if submit.limits != _NO_LIMITS:
         limits |= _asked(submit.limits, template)
-    return wire.Run(epoch=0, **{name: getattr(submit, name) for name in _FIELDS}, **limits)
+    return wire.Run(epoch=0, **dict(zip(_FIELDS, _of_job(submit), strict=True)), **limits)
 
 
 def _too_large(size_bytes: int) -> TooLargeError:

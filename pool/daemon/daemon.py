@@ -65,6 +65,7 @@ class Daemon:
         self._stop_signal: int | None = None
         self._controllers: dict[str, PoolController] = {}
         self._frozen = FrozenWorkers(self._controllers)
+        self._chores_at = 0.0  #: monotonic seconds
         self._journal: Journal = NoJournal()
         self._watch: Watch | None = None
 
@@ -287,28 +288,33 @@ class Daemon:
     def _after_turn(self) -> float:
         """Do what is due. Returns the seconds until the next thing is due."""
         now = time.monotonic()
-        due = min(controller.state.next_deadline() for controller in self._controllers.values())
+        due = min([each.state.next_deadline() for each in self._controllers.values()])
         if due <= now:
             due = self._tick(now)
-        for executor in self._executors.values():
-            if now >= executor.left.ask_at:
-                executor.ask_again()
-            due = min(due, executor.left.ask_at)
-        if now >= self._frozen.look_at:
-            self._frozen.look()
-        due = min(due, self._frozen.look_at)
+        if now >= self._chores_at or self._jobs.over:
+            self._do_chores(now)
+        due = min(due, self._chores_at)
         if self._submits.sessions.absent:
             due = min(due, self._submits.sessions.tick(now))
-        if self._watch is not None and now >= self._watch.look_at:
-            self._watch.look()
-        if now >= self._jobs.tidy_at or self._jobs.over:
-            self._jobs.tidy(now)
         if self._outputs.behind:
             self._outputs.catch_up()
         if self._stop_signal is not None or self._state == "starting":
             self._change_state(now)
         more_to_send = self._outputs.behind and self._outputs.more_to_send
         return 0.0 if more_to_send else max(0.0, min(due - now, _LONGEST_WAIT_S))
+
+    def _do_chores(self, now: float) -> None:
+        """What is done now and then. Frozen workers are looked for most often; what else is due waits for that."""
+        for executor in self._executors.values():
+            if now >= executor.left.ask_at:
+                executor.ask_again()
+        if now >= self._frozen.look_at:
+            self._frozen.look()
+        if self._watch is not None and now >= self._watch.look_at:
+            self._watch.look()
+        if now >= self._jobs.tidy_at or self._jobs.over:
+            self._jobs.tidy(now)
+        self._chores_at = self._frozen.look_at
 
     def _tick(self, now: float) -> float:
         """Tell the pools that have a deadline of the time. Returns when the next deadline comes."""

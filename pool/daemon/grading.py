@@ -97,7 +97,7 @@ def _obstacle(result: wire.Result, value: Sequence[wire.Frame], payload: Sequenc
 
 
 def _size(frames: Sequence[wire.Frame]) -> int:
-    return sum(memoryview(frame).nbytes for frame in frames)
+    return sum(map(len, frames))
 
 
 def _without(job: Job, reason: str) -> None:

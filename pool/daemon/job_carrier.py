@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -36,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 _NS_PER_MS = 1e6
 _NS_PER_S = 1e9
+_END = wire.EndFields.__struct_fields__
+_of_end = attrgetter(*_END)
 #: CPU seconds that a child may have used before it got its job: it runs warm-up jobs before it parks.
 _CPU_BEFORE_S = 1.0
 #: Asking for it opens a file of /sys.
@@ -76,6 +79,7 @@ class JobCarrier:
 
         `largest_answer`: bytes that a worker with a job may send in one message. `memory_bytes`: what a worker has.
         """
+        self._log = log.bind()  # to ask for the logger anew costs as much as a line that is not written
         self._bind = bind
         self._pool = pool
         self._jobs = services.jobs
@@ -86,7 +90,7 @@ class JobCarrier:
 
     def accept(self, command: ev.Accept) -> None:
         job = cast("Job", command.attachment)
-        log.debug("a job is accepted", action="job_accepted", job=job.key, client=job.client, cause=command.cause)
+        self._log.debug("a job is accepted", action="job_accepted", job=job.key, client=job.client, cause=command.cause)
         self._jobs.accept(job, self._not_written)
 
     def _not_written(self, job: Job, error: PoolError) -> None:
@@ -140,7 +144,7 @@ class JobCarrier:
         elif job.output is not None:
             self.stream(job)
         ids = {"job": job.key, "client": job.client, "worker": worker_id, "cause": command.cause}
-        log.debug("a job is sent to a worker", action="job_sent", epoch=command.epoch, **ids)
+        self._log.debug("a job is sent to a worker", action="job_sent", epoch=command.epoch, **ids)
 
     def _not_sent(self, job: Job, record: JobRecord, error: PoolError | None) -> None:
         """A job that is to end with its worker ends when the worker is gone."""
@@ -184,7 +188,7 @@ class JobCarrier:
             collected = wire.Collected(job_id=reported[0].job_id, epoch=reported[0].epoch)
             acknowledge = partial(self._links.send, command.worker_id or "", collected)
         ids = {"job": job.key, "client": job.client, "worker": command.worker_id, "cause": command.cause}
-        log.debug("a job is done", action="job_done", outcome=result.outcome, reason=result.reason, **ids)
+        self._log.debug("a job is done", action="job_done", outcome=result.outcome, reason=result.reason, **ids)
         if job.whole is not None:
             job.whole.history = [*job.whole.history, *command.history]
             self._jobs.forget(job)
@@ -244,7 +248,7 @@ def result_of_answer(
     if job.trace is not None:
         job.trace += _steps(job, done)
         job.mark("daemon: answer received")
-    reported = {name: getattr(done, name) for name in wire.EndFields.__struct_fields__}
+    reported = dict(zip(_END, _of_end(done), strict=True))
     reported["cpu_s"] = min(done.cpu_s, _CPU_BEFORE_S + since_lease_s * _CORES)
     reported["max_rss_bytes"] = min(done.max_rss_bytes, memory_bytes)
     result = wire.Result(

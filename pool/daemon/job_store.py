@@ -300,7 +300,7 @@ class JobStore:
         if job.output is not None:
             job.output.close()
             job.output = None
-        job.held_bytes = JOB_BYTES + sum(memoryview(frame).nbytes for frame in answer)
+        job.held_bytes = JOB_BYTES + sum(map(len, answer))
         self._keep(job, time.monotonic())
         waiting, job.watchers = job.watchers, set()
         for address in waiting:

@@ -321,10 +321,11 @@ def _are_large(items: Sequence[_Item]) -> bool:
     """Whether the loop would wait for them for more than about a millisecond."""
     total = 0
     for item in items:
-        size_bytes = packed_bytes(item.operation.frames)
-        total += size_bytes
-        if size_bytes > INLINE_BYTES or total > _AT_ONCE_BYTES:
-            return True
+        if frames := item.operation.frames:
+            size_bytes = packed_bytes(frames)
+            total += size_bytes
+            if size_bytes > INLINE_BYTES or total > _AT_ONCE_BYTES:
+                return True
     return False
 
 

@@ -6,7 +6,7 @@ packed frames    number of frames u32 | length of each u64 ... | the frames
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import FileIO
 from typing import ClassVar, Protocol
 
@@ -25,6 +25,8 @@ class Files(Protocol):
 
     def execute(self, statement: str, values: Sequence[object]) -> None: ...
 
+    def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None: ...
+
     def body(self, name: str, frames: Sequence[Frame]) -> bytes | None:
         """The frames as they go into a column; None: they are too large for it and have been written to a file."""
 
@@ -41,6 +43,11 @@ class Operation(Struct, frozen=True):
     def frames(self) -> Sequence[Frame]:
         """What may be large."""
         return ()
+
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether `apply` executes one statement, which is a transaction by itself."""
+        return False
 
     def apply(self, file: Files) -> None:
         """Write it. Each operation has its own way; a Struct cannot be an abstract base class."""
@@ -62,6 +69,10 @@ class Accept(Operation, frozen=True):
     @property
     def frames(self) -> Sequence[Frame]:
         return self.payload
+
+    @property
+    def is_one_statement(self) -> bool:
+        return True
 
     def apply(self, file: Files) -> None:
         body = file.body(f"{self.number}.job", self.payload)
@@ -107,6 +118,10 @@ class End(Operation, frozen=True):
     def frames(self) -> Sequence[Frame]:
         return self.payload
 
+    @property
+    def is_one_statement(self) -> bool:
+        return not self.empty
+
     def apply(self, file: Files) -> None:
         body = file.body(f"{self.number}.result", self.payload)
         row = (self.number, self.header, body, self.ended_at, self.number)
@@ -122,8 +137,8 @@ class Collect(Operation, frozen=True):
     numbers: Sequence[int]
 
     def apply(self, file: Files) -> None:
-        for number in self.numbers:
-            file.execute("UPDATE result SET collected = 1 WHERE number = ?", (number,))
+        rows = [(number,) for number in self.numbers]
+        file.execute_many("UPDATE result SET collected = 1 WHERE number = ?", rows)
 
 
 class Drop(Operation, frozen=True):

@@ -20,7 +20,7 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -91,6 +91,7 @@ class JournalFile:
                     raise
                 self._set_aside(error)
                 self._connection = self._open()
+            self._cursor = self._connection.cursor()
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(
                 f"cannot use the journal in {directory}: {error}; check the directory's owner, file system and free "
@@ -151,21 +152,27 @@ class JournalFile:
     # ---- write ----
 
     def execute(self, statement: str, values: Sequence[object]) -> None:
-        self._connection.execute(statement, values)
+        self._cursor.execute(statement, values)
+
+    def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        self._cursor.executemany(statement, rows)
 
     def commit(self, operations: Sequence[Operation]) -> None:
         """All of them in one transaction, or none. Raises sqlite3.Error or OSError."""
         self._written, self._removals = [], []
-        self._connection.execute("BEGIN IMMEDIATE")
+        together = self.fsync or len(operations) != 1 or not operations[0].is_one_statement
         try:
+            if together:
+                self._cursor.execute("BEGIN IMMEDIATE")
             for operation in operations:
                 operation.apply(self)
             if self.fsync:
                 _sync_directory(self._bodies)
-            self._connection.execute("COMMIT")
+            if together:
+                self._cursor.execute("COMMIT")
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # a full disk may have rolled it back already
-                self._connection.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # there may be none, or a full disk has rolled it back already
+                self._cursor.execute("ROLLBACK")
             self._unlink(self._written)
             raise
         self._uncheckpointed += len(operations)

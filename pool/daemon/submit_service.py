@@ -93,7 +93,7 @@ class SubmitService:
         controller = self._controllers.get(submit.pool)
         if controller is None:
             raise UnknownPoolError(f"there is no pool {submit.pool!r:.60}; there are: {', '.join(self._controllers)}")
-        size = sum(memoryview(frame).nbytes for frame in payload)
+        size = sum(map(len, payload))
         own, rest = (payload, ()) if submit.grade is None else grading.split(submit.grade, payload)
         run = admission.prepare(submit, own, controller.template, size_bytes=size)
         job = Job(

@@ -223,7 +223,7 @@ def check_answer(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int
         raise RemoteProtocolError("an answer has an exit code, a signal or a stream that does not exist")
     if len(payload) < wire.FIXED_FRAMES + len(done.files):
         raise RemoteProtocolError("an answer must have stdout, stderr, error and the files that it names")
-    size = sum(memoryview(frame).nbytes for frame in payload)
+    size = sum(map(len, payload))
     if size > largest * (wire.CHUNK_ANSWERS if done.calls else 1):
         raise RemoteProtocolError(f"an answer has {size} bytes, the pool's limits allow {largest}")
 

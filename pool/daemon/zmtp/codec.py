@@ -12,7 +12,7 @@ Bytes of a peer that break the protocol raise RemoteProtocolError, and nothing e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pool.daemon.zmtp.body import Body
@@ -175,22 +175,25 @@ class Decoder:
             self._data, self._at = self._data[self._at :] + data, 0
         if self.body is not None or not self._greeted:
             return self._continue()
-        # Every small message goes through this loop, so it makes no calls.
-        data, end = self._data, len(self._data)
-        while self._at < end:
-            flags = data[self._at]
-            start = self._at + (9 if flags & _LONG else 2)
-            size = data[start - 1] if start == self._at + 2 <= end else int.from_bytes(data[self._at + 1 : start])
+        # Every small message goes through this loop, so it calls little.
+        data, at, end, frames, allowed = self._data, self._at, len(self._data), self._frames, self._allowed
+        while at < end:
+            flags = data[at]
+            if flags <= _MORE and at + 1 < end:
+                start, size = at + 2, data[at + 1]
+            else:
+                start = at + (9 if flags & _LONG else 2)
+                size = int.from_bytes(data[at + 1 : start])
             total = self._size + FRAME_COST + size
-            plain = flags in self._allowed and not flags & _COMMAND and len(self._frames) < self._max_frames
+            plain = flags in allowed and not flags & _COMMAND and len(frames) < self._max_frames
             if not plain or start + size > end or total > self.limit:
                 return self._take_other(flags, start, size)
-            self._frames.append(data[start : start + size])
-            self._size, self._at = total, start + size
+            frames.append(data[start : start + size])
+            at = start + size
+            self._size, self._at = total, at
             if not flags & _MORE:
-                frames, self._frames, self._size = self._frames, [], 0
-                self.pending = self._at < end
-                if not self.pending:
+                self._frames, self._size, self.pending = [], 0, at < end
+                if at == end:
                     self._data, self._at = b"", 0  # an idle connection holds nothing
                 return frames
         return self._wait()
@@ -307,21 +310,21 @@ def _property(name: bytes, value: bytes) -> bytes:
 _SHORT = tuple(tuple(bytes((more, size)) for size in range(256)) for more in (0, 1))
 
 
-def pack(frames: Iterable[Frame]) -> list[Buffer]:
+def pack(frames: Sequence[Frame]) -> list[Buffer]:
     """The buffers of one message, in order. A large frame is not copied."""
-    views = [frame if isinstance(frame, bytes) else memoryview(frame).cast("B") for frame in frames]
     buffers: list[Buffer] = []
     joined: list[Buffer] = []
-    more, last = 1, len(views) - 1
-    for at, view in enumerate(views):
-        size = len(view)
-        if at == last:
-            more = 0
-        joined.append(_SHORT[more][size] if size < 256 else bytes((more | 2,)) + size.to_bytes(8))
-        if size <= _JOIN_BYTES:
-            joined.append(view)
+    left = len(frames)
+    for frame in frames:
+        view = frame if isinstance(frame, bytes) else memoryview(frame).cast("B")
+        size, left = len(view), left - 1
+        if size < 256:
+            joined += _SHORT[left > 0][size], view
+        elif size <= _JOIN_BYTES:
+            joined += bytes(((left > 0) | _LONG,)) + size.to_bytes(8), view
         else:
-            buffers += (b"".join(joined), view)
+            joined.append(bytes(((left > 0) | _LONG,)) + size.to_bytes(8))
+            buffers += b"".join(joined), view
             joined.clear()
     if joined:
         buffers.append(b"".join(joined))

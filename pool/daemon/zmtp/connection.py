@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from pool.daemon.zmtp import codec
+from pool.daemon.zmtp.body import Body
 from pool.daemon.zmtp.codec import Buffer, Decoder, Event, Greeting, Peer, Ping
 from pool.errors import RemoteProtocolError
 from pool.wire import Frame
@@ -175,9 +176,19 @@ class Connection:
         """The next message; None if there is none for now. Raises RemoteProtocolError."""
         decoder = self.decoder
         for _ in range(_STEPS_PER_TURN):
-            data = b"" if decoder.pending else self._read()
-            if data is None:
-                break
+            data = b""
+            if not decoder.pending:
+                try:
+                    data = self._sock.recv(_READ_BYTES) if decoder.body is None else self._read_body(decoder.body)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    self.ended = True
+                    break
+                if not data and decoder.body is None:
+                    self.ended = True
+                    break
+                self._read_at = time.monotonic()
             event = decoder.next(data)
             if isinstance(event, list):
                 self.held, self.more, self._message_at = 0, decoder.pending, None
@@ -189,27 +200,18 @@ class Connection:
             self._message_at = self._read_at if self.held else None
         return None
 
-    def _read(self) -> bytes | None:
-        """Bytes that have come, b"" if they were read into a large frame; None if there are none now, or at the end."""
-        body = self.decoder.body
-        room = body.room() if body is not None else None
-        data = b""
-        try:
-            if body is None or room is None:
-                data = self._sock.recv(_READ_BYTES)
-                count = len(data)
-            else:
-                with room:
-                    count = self._sock.recv_into(room)
-                body.filled += count
-        except BlockingIOError:
-            return None
-        except OSError:
-            count = 0
+    def _read_body(self, body: Body) -> bytes:
+        """Bytes of a large frame; b"" if they were read into its own pages. Raises OSError, also at the peer's end."""
+        room = body.room()
+        if room is None:
+            data = self._sock.recv(_READ_BYTES)
+            count = len(data)
+        else:
+            with room:
+                data, count = b"", self._sock.recv_into(room)
+            body.filled += count
         if not count:
-            self.ended = True
-            return None
-        self._read_at = time.monotonic()
+            raise ConnectionResetError
         return data
 
     def _handle_command(self, event: Event) -> None:
@@ -250,11 +252,16 @@ class Connection:
         except OSError:
             self._deaf = True
             return False
+        if len(message) > 1 or written < len(message[0]):
+            self._queue_rest(message, written)
+        return not self._deaf
+
+    def _queue_rest(self, message: list[Buffer], written: int) -> None:
+        """The kernel has taken so many bytes of the message."""
         if written < sum(map(len, message)):
             self._written_at = time.monotonic()
             self.queue.put(message, self._written_at, written=written)
             self._flush()
-        return not self._deaf
 
     def refuse(self, reason: str) -> None:
         """Tell the peer why the connection will be closed now."""
