@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from math import inf
 
 from msgspec import Struct
 
@@ -137,11 +136,12 @@ class Turns:
         """A job of this share got a worker. Returns its charge: `charged_s`, or the recent mean of its jobs."""
         share = self._shares.get(name) or self[name]
         cost_s = share.cost_s if charged_s is None else charged_s
-        share.used = max(share.used, self._reached)
-        first = self._order.first() if self._waiting else None
-        self._reached = max(self._reached, min(share.used, inf if first is None else first[0][0]))
+        begins = reached = max(share.used, self._reached)
+        if self._waiting and (first := self._order.first()) is not None:
+            reached = max(self._reached, min(begins, first[0][0]))
+        self._reached = reached
         share.running += 1
-        share.used = min(share.used + cost_s / share.weight, self._reached + MOST_AHEAD_S)
+        share.used = min(begins + cost_s / share.weight, reached + MOST_AHEAD_S)
         if share.waits:
             self._place(name, share)
         return cost_s

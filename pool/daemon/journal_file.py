@@ -26,7 +26,7 @@ from pathlib import Path
 
 import structlog
 
-from pool.daemon.journal_entries import JobRow, LeaseRow, Operation, SetFact, head_of, packed_bytes, split, write_all
+from pool.daemon.journal_entries import JobRow, LeaseRow, Operation, SetFact, head_of, split, write_all
 from pool.errors import ConfigError
 from pool.wire import Frame
 
@@ -185,8 +185,8 @@ class JournalFile:
 
     def body(self, name: str, frames: Sequence[Frame]) -> bytes | None:
         """The frames as they go into a column; None: they are too large for it and have been written to a file."""
-        head = head_of(frames)
-        if packed_bytes(frames) <= INLINE_BYTES:
+        head, size_bytes = head_of(frames), sum(map(len, frames))
+        if len(head) + size_bytes <= INLINE_BYTES:
             return b"".join((head, *frames))
         self._written.append(name)
         with (self._bodies / name).open("wb", buffering=0) as file:
