@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pool.screen import Policy
-from runner import child, datasets, huge_pages, output_files, seccomp, stacks, warmup, without_programs
+from runner import child, datasets, huge_pages, immortal, output_files, seccomp, stacks, warmup, without_programs
 from runner.answer import Setting
 from runner.confinement import Confinement, PidNamespaces
 from runner.datasets import DatasetError, Source
@@ -79,6 +79,8 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     child.set_up(plan.scratch)
     prepared = child.Prepared(plan.scratch, setting, confined)
     server = ForkServer(control, prepared.begin, PidNamespaces() if confined.nested else None)
+    if plan.modules:
+        immortal.make(mortal=setting.datasets.values())
     gc.freeze()  # the collector would write to every page that it looks at, and each child would have to copy it
     gc.enable()
     return server
