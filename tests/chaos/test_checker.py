@@ -61,7 +61,7 @@ def test_each_kind_of_broken_promise_is_found(records, seen, words):
     assert words in found[0]
 
 
-def test_a_witness_that_missed_something_is_a_violation_and_accuses_nobody_of_not_running():
+def test_a_witness_that_missed_something_is_a_violation_and_jobs_that_it_has_not_seen_are_none():
     found = violations(job(), seen=(), complete=False)
     assert len(found) == 1
     assert "witness" in found[0]

@@ -20,7 +20,7 @@ def memory(per_thousand, *, noise=NOISE_KIB, seed=1):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_growth_is_told_from_noise(seed):
+def test_growth_is_distinguished_from_noise(seed):
     assert trend(memory(0, seed=seed)).high < BOUND
     assert trend(memory(2 * BOUND, seed=seed)).high > BOUND
     assert trend(memory(2 * BOUND, seed=seed)).low > 0
@@ -32,7 +32,7 @@ def test_one_sample_that_is_far_off_is_no_growth():
     assert trend(points).high < BOUND
 
 
-def test_noise_that_hides_growth_does_not_pass_for_none():
+def test_growth_that_noise_may_hide_is_not_ruled_out():
     assert trend(memory(0, noise=3_000)).high > BOUND
 
 

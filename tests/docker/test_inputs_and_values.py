@@ -129,7 +129,7 @@ BOTTOMLESS = {
 
 
 @pytest.mark.parametrize("name", BOTTOMLESS)
-def test_a_bottomless_result_is_bounded_in_time_and_in_everybodys_memory(name, client, daemon):
+def test_an_endless_result_is_bounded_in_time_and_in_the_memory_of_every_process(name, client, daemon):
     code, outcome, words = BOTTOMLESS[name]
     mine, theirs = Peak("self"), Peak(daemon.process.pid)
     result = client.run(code, limits=Limits(wall_s=100))  # seconds of CPU can take many on a busy machine

@@ -207,7 +207,7 @@ def _left_of(pids):
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-def test_when_a_timeout_is_heard_of_nothing_of_the_job_is_left(client, daemon):
+def test_when_the_client_gets_a_timeout_nothing_of_the_job_is_left(client, daemon):
     job_id, tree = _running(client, daemon, limits=Limits(wall_s=1))
     result = client.result(job_id, timeout=30)
     assert _left_of(tree) == []

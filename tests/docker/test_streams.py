@@ -41,7 +41,7 @@ def text_of(events, stream="stdout"):
     return "".join(each.text for each in events if isinstance(each, OutputEvent) and each.stream == stream)
 
 
-def test_what_is_flushed_is_heard_while_the_job_runs(client):
+def test_what_is_flushed_arrives_while_the_job_runs(client):
     """Containers and host have one monotonic clock, so a line can say when it was printed."""
     code = "import time\nwhile True:\n    print(time.monotonic(), flush=True)\n    time.sleep(0.02)"
     job_id = client.submit(code)
@@ -67,7 +67,7 @@ def test_both_streams_come_in_order_and_as_they_were_printed(client):
     )
 
 
-def test_a_gigabyte_is_heard_up_to_the_cap_and_the_daemon_stays_small(client, daemon):
+def test_a_gigabyte_arrives_up_to_the_cap_and_the_daemon_stays_small(client, daemon):
     heard = []
     client.run("result = 1")
     before = daemon.resident_bytes()
@@ -95,7 +95,7 @@ def test_another_process_that_comes_late_reads_from_the_first_byte(client, daemo
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_another_user_cannot_hear_it(client, daemon):
+def test_another_user_cannot_read_it(client, daemon):
     for directory in (daemon.home, daemon.run_dir):
         directory.chmod(0o755)
     job_id = client.submit("import time\nprint('secret', flush=True)\ntime.sleep(2)")
@@ -137,7 +137,7 @@ def test_advise_has_the_jobs_of_the_pool_and_what_a_container_costs(client, daem
     assert found["worker_bytes"] > 1 << 20
 
 
-def test_a_job_that_is_killed_is_heard_up_to_then(client):
+def test_the_output_of_a_job_that_is_killed_arrives_up_to_then(client):
     heard = []
     code = "import time\nprint('before', flush=True)\ntime.sleep(60)"
     result = client.run(code, limits=Limits(wall_s=1), on_stdout=heard.append)
@@ -150,7 +150,7 @@ def test_a_job_that_is_killed_is_heard_up_to_then(client):
     assert (result.outcome, result.stdout) == (Outcome.CANCELLED, "before\n")
 
 
-def test_a_container_that_is_killed_leaves_what_was_heard_of_its_job(client, daemon, sdk):
+def test_output_that_arrived_is_kept_when_the_container_is_killed(client, daemon, sdk):
     job_id = client.submit("import time\nprint('before', flush=True)\ntime.sleep(60)")
     events = client.stream(job_id, timeout=60)
     assert next(events).text == "before\n"

@@ -241,7 +241,7 @@ BOMBS = [
 
 @pytest.mark.parametrize("pool", ["open", "screened"])
 @pytest.mark.parametrize(("title", "code"), BOMBS, ids=[title for title, _ in BOMBS])
-def test_a38_a_program_that_is_a_burden_to_parse_ends_alone(title, code, pool, client, record):
+def test_a38_a_program_that_is_expensive_to_parse_affects_no_other_job(title, code, pool, client, record):
     result = client.run(code + "\n", pool=pool, limits=Limits(wall_s=8, cpu_s=8, memory="256m"))
     assert result.outcome in TYPED, result
     how = {"ok": "INERT", "error": "ERR", "rejected": "REJ"}.get(result.outcome, "KILL")

@@ -171,7 +171,7 @@ def main():
     record("B14", "descriptors stashed in flight", "ERR", stopped_by=["limits"], seen=f"{sent}, {word}")
 
 
-def test_c41_a_job_that_abuses_futexes_robust_lists_and_rseq_hurts_itself_only(attack, record):
+def test_c41_a_job_that_abuses_futexes_robust_lists_and_rseq_affects_itself_only(attack, record):
     code = """
 def main():
     def child(action):
@@ -220,7 +220,7 @@ def main():
     )
 
 
-def test_c44_holding_a_file_open_or_locked_holds_up_nobody(attack, client, record):
+def test_c44_a_file_that_is_held_open_or_locked_delays_no_other_job(attack, client, record):
     code = """
 def main():
     told = set()

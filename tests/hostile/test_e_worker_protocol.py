@@ -99,7 +99,7 @@ def test_e6_an_oversized_frame_is_refused_when_it_is_announced(daemon, record):
     record("E6", "a frame larger than any answer", "QUAR", stopped_by=["daemon"])
 
 
-def test_e6_a_worker_without_a_lease_says_little(daemon, record):
+def test_e6_a_worker_without_a_lease_may_send_little(daemon, record):
     assert "are allowed now" in end(daemon, "idle_large_message")
     record("E6", "a large message without a lease", "QUAR", stopped_by=["daemon"])
 
@@ -107,7 +107,7 @@ def test_e6_a_worker_without_a_lease_says_little(daemon, record):
 @pytest.mark.parametrize(
     ("script", "words"), [("idle_flood_of_beats", "heartbeats in"), ("idle_flood_of_pings", "PINGs and PONGs")]
 )
-def test_e7_a_flood_of_small_words_destroys_the_worker_while_others_are_served(daemon, record, script, words):
+def test_e7_a_flood_of_small_messages_destroys_the_worker_while_others_are_served(daemon, record, script, words):
     worker = daemon.summon(script)
     for _ in range(5):
         daemon.honest("default")
@@ -202,7 +202,7 @@ def test_e13_a_worker_that_is_alive_and_runs_nothing_is_ended_at_the_jobs_deadli
     record("E13", "ready and wedged", "QUAR", stopped_by=["daemon"])
 
 
-def test_e14_words_of_a_worker_move_no_cursor_and_end_no_line(daemon, record):
+def test_e14_text_of_a_worker_moves_no_cursor_and_ends_no_line(daemon, record):
     assert "\\x1b[2J" in end(daemon, "idle_last_words")
     worker = daemon.leasable("job_dirty_words")
     assert daemon.run(pool="rogue").outcome is Outcome.OK

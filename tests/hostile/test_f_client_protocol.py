@@ -250,7 +250,7 @@ def test_f9_the_same_submit_again_is_the_same_job_until_its_result_is_forgotten(
 
 
 @as_root
-def test_f10_who_floods_is_refused_in_words_and_others_have_their_turn(daemon, record):
+def test_f10_a_client_that_floods_the_queue_is_refused_with_an_error_and_others_are_served(daemon, record):
     taken, refused = as_user(OTHER_USER, flooding, daemon.endpoint)
     daemon.honest("narrow")
     assert 4 <= taken < 30
@@ -339,7 +339,7 @@ ABSURD = {
 
 
 @pytest.mark.parametrize("name", ABSURD)
-def test_f13_f19_options_that_make_no_sense_are_refused_in_words(daemon, record, name):
+def test_f13_f19_options_that_make_no_sense_are_refused_with_an_error(daemon, record, name):
     said = refusal(daemon, submit(**ABSURD[name]), *CODE)
     assert said.code in {"protocol_remote", "limit_exceeded", "invalid_job", "unknown_pool"}, said
     assert {char for char in daemon.log.read_text() if not char.isprintable()} <= {"\n"}
@@ -353,7 +353,7 @@ def test_f13_f19_options_that_make_no_sense_are_refused_in_words(daemon, record,
 
 
 @pytest.mark.parametrize("field", ["image", "mounts", "cap_add", "seccomp", "privileged", "runtime", "user", "sent_at"])
-def test_f15_f18_what_is_not_a_clients_to_say_is_refused(daemon, record, field):
+def test_f15_f18_fields_that_no_client_may_set_are_refused(daemon, record, field):
     assert refusal(daemon, submit(**{field: "x"}), *CODE).code == "protocol_remote"
     record("F15" if field != "sent_at" else "F18", f"the field {field} in a submit", "DROP", stopped_by=["daemon"])
 

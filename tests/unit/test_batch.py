@@ -432,7 +432,7 @@ def test_leaving_a_batch_by_an_exception_cancels_what_has_not_ended(client, daem
     assert str(client.result("long").outcome) == "cancelled"
 
 
-def test_a_batch_that_is_left_in_peace_leaves_its_jobs_alone(client, daemon):
+def test_a_batch_that_ends_without_an_exception_cancels_no_job(client, daemon):
     with client.submit_many([{"code": HOLD}]) as batch:
         pass
     assert daemon.open_jobs() == list(batch)

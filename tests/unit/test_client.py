@@ -211,7 +211,7 @@ def test_a_run_gives_up_when_the_backlog_stays_full_for_its_timeout(client, daem
     assert len(daemon.of(wire.Submit)) >= 2
 
 
-def test_clients_that_were_refused_together_come_apart():
+def test_clients_that_were_refused_together_try_again_at_different_times():
     pauses = {waiting.Patience(60).pause_s(BacklogFullError("full", retry_after_s=1.0)) for _ in range(20)}
     assert len(pauses) > 10
     assert all(1.0 <= each <= 1.5 for each in pauses)

@@ -20,7 +20,13 @@ import zmq
 from pool import Client, Outcome, values, wire
 from pool.client import connection
 from pool.client.pending import PendingRequests
-from pool.errors import DaemonUnreachableError, RemoteProtocolError, UnknownJobError, VersionMismatchError
+from pool.errors import (
+    DaemonUnreachableError,
+    DrainingError,
+    RemoteProtocolError,
+    UnknownJobError,
+    VersionMismatchError,
+)
 from tests.support.waiting import Waiting, eventually, in_child
 from tests.unit.fake_daemon import HOLD, FakeDaemon
 
@@ -260,6 +266,15 @@ def test_a_job_that_the_new_daemon_does_not_know_is_lost(path, client, daemon):
         assert "restarted" in result.reason
         assert "unknown" in result.reason
         assert not following.of(wire.Submit)
+
+
+def test_a_job_that_the_new_daemon_refuses_for_another_reason_ends_with_that_error(path, client, daemon, monkeypatch):
+    waiting = Waiting(client.run, HOLD, job_id="job")
+    daemon.wait_for(wire.Submit)
+    read_all(client)
+    monkeypatch.setattr(FakeDaemon, "_watch", lambda _, call, __: call.refuse("draining"))
+    with restarted(path, daemon):
+        assert isinstance(waiting.end(), DrainingError)
 
 
 def test_a_watched_job_that_the_new_daemon_does_not_know_is_lost(path, client, daemon):

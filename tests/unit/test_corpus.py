@@ -139,6 +139,8 @@ def test_a_field_that_repeats_is_not_excused_by_another_that_does_not():
 def test_limits_and_types_that_are_not_carried_are_causes():
     assert cause(answer(outcome="timeout"), witness(value="1")) is Cause.LIMIT
     assert cause(answer(stdout="a", truncated=("stdout",)), witness(stdout="ab")) is Cause.LIMIT
+    both = witness(stdout="ab", value="2")
+    assert cause(answer(stdout="a", value="1", truncated=("stdout",)), both, both) is Cause.UNEXPLAINED
     refused = answer(outcome="error", type="pool.errors.ValueCodecError", message="value: a generator")
     assert cause(refused, witness(foreign="builtins.generator")) is Cause.NOT_CARRIED
     assert cause(refused, witness(value="1"), witness(value="1")) is Cause.UNEXPLAINED

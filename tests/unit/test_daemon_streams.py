@@ -60,7 +60,7 @@ def text_of(events, stream="stdout"):
     return "".join(each.text for each in events if isinstance(each, OutputEvent) and each.stream == stream)
 
 
-def test_a_job_is_heard_before_it_goes_on(client, steps):
+def test_output_arrives_before_the_job_goes_on(client, steps):
     heard = []
 
     def listen(text):
@@ -74,7 +74,7 @@ def test_a_job_is_heard_before_it_goes_on(client, steps):
     assert result.stdout == "".join(heard)
 
 
-def test_both_streams_are_heard_in_the_order_in_which_they_were_printed(client, steps):
+def test_both_streams_arrive_in_the_order_in_which_they_were_printed(client, steps):
     heard = []
 
     def listen(text):
@@ -96,7 +96,7 @@ def test_what_is_printed_without_a_pause_comes_whole_and_in_order(client):
     assert result.truncated == ()
 
 
-def test_a_character_that_is_printed_in_halves_is_heard_once_and_whole(client):
+def test_a_character_that_is_printed_in_halves_arrives_once_and_whole(client):
     heard = []
     code = "import os, time\nfor byte in '\\u20ac\\U0001f600x'.encode():\n    os.write(1, bytes([byte]))\n    time.sleep(0.03)"
     result = client.run(code, on_stdout=heard.append)
@@ -150,7 +150,7 @@ def test_another_process_can_read(client, daemon, steps):
         assert reader.stdout.read() == "world\nok"
 
 
-def test_a_reader_of_a_job_that_waits_hears_it_once_it_runs(client, daemon, steps):
+def test_a_reader_of_a_job_that_waits_gets_its_output_once_it_runs(client, daemon, steps):
     blocked = [client.submit(steps.source + "step('on')") for _ in range(3)]
     job_id = client.submit("print('my turn')")
     with ThreadPoolExecutor(1) as threads:
@@ -164,7 +164,7 @@ def test_a_reader_of_a_job_that_waits_hears_it_once_it_runs(client, daemon, step
         assert client.result(each, timeout=20).ok
 
 
-def test_a_job_that_is_killed_by_its_deadline_is_heard_to_the_end(client):
+def test_the_output_of_a_job_that_is_killed_by_its_deadline_arrives_to_the_end(client):
     heard = []
     result = client.run(
         "import time\nprint('before')\ntime.sleep(60)", limits=Limits(wall_s=0.5), on_stdout=heard.append
@@ -174,7 +174,7 @@ def test_a_job_that_is_killed_by_its_deadline_is_heard_to_the_end(client):
     assert result.stdout == "before\n"
 
 
-def test_a_job_that_is_cancelled_while_it_is_heard_ends_with_what_it_had_printed(client):
+def test_a_job_that_is_cancelled_while_it_is_read_ends_with_what_it_had_printed(client):
     job_id = client.submit("import time\nprint('before')\ntime.sleep(60)")
     events = client.stream(job_id, timeout=20)
     assert next(events).text == "before\n"
@@ -192,7 +192,7 @@ def test_a_callback_that_raises_has_the_job_killed(client):
     assert client.result("stumbled", timeout=20).outcome is Outcome.CANCELLED
 
 
-def test_a_worker_that_dies_leaves_what_was_heard_of_its_job(client, daemon):
+def test_output_that_arrived_is_kept_when_the_worker_dies(client, daemon):
     job_id = client.submit("import os, time\nprint('pid', os.getppid())\ntime.sleep(60)")
     events = client.stream(job_id, timeout=60)
     first = next(events)
@@ -203,7 +203,7 @@ def test_a_worker_that_dies_leaves_what_was_heard_of_its_job(client, daemon):
     daemon.until(lambda: len(daemon.workers(state="idle")) == 3)
 
 
-def test_a_flood_is_heard_up_to_the_cap_and_the_daemon_stays_small(client, daemon):
+def test_a_flood_arrives_up_to_the_cap_and_the_daemon_stays_small(client, daemon):
     heard = []
     client.run("result = 1")
     before = daemon.resident_bytes()
@@ -266,7 +266,7 @@ def test_a_reader_that_dies_changes_nothing_for_the_job_and_for_other_readers(cl
     assert text_of(output) == result.stdout == "a" * 50_000 + "\n" + "b" * 50_000 + "\n"
 
 
-def test_many_are_heard_at_once_and_each_hears_its_own(client):
+def test_many_readers_at_once_get_the_output_of_their_own_jobs(client):
     def listen(number):
         heard = []
         code = f"import time\nfor n in range(20):\n    print({number}, n)\n    time.sleep(0.002)"

@@ -159,12 +159,6 @@ def test_both_parts_of_the_tests_run_and_the_last_lines_say_how_to_run_what_fail
     ]
 
 
-def test_the_command_to_run_what_failed_has_the_options_of_this_run(checkout):
-    write_python(checkout, ONE_FAILS)
-    told = dev("test", "--random", root=checkout)
-    assert told.stdout.splitlines()[-1] == r"    ./dev test --random tests/unit/test_a.py::test_b\[x\ y\]"
-
-
 @pytest.mark.parametrize(("options", "profile"), [((), "fixed"), (("--random",), "random")])
 def test_property_tests_have_the_same_examples_in_every_run_unless_random_ones_are_asked_for(
     checkout, options, profile
@@ -172,14 +166,6 @@ def test_property_tests_have_the_same_examples_in_every_run_unless_random_ones_a
     write_python(checkout, '#!/bin/sh\ncase "$*" in *pytest*) echo "$*" ;; esac\n')
     told = dev("test", *options, root=checkout)
     assert set(re.findall(r"--hypothesis-profile=(\w+)", told.stdout)) == {profile}
-
-
-def test_when_very_many_tests_fail_the_command_is_short(checkout):
-    many = 'for each in $(seq 21); do echo "tests/unit/test_a.py::test_$each" >>"$POOL_FAILED_TESTS"; done'
-    write_python(checkout, ONE_FAILS.replace('echo "tests/unit/test_a.py::test_b[x y]" >"$POOL_FAILED_TESTS"', many))
-    told = dev("test", root=checkout)
-    assert "    tests/unit/test_a.py::test_21\n" in told.stdout
-    assert told.stdout.splitlines()[-1] == "    ./dev test --last-failed"
 
 
 def test_a_part_that_fails_without_a_test_is_named_with_its_log(checkout):

@@ -72,7 +72,7 @@ KERNELS: list[tuple[str, str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "verdict", "kernel", "advice"), KERNELS)
-def test_what_is_wrong_with_a_kernel_is_found_and_said_how_to_mend(name, verdict, kernel, advice):
+def test_problems_of_a_kernel_are_found_with_a_remedy(name, verdict, kernel, advice):
     finding = the(name, a_host(kernel=kernel))
     assert finding.verdict == verdict
     assert advice in finding.advice
@@ -89,7 +89,7 @@ ENGINES: list[tuple[str, str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "verdict", "docker", "advice"), ENGINES)
-def test_what_is_wrong_with_an_engine_is_found_and_said_how_to_mend(name, verdict, docker, advice):
+def test_problems_of_an_engine_are_found_with_a_remedy(name, verdict, docker, advice):
     finding = the(name, a_host(docker=docker))
     assert finding.verdict == verdict
     assert advice in finding.advice
@@ -110,7 +110,7 @@ FILES: list[tuple[str, str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "verdict", "changes", "advice"), FILES)
-def test_who_may_do_too_much_is_found_and_said_how_to_mend(name, verdict, changes, advice):
+def test_users_with_too_many_rights_are_found_with_a_remedy(name, verdict, changes, advice):
     finding = the(name, a_host(**changes))
     assert finding.verdict == verdict
     assert advice in finding.advice
@@ -146,7 +146,7 @@ def test_what_is_as_good_is_ok(name, changes):
     ("options", "seen"),
     [({"seccomp"}, "root of the host"), ({"seccomp", "rootless"}, "rootless"), ({"seccomp", "userns"}, "remapped")],
 )
-def test_who_root_in_a_container_is_gets_told(options, seen):
+def test_the_user_that_root_of_a_container_is_on_the_host_is_reported(options, seen):
     assert seen in the("engine-users", a_host(docker={"options": frozenset(options)})).seen
 
 

@@ -93,6 +93,6 @@ def test_shinka_is_told_that_a_program_is_wrong(tmp_path):
     assert json.loads((results / "metrics.json").read_text())["combined_score"] == 0.0
 
 
-def test_without_a_pool_nobody_is_scored(tmp_path, monkeypatch):
+def test_without_a_pool_no_candidate_is_scored(tmp_path, monkeypatch):
     with SandboxExecutor(tmp_path / "none", wait_s=0.1) as sandbox, pytest.raises(NoPoolError, match="no daemon"):
         score(sandbox, program(tmp_path, GOOD), points=3, timeout_s=1)

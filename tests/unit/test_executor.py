@@ -146,7 +146,7 @@ def test_as_completed_yields_in_the_order_of_the_ends(executor, daemon):
     assert next(ended).result() == "at last"
 
 
-def test_wait_knows_done_and_not_done(executor):
+def test_wait_separates_done_and_not_done(executor):
     slow, quick = executor.submit(hold), executor.submit(double, 1)
     done, rest = cf.wait([slow, quick], timeout=WAIT_S, return_when=cf.FIRST_COMPLETED)
     assert (done, rest) == ({quick}, {slow})

@@ -51,7 +51,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_an_exception_that_fights_back_is_told_with_type_and_line(name):
+def test_an_exception_whose_methods_raise_is_reported_with_type_and_line(name):
     found = told(HOSTILE[name])
     assert found.type == "E"
     assert f'File "{FILENAME}", line {HOSTILE[name].count(chr(10)) + 1}' in found.traceback

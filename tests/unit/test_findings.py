@@ -115,7 +115,7 @@ def test_code_that_the_screen_refuses_does_not_run_and_its_findings_fit_the_wire
     ]
 
 
-def test_a_program_of_nothing_but_offences_still_fits_the_wire():
+def test_the_findings_of_a_program_that_breaks_a_rule_everywhere_fit_a_message():
     lines = "\n".join(f"import os as name_{number}, socket" for number in range(3000))
     fault = run(f"{lines}\ndef main(): pass\n".encode())
     assert 0 < len(fault.findings) <= 100

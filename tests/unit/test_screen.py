@@ -108,7 +108,7 @@ NEIGHBOURS = [
 
 
 @pytest.mark.parametrize(("rule", "refused", "honest"), NEIGHBOURS)
-def test_a_rule_refuses_what_it_is_for_and_not_its_honest_neighbour(rule, refused, honest):
+def test_a_rule_refuses_what_it_is_meant_for_and_not_similar_harmless_code(rule, refused, honest):
     assert rule in rules(refused)
     assert check(honest) == []
 
@@ -129,7 +129,7 @@ STRICT = [
 
 
 @pytest.mark.parametrize(("rule", "refused", "honest"), STRICT)
-def test_strict_refuses_more_and_still_not_the_neighbour(rule, refused, honest):
+def test_strict_refuses_more_and_not_similar_harmless_code(rule, refused, honest):
     assert rule in rules(refused, "strict")
     assert rule not in rules(refused)
     assert check(honest, screen="strict") == []
@@ -233,7 +233,7 @@ def test_what_examine_returns_compiles_to_the_program():
 
 
 @pytest.mark.parametrize("code", ["eval('1')", "x\0", "x = (", "y" * 1_000_000])
-def test_a_screen_that_is_off_looks_at_nothing(code):
+def test_a_screen_that_is_off_refuses_nothing(code):
     assert examine(code, Policy(mode="off")) == type(examine("", Policy(mode="off")))(code, ())
 
 

@@ -316,7 +316,7 @@ def test_labels_may_repeat():
     assert same(carried(labels), labels)
 
 
-def test_such_keys_are_slow_where_nobody_refuses_them():
+def test_such_keys_are_slow_without_the_check():
     keys = steps_in_a_dict(15)
 
     def cpu(items):
