@@ -33,6 +33,8 @@ def find_or_make(root, cache, *, rebuild):
         tree.mkdir()
         wheel = build_wheel(root, tree)
         shutil.copytree(HERE / "guest", tree / "guest", ignore=shutil.ignore_patterns("__pycache__"))
+        for unit in (root / "config").glob("*.service"):
+            shutil.copy(unit, tree)
         image = worker_image(wheel, cache, scratch=Path(scratch), rebuild=rebuild)
         os.link(image, tree / "worker.tar")
         disk = cache / "payload.ext4"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 COLUMNS = ("docker-default", "pool-worker")
+#: With a column for what the daemon does without a Docker Engine.
+WITH_OCI = (*COLUMNS, "oci")
 INTRODUCTION = """# On a host with cgroup v2 and AppArmor
 
 Most hosts have both, and a development machine may have neither. `./dev vm` makes a virtual machine of Debian 13, with
@@ -13,13 +15,18 @@ many times slower than a real one: the times say nothing.
 
 A row is something looked at, a column the AppArmor profile of the worker's container: `docker-default`, which the
 Engine applies unless told otherwise, or [`pool-worker`](../seccomp/pool-worker.apparmor), which comes with the wheel (see
-[how to load it](operations.md#on-hosts-with-apparmor)).
+[how to load it](operations.md#on-hosts-with-apparmor)). In the column `oci` no Docker Engine runs: the daemon starts the
+workers itself, with runc, under `pool-worker`.
 """
 SECTIONS = {
     "": "## The pool\n\nThe wheel, its daemon and the worker image, used as on any host.",
     "probe": (
         "## What a worker proved of itself\n\nBefore its first lease each worker tries from inside a job what it must not "
         "be able to do; `pool-admin doctor` shows it. `skipped` is a probe of a part that is missing."
+    ),
+    "unit": (
+        "## As a unit of systemd\n\nWith [`pool.service`](../config/pool.service) and, for the engine `oci`, "
+        "[`pool-oci.service`](../config/pool-oci.service)."
     ),
     "step": (
         "## What a job's own namespaces take\n\nOne by one, in a container that is locked down as a worker's is. The row "
@@ -63,7 +70,7 @@ class Report:
     def as_page(self):
         parts = [INTRODUCTION, "## The machine\n", table(("", ""), self.facts.items())]
         for kind, heading in SECTIONS.items():
-            columns = ("unconfined", *COLUMNS) if kind == "denied" else COLUMNS
+            columns = {"denied": ("unconfined", *COLUMNS), "step": COLUMNS, "unit": WITH_OCI[1:]}.get(kind, WITH_OCI)
             parts += ["", heading, "", table(("", *columns), self._rows(kind, columns))]
         parts += ["", USERNS, "", table(("a profile of", "`unshare(CLONE_NEWUSER)`"), self._alone("variants"))]
         parts += ["", HALF, "", table(("", "mounts denied"), self._alone("half"))]

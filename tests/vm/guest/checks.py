@@ -22,15 +22,11 @@ MEMORY, TMP, PROCESSES = 256 << 20, 16 << 20, 24
 class Scene:
     service: Service
     client: Client
-    docker: object
     profile: str
-
-    def container(self):
-        return self.docker.inspect_container(self.service.worker()["container"])
 
     def cgroup(self):
         """The worker's cgroup, as the host sees it."""
-        pid = self.container()["State"]["Pid"]
+        pid = self.service.container_pid()
         return Path("/sys/fs/cgroup" + Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::"))
 
     def events(self, name):
@@ -45,7 +41,7 @@ def status_says_running(scene):
 
 
 def the_profile_confines_the_runner(scene):
-    pid = scene.container()["State"]["Pid"]
+    pid = scene.service.container_pid()
     current = Path(f"/proc/{pid}/attr/current").read_text().strip("\0\n")
     return current == f"{scene.profile} (enforce)", current
 

@@ -1,7 +1,8 @@
 """Runs in the virtual machine, started by its init: installs the wheel, loads the image, makes every check, tells all.
 
 One column for each way to confine a worker: `docker-default` is what a host does by itself, `pool-worker` is the
-profile that comes with the wheel. Nothing here needs a network.
+profile that comes with the wheel, and in `oci` the daemon starts the workers under that profile without a Docker Engine.
+Nothing here needs a network.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from pathlib import Path
 from guest.telling import Teller
 
 PAYLOAD = Path("/payload")
-COLUMNS = {"docker-default": None, "pool-worker": "pool-worker"}
+PROFILE = "pool-worker"
+COLUMNS = {"docker-default": None, PROFILE: PROFILE}
+#: Under the same profile, started by the daemon itself, while no Docker Engine runs.
+OCI = "oci"
 
 #: Of what is tried in `denied.py`, what the zygote does.
 NEEDED = ("make a user namespace", "mount tmpfs on /tmp")
@@ -45,6 +49,10 @@ def main():
             look_at_a_pool(teller, column, profile)
             look_at_demands(teller, column, profile)
         look_at_a_half(teller)
+        look_at_a_unit(teller, PROFILE, "pool.service", engine="docker", apparmor=PROFILE)
+        take_the_engine_away(teller)
+        look_at_a_pool(teller, OCI, PROFILE, engine="oci")
+        look_at_a_unit(teller, OCI, "pool-oci.service", engine="oci", apparmor=PROFILE)
         teller.end("all steps were taken")
     except BaseException as error:
         teller.end(f"gave up: {type(error).__name__}: {error}")
@@ -157,18 +165,51 @@ def load_variant(abi, rules):
     containers.load_profile(path)
 
 
-def look_at_a_pool(teller, column, profile):
-    from guest import checks, containers, kernel_log
+def take_the_engine_away(teller):
+    """What a host without a Docker Engine has: runc, and the image as an archive."""
+    from guest.service import IMAGES
+
+    teller.step("stopping the Docker Engine")
+    run("systemctl", "stop", "docker.socket", "docker.service", "containerd.service")
+    teller.step("unpacking the worker image for the engine oci")
+    config = Path("/srv/unpack.yaml")
+    config.write_text(f"daemon: {{image_dir: {IMAGES}}}\n", encoding="utf-8")
+    run("/opt/pool/bin/pool-admin", "image", "unpack", "--config", config, PAYLOAD / "worker.tar", timeout=900)
+
+
+def look_at_a_unit(teller, column, file, **template):
+    """The daemon as a unit of systemd."""
+    from guest import unit
+
+    teller.step(f"systemd: config/{file}")
+    with (
+        teller.checking("unit: starts, and has a worker", column=column),
+        unit.Unit(PAYLOAD / file, **template) as made,
+    ):
+        passed, seen = not made.refused, made.refused or made.worker()["isolation"]
+        teller.check("unit: starts, and has a worker", column=column, passed=passed, seen=seen)
+        if passed:
+            with teller.checking("unit: `kill -9` of the daemon while a job runs", column=column):
+                passed, seen = unit.survives_a_kill(made)
+                teller.check("unit: `kill -9` of the daemon while a job runs", column=column, passed=passed, seen=seen)
+            status, left = made.stop(), made.containers()
+            seen = f"exit status {status}, {len(left)} containers left"
+            teller.check("unit: `systemctl stop`", column=column, passed=(status, left) == (0, []), seen=seen)
+    teller.log(f"unit: {column}", made.words())
+
+
+def look_at_a_pool(teller, column, profile, **template):
+    from guest import checks, kernel_log
     from guest.service import Service
 
     teller.step(f"starting the daemon: {column}")
     kernel_log.clear()
-    service = Service(column, apparmor=profile)
+    service = Service(column, apparmor=profile, **template)
     with service, service.client() as client:
         if service.refused:
             teller.check("the daemon starts a worker", column=column, passed=False, seen=service.refused)
             return
-        scene = checks.Scene(service=service, client=client, docker=containers.connect(), profile=column)
+        scene = checks.Scene(service=service, client=client, profile=profile or column)
         for name, check in checks.CHECKS.items():
             teller.step(f"{column}: {name}")
             with teller.checking(name, column=column):
@@ -178,7 +219,7 @@ def look_at_a_pool(teller, column, profile):
             for name, verdict, seen in checks.probes(service):
                 held = verdict in ("held", "skipped")
                 teller.check(f"probe: {name}", column=column, passed=held, seen=f"{verdict}: {seen}")
-    look_at_the_end(teller, column, service, scene)
+    look_at_the_end(teller, column, service)
     teller.log(f"denied in the pool: {column}", "\n".join(kernel_log.denials(column)))
     teller.log(f"daemon: {column}", service.words())
 
@@ -219,9 +260,8 @@ def look_at_a_half(teller):
         teller.check("no-op job", column="half", passed=result.outcome == "ok", seen=result.outcome)
 
 
-def look_at_the_end(teller, column, service, scene):
-    left = scene.docker.containers(all=True, filters={"label": "pool.owner"})
-    status = service.stop()
+def look_at_the_end(teller, column, service):
+    status, left = service.stop(), service.containers()
     seen = f"exit status {status}, {len(left)} containers left"
     teller.check("the daemon ends and leaves no container", column=column, passed=(status, left) == (0, []), seen=seen)
 

@@ -9,9 +9,13 @@ import subprocess
 import time
 from pathlib import Path
 
+from guest import containers
+
 from pool.client import Client
 
 TOOLS = Path("/opt/pool/bin")
+#: Unpacked, for the engine oci.
+IMAGES = "/srv/images"
 #: Emulated, all is many times slower than on the machine it stands for.
 READY_S, COMMAND_S, STOP_S, JOB_S = 400, 120, 120, 240
 
@@ -31,12 +35,17 @@ class Service:
 
     def __init__(self, name, **template):
         self.home = Path("/srv", name)
-        self.run_dir = self.home / "run"
+        self.run_dir, self.state_dir = self.home / "run", self.home / "state"
         self.log = self.home / "log"
         self.refused = ""
         self._process = None
         self._config = {
-            "daemon": {"run_dir": str(self.run_dir), "state_dir": str(self.home / "state"), "durability": "none"},
+            "daemon": {
+                "run_dir": str(self.run_dir),
+                "state_dir": str(self.state_dir),
+                "image_dir": IMAGES,
+                "durability": "none",
+            },
             "pools": {"default": TEMPLATE | template},
         }
 
@@ -44,9 +53,7 @@ class Service:
         self.home.mkdir(parents=True)
         config = self.home / "pool.yaml"
         config.write_text(json.dumps(self._config))
-        with self.log.open("wb") as log:
-            command = [TOOLS / "pool-daemon", "--config", config]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"NO_COLOR": "1"})
+        self._begin()
         try:
             self.refused = self._wait()
         except BaseException:
@@ -57,12 +64,21 @@ class Service:
     def __exit__(self, *_):
         self.stop()
 
+    def _begin(self):
+        with self.log.open("wb") as log:
+            command = [TOOLS / "pool-daemon", "--config", self.home / "pool.yaml"]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"NO_COLOR": "1"})
+
+    def _ended(self):
+        """How it has ended; None while it runs."""
+        return self._process.poll()
+
     def _wait(self):
         """Wait until a worker is idle; the reason if none will be."""
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                return f"the daemon ended with {self._process.returncode}: {self.words()}"
+            if (ended := self._ended()) is not None:
+                return f"the daemon ended with {ended}: {self.words()}"
             status, answer = self.admin("status", "--json")
             if status in (0, 4) and answer["pools"]:
                 (pool,) = answer["pools"]
@@ -88,6 +104,19 @@ class Service:
     def pool(self):
         return self.admin("status", "--json")[1]["pools"][0]
 
+    def container_pid(self):
+        """Host pid of the first process of the worker's container."""
+        container = self.worker()["container"]
+        place = self.state_dir / "oci/containers"
+        for found in place.glob(f"{container}*/pid") if place.exists() else ():
+            return int(found.read_text())
+        return containers.connect().inspect_container(container)["State"]["Pid"]
+
+    def containers(self):
+        """All that are left of it, whatever engine has started them."""
+        started = containers.connect().containers(all=True, filters={"label": "pool.owner"}) if docker_runs() else []
+        return [*started, *(self.state_dir / "oci/containers").glob("*")]
+
     def worker(self):
         """The worker that the jobs of one client meet first."""
         return self.pool()["workers"][0]
@@ -107,3 +136,7 @@ class Service:
 
     def words(self):
         return self.log.read_text(errors="replace")[-3000:]
+
+
+def docker_runs():
+    return subprocess.run(["systemctl", "--quiet", "is-active", "docker"], check=False).returncode == 0
