@@ -2,8 +2,8 @@
 
     request      ends with                     sent again, after a lost connection or a restart of the daemon, as
     ─────────    ──────────────────────────    ──────────────────────────────────────────────────────────────────
-    Submit       Accepted | Refused            Watch: a job is never submitted twice by itself
-      watch      Result   | Refused            Watch
+    Submit       Accepted | Refused            Watch; then as it was, if it is certain that it was not accepted
+      watch      Result   | Refused            the same
     Watch        Result   | Refused            Watch
     Cancel       Accepted | Refused            Cancel
 
@@ -13,9 +13,10 @@ Rules:
    Only a client with jobs that end with it, and that it does not wait for, connects again without a request.
 2. When nothing was received for `timeout_s` and a Ping is unanswered, every open request fails with
    DaemonUnreachableError. A Submit or Cancel that stays unanswered for that long while the daemon answers fails alone.
-   A daemon that has not answered before is not waited for: the first attempt to connect that fails ends every request.
+   A daemon that was not there before is not waited for: the first attempt to connect that fails ends every request.
 3. After a lost connection, or when Pong names another instance, answers may have been lost: open requests are sent
-   again. A job that had been accepted and that the daemon does not know any more ends `lost`.
+   again. A job that had been accepted and that the daemon does not know any more ends `lost`. One that had not been
+   accepted, and would be in the daemon's journal if it had been, has not run and is submitted again.
 4. After bytes that are no message every open request fails: which one they should have answered is unknown. A valid
    message that answers no open request is counted and dropped.
 """
@@ -36,6 +37,7 @@ from pool.model import Outcome
 
 T = TypeVar("T")
 
+_NS_PER_S = 1e9
 #: Short enough to notice a restart soon, long enough to cost nothing.
 PING_INTERVAL_S = 1.0
 #: An answer that breaks the connection whenever it is sent, as one over the frame cap does, is asked for so often.
@@ -72,11 +74,17 @@ class Request(JobFuture[Delivery | None]):
         super().__init__()
         self.job_id = message.job_id
         self.message = message
-        self.frames = frames or wire.encode(message)
+        self.frames = frames or wire.encode(message)  #: of a Submit: kept until it is accepted
         self.on_output = on_output
         self.repeats = 0  #: how often it was sent again
         self.sent_at = 0.0
         self.wants_result = isinstance(message, wire.Watch) or (isinstance(message, wire.Submit) and message.watch)
+
+    def unanswered(self, error: DaemonUnreachableError) -> DaemonUnreachableError:
+        """The error of a Submit that a daemon may have received. Its fields are what `was_not_accepted` needs."""
+        message = f"{error.message} Whether job {self.job_id} was accepted is unknown: ask with result(job_id)."
+        fields = {**error.fields, "job_id": self.job_id, "sent_at": self.sent_at}
+        return DaemonUnreachableError(message, **fields)
 
     def repetition(self) -> Frames:
         self.repeats += 1
@@ -105,7 +113,7 @@ class PendingRequests:
         self._pings: dict[int, float] = {}  # number to the time it was sent; unanswered ones only
         self._pinged_at = 0.0
         self._received_at = 0.0
-        self._was_there = False  # the daemon has answered since the last time that it was unreachable
+        self._was_there = False  # a connection was made since the last time that the daemon was unreachable
         self.garbage = 0  #: messages that could not be read
         self.strays = 0  #: messages that answered nothing
 
@@ -115,13 +123,15 @@ class PendingRequests:
         """Take the request; it will be resolved, whatever happens."""
         if not self._open:
             self._received_at = now
-        request.sent_at = now
         self._open[request.message.request] = request
         self._by_job.setdefault(request.job_id, []).append(request)
         if isinstance(request.message, wire.Submit) and request.message.session and not request.message.watch:
             self._must_stay = True
-        first, request.frames = request.frames, ()  # not kept: they may be large, and are never sent twice
-        return [first] if self._instance or self._pings else [self._ping(now), first]
+        return self._first(request, now)
+
+    def _first(self, request: Request, now: float) -> Outgoing:
+        request.sent_at = now
+        return [request.frames] if self._instance or self._pings else [self._ping(now), request.frames]
 
     def forget(self, request: Request) -> None:
         """Nobody waits for this request any more."""
@@ -146,7 +156,7 @@ class PendingRequests:
             case wire.Accepted():
                 self._on_accepted(message)
             case wire.Refused():
-                self._on_refused(message)
+                return self._on_refused(message, now)
             case wire.Pong():
                 return self._on_pong(message)
         return []
@@ -176,24 +186,28 @@ class PendingRequests:
             self._fail(request, RemoteProtocolError(f"job {request.job_id} was accepted as {message.job_id}"))
         elif request.wants_result:
             request.accepted = True
+            request.frames = ()  # they may be large
         else:
             self._close(request)
             request.set_result(None)
 
-    def _on_refused(self, message: wire.Refused) -> None:
+    def _on_refused(self, message: wire.Refused, now: float) -> Outgoing:
         request = self._open.get(message.request)
         if request is None:
             self.strays += 1
-            return
+            return []
         error = _rebuilt(message)
         forgotten = request.repeats and isinstance(error, UnknownJobError)
         if forgotten and request.accepted and not isinstance(request.message, wire.Cancel):
             self._close(request)
             request.set_result(_lost(request.job_id))
         elif forgotten and isinstance(request.message, wire.Submit):
+            if was_not_accepted(error, sent_at=request.sent_at):
+                return self._first(request, now)
             self._fail(request, _not_accepted(request.job_id, "was restarted before it accepted"))
         else:
             self._fail(request, error)
+        return []
 
     def _on_pong(self, message: wire.Pong) -> Outgoing:
         sent_at = self._pings.get(message.request)
@@ -213,6 +227,7 @@ class PendingRequests:
     def disconnected(self, now: float) -> Outgoing:
         """The connection was lost; on the next one the daemon does not recognize this client."""
         self.new_socket()
+        self._was_there = True
         for request in [each for each in self._open.values() if each.repeats >= MAX_REPEATS]:
             error = RemoteProtocolError(f"the connection was lost {MAX_REPEATS} times over job {request.job_id}")
             self._fail(request, error)
@@ -273,7 +288,11 @@ class PendingRequests:
     def fail(self, error: PoolError) -> None:
         """Every open request ends with this error, each with a copy of its own."""
         for request in list(self._open.values()):
-            self._fail(request, type(error)(error.message, **error.fields))
+            sent = request.repeats or "timeout_s" in error.fields
+            if isinstance(error, DaemonUnreachableError) and isinstance(request.message, wire.Submit) and sent:
+                self._fail(request, request.unanswered(error))
+            else:
+                self._fail(request, type(error)(error.message, **error.fields))
 
     def new_socket(self) -> None:
         """Which instance of the daemon answers on it is not known."""
@@ -290,6 +309,16 @@ class PendingRequests:
         siblings.remove(request)
         if not siblings:
             del self._by_job[request.job_id]
+
+
+def was_not_accepted(error: PoolError, *, sent_at: object) -> bool:
+    """Whether a job that a daemon does not know was certainly never accepted. `sent_at`: monotonic seconds.
+
+    A daemon knows all jobs that were accepted after a certain time: with a journal also those of earlier daemons, and
+    without it those since its own start. Results that it has dropped move this time.
+    """
+    known_since_ns = error.fields.get("known_since_ns")
+    return isinstance(known_since_ns, int) and isinstance(sent_at, float) and known_since_ns < sent_at * _NS_PER_S
 
 
 def _rebuilt(refused: wire.Refused) -> PoolError:

@@ -23,6 +23,7 @@ from pool.client import checks, routing, strategy
 from pool.client.client import Client
 from pool.client.fallback import LocalFallback, chosen, is_enabled
 from pool.client.job import Code
+from pool.client.pending import was_not_accepted
 from pool.client.routing import Fallback, Route, RouteCounter, SandboxStats
 from pool.errors import BusyError, ConfigError, DaemonUnreachableError, JobRefusedError, PoolError, UnknownJobError
 from pool.model import JobResult, Limits, Outcome, Timings
@@ -195,6 +196,7 @@ class _Call:
         self.ended_by: PoolError | JobResult | None = None  #: set by `run`
         self._pause_s = PAUSE_S
         self._job_id = ""
+        self._unanswered: DaemonUnreachableError | None = None  # the error of a Submit that may have been received
         self._ask: Callable[[], JobResult]
 
     def run(self) -> ExecutionResult:
@@ -210,7 +212,7 @@ class _Call:
         except (BusyError, DaemonUnreachableError) as error:
             return self._wait(error)
         except UnknownJobError as error:  # a daemon that has ended since may have received it
-            if not self._may_run_again():
+            if not self._was_not_accepted(error) and not self._may_run_again():
                 return self._failed(f"whether it ran is unknown: {error.message}", error)
             self._begin()
             return None
@@ -235,6 +237,7 @@ class _Call:
     def _wait(self, error: BusyError | DaemonUnreachableError) -> ExecutionResult | None:
         if isinstance(error, DaemonUnreachableError) and _was_sent(error):
             self.sent = True
+            self._unanswered = error if "sent_at" in error.fields else self._unanswered
             job_id = self._job_id
             self._ask = lambda: self._client.result(job_id)
         self._note(error.message)
@@ -244,6 +247,12 @@ class _Call:
         time.sleep(wait_s)
         self._pause_s = min(2 * self._pause_s, PAUSE_MOST_S)
         return None
+
+    def _was_not_accepted(self, error: UnknownJobError) -> bool:
+        """Whether it has certainly not run, so that it may run in time."""
+        if self._unanswered is None or time.monotonic() >= self._deadline:
+            return False
+        return was_not_accepted(error, sent_at=self._unanswered.fields.get("sent_at"))
 
     def _may_run_again(self) -> bool:
         return self._idempotent and self._runs < MAX_RUNS and time.monotonic() < self._deadline

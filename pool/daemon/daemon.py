@@ -160,7 +160,11 @@ class Daemon:
         settings = self._settings.daemon
         past = self._open_journal(directories, transport)
         self._jobs = JobStore(
-            self._journal, transport.submit, ttl_s=settings.result_ttl_s, max_bytes=settings.result_bytes
+            self._journal,
+            transport.submit,
+            ttl_s=settings.result_ttl_s,
+            max_bytes=settings.result_bytes,
+            known_since_ns=past.known_since_ns,
         )
         self._outputs = OutputSender(transport.submit)
         services = Services(
@@ -207,8 +211,10 @@ class Daemon:
         settings = self._settings.daemon
         file = open_file(settings.durability, directories.journal)
         if file is None:
+            directories.note_journal("")
             return Past()
-        past = read_past(file, self._settings.pools)
+        past = read_past(file, self._settings.pools, last=directories.last_journal())
+        directories.note_journal(file.name)
         self._journal = FileJournal(file, max_bytes=settings.journal_bytes, call_soon=transport.call_soon)
         return past
 

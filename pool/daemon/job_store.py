@@ -23,7 +23,7 @@ from msgspec import Struct
 from pool import wire
 from pool.core.records import HistoryEntry
 from pool.daemon.journal import Journal
-from pool.daemon.journal_entries import Accept, Collect, Drop, End, JobRow, packed_bytes
+from pool.daemon.journal_entries import KNOWN_SINCE, Accept, Collect, Drop, End, JobRow, SetFact, packed_bytes
 from pool.daemon.journal_file import INLINE_BYTES
 from pool.daemon.output import OutputStream
 from pool.daemon.zmtp import ClientListener
@@ -34,6 +34,8 @@ from pool.units import format_size
 #: What a job costs besides its frames (header, record, table entry), about.
 JOB_BYTES = 2048
 _NS_PER_S = 1e9
+#: By how much `known_since_ns` is set forward at a time.
+_KNOWN_STEP_NS = 10_000_000_000
 #: The answer of a job of which nothing is known: stdout, stderr and error.
 _NOTHING = (b"", b"", b"")
 
@@ -196,12 +198,22 @@ def job_of(row: JobRow) -> Job:
 class JobStore:
     """Jobs by key; the finished ones also in the order in which they ended. Called from the loop's thread."""
 
-    def __init__(self, journal: Journal, listener: ClientListener, *, ttl_s: float, max_bytes: int) -> None:
-        """`listener`: sends the results."""
+    def __init__(
+        self,
+        journal: Journal,
+        listener: ClientListener,
+        *,
+        ttl_s: float,
+        max_bytes: int,
+        known_since_ns: int | None = None,
+    ) -> None:
+        """`listener`: sends the results. `known_since_ns`: that of the last daemon; None: nothing is known of it."""
         self._journal = journal
         self._listener = listener
         self._collected: list[int] = []  # numbers of results that were sent since the last Collect
         self.tidy_at = 0.0  #: monotonic seconds
+        #: Each job that was received later than this (CLOCK_MONOTONIC) and accepted is in the store.
+        self.known_since_ns = time.monotonic_ns() if known_since_ns is None else known_since_ns
         self._ttl_s = ttl_s
         self._max_bytes = max_bytes
         self._jobs: dict[str, Job] = {}
@@ -343,10 +355,13 @@ class JobStore:
         del self._finished[job.key], self._jobs[job.key]
         self._result_bytes -= job.held_bytes
         self.over = self._result_bytes > self._max_bytes
-        self.drop(job.number)
+        self.drop(job.number, received_ns=job.received_ns)
 
-    def drop(self, number: int) -> None:
+    def drop(self, number: int, *, received_ns: int) -> None:
         """Nothing of this job is kept in the journal."""
+        if received_ns > self.known_since_ns:  # a little more, so that this happens now and then and not for each job
+            self.known_since_ns = min(received_ns + _KNOWN_STEP_NS, time.monotonic_ns())
+            self._journal.write(SetFact(KNOWN_SINCE, self.known_since_ns), lambda _: None)
         self._journal.write(Drop(number), lambda _: None)
 
 

@@ -19,6 +19,9 @@ PROBE_BYTES = 1024 * 1024
 #: A job whose acceptance could not be written has no lease and no result either.
 _IF_KNOWN = "WHERE EXISTS (SELECT 1 FROM job WHERE number = ?)"
 
+#: The fact that is `JobStore.known_since_ns`.
+KNOWN_SINCE = "known_since"
+
 
 class Files(Protocol):
     """What an operation may do within its transaction."""

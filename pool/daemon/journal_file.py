@@ -4,7 +4,7 @@
                        bodies/<number>.job  bodies/<number>.result     frames of more than INLINE_BYTES together
 
     job     a row from the acceptance until the result is dropped      lease   the last dispatch of a job, if any
-    result  how a job ended, if it has                                 fact    boot, restarts, worker numbers
+    result  how a job ended, if it has                                 fact    boot, restarts, worker numbers, its name
 
 Times are monotonic seconds. They go on through a restart of the daemon; after a restart of the host they are shifted by
 the wall clock when the file is opened. `PRAGMA user_version` is the version of the schema. Used from one thread at a
@@ -17,6 +17,7 @@ import contextlib
 import errno
 import mmap
 import os
+import secrets
 import sqlite3
 import struct
 import time
@@ -26,7 +27,16 @@ from pathlib import Path
 
 import structlog
 
-from pool.daemon.journal_entries import JobRow, LeaseRow, Operation, SetFact, head_of, split, write_all
+from pool.daemon.journal_entries import (
+    KNOWN_SINCE,
+    JobRow,
+    LeaseRow,
+    Operation,
+    SetFact,
+    head_of,
+    split,
+    write_all,
+)
 from pool.errors import ConfigError
 from pool.wire import Frame
 
@@ -136,6 +146,7 @@ class JournalFile:
         for number, script in enumerate(_MIGRATIONS[version:], version + 1):
             connection.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
         _adjust_clock(connection)
+        _name(connection)
 
     def _set_aside(self, error: Exception) -> None:
         moved = self.directory.with_name(f"{self.directory.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S}")
@@ -226,6 +237,11 @@ class JournalFile:
         self._connection.close()
 
     # ---- read ----
+
+    @property
+    def name(self) -> str:
+        """No other journal has this name."""
+        return f"{self.fact('name'):x}"
 
     def fact(self, name: str) -> int:
         row = self._connection.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
@@ -322,7 +338,15 @@ def _adjust_clock(connection: sqlite3.Connection) -> None:
             connection.execute("UPDATE job SET accepted_at = accepted_at + ?", (by,))
             connection.execute("UPDATE lease SET leased_at = leased_at + ?", (by,))
             connection.execute("UPDATE result SET ended_at = ended_at + ?", (by,))
+            connection.execute("DELETE FROM fact WHERE name = ?", (KNOWN_SINCE,))
         connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", [("boot", boot), ("wall_offset", offset)])
+
+
+def _name(connection: sqlite3.Connection) -> None:
+    """A new journal gets a name, and has all jobs from now on."""
+    given = [("name", secrets.randbits(62)), (KNOWN_SINCE, time.monotonic_ns())]
+    with connection:
+        connection.executemany("INSERT OR IGNORE INTO fact VALUES (?, ?)", given)
 
 
 def _sync_directory(directory: Path) -> None:

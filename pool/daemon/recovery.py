@@ -26,7 +26,7 @@ from pool.core.records import HistoryEntry
 from pool.daemon.controller import PoolController, worker_number
 from pool.daemon.job_carrier import result_without_answer
 from pool.daemon.job_store import Job, JobStore, job_of
-from pool.daemon.journal_entries import JobRow, LeaseRow
+from pool.daemon.journal_entries import KNOWN_SINCE, JobRow, LeaseRow, SetFact
 from pool.daemon.journal_file import JournalFile
 from pool.errors import PoolError
 from pool.model import Outcome, WorkerState
@@ -34,6 +34,7 @@ from pool.model import Outcome, WorkerState
 log = structlog.get_logger(__name__)
 
 _CAUSE = "restart"
+_NS_PER_S = 1e9
 #: How long the start waits for the end of a container whose job is to be tried again.
 REMOVAL_S = 10.0
 
@@ -45,12 +46,22 @@ class Past:
     rows: Sequence[JobRow] = ()
     workers: Mapping[str, int] = field(default_factory=dict)  #: the number of the last worker, by pool
     era: int = 0  #: of this daemon
+    known_since_ns: int | None = None  #: as of `JobStore`; None without a journal
     set_aside: Path | None = None  #: a journal that could not be read
 
 
-def read_past(file: JournalFile, pools: Iterable[str]) -> Past:
+def read_past(file: JournalFile, pools: Iterable[str], *, last: str) -> Past:
+    """`last`: the name of the journal of the daemon that was here before."""
+    if file.name != last:  # jobs that this one does not have may have been accepted here
+        file.commit([SetFact(KNOWN_SINCE, time.monotonic_ns())])
     workers = {pool: file.fact(worker_number(pool)) for pool in pools}
-    return Past(rows=list(file.rows()), workers=workers, era=file.new_era(), set_aside=file.set_aside)
+    return Past(
+        rows=list(file.rows()),
+        workers=workers,
+        era=file.new_era(),
+        known_since_ns=file.fact(KNOWN_SINCE),
+        set_aside=file.set_aside,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +142,7 @@ class Recovery:
             job = job_of(row)
         except msgspec.MsgspecError:
             log.exception("a job in the journal cannot be read and is dropped", action="restore", job=row.key)
-            self._jobs.drop(row.number)
+            self._jobs.drop(row.number, received_ns=int(row.accepted_at * _NS_PER_S))
             return None
         self._jobs.restore(job, ended_at=row.ended_at)
         if job.result is not None:

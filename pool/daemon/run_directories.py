@@ -1,6 +1,7 @@
 """The directories of one daemon: it makes and locks them before anything else.
 
     run_dir/   submit.sock  admin.sock  lock  w/<number>/link.sock         0711 so that submitters reach their socket
+               journal                                                     the name of the last daemon's journal
                w/<number>.json                                             see kept_workers.py
     state_dir/ lock  owner  datasets/<digest>.npy  journal/                0700
 
@@ -60,6 +61,22 @@ class RunDirectories:
     @property
     def admin(self) -> Path:
         return self.run_dir / "admin.sock"
+
+    def last_journal(self) -> str:
+        """The name of the journal of the last daemon in `run_dir`; "" if it had none, or that is not known."""
+        try:
+            return (self.run_dir / "journal").read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def note_journal(self, name: str) -> None:
+        """For the next daemon in `run_dir`. Called before a job is accepted."""
+        path = self.run_dir / "journal"
+        try:
+            path.unlink(missing_ok=True)
+            path.write_text(name, encoding="ascii")
+        except OSError as error:
+            raise _unusable(path, error) from error
 
     def close(self) -> None:
         """Remove the sockets and unlock the directories."""

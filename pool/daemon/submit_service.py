@@ -225,6 +225,7 @@ class SubmitService:
         if job is None:
             raise UnknownJobError(
                 f"there is no job {job_id!r:.140} of yours: this user never submitted it, its result is over its time"
-                + ("" if self._journal.durable else ", or the daemon was restarted since")
+                + ("" if self._journal.durable else ", or the daemon was restarted since"),
+                known_since_ns=self._jobs.known_since_ns,
             )
         return job

@@ -37,11 +37,9 @@ def worker_image() -> ImageFacts:
 
 @pytest.fixture(scope="module")
 def daemon(request: pytest.FixtureRequest, worker_image: ImageFacts) -> Iterator[DaemonProcess]:
-    """With the module's POOLS, or one pool of its TEMPLATE. DAEMON: its settings of the daemon."""
+    """With one pool, of the module's TEMPLATE."""
     del worker_image
-    of_module = vars(request.module)
-    pools = of_module.get("POOLS") or {"default": of_module["TEMPLATE"]}
-    with DaemonProcess(pools, engine="docker", **of_module.get("DAEMON", {})) as running:
+    with DaemonProcess({"default": request.module.TEMPLATE}, engine="docker") as running:
         yield running
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ class FakeDaemon:
     def __init__(self, path: Path | str, *, instance: str = "one", jobs: dict[str, Job] | None = None) -> None:
         self.endpoint = f"ipc://{path}"
         self.instance = instance
+        self.known_since_ns = time.monotonic_ns()
         self.received: list[wire.Message] = []
         self.payloads: list[Sequence[bytes]] = []
         self.jobs: dict[str, Job] = dict(jobs or {})  # before the first message can come
@@ -220,7 +222,7 @@ class FakeDaemon:
     def _watch(self, call: Call, job_id: str) -> None:
         job = self.jobs.get(job_id)
         if job is None:
-            call.refuse("unknown_job", f"no job {job_id}")
+            call.refuse("unknown_job", f"no job {job_id}", known_since_ns=self.known_since_ns)
         elif job.result is not None:
             call.raw(job.result)
         else:

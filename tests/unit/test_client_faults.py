@@ -19,6 +19,7 @@ import zmq
 
 from pool import Client, Outcome, values, wire
 from pool.client import connection
+from pool.client.job import LARGE_BYTES
 from pool.client.pending import PendingRequests
 from pool.errors import (
     DaemonUnreachableError,
@@ -322,6 +323,48 @@ def test_a_job_that_was_not_accepted_before_the_restart_is_an_error_that_says_so
             error = each.end()
             assert isinstance(error, DaemonUnreachableError)
             assert "restarted before it accepted" in str(error)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_job_that_was_certainly_not_accepted_is_submitted_again_as_it_was(path, client, daemon, large):
+    daemon.on(wire.Submit, ignore)
+    text = "x" * (LARGE_BYTES if large else 1)
+    waiting = [
+        Waiting(client.run, "result = 1", job_id="a", stdin=text),
+        Waiting(client.submit, "result = 1", job_id="b", stdin=text),
+        Waiting(lambda: list(client.map("def main(x): return x", [[1], [2]], entry="main"))),
+        Waiting(client.run_tests, "def main(x): return x", [{"args": [1], "expected": 1}], entry="main"),
+    ]
+    daemon.wait_for(wire.Submit, 5)
+    sent = submitted(daemon)
+    daemon.stop()
+    with FakeDaemon(path, instance="two") as following:
+        following.known_since_ns = 0
+        one, job_id, mapped, report = [each.end() for each in waiting]
+        assert (one.value, job_id, [each.value for each in mapped], report.ok) == (1, "b", [1, 2], True)
+        assert len(following.of(wire.Submit)) == 5
+        assert submitted(following).items() <= sent.items()
+
+
+def submitted(daemon):
+    """The headers and payloads of the jobs that a fake daemon has received, by id."""
+    received = zip(daemon.received, daemon.payloads, strict=True)
+    return {each.job_id: (each, payload) for each, payload in received if isinstance(each, wire.Submit)}
+
+
+def test_the_error_of_the_first_job_says_whether_a_daemon_may_have_it(path):
+    with FakeDaemon(path) as daemon, Client(path) as client:
+        daemon.on(wire.Ping, ignore)
+        daemon.on(wire.Submit, ignore)
+        waiting = Waiting(client.run, HOLD, job_id="job")
+        daemon.wait_for(wire.Submit)
+        daemon.stop()
+        error = waiting.end()
+        assert isinstance(error, DaemonUnreachableError)
+        assert error.fields["job_id"] == "job"
+        with pytest.raises(DaemonUnreachableError) as raised:
+            client.run(HOLD)
+        assert "job_id" not in raised.value.fields
 
 
 def test_an_unanswered_cancel_is_sent_again_to_the_new_daemon(path, client, daemon):

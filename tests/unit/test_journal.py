@@ -6,13 +6,16 @@ import sqlite3
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from pool.daemon import journal_file
+from pool.daemon.job_store import JobStore
 from pool.daemon.journal import FileJournal
-from pool.daemon.journal_entries import Accept, Collect, Drop, End, Lease, SetFact
+from pool.daemon.journal_entries import KNOWN_SINCE, Accept, Collect, Drop, End, Lease, SetFact
 from pool.daemon.journal_file import INLINE_BYTES, SCHEMA, JournalFile
+from pool.daemon.recovery import read_past
 from pool.errors import ConfigError, PoolError, StorageFullError
 
 
@@ -145,6 +148,31 @@ def test_facts_are_kept(open_file):
     file = open_file()
     assert file.fact("workers:default") == 12
     assert file.new_era() > era
+
+
+def test_jobs_are_known_since_the_journal_began_to_be_that_of_each_daemon_of_the_run_directory(open_file):
+    file, began = open_file(), time.monotonic_ns()
+    first = read_past(file, (), last="").known_since_ns
+    name = file.name
+    file.close()
+    file = open_file()
+    assert file.name == name
+    assert read_past(file, (), last=name).known_since_ns == first >= began
+    assert read_past(file, (), last="another").known_since_ns > first
+
+
+def test_a_result_that_is_dropped_moves_the_time_since_which_jobs_are_known():
+    written = []
+    journal = SimpleNamespace(write=lambda operation, _: written.append(operation))
+    store = JobStore(journal, None, ttl_s=60, max_bytes=1, known_since_ns=1)
+    store.drop(7, received_ns=1)
+    assert written == [Drop(7)]
+    store.drop(8, received_ns=2)
+    store.drop(9, received_ns=3)
+    assert written[1:] == [SetFact(KNOWN_SINCE, store.known_since_ns), Drop(8), Drop(9)]
+    store.drop(10, received_ns=(received := time.monotonic_ns()))
+    assert received <= store.known_since_ns <= time.monotonic_ns()
+    assert written[-2:] == [SetFact(KNOWN_SINCE, store.known_since_ns), Drop(10)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""The daemon is killed between a Submit and its answer: the client's call goes on with the next daemon, and runs once."""
+
+import asyncio
+import signal
+import threading
+from collections import Counter
+
+import pytest
+
+from pool import AsyncClient, Client, SandboxExecutor
+from pool.errors import DaemonUnreachableError
+from tests.support.daemons import DaemonProcess
+
+POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60, "cpu_s": 60}}
+#: Its runs are counted outside of the sandbox, which a plain process does not have.
+CODE = "def main(path, job):\n    open(path, 'a').write(f'{job}\\n')\n    return job"
+#: Before and after the job is in the journal, and before and after it is acknowledged.
+POINTS = ("write:Accept", "written:Accept", "send:Accepted", "sent:Accepted")
+
+
+async def _in_asyncio(endpoint, jobs, ready):
+    async with AsyncClient(endpoint, timeout=60) as client:
+        await client.run("")
+        await asyncio.to_thread(ready.wait)
+        results = await asyncio.gather(*(client.run(CODE, entry="main", args=job) for job in jobs))
+    return [each.value for each in results]
+
+
+def _with_client(call):
+    """The call, with a client that knows the daemon; it begins when the other ones do."""
+
+    def ready(endpoint, jobs, ready):
+        with Client(endpoint, timeout=60) as client:
+            client.run("")
+            ready.wait()
+            return call(client, jobs)
+
+    return ready
+
+
+def _run_tests(client, jobs):
+    given = [{"args": job, "expected": job[1]} for job in jobs]
+    return [row.job.value for row in client.run_tests(CODE, given, entry="main").cases]
+
+
+def _sandbox(client, jobs):
+    with SandboxExecutor(client=client) as executor:
+        return [executor.execute(CODE, job).value for job in jobs]
+
+
+CALLS = {
+    "run": _with_client(lambda client, jobs: [client.run(CODE, entry="main", args=job).value for job in jobs]),
+    "submit": _with_client(
+        lambda client, jobs: [client.result(client.submit(CODE, entry="main", args=job)).value for job in jobs]
+    ),
+    "map": _with_client(lambda client, jobs: [each.value for each in client.map(CODE, jobs, entry="main")]),
+    "run_tests": _with_client(_run_tests),
+    "SandboxExecutor": _with_client(_sandbox),
+    "AsyncClient": lambda *arguments: asyncio.run(_in_asyncio(*arguments)),
+}
+
+
+@pytest.mark.parametrize("passes", [len(CALLS), len(CALLS) + 5])
+@pytest.mark.parametrize("point", POINTS)
+def test_each_call_ends_with_its_value_and_each_job_has_run_once(tmp_path, monkeypatch, point, passes):
+    effects, found, ready = tmp_path / "effects", {}, threading.Barrier(len(CALLS))
+    monkeypatch.setenv("POOL_FAILPOINT", f"{point}:{passes}")
+    settings = {"home": tmp_path, "durability": "crash"}
+    daemon = DaemonProcess({"default": POOL}, engine="failing", **settings).start()
+
+    def call(name):
+        jobs = [[str(effects), f"{name} {number}"] for number in range(3)]
+        found[name] = CALLS[name](daemon.endpoint, jobs, ready)
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in CALLS]
+    for thread in threads:
+        thread.start()
+    assert daemon.process.wait(180) == -signal.SIGKILL, daemon.words()
+    with DaemonProcess({"default": POOL}, **settings):
+        for thread in threads:
+            thread.join(180)
+    assert found == {name: [f"{name} {number}" for number in range(3)] for name in CALLS}
+    assert set(Counter(effects.read_text().splitlines()).values()) == {1}
+
+
+def test_without_a_journal_a_call_whose_job_may_have_run_ends_with_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("POOL_FAILPOINT", "send:Accepted:1")
+    settings = {"home": tmp_path, "durability": "none"}
+    daemon = DaemonProcess({"default": POOL}, engine="failing", **settings).start()
+    with daemon.client(timeout=60) as client:
+        client.run(CODE, entry="main", args=[str(tmp_path / "effects"), "before"])
+        raised = []
+
+        def call():
+            with pytest.raises(DaemonUnreachableError) as error:
+                client.run(CODE, entry="main", args=[str(tmp_path / "effects"), "job"])
+            raised.append(error.value)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        assert daemon.process.wait(180) == -signal.SIGKILL
+        with DaemonProcess({"default": POOL}, **settings):
+            thread.join(180)
+    assert "job_id" in raised[0].fields
+    assert (tmp_path / "effects").read_text().count("job") <= 1
