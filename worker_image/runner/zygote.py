@@ -60,9 +60,10 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     fetched = datasets.fetch(tuple(map(Source.parse, plan.datasets)))  # before any library is imported here
     os.environ.update(without_programs.thread_caps())
     _load_modules(plan.modules)
+    named = datasets.unpack(fetched)  # imports NumPy and pandas if no module has
     _stop_threads_of_blas()
     setting = Setting(
-        datasets.unpack(fetched),
+        named,
         Policy.from_json(plan.screen) if plan.screen else UNSCREENED,
         plan.scratch / child.WORK / output_files.DIRECTORY,
     )
