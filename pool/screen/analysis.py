@@ -108,12 +108,18 @@ Waiting = list[tuple[ast.AST, Scope]]
 
 @dataclass(slots=True)
 class Analysis:
-    """`own` are the names with a leading underscore that the program itself defines or assigns."""
+    """`own` are the names with a leading underscore that the program itself defines or assigns.
+
+    `assigned` has the values of names in statements of the form `name = value`. `captured` are names that are bound
+    without a node of their own.
+    """
 
     module: Scope = field(default_factory=lambda: Scope("module"))
     imports: list[ast.Import | ast.ImportFrom] = field(default_factory=list)
     loads: list[tuple[ast.Name, Scope]] = field(default_factory=list)
     stores: list[ast.Name] = field(default_factory=list)
+    assigned: dict[str, list[ast.expr]] = field(default_factory=dict)
+    captured: set[str] = field(default_factory=set)
     attributes: list[ast.Attribute] = field(default_factory=list)
     calls: list[tuple[ast.Call, Scope]] = field(default_factory=list)
     texts: list[ast.Constant] = field(default_factory=list)
@@ -246,9 +252,17 @@ def _note_attribute(seen: Analysis, node: ast.AST, _scope: Scope) -> None:
         _note_own(seen, node.attr)
 
 
+def _note_assignment(seen: Analysis, node: ast.AST, _scope: Scope) -> None:
+    assert isinstance(node, ast.Assign)
+    for target in node.targets:
+        if isinstance(target, ast.Name):
+            seen.assigned.setdefault(target.id, []).append(node.value)
+
+
 def _note_definition(seen: Analysis, node: ast.AST, scope: Scope) -> None:
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
     scope.bound.add(node.name)
+    seen.captured.add(node.name)
     _note_own(seen, node.name)
     if isinstance(node, ast.ClassDef):
         seen.classes.append(node)
@@ -265,11 +279,12 @@ def _note_import(seen: Analysis, node: ast.AST, scope: Scope) -> None:
     scope.bound.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
 
 
-def _note_capture(_seen: Analysis, node: ast.AST, scope: Scope) -> None:
+def _note_capture(seen: Analysis, node: ast.AST, scope: Scope) -> None:
     """The names that `except ... as`, `case ... as`, `case *...` and `case {**...}` bind."""
     name = getattr(node, "rest" if isinstance(node, ast.MatchMapping) else "name", None)
     if isinstance(name, str):
         scope.bound.add(name)
+        seen.captured.add(name)
 
 
 def _note_elsewhere(_seen: Analysis, node: ast.AST, scope: Scope) -> None:
@@ -302,10 +317,13 @@ def _note_pattern(seen: Analysis, node: ast.AST, _scope: Scope) -> None:
 def _note_annotation(seen: Analysis, node: ast.AST, _scope: Scope) -> None:
     assert isinstance(node, ast.AnnAssign)
     seen.annotations.append(node.annotation)
+    if isinstance(node.target, ast.Name) and node.value is not None:
+        seen.assigned.setdefault(node.target.id, []).append(node.value)
 
 
 _NOTES: dict[type[ast.AST], Callable[[Analysis, ast.AST, Scope], None]] = {
     ast.AnnAssign: _note_annotation,
+    ast.Assign: _note_assignment,
     ast.AsyncFunctionDef: _note_definition,
     ast.Attribute: _note_attribute,
     ast.BinOp: _note_join,

@@ -83,11 +83,19 @@ class Names:
         if rule == "S204":
             return self._looks_at_own(call, scope)
         if rule == "S202":
-            return bool(call.args) and self._is_at_hand(call.args[0])
+            return bool(call.args) and self._is_at_hand(call.args[0], scope)
         return rule == "S205" and self._named_attribute(call, scope)
 
-    def _is_at_hand(self, file: ast.expr) -> bool:
+    def _is_at_hand(self, file: ast.expr, scope: Scope) -> bool:
         """Whether the program's text shows that this is a file in the work directory or a standard stream."""
+        if not isinstance(file, ast.Name):
+            return self._names_file(file)
+        values = self._seen.assigned.get(file.id, [])
+        elsewhere = file.id in self._seen.captured or file.id in self._bound or is_parameter(file, scope)
+        stores = sum(each.id == file.id for each in self._seen.stores)
+        return 0 < len(values) == stores and not elsewhere and all(map(self._names_file, values))
+
+    def _names_file(self, file: ast.expr) -> bool:
         if isinstance(file, ast.Constant) and isinstance(file.value, int):
             return file.value in {0, 1, 2}
         text, beginning = self._folding.text(file), self._folding.beginning(file)
