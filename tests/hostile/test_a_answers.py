@@ -125,7 +125,7 @@ def test_a18_what_surrounds_the_source_changes_nothing(code, client, script):
 def test_a40_text_that_would_disturb_a_terminal_or_a_log_stays_in_the_result(script, daemon, record):
     nasty = "\x1b]0;owned\x07\x1b[2J\n2026-01-01 [error] forged%s{}\u202e\u2066\x00\ud800"
     result = script(
-        f"import sys\nt = {nasty!r}\nprint(t)\nraise type(t[:40].replace(chr(0), ''), (Exception,), {{}})(t)\n"
+        f"import sys\nt = {nasty!r}\nprint(t[:-1])\nraise type(t[:40].replace(chr(0), ''), (Exception,), {{}})(t)\n"
     )
     assert result.outcome is Outcome.ERROR
     assert "forged" in result.error.message
