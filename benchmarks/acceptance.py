@@ -60,7 +60,7 @@ def daemon(
 
 def _await(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _READY_S
-    while not (run_dir / "submit.sock").exists() or status(run_dir).state != "running":
+    while not (run_dir / "admin.sock").exists() or status(run_dir).state != "running":
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit("the daemon did not start")
         time.sleep(0.1)

@@ -235,8 +235,8 @@ def printable(text: str) -> str:
 
 @cache
 def _texts(kind: type[wire.FromRunner]) -> tuple[str, ...]:
-    """The fields of a message that may hold text."""
-    fields = msgspec.structs.fields(kind)
+    """The fields of a message that may hold text of any kind. That of a job's id is checked when it is decoded."""
+    fields = [each for each in msgspec.structs.fields(kind) if each.name != "job_id"]
     return tuple(each.name for each in fields if not isinstance(type_info(each.type), IntType | FloatType | BoolType))
 
 
@@ -244,9 +244,11 @@ def _printable(message: wire.FromRunner) -> wire.FromRunner:
     changed: dict[str, object] = {}
     for name in _texts(type(message)):
         value = getattr(message, name)
+        if not value:
+            continue
         if isinstance(value, str):
             if not value.isprintable():
                 changed[name] = printable(value)
-        elif value and isinstance(value, tuple) and not "".join(map(str, value)).isprintable():
+        elif isinstance(value, tuple) and not "".join(map(str, value)).isprintable():
             changed[name] = tuple(map(printable, value))
     return msgspec.structs.replace(message, **changed) if changed else message

@@ -37,9 +37,11 @@ def worker_image() -> ImageFacts:
 
 @pytest.fixture(scope="module")
 def daemon(request: pytest.FixtureRequest, worker_image: ImageFacts) -> Iterator[DaemonProcess]:
-    """With one pool, of the module's TEMPLATE."""
+    """With the module's POOLS, or one pool of its TEMPLATE. DAEMON: its settings of the daemon."""
     del worker_image
-    with DaemonProcess({"default": request.module.TEMPLATE}, engine="docker") as running:
+    of_module = vars(request.module)
+    pools = of_module.get("POOLS") or {"default": of_module["TEMPLATE"]}
+    with DaemonProcess(pools, engine="docker", **of_module.get("DAEMON", {})) as running:
         yield running
 
 

@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from pool import AsyncClient, Limits, Outcome, SandboxExecutor
-from tests.support.daemons import DaemonProcess
 from tests.support.process import threads
 
 pytestmark = pytest.mark.docker
@@ -24,6 +23,7 @@ BARE = {
     "limits": {"wall_s": 30, "cpu_s": 30, "memory": "512m"},
 }
 STRATEGIES = {**BARE, "size": {"min": 1, "max": 1}, "preload": {"modules": ["numpy", "pandas"]}}
+POOLS = {"default": BARE, "strategies": STRATEGIES}
 CLOSE = pd.Series(
     100 * np.cumprod(1 + 0.01 * np.sin(np.arange(300.0))), index=pd.bdate_range("2024-01-01", periods=300)
 )
@@ -33,12 +33,6 @@ SQUARE = "def main(n): return n * n"
 JOBS, CASES = 1000, 10_000
 #: Of the client and of the daemon, beyond what they held before: 10,000 results are a few KiB each.
 MOST_BYTES = 150 << 20
-
-
-@pytest.fixture(scope="module")
-def daemon(worker_image):
-    with DaemonProcess({"default": BARE, "strategies": STRATEGIES}, engine="docker") as running:
-        yield running
 
 
 def test_a_strategy_that_prints_a_gigabyte_has_a_clear_result_and_a_bounded_output(daemon):

@@ -6,7 +6,6 @@ import pytest
 
 from pool.errors import PoisonedCodeError
 from pool.model import Outcome
-from tests.support.daemons import DaemonProcess
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
 
@@ -17,13 +16,6 @@ TEMPLATE = {
     "poison": {"kills": 2},
 }
 CODE = "def main(x):\n    import time\n    print('it runs', flush=True)\n    time.sleep(x)\n    return x"
-
-
-@pytest.fixture(scope="module")
-def daemon(worker_image):
-    del worker_image
-    with DaemonProcess({"default": TEMPLATE}, engine="docker") as running:
-        yield running
 
 
 def test_code_whose_container_is_killed_under_it_twice_is_refused_until_it_is_pardoned(daemon, sdk):

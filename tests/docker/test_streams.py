@@ -10,25 +10,18 @@ import pytest
 
 from pool import JobResult, OutputEvent
 from pool.model import Limits, Outcome
-from tests.support.daemons import DaemonProcess
 from tests.support.process import python
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
 
-POOL = {
+TEMPLATE = {
     "size": {"min": 2, "max": 2},
     "recycle": {"max_jobs": 1000},
     "preload": {"modules": []},
     "limits": {"wall_s": 60, "cpu_s": 60, "memory": "256m", "output": "1m"},
 }
+DAEMON = {"submit_mode": "0666"}
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def daemon(worker_image):
-    del worker_image
-    with DaemonProcess({"default": POOL}, engine="docker", submit_mode="0666") as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.hostile.alone import only_root
+from tests.hostile.alone import PRELUDE, View, only_root
 
 pytestmark = [pytest.mark.docker, only_root]
 
@@ -87,26 +89,26 @@ def test_c7_the_memory_of_another_process_is_neither_read_nor_written(unmoved, u
            stopped_by=["job filter", "seccomp", "namespaces", "landlock"], seen=seen, outside=loose)  # fmt: skip
 
 
-def test_d11_the_siblings_of_a_job_are_not_to_be_seen_either(unmoved, record):
-    # Long enough for the next child to be parked beside it.
+def test_d11_the_siblings_of_a_job_are_not_to_be_seen_either(alone, record):
     code = """
-def main():
-    time.sleep(0.3)
-    there = []
-    for pid in range(1, 2000):
-        try:
-            os.kill(pid, 0)
-            there.append(pid)
-        except ProcessLookupError:
-            pass
-        except PermissionError:
-            there.append(pid)
+import json
+while True:
+    there = [pid for pid in range(1, 2000) if attempt(lambda: os.kill(pid, 0)) != "ESRCH"]
     opened = [pid for pid in range(1, 2000) if attempt(lambda: os.close(os.pidfd_open(pid))) == "ok"]
-    return there, opened, os.getpid(), os.getppid()
+    print(json.dumps([there, opened, os.getpid(), os.getppid()]), flush=True)
+    time.sleep(0.1)
 """
-    there, opened, mine, parent = unmoved(code).value
+    container = alone.rest()["container"]
+    job_id = alone.client.submit(PRELUDE + code)
+    events = alone.client.stream(job_id, timeout=60)
+    next(events)
+    alone.daemon.until(lambda: len(View(container).others) == 4)  # the job, the parked child, and the init of each
+    next(events)  # may have been printed before that
+    there, opened, mine, parent = json.loads(next(events).text.splitlines()[-1])
+    alone.client.cancel(job_id)
     assert there == opened == [1, mine]
     assert parent == 0  # in a namespace that cannot be named from here
+    assert alone.rest()["container"] == container
     record(
         "D11", "the parked sibling: found by kill(pid, 0) or pidfd_open", "INERT", stopped_by=["namespaces"], seen=there
     )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.process import python
 
 SECCOMP = Path(__file__).resolve().parents[2] / "seccomp"
 
 
 def check(directory):
-    command = [sys.executable, str(SECCOMP / "derive.py"), "--check", "--directory", str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = python(SECCOMP / "derive.py", "--check", "--directory", directory)
     return done.returncode, done.stdout
 
 

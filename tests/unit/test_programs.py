@@ -19,7 +19,8 @@ from tests.support.process import python
 @pytest.fixture(scope="module")
 def client():
     pool = {"size": {"min": 1, "max": 1}, "screen": "off", "limits": {"wall_s": 20}, "preload": {"modules": []}}
-    with DaemonProcess({"default": pool}) as daemon, daemon.client(timeout=60) as it:
+    pools = {"default": pool, "screened": pool | {"screen": "standard"}}
+    with DaemonProcess(pools) as daemon, daemon.client(timeout=60) as it:
         yield it
 
 
@@ -200,6 +201,12 @@ def test_what_a_program_tells_of_its_errors_and_its_stack_is_what_a_plain_interp
     told = result.stderr + (result.error.traceback if result.error else "")
     assert _no_address(told) == _no_address(plain.stderr).replace(str(tmp_path / "job.py"), "<job>")
     assert (result.exit_code or int(not result.ok)) == plain.returncode
+
+
+@pytest.mark.parametrize("name", [name for name in TOLD if name.startswith(("an error", "another error"))])
+def test_a_syntax_error_is_told_in_the_same_way_where_the_screen_has_parsed_the_program(client, name, tmp_path):
+    plain = plainly(tmp_path, TOLD[name]).stderr.replace(str(tmp_path / "job.py"), "<job>")
+    assert client.run(TOLD[name], pool="screened").error.traceback == plain
 
 
 HOOKS = {

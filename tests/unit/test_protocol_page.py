@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from examples import bare_client
 from examples.bare_client import BareClient
 from pool import errors, values, wire
+from tests.support.process import python
 from tests.support.same import same
 from tools import protocol, protocol_values
 
@@ -157,10 +157,7 @@ def test_what_the_page_says_of_refusals_holds(client, monkeypatch):
 
 
 def test_the_bare_client_is_a_command(pool_endpoint):
-    command = [sys.executable, bare_client.__file__, "main", "21"]
     environment = {"POOL_ENDPOINT": pool_endpoint, "PATH": "/usr/bin:/bin"}
     source = "def main(x): return x * 2"
-    done = subprocess.run(
-        command, input=source, capture_output=True, text=True, env=environment, timeout=120, check=False
-    )
+    done = python(bare_client.__file__, "main", "21", input=source, env=environment)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["ok", "42"], "")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -17,6 +15,7 @@ from pool.report.arms import ColdContainer, InProcess, Sample, WarmPool
 from pool.report.checks import Check
 from pool.report.decision import Results, decide, figures, projected
 from pool.report.measure import Case, Parallel, sweeps_for
+from tests.support.process import python
 from tools import promises
 
 pytest_plugins = ["pool.pytest_plugin"]
@@ -153,9 +152,8 @@ def test_a_limit_of_the_pool_that_is_too_low_is_said_before_anything_is_measured
 
 
 def report(endpoint, out, *arguments):
-    command = [sys.executable, "-m", "pool.cli.admin", "--run-dir", str(endpoint).removesuffix("/submit.sock")]
-    command += ["report", "--out", str(out), "--no-cold", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    command = ["-m", "pool.cli.admin", "--run-dir", str(endpoint).removesuffix("/submit.sock")]
+    return python(*command, "report", "--out", out, "--no-cold", *arguments, timeout=300)
 
 
 def test_the_command_measures_a_pool_and_writes_the_report(pool_endpoint, tmp_path):

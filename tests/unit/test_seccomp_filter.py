@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner import seccomp, syscalls
 from runner.seccomp import Except, Only, Without
+
+from tests.support.process import python
 
 ROOT = Path(__file__).parents[2]
 MACHINES = ("x86_64", "aarch64")
@@ -270,14 +270,9 @@ print(json.dumps(seen), flush=True)
 """
 
 
-def python(program):
-    command = [sys.executable, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
-
-
 @native
 def test_the_kernel_takes_the_filter_and_computing_goes_on_while_sockets_are_refused():
-    done = python(_PROGRAM)
+    done = python("-c", _PROGRAM, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "before": "went through",
@@ -325,7 +320,7 @@ exec(job, {})
 
 @native
 def test_a_refused_call_is_told_once_with_its_arguments_and_line_and_fails_as_it_would_have():
-    done = python(_TELLING)
+    done = python("-c", _TELLING, cwd=ROOT)
     assert done.stdout == "['PermissionError', 'PermissionError', 'PermissionError']\n45\n"
     assert done.stderr == "denied: socket(0x2, 0x80001, 0x0) at line 5\n"
     assert done.returncode == 0

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import msgpack
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +12,7 @@ from pool.daemon import probe_inside
 from pool.daemon.self_tests import NOOP_ID, PROBE_ID, ProbeRow, StartCheck, StartFailed, broken, probe_rows
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
+from tests.support.process import python
 
 LIMITS = {
     "wall_s": 10.0, "cpu_s": 5.0, "memory": 64 << 20, "tmp": 1 << 20, "output": 65536, "result": 65536, "processes": 8,
@@ -282,8 +279,7 @@ def test_the_lockdown_in_one_word():
 
 def outside():
     """Its rows by name where there is no sandbox: a plain process of this host."""
-    command = [sys.executable, str(Path(probe_inside.__file__))]
-    text = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    text = python(probe_inside.__file__, check=True).stdout
     return {line[:45].strip(): (line[45:55].strip(), line[55:]) for line in text.splitlines()}
 
 

@@ -52,6 +52,29 @@ def test_an_idle_spare_is_held_beyond_those_that_are_leased():
     assert started(core.submit("j")) == ["p-3"]
 
 
+def test_the_target_of_a_full_pool_follows_the_jobs_that_its_idle_workers_get():
+    core = Core(min_workers=1, max_workers=3, spare=0).up()
+    for number in range(3):
+        core.submit(f"j{number}")
+    core.up()
+    for number in range(3):
+        core.end(f"j{number}")
+    assert (core.states(), core.pool.target) == ({"idle": 3}, 1)
+    core.submit("k0")
+    core.submit("k1")
+    assert core.pool.target == 2
+
+
+def test_a_worker_that_is_being_stopped_leaves_room_for_the_next_one():
+    core = Core(min_workers=1, max_workers=2, spare=1).up()
+    core.submit("j")
+    core.up()
+    core.end("j")
+    core.pass_time(IDLE_HOLD_S + 1)
+    assert core.states() == {"idle": 1, "stopping": 1}
+    assert started(core.submit("k")) == ["p-3"]
+
+
 def test_surplus_workers_are_stopped_after_an_idle_time_but_never_below_the_minimum():
     core = Core(min_workers=1, max_workers=4).up()
     for number in range(4):

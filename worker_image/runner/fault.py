@@ -7,6 +7,7 @@ What only the object can say is asked once and may fail in any way. A question t
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import io
@@ -21,10 +22,12 @@ from pool import wire
 from pool.model import Finding
 
 FILENAME = "<job>"
-#: The code that calls a job. A traceback begins after its frames.
-_CALLERS = tuple(
-    f"{each}/"
-    for each in (Path(__file__).parent, Path(wire.__file__).parents[1], Path(contextlib.__file__).with_name("asyncio"))
+#: The code that calls a job, and that parses it for the screen. A traceback begins after its frames.
+_CALLERS = (
+    f"{Path(__file__).parent}/",
+    f"{Path(wire.__file__).parents[1]}/",
+    f"{Path(contextlib.__file__).with_name('asyncio')}/",
+    ast.__file__,
 )
 _TYPE_CHARS = 512
 _MESSAGE_CHARS = 16_384
