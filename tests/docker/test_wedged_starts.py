@@ -93,9 +93,9 @@ def test_a_container_that_does_not_become_a_worker_is_removed_at_its_deadline_an
     gone = given_up(daemon, pool, progress)[0]
     daemon.until(lambda: daemon.workers(pool) and gone not in {each["id"] for each in daemon.workers(pool)})
     assert gone not in containers(daemon, sdk)
-    story = "\n".join(entry["what"] for entry in daemon.call("history", id=gone)["entries"])
-    assert f"not ready within {TIMEOUT_S} s: {progress}" in story
-    assert "boot_timeout" in story
+    history = "\n".join(entry["what"] for entry in daemon.call("history", id=gone)["entries"])
+    assert f"not ready within {TIMEOUT_S} s: {progress}" in history
+    assert "boot_timeout" in history
     figures = daemon.pool(pool)
     assert figures["failed_starts"] >= figures["recycles"]["boot_timeout"] >= 1
 

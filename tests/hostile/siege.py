@@ -101,9 +101,9 @@ class Besieged(DaemonProcess):
         self.until(lambda: worker not in {each["id"] for each in self.workers("rogue")})
         self.until(lambda: self.workers("rogue", state="idle"))
         self.honest("rogue")
-        return self.story(worker)
+        return self.history(worker)
 
-    def story(self, name):
+    def history(self, name):
         return "\n".join(entry["what"] for entry in self.call("history", id=name)["entries"])
 
     # ---- clients ----

@@ -38,9 +38,9 @@ def lose(daemon, script):
     job_id = daemon.submit(pool="rogue")
     result = daemon.result(job_id)
     assert (result.outcome, result.worker) == (Outcome.LOST, worker), result
-    story = daemon.replaced(worker)
+    history = daemon.replaced(worker)
     assert daemon.result(job_id) == result
-    return story
+    return history
 
 
 def end(daemon, script, *more):
@@ -124,9 +124,9 @@ def test_e8_e9_no_header_that_is_not_exactly_right_is_taken(daemon, record):
     daemon.until((daemon.home / f"taken-{last}").exists)
     daemon.replaced(last)
     for offset, script in enumerate(scripts):
-        story = daemon.story(f"rogue-{number + offset}")
-        assert "it broke the protocol" in story, (script, story)
-        assert story.isprintable() or "\n" in story
+        history = daemon.history(f"rogue-{number + offset}")
+        assert "it broke the protocol" in history, (script, history)
+        assert all(map(str.isprintable, history.split("\n"))), history
     record("E8", f"{len(HEADERS)} malformed msgpack headers", "QUAR", stopped_by=["daemon"])
     record("E9", "another protocol version, wrong, missing and unknown fields", "QUAR", stopped_by=["daemon"])
 
