@@ -13,6 +13,7 @@ import _io
 import atexit
 import builtins
 import contextlib
+import ctypes
 import gc
 import io
 import linecache
@@ -21,10 +22,12 @@ import os
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.machinery import SourceFileLoader
 from multiprocessing.process import _children  # type: ignore[attr-defined]
+from operator import attrgetter
 from pathlib import Path
 from types import FunctionType, ModuleType, TracebackType
 from typing import cast
@@ -43,6 +46,9 @@ _IMPORTED_AT_START = frozenset(sys.builtin_module_names) | {
 }  # fmt: skip
 #: Restores the builtins, whatever the job did to them. A partial looks up no name when it is called.
 _restore_builtins = partial(vars(builtins).update, dict(vars(builtins)))
+#: CPython 3.11 counts changes of a dict there, so that most jobs need not touch the page of each builtin object.
+_builtins_version = ctypes.c_uint64.from_address(id(vars(builtins)) + 24)
+_VERSIONED = sys.version_info < (3, 12)
 _trace, _profile = sys.settrace, sys.setprofile
 #: Taken now, because a job may replace them in their modules.
 _run_exit_handlers, _count_exit_handlers = atexit._run_exitfuncs, atexit._ncallbacks  # noqa: SLF001
@@ -55,6 +61,13 @@ _NO_HOOK = object()
 _IO = frozenset({"io", "_io"})
 #: Modules whose objects have no __del__, and complete or remove a file at their end.
 _CLOSING = frozenset({"_sqlite3", "_gdbm", "_dbm"})
+#: By module, what its exit handlers look at. Besides, they wait for threads and processes.
+_REGISTRIES: dict[str, Callable[[ModuleType], Iterable[object]]] = {
+    "logging": attrgetter("_handlerList"),
+    "multiprocessing.util": attrgetter("_finalizer_registry"),
+    "threading": attrgetter("_threading_atexits"),
+    "weakref": attrgetter("finalize._registry"),
+}
 _STANDARD = ("stdout", "__stdout__", "stderr", "__stderr__")
 
 
@@ -62,7 +75,10 @@ class _Before:
     """What the child had before its job."""
 
     modules: list[ModuleType] = []  # noqa: RUF012 - kept alive for the functions of the runner
+    builtins_version: int | None = None
     exit_handlers = 0
+    #: What the exit handlers look at, with its content. None: there are exit handlers that are not known.
+    registries: list[tuple[Iterable[object], list[object]]] | None = None
 
 
 def hide(work: Path) -> None:
@@ -77,6 +93,10 @@ def hide(work: Path) -> None:
     threading.excepthook = threading.__excepthook__ = _tell_of_thread
     sys.unraisablehook = sys.__unraisablehook__ = _tell_of_ignored
     sys.excepthook = sys.__excepthook__ = _tell_of_exception
+    _note_registries()
+    if _VERSIONED:
+        _restore_builtins()
+        _Before.builtins_version = _builtins_version.value
 
 
 def _tell_of_exception(_: object, raised: BaseException, trace: TracebackType | None, /) -> None:
@@ -84,6 +104,15 @@ def _tell_of_exception(_: object, raised: BaseException, trace: TracebackType | 
     if sys.stderr is not None:
         sys.stderr.write(fault.formatted(raised, _without_runner(raised.__traceback__ or trace)))
         sys.stderr.flush()
+
+
+def _note_registries() -> None:
+    """If there are no exit handlers but those of the standard library."""
+    loaded = [name for name in _REGISTRIES if name in sys.modules]
+    known = len({"logging", "multiprocessing.util"}.intersection(loaded)) + weakref.finalize._registered_with_atexit  # type: ignore[attr-defined] # noqa: SLF001
+    if _count_exit_handlers() == known:
+        found = [_REGISTRIES[name](sys.modules[name]) for name in loaded]
+        _Before.registries = [(each, list(each)) for each in found]
 
 
 def _tell_of_thread(args: threading.ExceptHookArgs, /) -> None:
@@ -217,7 +246,8 @@ def restoring(function: Callable[..., object], *arguments: object) -> object:
     finally:
         _trace(None)
         _profile(None)
-        _restore_builtins()
+        if _builtins_version.value != _Before.builtins_version:
+            _restore_builtins()
 
 
 # ---- the end ----
@@ -233,9 +263,17 @@ def has_exit_work(*, handlers: bool = True) -> bool:
 
 def finish(namespace: Callable[[], dict[str, object]]) -> None:
     """Do what Python does at the end of a program. `namespace`: returns the names of the job's module."""
-    for step in (_join_threads, _run_exit_handlers, flush, partial(_end_objects, namespace)):
+    handled = () if _nothing_to_handle() else (_join_threads, _run_exit_handlers)
+    for step in (*handled, flush, partial(_end_objects, namespace)):
         with contextlib.suppress(BaseException):  # the job may have replaced anything that this uses
             restoring(step)
+
+
+def _nothing_to_handle() -> bool:
+    """Whether the exit handlers would find nothing to do. Then they are spared: they touch a hundred pages."""
+    if _Before.registries is None or has_exit_work():
+        return False
+    return [list(each) for each, _ in _Before.registries] == [before for _, before in _Before.registries]
 
 
 def flush() -> None:
