@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -101,7 +99,7 @@ def test_more_findings_than_a_loop_should_read_are_refused():
 
 
 def run(code, *, mode="standard", **changes):
-    frames = answer(msgspec.structs.replace(RUN, **changes), code, [], Setting({}, Policy(mode=mode), Path("/nowhere")))
+    frames = answer(msgspec.structs.replace(RUN, **changes), code, [], Setting({}, Policy(mode=mode), "/nowhere"))
     return wire.decode_fault(bytes(frames[1])) if bytes(frames[1]) else None
 
 

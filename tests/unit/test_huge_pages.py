@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 from runner import huge_pages
 
@@ -52,3 +53,23 @@ def test_objects_keep_their_values_when_their_memory_moves_into_large_pages():
     gc.collect()
     huge_pages.collapse()
     assert objects == [f"object {number}" for number in range(200_000)]
+
+
+LIBRARY = """7f0000000000-7f0000002000 r--p 00000000 fe:00 77 /usr/lib/one.so
+7f0000002000-7f0000005000 r-xp 00002000 fe:00 77 /usr/lib/one.so
+7f0000005000-7f0000006000 r--p 00005000 fe:00 77 /usr/lib/one.so
+7f0000006000-7f0000007000 r--p 00005000 fe:00 77 /usr/lib/one.so
+7f0000007000-7f0000008000 rw-p 00006000 fe:00 77 /usr/lib/one.so
+7f0000008000-7f0000009000 r--p 00000000 fe:00 78 /usr/lib/two.so
+7f0000009000-7f000000a000 r-xp 00001000 fe:00 79 /usr/lib/three.so
+7f000000a000-7f000000b000 r--p 00000000 00:00 0
+"""
+
+
+def test_mappings_of_a_library_that_follow_each_other_in_its_file_become_one():
+    assert [*huge_pages.runs(LIBRARY)] == [(0x7F0000000000, 0x6000)]
+
+
+def test_the_mappings_of_the_libraries_of_this_process_are_understood():
+    mappings = Path("/proc/self/maps").read_text(encoding="ascii")
+    assert len([*huge_pages.runs(mappings)]) > 3

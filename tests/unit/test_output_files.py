@@ -146,5 +146,5 @@ def test_an_answer_that_announces_more_files_than_it_has_is_no_answer():
 def test_a_warm_up_leaves_alone_what_the_job_before_has_left(tmp_path):
     for number in range(300):
         (tmp_path / str(number)).touch()
-    warmup.run("", Setting({}, Policy(), tmp_path))
+    warmup.run("", Setting({}, Policy(), str(tmp_path)))
     assert len(list(tmp_path.iterdir())) == 300

@@ -10,6 +10,7 @@ import mmap
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from time import monotonic_ns  # by name, because a job may replace the function in the module
 from typing import NamedTuple, NoReturn
 
@@ -178,7 +179,7 @@ def _with_files(ending: Ending, job: wire.Run, setting: Setting, *, already: int
         _have_a_descriptor()
     left = job.result - already - _size(ending.value)
     try:
-        return ending._replace(files=output_files.collect(setting.output, max_bytes=left))
+        return ending._replace(files=output_files.collect(Path(setting.output), max_bytes=left))
     except ValueCodecError as raised:
         if ending.outcome is Outcome.ERROR:
             return ending

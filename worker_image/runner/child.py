@@ -6,7 +6,6 @@ before the last step.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import itertools
 import math
@@ -17,19 +16,19 @@ import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
 from pool import wire
-from runner import channel, frames, interpreter, kernel, output_files, program, warmup
+from runner import channel, frames, interpreter, kernel, output_files, program, usage, warmup
 from runner.answer import ROOM_BYTES, Setting, answer, failure
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
@@ -51,33 +50,82 @@ USER = "job"
 _OWN_FILE = (b"__file__", b"__loader__", b"argv", interpreter.SCRIPT.removesuffix(".py").encode())
 #: Its cache of compiled functions looks at the file that the byte code names.
 _NUMBA = b"numba"
-#: Set back to their defaults for the job. The runner and the zygote ignore them; Python itself ignores SIGPIPE.
+#: Have their defaults in a job; Python itself ignores SIGPIPE. In the zygote they are blocked, whoever sends them.
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-#: Gives NumPy's global generator a new state; empty where that is not possible.
+#: In CPython, the place of the state in an object of `random.Random`.
+_STATE_OFFSET = 20
+#: Give the global generators of `random` and NumPy a new state.
 _RENEWING: list[Step] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What the zygote has prepared for every child."""
 
-    scratch: Path
+    scratch: str
+    work: str
+    directories: tuple[Step, ...]  #: makes a job's directories, and enters the first
     setting: Setting
     confinement: Confinement
+    sock: socket.socket  #: each child puts its channel in the place of this one's descriptor
+    null: int  #: a descriptor of /dev/null
+    descriptors: int  #: how many a process can have
+    held_bytes: int  #: what the preloaded libraries hold; a job's memory limit comes on top of it
 
-    def begin(self, sock: socket.socket, out: int, err: int) -> NoReturn:
+    def begin(self, channel_end: int, out: int, err: int) -> NoReturn:
         """The whole life of a child that was just forked."""
-        take_descriptors(sock, out, err)
-        live(sock, self)
+        self._take_descriptors(channel_end, out, err)
+        live(self)
+
+    def _take_descriptors(self, channel_end: int, out: int, err: int) -> None:
+        """Keep the standard streams and the channel, and close every other descriptor."""
+        kept = self.sock.fileno()
+        os.dup2(channel_end, kept, inheritable=False)
+        for number, source in enumerate((self.null, out, err)):
+            os.dup2(source, number)
+        os.closerange(3, kept)
+        os.closerange(kept + 1, self.descriptors)
+
+
+def prepare(scratch: Path, setting: Setting, confinement: Confinement) -> Prepared:
+    """In the zygote, as the last of all: it counts what the zygote holds."""
+    set_up(scratch)
+    work, null = f"{scratch}/{WORK}", os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    directories = (
+        kernel.making_directory(work, 0o700),
+        kernel.making_directory(f"{work}/{output_files.DIRECTORY}", 0o700),
+        kernel.changing_directory(work),
+    )
+    return Prepared(
+        scratch=str(scratch),
+        work=work,
+        directories=directories,
+        setting=setting,
+        confinement=confinement,
+        sock=socket.socket(socket.AF_UNIX, socket.SOCK_STREAM),
+        null=null,
+        descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        held_bytes=_held_bytes(confinement),
+    )
 
 
 def set_up(scratch: Path) -> None:
     """In the zygote, for all children: what would cost each of them many pages."""
     os.environ.update({"USER": USER, "LOGNAME": USER} | _fixed(scratch))
     _make_streams()
-    _prepare_numpy_random()
+    _set_signals()
+    resource.setrlimit(resource.RLIMIT_CORE, (min(1, resource.getrlimit(resource.RLIMIT_CORE)[1]),) * 2)
+    _prepare_random()
     frames.set_up()
     interpreter.hide(scratch / WORK)
+
+
+def _set_signals() -> None:
+    """As a job has them, but blocked until the child is apart from the zygote."""
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *_SIGNALS))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _make_streams() -> None:
@@ -96,33 +144,18 @@ def _make_streams() -> None:
         os.close(fd)
 
 
-def take_descriptors(sock: socket.socket, out: int, err: int) -> None:
-    """After the fork: keep the standard streams and the channel, and close every other descriptor."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (out, 1), (err, 2)):
-        os.dup2(source, target)
-    kept = sock.fileno()
-    os.closerange(3, kept)
-    os.closerange(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    signal.set_wakeup_fd(-1)
-
-
-def live(sock: socket.socket, prepared: Prepared) -> NoReturn:
+def live(prepared: Prepared) -> NoReturn:
     """The whole life of a child. Never returns."""
-    status = 1
+    status, sock = 1, prepared.sock
     try:
-        own_status = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        _detach()
+        kernel.perform(_RENEWING)
         prepared.confinement.isolate()
-        os.umask(0o077)
-        kernel.die_with_parent()  # again, for new credentials may have cleared it
-        held = _held_bytes(own_status, prepared.confinement)
         if prepared.confinement.own_scratch:
-            _make_directories(prepared.scratch)
+            kernel.perform(prepared.directories)
         sock.sendall(PARKED)
         _warm_up_while_idle(sock, prepared.setting)
         interpreter.note_what_is_there()
-        _work(sock, prepared, held)
+        _work(sock, prepared)
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
         status = 0  # the runner does not need this child any more
@@ -132,39 +165,34 @@ def live(sock: socket.socket, prepared: Prepared) -> NoReturn:
         os._exit(status)  # without a clean-up, which would write to every page and so copy it
 
 
-def _detach() -> None:
-    os.setsid()
-    kernel.die_with_parent()
-    with contextlib.suppress(OSError):  # when the worker runs out of memory, the child is killed first
-        kernel.write_own([("/proc/self/oom_score_adj", b"1000")])
-    resource.setrlimit(resource.RLIMIT_CORE, (min(1, resource.getrlimit(resource.RLIMIT_CORE)[1]),) * 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    _draw_other_numbers()
+def _prepare_random() -> None:
+    """In the zygote: the kernel is to give the global generators a new state in each child.
 
-
-def _prepare_numpy_random() -> None:
-    """In the zygote: NumPy's global generator is to be given a new state in each child by the kernel.
-
-    Its own function for that is slow in a child. The state is 624 words, and after them the position, which stays that
-    of a generator that was just seeded. Where this NumPy keeps it in another way, its own function is called.
+    Otherwise all forks of a zygote would draw the same numbers. The generators' own functions for that are slow in a
+    child. The state of each is 624 words. Next to them is the position, which stays that of a generator that was just
+    seeded. Where a generator keeps its state in another way, its own function is called.
     """
+    random.seed()
+    words = struct.pack("=624I", *random.getstate()[1][:-1])
+    _RENEWING.append(_renewing(random.seed, id(random._inst) + _STATE_OFFSET, words))  # noqa: SLF001
     numpy = sys.modules.get("numpy")
-    if numpy is None or not hasattr(numpy.random, "get_bit_generator"):
-        return
-    numpy.random.seed()
-    words, address = numpy.random.get_state()[1], numpy.random.get_bit_generator().ctypes.state_address
-    if ctypes.string_at(address, words.nbytes) == words.tobytes():
-        _RENEWING.append(kernel.calling("getrandom", ctypes.c_void_p(address), words.nbytes, 0))
+    if numpy is not None and hasattr(numpy.random, "get_bit_generator"):
+        numpy.random.seed()
+        address = numpy.random.get_bit_generator().ctypes.state_address
+        _RENEWING.append(_renewing(numpy.random.seed, address, numpy.random.get_state()[1].tobytes()))
+    elif numpy is not None:
+        _RENEWING.append(Step(_reseed, (numpy.random.seed,), "seed"))
 
 
-def _draw_other_numbers() -> None:
-    """Without this all forks of a zygote would draw the same ones."""
-    if _RENEWING:
-        kernel.perform(_RENEWING)  # the module random does it for itself, after each fork
-    else:
-        _seed(None)
+def _renewing(seed: Callable[[], object], address: int, words: bytes) -> Step:
+    if ctypes.string_at(address, len(words)) == words:
+        return kernel.calling("getrandom", ctypes.c_void_p(address), len(words), 0)
+    return Step(_reseed, (seed,), "seed")
+
+
+def _reseed(seed: Callable[[], object]) -> int:
+    seed()
+    return 0
 
 
 def _seed(seed: int | None) -> None:
@@ -175,33 +203,23 @@ def _seed(seed: int | None) -> None:
         numpy.random.seed(seed)
 
 
-def _held_bytes(status: int, confinement: Confinement) -> int:
-    """What the preloaded libraries hold: private and writable, or of the address space, as the memory limit counts.
-
-    The job's limit comes on top of it. `status`: of /proc/self/statm.
-    """
-    pages = os.read(status, 4096).split()
-    os.close(status)
+def _held_bytes(confinement: Confinement) -> int:
+    """Private and writable, or of the address space, as the memory limit counts."""
+    pages = usage.read_file("/proc/self/statm").split()
     return int(pages[5 if confinement.memory_limit == resource.RLIMIT_DATA else 0]) * mmap.PAGESIZE
-
-
-def _make_directories(scratch: Path) -> None:
-    for directory in (f"{scratch}/{WORK}", f"{scratch}/{WORK}/{output_files.DIRECTORY}"):
-        os.mkdir(directory)  # noqa: PTH102
-    os.chdir(f"{scratch}/{WORK}")
 
 
 def _warm_up_while_idle(sock: socket.socket, setting: Setting) -> None:
     """Until a job is waiting."""
-    idle_s = _IDLE_S
+    if select.select([sock], [], [], _IDLE_S)[0]:
+        return
     for part in warmup.parts():
-        if select.select([sock], [], [], idle_s)[0]:
-            return
         warmup.run(part, setting)
-        idle_s = 0.0
+        if select.select([sock], [], [], 0.0)[0]:
+            return
 
 
-def _work(sock: socket.socket, prepared: Prepared, held: int) -> None:
+def _work(sock: socket.socket, prepared: Prepared) -> None:
     """Wait for the job, run it, send the answer. The calls of a chunk begin when the runner says so."""
     header, code, compiled, stdin, *rest = channel.receive(sock)
     job = _request.decode(header)
@@ -212,11 +230,11 @@ def _work(sock: socket.socket, prepared: Prepared, held: int) -> None:
     run = partial(answer, job, bytes(code), setting=prepared.setting, send=partial(channel.send, sock))
     try:
         if job.env or job.seed is not None:
-            _set_environment(job, prepared.scratch)
+            _set_environment(job, Path(prepared.scratch))
         if denials is not None:
             denials.install()
         prepared.confinement.seal(tmp_bytes=job.tmp, explain=job.explain)
-        _limit(job, held, prepared.confinement)
+        _limit(job, prepared)
         if job.apart:  # before anything of the job is used
             channel.send(sock, [channel.COMPILED, program.share(job, bytes(code), prepared.setting)])
         _write_files(job, code, stdin, files, prepared)
@@ -230,7 +248,7 @@ def _work(sock: socket.socket, prepared: Prepared, held: int) -> None:
     for number, each in enumerate(others, 1):
         if not sock.recv(1):
             return
-        channel.send(sock, _next_call(job, prepared.scratch, partial(run, arguments=each, last=number == len(others))))
+        channel.send(sock, _next_call(job, prepared.work, partial(run, arguments=each, last=number == len(others))))
     sock.recv(1)  # the runner reads what this process has used, then ends it
 
 
@@ -240,13 +258,13 @@ def _calls(job: wire.Run, arguments: Sequence[bytearray]) -> list[Sequence[bytea
     return [arguments[end - size : end] for end, size in zip(ends, job.calls, strict=True)]
 
 
-def _next_call(job: wire.Run, scratch: Path, run: Callable[[], list[channel.Frame]]) -> list[channel.Frame]:
+def _next_call(job: wire.Run, work: str, run: Callable[[], list[channel.Frame]]) -> list[channel.Frame]:
     """A call of a chunk finds its directory, its seed and its CPU limit as the first one did. What else the calls
     before it have changed stays, as it does in a program that calls a function many times.
     """
     try:
-        os.chdir(scratch / WORK)
-        output_files.clear(scratch / WORK / output_files.DIRECTORY)
+        os.chdir(work)
+        output_files.clear(Path(work, output_files.DIRECTORY))
         if job.seed is not None:
             _seed(job.seed)
         _limit_cpu(job)
@@ -281,25 +299,24 @@ def _write_files(
     job: wire.Run, code: bytearray, stdin: bytearray, files: Sequence[bytearray], prepared: Prepared
 ) -> None:
     """The work directory with the job's files, and its stdin. Called after the scratch space has its final size."""
-    work = prepared.scratch / WORK
     if not prepared.confinement.own_scratch:  # it held the last job's files when this child was parked
-        _make_directories(prepared.scratch)
+        kernel.perform(prepared.directories)
     for name, content in zip(job.files, files, strict=True):
         if "/" in name:
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-        (work / name).write_bytes(content)
+            Path(prepared.work, name).parent.mkdir(parents=True, exist_ok=True)
+        Path(prepared.work, name).write_bytes(content)
     # Interpreters that multiprocessing starts read the script too.
     texts = [code, *(content for name, content in zip(job.files, files, strict=True) if name.endswith(".py"))]
     reads_itself = prepared.confinement.programs or any(word in text for text in texts for word in _OWN_FILE)
     if reads_itself and not job.pickled and interpreter.SCRIPT not in job.files:
-        _write_script(work / interpreter.SCRIPT, code)
+        _write_script(Path(prepared.work, interpreter.SCRIPT), code)
     if not job.pickled and _NUMBA in code:
-        _write_script(work / FILENAME, code)
+        _write_script(Path(prepared.work, FILENAME), code)
     if stdin:
         _write_stdin(prepared.scratch, stdin)
 
 
-def _write_stdin(scratch: Path, stdin: bytearray) -> None:
+def _write_stdin(scratch: str, stdin: bytearray) -> None:
     descriptor = os.open(scratch, os.O_RDWR | os.O_TMPFILE, 0o600)
     with open(descriptor, "w+b", buffering=0) as held:  # noqa: PTH123 - a descriptor
         rest = memoryview(stdin)
@@ -315,13 +332,13 @@ def _limit_cpu(job: wire.Run) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (min(math.ceil(time.process_time() + job.cpu_s), most), most))
 
 
-def _limit(job: wire.Run, held: int, confinement: Confinement) -> None:
+def _limit(job: wire.Run, prepared: Prepared) -> None:
     """Soft limits, which end the job with a reason, and hard limits, which the job cannot raise."""
-    now_s = time.process_time()
+    now_s, confinement = time.process_time(), prepared.confinement
     most = math.ceil(now_s + job.cpu_s * max(1, len(job.calls))) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(now_s + job.cpu_s), most))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
-    most = held + job.memory + ROOM_BYTES
+    most = prepared.held_bytes + job.memory + ROOM_BYTES
     resource.setrlimit(confinement.memory_limit, (most, most))
     if confinement.other_processes is not None:
         processes = job.processes + confinement.other_processes

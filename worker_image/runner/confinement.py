@@ -18,6 +18,7 @@ that the host refuses is left out, and `Grant.missing` names it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import struct
@@ -30,6 +31,7 @@ from runner.job_mounts import JobMounts
 from runner.kernel import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, Filter
 
 PROC = "proc"
+_OOM = "/proc/self/oom_score_adj"
 #: Processes and threads of the runner, the zygote and the next child, where a job shares their user namespace.
 _OF_THE_WORKER = 8
 #: What a job may read where it has no mounts of its own.
@@ -87,10 +89,15 @@ class Confinement:
         self._tmp_bytes = tmp_bytes
         own = grant.parts if PROC in options else grant.parts - {"net"}
         flags = sum(flag for part, flag in NAMESPACES.items() if part in own)
-        self._unsharing = [kernel.unsharing(CLONE_NEWUSER | flags)]
-        self._maps = kernel.identity_maps()
+        unsharing = [kernel.unsharing(CLONE_NEWUSER | flags)] if self.nested else []
+        self._leaving = [kernel.leaving_session(), kernel.unblocking_signals(), *unsharing]
+        #: When the worker runs out of memory, the child is killed first. setgroups() stays denied, as for the zygote.
+        oom = [(_OOM, b"1000")] if Path(_OOM).exists() else []
+        self._own_files = [*oom, *(kernel.identity_maps() if self.nested else [])]
         self._mounts = JobMounts(tmp_bytes, tmp_inodes, own_proc=PROC in options)
         self._rules = self._ruleset(kernel.landlock_abi()) if "landlock" in grant.parts else None
+        # New credentials clear that it dies with the zygote. If the zygote has died before, the worker ends.
+        self._last = [kernel.setting_umask(0o077), kernel.dying_with_parent()]
         self._dropping = [kernel.dropping_capabilities()] if self.nested else []
         self._filters = {each: Filter(seccomp.job_filter(options, explain=each)) for each in (False, True)}
 
@@ -104,13 +111,13 @@ class Confinement:
 
     def isolate(self) -> None:
         """Everything that needs a right which seal() gives up. After this /proc shows only its own descriptors."""
-        if self.nested:
-            kernel.perform(self._unsharing)
-            kernel.write_own(self._maps)  # setgroups() stays denied, as it is for the zygote
+        kernel.perform(self._leaving)
+        kernel.write_own(self._own_files)
         if self.own_scratch:
             self._mounts.place()
         if self._rules is not None:
             self._rules.make()
+        kernel.perform(self._last)
 
     def seal(self, *, tmp_bytes: int, explain: bool) -> None:
         """Give up every right. After this only code of the job runs."""
@@ -168,16 +175,21 @@ class Ruleset:
             for path, rights in allowed.items()
             if Path(path).exists()
         ]
-        self._fd = -1
+        self._fd = ctypes.c_int(-1)
+        self._making = kernel.calling("landlock_create_ruleset", self._attributes, self._size, 0)
+        self._rule = ctypes.create_string_buffer(_RULE.size)
+        self._adding = [kernel.calling("landlock_add_rule", self._fd, _PATH_BENEATH, self._rule, 0)]
+        self._applying = [kernel.calling("landlock_restrict_self", self._fd, 0)]
 
     def make(self) -> None:
-        self._fd = kernel.call("landlock_create_ruleset", self._attributes, self._size, 0)
+        self._fd.value = kernel.result(self._making)
         for path, rights in self._rules:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            kernel.call("landlock_add_rule", self._fd, _PATH_BENEATH, _RULE.pack(rights, fd), 0)
+            _RULE.pack_into(self._rule, 0, rights, fd)
+            kernel.perform(self._adding)
             os.close(fd)
 
     def apply(self) -> None:
         """To this thread and all that it starts. It cannot be undone."""
-        kernel.call("landlock_restrict_self", self._fd, 0)
-        os.close(self._fd)
+        kernel.perform(self._applying)
+        os.close(self._fd.value)

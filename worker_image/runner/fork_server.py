@@ -2,13 +2,14 @@
 
 Messages over a SOCK_SEQPACKET pair, one byte of kind and a fixed struct or text:
 
-    runner ▶ zygote    F                          fork a child
+    runner ▶ zygote    F + descriptors: channel, stdout, stderr                     fork a child with these
     zygote ▶ runner    L  f64 preload_ms, text    loaded, ready to fork; level of isolation and missing parts, by lines
-                       C  i32 id + descriptors: channel, stdout, stderr, pidfd, init   a child was forked
+                       C  i32 id + descriptors: pidfd, init                            a child was forked
                        N                          no child could be forked now
                        X  i32 id, i32 status, f64 cpu_s, u64 max_rss_bytes             a child and all of it is gone
                        E  text                    cannot load; the zygote exits after this
 
+The runner makes the descriptors, because what the zygote writes to after a fork is copied, and the runner never forks.
 A child's id is its pid as the zygote sees it. `init` is a pidfd of process 1 of the child's pid namespace; killing that
 process kills everything that the job has started. Without a pid namespace there is no init.
 """
@@ -33,11 +34,39 @@ LOADED, CHILD, NO_CHILD, EXITED, FAILED = b"L", b"C", b"N", b"X", b"E"
 LOADED_BODY = struct.Struct("!d")
 CHILD_BODY = struct.Struct("!i")
 EXITED_BODY = struct.Struct("!iidQ")
+_ENDS = struct.Struct("=3i")
+_ROOM_FOR_ENDS = socket.CMSG_SPACE(_ENDS.size)
 #: A fork fails with these when a running job has taken all processes, memory, namespaces or descriptors. It succeeds
 #: once the job has ended.
 _EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE})
 #: How often to look for dead children where the kernel has no pidfds: before Linux 5.3, and in old gVisors.
 _LOOK_MS = 5
+
+
+class Ends(NamedTuple):
+    """The runner's ends of a child's channel, stdout and stderr."""
+
+    sock: socket.socket
+    out: int
+    err: int
+
+    def close(self) -> None:
+        self.sock.close()
+        os.close(self.out)
+        os.close(self.err)
+
+
+def request(control: socket.socket) -> Ends:
+    """Called by the runner: ask for a child."""
+    ours, theirs = socket.socketpair()
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    try:
+        socket.send_fds(control, [FORK], [theirs.fileno(), out_end, err_end])
+    finally:
+        theirs.close()
+        os.close(out_end)
+        os.close(err_end)
+    return Ends(ours, out, err)
 
 
 class Forked(NamedTuple):
@@ -54,12 +83,14 @@ class ForkServer:
     def __init__(
         self,
         control: socket.socket,
-        begin: Callable[[socket.socket, int, int], NoReturn],
+        begin: Callable[[int, int, int], NoReturn],
         namespaces: PidNamespaces | None,
+        fork: Callable[[], int],
     ) -> None:
         """`begin`: the whole life of a child, with its channel, stdout and stderr. `namespaces`: None where refused."""
         self._control = control
         self._begin = begin
+        self._fork = fork
         self._namespaces = namespaces
         self._children: dict[int, Forked] = {}
         self._without_pidfd: list[Forked] = []
@@ -72,52 +103,50 @@ class ForkServer:
             for fd, _ in self._poller.poll(_LOOK_MS if self._without_pidfd else None):
                 if fd != self._control.fileno():
                     self._reap(fd)
-                elif self._control.recv(16) == FORK:
-                    self._fork()
-                else:
+                elif not self._obey():
                     return
             self._look_for_dead()
 
-    def _fork(self) -> None:
-        ours, theirs = socket.socketpair()
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
+    def _obey(self) -> bool:
+        """Fork a child, if the runner asks for one. False: it has closed its end."""
+        message, ancillary, _, _ = self._control.recvmsg(1, _ROOM_FOR_ENDS)
+        if message != FORK:
+            return False
+        ends = _ENDS.unpack(ancillary[0][2])
         try:
-            forked = self._fork_in_namespace(theirs, out_write, err_write)
-            self._hand_over(forked, ours.fileno(), out_read, err_read)
+            self._hand_over(self._fork_in_namespace(ends))
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
             self._control.send(NO_CHILD)
         finally:
-            for sock in (ours, theirs):
-                sock.close()
-            for fd in (out_read, out_write, err_read, err_write):
+            for fd in ends:
                 os.close(fd)
+        return True
 
-    def _fork_in_namespace(self, channel: socket.socket, out: int, err: int) -> Forked:
+    def _fork_in_namespace(self, ends: tuple[int, ...]) -> Forked:
         """In a pid namespace with an init of its own, where the host grants that."""
         if self._namespaces is None:
-            return Forked(self._fork_child(channel, out, err))
+            return Forked(self._fork_child(ends))
         init = self._namespaces.open()
         init_fd = os.pidfd_open(init)
         try:
-            return Forked(self._fork_child(channel, out, err), init, init_fd)
+            return Forked(self._fork_child(ends), init, init_fd)
         except OSError:
             _end(init, init_fd)
             raise
         finally:
             self._namespaces.leave()
 
-    def _fork_child(self, channel: socket.socket, out: int, err: int) -> int:
-        pid = os.fork()
+    def _fork_child(self, ends: tuple[int, ...]) -> int:
+        pid = self._fork()
         if pid == 0:
-            self._begin(channel, out, err)
+            self._begin(*ends)
         return pid
 
-    def _hand_over(self, forked: Forked, *ends: int) -> None:
+    def _hand_over(self, forked: Forked) -> None:
         """Send the runner the descriptors of a child. A child that cannot be handed over is killed."""
-        handed = [*ends, *self._watch(forked)]
+        handed = self._watch(forked)
         try:
             socket.send_fds(self._control, [CHILD + CHILD_BODY.pack(forked.pid)], handed)
         except OSError:

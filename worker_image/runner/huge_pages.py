@@ -1,8 +1,11 @@
-"""The zygote's memory in few large pages, so that a fork copies few page table entries and an exit visits few pages.
+"""The zygote's memory in few large pages and few mappings: a fork copies and an exit drops each of them.
 
 The kernel puts 2 MiB of memory that lie together into one page if it is asked to (MADV_COLLAPSE, Linux 6.1). Python
 takes memory for its objects 1 MiB at a time, between the libraries that are loaded meanwhile. So it is made to take its
 memory beforehand, in one piece. A page that a child writes to is still copied alone: 4 KiB of a large page.
+
+A library has three mappings that are never written: headers, code and constants, of which only code may be run. Where
+all three may be run they are one. A job gains nothing by that, for it may map memory that can be run.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ _HEADER_BYTES = 33
 _HELD_EVERY_BYTES = 512 << 10
 #: A mapping of which less is in use, such as one of thread stacks, would take more memory in large pages.
 _LEAST_USED = 0.75
+_OF_A_FILE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (r-[-x])p ([0-9a-f]+) (\S+ [1-9]\d*)", re.MULTILINE)
 _MAPPINGS = Path("/proc/self/smaps")
 _MAPPING = re.compile(
     r"^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 +(?:\[heap\])?\nSize:.*\n(?:\w+:.*\n)*?Rss: +(\d+) kB", re.MULTILINE
@@ -41,6 +45,27 @@ def collapse() -> None:
         for start in ranges(_MAPPINGS.read_text(encoding="ascii", errors="replace")):
             if not kernel.collapse(start, _HUGE_BYTES):
                 return
+
+
+def merge_libraries() -> None:
+    """After the libraries are imported: headers, code and constants of each become one mapping."""
+    if _MAPPINGS.exists():
+        for start, length in runs(_MAPPINGS.with_name("maps").read_text(encoding="ascii", errors="replace")):
+            kernel.allow_running(start, length)
+
+
+def runs(mappings: str) -> Iterator[tuple[int, int]]:
+    """Start and length of mappings in a /proc/PID/maps that follow each other in memory and in one file."""
+    start = end = offset = 0
+    file, kinds = "", set[str]()
+    for begin, until, kind, at, mapped in [*_OF_A_FILE.findall(mappings), ("0", "0", "", "0", "")]:
+        low, high = int(begin, 16), int(until, 16)
+        if (low, mapped, int(at, 16)) != (end, file, offset + end - start):
+            if len(kinds) > 1:
+                yield start, end - start
+            start, offset, file, kinds = low, int(at, 16), mapped, set()
+        end = high
+        kinds.add(kind)
 
 
 def ranges(mappings: str) -> Iterator[int]:

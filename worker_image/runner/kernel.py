@@ -59,6 +59,8 @@ _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ct
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _numbers = syscalls.numbers()
+#: Keeps Python's lock over the call.
+_fork = ctypes.PyDLL(None, use_errno=True).fork
 
 
 def _check(result: int, doing: str) -> int:
@@ -92,8 +94,19 @@ def perform(steps: Iterable[Step]) -> None:
             _check(-1, doing)
 
 
+def result(step: Step) -> int:
+    """Of one call. Raises OSError."""
+    function, arguments, doing = step
+    return _check(function(*arguments), doing)
+
+
 def prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
+
+
+def fork() -> int:
+    """As os.fork(), without the hooks of Python's modules. For a process with one thread only."""
+    return _check(_fork(), "fork")
 
 
 def set_dumpable(wanted: bool) -> None:  # noqa: FBT001
@@ -103,6 +116,19 @@ def set_dumpable(wanted: bool) -> None:  # noqa: FBT001
 
 def die_with_parent() -> None:
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def dying_with_parent() -> Step:
+    return Step(_libc.prctl, (_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0), "prctl")
+
+
+def leaving_session() -> Step:
+    return Step(_libc.setsid, (), "setsid")
+
+
+def unblocking_signals() -> Step:
+    none = ctypes.create_string_buffer(_SIGSET_BYTES)
+    return Step(_libc.sigprocmask, (int(signal.SIG_SETMASK), none, None), "sigprocmask")
 
 
 def adopt_orphans() -> None:
@@ -145,6 +171,11 @@ def map_room(size: int) -> int:
 
 def unmap(address: int, size: int) -> None:
     _check(_libc.munmap(address, size), "munmap")
+
+
+def allow_running(start: int, length: int) -> None:
+    """Make memory that can be read one that can be run. Nothing happens where that is refused."""
+    _libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_EXEC)
 
 
 def collapse(start: int, length: int) -> bool:

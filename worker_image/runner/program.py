@@ -13,9 +13,9 @@ import marshal
 import re
 import sys
 import warnings
+from codecs import BOM_UTF8
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import cast
 
@@ -57,7 +57,7 @@ class Setting:
 
     datasets: Mapping[str, object]
     policy: Policy
-    output: Path  #: the directory whose files the client gets
+    output: str  #: the directory whose files the client gets
 
 
 def run(
@@ -139,7 +139,9 @@ def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[st
         vars(builtins)["datasets"] = setting.datasets  # for functions of all modules that came along
         target = _unpickle(job, code)
     else:
-        module = _load(code.decode("utf-8-sig"), policy, script=job.entry is None, datasets=setting.datasets)
+        module = _load(
+            code.removeprefix(BOM_UTF8).decode(), policy, script=job.entry is None, datasets=setting.datasets
+        )
         if job.entry is None:
             return module.__dict__.get("result")
         target = _entry(module, job.entry)
@@ -230,7 +232,7 @@ def _to_share(code: bytes, policy: Policy) -> tuple[CodeType | None, bytes]:
     """
     with contextlib.suppress(BaseException), warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = _compiled(code.decode("utf-8-sig"), policy)
+        made = _compiled(code.removeprefix(BOM_UTF8).decode(), policy)
         byte_code = marshal.dumps(made)
         return made, byte_code if len(byte_code) <= MAX_CODE_BYTES else b""
     return None, b""

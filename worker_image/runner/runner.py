@@ -34,6 +34,7 @@ from runner.attempt import Attempt, Child, Exit, Printer, Stream
 from runner.channel import Frame
 from runner.cleanup import Baseline
 from runner.code_cache import CodeCache
+from runner.fork_server import Ends
 from runner.launch import PreloadError, ProcessDiedError
 from runner.link import Link
 from runner.series import Series
@@ -79,7 +80,7 @@ class Runner:
         self._attempt: Attempt | None = None
         self._series: Series | None = None  # that has calls to begin, or one that runs
         self._printer: Printer | None = None
-        self._forking = False
+        self._forking: Ends | None = None  #: of the child that the zygote is asked for
         self._exit: Exit | None = None  #: of the attempt's child
         self._freed: wire.Freed | None = None  #: sent once the next child is parked and the link is up
         self._residue = ""
@@ -322,7 +323,7 @@ class Runner:
 
     def _conclude(self) -> None:
         """Clean up after a dead child. Not while a fork is under way: the new child would be taken for a stray."""
-        if self._attempt is None or self._exit is None or self._forking:
+        if self._attempt is None or self._exit is None or self._forking is not None:
             return
         attempt, end = self._attempt, self._exit
         self._attempt = self._printer = self._exit = None
@@ -366,22 +367,21 @@ class Runner:
 
     def _fork(self) -> None:
         """Called once for each attempt: by the timer beside a long job, or after a short one was answered."""
-        self._control.send(fork_server.FORK)
-        self._forking = True
+        self._forking = fork_server.request(self._control)
 
     def _fork_if_due(self) -> None:
         if self._timers.pop(self._fork, None) is not None:
             self._fork()
 
     def _receive_from_zygote(self) -> None:
-        message, fds, _, _ = socket.recv_fds(self._control, 4096, 5)
+        message, fds, _, _ = socket.recv_fds(self._control, 4096, 2)
         kind, body = message[:1], message[1:]
-        if kind == fork_server.CHILD:
-            (number,) = fork_server.CHILD_BODY.unpack(body)
-            sock, out, err, *kill_by = fds
-            self._park(Child(number, socket.socket(fileno=sock), out, err, *kill_by))
-        elif kind == fork_server.NO_CHILD:
-            self._forking, self._timers[self._fork] = False, time.monotonic() + _FORK_AGAIN_S
+        if kind == fork_server.CHILD and self._forking is not None:
+            (number,), (sock, out, err) = fork_server.CHILD_BODY.unpack(body), self._forking
+            self._park(Child(number, sock, out, err, *fds))
+        elif kind == fork_server.NO_CHILD and self._forking is not None:
+            self._forking.close()
+            self._forking, self._timers[self._fork] = None, time.monotonic() + _FORK_AGAIN_S
             self._conclude()
         elif kind == fork_server.EXITED:
             self._child_exited(Exit(*fork_server.EXITED_BODY.unpack(body)))
@@ -398,7 +398,7 @@ class Runner:
 
     def _park(self, child: Child) -> None:
         """A child was forked; it gets ready by itself."""
-        self._parked, self._forking = child, False
+        self._parked, self._forking = child, None
         self._watch(partial(self._receive_from_parked, child), child.sock.fileno())
         self._conclude()
 

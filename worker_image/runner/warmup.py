@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from pool import screen, values, wire
 from pool.model import Outcome
@@ -60,7 +59,7 @@ _RUN = wire.Run(
 )
 
 
-_NO_FILES = Path("/nonexistent")
+_NO_FILES = "/nonexistent"
 
 
 class WarmUpError(Exception):

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +25,7 @@ from runner.answer import Setting
 from runner.confinement import Confinement, PidNamespaces
 from runner.datasets import DatasetError, Source
 from runner.fork_server import FAILED, LOADED, LOADED_BODY, ForkServer
+from runner.forking import Hooks
 from runner.isolation import Grant
 from runner.launch import Plan, PreloadError
 from runner.program import UNSCREENED
@@ -45,6 +47,8 @@ def live(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
         server.serve()
     except (PreloadError, DatasetError, WarmUpError) as error:
         control.send(FAILED + str(error).encode()[:2000])
+    except Exception:  # noqa: BLE001 - a bug of ours: into the log of the container
+        traceback.print_exc()
     finally:
         os._exit(0)
 
@@ -55,6 +59,7 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
         raise PreloadError(
             f"this host refuses {'; '.join(grant.missing)}; see pool-admin doctor, or set isolation: auto"
         )
+    hooks = Hooks()
     if plan.isolation != "none":
         _set_up_libraries(plan)
     fetched = datasets.fetch(tuple(map(Source.parse, plan.datasets)))  # before any library is imported here
@@ -65,21 +70,21 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     setting = Setting(
         named,
         Policy.from_json(plan.screen) if plan.screen else UNSCREENED,
-        plan.scratch / child.WORK / output_files.DIRECTORY,
+        f"{plan.scratch}/{child.WORK}/{output_files.DIRECTORY}",
     )
     for part in warmup.parts() * warmup.ZYGOTE_ROUNDS:
         warmup.run(part, setting)
     if plan.modules:
         gc.collect()
         huge_pages.collapse()
+        huge_pages.merge_libraries()
     if plan.isolation != "none":
         stacks.set_up()
     _require_single_thread()
     confined = Confinement(grant, plan.allow, tmp_bytes=plan.tmp_bytes, tmp_inodes=plan.tmp_inodes)
     confined.cover()
-    child.set_up(plan.scratch)
-    prepared = child.Prepared(plan.scratch, setting, confined)
-    server = ForkServer(control, prepared.begin, PidNamespaces() if confined.nested else None)
+    prepared = child.prepare(plan.scratch, setting, confined)
+    server = ForkServer(control, prepared.begin, PidNamespaces() if confined.nested else None, hooks.fork())
     if plan.modules:
         immortal.make(mortal=setting.datasets.values())
     gc.freeze()  # the collector would write to every page that it looks at, and each child would have to copy it

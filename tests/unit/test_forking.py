@@ -1,0 +1,63 @@
+"""The zygote's fork: which hooks it may leave out, and what a child must not share with the next one."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from runner import child, forking, kernel
+from runner.forking import Hooks
+
+LOOKED_UP = pytest.mark.skipif(not forking._LOOKED_UP, reason="such a Python is forked by os.fork()")
+
+
+def _registers(hooks, module):
+    """As the module of that name does when it is imported."""
+    exec("import os; os.register_at_fork(after_in_child=int)", {"__name__": module})
+    return hooks.fork()
+
+
+@pytest.fixture
+def hooks():
+    found = Hooks()
+    yield found
+    found.fork()
+
+
+@LOOKED_UP
+def test_hooks_of_the_standard_library_for_threads_are_left_out(hooks):
+    assert _registers(hooks, "logging") is kernel.fork
+
+
+def test_a_library_with_hooks_of_its_own_is_forked_with_them(hooks):
+    assert _registers(hooks, "some_library") is os.fork
+
+
+def test_registering_works_as_before_once_the_libraries_are_imported():
+    register = os.register_at_fork
+    Hooks().fork()
+    assert os.register_at_fork is register
+
+
+def test_the_kernel_gives_the_generator_of_each_child_a_state_of_its_own(monkeypatch):
+    monkeypatch.setattr(child, "_RENEWING", [])
+    kept = random.getstate()
+    try:
+        child._prepare_random()
+        seeded, numbers = random.getstate(), set()
+        for _ in range(3):
+            random.setstate(seeded)  # as the zygote's is after each fork
+            kernel.perform(child._RENEWING[:1])
+            numbers.add(random.random())
+        assert len(numbers) == 3
+        assert all(0.0 <= number < 1.0 for number in numbers)
+    finally:
+        random.setstate(kept)
+
+
+def test_a_generator_whose_state_lies_elsewhere_is_seeded_by_its_own_function():
+    called = []
+    step = child._renewing(lambda: called.append("seed"), id(bytearray(64)), b"no such state")
+    kernel.perform([step])
+    assert called == ["seed"]
