@@ -4,12 +4,15 @@
 
 The daemon's is its resident set, with one worker that is a plain process and has a job, so every other job waits. The
 worker's is the proportional set size (PSS) of all processes of its container, with numpy, pandas and the parked child.
+The init of a child's pid namespace has no memory of its own but runs in that of the zygote, which is counted once.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +24,10 @@ from pool.client import Client
 from pool.engines.docker import DockerEngine
 
 MB = 1e6
+_libc = ctypes.CDLL(None)
+#: kcmp(2): the call's number, and its kind of comparison.
+_KCMP = {"x86_64": 312, "aarch64": 272}
+_KCMP_VM = 1
 _JOB = "result = 1"
 #: A child for which no job comes warms up: its pages are part of an idle worker.
 _SETTLE_S = 1.0
@@ -44,11 +51,25 @@ def of_worker() -> tuple[float, float]:
     try:
         worker.send(b"def main(x):\n    return x\n")
         time.sleep(_SETTLE_S)
-        pids = worker.pids()
+        pids = _with_own_memory(worker.pids())
         return sum(_pss_bytes(pid, "Pss:") for pid in pids) / MB, sum(_pss_bytes(pid, "Pss_Anon:") for pid in pids) / MB
     finally:
         worker.close()
         engine.close()
+
+
+def _with_own_memory(pids: Sequence[int]) -> list[int]:
+    """One of those processes that share their memory."""
+    found: list[int] = []
+    for pid in pids:
+        if not any(_share_memory(pid, other) for other in found):
+            found.append(pid)
+    return found
+
+
+def _share_memory(one: int, other: int) -> bool:
+    """False where the kernel cannot tell."""
+    return bool(_libc.syscall(_KCMP[os.uname().machine], one, other, _KCMP_VM, 0, 0) == 0)
 
 
 def _pss_bytes(pid: int, field: str) -> int:
