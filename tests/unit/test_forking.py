@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import socket
 
 import pytest
-from runner import child, forking, kernel
+from runner import child, fork_server, forking, kernel
 from runner.forking import Hooks
 
 LOOKED_UP = pytest.mark.skipif(not forking._LOOKED_UP, reason="such a Python is forked by os.fork()")
@@ -61,3 +63,15 @@ def test_a_generator_whose_state_lies_elsewhere_is_seeded_by_its_own_function():
     step = child._renewing(lambda: called.append("seed"), id(bytearray(64)), b"no such state")
     kernel.perform([step])
     assert called == ["seed"]
+
+
+def test_a_child_that_cannot_be_asked_for_costs_the_runner_no_descriptor():
+    """A job with many descriptors on their way makes the kernel refuse those of the runner, which then tries again."""
+    runner_end, zygote_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with runner_end, zygote_end:
+        open_before = os.listdir("/proc/self/fd")
+        zygote_end.close()
+        with pytest.raises(BrokenPipeError):
+            fork_server.request(runner_end)
+        assert len(os.listdir("/proc/self/fd")) == len(open_before) - 1
+    assert errno.ETOOMANYREFS in fork_server.EXHAUSTED

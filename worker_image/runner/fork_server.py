@@ -38,13 +38,13 @@ _ENDS = struct.Struct("=3i")
 _ROOM_FOR_ENDS = socket.CMSG_SPACE(_ENDS.size)
 #: A fork fails with these when a running job has taken all processes, memory, namespaces or descriptors. It succeeds
 #: once the job has ended.
-_EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE})
+EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE})
 #: How often to look for dead children where the kernel has no pidfds: before Linux 5.3, and in old gVisors.
 _LOOK_MS = 5
 
 
 class Ends(NamedTuple):
-    """The runner's ends of a child's channel, stdout and stderr."""
+    """Ends of a child's channel, stdout and stderr."""
 
     sock: socket.socket
     out: int
@@ -57,16 +57,18 @@ class Ends(NamedTuple):
 
 
 def request(control: socket.socket) -> Ends:
-    """Called by the runner: ask for a child."""
-    ours, theirs = socket.socketpair()
+    """Called by the runner: ask for a child. Raises OSError; one of EXHAUSTED while a job has taken all there is."""
+    sock, sock_end = socket.socketpair()
     (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    ends = Ends(sock, out, err)
     try:
-        socket.send_fds(control, [FORK], [theirs.fileno(), out_end, err_end])
+        socket.send_fds(control, [FORK], [sock_end.fileno(), out_end, err_end])
+    except OSError:
+        ends.close()
+        raise
     finally:
-        theirs.close()
-        os.close(out_end)
-        os.close(err_end)
-    return Ends(ours, out, err)
+        Ends(sock_end, out_end, err_end).close()
+    return ends
 
 
 class Forked(NamedTuple):
@@ -116,7 +118,7 @@ class ForkServer:
         try:
             self._hand_over(self._fork_in_namespace(ends))
         except OSError as error:
-            if error.errno not in _EXHAUSTED:
+            if error.errno not in EXHAUSTED:
                 raise
             self._control.send(NO_CHILD)
         finally:

@@ -285,7 +285,7 @@ def flush() -> None:
 
 def _end_objects(namespace: Callable[[], dict[str, object]]) -> None:
     """Only if there are any that do something at their end, because each look at all objects takes long."""
-    closing = not _CLOSING.isdisjoint(sys.modules)
+    closing = any(name in sys.modules for name in _CLOSING)  # isdisjoint would look at the name of each module
     if closing or any(hasattr(kind, "__del__") for kind in _kinds()):  # files have it too
         for step in (_flush_files, partial(_drop, namespace, closing=closing), _close_files):
             with contextlib.suppress(BaseException):

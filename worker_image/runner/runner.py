@@ -367,7 +367,12 @@ class Runner:
 
     def _fork(self) -> None:
         """Called once for each attempt: by the timer beside a long job, or after a short one was answered."""
-        self._forking = fork_server.request(self._control)
+        try:
+            self._forking = fork_server.request(self._control)
+        except OSError as error:
+            if error.errno not in fork_server.EXHAUSTED:
+                raise
+            self._timers[self._fork] = time.monotonic() + _FORK_AGAIN_S
 
     def _fork_if_due(self) -> None:
         if self._timers.pop(self._fork, None) is not None:
