@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 #: Each build of an image removes what earlier ones have left, so two at once would disturb each other.
-BUILD_IMAGES = ("tests/docker/test_image.py", "tests/newcomer/")
+BUILD_IMAGES = ("tests/docker/test_image.py", "tests/docker/test_python_313.py", "tests/newcomer/")
 
 # The same examples in every run, so that a run says something about a change and nothing about chance, and no limits of
 # time, so that a busy machine fails no test. `./dev test --random` tries other examples each time.
