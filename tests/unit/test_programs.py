@@ -146,6 +146,8 @@ a = A()
     "tracemalloc": "import tracemalloc\ntracemalloc.start()\nx = [0] * 10000\nprint([s.traceback[0].lineno for s in tracemalloc.take_snapshot().statistics('lineno') if s.size > 70000])\n",
     "exception in an exit handler": "import atexit\n@atexit.register\ndef last():\n    raise ValueError('late')\nprint('end')\n",
     "exception in a thread": "import threading\nt = threading.Thread(target=lambda: 1 / 0, name='W')\nt.start()\nt.join()\nprint('end')\n",
+    "the last exception": "import atexit, sys\n@atexit.register\ndef end(): print(sys.last_type, sys.last_value, sys.last_traceback.tb_lineno)\n1 / 0\n",
+    "an object of a function that failed": "class A:\n    def __del__(self): print('gone')\ndef f():\n    a = A()\n    1 / 0\nf()\n",
     "hook for exceptions": "import sys\nsys.excepthook = lambda kind, error, trace: print(kind.__name__, error, trace.tb_lineno)\n1 / 0\n",
     "names of the streams": "import sys\nprint([(s.name, s.mode, s.newlines) for s in (sys.stdin, sys.stdout, sys.stderr)], sys.stdin)\n",
     "handling of what is not UTF-8": "import sys\nprint(sys.stdin.errors, sys.stdout.errors, sys.stderr.errors)\n",

@@ -68,6 +68,8 @@ _REGISTRIES: dict[str, Callable[[ModuleType], Iterable[object]]] = {
     "threading": attrgetter("_threading_atexits"),
     "weakref": attrgetter("finalize._registry"),
 }
+#: What sys has of an exception that ended the program. It holds the variables of all functions that it went through.
+_LAST = ("last_type", "last_value", "last_traceback")
 _STANDARD = ("stdout", "__stdout__", "stderr", "__stderr__")
 
 
@@ -213,12 +215,12 @@ def forget_frames() -> None:
 
 
 def call_hook(raised: BaseException, trace: TracebackType | None) -> BaseException:
-    """Call sys.excepthook, if the job has set another one. Returns the exception that ends the program."""
+    """Set sys.last_value, and call sys.excepthook if the job has set another. Returns what ends the program."""
     hook = getattr(sys, "excepthook", _NO_HOOK)
+    sys.last_type, sys.last_value, sys.last_traceback = type(raised), raised, trace
     if hook is _tell_of_exception:
         return raised
     try:
-        sys.last_type, sys.last_value, sys.last_traceback = type(raised), raised, trace
         if hook is _NO_HOOK:
             sys.stderr.write("sys.excepthook is missing\n")
         else:
@@ -299,6 +301,8 @@ def _drop(namespace: Callable[[], dict[str, object]], *, closing: bool) -> None:
     """
     with_end = [kind for kind in _kinds() if hasattr(kind, "__del__") and kind.__module__ not in _IO]
     if (with_end or closing) and threading.active_count() == 1:
+        for name in _LAST:
+            vars(sys).pop(name, None)
         names = namespace()
         for name in sorted(names, key=lambda name: _turn(type(names[name]))):
             if name != "__builtins__":
