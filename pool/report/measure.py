@@ -11,6 +11,9 @@ from pool.report.arms import Arm, InProcess, Sample
 
 #: Runs before the counted ones, for imports, caches and the first worker.
 WARM_UP = 2
+#: Backtests of so many seconds run before those side by side: meanwhile the pool starts the workers that they call for.
+#: A start takes a core for about a second, as long as many short backtests.
+START_S = 3.0
 #: Sweeps of the run that measures how long a sweep takes here.
 _CALIBRATION_SWEEPS = 50
 
@@ -69,7 +72,7 @@ def side_by_side(
         for width in widths:
             progress(f"backtests of {seconds * 1000:g} ms, {width} at a time")
             with ThreadPoolExecutor(width) as threads:
-                list(threads.map(arm.run, [1] * width))  # so that threads and workers have started
+                list(threads.map(arm.run, [round(count / seconds * START_S)] * width))
                 began_s = time.perf_counter()
                 samples = list(threads.map(arm.run, [count] * jobs))
                 wall_s = time.perf_counter() - began_s
