@@ -93,7 +93,8 @@ def problem_of(data: Any) -> str:
     if not isinstance(data, pd.Series | pd.DataFrame):
         return f"the data is of type {type(data).__name__}; give a pandas Series of closing prices, or a DataFrame"
     if isinstance(data, pd.DataFrame) and list(data.columns).count("close") != 1:
-        return f"the data has the columns {', '.join(map(str, data.columns))!s:.200}; one has to be close"
+        names = ", ".join(map(str, data.columns))
+        return f"the data has {f'the columns {names:.200}' if names else 'no columns'}; one has to be close"
     if len(data) < MIN_ROWS:
         return f"the data has {len(data)} rows; give at least {MIN_ROWS}"
     if problem := _problem_of_index(data.index):
@@ -101,8 +102,9 @@ def problem_of(data: Any) -> str:
     close = pd.to_numeric(_close(data), errors="coerce").to_numpy(dtype=float)
     bad = np.flatnonzero(~np.isfinite(close) | (close <= 0))
     if bad.size:
+        gaps = "1 gap" if bad.size == 1 else f"{bad.size} gaps"
         return (
-            f"the closing prices have {bad.size} gaps (nan, inf, 0 or below), first at {data.index[bad[0]]}; "
+            f"the closing prices have {gaps} (nan, inf, 0 or below), first at {data.index[bad[0]]}; "
             "fill them or leave the rows out"
         )
     return ""

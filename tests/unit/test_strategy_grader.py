@@ -112,9 +112,10 @@ def test_what_a_hostile_strategy_returns_for_the_beginnings_is_checked_too(prefi
     [
         ([1.0, 2.0, 3.0], "is of type list; give a pandas Series"),
         (pd.DataFrame({"open": [1.0]}), "has the columns open; one has to be close"),
+        (pd.DataFrame(), "has no columns; one has to be close"),
         (pd.Series([], dtype=float), "has 0 rows; give at least 3"),
-        (pd.Series([1.0, np.nan, 2.0], index=DATES[:3]), "have 1 gaps (nan, inf, 0 or below), first at 2024-01-02"),
-        (pd.Series([1.0, 0.0, 2.0], index=DATES[:3]), "have 1 gaps"),
+        (pd.Series([1.0, np.nan, 2.0], index=DATES[:3]), "have 1 gap (nan, inf, 0 or below), first at 2024-01-02"),
+        (pd.Series([1.0, 0.0, 2.0], index=DATES[:3]), "have 1 gap"),
         (pd.Series(["a", "b", "c"], index=DATES[:3]), "have 3 gaps"),
         (pd.Series([1.0, 2.0, 3.0], index=DATES[[0, 1, 1]]), "has the date 2024-01-02 00:00:00 more than once"),
         (pd.Series([1.0, 2.0, 3.0], index=DATES[[2, 0, 1]]), "are not in order; sort it by its index"),
