@@ -161,6 +161,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, nargs="+", default=(0, 2), help="runs with so many kills (0 2)")
     parser.add_argument("--prices", type=Path, default=prices.DEFAULT_OUTPUT, help="as examples/prices.py writes them")
     options = parser.parse_args()
+    if not options.prices.is_file():
+        parser.error(f"--prices: there is no {options.prices}; `python -m examples.prices` writes it")
     total, bests = options.iterations * options.population, set()
     for kills in options.kills:
         with running(options.prices.resolve()) as daemon:
