@@ -61,6 +61,7 @@ class Link:
         self.greeted = False  #: whether a daemon has had Hello
         self.token = ""  #: "" until the self-tests have passed
         self.pause_s = _FIRST_PAUSE_S  #: until the next try to connect
+        self.used = True  #: whether libzmq may have taken in a message or an event that its descriptors do not show
         self.settled_at = 0.0  #: monotonic; until then this process may have descriptors of an earlier connection
         self._held: tuple[wire.Done, Sequence[Frame]] | None = None  # not acknowledged
         self._freed: wire.Freed | None = None  # of the latest job
@@ -70,6 +71,7 @@ class Link:
         self._connect()
 
     def _connect(self) -> None:
+        self.used = True
         self.socket = self._context.socket(zmq.PAIR)
         self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
         self.monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
@@ -176,6 +178,7 @@ class Link:
         """Send, or return False when the link is full or not up."""
         if not self.up:
             return False
+        self.used = True
         try:
             self.socket.send_multipart(wire.encode(message, payload), zmq.NOBLOCK)
         except zmq.Again:
@@ -184,6 +187,7 @@ class Link:
 
     def _put(self, frames: Sequence[Frame]) -> None:
         """Wait while the link is full. One that has ended takes nothing, and the monitor's event is still to come."""
+        self.used = True
         while True:
             try:
                 self.socket.send_multipart(frames, zmq.NOBLOCK, copy=False)

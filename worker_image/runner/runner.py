@@ -104,7 +104,8 @@ class Runner:
     def serve(self) -> None:
         """Until the zygote is gone, the daemon has been away too long, or the process is killed."""
         while True:
-            self._receive_from_link()
+            if self._link.used:
+                self._receive_from_link()
             wait_s = min(self._timers.values()) - time.monotonic()
             for fd, _ in self._epoll.poll(max(0.0, wait_s)):
                 if handler := self._handlers.get(fd):  # it may have been removed in this turn
@@ -139,10 +140,11 @@ class Runner:
     # ---- the daemon ----
 
     def _receive_from_link(self) -> None:
-        """Read all that is there. Called in each turn: libzmq may have taken in a message or an event while it did
-        something else, and then its descriptors are not readable.
+        """Read all that is there. Called when a descriptor of the link is readable, and after each use of the link:
+        libzmq may then have taken in a message or an event, and its descriptors are not readable.
         """
         while True:
+            self._link.used = False
             if (connected := self._link.connected()) is not None:
                 self._connection_changed(connected=connected)
             elif self._link.readable():
