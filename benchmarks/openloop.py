@@ -3,8 +3,9 @@
     python -m benchmarks.openloop [--seconds S] [--loads 30 50 70 90] [--json FILE]
 
 A latency is from the planned time, not from the time of sending, so jobs that queue in the client count too. The pool
-has two workers with numpy and pandas and `max_jobs: 50`: recycling is in the figures. Capacity is measured first, by a
-closed loop. Arrivals are by Poisson, or in bursts of BURST jobs whose begins are by Poisson. HDR histograms, 3 digits.
+has two workers with numpy and pandas, `max_jobs: 50`, and room for two more: recycling is in the figures. Capacity is
+measured first, by a closed loop. Arrivals are by Poisson, or in bursts of BURST jobs whose begins are by Poisson. HDR
+histograms, 3 digits.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ pools:
   open:
     engine: docker
     image: "{image}"
-    size: {{min: {size}, max: {size}}}
+    size: {{min: {size}, max: 4}}
     recycle: {{max_jobs: 50}}
     preload: {{modules: [numpy, pandas]}}
 """

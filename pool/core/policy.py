@@ -3,6 +3,7 @@
 target_size       how many workers there should be             busy + waiting + spare, within min and max
 workers_to_start  how many to start now                       room, starts under way and the breaker allow it
 jobs_limit, age_limit_s   when a worker is replaced           spread out, so that a pool never replaces all at once
+served_in_s       how long a worker can serve                   so that its replacement is ready by then
 may_retire        whether a worn worker may go now            its replacement first, where max_workers allows it
 claimable_at      when a client's worker may be taken         so that other clients get their turn
 backoff_s, jittered   how long to wait after failed starts, shortened by chance
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from random import Random
 from typing import Literal, Protocol
 
@@ -142,6 +144,11 @@ def _spread(limit: float, rng: Random, *, young: bool) -> float:
 def jobs_limit(max_jobs: int, rng: Random, *, young: bool) -> int:
     """Jobs that this worker may serve: from 1 to max_jobs."""
     return max(1, min(max_jobs, round(_spread(max_jobs, rng, young=young))))
+
+
+def served_in_s(*, jobs: int, limit: int, age_s: float) -> float:
+    """How long a worker that goes on like this serves jobs; infinite while it has more than a quarter of them left."""
+    return (limit - jobs) * age_s / jobs if 4 * jobs >= 3 * limit else inf
 
 
 def age_limit_s(max_age_s: float, rng: Random, *, young: bool) -> float:

@@ -70,6 +70,7 @@ class State:
         #: measures the spare; None: it is fixed
         self.demand = Demand(max_jobs=policy.max_jobs, miss=policy.miss_rate) if policy.miss_rate is not None else None
         self.starts = StartLimit(policy.start_concurrency, first=policy.first_starts)
+        self.start_s = 0.0  #: how long starts took, the latest counting most
         self.past_histories = PastHistories()
         self.outgoing: WorkerRecord | None = None  #: the one worn worker that is being replaced
         self.epoch = numbers.epoch  #: of the latest lease

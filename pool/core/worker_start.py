@@ -27,6 +27,9 @@ from pool.core.records import JobRecord, PendingEnd, StopReason, WorkerRecord
 from pool.core.state import State
 from pool.model import JobState, Outcome, WorkerState
 
+#: The weight of the latest start in the mean.
+_START_WEIGHT = 0.3
+
 # ---- start ----
 
 
@@ -42,11 +45,13 @@ def ready(pool: State, worker: WorkerRecord, event: WorkerReady) -> None:
     if pool.editions.ready(worker.edition):
         replace_older_editions(pool)
         pool.note(pool, f"data sets {worker.edition} are in use; workers with older ones are replaced one by one")
+    start_s = pool.now - worker.started_at
+    pool.start_s += (start_s - pool.start_s) * (_START_WEIGHT if pool.start_s else 1.0)
     if pool.demand is not None:
-        pool.demand.started(pool.now - worker.started_at)
+        pool.demand.started(start_s)
     if pool.starts.ready(worker.id, pool.now):
         pool.note(pool, f"from now on at most {pool.starts.limit} start at the same time, by how long starts took")
-    pool.free_worker(worker, f"ready after {pool.now - worker.started_at:.3g} s")
+    pool.free_worker(worker, f"ready after {start_s:.3g} s")
 
 
 def _note_isolation(pool: State, worker: WorkerRecord, *, shareable: bool) -> None:

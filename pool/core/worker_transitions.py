@@ -15,6 +15,8 @@ job names only the worker.
 
 from __future__ import annotations
 
+from math import inf
+
 from pool.core.events import (
     Event,
     Heartbeat,
@@ -34,7 +36,13 @@ from pool.core.events import (
     WorkerVanished,
 )
 from pool.core.job_transitions import after_removal, finish, kill_with_worker, lose, reject_waiting
-from pool.core.policy import CLEANING_S, MISSED_HEARTBEATS, SUSPECT_HEARTBEATS, answer_deadline
+from pool.core.policy import (
+    CLEANING_S,
+    MISSED_HEARTBEATS,
+    SUSPECT_HEARTBEATS,
+    answer_deadline,
+    served_in_s,
+)
 from pool.core.records import JobRecord, PendingEnd, PoolPhase, StopReason, WorkerRecord
 from pool.core.state import Ignore, Illegal, InvalidTransition, State, Table, row, table
 from pool.core.worker_start import (
@@ -115,8 +123,31 @@ def _job_ended(pool: State, worker: WorkerRecord, event: JobEnded) -> None:
 def _freed(pool: State, worker: WorkerRecord, event: WorkerFreed) -> None:
     if event.residue:
         _stop_unclean(pool, worker, f"was not clean after the job ({event.residue})")
-    else:
-        pool.free_worker(worker, "free")
+        return
+    pool.free_worker(worker, "free")
+    if worker.worn is None and len(pool.workers) < pool.policy.max_workers and _has_to_be_replaced(pool, worker):
+        worker.worn, worker.retire_at = StopReason.MAX_JOBS, pool.now
+
+
+def _has_to_be_replaced(pool: State, worker: WorkerRecord) -> bool:
+    """Whether a replacement has to start now, to be ready when the worker has served its jobs.
+
+    Before it come the starts under way, and the replacements of workers that have no more time than this one. Another
+    worker's jobs may be its own by then, so there is half as much time as it seems.
+    """
+    left_s = _left_s(pool, worker) / 2
+    if left_s == inf:
+        return False
+    before = sum(
+        each.state is WorkerState.STARTING or each.worn is not None or _left_s(pool, each) / 2 <= left_s
+        for each in pool.workers.values()
+        if each is not worker and each.leaving is None
+    )
+    return left_s <= pool.start_s * (1 + before / pool.starts.limit)
+
+
+def _left_s(pool: State, worker: WorkerRecord) -> float:
+    return served_in_s(jobs=worker.jobs, limit=worker.jobs_limit, age_s=pool.now - worker.started_at)
 
 
 def _not_freed(pool: State, worker: WorkerRecord, _event: Tick) -> None:

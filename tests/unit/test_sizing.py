@@ -133,6 +133,53 @@ def test_an_impossible_resize_is_refused_and_changes_nothing():
 # ---- replacement after max_jobs ----
 
 
+def _jobs_until_a_start(core, *, every_s):
+    """Jobs come one after the other until a worker is started: how many the first worker has had, and its limit."""
+    for number in range(100):
+        core.now += every_s
+        core.submit(f"j{number}")
+        if started(core.end(f"j{number}")):
+            break
+    worker = core.pool.workers["p-1"]
+    return worker.jobs, worker.jobs_limit
+
+
+def _up_after(seconds, **policy):
+    core = Core(min_workers=1, **policy)
+    core.tick()
+    core.now += seconds
+    core.all_ready()
+    return core
+
+
+def test_a_busy_worker_is_replaced_before_its_last_job_so_that_the_next_one_is_ready_in_time():
+    core = _up_after(0.5, max_workers=2, max_jobs=100)
+    jobs, limit = _jobs_until_a_start(core, every_s=0.1)
+    assert limit - 14 <= jobs <= limit - 8, "it has ten jobs in the time of two starts"
+    core.submit("more")
+    assert core.worker_of("more") == "p-1", "it serves until the next one is ready"
+    core.end("more")
+    assert stopped(core.ready("p-2")) == {"p-1": "max_jobs"}
+
+
+def test_a_worker_that_has_little_to_do_has_all_its_jobs():
+    core = _up_after(0.5, max_workers=2, max_jobs=20)
+    jobs, limit = _jobs_until_a_start(core, every_s=60.0)
+    assert jobs == limit
+
+
+def test_where_a_start_takes_long_a_worker_has_three_quarters_of_its_jobs_at_least():
+    core = _up_after(30.0, max_workers=2, max_jobs=40)
+    jobs, limit = _jobs_until_a_start(core, every_s=0.1)
+    assert jobs == -(-3 * limit // 4)
+
+
+def test_in_a_full_pool_a_worker_has_all_its_jobs():
+    core = _up_after(0.5, max_workers=1, max_jobs=20)
+    jobs, limit = _jobs_until_a_start(core, every_s=0.1)
+    assert jobs == limit
+
+
 def test_with_max_jobs_one_every_job_gets_a_worker_that_nobody_has_used():
     core = Core(min_workers=2, max_workers=2, max_jobs=1).up()
     used = []
