@@ -250,7 +250,8 @@ class Campaign:
         yield from (
             f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines() if home in line
         )
-        left = {str(path.relative_to(self.daemon.run_dir)) for path in self.daemon.run_dir.rglob("*")} - {"lock"}
+        left = {str(path.relative_to(self.daemon.run_dir)) for path in self.daemon.run_dir.rglob("*")}
+        left -= {"lock", "journal"}  # for the next daemon
         yield from (f"in the run directory: {path}" for path in sorted(left))
         yield from (f"process {line}" for line in _processes_named(home, but={os.getpid()}))
 

@@ -6,7 +6,7 @@ import marshal
 import warnings
 
 import pytest
-from runner import program
+from runner import interpreter, program
 from runner.fault import FILENAME
 from runner.program import UNSCREENED
 
@@ -61,3 +61,8 @@ def test_the_filters_of_warnings_are_as_before():
     program._to_share(b"x = 1 is 1", UNSCREENED)
     assert (warnings.filters, list(warnings.filters), warnings.showwarning) == before
     assert warnings.filters is before[0]
+
+
+@pytest.mark.parametrize("function", [program.run, interpreter.restoring], ids=lambda each: each.__name__)
+def test_functions_that_a_memory_error_passes_through_are_so_short_that_it_needs_no_memory_for_that(function):
+    assert len(function.__code__.co_code) // 2 <= 256

@@ -238,6 +238,9 @@ def _work(sock: socket.socket, prepared: Prepared) -> None:
         if job.apart:  # before anything of the job is used
             channel.send(sock, [channel.COMPILED, program.share(job, bytes(code), prepared.setting)])
         _write_files(job, code, stdin, files, prepared)
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (job.tmp, job.tmp)
+        )  # a file that did not fit is told by the file system
         if job.argv or job.files:
             interpreter.show_arguments(job.argv, job.files)
         frames = run(arguments=first, last=not others)
@@ -337,7 +340,6 @@ def _limit(job: wire.Run, prepared: Prepared) -> None:
     now_s, confinement = time.process_time(), prepared.confinement
     most = math.ceil(now_s + job.cpu_s * max(1, len(job.calls))) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(now_s + job.cpu_s), most))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
     most = prepared.held_bytes + job.memory + ROOM_BYTES
     resource.setrlimit(confinement.memory_limit, (most, most))
     if confinement.other_processes is not None:

@@ -63,13 +63,13 @@ class Setting:
 def run(
     job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
 ) -> tuple[object, int | None]:
-    """Value and exit code. Raises whatever the job raises, except an exit with status 0."""
-    own = arguments[: len(arguments) - job.graded]
-    args, kwargs = cast("tuple[Sequence[object], dict[str, object]]", values.decode(own)) if own else ((), {})
-    if job.graded:  # the first argument of a grader is a value that another job made, as data
-        args = (values.decode(arguments[len(own) :]), *args)
+    """Value and exit code. Raises whatever the job raises, except an exit with status 0.
+
+    This function is short, because a MemoryError passes through its handler: CPython 3.11 makes an integer of the place
+    at which that raises it again, and from 257 on needs memory for it. Without any it tries for ever.
+    """
     try:
-        value = restoring(_call, job, code, args, kwargs, setting)
+        value = restoring(_call, job, code, arguments, setting)
         return restoring(_run_coroutine, value) if inspect.iscoroutine(value) else value, None
     except SystemExit as end:
         if fault.exit_code(end) != 0:
@@ -127,8 +127,12 @@ def _is_expression(line: str) -> bool:
     return not line[:1].isspace() and not isinstance(value, ast.Call | ast.Constant | ast.Await | ast.Yield)
 
 
-def _call(job: wire.Run, code: bytes, args: Sequence[object], kwargs: Mapping[str, object], setting: Setting) -> object:
+def _call(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting) -> object:
     """The code is loaded once for all calls of a chunk. In one function, for it is on the way of each job."""
+    own = arguments[: len(arguments) - job.graded]
+    args, kwargs = cast("tuple[Sequence[object], dict[str, object]]", values.decode(own)) if own else ((), {})
+    if job.graded:  # the first argument of a grader is a value that another job made, as data
+        args = (values.decode(arguments[len(own) :]), *args)
     if job.calls and Current.target is not None:
         frames.hide_callers()
         return Current.target(*args, **kwargs)

@@ -19,11 +19,10 @@ MODULUS = sys.hash_info.modulus
 #: In front of each job: the encoder in the child is replaced.
 CODE = """
 def main(*given):
-    import sys
-    frame = sys._getframe()
-    while not hasattr(frame.f_globals.get("values"), "encode"):
-        frame = frame.f_back
-    frame.f_globals["values"].encode = lambda *_, **__: list(given)
+    for kind in object.__subclasses__():
+        names = getattr(kind.__init__, "__globals__", {})
+        if hasattr(names.get("values"), "encode"):
+            names["values"].encode = lambda *_, **__: list(given)
 """
 
 
