@@ -19,8 +19,8 @@ from pool.core.advice import base_stock
 #: Time constants of the two rates of arrival, of which the larger one counts. The short one sees a burst at once; the
 #: long one keeps the spare through the pauses of a loop.
 _CONSTANTS_S = (5.0, 60.0)
-#: The weight of the latest job and of the latest start in their means.
-_JOB_WEIGHT, _START_WEIGHT = 0.05, 0.3
+#: The weight of the latest job in the mean.
+_JOB_WEIGHT = 0.05
 #: Below this rate, one job in 100 s, no spare is kept, so that a pool may become empty.
 _LEAST_RATE = 0.01
 #: The spare is computed this often, at most; a start takes longer.
@@ -38,7 +38,6 @@ class Demand:
         self._rates = [0.0] * len(_CONSTANTS_S)
         self._rates_at = 0.0
         self._busy_s = 0.0
-        self._start_s = 0.0
         self._spare, self._renew_at = 0, 0.0
 
     def arrived(self, now: float) -> None:
@@ -53,20 +52,16 @@ class Demand:
         """A worker is free again, after so long."""
         self._busy_s += (busy_s - self._busy_s) * (_JOB_WEIGHT if self._busy_s else 1.0)
 
-    def started(self, start_s: float) -> None:
-        """A worker can be used for the first time, after so long."""
-        self._start_s += (start_s - self._start_s) * (_START_WEIGHT if self._start_s else 1.0)
-
     def rate(self, now: float) -> float:
         """Jobs a second."""
         rates = zip(self._rates, _CONSTANTS_S, strict=True)
         return max(rate * self._faded(now, constant) for rate, constant in rates)
 
-    def spare(self, now: float) -> int:
-        """Idle workers to hold beyond those that run a job."""
+    def spare(self, now: float, *, start_s: float) -> int:
+        """Idle workers to hold beyond those that run a job. `start_s`: what a start takes."""
         if now >= self._renew_at:
             self._renew_at = now + _RENEW_S
-            missing_s = min(self._start_s, self._busy_s + self._start_s / self._max_jobs)
+            missing_s = min(start_s, self._busy_s + start_s / self._max_jobs)
             rate = self.rate(now)
             self._spare = base_stock(rate, missing_s, miss=self._miss) if rate >= _LEAST_RATE else 0
         return self._spare

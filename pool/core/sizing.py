@@ -113,7 +113,7 @@ class Census:
         # used it. A suspect stays a supply: a daemon that was suspended for a moment must not start a second pool.
         self.supply = self.found + self.starting + self.ending + len(self.leased)
         self.supply += 0 if self.waiting else len(self.idle) + self.suspect
-        spare = 0 if pool.demand is None else pool.demand.spare(pool.now)
+        spare = 0 if pool.demand is None else pool.demand.spare(pool.now, start_s=pool.start_s)
         if spare:
             self._review(pool.now + REVIEW_S)  # without events, the rate falls
         self.target = rules.target_size(pool.policy, busy=self.busy, waiting=self.waiting, measured=spare)

@@ -47,8 +47,6 @@ def ready(pool: State, worker: WorkerRecord, event: WorkerReady) -> None:
         pool.note(pool, f"data sets {worker.edition} are in use; workers with older ones are replaced one by one")
     start_s = pool.now - worker.started_at
     pool.start_s += (start_s - pool.start_s) * (_START_WEIGHT if pool.start_s else 1.0)
-    if pool.demand is not None:
-        pool.demand.started(start_s)
     if pool.starts.ready(worker.id, pool.now):
         pool.note(pool, f"from now on at most {pool.starts.limit} start at the same time, by how long starts took")
     pool.free_worker(worker, f"ready after {start_s:.3g} s")

@@ -93,14 +93,13 @@ def test_a_pool_that_may_be_empty_becomes_empty():
 
 def test_the_rate_follows_a_burst_at_once_and_a_pause_slowly():
     demand = Demand(max_jobs=1, miss=0.01)
-    demand.started(1.0)
     for number in range(50):
         demand.arrived(100 + number / 50)
     assert demand.rate(101) > 5
-    burst = demand.spare(101)
+    burst = demand.spare(101, start_s=1.0)
     assert burst > 10
-    assert 0 < demand.spare(111) < burst
-    assert demand.spare(600) == 0
+    assert 0 < demand.spare(111, start_s=1.0) < burst
+    assert demand.spare(600, start_s=1.0) == 0
 
 
 @pytest.mark.parametrize(("busy_s", "max_jobs", "missing_s"), [(0.1, 1, 2.0), (0.1, 20, 0.2), (30.0, 1000, 2.0)])
@@ -108,10 +107,8 @@ def test_a_worker_is_missing_until_it_or_the_next_one_can_be_used(busy_s, max_jo
     """The spare is the same as for one job a worker whose start takes as long as the worker is missing."""
     measured, plain = Demand(max_jobs=max_jobs, miss=0.01), Demand(max_jobs=1, miss=0.01)
     for _ in range(50):
-        measured.started(2.0)
         measured.freed(busy_s)
-    plain.started(missing_s)
     for number in range(3000):
         for each in (measured, plain):
             each.arrived(100 + number / 10)
-    assert measured.spare(400) == plain.spare(400)
+    assert measured.spare(400, start_s=2.0) == plain.spare(400, start_s=missing_s)

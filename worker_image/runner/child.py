@@ -238,9 +238,8 @@ def _work(sock: socket.socket, prepared: Prepared) -> None:
         if job.apart:  # before anything of the job is used
             channel.send(sock, [channel.COMPILED, program.share(job, bytes(code), prepared.setting)])
         _write_files(job, code, stdin, files, prepared)
-        resource.setrlimit(
-            resource.RLIMIT_FSIZE, (job.tmp, job.tmp)
-        )  # a file that did not fit is told by the file system
+        # After the job's own files, of which the file system says that they do not fit.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
         if job.argv or job.files:
             interpreter.show_arguments(job.argv, job.files)
         frames = run(arguments=first, last=not others)
