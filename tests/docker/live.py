@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,15 @@ def processes(container_id):
     return sorted(found)
 
 
+def of_each(container_id, read):
+    """{pid: read(pid)} of everything in the container. What ends meanwhile is left out."""
+    found = {}
+    for pid in processes(container_id):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[pid] = read(pid)
+    return found
+
+
 def first_process(container_id):
     """Host pid of the runner: process 1 of the container's pid namespace, and not of one inside it."""
     return next(pid for pid in processes(container_id) if _is_first(pid))
@@ -74,7 +84,12 @@ def children(pid):
 
 
 def namespaces(pid):
-    return {path.name: str(path.readlink()) for path in Path(f"/proc/{pid}/ns").iterdir()}
+    """{kind: name}. `pid_for_children` is left out while it has no process: after unshare and before the next fork."""
+    found = {path.name: path for path in Path(f"/proc/{pid}/ns").iterdir()}
+    names = {kind: str(path.readlink()) for kind, path in found.items() if kind != "pid_for_children"}
+    with contextlib.suppress(FileNotFoundError):
+        names["pid_for_children"] = str(found["pid_for_children"].readlink())
+    return names
 
 
 def environment(pid):

@@ -54,7 +54,7 @@ class Worker:
     def outer_processes(self):
         """Those in the host's user namespace: the runner and its like. A right in any other one is none here."""
         ours = live.namespaces("self")["user"]
-        return [pid for pid in live.processes(self.id) if live.namespaces(pid)["user"] == ours]
+        return [pid for pid, own in live.of_each(self.id, live.namespaces).items() if own["user"] == ours]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_mount_that_nobody_intended_would_be_seen(engine, spec, root_kind, tmp
 
 
 def test_every_thread_is_filtered_and_gains_nothing(worker):
-    everything = [thread for pid in live.processes(worker.id) for thread in live.threads(pid)]
+    everything = [thread for threads in live.of_each(worker.id, live.threads).values() for thread in threads]
     assert len(everything) >= 4, "the runner, threads of libzmq, the zygote and a parked child"
     assert {thread["NoNewPrivs"] for thread in everything} == {"1"}
     assert {thread["Seccomp"] for thread in everything} == {"2"}
@@ -132,7 +132,7 @@ def test_every_thread_is_filtered_and_gains_nothing(worker):
 
 def test_every_thread_is_the_workers_own_user_and_group(worker):
     uid = str(worker.spec.uid)
-    threads = [thread for pid in live.processes(worker.id) for thread in live.threads(pid)]
+    threads = [thread for found in live.of_each(worker.id, live.threads).values() for thread in found]
     assert len(threads) >= 3, "the runner, the zygote and a parked child"
     for thread in threads:
         assert set(thread["Uid"].split()) == {uid}
@@ -149,11 +149,11 @@ def test_no_thread_has_a_capability_that_counts_on_the_host(worker):
 def test_no_process_is_in_a_namespace_of_the_host_nor_of_another_worker(workers):
     host = live.namespaces("self")
     for worker in workers:
-        for pid in live.processes(worker.id):
-            own = live.namespaces(pid)
+        for own in live.of_each(worker.id, live.namespaces).values():
             assert [name for name in SEPARATE if own[name] == host[name]] == []
     first, second = (
-        {live.namespaces(pid)[name] for pid in live.processes(worker.id) for name in SEPARATE} for worker in workers
+        {own[name] for own in live.of_each(worker.id, live.namespaces).values() for name in SEPARATE}
+        for worker in workers
     )
     assert not first & second
 
@@ -188,7 +188,8 @@ def test_a_job_has_a_second_filter_no_capability_and_namespaces_of_its_own(job):
     (thread,) = live.threads(pid)
     assert {thread[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
     own = live.namespaces(pid)
-    others = [live.namespaces(other) for other in live.processes(worker.id) if other != pid]
+    others = [each for other, each in live.of_each(worker.id, live.namespaces).items() if other != pid]
+    assert len(others) >= 3, "the runner, the zygote and what stands between it and the job"
     assert [name for name in ("user", "mnt", "ipc") if own[name] in {other[name] for other in others}] == []
     assert live.namespaces(worker.pid)["net"] != own["net"] == live.namespaces(live.parent(pid))["net"]
     assert own["pid"] != live.namespaces(worker.pid)["pid"]
