@@ -125,32 +125,3 @@ def test_the_graded_code_cannot_find_what_the_grader_knows(client):
     assert (result.value, result.grade) == ([], 0), result
     itself = client.run(f"known = ['{SECRET}']\n{SEARCH}")
     assert itself.value, "the search finds what is there"
-
-
-def test_a_value_that_no_honest_encoder_makes_is_not_graded(client):
-    code = """
-from pool import values
-values.encode = lambda *_, **__: [b"\\xc1" * 100]
-result = 1
-"""
-    result = client.run(code, grade=GRADE, grade_args=[RETURNS, SECRET])
-    assert result.grade is None
-    assert result.grade_error is not None
-
-
-def test_the_cases_of_a_candidate_are_judged_by_value_output_and_check(client):
-    code = "def main(n):\n    print('n is', n)\n    if n == 3: raise ValueError(n)\n    return n * n"
-    cases = [
-        {"args": [1], "expected": 1, "stdout": "n is 1"},
-        {"args": [2], "stdout": "n is 3"},
-        {"args": [3], "expected": 9},
-        {"args": [4], "check": "def check(value, least): return value > least", "check_args": [15]},
-        {"args": [5], "check": "def check(value, least): return value > least", "check_args": [25]},
-    ]
-    report = client.run_tests(code, cases, entry="main")
-    assert [case.passed for case in report.cases] == [True, False, False, True, False], report
-    assert [case.reason for case in report.cases if not case.passed] == [
-        "it printed 'n is 2\\n', expected is 'n is 3'",
-        "the candidate ended error: ValueError: 3",
-        "its check returned False",
-    ]
