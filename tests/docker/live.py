@@ -92,11 +92,6 @@ def namespaces(pid):
     return names
 
 
-def environment(pid):
-    pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return dict(pair.decode().split("=", 1) for pair in pairs if pair)
-
-
 def descriptors(pid):
     return {path.name: os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
 

@@ -18,7 +18,7 @@ from pool.config import load
 from pool.daemon.datasets import DatasetCopies
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.engines.base import Mount
-from pool.engines.lockdown import CPU_PERIOD_US, ENVIRONMENT, OOM_SCORE_ADJ
+from pool.engines.lockdown import CPU_PERIOD_US, OOM_SCORE_ADJ
 from tests.support.daemons import DaemonProcess
 
 from . import live
@@ -34,10 +34,6 @@ LINKS = {
     "ptmx": "pts/ptmx",
     **{f"std{n}": f"/proc/self/fd/{i}" for i, n in enumerate(("in", "out", "err"))},
 }
-TOOLS = {
-    "sh", "bash", "dash", "busybox", "ash", "zsh", "perl", "apt", "apt-get", "dpkg", "rpm", "apk", "pip", "pip3", "gcc",
-    "cc", "ld", "as", "gdb", "strace", "mount", "su", "sudo", "passwd", "chsh", "newgrp", "curl", "wget", "nc", "ssh", "env",
-}  # fmt: skip
 SEPARATE = {"mnt", "pid", "net", "ipc", "uts", "cgroup"}
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
@@ -158,12 +154,6 @@ def test_no_process_is_in_a_namespace_of_the_host_nor_of_another_worker(workers)
     assert not first & second
 
 
-def test_two_workers_have_different_users(workers):
-    first, second = (os.stat(f"/proc/{worker.pid}").st_uid for worker in workers)
-    assert first != second
-    assert 0 not in {first, second}
-
-
 @pytest.fixture
 def job(daemon, workers):
     """A running job: its process on the host, and its worker."""
@@ -260,45 +250,11 @@ def test_the_devices_are_exactly_these(worker):
     }
 
 
-def test_no_file_of_the_image_gives_rights_or_may_be_written(worker):
-    walked, privileged, writable, foreign = 0, [], [], []
-    for directory, names, files in os.walk(worker.root):
-        if directory == str(worker.root):
-            names[:] = [name for name in names if name not in {"proc", "sys", "dev", "run", "tmp", "datasets"}]
-        for name in (*names, *files):
-            path = os.path.join(directory, name)
-            status = os.lstat(path)
-            walked += 1
-            if stat.S_ISLNK(status.st_mode):
-                continue
-            if status.st_mode & (stat.S_ISUID | stat.S_ISGID) or "security.capability" in os.listxattr(path):
-                privileged.append(path)
-            if status.st_mode & stat.S_IWOTH:
-                writable.append(path)
-            if status.st_uid or status.st_gid or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-                foreign.append(path)
-    assert walked > 1000
-    assert (privileged, writable, foreign) == ([], [], [])
-
-
-def test_the_image_has_python_and_no_other_program(worker):
-    for place in ("usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin", "sbin", "usr/libexec"):
-        directory = worker.root / place
-        programs = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-        assert {name for name in programs if not name.startswith("python3")} == set(), place
-    found = {name for directory, _, files in os.walk(worker.root / "usr") for name in files}
-    assert not found & TOOLS
-
-
 def test_the_cgroup_has_the_limits_that_were_asked_for(worker):
     spec = worker.spec
     quota = round(spec.cpus * CPU_PERIOD_US)
     assert live.limits(worker.pid) == (spec.memory_bytes, spec.memory_bytes, spec.processes, quota, CPU_PERIOD_US)
     assert (spec.memory_bytes, spec.cpus) == (384 << 20, 0.75)
-
-
-def test_the_runner_has_the_fixed_environment_and_nothing_else(worker):
-    assert live.environment(worker.pid) == {**ENVIRONMENT, "HOSTNAME": "worker"}
 
 
 def test_the_runner_holds_no_descriptor_of_a_file_or_of_a_network(worker):
@@ -317,13 +273,3 @@ def test_no_process_is_spared_by_the_oom_killer(worker):
     scores = {pid: int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in live.processes(worker.id)}
     assert scores[worker.pid] == OOM_SCORE_ADJ
     assert min(scores.values()) == OOM_SCORE_ADJ
-
-
-def test_what_the_engine_says_of_the_container_is_what_was_asked(worker):
-    host = worker.found["HostConfig"]
-    assert host["Privileged"] is False
-    assert host["CapAdd"] in (None, [])
-    assert host["NetworkMode"] == "none"
-    assert host["PidMode"] == host["UTSMode"] == host["UsernsMode"] == ""
-    assert worker.found["Config"]["User"] == f"{worker.spec.uid}:{worker.spec.uid}"
-    assert sum(len(mount.target) > 0 for mount in worker.spec.mounts) == len(worker.found["Mounts"]) == 4

@@ -52,10 +52,6 @@ def named(name):
     return found
 
 
-def worker_of(daemon, job_id):
-    return next(each for each in daemon.workers(state="leased") if each["job"] == job_id)
-
-
 def whole(daemon):
     return len(daemon.workers(state="idle")) == 2
 
@@ -63,7 +59,7 @@ def whole(daemon):
 def test_a_paused_worker_is_replaced_its_job_is_lost_and_the_other_job_goes_on(daemon, client, sdk):
     daemon.until(lambda: whole(daemon))
     jobs = [submit(client, daemon, name) for name in ("pool-paused", "pool-unharmed")]
-    paused = worker_of(daemon, jobs[0])
+    paused = daemon.worker_of(jobs[0])
     sdk.pause(paused["container"])
     lost = client.result(jobs[0])
     assert (lost.outcome, lost.worker) == (Outcome.LOST, paused["id"])
@@ -83,7 +79,7 @@ def test_a_job_with_retries_outlives_a_removed_container_and_a_stopped_runner(da
         lambda worker: sdk.remove_container(worker["container"], force=True),
         lambda worker: os.kill(live.first_process(worker["container"]), signal.SIGSTOP),
     ):
-        before = worker_of(daemon, job_id)
+        before = daemon.worker_of(job_id)
         strike(before)
         daemon.until(lambda gone=before["id"]: gone not in {each["id"] for each in daemon.workers()})
         daemon.until(lambda: named("pool-retried"))
@@ -98,7 +94,7 @@ def test_the_job_of_a_worker_whose_process_that_forks_jobs_is_killed_is_lost_and
 ):
     daemon.until(lambda: whole(daemon))
     job_id = submit(client, daemon, "pool-orphan")
-    worker = worker_of(daemon, job_id)
+    worker = daemon.worker_of(job_id)
     runner = live.first_process(worker["container"])
     zygote, *_ = Path(f"/proc/{runner}/task/{runner}/children").read_text().split()
     os.kill(int(zygote), signal.SIGKILL)
@@ -112,7 +108,7 @@ def test_the_job_of_a_runner_that_the_kernel_ends_for_want_of_memory_is_lost(dae
     """A process of the host enters the worker's control group and takes its memory, so the kernel kills the runner."""
     daemon.until(lambda: whole(daemon))
     job_id = submit(client, daemon, "pool-oom")
-    worker = worker_of(daemon, job_id)
+    worker = daemon.worker_of(job_id)
     runner = live.first_process(worker["container"])
     group = memory_group(runner)
     for pid in (group / "cgroup.procs").read_text().split():
