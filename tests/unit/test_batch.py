@@ -403,24 +403,6 @@ def test_more_jobs_than_are_watched_at_a_time_have_all_their_results(client):
     assert sorted(result.value for result in client.results(batch)) == [2 * n for n in range(1500)]
 
 
-# ---- threads ----
-
-
-def test_sixty_four_threads_share_a_client_and_each_gets_its_own(client):
-    def work(base, found):
-        for n in range(10):
-            found.append(client.run(DOUBLE, entry="main", args=[base + n]).value == 2 * (base + n))
-        found += [each.value == 2 * base for each in client.map(DOUBLE, [[base]] * 5, entry="main")]
-
-    found = []
-    threads = [threading.Thread(target=work, args=(1000 * number, found)) for number in range(64)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert found == [True] * 64 * 15
-
-
 # ---- leaving a batch ----
 
 
