@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pool import values, wire
 from pool.client import job
-from pool.errors import InvalidJobError, JobRefusedError, PoolError
+from pool.errors import InvalidJobError, JobRefusedError, PoolError, ValueCodecError
 from pool.model import Limits, Outcome
 from tests.support.daemons import module_daemon
 
@@ -130,6 +130,7 @@ def test_a_field_takes_what_is_right_and_refuses_the_rest_before_it_is_sent(fiel
     with pytest.raises(JobRefusedError) as refused:
         job.build(code, options, pool="default")
     assert field in refused.value.message.split(":")[0] or refused.value.fields.get("argument", "").startswith(field)
+    assert "; " in refused.value.message or isinstance(refused.value, ValueCodecError), "what to do"
 
 
 @pytest.mark.parametrize("kind", WRONG)
@@ -148,32 +149,6 @@ def test_a_size_that_was_meant_in_another_unit_is_refused_with_the_text_to_write
         Limits(memory=256)
     with pytest.raises(InvalidJobError, match=r"'64' is 64 bytes, and the least is 4096"):
         Limits(tmp="64")
-
-
-def nested(depth, make=lambda inner: [inner]):
-    value = None
-    for _ in range(depth):
-        value = make(value)
-    return value
-
-
-@pytest.mark.parametrize(
-    "make",
-    [lambda it: [it], lambda it: (it,), lambda it: {"x": it}, lambda it: {it}],
-    ids=["list", "tuple", "dict", "set"],
-)
-def test_an_argument_that_is_nested_too_deep_is_refused_and_named(make, client):
-    if make(1) == {1}:
-        make = lambda it: frozenset({it})  # noqa: E731
-    with pytest.raises(JobRefusedError, match=r"args\[1\]"):
-        client.run("def main(a, b): return 1", entry="main", args=[1, nested(100_000, make)])
-
-
-def test_a_value_that_contains_itself_is_refused(client):
-    loop = {}
-    loop["x"] = [loop]
-    with pytest.raises(JobRefusedError, match="contains itself"):
-        client.run("def main(x): return 1", entry="main", kwargs={"x": loop})
 
 
 # ---- code ----
@@ -208,11 +183,6 @@ def test_a_byte_order_mark_is_in_no_line_that_is_shown(client):
     assert "\ufeff" not in client.run("\ufeff1 / 0").error.traceback
 
 
-def test_source_with_a_nul_is_refused(client):
-    with pytest.raises(JobRefusedError, match="NUL"):
-        client.run("x = 1\0")
-
-
 ENTRIES = (
     "async def coroutine(): return 5\n"
     "async def fails(): raise KeyError('k')\n"
@@ -243,13 +213,6 @@ def test_an_entry_of_every_kind_ends_as_documented(entry, outcome, told, client)
     result = client.run(ENTRIES, entry=entry)
     assert result.outcome == outcome, result
     assert told == result.value or told in f"{result.error.type} {result.error.message}"
-
-
-def test_a_job_that_replaces_its_streams_and_modules_disturbs_nobody(client):
-    code = "import sys, builtins\nsys.stdout = sys.stderr = sys.stdin = None\nsys.modules.clear()\nbuiltins.print = None\nresult = 1"
-    assert client.run(code).outcome is Outcome.OK
-    result = client.run("print('x')\nimport json\nresult = json.loads('1')")
-    assert (result.value, result.stdout) == (1, "x\n")
 
 
 # ---- past the client -----------------------------------------------------------------------------------------------
@@ -329,11 +292,6 @@ def test_the_daemon_refuses_by_itself_what_a_client_would_have(name, ask, client
     answer = ask(*REFUSED[name])
     assert isinstance(answer, wire.Refused)
     assert answer.code in CODES - {"pool"}
-
-
-def test_arguments_that_fill_the_memory_of_the_job_end_it_for_its_memory(client):
-    result = client.run("def main(x): return 1", entry="main", args=[bytes(100 << 20)], limits=Limits(memory="90m"))
-    assert result.outcome is Outcome.MEMORY, result
 
 
 #: Valid for the daemon, which reads no payload: the job ends with a type.

@@ -19,7 +19,7 @@ import pytest
 from pool import printable
 from pool.cli import tables, views
 from pool.status import Status
-from tests.unit.fake_admin import AdminSocket, Refusal, a_pool, a_snapshot, a_worker, admin, admin_process, row
+from tests.unit.fake_admin import AdminSocket, a_pool, a_snapshot, a_worker, admin, admin_process, row
 
 
 @pytest.fixture
@@ -155,15 +155,6 @@ def test_control_characters_and_markup_in_a_snapshot_are_shown_as_text(daemon):
         output = admin(daemon, *command).stdout
         assert not [char for char in output if not char.isprintable() and char != "\n"], command
     assert "[red]x[/red]\\x1b[2J\\r\\x07\\x9b31m\\u202egnp\\n[/]:smile:" in admin(daemon, "status").stdout
-
-
-def test_an_error_of_the_daemon_cannot_write_to_the_terminal(daemon):
-    daemon.answers["drain"] = lambda _: Refusal("unknown_pool", f"no pool {HOSTILE}")
-    result = admin(daemon, "drain", "nope")
-    assert result.exit_code == 1
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: no pool [red]x[/red]\\x1b[2J")
-    assert result.stderr.count("\n") == 1
 
 
 def test_text_that_prints_stays_as_it_is():

@@ -5,14 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pool.model import Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 
-
-@pytest.fixture(scope="module")
-def client():
-    pool = {"size": {"min": 1, "max": 1}, "limits": {"wall_s": 20}, "preload": {"modules": []}}
-    with DaemonProcess({"default": pool}) as daemon, daemon.client(timeout=60) as it:
-        yield it
+daemon = module_daemon(
+    {"default": {"size": {"min": 1, "max": 1}, "limits": {"wall_s": 20}, "preload": {"modules": []}}}
+)
 
 
 def inner(x):

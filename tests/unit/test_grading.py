@@ -14,23 +14,14 @@ from pool.daemon import grading
 from pool.daemon.job_store import Grader, Job
 from pool.errors import InvalidJobError, TooLargeError, ValueCodecError
 from tests.support.core import Core
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, module_daemon
 
 POOL = {"size": {"min": 2, "max": 2}, "preload": {"modules": []}, "limits": {"wall_s": 30}}
 DOUBLE = "def main(x):\n    return x * 2"
 CLOSENESS = "def grade(value, expected):\n    return abs(value - expected)"
 
 
-@pytest.fixture(scope="module")
-def live():
-    with DaemonProcess({"default": POOL, "strict": POOL | {"screen": "strict"}}) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(live):
-    with live.client(timeout=20) as it:
-        yield it
+daemon = module_daemon({"default": POOL, "strict": POOL | {"screen": "strict"}})
 
 
 # ---- what comes of it ----
@@ -104,9 +95,9 @@ def test_the_job_sees_nothing_of_the_grader(client):
 # ---- ways to ask ----
 
 
-def test_any_process_can_ask_for_a_graded_result_by_its_id(client, live):
+def test_any_process_can_ask_for_a_graded_result_by_its_id(client, daemon):
     job_id = client.submit("result = 1", grade=lambda value: value + 1)
-    with live.client(timeout=20) as other:
+    with daemon.client(timeout=20) as other:
         assert other.result(job_id, timeout=60).grade == 2
         assert other.result(job_id).grade == 2
 
@@ -123,24 +114,24 @@ def test_the_futures_of_an_executor_with_a_grader_have_the_grade(client):
             executor.submit(str, 1).result(60)
 
 
-def test_asyncio_jobs_are_graded(live):
+def test_asyncio_jobs_are_graded(daemon):
     async def work():
-        async with AsyncClient(live.endpoint, timeout=20) as client:
+        async with AsyncClient(daemon.endpoint, timeout=20) as client:
             return await client.run("result = 2", grade=lambda value: value**2)
 
     assert asyncio.run(work()).grade == 4
 
 
-def test_cancelling_a_job_that_is_being_graded_ends_the_grader_and_keeps_the_value(client, live):
+def test_cancelling_a_job_that_is_being_graded_ends_the_grader_and_keeps_the_value(client, daemon):
     job_id = client.submit("result = 1", grade="import time\ndef grade(value): time.sleep(100)")
-    live.until(lambda: any(each["id"].endswith("/grade") for each in live.call("jobs")["jobs"]))
+    daemon.until(lambda: any(each["id"].endswith("/grade") for each in daemon.call("jobs")["jobs"]))
     client.cancel(job_id)
     result = client.result(job_id, timeout=60)
     assert (result.outcome, result.value) == (Outcome.OK, 1)
     assert "the grader ended cancelled" in result.grade_error.message
-    history = [each["what"] for each in live.call("history", id=job_id)["entries"]]
+    history = [each["what"] for each in daemon.call("history", id=job_id)["entries"]]
     assert len([each for each in history if "accepted" in each]) == 2
-    assert not [each for each in live.call("jobs")["jobs"] if each["id"].endswith("/grade")]
+    assert not [each for each in daemon.call("jobs")["jobs"] if each["id"].endswith("/grade")]
 
 
 def test_a_daemon_that_is_stopped_does_not_wait_for_a_grade_beyond_its_drain_timeout():

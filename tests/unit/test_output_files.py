@@ -15,19 +15,11 @@ from pool import wire
 from pool.errors import ValueCodecError
 from pool.model import Limits, Outcome
 from pool.screen import Policy
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 
-
-@pytest.fixture(scope="module")
-def client():
-    limits = {"wall_s": 20, "result": "1m"}
-    with (
-        DaemonProcess(
-            {"default": {"size": {"min": 1, "max": 1}, "limits": limits, "preload": {"modules": []}}}
-        ) as daemon,
-        daemon.client(timeout=60) as it,
-    ):
-        yield it
+daemon = module_daemon(
+    {"default": {"size": {"min": 1, "max": 1}, "limits": {"wall_s": 20, "result": "1m"}, "preload": {"modules": []}}}
+)
 
 
 def collected(directory, *, most=1 << 20):

@@ -12,16 +12,11 @@ import pytest
 
 from pool.errors import InvalidJobError
 from pool.model import Limits, Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 from tests.support.process import python
 
-
-@pytest.fixture(scope="module")
-def client():
-    pool = {"size": {"min": 1, "max": 1}, "screen": "off", "limits": {"wall_s": 20}, "preload": {"modules": []}}
-    pools = {"default": pool, "screened": pool | {"screen": "standard"}}
-    with DaemonProcess(pools) as daemon, daemon.client(timeout=60) as it:
-        yield it
+POOL = {"size": {"min": 1, "max": 1}, "screen": "off", "limits": {"wall_s": 20}, "preload": {"modules": []}}
+daemon = module_daemon({"default": POOL, "screened": POOL | {"screen": "standard"}})
 
 
 def plainly(tmp_path, code, *argv, stdin="", files=None):
@@ -391,13 +386,6 @@ def test_an_error_by_a_limit_names_the_limit(client, limit):
         f"import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n{code}", limits=Limits(**limits)
     )
     assert (result.outcome, result.error.limit) == (Outcome.ERROR, limit), result
-
-
-def test_too_many_files_are_said_to_be_too_many_files(client):
-    result = client.run("for i in range(300): open(f'out/{i}', 'w')")
-    assert result.outcome is Outcome.OUTPUT
-    assert "200 files" in result.reason
-    assert client.run("1 / 0").error.limit == ""
 
 
 FENCED = "Here is the strategy:\n\n```python\ndef main():\n    return 6 * 7\n```\n\nIt returns 42.\n"

@@ -108,15 +108,6 @@ def test_sockets_of_other_types_are_refused(host, dial, kind):
     ask(dial(host.endpoint))
 
 
-def test_a_peer_that_asks_for_a_security_mechanism_is_refused(host, dial):
-    curve = host.connect()
-    curve.sendall(codec.GREETING[:12] + b"CURVE".ljust(20, b"\0") + codec.GREETING[32:] + packed())
-    assert is_closed(curve)
-    assert host.counts == {"garbage": 1}
-    ask(dial(host.endpoint))
-    assert len(host.from_clients) == 1
-
-
 def test_a_slow_reader_gets_everything_and_delays_nobody(host, dial):
     slow, quick = dial(host.endpoint, RCVHWM=1), dial(host.endpoint)
     host.payload = [bytes(2_000_000)]
@@ -163,28 +154,6 @@ def test_one_answer_of_any_size_waits_for_a_client_and_a_second_one_does_not(hos
 
 
 # ---- peers that break the rules ----
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
-        b"\x00" * 64,
-        b"\xff" * 64,
-        b"\x01\x00" * 50,
-        GREETED + b"\xff" * 100,
-        codec.GREETING + b"\x04\xff" + bytes(255),
-    ],
-)
-def test_garbage_ends_its_own_connection_and_is_counted(host, dial, data):
-    good = dial(host.endpoint)
-    ask(good)
-    with host.connect() as bad:
-        bad.sendall(data)
-        assert is_closed(bad)
-    assert host.counts["garbage"] == 1
-    ask(good)
 
 
 def test_connections_of_one_user_are_limited(host):
