@@ -206,6 +206,8 @@ class ShutdownRequested(Event, frozen=True, kw_only=True):
 class Tick(Event, frozen=True, kw_only=True):
     """Time has passed: check deadlines, ages and waits between retries."""
 
+    until: float | None = None  #: the events that had arrived by then were delivered before it; None: by now
+
 
 # ---- commands ----
 

@@ -12,8 +12,8 @@ Contract:
 2. JobSubmitted leads to exactly one Accept or Refuse, as its first command, unless the pool has a job of that id. Each
    accepted or restored job gets exactly one Finish, unless it waits at a shutdown that keeps the waiting jobs; then the
    core has no record of it any more.
-3. A Tick is delivered at `next_deadline()` at the latest, after the events that have arrived by then. It clears every
-   deadline that has passed, so the next one always lies ahead.
+3. A Tick is delivered soon after `next_deadline()`, and after all events that had arrived by `Tick.until`. It clears
+   every deadline up to that time, so the next one always lies after it.
 4. An event that cannot happen raises InvalidTransition and changes nothing. `handle` raises nothing else, except
    ConfigError for a ResizeRequested that makes no sense, which also changes nothing.
 """

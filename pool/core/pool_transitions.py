@@ -109,10 +109,11 @@ def _found(pool: State, _: State, event: WorkerFound) -> None:
 
 def _tick(pool: State, _: State, event: Tick) -> None:
     """Deadlines are checked only here, so that an answer that has arrived by then is handled first."""
+    until = pool.now if event.until is None else event.until
     for worker in list(pool.workers.values()):
-        if worker.due is not None and worker.due <= pool.now:
+        if worker.due is not None and worker.due <= until:
             worker_transitions.apply(pool, worker, event)
-    for job_id in pool.backlog.overdue(pool.now):
+    for job_id in pool.backlog.overdue(until):
         job_transitions.apply(pool, pool.jobs[job_id], event)
 
 

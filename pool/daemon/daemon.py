@@ -287,21 +287,25 @@ class Daemon:
             transport.run_once(wait_s, handlers)
             if self._journal.unwritten:
                 self._journal.flush()
-            wait_s = self._after_turn()
+            wait_s = self._after_turn(transport.served_until)
             if self._journal.unwritten:
                 wait_s = 0.0
 
-    def _after_turn(self) -> float:
-        """Do what is due. Returns the seconds until the next thing is due."""
-        now = time.monotonic()
+    def _after_turn(self, served_until: float) -> float:
+        """Do what is due. Returns the seconds until the next thing is due.
+
+        What workers and clients had to do by some time is judged in a turn that began after it: what they have sent by
+        then was received, also if the daemon did not run for a while, because of a slow disk or SIGSTOP.
+        """
         due = min([each.state.next_deadline() for each in self._controllers.values()])
-        if due <= now:
-            due = self._tick(now)
-        if now >= self._chores_at or self._jobs.over:
-            self._do_chores(now)
+        if due <= served_until:
+            due = self._tick(served_until)
+        if served_until >= self._chores_at or self._jobs.over:
+            self._do_chores(served_until)
         due = min(due, self._chores_at)
         if self._submits.sessions.absent:
-            due = min(due, self._submits.sessions.tick(now))
+            due = min(due, self._submits.sessions.tick(served_until))
+        now = time.monotonic()
         if self._outputs.behind:
             self._outputs.catch_up()
         if self._stop_signal is not None or self._state == "starting":
@@ -322,11 +326,11 @@ class Daemon:
             self._jobs.tidy(now)
         self._chores_at = self._frozen.look_at
 
-    def _tick(self, now: float) -> float:
+    def _tick(self, until: float) -> float:
         """Tell the pools that have a deadline of the time. Returns when the next deadline comes."""
         for controller in self._controllers.values():
-            if controller.state.next_deadline() <= now:
-                controller.apply(ev.Tick(cause="clock"))
+            if controller.state.next_deadline() <= until:
+                controller.apply(ev.Tick(until=until, cause="clock"))
         return min(controller.state.next_deadline() for controller in self._controllers.values())
 
     # ---- begin and end ----

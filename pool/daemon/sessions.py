@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 GRACE_S = 3.0
 #: The same after a restart of the daemon, when all clients connect at once.
 RESTART_GRACE_S = 10.0
+#: `tick` is called every second. In a longer pause the daemon did not run and nobody could connect: it does not count.
+_PAUSE_S = 1.5
 
 
 class Sessions:
@@ -40,6 +42,7 @@ class Sessions:
         self.of: dict[bytes, str] = {}  #: by connection, if it has named a session
         self.absent: OrderedDict[str, float] = OrderedDict()  #: those with jobs; when each is gone
         self.with_jobs: set[str] = set()  #: each is connected, or absent
+        self._ticked_at = 0.0  # or when the first of those that are absent now became so
         listener.on_end = self._ended
 
     def announce(self, address: bytes, client: str, session: str) -> None:
@@ -54,18 +57,26 @@ class Sessions:
     def bind(self, session: str) -> None:
         """Jobs of this session are to be cancelled when it is gone."""
         self.with_jobs.add(session)
-        if session not in self._connected:
-            self.absent.setdefault(session, time.monotonic() + GRACE_S)
+        if session not in self._connected and session not in self.absent:
+            self._miss(session, time.monotonic(), GRACE_S)
 
     def restore(self, now: float) -> None:
         """Called at the start of the daemon: the clients of an earlier daemon's jobs have to connect again."""
         for job in self._jobs:
             if job.session and job.run is not None:
                 self.with_jobs.add(job.session)
-                self.absent[job.session] = now + RESTART_GRACE_S
+                self._miss(job.session, now, RESTART_GRACE_S)
+
+    def _miss(self, session: str, now: float, grace_s: float) -> None:
+        if not self.absent:
+            self._ticked_at = now
+        self.absent[session] = now + grace_s
 
     def tick(self, now: float) -> float:
         """Cancel the jobs of clients that are gone. Returns the time of the next look."""
+        pause_s, self._ticked_at = now - self._ticked_at, now
+        if pause_s > _PAUSE_S:
+            self.absent = OrderedDict((name, at + pause_s) for name, at in self.absent.items())
         gone = set()
         while self.absent and next(iter(self.absent.values())) <= now:
             gone.add(self.absent.popitem(last=False)[0])
@@ -86,7 +97,7 @@ class Sessions:
         if not connections:
             del self._connected[name]
             if name in self.with_jobs:
-                self.absent[name] = time.monotonic() + GRACE_S
+                self._miss(name, time.monotonic(), GRACE_S)
 
     def _is_open(self, address: bytes) -> bool:
         return self._listener.queued_bytes(address) is not None

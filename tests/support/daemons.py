@@ -30,6 +30,7 @@ _ENGINES = {
     "docker": "pool.cli.daemon",
     "oci": "pool.cli.daemon",
     "stale": "tests.support.stale",
+    "stalling": "tests.support.stalling",
     "rogue": "tests.support.rogue",
     "profiled": "tests.support.profiled",
     "failing": "tests.support.failing",

@@ -54,8 +54,12 @@ def world(monkeypatch):
 
 
 def later(world, seconds):
-    world.now += seconds
-    return world.sessions.tick(world.now)
+    """Let time pass with a tick each second."""
+    until = world.now + seconds
+    while world.now < until:
+        world.now = min(world.now + 1, until)
+        look_at = world.sessions.tick(world.now)
+    return look_at
 
 
 def test_jobs_of_a_client_that_is_gone_are_cancelled_after_the_grace(world):
@@ -78,6 +82,29 @@ def test_a_client_that_connects_again_keeps_its_jobs(world):
     assert later(world, 1000) == inf
     assert world.cancelled == []
     world.listener.close(B)
+    later(world, GRACE_S)
+    assert world.cancelled == ["j"]
+
+
+def test_a_client_can_connect_again_after_a_pause_of_the_daemon(world):
+    world.sessions.announce(A, "0", "one")
+    world.job("j")
+    world.listener.close(A)
+    later(world, 1)
+    world.now += 1000
+    later(world, GRACE_S - 1.1)
+    assert world.cancelled == []
+    world.sessions.announce(B, "0", "one")
+    later(world, 1000)
+    assert world.cancelled == []
+
+
+def test_a_client_that_does_not_connect_again_after_a_pause_of_the_daemon_is_gone(world):
+    world.sessions.announce(A, "0", "one")
+    world.job("j")
+    world.listener.close(A)
+    later(world, 1)
+    world.now += 1000
     later(world, GRACE_S)
     assert world.cancelled == ["j"]
 

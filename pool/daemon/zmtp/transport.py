@@ -129,6 +129,8 @@ class Transport:
         self._watched: dict[int, Callable[[], None]] = {}
         self._readable: dict[int, None] = {}  # of the watched descriptors
         self._sweep_at = 0.0
+        #: Monotonic seconds: what workers and clients had sent by then was received, but for clients that send a lot.
+        self.served_until = 0.0
         self._poller.add(self._wakeup.fd, self._wakeup.clear)
 
     def call_soon(self, function: Callable[[], None]) -> None:
@@ -138,6 +140,7 @@ class Transport:
 
     def run_once(self, timeout_s: float, handlers: Handlers) -> None:
         """One turn. It waits only while there is nothing to serve."""
+        began = time.monotonic()
         serves = self.links.ready or self.submit.ready or self.admin.ready
         self._poller.wait(0.0 if serves else max(0.0, timeout_s))
         for worker_id in list(self.links.ready):
@@ -148,8 +151,10 @@ class Transport:
             self.submit.serve(handlers.on_submit)
         if self.admin.ready:
             self.admin.serve(handlers.on_admin)
-        if (now := time.monotonic()) >= self._sweep_at:
-            self._sweep(now)
+        if not self.links.ready:  # a worker may send only so much, so it is soon empty
+            self.served_until = began
+        if began >= self._sweep_at:
+            self._sweep(began)
 
     def _sweep(self, now: float) -> None:
         self._sweep_at = now + _SWEEP_S
