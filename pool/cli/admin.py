@@ -12,9 +12,8 @@ from typing import Annotated
 
 import typer
 
-from pool._version import __version__
 from pool.cli import advise, doctor, inspect, local, mine, operate, report, run
-from pool.cli.answer import resolve
+from pool.cli.answer import Version, resolve
 
 EXIT_STATUS = (
     "Exit status: 0 ok; 1 error (for run: the job did not end ok); 2 wrong usage; 3 the daemon is unreachable; "
@@ -60,12 +59,6 @@ def _config() -> None:
     """Make `check` a command of its own: typer would merge a single one into `config`."""
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
 @app.callback()
 def shared(
     context: typer.Context,
@@ -77,9 +70,7 @@ def shared(
         str | None,
         typer.Option("--run-dir", metavar="DIR", help="The daemon's run directory. (environment: POOL_RUN_DIR)"),
     ] = None,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
-    ] = False,
+    _version: Version = False,
 ) -> None:
     context.obj = resolve(endpoint, run_dir)
 

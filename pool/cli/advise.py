@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pool.cli.answer import Json, answering, ask, print_json
-from pool.cli.views import read
+from pool.cli.views import chosen_pools, read
 from pool.core.advice import Arrival, Forecast, base_stock, enough, rate_of, replay
-from pool.errors import PoolError, UnknownPoolError
+from pool.errors import PoolError
 from pool.status import Arrivals, PoolArrivals
 from pool.units import format_size
 
@@ -41,7 +41,7 @@ def advise(
     its next job earlier to a larger pool, so for such loops the gain is larger than shown.
     """
     with answering(as_json=as_json):
-        found = _of_pool(read(ask(context, "arrivals"), Arrivals), pool)
+        (found,) = chosen_pools(read(ask(context, "arrivals"), Arrivals).pools, pool)
         jobs = [Arrival(*each) for each in found.jobs]
         if not jobs:
             raise PoolError(f"pool {pool!r} has run no job since the daemon began; run the load that it is meant for")
@@ -56,14 +56,6 @@ def advise(
 
         tables.show(_table(found, forecasts))
         typer.echo(_sentence(found, jobs, forecasts, spare, miss))
-
-
-def _of_pool(view: Arrivals, name: str) -> PoolArrivals:
-    found = next((each for each in view.pools if each.name == name), None)
-    if found is None:
-        known = ", ".join(each.name for each in view.pools)
-        raise UnknownPoolError(f"there is no pool {name!r}; the pools are: {known}")
-    return found
 
 
 def _forecasts(pool: PoolArrivals, jobs: Sequence[Arrival], miss: float) -> list[Forecast]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pool._version import __version__
 from pool.cli.views import read
 from pool.errors import ConfigError, DaemonUnreachableError, PoolError, UnknownJobError
 from pool.printable import visible
@@ -28,6 +29,16 @@ from pool.status import Jobs, Status
 if TYPE_CHECKING:
     from pool.model import JobResult
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text for people.")]
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pool._version import __version__
-from pool.cli.answer import ExitStatus, complain_about
+from pool.cli.answer import ExitStatus, Version, complain_about
 from pool.errors import PoolError
 
 if TYPE_CHECKING:
@@ -20,12 +19,6 @@ if TYPE_CHECKING:
 SYSTEM_CONFIG = Path("/etc/pool/pool.yaml")
 
 app = typer.Typer(name="pool-daemon", pretty_exceptions_enable=False, add_completion=False)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(__version__)
-        raise typer.Exit
 
 
 @app.command(
@@ -51,9 +44,7 @@ def daemon(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Only print the whole configuration, defaults included, as YAML.")
     ] = False,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
-    ] = False,
+    _version: Version = False,
 ) -> None:
     """Keep pools of warm worker containers and run jobs in them until SIGTERM or SIGINT."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 import re
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pool.cli.answer import ExitStatus, Json, answering, ask, ask_about, print_json
-from pool.cli.views import Poison, read, troubles
-from pool.errors import InvalidJobError, UnknownPoolError
+from pool.cli.views import Poison, chosen_pools, read, troubles
+from pool.errors import InvalidJobError
 from pool.model import JobState, Outcome
 from pool.status import History, Jobs, JobStatus, PoolStatus, Status
+from pool.users import uid_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,32 +72,19 @@ def workers(context: typer.Context, pool: PoolFilter = None, as_json: Json = Fal
     """List the workers, with every detail."""
     with answering(as_json=as_json):
         answer = ask(context, "status")
-        chosen = _chosen(read(answer, Status).pools, pool)
+        chosen = chosen_pools(read(answer, Status).pools, pool)
         if as_json:
-            print_json({"workers": _with_pool(answer, [each.name for each in chosen])})
+            print_json({"workers": _with_pool(answer, "workers", chosen)})
         else:
             from pool.cli import tables
 
             tables.show(tables.workers(chosen))
 
 
-def _chosen(pools: Sequence[PoolStatus], name: str | None) -> list[PoolStatus]:
-    found = [each for each in pools if name in (None, each.name)]
-    if name is not None and not found:
-        known = ", ".join(each.name for each in pools) or "none"
-        raise UnknownPoolError(f"there is no pool {name!r}; the pools are: {known}")
-    return found
-
-
-def _with_pool(answer: object, names: list[str]) -> list[dict[str, object]]:
-    """The workers as the daemon described them, each with the name of its pool. `answer` is a Snapshot."""
-    pools = answer["pools"] if isinstance(answer, dict) else []
-    return [
-        {"pool": pool["name"], **worker}
-        for pool in pools
-        if pool["name"] in names
-        for worker in pool.get("workers", [])
-    ]
+def _with_pool(answer: object, part: str, chosen: Sequence[PoolStatus]) -> list[dict[str, object]]:
+    """The items of this part of each pool as the daemon described them, with the pool's name. `answer` is a Status."""
+    pools, names = answer["pools"] if isinstance(answer, dict) else [], {each.name for each in chosen}
+    return [{"pool": pool["name"], **each} for pool in pools if pool["name"] in names for each in pool.get(part, [])]
 
 
 def jobs(
@@ -161,11 +148,8 @@ def _age(text: str) -> float:
 
 
 def _uid(user: str) -> str:
-    """The user id of a name, because the daemon knows clients by user id."""
-    if user.isdecimal():
-        return user
     try:
-        return str(pwd.getpwnam(user).pw_uid)
+        return uid_of(user)
     except KeyError:
         raise typer.BadParameter(f"this host has no user {user!r:.40}", param_hint="--client") from None
 
@@ -208,7 +192,9 @@ def poison(context: typer.Context, pool: PoolFilter = None, as_json: Json = Fals
     `pool-admin job CODE` shows the history of one.
     """
     with answering(as_json=as_json):
-        answer = _remembered(ask(context, "status"), pool)
+        status = ask(context, "status")
+        chosen = chosen_pools(read(status, Status).pools, pool)
+        answer = {"poison": _with_pool(status, "poison", chosen)}
         codes = read(answer, Poison).poison
         if as_json:
             print_json(answer)
@@ -216,14 +202,3 @@ def poison(context: typer.Context, pool: PoolFilter = None, as_json: Json = Fals
             from pool.cli import tables
 
             tables.show(tables.poison(codes) if codes else "no code has destroyed a worker lately")
-
-
-def _remembered(answer: object, pool: str | None) -> dict[str, object]:
-    """Each code as the daemon described it, with its pool."""
-    read(answer, Status)
-    pools = answer["pools"] if isinstance(answer, dict) else []
-    names = [each["name"] for each in pools]
-    if pool is not None and pool not in names:
-        raise UnknownPoolError(f"there is no pool {pool!r}; the pools are: {', '.join(names) or 'none'}")
-    chosen = [each for each in pools if pool in {None, each["name"]}]
-    return {"poison": [{"pool": each["name"], **code} for each in chosen for code in each.get("poison", [])]}

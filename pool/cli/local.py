@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pool.engines.base import ImageFacts
     from pool.model import Finding
 
-
-#: The default directory of the images of the engine oci.
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", envvar="POOL_CONFIG", help="The daemon's configuration.")
 ]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
+from pool.cli import job_options
 from pool.cli.answer import ExitStatus, Json, address, answering, complain, print_json, result_as_json, written
 from pool.cli.batch import Report, Sort, is_batch, run_batch, source
-from pool.cli.job_options import environment, given_files, json_value, named_json, write_files
 from pool.model import Limits
 from pool.printable import visible, visible_block
 
@@ -28,53 +28,32 @@ def run(
         typer.Argument(metavar="FILE...", help="Python source; - is stdin; of a directory every *.py in it."),
     ],
     *,
-    entry: Annotated[str | None, typer.Option("--entry", metavar="NAME", help="The function to call.")] = None,
-    arg: Annotated[
-        list[str] | None, typer.Option("--arg", metavar="JSON", help="An argument of it; may be repeated.")
-    ] = None,
-    kwarg: Annotated[
-        list[str] | None, typer.Option("--kwarg", metavar="NAME=JSON", help="A named argument; may be repeated.")
-    ] = None,
+    entry: job_options.Entry = None,
+    arg: job_options.Arg = None,
+    kwarg: job_options.Kwarg = None,
     pool: Annotated[str, typer.Option("--pool", help="The pool to run it in.")] = "default",
-    wall: Annotated[float | None, typer.Option("--wall", metavar="SECONDS", help="Wall-clock limit.")] = None,
-    memory: Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Memory limit, such as 256m.")] = None,
-    stdin: Annotated[
-        typer.FileBinaryRead | None, typer.Option("--stdin", metavar="FILE", help="What the job reads from stdin.")
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        typer.Option("--file", metavar="[NAME=]PATH", help="A file that the job finds beside it; may be repeated."),
-    ] = None,
-    argv: Annotated[
-        list[str] | None, typer.Option("--argv", metavar="TEXT", help="An item of sys.argv; may be repeated.")
-    ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option("--env", metavar="NAME=VALUE", help="A variable that the pool allows; may be repeated."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of random and numpy.random.")] = None,
-    retries: Annotated[
-        int, typer.Option("--retries", help="Further attempts if its worker or the daemon fails; 0 to 10.")
-    ] = 0,
+    wall: job_options.Wall = None,
+    memory: job_options.Memory = None,
+    stdin: job_options.Stdin = None,
+    file: job_options.GivenFile = None,
+    argv: job_options.Argv = None,
+    env: job_options.Env = None,
+    seed: job_options.Seed = None,
+    retries: job_options.Retries = 0,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where to put the files that a job leaves; of several, in DIR/NAME."),
     ] = None,
     sort: Annotated[Sort, typer.Option("--sort", help="Of several: the order of the table.")] = Sort.FILE,
     csv: Annotated[bool, typer.Option("--csv", help="Of several: print the table as CSV, and nothing else.")] = False,
-    explain_denials: Annotated[
-        bool,
-        typer.Option("--explain-denials", help="Print on stderr what the sandbox denies the job, and at which line."),
-    ] = False,
+    explain_denials: job_options.Denials = False,
     local: Annotated[
         bool,
         typer.Option(
             "--local", help="One file, in a locked-down process of this host: no daemon and no Docker needed."
         ),
     ] = False,
-    trace: Annotated[
-        bool, typer.Option("--trace", help="Print on stderr the microseconds of each step, from here and back.")
-    ] = False,
+    trace: job_options.Trace = False,
     as_json: Json = False,
 ) -> None:
     """Run a Python file as a job and print what it printed and returned.
@@ -87,51 +66,48 @@ def run(
     how they ended, or with --json an object on one line for each. Exit status 1 unless all end ok. --sort value and
     --sort time put the largest first.
     """
+    several = is_batch(files)
     if files == [Path("-")] and stdin is typer.get_binary_stream("stdin"):
         raise typer.BadParameter("FILE is already read from there", param_hint="--stdin")
-    several = is_batch(files)
     if local and (several or pool != "default" or retries):
         raise typer.BadParameter("runs one file, without --pool and --retries", param_hint="--local")
     if trace and (several or local):
         raise typer.BadParameter("is for one file in a pool", param_hint="--trace")
-    code = "" if several else source(files[0])
     if as_json and csv:
         raise typer.BadParameter("give --json or --csv, not both", param_hint="--csv")
-    args = [json_value("--arg", text) for text in arg or []]
-    files_given, variables = given_files(file or []), environment(env or [])
-    kwargs = named_json(kwarg or [])
-    given = None if stdin is None else stdin.read()
+    options: JobOptions = {
+        "entry": entry,
+        "args": [job_options.json_value("--arg", text) for text in arg or []],
+        "kwargs": job_options.named_json(kwarg or []),
+        "stdin": None if stdin is None else stdin.read(),
+        "pool": pool,
+        "files": job_options.given_files(file or []),
+        "argv": argv,
+        "env": job_options.environment(env or []),
+        "seed": seed,
+        "retries": retries,
+        "explain_denials": explain_denials,
+        "trace": trace,
+    }
+    code = "" if several else source(files[0])
     with answering(as_json=as_json, compact=several):
-        options: JobOptions = {
-            "entry": entry,
-            "args": args,
-            "kwargs": kwargs,
-            "stdin": given,
-            "limits": Limits(wall_s=wall, memory=memory),
-            "pool": pool,
-            "files": files_given,
-            "argv": argv,
-            "env": variables,
-            "seed": seed,
-            "retries": retries,
-            "explain_denials": explain_denials,
-            "trace": trace,
-        }
+        options["limits"] = Limits(wall_s=wall, memory=memory)
         if several:
             run_batch(address(context).submit, files, options, Report(as_json=as_json, as_csv=csv, sort=sort, out=out))
             return
-        with _running(context, local=local) as run_job, _Echo(err=False) as told, _Echo(err=True) as err:
-            live = (None, None) if as_json else (told, err)
-            result = run_job(code, on_stdout=live[0], on_stderr=live[1], **options)
+        result = _run_one(context, code, options, local=local, live=not as_json)
     if out is not None:
-        write_files(out, result.files)
-    if result.trace and not as_json:
-        from pool.cli import tables
-
-        tables.show(tables.trace(result.trace), err=True)
+        job_options.write_files(out, result.files)
     _show(result, name=_name(files[0]), as_json=as_json)
     if not result.ok:
         raise typer.Exit(ExitStatus.ERROR)
+
+
+def _run_one(context: typer.Context, code: str, options: JobOptions, *, local: bool, live: bool) -> JobResult:
+    """`live`: print its output while it runs."""
+    with _running(context, local=local) as run_job, _Echo(err=False) as told, _Echo(err=True) as err:
+        listeners = {"on_stdout": told, "on_stderr": err} if live else {}
+        return run_job(code, **listeners, **options)
 
 
 @contextmanager
@@ -180,6 +156,10 @@ def _show(result: JobResult, *, name: str, as_json: bool) -> None:
     if as_json:
         print_json(result_as_json(result))
         return
+    if result.trace:
+        from pool.cli import tables
+
+        tables.show(tables.trace(result.trace), err=True)
     if result.value is not None:
         typer.echo(visible_block(written(result.value)))
     if result.truncated:

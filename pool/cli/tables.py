@@ -8,7 +8,6 @@ or wrapped: each row is one line.
 from __future__ import annotations
 
 import math
-import pwd
 import re
 import sys
 from collections import Counter
@@ -37,6 +36,7 @@ from pool.status import (
     WorkerStatus,
 )
 from pool.units import format_size
+from pool.users import with_name
 
 #: Wider than any row, so that a pipe gets one line for each row.
 PIPED_WIDTH = 10_000
@@ -99,7 +99,7 @@ def jobs(view: Jobs) -> Group:
             state(job.outcome),
             Text(duration(job.age_s)),
             cell(job.worker),
-            cell(user(job.client)),
+            cell(with_name(job.client)),
         ]
         wide.add_row(cell(job.id), *cells)
         narrow.add_row(cell(job.id[:SHORT_ID_CHARS]), *cells)
@@ -124,19 +124,9 @@ def mine(view: Mine, *, last: int) -> Group:
     return Group(pools, Text(), *([jobs, *older] if view.jobs else [Text("you have no jobs here")]))
 
 
-def user(client: str | None) -> str | None:
-    """A user id with its name: `0 (root)`."""
-    if client is None or not client.isdecimal():
-        return client
-    try:
-        return f"{client} ({pwd.getpwuid(int(client)).pw_name})"
-    except (KeyError, OverflowError):
-        return client
-
-
 def named_users(text: str) -> str:
     """The text with names after user ids: `uid 0 (root)` for `uid 0` and `client 0`."""
-    return re.sub(r"\b(?:uid|client) (\d{1,10})\b", lambda found: f"uid {user(found[1])}", text)
+    return re.sub(r"\b(?:uid|client) (\d{1,10})\b", lambda found: f"uid {with_name(found[1])}", text)
 
 
 def history(view: History) -> Table:

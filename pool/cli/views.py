@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 
-from pool.errors import RemoteProtocolError
-from pool.status import Part, PoisonStatus, PoolStatus, Probes, Status
+from pool.errors import RemoteProtocolError, UnknownPoolError
+from pool.status import Part, PoisonStatus, PoolArrivals, PoolStatus, Probes, Status
 
 NO_PROBES = Probes()
 
@@ -35,6 +36,18 @@ def read(answer: object, kind: type[V]) -> V:
         raise RemoteProtocolError(
             f"the daemon's answer is not what this version reads: {error}; use the pool-admin that came with the daemon"
         ) from None
+
+
+P = TypeVar("P", PoolStatus, PoolArrivals)
+
+
+def chosen_pools(pools: Sequence[P], name: str | None) -> list[P]:
+    """The pool of this name, or all for None. Raises UnknownPoolError if none has it."""
+    found = [each for each in pools if name in (None, each.name)]
+    if name is not None and not found:
+        known = ", ".join(each.name for each in pools) or "none"
+        raise UnknownPoolError(f"there is no pool {name!r}; the pools are: {known}")
+    return found
 
 
 def troubles(snapshot: Status) -> list[str]:

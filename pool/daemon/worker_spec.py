@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import pwd
 import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pool.daemon.self_tests import StartCheck
 from pool.engines.base import Mount, WorkerSpec
 from pool.errors import ConfigError
 from pool.screen import Policy
+from pool.users import uid_of
 
 LINK_TARGET = "/run/pool"
 DATASET_TARGET = "/datasets"
@@ -158,11 +158,8 @@ def _target(name: str, path: Path) -> str:
 
 
 def _uid(user: str) -> str:
-    """The uid of a user of this host, who is given by name or uid."""
-    if user.isdecimal():
-        return user
     try:
-        return str(pwd.getpwnam(user).pw_uid)
+        return uid_of(user)
     except KeyError:
         raise ConfigError(f"backlog.weights: this host has no user {user!r}; give another name, or a uid") from None
 
