@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -32,40 +31,6 @@ def test_the_order_of_a_set_is_the_same_in_every_worker(client):
     results = [client.run(code, pool="single") for _ in range(3)]
     assert len({each.worker for each in results}) == 3
     assert {each.stdout for each in results} == {here.stdout}
-
-
-def test_what_a_killed_daemon_left_is_adopted_and_nobody_elses(worker_image, sdk, tmp_path):
-    """The idle worker serves on, bound to its client; the one with a job that nobody knows is removed."""
-    del worker_image
-    home = f"/tmp/pool.{os.getpid()}"
-    os.makedirs(home)
-    try:
-        first = DaemonProcess({"default": TEMPLATE}, engine="docker", home=home).start()
-        with DaemonProcess({"default": TEMPLATE | {"size": {"min": 1, "max": 1}}}, engine="docker") as other:
-            others = {each["container"] for each in other.workers()}
-            with first.client() as client:
-                served = client.run("result = 1").container
-                client.submit("import time; time.sleep(60)")
-            first.until(lambda: len(first.workers(state="leased")) == 1 and len(first.workers(state="idle")) == 1)
-            (busy,) = (each["container"] for each in first.workers(state="leased"))
-            (free,) = (each["container"] for each in first.workers(state="idle"))
-            assert served in {busy, free}
-            first.kill()
-            second = DaemonProcess({"default": TEMPLATE}, engine="docker", home=home).start()
-            try:
-                second.until(lambda: len(second.workers(state="idle")) == 2)
-                alive = {each["Id"] for each in sdk.containers(all=True)}
-                assert (busy in alive, free in alive) == (False, True)
-                assert second.pool()["recycles"] == {"unknown_job": 1}
-                assert others <= alive
-                with second.client(timeout=60) as client:
-                    values = {client.run("import numpy\nresult = int(numpy.int64(6) * 7)").value for _ in range(3)}
-                assert values == {42}
-                assert second.pool()["recycles"] == {"unknown_job": 1}, "no worker was found changed after its jobs"
-            finally:
-                second.stop()
-    finally:
-        subprocess.run(["rm", "-rf", home], check=True)
 
 
 def test_a_missing_image_is_named_with_the_command_that_builds_it(tmp_path):

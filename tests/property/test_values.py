@@ -1,4 +1,4 @@
-"""Every value that `pool.values` promises to carry comes out equal and of the same type; no bytes do any harm."""
+"""Every value that `pool.values` promises to carry comes out equal and of the same type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.extra.pandas as hpd
-import msgpack
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +17,6 @@ from hypothesis import strategies as st
 
 from pool.errors import ValueCodecError
 from pool.values import decode, encode
-from pool.values.codes import Code
 from tests.support.same import same
 
 MAX = 1 << 26
@@ -267,49 +265,3 @@ def test_the_budget_is_kept_to_the_byte(value, limit):
     else:
         with pytest.raises(ValueCodecError):
             encode(value, max_bytes=limit)
-
-
-# ---- hostile bytes ----
-
-
-def survive(frames):
-    try:
-        decode(frames, max_bytes=MAX)
-    except ValueCodecError:
-        return
-
-
-@thorough
-@given(st.lists(st.binary(max_size=300), max_size=4))
-def test_random_bytes_raise_the_one_error_or_mean_something(frames):
-    survive(frames)
-
-
-@thorough
-@given(values | series() | frames(), st.data())
-def test_a_valid_encoding_with_bytes_changed_cut_or_doubled_raises_the_one_error_or_means_something(value, data):
-    head, *buffers = encode(value, max_bytes=MAX)
-    bent = bytearray(head)
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(bent) - 1))
-        length = data.draw(st.integers(0, 3))
-        bent[at : at + length] = data.draw(st.binary(max_size=4)) if data.draw(st.booleans()) else bent[at : at + 8]
-        if not bent:
-            break
-    survive([bytes(bent), *buffers])
-
-
-junk = st.recursive(
-    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text(max_size=8)
-    | st.binary(max_size=24) | st.sampled_from(["<f8", "|b1", "|O", "D", "ns", "C", "left", "UTC", "python"])
-    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=16)),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
-    | st.builds(lambda code, parts: [msgpack.ExtType(code, b""), *parts], st.sampled_from(list(Code)), st.lists(inner, max_size=5)),
-    max_leaves=20,
-)  # fmt: skip
-
-
-@settings(thorough, max_examples=500)
-@given(junk, st.lists(st.binary(max_size=16), max_size=2))
-def test_well_formed_nonsense_raises_the_one_error_or_means_something(value, buffers):
-    survive([msgpack.packb(value, unicode_errors="surrogatepass"), *buffers])

@@ -136,10 +136,6 @@ def test_later_workers_serve_nearly_their_whole_share():
     assert min(policy.jobs_limit(100, rng, young=False) for _ in range(100)) >= 90
 
 
-def test_backoff_doubles_up_to_a_minute():
-    assert [policy.backoff_s(failures) for failures in (1, 2, 3, 4, 6, 7, 99_999)] == [1, 2, 4, 8, 32, 60, 60]
-
-
 def test_an_idle_worker_may_be_claimed_after_a_pause_and_a_busy_one_after_a_turn():
     assert policy.claimable_at(bound_at=100, idle_since=100.1) == 100.1 + policy.CLIENT_PAUSE_S
     assert policy.claimable_at(bound_at=100, idle_since=None) == 100 + policy.CLIENT_TURN_S

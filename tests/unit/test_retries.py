@@ -236,15 +236,6 @@ def test_output_is_read_while_a_job_runs_through_several_attempts(home):
         assert (result.value, result.attempt, result.stdout) == (2, 2, "it runs\n"), result.reason
 
 
-def test_without_retries_a_job_runs_once(home):
-    with DaemonProcess({"default": POOL}, home=home) as daemon, daemon.client(timeout=60) as client:
-        job = client.submit(WAITS, entry="main", args=[str(home), 2])
-        daemon.until(lambda: runs(home) == 1)
-        kill_worker(daemon)
-        result = client.result(job)
-        assert (result.outcome, result.attempt, runs(home)) == (Outcome.LOST, 1, 1)
-
-
 def test_attempts_are_counted_over_restarts_of_the_daemon(home):
     """Its worker dies with the first daemon, and again with the second; with one retry that is the end."""
     for attempt in (1, 2):

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from pool.daemon.zmtp import codec
 from pool.daemon.zmtp.body import LARGE_BYTES, Body
@@ -47,9 +42,6 @@ def events_of(data, piece=None, **caps):
     return Watched(**caps).read(data, piece)
 
 
-MESSAGES = st.lists(st.lists(st.binary(max_size=400), min_size=1, max_size=5), max_size=6)
-
-
 def test_a_greeting_gives_the_version_and_ready_gives_the_peer():
     ready = command(b"READY", b"\x0bSocket-Type\0\0\0\6DEALER\x08Identity\0\0\0\3abc\x05Other\0\0\0\0")
     for minor in (0, 1, 7):
@@ -62,27 +54,6 @@ def test_commands_may_come_between_the_frames_of_a_message():
     assert events_of(stream)[2:] == [Ping(0, b"ctx"), [b"a", b"b"], Pong()]
 
 
-@given(messages=MESSAGES, cuts=st.lists(st.integers(0, 4000), max_size=20), tail=st.binary(max_size=12))
-@settings(max_examples=200, deadline=None)
-def test_however_a_stream_is_cut_its_events_are_the_same(messages, cuts, tail):
-    stream = HELLO + framed(*messages) + tail
-
-    def events_and_error(pieces):
-        reader = Watched()
-        try:
-            for piece in pieces:
-                reader.read(piece)
-        except RemoteProtocolError as error:
-            return reader.events, error.message
-        return reader.events, None
-
-    at = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
-    whole = events_and_error([stream])
-    assert events_and_error([stream[a:b] for a, b in itertools.pairwise(at)]) == whole
-    assert events_and_error([bytes([each]) for each in stream]) == whole
-    assert whole[0][2 : 2 + len(messages)] == messages
-
-
 @pytest.mark.parametrize(
     "size", [0, 1, 255, 256, 70_000, LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 1, 3 * LARGE_BYTES // 2]
 )
@@ -90,23 +61,6 @@ def test_however_a_stream_is_cut_its_events_are_the_same(messages, cuts, tail):
 def test_a_frame_of_any_size_arrives_as_it_was_sent(size, piece):
     body = bytes(range(256)) * (size // 256) + bytes(size % 256)
     assert events_of(HELLO + framed([b"x", body, b"y"]), piece)[2:] == [[b"x", body, b"y"]]
-
-
-VALID = HELLO + framed([b"one", b"two" * 200], [b""])
-
-
-@given(
-    prefix=st.sampled_from([0, 1, 10, 11, 12, 32, 64, 66, 100, len(HELLO), len(HELLO) + 7, len(VALID)]),
-    noise=st.binary(max_size=300),
-    piece=st.integers(1, 64),
-)
-@example(prefix=len(HELLO), noise=b"\x02" + b"\xff" * 8, piece=9)
-@settings(max_examples=600, deadline=None)
-def test_any_bytes_raise_the_protocol_error_or_nothing_and_hold_no_more_than_the_limit(prefix, noise, piece):
-    reader = Watched(limit=1000, max_frames=4)
-    with contextlib.suppress(RemoteProtocolError):
-        reader.read(VALID[:prefix] + noise, piece)
-    assert reader.most <= 1000 + MAX_COMMAND_BYTES + 9
 
 
 @pytest.mark.parametrize(

@@ -24,112 +24,18 @@ _ROOT = Path(__file__).parents[3]
 _MODES = ("standard", "strict")
 _LONGEST = 2000
 _WORDS = tuple(
-    word.encode()
-    for word in [
-        "eval",
-        "exec",
-        "open",
-        "compile",
-        "getattr",
-        "setattr",
-        "vars",
-        "type",
-        "super",
-        "object",
-        "__import__",
-        "__builtins__",
-        "__class__",
-        "__subclasses__",
-        "__globals__",
-        "__getattribute__",
-        ".__class__",
-        "._os",
-        ".f_back",
-        ".gi_frame",
-        ".__code__",
-        ".format",
-        ".format_map",
-        "'{0.__class__}'",
-        "f'{x!r:{y}}'",
-        "import",
-        "from",
-        "as",
-        "os",
-        "sys",
-        "numpy",
-        "np",
-        "np.f2py",
-        "pandas",
-        "random",
-        "ctypes",
-        "importlib",
-        ".",
-        "..",
-        "*",
-        "**",
-        ",",
-        ":",
-        ";",
-        ":=",
-        "->",
-        "(",
-        ")",
-        "[",
-        "]",
-        "{",
-        "}",
-        "=",
-        "==",
-        "@",
-        "~",
-        "lambda",
-        "def",
-        "class",
-        "async",
-        "await",
-        "yield",
-        "return",
-        "raise",
-        "try:",
-        "except",
-        "except*",
-        "finally:",
-        "with",
-        "match",
-        "case",
-        "_",
-        "if",
-        "elif",
-        "else:",
-        "for",
-        "while",
-        "global",
-        "nonlocal",
-        "del",
-        "assert",
-        "pass",
-        "self",
-        "x",
-        "args",
-        "*args",
-        "**kwargs",
-        "0",
-        "1",
-        "-1",
-        "1e999",
-        "0x_f",
-        "1j",
-        "''",
-        "b''",
-        "r'\\'",
-        "\\N{LOW}",
-        "\\x5f",
-        "chr(95)*2",
-        "'__'+'class__'",
-        "#",
-        "#coding:rot13",
-    ]
+    rb"""
+    eval exec open compile getattr setattr vars type super object __import__ __builtins__ __class__ __subclasses__
+    __globals__ __getattribute__ .__class__ ._os .f_back .gi_frame .__code__ .format .format_map '{0.__class__}'
+    f'{x!r:{y}}' import from as os sys numpy np np.f2py pandas random ctypes importlib . .. * ** , : ; := -> ( ) [ ]
+    { } = == @ ~ lambda def class async await yield return raise try: except except* finally: with match case _ if
+    elif else: for while global nonlocal del assert pass self x args *args **kwargs 0 1 -1 1e999 0x_f 1j '' b'' r'\'
+    \N{LOW} \x5f chr(95)*2 '__'+'class__' # #coding:rot13
+    """.split()
 )
+
+
+_WATCHED = frozenset(["exec", "import", "open", "os", "socket", "subprocess", "ctypes", "shutil"])
 
 
 class _Auditor:
@@ -141,16 +47,7 @@ class _Auditor:
         sys.addaudithook(self._heard)
 
     def _heard(self, event: str, args: tuple[object, ...]) -> None:
-        if self._armed and event.partition(".")[0] in {
-            "exec",
-            "import",
-            "open",
-            "os",
-            "socket",
-            "subprocess",
-            "ctypes",
-            "shutil",
-        }:
+        if self._armed and event.partition(".")[0] in _WATCHED:
             self.seen.append(f"{event} {args!r:.200}")
 
     def during(self, work: Callable[[], object]) -> object:
