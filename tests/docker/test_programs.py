@@ -112,21 +112,6 @@ def test_input_that_does_not_fit_is_said_not_to_fit(client):
     assert "do not fit" in result.reason
 
 
-LIMITS = {
-    "tmp": ("for i in range(99): open(str(i), 'wb').write(bytes(100_000))", {"tmp": "1m"}),
-    "tmp_inodes": ("for i in range(9000): open(str(i), 'w').close()", {}),
-    "nofile": ("held = [open('/dev/null') for _ in range(9000)]", {}),
-    "processes": ("import os, signal\nwhile True:\n    if os.fork() == 0: signal.pause()", {}),
-}
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-def test_an_error_by_a_limit_names_the_limit(client, limit):
-    code, limits = LIMITS[limit]
-    result = client.run(code, limits=Limits(**limits))
-    assert (result.outcome, result.error.limit) == (Outcome.ERROR, limit), result
-
-
 def test_a_program_that_may_not_be_started_is_refused_with_cause_and_way(client):
     result = client.run("import subprocess\nsubprocess.run(['python3', '-c', ''])")
     assert (result.outcome, result.error.type) == (Outcome.ERROR, "PermissionError")

@@ -72,29 +72,9 @@ def test_an_order_is_passed_on_and_its_text_or_json_printed(daemon, typed, call)
 
 
 def test_jobs_are_listed(daemon):
-    answer = {
-        "jobs": [
-            {
-                "id": "j-1",
-                "pool": "default",
-                "state": "done",
-                "outcome": "ok",
-                "client": "uid:0",
-                "age_s": 3700,
-                "worker": "w",
-            },
-            {
-                "id": "j-2",
-                "pool": "default",
-                "state": "queued",
-                "outcome": None,
-                "client": None,
-                "age_s": 1,
-                "worker": None,
-            },
-        ],
-        "total": 1200,
-    }
+    done = a_job(1, id="j-1", client="uid:0", age_s=3700, worker="w")
+    queued = a_job(2, id="j-2", state="queued", outcome=None, client=None, age_s=1, worker=None)
+    answer = {"jobs": [done, queued], "total": 1200}
     daemon.answers["jobs"] = lambda _: answer
     result = admin(daemon, "jobs", "--pool", "default")
     assert result.exit_code == 0

@@ -48,32 +48,15 @@ def test_run_of_a_callable_pickles_it_into_the_sandbox(client, daemon):
 
 
 def test_every_option_of_a_job_reaches_the_daemon(client, daemon):
-    client.run(
-        "x = 1",
-        stdin="grüß",
-        files={"a.txt": b"A", "b.bin": bytearray(b"\0")},
-        env={"LANG": "C"},
-        limits=Limits(wall_s=2, memory="1m"),
-        seed=7,
-        pool="big",
-        priority=-3,
-        job_id="my-job",
-        queue_timeout=1.5,
-        on_disconnect="keep",
-    )
+    same = {"env": {"LANG": "C"}, "seed": 7, "pool": "big", "priority": -3, "job_id": "my-job"}
+    files = {"a.txt": b"A", "b.bin": bytearray(b"\0")}
+    limits = Limits(wall_s=2, memory="1m")
+    client.run("x = 1", stdin="grüß", files=files, limits=limits, queue_timeout=1.5, on_disconnect="keep", **same)
     submit = daemon.of(wire.Submit)[0]
     assert submit == wire.Submit(
-        request=submit.request,
-        job_id="my-job",
-        pool="big",
-        files=("a.txt", "b.bin"),
-        env={"LANG": "C"},
-        limits=wire.JobLimits(wall_s=2, memory=1 << 20),
-        seed=7,
-        priority=-3,
-        queue_timeout_s=1.5,
-        watch=True,
-    )
+        request=submit.request, files=("a.txt", "b.bin"), limits=wire.JobLimits(wall_s=2, memory=1 << 20),
+        queue_timeout_s=1.5, watch=True, **same,
+    )  # fmt: skip
     assert daemon.payloads[daemon.received.index(submit)] == (b"x = 1", "grüß".encode(), b"A", b"\0")
 
 
