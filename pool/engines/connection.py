@@ -95,9 +95,10 @@ def unavailable(error: Exception, doing: str) -> EngineUnavailableError:
         return EngineUnavailableError(f"the Docker Engine did not {doing} in time; look at its load and its log")
     for symptom, remedy in _REMEDIES.items():
         if symptom in text:
-            return EngineUnavailableError(f"the Docker Engine cannot be reached at {_address()}, {remedy}")
-    return EngineUnavailableError(f"the Docker Engine cannot be reached at {_address()}: {text[:MAX_ENGINE_TEXT]}")
+            return EngineUnavailableError(f"the Docker Engine cannot be reached at {address()}, {remedy}")
+    return EngineUnavailableError(f"the Docker Engine cannot be reached at {address()}: {text[:MAX_ENGINE_TEXT]}")
 
 
-def _address() -> str:
+def address() -> str:
+    """Of the Engine, as DOCKER_HOST has it."""
     return os.environ.get("DOCKER_HOST", "") or "unix:///var/run/docker.sock"

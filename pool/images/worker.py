@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -14,7 +17,7 @@ from pool import assets
 from pool._version import __version__
 from pool.assets import runner_tree
 from pool.engines.base import RUNNER_LABEL, SOURCES_LABEL, ImageFacts
-from pool.engines.connection import SDK_ERRORS, Connections, translate
+from pool.engines.connection import SDK_ERRORS, Connections, address, translate
 from pool.engines.docker import image_facts
 from pool.images.base import Base, find_base
 from pool.images.libraries import ensure_libraries
@@ -42,9 +45,12 @@ def build(
     """
     connections = Connections(timeout_s=BUILD_TIMEOUT_S)
     try:
-        with connections.client() as client:
+        with connections.client() as client, _under_way() as lock:
             ground = find_base(client, base, python=python, progress=progress)
-            return _build(client, tag, ground, requirements=requirements, force=force, progress=progress)
+            facts = _build(client, tag, ground, requirements=requirements, force=force, progress=progress)
+            if _is_alone(lock):
+                _clear_up(client)
+            return facts
     except SDK_ERRORS as error:
         raise translate(error, f"build the image {tag}", image=tag) from error
     finally:
@@ -64,7 +70,6 @@ def _build(
         progress(f"worker: building {tag}")
         arguments = {"BASE": ground.name, "LIBRARIES": libraries}
         _build_worker(client, tag, tree=tree, arguments=arguments, labels=labels, progress=progress)
-        _clear_up(client)
     return image_facts(client, tag)
 
 
@@ -99,10 +104,36 @@ def write_tree(tree: dict[str, bytes], directory: Path) -> None:
         path.write_bytes(data)
 
 
+@contextlib.contextmanager
+def _under_way() -> Iterator[int | None]:
+    """Hold a lock that the builds of one Engine share, on the directory of its socket. None: no socket on this host."""
+    directory = Path(address().removeprefix("unix://")).parent
+    if not address().startswith("unix://") or not directory.is_dir():
+        yield None
+        return
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _is_alone(lock: int | None) -> bool:
+    """Whether no other build of this Engine is under way. None begins while the lock is held."""
+    try:
+        if lock is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _clear_up(client: docker.APIClient) -> None:
     """Remove the stages of the build, and the worker image that had the tag before unless a worker still runs it.
 
-    The Engine serves one removal at a time. What it refuses now is removed by the next build.
+    Another build may be using a stage, so this is left to the last of several. The Engine serves one removal at a time.
+    What it refuses now is removed by the next build.
     """
     for label in (STAGE_LABEL, RECIPE_LABEL):
         with contextlib.suppress(APIError):

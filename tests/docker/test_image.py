@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import stat
 import tarfile
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import docker
 import pytest
@@ -17,6 +19,7 @@ from pool.errors import EngineError, ImageMissingError
 from pool.images import DEFAULT_TAG, base, build, libraries, runner_tree
 from pool.sources import IMAGE_ROOT, digest
 from pool.wire import PROTOCOL_VERSION
+from tests.support.process import python
 
 pytestmark = pytest.mark.docker
 
@@ -251,6 +254,28 @@ def test_builds_leave_no_nameless_images_behind(worker_image, sdk):
     for label in ("pool.image.stage", "pool.image.recipe"):
         found = sdk.images(filters={"dangling": True, "label": label})
         assert found == [] or all(_is_used(sdk, image["Id"]) for image in found)
+
+
+BUILDING = """
+import sys
+from pool.images import worker
+tree = worker.runner_tree
+for number in range(3):
+    worker.runner_tree = lambda: {**tree(), "salt.py": f"# {sys.argv[1]} {number}".encode()}
+    worker.build(sys.argv[1], progress=lambda _: None)
+"""
+
+
+def test_builds_of_one_engine_at_the_same_time_do_not_take_stages_from_one_another(worker_image, sdk):
+    tags = [f"pool-worker-beside-{number}:latest" for number in range(3)]
+    try:
+        with ThreadPoolExecutor() as threads:
+            ended = list(threads.map(lambda tag: python("-c", BUILDING, tag, timeout=600), tags))
+        assert [(each.returncode, each.stderr) for each in ended] == [(0, "")] * 3
+    finally:
+        for tag in tags:
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                sdk.remove_image(tag)
 
 
 def _is_used(sdk, image):
