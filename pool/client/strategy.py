@@ -4,23 +4,26 @@
     second job    the strategy on all prices                            its positions
     its grader    strategy_grader.py: checks the positions, compares both, computes the metrics
 
-There are two jobs so that a strategy cannot find the later prices while it is tested for look-ahead.
+There are two jobs so that a strategy cannot find the later prices while it is tested for look-ahead. The beginnings are
+drawn for each run: a strategy that knew where they end could look ahead everywhere else.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any, Final
 
 from pool.errors import InvalidJobError
 
 ENTRY: Final = "strategy"
 PREFIXES: Final = "_pool_prefixes"
-#: A strategy is tested on this many beginnings, the longest of which has two thirds of the prices.
+#: A strategy is tested on this many beginnings. The shortest has at least this share of the prices.
 CUTS: Final = 6
-LONGEST: Final = 2 / 3
+SHORTEST: Final = 1 / 9
 #: With fewer prices the metrics have no meaning.
 MIN_ROWS: Final = 3
 #: Calls the strategy once for each beginning, the shortest first. It is added to the end of the code.
@@ -53,8 +56,7 @@ class StrategyRun:
     def __init__(self, data: Any, market: Market) -> None:
         self._data = data
         self._market = market
-        longest = max(1, int(len(data) * LONGEST))
-        self._lengths = sorted({max(1, longest * (n + 1) // CUTS) for n in range(CUTS)})
+        self._lengths = drawn_lengths(len(data))
 
     def prefix_inputs(self) -> list[object]:
         return [self._data.iloc[: self._lengths[-1]], self._lengths]
@@ -62,6 +64,13 @@ class StrategyRun:
     def grading(self, prefixes: object) -> dict[str, object]:
         """`prefixes`: the strategy's positions on each beginning."""
         return {"grade": grader(), "grade_args": [_close(self._data), prefixes, self._lengths, asdict(self._market)]}
+
+
+def drawn_lengths(rows: int) -> list[int]:
+    """Of the beginnings: one from each of CUTS ranges. The longest lacks one price at least."""
+    first = max(1, int(rows * SHORTEST))
+    bounds = [first + (rows - first) * n // CUTS for n in range(CUTS + 1)]
+    return [low + secrets.randbelow(high - low) for low, high in pairwise(bounds) if low < high]
 
 
 def with_prefixes(code: str) -> str:

@@ -219,6 +219,13 @@ def test_what_is_wrong_with_a_strategy_is_said_to_its_author(strategies, code, s
     assert not result.metrics
 
 
+@pytest.mark.parametrize("first", [50, 150, 250])
+def test_a_strategy_that_looks_ahead_in_a_part_of_the_prices_is_refused(strategies, first):
+    code = f"def strategy(p):\n    q = p * 0\n    q.iloc[{first}:] = (p.shift(-1) > 0).iloc[{first}:].astype(float)\n    return q"
+    result = strategies.execute_strategy_safe(code, CLOSE)
+    assert (result.success, result.error.partition(":")[0]) == (False, "the strategy looks ahead")
+
+
 def test_a_strategy_that_prints_and_changes_its_input_is_judged_by_its_positions(strategies):
     code = "def strategy(p):\n    for _ in range(2000): print('x' * 1000)\n    q = p * 0\n    p[:] = 1e9\n    return q"
     result = strategies.execute_strategy_safe(code, CLOSE)

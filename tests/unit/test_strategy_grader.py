@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pool.client.strategy import Market, StrategyRun, problem_of
+from pool.client.strategy import CUTS, Market, StrategyRun, drawn_lengths, problem_of
 from pool.client.strategy_grader import grade
 from pool.errors import InvalidJobError
 
@@ -131,10 +131,17 @@ def test_good_data_has_no_problem():
     assert problem_of(pd.DataFrame({"close": CLOSE, "high": CLOSE})) == ""
 
 
-def test_the_beginnings_grow_to_two_thirds_of_the_prices():
-    data, lengths = StrategyRun(pd.Series(range(1, 301)), Market()).prefix_inputs()
-    assert lengths == [33, 66, 100, 133, 166, 200]
-    assert len(data) == 200
+@pytest.mark.parametrize("rows", [3, 4, 10, 300])
+def test_the_beginnings_are_drawn_from_all_of_the_prices(rows):
+    data, lengths = StrategyRun(pd.Series(range(1, rows + 1)), Market()).prefix_inputs()
+    assert lengths == sorted(set(lengths))
+    assert 1 <= lengths[0] <= lengths[-1] == len(data) < rows
+
+
+def test_a_strategy_cannot_know_where_its_beginnings_end():
+    drawn = [drawn_lengths(300) for _ in range(200)]
+    assert all(len({lengths[at] for lengths in drawn}) > 20 for at in range(CUTS))
+    assert max(map(max, drawn)) > 290
 
 
 def test_a_market_that_is_none_is_refused():
