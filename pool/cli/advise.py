@@ -26,7 +26,7 @@ _MORE = 2
 def advise(
     context: typer.Context,
     *,
-    pool: Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool.")] = "default",
+    pool: Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool whose jobs are replayed.")] = "default",
     miss: Annotated[
         float, typer.Option("--miss", min=0.0001, max=0.5, help="The share of jobs that may find no free worker.")
     ] = 0.01,
@@ -44,7 +44,7 @@ def advise(
         (found,) = chosen_pools(read(ask(context, "arrivals"), Arrivals).pools, pool)
         jobs = [Arrival(*each) for each in found.jobs]
         if not jobs:
-            raise PoolError(f"pool {pool!r} has run no job since the daemon began; run the load that it is meant for")
+            raise PoolError(f"pool {pool!r} has run no job since the daemon started; run your jobs in it first")
         forecasts = _forecasts(found, jobs, miss)
         spare = base_stock(rate_of(jobs), found.start_s or 0.0, miss=miss)
         if plot is not None:

@@ -74,7 +74,7 @@ def ask_about(context: typer.Context, name: str, argument: str, wanted: str) -> 
             raise
         if len(found) > 1:
             some = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
-            raise UnknownJobError(f"{len(found)} ids begin with {wanted!r:.80}: {some}; write more of it") from None
+            raise UnknownJobError(f"{len(found)} ids begin with {wanted!r:.80}: {some}; give more characters") from None
         return ask(context, name, **{argument: found[0]})
 
 

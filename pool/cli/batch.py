@@ -12,6 +12,7 @@ import csv
 import math
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import closing, contextmanager
@@ -74,15 +75,12 @@ def run_batch(endpoint: str | None, paths: Sequence[Path], options: JobOptions, 
     from pool.client import Client
 
     files = _files(paths)
-    if report.out is not None and len({file.stem for file in files}) < len(files):
-        raise typer.BadParameter("two of the programs have the same name", param_hint="--out")
-    jobs: dict[str, BatchJob] = {
-        uuid.uuid4().hex: {
-            "code": source(file),
-            **options,
-        }  # our own ids, so that all jobs that were sent can be cancelled
-        for file in files
-    }
+    stems = Counter(file.stem for file in files)
+    if report.out is not None and (twice := [name for name, count in stems.items() if count > 1]):
+        problem = f"several programs are named {twice[0]!r:.80} and would share a directory; rename one"
+        raise typer.BadParameter(problem, param_hint="--out")
+    # Our own ids, so that all jobs that were sent can be cancelled.
+    jobs: dict[str, BatchJob] = {uuid.uuid4().hex: {"code": source(file), **options} for file in files}
     names = dict(zip(jobs, map(str, files), strict=True))
     rows: list[Row] = []
     with (

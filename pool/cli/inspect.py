@@ -161,7 +161,8 @@ def job(
     ],
     *,
     trace: Annotated[
-        bool, typer.Option("--trace", help="Instead: microseconds of each step, of a job submitted with trace.")
+        bool,
+        typer.Option("--trace", help="Show the microseconds of each step instead, for a job submitted with trace."),
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -10,9 +10,12 @@ from typing import Annotated
 import typer
 
 Entry = Annotated[str | None, typer.Option("--entry", metavar="NAME", help="The function to call.")]
-Arg = Annotated[list[str] | None, typer.Option("--arg", metavar="JSON", help="An argument of it; may be repeated.")]
+Arg = Annotated[
+    list[str] | None, typer.Option("--arg", metavar="JSON", help="An argument of the function; may be repeated.")
+]
 Kwarg = Annotated[
-    list[str] | None, typer.Option("--kwarg", metavar="NAME=JSON", help="A named argument; may be repeated.")
+    list[str] | None,
+    typer.Option("--kwarg", metavar="NAME=JSON", help="A keyword argument of the function; may be repeated."),
 ]
 Wall = Annotated[float | None, typer.Option("--wall", metavar="SECONDS", help="Wall-clock limit.")]
 Memory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Memory limit, such as 256m.")]
@@ -21,20 +24,23 @@ Stdin = Annotated[
 ]
 GivenFile = Annotated[
     list[str] | None,
-    typer.Option("--file", metavar="[NAME=]PATH", help="A file that the job finds beside it; may be repeated."),
+    typer.Option("--file", metavar="[NAME=]PATH", help="A file for the job's working directory; may be repeated."),
 ]
 Argv = Annotated[list[str] | None, typer.Option("--argv", metavar="TEXT", help="An item of sys.argv; may be repeated.")]
 Env = Annotated[
     list[str] | None,
     typer.Option("--env", metavar="NAME=VALUE", help="A variable that the pool allows; may be repeated."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Of random and numpy.random.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="The seed of random and numpy.random.")]
 Retries = Annotated[int, typer.Option("--retries", help="Further attempts if its worker or the daemon fails; 0 to 10.")]
 Denials = Annotated[
     bool, typer.Option("--explain-denials", help="Print on stderr what the sandbox denies the job, and at which line.")
 ]
 Trace = Annotated[
-    bool, typer.Option("--trace", help="Print on stderr the microseconds of each step, from here and back.")
+    bool,
+    typer.Option(
+        "--trace", help="Print the microseconds of each step on stderr, from the client to the code and back."
+    ),
 ]
 
 

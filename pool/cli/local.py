@@ -123,7 +123,7 @@ def build(
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option("--profile", metavar="NAME", help="Libraries that we chose: default (numpy, pandas) or science."),
+        typer.Option("--profile", metavar="NAME", help="A set of libraries: default (numpy, pandas) or science."),
     ] = None,
     *,
     python: Annotated[
@@ -132,7 +132,10 @@ def build(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if the image is up to date.")] = False,
     engine: Annotated[
-        str, typer.Option("--engine", help="docker, or oci: below `image_dir`, as root; auto: docker where it answers.")
+        str,
+        typer.Option(
+            "--engine", help="docker; oci: written below `image_dir`, needs root; auto: docker if it answers."
+        ),
     ] = "auto",
     config: Config = None,
     as_json: Json = False,
@@ -225,7 +228,8 @@ def _show_image(tag: str, facts: ImageFacts, *, seconds: float, as_json: bool) -
 
 def unpack(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="As `docker save` writes it.")
+        Path,
+        typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The archive, as `docker save` writes it."),
     ],
     *,
     tag: Annotated[

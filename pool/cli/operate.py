@@ -17,7 +17,11 @@ def drain(
     pool: OnePool = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", help="Wait so long until they have ended; exit status 1 if not."),
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            help="Wait so long for the accepted jobs to end; exit status 1 if some have not.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -80,10 +84,10 @@ def _show(answer: object, name: str, *, as_json: bool) -> None:
 def pardon(
     context: typer.Context,
     code: Annotated[
-        str | None, typer.Argument(metavar="CODE", help="As `poison` lists it; its beginning is enough.")
+        str | None, typer.Argument(metavar="CODE", help="The code, as `poison` lists it; its beginning is enough.")
     ] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="All code.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Pardon all code.")] = False,
     pool: PoolFilter = None,
     as_json: Json = False,
 ) -> None:

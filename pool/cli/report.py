@@ -33,18 +33,18 @@ def report(
     *,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write the report.")] = Path("pool-report"),
     iterations: Annotated[
-        int, typer.Option("--iterations", min=1, max=10_000, help="Runs of each way at each length.")
+        int, typer.Option("--iterations", min=1, max=10_000, help="How often each way is run at each length.")
     ] = 20,
     seconds: Annotated[
         list[float] | None,
-        typer.Option("--backtest", metavar="SECONDS", help="A length of backtest; may be repeated."),
+        typer.Option("--backtest", metavar="SECONDS", help="A length of the backtest; may be repeated."),
     ] = None,
     pool: Annotated[str, typer.Option("--pool", help="The pool to measure.")] = "default",
     image: Annotated[
         str, typer.Option("--image", help="The image of the cold containers; needs the Docker Engine.")
     ] = "pool-worker:latest",
     cold: Annotated[bool, typer.Option("--cold/--no-cold", help="Compare with a container for each run.")] = True,
-    parallel: Annotated[bool, typer.Option("--parallel/--no-parallel", help="Also run backtests side by side.")] = True,
+    parallel: Annotated[bool, typer.Option("--parallel/--no-parallel", help="Also run backtests in parallel.")] = True,
 ) -> None:
     """Measure what the sandbox costs here, and decide whether to enable it by default.
 

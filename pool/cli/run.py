@@ -42,10 +42,12 @@ def run(
     retries: job_options.Retries = 0,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where to put the files that a job leaves; of several, in DIR/NAME."),
+        typer.Option(
+            "--out", metavar="DIR", help="Where to write the job's output files; for several files, DIR/NAME."
+        ),
     ] = None,
-    sort: Annotated[Sort, typer.Option("--sort", help="Of several: the order of the table.")] = Sort.FILE,
-    csv: Annotated[bool, typer.Option("--csv", help="Of several: print the table as CSV, and nothing else.")] = False,
+    sort: Annotated[Sort, typer.Option("--sort", help="For several files: the order of the table.")] = Sort.FILE,
+    csv: Annotated[bool, typer.Option("--csv", help="For several files: print only the table, as CSV.")] = False,
     explain_denials: job_options.Denials = False,
     local: Annotated[
         bool,
@@ -68,7 +70,7 @@ def run(
     """
     several = is_batch(files)
     if files == [Path("-")] and stdin is typer.get_binary_stream("stdin"):
-        raise typer.BadParameter("FILE is already read from there", param_hint="--stdin")
+        raise typer.BadParameter("FILE is read from stdin too; give --stdin a file", param_hint="--stdin")
     if local and (several or pool != "default" or retries):
         raise typer.BadParameter("runs one file, without --pool and --retries", param_hint="--local")
     if trace and (several or local):

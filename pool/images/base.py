@@ -75,13 +75,16 @@ def find_base(client: docker.APIClient, wanted: str | None, *, progress: Progres
     name = _given(client, wanted, progress=progress) if wanted else _default(client, python, progress=progress)
     found = _inspect(client, name)
     if python not in {None, found.python}:
-        raise EngineError(f"the base image {name!r} has Python {found.python}, and {python} was asked for")
+        raise EngineError(f"the base image {name!r} has Python {found.python}; --python asks for {python}")
     return found
 
 
 def _given(client: docker.APIClient, name: str, *, progress: Progress) -> str:
     if not has_image(client, name) and not _pull(name, progress=progress):
-        raise ImageMissingError(f"the base image {name!r} is neither here nor in a registry that answers", image=name)
+        raise ImageMissingError(
+            f"the base image {name!r} is not on this host, and no registry that was asked has it; check its name",
+            image=name,
+        )
     return name
 
 

@@ -72,9 +72,9 @@ def _pythons(*, hidden: bool) -> list[str]:
     for path in found:
         if path in _NEVER or path == home or path.startswith(_OWN):
             raise NoLockdownError(
-                "nothing was run, because this host refuses a part of the lockdown: root file system (this Python is "
-                f"in {path}, which a job must not see, or has one of its own of); use a Python in a directory of its "
-                "own, or a virtual environment of /usr/bin/python3",
+                f"nothing was run: the root file system of a job cannot have {path}, where this Python is installed, "
+                "because that directory is private or a job has its own; use a Python in another directory, or a "
+                "virtual environment of /usr/bin/python3",
                 part="root file system",
             )
     return found

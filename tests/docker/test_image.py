@@ -175,7 +175,7 @@ def test_other_sources_make_another_image_of_the_same_libraries(worker_image, sd
 
 
 def test_a_base_image_that_nobody_has_is_told_as_such():
-    with pytest.raises(ImageMissingError, match="neither here nor in a registry"):
+    with pytest.raises(ImageMissingError, match="is not on this host, and no registry"):
         build(base="pool-no-such-base:latest", progress=lambda _: None)
 
 

@@ -139,7 +139,7 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_the_only_one(daemon, comma
     assert daemon.calls[-1] == (call, {argument: "default-7f3a-1"})
     several = admin(daemon, command, "0123")
     assert several.exit_code == 1
-    assert several.stderr == "error: 2 ids begin with '0123': 0123456789ab, 0123ffffffff; write more of it\n"
+    assert several.stderr == "error: 2 ids begin with '0123': 0123456789ab, 0123ffffffff; give more characters\n"
     assert admin(daemon, command, "9").stderr == "error: there is no such job\n"
 
 

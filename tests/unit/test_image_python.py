@@ -49,7 +49,7 @@ def test_where_there_is_no_slim_image_of_it_the_error_says_what_can_be_had(engin
 
 def test_a_base_of_another_version_than_asked_for_is_refused(engine):
     engine[1].add("mine:3.11")
-    with pytest.raises(EngineError, match=r"'mine:3\.11' has Python 3\.11, and 3\.13 was asked for"):
+    with pytest.raises(EngineError, match=r"'mine:3\.11' has Python 3\.11; --python asks for 3\.13"):
         find("3.13", "mine:3.11")
 
 
