@@ -190,4 +190,4 @@ def test_each_program_leaves_its_files_in_a_directory_of_its_own(daemon, program
     (place / "more").mkdir()
     (place / "more" / "one.py").write_text("pass")
     refused = daemon.admin("run", place, place / "more", "--out", out)
-    assert (refused.exit_code, "same name" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "several programs are named 'one'" in refused.stderr) == (2, True)
