@@ -1,19 +1,11 @@
-"""Runs in a container: makes raw system calls by number, each in a fork, prints name to answer as JSON.
+"""The system calls that the outer profile refuses, by number. tests/hostile/calls.py makes them.
 
-Every call has arguments that are wrong on purpose, or that concern the fork alone: where it gets through, nothing
-happens but another error. So tests/hostile/test_c_syscalls.py can make them on the host.
+Every call has arguments that are wrong on purpose, or that concern the process alone: where it gets through, nothing
+happens but another error.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import json
-import mmap
-import os
-import signal
-
-LIBC = ctypes.CDLL(None, use_errno=True)
 NOBODY = 0x7FFFFFFF  # no process has this pid, no ipc object this key
 ALL = 0xFFFFFFFF  # flags that do not exist
 UTS, CGROUP, TIME = 0x4000000, 0x2000000, 0x80
@@ -93,49 +85,3 @@ REFUSED_ONLY_INSIDE = {
     "prctl_mm": ("C41", 157, 35, 99, 0, 0, 0), "memfd_of_no_name": ("C38", 319, 0, 0), "clone_uts_fork": ("C2", 56, UTS | 17),
     "socket_inet_stream": ("C24", 41, 2, 1, 0),
 }  # fmt: skip
-
-
-def call(number, *arguments):
-    ctypes.set_errno(0)
-    if LIBC.syscall(ctypes.c_long(number), *(ctypes.c_long(value) for value in arguments)) != -1:
-        return 0
-    return ctypes.get_errno()
-
-
-def in_fork(action):
-    """The name of an errno, "ok", or the signal that ended it."""
-    if (pid := os.fork()) == 0:
-        code = 255
-        try:
-            code = action()
-        finally:
-            os._exit(code)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if status < 0:
-        return signal.Signals(-status).name
-    return errno.errorcode.get(status, str(status)) if status else "ok"
-
-
-def of_the_32_bit_table():
-    """getpid by `int 0x80`: mov eax, 20; int 0x80; ret."""
-    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    page.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")
-    entry = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
-    return 0 if entry() > 0 else 254
-
-
-def main():
-    found = {
-        name: in_fork(lambda rest=rest: call(*rest)) for name, (_, *rest) in (REFUSED | REFUSED_ONLY_INSIDE).items()
-    }
-    foreign = {
-        "int 0x80": in_fork(of_the_32_bit_table),
-        "x32 getpid": in_fork(lambda: call(0x40000000 | 39)),
-        "x32 execve": in_fork(lambda: call(0x40000000 | 520, 0, 0, 0)),
-        "x32 ptrace": in_fork(lambda: call(0x40000000 | 521, 16, NOBODY)),
-    }
-    print(json.dumps({"refused": found, "foreign": foreign}))
-
-
-if __name__ == "__main__":
-    main()

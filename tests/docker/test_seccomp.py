@@ -1,21 +1,19 @@
 """The outer profile in force: needed calls work, and others are refused by number.
 
-The calls are in syscalls.py, which runs in a container. tests/hostile/test_c_syscalls.py makes them on the host, where they
-reach the kernel.
+The calls are in syscalls.py. tests/hostile/test_c_syscalls.py makes them on the host, where they reach the kernel.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from pathlib import Path
 
 import pytest
 
-from pool.engines.base import WorkerSpec
 from pool.engines.docker import DockerEngine
+from tests.hostile import calls
 
-from .conftest import OWNER
+from .conftest import OWNER, make_spec
 from .syscalls import REFUSED, REFUSED_ONLY_INSIDE
 
 pytestmark = [
@@ -23,7 +21,14 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers are those of x86-64"),
 ]
 
-CALLS = Path(__file__).with_name("syscalls.py")
+X32 = {
+    f"x32 {name}": ("", 0x40000000 | number) for name, number in {"getpid": 39, "execve": 520, "ptrace": 521}.items()
+}
+CALLS = f"""{calls.PROGRAM}{calls.PAGE}
+import json
+foreign = main({X32!r}) | {{"int 0x80": in_fork(lambda: by_int_80(20), lambda: None)}}
+print(json.dumps({{"refused": main({REFUSED | REFUSED_ONLY_INSIDE!r}), "foreign": foreign}}))
+"""
 #: Newer than the list, or listed so: they answer ENOSYS, and libraries use the older call.
 NOT_THERE = {"clone3", "statmount", "listmount", "mseal", "open_tree_attr", "not_yet_there"}
 
@@ -34,14 +39,9 @@ def ident(name):
 
 @pytest.fixture(scope="module")
 def inside(sdk, stand_in):
-    spec = WorkerSpec(
-        worker_id="syscalls", pool="default", owner=OWNER, instance="syscalls", image=stand_in, runtime=None, uid=70124,
-        command=(CALLS.read_text(encoding="utf-8"),), mounts=(), memory_bytes=256 << 20, cpus=1.0, processes=32,
-        tmp_bytes=16 << 20, tmp_inodes=300, nofile=256,
-    )  # fmt: skip
     engine = DockerEngine()
     try:
-        container = engine.launch(spec)
+        container = engine.launch(make_spec(CALLS, image=stand_in))
         status = sdk.wait(container.id, timeout=120)["StatusCode"]
         output = sdk.logs(container.id)
         assert status == 0, output.decode()
@@ -57,7 +57,7 @@ def test_refused(inside, name):
     assert inside["refused"][name] == ("ENOSYS" if name in NOT_THERE else "EPERM")
 
 
-@pytest.mark.parametrize("name", ["int 0x80", "x32 getpid", "x32 execve", "x32 ptrace"])
+@pytest.mark.parametrize("name", ["int 0x80", *X32])
 def test_a_call_by_another_table_ends_the_process(inside, name):
     assert inside["foreign"][name] == "SIGSYS"
 

@@ -88,7 +88,18 @@ def main(calls, before=lambda: None):
     return {name: in_fork(lambda rest=rest: call(*rest), before) for name, (_, *rest) in calls.items()}
 """
 
-#: The same, with the job's filter as the only thing between the call and the kernel.
+#: Defines `by_int_80`, which makes a call without arguments by the 32-bit table.
+PAGE = """
+import ctypes, mmap
+def by_int_80(number):
+    # mov eax, number; xor ebx, ebx; int 0x80; ret
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(b"\\xb8" + number.to_bytes(4, "little") + b"\\x53\\x31\\xdb\\xcd\\x80\\x5b\\xc3")
+    ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+    return 0
+"""
+
+#: The same as PROGRAM, with the job's filter as the only thing between the call and the kernel.
 FILTERED = PROGRAM.replace("def main(", "def _main(") + f"""
 def main(calls):
     import sys

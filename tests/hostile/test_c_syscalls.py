@@ -125,16 +125,7 @@ INT_80 = {
     "clone": 120,
     "socket": 359,
 }
-PAGE = """
-import ctypes, mmap
-def by_int_80(number):
-    # mov eax, number; xor ebx, ebx; int 0x80; ret
-    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    page.write(b"\\xb8" + number.to_bytes(4, "little") + b"\\x53\\x31\\xdb\\xcd\\x80\\x5b\\xc3")
-    ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
-    return 0
-"""
-BY_INT_80 = calls.PROGRAM + PAGE + """
+BY_INT_80 = calls.PROGRAM + calls.PAGE + """
 def main(numbers):
     return {name: in_fork(lambda: by_int_80(number), lambda: None) for name, number in numbers.items()}
 """  # fmt: skip
