@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -236,7 +237,7 @@ def judge(case: Case, result: JobResult) -> str:
     if "check" in case:
         if result.grade_error is not None:
             return f"its check failed: {_short(f'{result.grade_error.type}: {result.grade_error.message}')}"
-        if result.grade is not True:
+        if not _is_true(result.grade):
             return f"its check returned {_shown(result.grade)}"
     return ""
 
@@ -249,9 +250,15 @@ def same(value: object, expected: object) -> bool:
     except ValueCodecError:
         return False
     try:
-        return (value == expected) is True
+        return _is_true(value == expected)
     except Exception:  # noqa: BLE001 - arrays inside, which have no truth value
         return False
+
+
+def _is_true(value: object) -> bool:
+    """Comparisons of NumPy's numbers give its own kind of bool."""
+    numpy = sys.modules.get("numpy")
+    return value is True or (numpy is not None and isinstance(value, numpy.bool_) and bool(value))
 
 
 def _frames(value: object) -> list[bytes | memoryview]:

@@ -11,12 +11,14 @@ caller says that it is `idempotent`. routing.py decides.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, Final, Self
 
 from pool.client import checks, routing, strategy
@@ -108,7 +110,7 @@ class SandboxExecutor:
         asked: dict[str, Any] = {"pool": self._pool, "limits": self._limits_for(timeout), **options}
         if isinstance(code, str):
             asked["entry"] = entry
-        if inputs:
+        if not isinstance(inputs, tuple) or inputs:  # a frame has no truth value
             asked["kwargs" if isinstance(inputs, Mapping) else "args"] = inputs
         end, cause = self._execute(code, asked, idempotent=idempotent)
         self._counter.add(end.route, cause)
@@ -123,6 +125,8 @@ class SandboxExecutor:
         each of its two runs. The value is the positions, the metrics are `sharpe`, `total_return`, `cagr`,
         `max_drawdown`, `volatility` and `trades`.
         """
+        if not isinstance(code, str):
+            return self.execute(code)  # which says what is wrong with it
         if problem := strategy.problem_of(data):
             return ExecutionResult(success=False, error=problem, route="none", reasons=("the data cannot be used",))
         run = strategy.StrategyRun(data, market)
@@ -130,7 +134,7 @@ class SandboxExecutor:
             strategy.with_prefixes(code), run.prefix_inputs(), entry=strategy.PREFIXES, timeout=timeout, idempotent=True
         )
         if not first.success:
-            return replace(first, error=strategy.in_words(first.error), value=None)
+            return replace(first, error=run.in_words(first.error, ran=first.outcome is Outcome.ERROR), value=None)
         graded = self.execute(
             code, [data], entry=strategy.ENTRY, timeout=timeout, idempotent=True, **run.grading(first.value)
         )
@@ -298,9 +302,13 @@ def _result(job: JobResult, reasons: tuple[str, ...]) -> ExecutionResult:
 
 
 def _metrics_of(grade: object) -> dict[str, float]:
-    if not isinstance(grade, dict):
-        return {}
-    return {name: value for name, value in grade.items() if isinstance(name, str) and type(value) in {int, float}}
+    """Plain numbers, also of those of NumPy."""
+    found: dict[str, float] = {}
+    for name, value in grade.items() if isinstance(grade, dict) else ():
+        if isinstance(name, str) and isinstance(value, Real) and not isinstance(value, bool):
+            with contextlib.suppress(OverflowError):  # of a Fraction
+                found[name] = int(value) if isinstance(value, Integral) else float(value)
+    return found
 
 
 def _error_of(job: JobResult) -> str:

@@ -26,6 +26,15 @@ CUTS: Final = 6
 SHORTEST: Final = 1 / 9
 #: With fewer prices the metrics have no meaning.
 MIN_ROWS: Final = 3
+#: Errors that do not depend on the prices.
+_BEFORE_IT_RUNS: Final = (
+    "SyntaxError",
+    "IndentationError",
+    "TabError",
+    "ModuleNotFoundError",
+    "ImportError",
+    "NameError",
+)
 #: Calls the strategy once for each beginning, the shortest first. It is added to the end of the code.
 _DRIVER: Final = f"""
 
@@ -54,6 +63,8 @@ class StrategyRun:
     """The jobs of one strategy on valid data."""
 
     def __init__(self, data: Any, market: Market) -> None:
+        if not isinstance(market, Market):
+            raise InvalidJobError(f"market: it is of type {type(market).__name__}; give pool.Market")
         self._data = data
         self._market = market
         self._lengths = drawn_lengths(len(data))
@@ -64,6 +75,17 @@ class StrategyRun:
     def grading(self, prefixes: object) -> dict[str, object]:
         """`prefixes`: the strategy's positions on each beginning."""
         return {"grade": grader(), "grade_args": [_close(self._data), prefixes, self._lengths, asdict(self._market)]}
+
+    def in_words(self, error: str, *, ran: bool) -> str:
+        """The sentence for the author of the strategy about an error of the first job. `ran`: it is one of the code."""
+        if error.startswith(f"NameError: name '{ENTRY}' is not defined"):
+            return f"the code defines no function {ENTRY}(prices)"
+        if not ran or error.startswith(_BEFORE_IT_RUNS):
+            return error
+        first, last = self._lengths[0], self._lengths[-1]
+        return (
+            f"{error}; to find out whether it looks ahead, it ran with the first {first} to {last} of the prices only"
+        )
 
 
 def drawn_lengths(rows: int) -> list[int]:
@@ -83,12 +105,6 @@ def grader() -> str:
 
 def _close(data: Any) -> Any:
     return data["close"] if data.ndim == 2 else data
-
-
-def in_words(error: str) -> str:
-    """The sentence for the author of the strategy about an error."""
-    missing = f"NameError: name '{ENTRY}' is not defined"
-    return f"the code defines no function {ENTRY}(prices)" if error.startswith(missing) else error
 
 
 # ---- data ----
@@ -120,6 +136,8 @@ def problem_of(data: Any) -> str:
 
 
 def _problem_of_index(index: Any) -> str:
+    if index.nlevels > 1:
+        return f"the index of the data has {index.nlevels} levels; give one date for each row"
     if index.hasnans:
         return "the index of the data has a row without a date; leave it out"
     if not index.is_unique:

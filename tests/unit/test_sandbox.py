@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pool import Outcome, SandboxExecutor, wire
-from pool.errors import ConfigError
+from pool.errors import ConfigError, InvalidJobError
 from tests.support.daemons import DaemonProcess
 from tests.support.waiting import in_child
 from tests.unit.fake_daemon import FakeDaemon
@@ -217,6 +217,32 @@ def test_what_is_wrong_with_a_strategy_is_said_to_its_author(strategies, code, s
     assert not result.success
     assert said in result.error
     assert not result.metrics
+
+
+def test_inputs_and_code_of_a_wrong_type_are_a_result_too(strategies):
+    assert "args: it is of type DataFrame" in strategies.execute(DOUBLE, pd.DataFrame({"a": [1, 2]})).error
+    assert "args: it is of type ndarray" in strategies.execute(DOUBLE, np.arange(2)).error
+    assert "code: it is None; give source text" in strategies.execute_strategy_safe(None, CLOSE).error
+
+
+def test_metrics_are_plain_numbers_also_where_the_grader_computes_with_numpy(strategies):
+    grader = (
+        "import numpy as np\ndef grade(x): return {'a': np.mean([x, 2]), 'b': np.int64(x), 'c': x, 'd': True, 'e': 'x'}"
+    )
+    result = strategies.execute(DOUBLE, [1], grade=grader)
+    assert result.metrics == {"a": 2.0, "b": 2, "c": 2}, result
+    assert {type(each) for each in result.metrics.values()} == {int, float}
+
+
+def test_a_market_of_a_wrong_type_is_refused(strategies):
+    with pytest.raises(InvalidJobError, match="market: it is of type dict"):
+        strategies.execute_strategy_safe(TREND, CLOSE, market={"cost": 0.0})
+
+
+def test_a_strategy_that_needs_more_prices_than_a_beginning_has_is_told_how_many_there_were(strategies):
+    error = strategies.execute_strategy_safe("def strategy(p): return p * 0 if p.iloc[280] else p", CLOSE).error
+    assert error.startswith("IndexError")
+    assert "it ran with the first" in error
 
 
 @pytest.mark.parametrize("first", [50, 150, 250])

@@ -120,6 +120,7 @@ def test_what_a_hostile_strategy_returns_for_the_beginnings_is_checked_too(prefi
         (pd.Series([1.0, 2.0, 3.0], index=DATES[[0, 1, 1]]), "has the date 2024-01-02 00:00:00 more than once"),
         (pd.Series([1.0, 2.0, 3.0], index=DATES[[2, 0, 1]]), "are not in order; sort it by its index"),
         (pd.Series([1.0, 2.0, 3.0], index=[DATES[0], pd.NaT, DATES[1]]), "has a row without a date"),
+        (pd.Series([1.0, 2.0, 3.0], index=[list("abc"), DATES[:3]]), "has 2 levels; give one date for each row"),
     ],
 )
 def test_what_is_wrong_with_the_data_is_said(data, said):
