@@ -254,7 +254,7 @@ def test_a_strategy_that_looks_ahead_in_a_part_of_the_prices_is_refused(strategi
 
 def test_a_strategy_that_prints_and_changes_its_input_is_judged_by_its_positions(strategies):
     code = "def strategy(p):\n    for _ in range(2000): print('x' * 1000)\n    q = p * 0\n    p[:] = 1e9\n    return q"
-    result = strategies.execute_strategy_safe(code, CLOSE)
+    result = strategies.execute_strategy_safe(code, CLOSE, timeout=30)
     assert (result.success, result.metrics["total_return"]) == (True, 0.0)
     assert result.job.truncated == ("stdout",)
 
