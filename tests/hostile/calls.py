@@ -15,7 +15,6 @@ from runner import seccomp, syscalls
 from tests.docker.syscalls import ALL, NOBODY, REFUSED
 
 ROOT = Path(__file__).parents[2]
-NATIVE = "SCMP_ARCH_X86_64"
 
 USER, PID, NET, IPC, MNT = 0x10000000, 0x20000000, 0x40000000, 0x08000000, 0x00020000
 _F_SETOWN, _F_SETSIG, _F_SETLEASE, _F_NOTIFY = 8, 10, 1024, 1026

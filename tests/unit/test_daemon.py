@@ -15,7 +15,7 @@ from pool.errors import (
     UnknownPoolError,
 )
 from pool.model import Limits, Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, module_daemon
 from tests.support.process import python
 
 SMALL = {
@@ -25,11 +25,7 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    patient = SMALL | {"limits": SMALL["limits"] | {"wall_s": 600}}
-    with DaemonProcess({"default": SMALL, "single": patient | {"recycle": {"max_jobs": 1}}}) as running:
-        yield running
+daemon = module_daemon({"default": SMALL, "single": SMALL | {"recycle": {"max_jobs": 1}}})
 
 
 @pytest.fixture(autouse=True)

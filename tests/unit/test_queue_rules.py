@@ -11,7 +11,7 @@ import pytest
 from pool.client import PoolExecutor
 from pool.errors import BacklogFullError
 from pool.model import Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import module_daemon
 
 POOL = {
     "size": {"min": 1, "max": 1},
@@ -24,16 +24,14 @@ WHEN = "import time; result = time.monotonic_ns()"
 DOUBLE = "def main(x):\n    return x * 2"
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    pools = {
+daemon = module_daemon(
+    {
         "default": POOL,
         "hasty": POOL | {"backlog": {"queue_timeout_s": 0.3}},
         "narrow": POOL | {"backlog": {"max_jobs": 4}, "poison": {"kills": 1}},
         "wide": POOL | {"size": {"min": 2, "max": 2}},
     }
-    with DaemonProcess(pools) as running:
-        yield running
+)
 
 
 def blocked(daemon, client, pool="default"):

@@ -15,8 +15,6 @@ from pool.engines.lockdown import container_arguments
 IMAGE = "pool-worker:vm"
 HERE = Path(__file__).parent
 WAIT_S = 240
-#: The Engine's own word for a process that no profile confines.
-UNCONFINED = "unconfined"
 
 
 def as_worker(client, program, *, profile):
