@@ -287,6 +287,8 @@ class Daemon:
             transport.run_once(wait_s, handlers)
             if self._journal.unwritten:
                 self._journal.flush()
+            if self._jobs.to_answer:
+                self._jobs.answer()
             wait_s = self._after_turn(transport.served_until)
             if self._journal.unwritten:
                 wait_s = 0.0

@@ -221,6 +221,7 @@ class JobStore:
         self._finished: OrderedDict[str, Job] = OrderedDict()
         self._result_bytes = 0
         self.over = False  #: whether the results take more than they may
+        self.to_answer: list[Callable[[], None]] = []  #: what `answer` has to do
         self._number = 0  # of the job that was accepted last
         self.unfinished_bytes: Counter[str] = Counter()  #: held by the jobs that are not done, by client
 
@@ -259,7 +260,14 @@ class JobStore:
             self.forget(job)
         elif job.held_bytes > INLINE_BYTES:
             job.set_frames(self._journal.payload(job.number, job.frames()))
-        calls, job.when_written = job.when_written, []
+        self.to_answer += job.when_written
+        job.when_written = []
+
+    def answer(self) -> None:
+        """Answer the submitters of jobs that are written now. To be called after each turn of the loop, while there are
+        `to_answer`: the jobs were sent to their workers first, which the submitters wait for.
+        """
+        calls, self.to_answer = self.to_answer, []
         for call in calls:
             call()
 
@@ -298,13 +306,15 @@ class JobStore:
         acknowledge: Callable[[], object] | None,
         _: PoolError | None,
     ) -> None:
-        """The end is written: keep the result, and send it to the clients that wait for it."""
-        if acknowledge is not None:
+        """The end is written: send the result to the clients that wait for it, and keep it."""
+        if job.refused is None:
+            self._deliver(job, result, answer)
+        if acknowledge is not None:  # last, because the clients wait, and the worker does not
             acknowledge()
+
+    def _deliver(self, job: Job, result: wire.Result, answer: Sequence[wire.Frame]) -> None:
         if job.trace is not None:
             job.mark("journal: result written")
-        if job.refused is not None:
-            return
         self.unfinished_bytes[job.client] -= job.held_bytes
         job.result, job.answer = result, answer
         job.run, job.payload = None, ()
