@@ -23,6 +23,7 @@ import contextlib
 import itertools
 import math
 import os
+import select
 import threading
 import time
 import uuid
@@ -50,6 +51,9 @@ HIGH_WATER_MARK = 1000
 RECONNECT_MS = (20, 500)
 #: Messages read in one turn, so that requests are sent while many results arrive.
 MESSAGES_PER_TURN = 64
+#: As plain numbers: each operation with an Enum makes another one.
+_POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
+_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 #: `close` waits this long for the thread, which does not wait for anything itself.
 JOIN_S = 5.0
 #: How long a caller who leaves waits until the daemon has confirmed that his jobs are cancelled.
@@ -252,6 +256,9 @@ class DaemonSocket:
         self._pending = pending
         self._outbox: deque[Frames] = deque()
         self._due = math.inf  #: when `pending.tick` has something to do
+        self._settled = True  # whether nothing can be sent or received before a descriptor is readable
+        self._epoll = select.epoll()
+        self._epoll.register(wake, select.EPOLLIN)
         self._socket, self._monitor = self._open()
 
     def __enter__(self) -> Self:
@@ -259,6 +266,7 @@ class DaemonSocket:
 
     def __exit__(self, *_: object) -> None:
         self._close()
+        self._epoll.close()
 
     def turn(self, inbox: deque[Request | Forget]) -> None:
         """Wait until something happens, and do what is due."""
@@ -270,11 +278,10 @@ class DaemonSocket:
                 self._pending.forget(item.request)
             else:
                 self._outbox += self._pending.open(item, now)
-        self._send()
-        self._receive(now)
+        self._exchange(now)
         if events or now >= self._due:
             self._check(now, events)
-            self._send()
+            self._settled = False
 
     def _check(self, now: float, events: set[int]) -> None:
         try:
@@ -300,10 +307,16 @@ class DaemonSocket:
         socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS[0])
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
-        self._connected = False
-        return socket, socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
+        self._connected, self._settled = False, False
+        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
+        self._descriptors = (socket.FD, monitor.FD)
+        for each in self._descriptors:
+            self._epoll.register(each, select.EPOLLIN)
+        return socket, monitor
 
     def _close(self) -> None:
+        for each in self._descriptors:
+            self._epoll.unregister(each)
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(0)
@@ -314,40 +327,49 @@ class DaemonSocket:
 
     def _wait(self) -> set[int]:
         """What has happened to the connection meanwhile."""
-        poller = zmq.Poller()
-        poller.register(self._wake, zmq.POLLIN)
-        poller.register(self._monitor, zmq.POLLIN)
-        poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._outbox else 0))
         self._due = min(self._pending.deadlines())
-        wait_s = max(0.0, self._due - time.monotonic())
-        ready = dict(poller.poll(None if wait_s == math.inf else math.ceil(wait_s * 1000)))
+        wait_s = max(0.0, self._due - time.monotonic()) if self._settled else 0.0
+        ready = {fd for fd, _ in self._epoll.poll(None if wait_s == math.inf else wait_s)}
         if self._wake in ready:
             os.eventfd_read(self._wake)
         events: set[int] = set()
-        while self._monitor in ready and self._monitor.poll(0):
-            events.add(recv_monitor_message(self._monitor)["event"])
+        if self._descriptors[1] in ready or not self._settled:
+            while int(self._monitor.get(zmq.EVENTS)) & _POLLIN:
+                events.add(recv_monitor_message(self._monitor)["event"])
         return events
 
-    def _send(self) -> None:
+    def _exchange(self, now: float) -> None:
+        """Send and receive until the socket neither takes nor has anything more. Its descriptor is readable only after
+        a change, so it is not waited for before EVENTS has told so.
+        """
         if self._outbox and not self._connected:
             # Not before there is something to send: an idle client does not look for an absent daemon.
             self._socket.connect(self._endpoint)
             self._connected = True
-        while self._outbox:
-            try:
-                # Large frames are zmq.Frames already (see job.py), which are sent as they are.
-                self._socket.send_multipart(self._outbox[0], zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            self._outbox.popleft()
-
-    def _receive(self, now: float) -> None:
+        self._settled = False
         for _ in range(MESSAGES_PER_TURN):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            events = int(self._socket.get(zmq.EVENTS))
+            if self._outbox and events & _POLLOUT:
+                self._send(self._outbox.popleft())
+            elif events & _POLLIN:
+                self._outbox += self._pending.receive(self._receive(), now)
+            else:
+                self._settled = True
                 return
-            # Large frames stay in libzmq's memory, writable, so that an array needs no copy. A copy of a small frame
-            # is cheaper than a handle.
-            contents = [each.buffer if len(each) >= LARGE_BYTES else each.bytes for each in frames]
-            self._outbox += self._pending.receive(contents, now)
+
+    def _send(self, frames: Frames) -> None:
+        """Large frames are zmq.Frames already (see job.py), which are sent as they are."""
+        for frame in frames[:-1]:
+            self._socket.send(frame, _SNDMORE)
+        self._socket.send(frames[-1], _NOBLOCK)
+
+    def _receive(self) -> list[wire.Frame]:
+        """Large frames stay in libzmq's memory, writable, so that an array needs no copy. A copy of a small frame is
+        cheaper than a handle.
+        """
+        frames, more = list[wire.Frame](), True
+        while more:
+            frame = self._socket.recv(_NOBLOCK, copy=False)
+            frames.append(frame.buffer if len(frame) >= LARGE_BYTES else frame.bytes)
+            more = frame.more
+        return frames

@@ -10,9 +10,9 @@ changes after the call arrives as it was. Large data is copied once, into the me
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack
@@ -181,7 +181,7 @@ def build(
     checked = {field: check(name, given[name]) for name, (field, check) in _FIELDS.items() if name in given}
     message = wire.Submit(
         request=asking.get("request", 0),
-        job_id=checked.pop("job_id", None) or uuid.uuid4().hex,
+        job_id=checked.pop("job_id", None) or os.urandom(16).hex(),
         pool=checked.pop("pool", pool),
         entry=program.entry,
         pickled=program.pickled,

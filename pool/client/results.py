@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 
 import msgspec
@@ -103,24 +104,20 @@ def _result(
     output: tuple[bytes, bytes] = (b"", b""),
     files: dict[str, bytes] | None = None,
 ) -> JobResult:
-    facts = msgspec.structs.asdict(header)
-    del facts["grade"], facts["calls"]  # the frames tell what they are
-    facts["trace"] = _trace(header.trace) if header.trace else ()
-    spoiled = header.outcome is Outcome.OK and error is not None
-    if spoiled and error:
+    facts = dict(zip(_FACTS, _facts_of(header), strict=True))
+    if error is not None and header.outcome is Outcome.OK:
         facts |= {"outcome": Outcome.ERROR, "reason": f"{error.type}: {error.message:.500}"}
-    timings = Timings(**{name: facts.pop(name) for name in _TIMINGS})
-    usage = Usage(**{name: facts.pop(name) for name in _USAGE})
-    stdout, stderr = (each.decode(errors="replace") for each in output)
     return JobResult(
-        **{**facts, "files": files or {}},
+        **facts,
+        files=files or {},
         value=value,
-        stdout=stdout,
-        stderr=stderr,
+        stdout=output[0].decode(errors="replace"),
+        stderr=output[1].decode(errors="replace"),
         error=error,
         findings=findings,
-        timings=timings,
-        usage=usage,
+        timings=Timings(**dict(zip(_TIMINGS, _timings_of(header), strict=True))),
+        usage=Usage(**dict(zip(_USAGE, _usage_of(header), strict=True))),
+        trace=_trace(header.trace) if header.trace else (),
     )
 
 
@@ -131,9 +128,13 @@ def _trace(marks: wire.Marks) -> tuple[TraceStep, ...]:
     return tuple(TraceStep(step, (at_ns - start_ns) / _NS_PER_US) for step, at_ns in (*marks, ours))
 
 
-#: Fields of `wire.Result` that a JobResult has inside `timings` and `usage`.
+#: Fields of `wire.Result` that a JobResult has inside `timings` and `usage`, and those that it has itself. The others
+#: tell what the frames are.
 _TIMINGS = [each.name for each in dataclasses.fields(Timings)]
 _USAGE = [each.name for each in dataclasses.fields(Usage)]
+_ELSEWHERE = {*_TIMINGS, *_USAGE, "files", "grade", "calls", "trace"}
+_FACTS = [name for name in wire.Result.__struct_fields__ if name not in _ELSEWHERE]
+_timings_of, _usage_of, _facts_of = attrgetter(*_TIMINGS), attrgetter(*_USAGE), attrgetter(*_FACTS)
 
 
 class OutputReader:

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -34,8 +34,10 @@ def until_done(future: Future[Any], wait_s: float | None = None) -> None:
     """Return when the future is done, or after `wait_s` seconds (None: whenever that is)."""
     deadline = math.inf if wait_s is None else time.monotonic() + wait_s
     left_s = deadline - time.monotonic()
-    while not wait([future], max(0.0, min(left_s, SLICE_S))).done and left_s > 0:
-        left_s = deadline - time.monotonic()
+    changed = future._condition  # noqa: SLF001 - `concurrent.futures.wait` makes an Event and a waiter for each call
+    with changed:
+        while not changed.wait_for(future.done, max(0.0, min(left_s, SLICE_S))) and left_s > 0:
+            left_s = deadline - time.monotonic()
 
 
 def take(queue: SimpleQueue[T], wait_s: float | None) -> T:
