@@ -307,26 +307,23 @@ class JobStore:
         _: PoolError | None,
     ) -> None:
         """The end is written: send the result to the clients that wait for it, and keep it."""
-        if job.refused is None:
-            self._deliver(job, result, answer)
-        if acknowledge is not None:  # last, because the clients wait, and the worker does not
-            acknowledge()
-
-    def _deliver(self, job: Job, result: wire.Result, answer: Sequence[wire.Frame]) -> None:
         if job.trace is not None:
             job.mark("journal: result written")
-        self.unfinished_bytes[job.client] -= job.held_bytes
-        job.result, job.answer = result, answer
-        job.run, job.payload = None, ()
-        job.grader, job.grader_payload, job.ended = None, (), None
-        if job.output is not None:
-            job.output.close()
-            job.output = None
-        job.held_bytes = JOB_BYTES + sum(map(len, answer))
-        self._keep(job, time.monotonic())
-        waiting, job.watchers = job.watchers, set()
-        for address in waiting:
-            self.send(address, job)
+        if job.refused is None:
+            self.unfinished_bytes[job.client] -= job.held_bytes
+            job.result, job.answer = result, answer
+            job.run, job.payload = None, ()
+            job.grader, job.grader_payload, job.ended = None, (), None
+            if job.output is not None:
+                job.output.close()
+                job.output = None
+            job.held_bytes = JOB_BYTES + sum(map(len, answer))
+            self._keep(job, time.monotonic())
+            waiting, job.watchers = job.watchers, set()
+            for address in waiting:
+                self.send(address, job)
+        if acknowledge is not None:  # last, because the clients wait, and the worker does not
+            acknowledge()
 
     def send(self, address: bytes, job: Job) -> None:
         """Send a client the result of a job that has ended."""
