@@ -47,6 +47,15 @@ PROGRAMS = {
         ),
         ["max_depth"],
     ),
+    "what limits its threads, by threadpoolctl": (
+        (
+            "from sklearn.cluster import KMeans\nimport numpy as np, threadpoolctl\n"
+            "groups = KMeans(2, n_init=1).fit_predict(np.repeat([[0.0], [9.0]], 4, axis=0))\n"
+            "kinds = {each['user_api'] for each in threadpoolctl.threadpool_info()}\n"
+            "result = sorted(np.bincount(groups).tolist()) + sorted(kinds)"
+        ),
+        [4, 4, "blas", "openmp"],
+    ),
     "joblib": (
         (
             "from joblib import Parallel, delayed\nimport math\n"

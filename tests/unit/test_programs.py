@@ -125,6 +125,8 @@ class A:
 a = A()
 """,
     "a generator that is not at its end": "def g():\n    try: yield 1\n    finally: print('closed')\nx = g()\nnext(x)\n",
+    "a destructor in a module of its own": "open('m.py', 'w').write('class A:\\n    def __del__(self): print(len(\"ab\"))\\na = A()\\n')\nimport m\nprint('end')\n",
+    "output of a library in C": "import ctypes\nprint('a', flush=True)\nctypes.CDLL(None).printf(b'not flushed')\n",
     "finalizers": "import weakref\nclass A: pass\na, b = A(), A()\nweakref.finalize(a, print, 'a')\nweakref.finalize(b, print, 'b')\n",
     "import of itself": "import importlib\nprint(__name__, importlib.import_module('job').__name__ if __name__ == '__main__' else '')\n",
     "an interrupt": "print('x')\nraise KeyboardInterrupt\n",
@@ -279,6 +281,31 @@ def test_files_that_were_left_open_are_written_out(client, name, entry, tmp_path
 def test_lines_of_stdin_end_as_they_were_sent(client, tmp_path):
     code = "import sys\nprint([input(), *sys.stdin])"
     assert client.run(code, stdin="a\r\nb\r\nc").stdout == plainly(tmp_path, code, stdin="a\r\nb\r\nc").stdout
+
+
+WATCHED = {
+    "asyncio's reader": """
+import asyncio, sys
+async def main():
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    print(await reader.read())
+asyncio.run(main())
+""",
+    "a selector": """
+import selectors, sys
+with selectors.DefaultSelector() as selector:
+    selector.register(sys.stdin, selectors.EVENT_READ)
+    print(len(selector.select()), sys.stdin.read().split(), sys.stdin.seekable())
+""",
+}
+
+
+@pytest.mark.parametrize("stdin", ["", "a\nb\n", "a" * (1 << 16)])
+@pytest.mark.parametrize("name", WATCHED)
+def test_a_program_can_wait_for_its_stdin(client, name, stdin, tmp_path):
+    result = client.run(WATCHED[name], stdin=stdin)
+    assert (result.outcome, result.stdout) == (Outcome.OK, plainly(tmp_path, WATCHED[name], stdin=stdin).stdout), result
 
 
 def test_a_clean_exit_keeps_the_value(client):
@@ -454,3 +481,15 @@ pritn(1)
     assert result.error.type == "NameError"
     assert result.stderr.count("NameError: name 'pritn' is not defined") >= 20
     assert result.stderr.count("a line\n") == 500
+
+
+REPLACED = {
+    "os": "import os\nos.getpid = lambda: 1\nos.listdir = os.scandir = os.open = os.read = os.fstat = os.close = None\n",
+    "inspect": "import inspect\ninspect.iscoroutine = inspect.isfunction = None\n",
+}
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_a_program_that_leaves_functions_replaced_keeps_its_value_and_its_files(client, name):
+    result = client.run(f"open('out/a', 'w').write('kept')\nresult = 5\n{REPLACED[name]}")
+    assert (result.outcome, result.value, result.files) == (Outcome.OK, 5, {"a": b"kept"})

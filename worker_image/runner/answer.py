@@ -27,6 +27,8 @@ __all__ = ["ROOM_BYTES", "Setting", "answer", "failure"]
 #: Added to a job's memory limit: to report that a job has taken all its memory takes memory too.
 ROOM_BYTES = 4 << 20
 _SMALL_BYTES = 4096
+#: Taken now, because a program may replace them in their module.
+_close, _exit, _getpid, _listdir, _open, _write = os.close, os._exit, os.getpid, os.listdir, os.open, os.write
 
 
 class Ending(NamedTuple):
@@ -58,16 +60,16 @@ def answer(
     If code of the job may run after its value is known, the answer so far is given to `send`, and the final answer has
     no value. So an exit handler that never ends does not cost the job its value.
     """
-    owner, started_ns, sent = os.getpid(), monotonic_ns(), 0
+    owner, started_ns, sent = _getpid(), monotonic_ns(), 0
     try:
         ending = _run(job, code, arguments, setting)
         if send is not None and (last or ending.outcome is not Outcome.OK or has_exit_work(handlers=False)):
-            if os.getpid() == owner and has_exit_work():
+            if _getpid() == owner and has_exit_work():
                 send(_frames(ending, started_ns, pending=True))
                 sent, ending = _size(ending.value), ending._replace(value=())
             finish(program.namespace)
         flush()
-        if os.getpid() != owner:
+        if _getpid() != owner:
             _leave(ending)
         ending = _with_files(ending, job, setting, already=sent)
     except BaseException as raised:  # noqa: BLE001 - the job has broken what is used here, or has taken all memory
@@ -151,17 +153,17 @@ def _not_carried(raised: ValueCodecError, ended_ns: int) -> Ending:
 def _leave(ending: Ending) -> NoReturn:
     """End a process that the job has forked and that has left the job's code. Only the first process answers."""
     if ending.error and ending.exit_code is None:
-        os.write(2, wire.decode_fault(ending.error).traceback.encode())
-    os._exit(ending.exit_code or int(ending.outcome is not Outcome.OK))
+        _write(2, wire.decode_fault(ending.error).traceback.encode())
+    _exit(ending.exit_code or int(ending.outcome is not Outcome.OK))
 
 
 def _have_a_descriptor() -> None:
     """Reading the files takes one. If the job has all in use, its stdin is closed, which nobody needs any more."""
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        _close(_open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError:
         with contextlib.suppress(OSError):
-            os.close(0)
+            _close(0)
 
 
 def _size(frames: Sequence[Frame]) -> int:
@@ -173,7 +175,7 @@ def _with_files(ending: Ending, job: wire.Run, setting: Setting, *, already: int
     if ending.outcome not in {Outcome.OK, Outcome.ERROR}:
         return ending
     try:
-        if not os.listdir(setting.output):  # noqa: PTH208 - as most jobs leave it
+        if not _listdir(setting.output):  # as most jobs leave it
             return ending
     except OSError:  # it is gone, or the job has all descriptors in use
         _have_a_descriptor()

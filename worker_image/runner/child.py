@@ -48,6 +48,9 @@ WORK = "work"
 USER = "job"
 #: Words in the code of a program that may read its own file. The code of other programs is not written to a file.
 _OWN_FILE = (b"__file__", b"__loader__", b"argv", interpreter.SCRIPT.removesuffix(".py").encode())
+#: Words in the code of a program that may wait for its stdin, as asyncio does. The kernel lets it wait for no file.
+_WATCHES = (b"connect_read_pipe", b"add_reader", b"epoll", b"DefaultSelector")
+_PIPE_BYTES = 1 << 16  #: what a pipe holds
 #: Its cache of compiled functions looks at the file that the byte code names.
 _NUMBA = b"numba"
 #: Have their defaults in a job; Python itself ignores SIGPIPE. In the zygote they are blocked, whoever sends them.
@@ -134,14 +137,18 @@ def _make_streams() -> None:
     null, (reading, writing) = os.open(os.devnull, os.O_RDONLY), os.pipe()
     for number, ((name, mode, errors), source) in enumerate(zip(_STREAMS, (null, writing, writing), strict=True)):
         os.dup2(source, number)
-        buffering = 1 if mode == "w" else -1
-        stream: Any = open(number, mode, buffering, "utf-8", errors, "\n", closefd=False)  # noqa: SIM115
-        stream.buffer.raw.name = f"<{name}>"
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+        _make_stream(number, name, mode, errors)
         os.dup2(kept[number], number)
     for fd in (*kept, null, reading, writing):
         os.close(fd)
+
+
+def _make_stream(number: int, name: str, mode: str, errors: str) -> None:
+    buffering = 1 if mode == "w" else -1
+    stream: Any = open(number, mode, buffering, "utf-8", errors, "\n", closefd=False)  # noqa: SIM115
+    stream.buffer.raw.name = f"<{name}>"
+    setattr(sys, name, stream)
+    setattr(sys, f"__{name}__", stream)
 
 
 def live(prepared: Prepared) -> NoReturn:
@@ -314,8 +321,20 @@ def _write_files(
         _write_script(Path(prepared.work, interpreter.SCRIPT), code)
     if not job.pickled and _NUMBA in code:
         _write_script(Path(prepared.work, FILENAME), code)
-    if stdin:
+    if len(stdin) <= _PIPE_BYTES and any(word in code for word in _WATCHES):
+        _send_stdin(stdin)
+    elif stdin:
         _write_stdin(prepared.scratch, stdin)
+
+
+def _send_stdin(stdin: bytearray) -> None:
+    """Through a pipe, which has room for all of it."""
+    reading, writing = os.pipe()
+    os.write(writing, stdin)
+    os.close(writing)
+    os.dup2(reading, 0)
+    os.close(reading)
+    _make_stream(0, *_STREAMS[0])
 
 
 def _write_stdin(scratch: str, stdin: bytearray) -> None:

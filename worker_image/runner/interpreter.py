@@ -53,6 +53,7 @@ _trace, _profile = sys.settrace, sys.setprofile
 #: Taken now, because a job may replace them in their modules.
 _run_exit_handlers, _count_exit_handlers = atexit._run_exitfuncs, atexit._ncallbacks  # noqa: SLF001
 _join_threads = threading._shutdown  # type: ignore[attr-defined] # noqa: SLF001
+_flush_c = ctypes.CDLL(None).fflush
 _get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
 _USUAL_LIMIT = 1000
 _EXEC_COUNTS = sys.version_info < (3, 12)  #: as a call of a Python function, for the recursion limit
@@ -77,6 +78,7 @@ class _Before:
     """What the child had before its job."""
 
     modules: list[ModuleType] = []  # noqa: RUF012 - kept alive for the functions of the runner
+    work = ""  #: the directory of the job's own modules
     builtins_version: int | None = None
     exit_handlers = 0
     #: What the exit handlers look at, with its content. None: there are exit handlers that are not known.
@@ -86,7 +88,8 @@ class _Before:
 def hide(work: Path) -> None:
     """In the zygote, for all children: show nothing of the runner. Looking at all modules copies many pages."""
     _take_out(_OWN | {"__main__"})
-    sys.path[:] = [str(work), *(path for path in sys.path if path != _ROOT)]
+    _Before.work = str(work)
+    sys.path[:] = [_Before.work, *(path for path in sys.path if path != _ROOT)]
     for path in [path for path in sys.path_importer_cache if path.startswith(_ROOT)]:
         del sys.path_importer_cache[path]
     sys.modules["__main__"] = sys.modules["__mp_main__"] = new_module("__main__", work)
@@ -283,6 +286,7 @@ def flush() -> None:
     for name in _STANDARD:
         with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
             getattr(sys, name).flush()
+    _flush_c(None)  # what libraries have printed with the functions of C
 
 
 def _end_objects(namespace: Callable[[], dict[str, object]]) -> None:
@@ -303,11 +307,17 @@ def _drop(namespace: Callable[[], dict[str, object]], *, closing: bool) -> None:
     if (with_end or closing) and threading.active_count() == 1:
         for name in _LAST:
             vars(sys).pop(name, None)
-        names = namespace()
-        for name in sorted(names, key=lambda name: _turn(type(names[name]))):
-            if name != "__builtins__":
-                names[name] = None
-        gc.collect()
+        for names in (namespace(), *_names_of_own_modules()):
+            for name in sorted(names, key=lambda name, names=names: _turn(type(names[name]))):  # type: ignore[misc]
+                if name != "__builtins__":
+                    names[name] = None
+            gc.collect()
+
+
+def _names_of_own_modules() -> list[dict[str, object]]:
+    """Of the modules that the job has imported from its directory. The last one comes first."""
+    own = [vars(each) for each in sys.modules.values() if type(each) is ModuleType]
+    return [names for names in reversed(own) if str(names.get("__file__")).startswith(f"{_Before.work}/")]
 
 
 def _turn(kind: type) -> int:

@@ -2,8 +2,9 @@
 
     /run, /sys, /dev/pts    one empty, read-only tmpfs, mounted once for all children of a zygote
     /tmp, /dev/shm          one fresh tmpfs for each child, so that one size limits both
-    /proc                   the child's own descriptors, which /dev/stdin and /dev/fd lead to, and nothing else; or its
-                            own directory and a few files, if the template allows that
+    /proc                   the child's own descriptors, which /dev/stdin and /dev/fd lead to, its own memory map
+                            if the image has a library that reads it, and nothing else; or its own directory and a few
+                            files, if the template allows that
 
 `isolation.probe` mounts the same to find out whether the host allows it.
 """
@@ -20,6 +21,7 @@ _SCRATCH_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 _NO_ROOM = "size=4k,nr_inodes=40,mode=555"
 #: What programs read in /proc that says nothing about other processes.
 _PROC_FILES = ("cpuinfo", "filesystems", "meminfo", "stat", "uptime", "version")
+_MAPS = "self/maps"
 _ASIDE = "/tmp/proc"  # noqa: S108
 
 
@@ -38,9 +40,10 @@ def cover() -> None:
 class JobMounts:
     """Prepared once, after cover(). Each child places the mounts in a mount namespace of its own."""
 
-    def __init__(self, tmp_bytes: int, tmp_inodes: int, *, own_proc: bool) -> None:
+    def __init__(self, tmp_bytes: int, tmp_inodes: int, *, own_proc: bool = False, own_maps: bool = False) -> None:
         self._tmp_inodes = tmp_inodes
-        self._files = [f"{_ASIDE}/{name}" for name in _PROC_FILES] if own_proc else []
+        files = _PROC_FILES if own_proc else (_MAPS,) if own_maps else ()
+        self._files = [f"{_ASIDE}/{name}" for name in files]
         self._before_files = (
             kernel.setting_umask(0),
             kernel.mounting("tmpfs", "/tmp", "tmpfs", _SCRATCH_FLAGS, _room(tmp_bytes, tmp_inodes)),  # noqa: S108
@@ -51,7 +54,7 @@ class JobMounts:
         )
         self._after_files = (
             kernel.mounting("/tmp/shm", "/dev/shm", "", kernel.MS_BIND),  # noqa: S108
-            *_covering_proc(("self", *_PROC_FILES) if own_proc else ("self/fd",)),
+            *_covering_proc(("self" if own_proc else "self/fd", *files)),
             kernel.mounting("/tmp/tmp", "/tmp", "", kernel.MS_BIND),  # noqa: S108
             kernel.changing_directory("/tmp"),  # noqa: S108 - the current directory is still the covered one
         )

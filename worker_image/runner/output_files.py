@@ -20,6 +20,9 @@ from pool.errors import ValueCodecError
 DIRECTORY = "out"
 VARIABLE = "OUTPUT_DIR"
 _MAPPED_FROM_BYTES = 1 << 20
+#: Taken now, because a program may replace them in their modules.
+_close, _fstat, _lstat, _open, _read, _scandir = os.close, os.fstat, os.lstat, os.open, os.read, os.scandir
+_mmap = mmap.mmap
 
 
 def clear(directory: Path) -> None:
@@ -38,7 +41,7 @@ def collect(directory: Path, *, max_bytes: int) -> list[bytes | memoryview]:
 
     Raises ValueCodecError: with a `limit` for too many files or bytes, without one for a name that is not allowed.
     """
-    names = [] if directory.is_symlink() else sorted(_names(str(directory)))
+    names = [] if _is_link(directory) else sorted(_names(str(directory)))
     if len(names) > wire.MAX_FILES_OUT:
         raise ValueCodecError(
             f"the job left {len(names)} files, at most {wire.MAX_FILES_OUT} are carried; put them into one archive",
@@ -62,13 +65,20 @@ def collect(directory: Path, *, max_bytes: int) -> list[bytes | memoryview]:
     return frames
 
 
+def _is_link(directory: Path) -> bool:
+    try:
+        return stat.S_ISLNK(_lstat(directory).st_mode)
+    except OSError:  # the job has removed it
+        return False
+
+
 def _names(root: str) -> Iterator[str]:
     """Names of plain files, relative to the root. It does not recurse, so that no depth is too deep."""
     todo = [""]
     while todo:
         below = todo.pop()
         try:
-            entries = list(os.scandir(f"{root}/{below}"))
+            entries = list(_scandir(f"{root}/{below}"))
         except OSError:  # the job may have removed it, or made it unreadable
             continue
         for entry in entries:
@@ -85,13 +95,13 @@ def _checked(name: str) -> str:
 
 
 def _content(path: str) -> memoryview:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = _open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        found = os.fstat(fd)
+        found = _fstat(fd)
         if not found.st_size or not stat.S_ISREG(found.st_mode):
             return memoryview(b"")
         if found.st_size < _MAPPED_FROM_BYTES:
-            return memoryview(os.read(fd, found.st_size))
-        return memoryview(mmap.mmap(fd, found.st_size, prot=mmap.PROT_READ))
+            return memoryview(_read(fd, found.st_size))
+        return memoryview(_mmap(fd, found.st_size, prot=mmap.PROT_READ))
     finally:
-        os.close(fd)
+        _close(fd)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
-import inspect
 import marshal
 import re
 import sys
@@ -16,7 +15,7 @@ import warnings
 from codecs import BOM_UTF8
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, CoroutineType, FunctionType, ModuleType
 from typing import cast
 
 from pool import screen, values, wire
@@ -70,7 +69,7 @@ def run(
     """
     try:
         value = restoring(_call, job, code, arguments, setting)
-        return restoring(_run_coroutine, value) if inspect.iscoroutine(value) else value, None
+        return restoring(_run_coroutine, value) if isinstance(value, CoroutineType) else value, None
     except SystemExit as end:
         if fault.exit_code(end) != 0:
             raise
@@ -248,5 +247,5 @@ def _entry(module: ModuleType, name: str) -> Callable[..., object]:
         return cast("Callable[..., object]", entry)
     if name in module.__dict__:
         raise EntryError(f"{name!r} is a {type(entry).__name__}, not a function; name a function as entry")
-    functions = sorted(key for key, value in module.__dict__.items() if inspect.isfunction(value))
+    functions = sorted(key for key, value in module.__dict__.items() if isinstance(value, FunctionType))
     raise EntryError(f"the code defines no {name!r}; it defines: {', '.join(functions[:20]) or 'no function'}")
