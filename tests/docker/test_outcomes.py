@@ -70,6 +70,7 @@ LIMITS = {
     "less scratch space": ("for n in 'ab': open(f'/dev/shm/{n}', 'wb').write(bytes(700 << 10))", {"tmp": "1m"}, "error", "1048576"),
     "inodes": ("for n in range(10_000): open(f'f{n}', 'w').close()", {}, "error", "tmp_inodes"),
     "the size of a file": ("open('x', 'wb').truncate(17 << 20)", {}, "error", "16777216 bytes"),
+    "the size of a file, with less": ("open('x', 'wb').truncate(2 << 20)", {"tmp": "1m"}, "error", "1048576 bytes"),
     "processes": (FORKS.format(count=50, work="time.sleep(9)", then=""), {}, "error", "24 processes and threads"),
     "fewer processes": (FORKS.format(count=9, work="time.sleep(9)", then=""), {"processes": 3}, "error", "3 processes"),
     "threads": ("import threading, time\nfor _ in range(9): threading.Thread(target=time.sleep, args=(9,)).start()",
