@@ -122,6 +122,21 @@ def test_a_small_submission_is_queued_at_once(place):
     assert [event.job_id for event in place.pool.events] == ["1000/a"]
 
 
+def test_a_result_is_sent_before_its_worker_is_told_and_accepted_after_all_that_the_write_leads_to(place, monkeypatch):
+    written = []
+    monkeypatch.setattr(place.jobs, "_journal", SimpleNamespace(write=lambda _, then: written.append(then)))
+    place.listener.client_sends(ANN, submit("a", watch=True), SMALL, b"")
+    written.pop()(None)
+    assert kinds(place) == [], "its worker is sent the job first"
+    place.jobs.answer()
+    assert kinds(place) == [("Accepted", 1)]
+    job, order = place.jobs.by_key["1000/a"], place.listener.sent
+    result = wire.Result(job_id="a", outcome=Outcome.OK)
+    place.jobs.end(job, result, (b"", b"", b""), lambda: order.append((b"worker", "Collected")))
+    written.pop()(None)
+    assert [message for _, message in order[1:]] == [result, "Collected"]
+
+
 def test_a_chunk_may_take_the_wall_limit_of_all_its_calls(place):
     job = submit("chunk", entry="main", calls=(0, 1, 0), limits=wire.JobLimits(wall_s=7))
     place.listener.client_sends(ANN, job, b"code", b"", b"argument")
