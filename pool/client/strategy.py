@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from pool.errors import InvalidJobError
+from pool.units import real
 
 ENTRY: Final = "strategy"
 PREFIXES: Final = "_pool_prefixes"
@@ -53,7 +54,7 @@ class Market:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            if not 0 <= real(value) < math.inf:
                 raise InvalidJobError(f"market.{name}: got {value!r:.40}; give a finite number from 0 on")
         if not self.periods:
             raise InvalidJobError("market.periods: got 0; give the number of rows a year")

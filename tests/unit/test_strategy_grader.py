@@ -145,6 +145,11 @@ def test_a_strategy_cannot_know_where_its_beginnings_end():
     assert max(map(max, drawn)) > 290
 
 
+def test_the_parameters_of_a_market_may_be_numbers_of_numpy():
+    market = Market(cost=np.float32(0.0), periods=np.int64(252))
+    assert StrategyRun(CLOSE, market).grading([])["grade_args"][3] == {"cost": 0.0, "periods": 252, "max_position": 1.0}
+
+
 def test_a_market_that_is_none_is_refused():
     with pytest.raises(InvalidJobError, match=r"market\.cost: got nan"):
         Market(cost=math.nan)
