@@ -270,6 +270,6 @@ def test_the_runner_holds_no_descriptor_of_a_file_or_of_a_network(worker):
 
 
 def test_no_process_is_spared_by_the_oom_killer(worker):
-    scores = {pid: int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in live.processes(worker.id)}
+    scores = live.of_each(worker.id, lambda pid: int(Path(f"/proc/{pid}/oom_score_adj").read_text()))
     assert scores[worker.pid] == OOM_SCORE_ADJ
     assert min(scores.values()) == OOM_SCORE_ADJ
