@@ -25,7 +25,10 @@ def client():
         "size": {"min": 1, "max": 1},
         "limits": {"wall_s": 300, "cpu_s": 300, "memory": "1g", "tmp": "256m"},
         "preload": {"modules": PRELOAD},
-        "screen": {"mode": "standard", "allow_modules": ["matplotlib", "numba", "regex", "joblib", "os"]},
+        "screen": {
+            "mode": "standard",
+            "allow_modules": ["matplotlib", "numba", "regex", "joblib", "os", "threadpoolctl"],
+        },
     }
     pools = {"default": template, "programs": template | {"allow": ["subprocess"], "screen": "off"}}
     with DaemonProcess(pools, engine="docker") as daemon, daemon.client(timeout=600) as it:
