@@ -8,6 +8,7 @@ admission.py         checks a Submit and fills in its limits, or refuses it with
 job_store.py         accepted jobs, what the journal has of each, and the results while they are kept
 controller.py        one pool: events go into its PoolState, commands are carried out
 job_carrier.py       the way of a job through its pool: written, then sent; worker_handle.py: what is held of a worker
+job_body.py          the large arguments of a job, as a file for its worker
 adoption.py          workers that outlive the daemon; kept_workers.py: the notes of them; grading.py: the grade of a job
 sessions.py          clients that vanish, and what becomes of their jobs
 journal.py           the thread that writes the journal; journal_file.py: its files; journal_entries.py: their content

@@ -33,6 +33,7 @@ from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.daemon.worker_protocol import Effect, Phase, WorkerProtocol, check_answer, largest_answer, printable
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.engines.base import Container
+from pool.engines.lockdown import maps_files
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
 from pool.model import WorkerState
 
@@ -89,6 +90,7 @@ class PoolController:
             bind=self.adoption.bind,
             largest_answer=self._largest_answer,
             memory_bytes=template.maximum.memory,
+            maps=maps_files(template.runtime, template.allow),
         )
         self._commands = {
             ev.StartWorker: self._start_worker,

@@ -26,10 +26,12 @@ from pool.core import events as ev
 from pool.core.machine import PoolState
 from pool.core.records import JobRecord
 from pool.daemon import grading
+from pool.daemon.job_body import body_of
 from pool.daemon.job_store import Grader, Job
 from pool.daemon.journal_entries import Lease
 from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
+from pool.daemon.worker_protocol import Phase
 from pool.errors import PoolError
 from pool.model import Outcome, StartKind
 
@@ -74,11 +76,14 @@ class JobCarrier:
         bind: Callable[[str, str], None],
         largest_answer: int,
         memory_bytes: int,
+        maps: bool,
     ) -> None:
         """`bind` notes a worker's client before a job is sent to it.
 
         `largest_answer`: bytes that a worker with a job may send in one message. `memory_bytes`: what a worker has.
+        `maps`: whether its workers can map a file of the daemon.
         """
+        self._maps = maps
         self._log = log.bind()  # to ask for the logger anew costs as much as a line that is not written
         self._bind = bind
         self._pool = pool
@@ -139,12 +144,39 @@ class JobCarrier:
         run = msgspec.structs.replace(job.run, epoch=command.epoch)
         if job.trace is not None:
             job.mark("daemon: sent to the worker")
-        if not self._links.send(worker_id, run, job.payload, answer_bytes=most):
+        payload = job.payload
+        if job.held_bytes > wire.MAPPED_BYTES and self._maps:
+            run, payload = self._with_body(job, command, run)
+        if not self._links.send(worker_id, run, payload, answer_bytes=most):
             self._pool.lost(worker_id, "it did not take a job")
         elif job.output is not None:
             self.stream(job)
         ids = {"job": job.key, "client": job.client, "worker": worker_id, "cause": command.cause}
         self._log.debug("a job is sent to a worker", action="job_sent", epoch=command.epoch, **ids)
+
+    def _with_body(self, job: Job, command: ev.Dispatch, run: wire.Run) -> tuple[wire.Run, Sequence[wire.Frame]]:
+        """What is sent of a large job. The rest of it is offered to the worker as a file."""
+        body = body_of(job, run, self._journal)
+        if body is None or not self._links.offer(
+            command.worker_id, body.descriptor, partial(self._refused_body, job, command, run)
+        ):
+            return run, job.payload
+        return body.run, body.payload
+
+    def _refused_body(self, job: Job, command: ev.Dispatch, run: wire.Run) -> None:
+        """The worker cannot map the file, and has dropped Run: send it again, with the payload."""
+        worker, handle = self._pool.state.workers.get(command.worker_id), self._pool.handles.get(command.worker_id)
+        record = worker.job if worker is not None and worker.epoch == command.epoch else None
+        if record is None or record.id != job.key or handle is None or handle.protocol.phase is not Phase.LEASED:
+            return
+        self._maps = False
+        text = "a worker maps no file of the daemon: large arguments are sent to the workers of this pool"
+        self._log.warning(text, action="no_mapping", worker=command.worker_id)
+        self._links.send(command.worker_id, run, job.payload)
+        if record.cancelled_at is not None:
+            self._links.send(command.worker_id, wire.Kill(job_id=run.job_id, epoch=command.epoch))
+        elif handle.protocol.streams:
+            self._links.send(command.worker_id, wire.Stream(job_id=run.job_id, epoch=command.epoch))
 
     def _not_sent(self, job: Job, record: JobRecord, error: PoolError | None) -> None:
         """A job that is to end with its worker ends when the worker is gone."""

@@ -83,6 +83,9 @@ class Journal(Protocol):
     def payload(self, number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
         """The payload of a job whose acceptance is written: mapped from its file, if it has one."""
 
+    def open_payload(self, number: int) -> int | None:
+        """A descriptor of the file with it, whose frames are in their `places`; None if it has none."""
+
     def close(self) -> None: ...
 
 
@@ -103,6 +106,9 @@ class NoJournal:
 
     def payload(self, _number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
         return frames
+
+    def open_payload(self, _number: int) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -189,6 +195,9 @@ class FileJournal:
         if packed_bytes(frames) <= INLINE_BYTES:
             return frames
         return self._file.frames(f"{number}.job", None) or frames
+
+    def open_payload(self, number: int) -> int | None:
+        return self._file.open_body(f"{number}.job")
 
     def _done(self, items: Sequence[_Item], refused: PoolError | None) -> None:
         for item in items:

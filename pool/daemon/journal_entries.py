@@ -1,24 +1,30 @@
 """What goes into the journal and comes out of it: operations, rows, and frames, which are views of single bytes.
 
-packed frames    number of frames u32 | length of each u64 ... | the frames
+in a column      number of frames u32 | length of each u64 ... | the frames
+in a file        0 u32 | number of frames u32 | length of each u64 ... | the frames; one that is mapped by itself, in a
+                 worker too, begins with a page
 """
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterable, Sequence
 from io import FileIO
+from itertools import accumulate
 from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
-from pool.wire import Frame
+from pool.wire import MAPPED_BYTES, Frame
 
 #: So much has to be free before jobs are accepted again after the disk was full.
 PROBE_BYTES = 1024 * 1024
 #: A job whose acceptance could not be written has no lease and no result either.
 _IF_KNOWN = "WHERE EXISTS (SELECT 1 FROM job WHERE number = ?)"
 
+#: What a file begins with, and a column does not.
+PAGED = bytes(4)
 #: The fact that is `JobStore.known_since_ns`.
 KNOWN_SINCE = "known_since"
 
@@ -217,22 +223,35 @@ def head_of(frames: Sequence[Frame]) -> bytes:
     return struct.pack(f"<I{len(frames)}Q", len(frames), *map(len, frames))
 
 
-def write_all(file: FileIO, part: Frame) -> int:
+def write_all(file: FileIO, part: Frame) -> None:
     left = memoryview(part).cast("B")
-    size_bytes = left.nbytes
     while left.nbytes:
         left = left[file.write(left) :]
-    return size_bytes
 
 
 def split(packed: bytes | memoryview) -> Sequence[Frame]:
-    """Raises ValueError or struct.error unless it is whole."""
+    """Raises ValueError or struct.error unless it is whole. A file of an earlier version is packed as a column is."""
     (count,) = struct.unpack_from("<I", packed)
-    lengths = struct.unpack_from(f"<{count}Q", packed, 4)
-    at, found = 4 + 8 * count, list[Frame]()
+    if paged := not count and len(packed) > len(PAGED):
+        (count,) = struct.unpack_from("<I", packed, len(PAGED))
+    lengths = struct.unpack_from(f"<{count}Q", packed, 8 if paged else 4)
+    starts, end = places(lengths) if paged else _unpaged(lengths)
+    if end != len(packed):
+        raise ValueError(f"{len(packed)} bytes instead of {end}")
+    return [packed[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+
+
+def places(lengths: Sequence[int]) -> tuple[Sequence[int], int]:
+    """Where each frame begins in a file, and where the last one ends."""
+    at, starts = len(PAGED) + 4 + 8 * len(lengths), list[int]()
     for length in lengths:
-        found.append(packed[at : at + length])
+        if length >= MAPPED_BYTES:
+            at = -(-at // mmap.PAGESIZE) * mmap.PAGESIZE
+        starts.append(at)
         at += length
-    if at != len(packed):
-        raise ValueError(f"{len(packed)} bytes instead of {at}")
-    return found
+    return starts, at
+
+
+def _unpaged(lengths: Sequence[int]) -> tuple[Sequence[int], int]:
+    *starts, end = accumulate(lengths, initial=4 + 8 * len(lengths))
+    return starts, end

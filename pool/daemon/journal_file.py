@@ -29,11 +29,13 @@ import structlog
 
 from pool.daemon.journal_entries import (
     KNOWN_SINCE,
+    PAGED,
     JobRow,
     LeaseRow,
     Operation,
     SetFact,
     head_of,
+    places,
     split,
     write_all,
 )
@@ -200,8 +202,12 @@ class JournalFile:
         if len(head) + size_bytes <= INLINE_BYTES:
             return b"".join((head, *frames))
         self._written.append(name)
-        with (self._bodies / name).open("wb", buffering=0) as file:
-            size_bytes = sum(write_all(file, part) for part in (head, *frames))
+        starts, size_bytes = places([*map(len, frames)])
+        with open(self._bodies / name, "wb", buffering=0, opener=_own) as file:
+            write_all(file, PAGED + head)
+            for start, frame in zip(starts, frames, strict=True):
+                file.seek(start)
+                write_all(file, frame)
             if self.fsync:
                 os.fsync(file.fileno())
         self._note_body(name, size_bytes)
@@ -289,6 +295,17 @@ class JournalFile:
         with (self._bodies / name).open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
+    def open_body(self, name: str) -> int | None:
+        """A descriptor that reads a body whose frames are in their `places`. None: there is no such body."""
+        try:
+            descriptor = os.open(self._bodies / name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        if os.pread(descriptor, len(PAGED), 0) == PAGED:
+            return descriptor
+        os.close(descriptor)
+        return None
+
     def _sweep(self) -> None:
         known = {number for (number,) in self._connection.execute("SELECT number FROM job")}
         for path in self._bodies.iterdir():
@@ -347,6 +364,11 @@ def _name(connection: sqlite3.Connection) -> None:
     given = [("name", secrets.randbits(62)), (KNOWN_SINCE, time.monotonic_ns())]
     with connection:
         connection.executemany("INSERT OR IGNORE INTO fact VALUES (?, ?)", given)
+
+
+def _own(path: str, flags: int) -> int:
+    """Nobody else can open it. A worker that gets a descriptor to read cannot make one to write of it."""
+    return os.open(path, flags, 0o600)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -8,6 +8,7 @@ the WorkerSpec. Everything else is here and cannot be left out.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pool.engines.base import Mount, WorkerSpec
@@ -169,8 +170,16 @@ def ulimits(spec: WorkerSpec) -> dict[str, int]:
 
 def processes(spec: WorkerSpec) -> int:
     """The pids limit of the worker's cgroup."""
-    own_kernel = spec.runtime is not None and spec.runtime.startswith(OWN_KERNEL)
-    return spec.processes + (OWN_KERNEL_PROCESSES if own_kernel else 0)
+    return spec.processes + (OWN_KERNEL_PROCESSES if _own_kernel(spec.runtime) else 0)
+
+
+def maps_files(runtime: str | None, allow: Collection[str]) -> bool:
+    """Whether a job may map a file of the daemon. Its /proc, where it has one, would show the path of that file."""
+    return not _own_kernel(runtime) and "proc" not in allow
+
+
+def _own_kernel(runtime: str | None) -> bool:
+    return runtime is not None and runtime.startswith(OWN_KERNEL)
 
 
 def _files(spec: WorkerSpec) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from pool.wire.admin import AdminCall, AdminReply, from_admin, to_admin
 from pool.wire.caps import (
     CHUNK_ANSWERS,
     FIXED_FRAMES,
+    MAPPED_BYTES,
     MAX_CALLS,
     MAX_CODE_BYTES,
     MAX_FILES_OUT,
@@ -89,13 +90,13 @@ from pool.wire.runner import (
 )
 
 __all__ = [
-    "CHUNK_ANSWERS", "FIXED_FRAMES", "MAGIC", "MAX_CALLS", "MAX_CODE_BYTES", "MAX_FILES_OUT", "MAX_FRAMES",
-    "MAX_FRAME_BYTES", "MAX_HEADER_BYTES", "MAX_JOB_BYTES", "MAX_PRINTED_BYTES", "PREAMBLE", "PRINT_INTERVAL_S",
-    "PROTOCOL_VERSION", "Accepted", "AdminCall", "AdminReply", "Adopted", "Broken", "Call", "Cancel", "Collected",
-    "Done", "EndFields", "Fault", "Finding", "Frame", "Freed", "FromClient", "FromRunner", "Grade", "Grader",
-    "Heartbeat", "Hello", "JobFields", "JobLimits", "Kill", "Marks", "Message", "Mine", "Output", "Ping", "Pong",
-    "Printed", "Probe", "Ready", "Refused", "Result", "Resume", "Run", "Started", "Stream", "StreamName", "Submit",
-    "ToClient", "ToRunner", "Watch", "Welcome", "check_preamble", "decode", "decode_calls", "decode_fault", "encode",
-    "encode_calls", "encode_fault", "from_admin", "from_client", "from_runner", "is_relative_name", "misplaced",
-    "to_admin", "to_client", "to_runner",
+    "CHUNK_ANSWERS", "FIXED_FRAMES", "MAGIC", "MAPPED_BYTES", "MAX_CALLS", "MAX_CODE_BYTES", "MAX_FILES_OUT",
+    "MAX_FRAMES", "MAX_FRAME_BYTES", "MAX_HEADER_BYTES", "MAX_JOB_BYTES", "MAX_PRINTED_BYTES", "PREAMBLE",
+    "PRINT_INTERVAL_S", "PROTOCOL_VERSION", "Accepted", "AdminCall", "AdminReply", "Adopted", "Broken", "Call",
+    "Cancel", "Collected", "Done", "EndFields", "Fault", "Finding", "Frame", "Freed", "FromClient", "FromRunner",
+    "Grade", "Grader", "Heartbeat", "Hello", "JobFields", "JobLimits", "Kill", "Marks", "Message", "Mine", "Output",
+    "Ping", "Pong", "Printed", "Probe", "Ready", "Refused", "Result", "Resume", "Run", "Started", "Stream",
+    "StreamName", "Submit", "ToClient", "ToRunner", "Watch", "Welcome", "check_preamble", "decode", "decode_calls",
+    "decode_fault", "encode", "encode_calls", "encode_fault", "from_admin", "from_client", "from_runner",
+    "is_relative_name", "misplaced", "to_admin", "to_client", "to_runner",
 ]  # fmt: skip

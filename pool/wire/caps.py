@@ -12,6 +12,8 @@ MAX_FRAME_BYTES = 256 * 1024 * 1024
 MAX_CODE_BYTES = 1024 * 1024
 #: All payload frames of a Submit together.
 MAX_JOB_BYTES = 256 * 1024 * 1024
+#: A frame of arguments from this size on is not sent to the worker: the job maps it from the daemon's file.
+MAPPED_BYTES = 1024 * 1024
 #: Calls of one chunk. Each has a frame of arguments, or several, and one frame of the answer.
 MAX_CALLS = 500
 #: The answer of a chunk may be so many times the largest answer of one job. A chunk ends with the call that takes it

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from pool.wire.caps import MAPPED_BYTES, MAX_JOB_BYTES
 from pool.wire.fields import (
     AttemptFields,
     Bytes,
@@ -110,6 +111,9 @@ class Run(JobFields, frozen=True, kw_only=True, tag="run", omit_defaults=True):
     result: Bytes
     processes: Count
     graded: Count = 0  #: so many frames at the end of the payload are one more argument, the first: the value to grade
+    #: Frames of arguments that are empty here: the place of each among them, where it begins in a file, and its size.
+    #: The runner gets a descriptor of that file at `body.sock`, beside its link, and passes it on to the child.
+    mapped: Annotated[tuple[tuple[Count, Count, Count], ...], Meta(max_length=MAX_JOB_BYTES // MAPPED_BYTES)] = ()
     screened: bool = True  #: False for the daemon's self-tests, and to a child for code that the screen has read here
 
 

@@ -38,6 +38,7 @@ _ENGINES = {
     "jumping": "tests.support.jumping",
     "slow_to_remove": "tests.support.slow_to_remove",
     "trimming": "tests.support.trimming",
+    "unmapped": "tests.support.unmapped",
 }
 #: Images that are unpacked for the engine oci: once for all daemons of all tests, and apart from what ./dev builds.
 IMAGE_DIR = Path(__file__).parents[2] / ".cache/test-images"

@@ -16,6 +16,7 @@ from pool.engines.lockdown import (
     READ_ONLY_PATHS,
     container_arguments,
     container_name,
+    maps_files,
 )
 from tests.support.worker_spec import SPEC
 
@@ -242,3 +243,10 @@ def test_no_name_is_listed_twice_unless_its_argument_differs(profile):
     assert len(plain) == len(set(plain))
     conditional = {name for rule in profile["syscalls"] if "args" in rule for name in rule["names"]}
     assert not conditional & set(plain), "an unconditional rule would win"
+
+
+def test_a_job_maps_no_file_of_the_daemon_where_it_would_see_its_path_or_the_kernel_is_another_one():
+    assert maps_files(None, ())
+    assert maps_files("runc", ("subprocess",))
+    assert not maps_files(None, ("proc",))
+    assert not maps_files("runsc", ())

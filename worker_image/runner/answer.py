@@ -46,7 +46,7 @@ class Ending(NamedTuple):
 def answer(
     job: wire.Run,
     code: bytes,
-    arguments: Sequence[bytes | bytearray],
+    arguments: Sequence[Frame],
     setting: Setting,
     send: Callable[[list[Frame]], object] | None = None,
     *,
@@ -98,7 +98,7 @@ def failure(raised: BaseException) -> list[Frame]:
     return [report.pack(), fault.encoded(raised)]
 
 
-def _run(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting) -> Ending:
+def _run(job: wire.Run, code: bytes, arguments: Sequence[Frame], setting: Setting) -> Ending:
     ended_ns = 0
     try:
         room = mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from pool import wire
 from pool.model import Outcome
-from runner import channel, usage
+from runner import body, channel, usage
 from runner.channel import Answer, ChannelError, Collector
 from runner.chunk import NEXT, Chunk
 from runner.usage import Meter, Usage
@@ -148,6 +148,15 @@ class Attempt:
             channel.send(child.sock, frames)
         self._passed_ns = time.monotonic_ns() if job.trace else 0
         child.sock.setblocking(False)
+
+    def give(self, file: int) -> None:
+        """Pass on the file with the job's large arguments, which the child asks for before it runs any of the job."""
+        self.child.sock.settimeout(_SEND_S)
+        try:
+            body.give(self.child.sock, file)
+        except OSError:  # mostly because the child has died; otherwise it would wait for ever
+            self.child.kill()
+        self.child.sock.setblocking(False)
 
     def read(self, fd: int) -> bool:
         """Read what is there. False: nothing more will come from this descriptor."""

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from pool import wire
-from runner import channel, frames, interpreter, kernel, output_files, program, usage, warmup
+from runner import body, channel, frames, interpreter, kernel, output_files, program, usage, warmup
 from runner.answer import ROOM_BYTES, Setting, answer, failure
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
@@ -230,7 +230,10 @@ def _work(sock: socket.socket, prepared: Prepared) -> None:
     """Wait for the job, run it, send the answer. The calls of a chunk begin when the runner says so."""
     header, code, compiled, stdin, *rest = channel.receive(sock)
     job = _request.decode(header)
-    files, arguments = rest[: len(job.files)], rest[len(job.files) :]
+    files = rest[: len(job.files)]
+    arguments: Sequence[channel.Frame] = rest[len(job.files) :]
+    if job.mapped:
+        arguments = body.take(sock, job.mapped, arguments)
     denials = DenialReporter() if job.explain else None
     first, *others = _calls(job, arguments) if job.calls else [arguments]
     program.Current.byte_code = compiled
@@ -261,7 +264,7 @@ def _work(sock: socket.socket, prepared: Prepared) -> None:
     sock.recv(1)  # the runner reads what this process has used, then ends it
 
 
-def _calls(job: wire.Run, arguments: Sequence[bytearray]) -> list[Sequence[bytearray]]:
+def _calls(job: wire.Run, arguments: Sequence[channel.Frame]) -> list[Sequence[channel.Frame]]:
     """The arguments of each call."""
     ends = list(itertools.accumulate(job.calls))
     return [arguments[end - size : end] for end, size in zip(ends, job.calls, strict=True)]

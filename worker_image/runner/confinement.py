@@ -19,7 +19,6 @@ that the host refuses is left out, and `Grant.missing` names it.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import resource
 import struct
@@ -32,8 +31,6 @@ from runner.job_mounts import JobMounts
 from runner.kernel import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, Filter
 
 PROC = "proc"
-#: scikit-learn finds the libraries of its process with it. To mount the memory map costs each child 75 us.
-_READS_MAPS = "threadpoolctl"
 _OOM = "/proc/self/oom_score_adj"
 #: Processes and threads of the runner, the zygote and the next child, where a job shares their user namespace.
 _OF_THE_WORKER = 8
@@ -97,8 +94,7 @@ class Confinement:
         #: When the worker runs out of memory, the child is killed first. setgroups() stays denied, as for the zygote.
         oom = [(_OOM, b"1000")] if Path(_OOM).exists() else []
         self._own_files = [*oom, *(kernel.identity_maps() if self.nested else [])]
-        reads_maps = importlib.util.find_spec(_READS_MAPS) is not None
-        self._mounts = JobMounts(tmp_bytes, tmp_inodes, own_proc=PROC in options, own_maps=reads_maps)
+        self._mounts = JobMounts(tmp_bytes, tmp_inodes, own_proc=PROC in options, own_maps=job_mounts.reads_maps())
         self._rules = self._ruleset(kernel.landlock_abi()) if "landlock" in grant.parts else None
         # New credentials clear that it dies with the zygote. If the zygote has died before, the worker ends.
         self._last = [kernel.setting_umask(0o077), kernel.dying_with_parent()]

@@ -44,6 +44,7 @@ _MADV_COLLAPSE = 25
 
 _STACK_BYTES = 16384
 _SIGSET_BYTES = 128
+_MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
 _MAP_FAILED = ctypes.c_size_t(-1).value
 #: At least the size of sem_t and of pthread_attr_t.
@@ -167,6 +168,13 @@ def map_room(size: int) -> int:
     if address == _MAP_FAILED:
         _check(-1, "mmap")
     return address
+
+
+def map_file(address: int, size: int, *, descriptor: int, start: int) -> None:
+    """Private, writable pages of a file, in the place of others. `start`: a multiple of the page size."""
+    kind = mmap.MAP_PRIVATE | _MAP_FIXED
+    if _libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, kind, descriptor, start) == _MAP_FAILED:
+        _check(-1, "mmap")
 
 
 def unmap(address: int, size: int) -> None:

@@ -56,6 +56,7 @@ class Link:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], path: Path) -> None:
         """Connect. Nothing is sent until `up` is set."""
         self._context = context
+        self.directory = path.parent
         self._endpoint = f"ipc://{path}"
         self.up = False  #: whether messages can be sent
         self.greeted = False  #: whether a daemon has had Hello

@@ -22,7 +22,7 @@ from pool import screen, values, wire
 from pool.model import Finding
 from pool.screen import Policy
 from runner import fault, frames
-from runner.channel import MAX_CODE_BYTES
+from runner.channel import MAX_CODE_BYTES, Frame
 from runner.fault import FILENAME
 from runner.interpreter import forget_frames, new_module, restoring, show_source
 
@@ -59,9 +59,7 @@ class Setting:
     output: str  #: the directory whose files the client gets
 
 
-def run(
-    job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting
-) -> tuple[object, int | None]:
+def run(job: wire.Run, code: bytes, arguments: Sequence[Frame], setting: Setting) -> tuple[object, int | None]:
     """Value and exit code. Raises whatever the job raises, except an exit with status 0.
 
     This function is short, because a MemoryError passes through its handler: CPython 3.11 makes an integer of the place
@@ -126,7 +124,7 @@ def _is_expression(line: str) -> bool:
     return not line[:1].isspace() and not isinstance(value, ast.Call | ast.Constant | ast.Await | ast.Yield)
 
 
-def _call(job: wire.Run, code: bytes, arguments: Sequence[bytes | bytearray], setting: Setting) -> object:
+def _call(job: wire.Run, code: bytes, arguments: Sequence[Frame], setting: Setting) -> object:
     """The code is loaded once for all calls of a chunk. In one function, for it is on the way of each job."""
     own = arguments[: len(arguments) - job.graded]
     args, kwargs = cast("tuple[Sequence[object], dict[str, object]]", values.decode(own)) if own else ((), {})

@@ -18,6 +18,7 @@ Contract with the daemon, over the link:
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
@@ -29,12 +30,14 @@ from pathlib import Path
 from pool import wire
 from pool.errors import RemoteProtocolError
 from pool.model import Outcome
-from runner import cleanup, fork_server, usage
+from runner import body, cleanup, fork_server, usage
 from runner.attempt import Attempt, Child, Exit, Printer, Stream
+from runner.body import NoBodyError
 from runner.channel import Frame
 from runner.cleanup import Baseline
 from runner.code_cache import CodeCache
 from runner.fork_server import Ends
+from runner.job_mounts import reads_maps
 from runner.launch import PreloadError, ProcessDiedError
 from runner.link import Link
 from runner.series import Series
@@ -48,6 +51,8 @@ _FORK_AFTER_S = 0.005
 _FORK_AGAIN_S = 0.05
 #: How long after an answer the child is ended and the next one forked: daemon and client have the cores until then.
 _CLEAR_AFTER_S = 0.001
+#: How long after a descriptor was refused the end of the daemon has to be seen, which is the reason for it.
+_DAEMON_ENDS_S = 5.0
 #: When to compare the worker with its baseline again, while libzmq closes the descriptors of an earlier connection.
 _LOOK_AGAIN_S = 0.02
 
@@ -219,6 +224,7 @@ class Runner:
 
     def _reconnect(self) -> None:
         """Try once. The monitor reports how it ended."""
+        self._timers.pop(self._without_body, None)
         self._unwatch(self._link.socket.FD, self._link.monitor.FD)
         self._link.reconnect()
         self._watch_link()
@@ -240,22 +246,43 @@ class Runner:
         busy = self._series is not None or self._attempt is not None or self._freed is not None
         if busy or self._parked is None:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
+        file = None
+        if job.mapped and (file := self._body()) is None:
+            return
         self._link.begin(job)
         if job.apart:
             self._series = Series(job, frames)
             self._begin(*self._series.next())
         else:
-            self._begin(job, frames)
+            self._begin(job, frames, file)
         self._link.send(wire.Started(job_id=job.job_id, epoch=job.epoch))
 
-    def _begin(self, job: wire.Run, frames: Sequence[Frame]) -> None:
-        """A job, or a call of a series, in the parked child."""
+    def _body(self) -> int | None:
+        """A descriptor of the file that comes with a job. None: the job is dropped.
+
+        It is sent again: by this daemon with all of its payload or, if it has ended, by the next one.
+        """
+        try:
+            return body.fetch(self._link.directory, shown=self._settings.checked and reads_maps())
+        except NoBodyError:
+            self._timers[self._without_body] = time.monotonic() + _DAEMON_ENDS_S
+            return None
+
+    def _without_body(self) -> None:
+        if self._link.up:
+            raise RemoteProtocolError("the daemon sent a job without the file that has its arguments")
+
+    def _begin(self, job: wire.Run, frames: Sequence[Frame], file: int | None = None) -> None:
+        """A job, or a call of a series, in the parked child. `file`: with its large arguments."""
         assert self._parked is not None, "a child is parked"
         child, self._parked = self._parked, None
         given, sends_code = self._code.frames(job, frames)
         attempt = self._attempt = Attempt(
             job, child, given, oom_kills=self._oom_kills, meter=self._meter, sends_code=sends_code
         )
+        if file is not None:
+            attempt.give(file)
+            os.close(file)
         for fd in attempt.descriptors:
             self._watch(partial(self._read, attempt, fd), fd)
         now = time.monotonic()

@@ -11,7 +11,7 @@ Nobody outside the package needs more than these names. The daemon does not use 
 messages and single frames: a peer whose message never ends makes it hold as much memory as the peer likes.
 
 Inside, from the bytes up: codec (bytes to events, messages to bytes; body: a large frame), connection (one peer),
-listener (clients) and links (workers), transport (epoll, and a turn of the loop).
+offer (a file for a worker), listener (clients) and links (workers), transport (epoll, and a turn of the loop).
 """
 
 from __future__ import annotations

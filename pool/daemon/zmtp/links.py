@@ -10,6 +10,7 @@ the runner's; a connection that ends before it has sent one leaves the link open
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ import structlog
 from pool import wire
 from pool.daemon.zmtp.connection import Connection, Poller, Terms, Timeouts
 from pool.daemon.zmtp.listening import ListeningSocket
+from pool.daemon.zmtp.offer import FileOffer
 from pool.errors import RemoteProtocolError
 
 log = structlog.get_logger(__name__)
@@ -55,6 +57,7 @@ class WorkerLink:
         #: connection counts.
         self.adopting = False
         self.directory = directory
+        self.offered: FileOffer | None = None
         self._worker_id = worker_id
         self._poller = poller
         self._terms = terms
@@ -88,6 +91,20 @@ class WorkerLink:
             self.connection.close()
             self.connection = None
 
+    def offer(self, descriptor: int, on_refused: Callable[[], None]) -> None:
+        """A file to the runner, until `withdraw`. The descriptor is closed in any case. Raises OSError."""
+        self.withdraw()
+        try:
+            self.offered = FileOffer(self._poller, self.directory, descriptor, mode=_SOCKET_MODE, on_refused=on_refused)
+        except OSError:
+            os.close(descriptor)
+            raise
+
+    def withdraw(self) -> None:
+        if self.offered is not None:
+            self.offered.close()
+            self.offered = None
+
     def _stop_listening(self) -> None:
         if self._socket is not None:
             self._poller.remove(self._socket.fileno())
@@ -96,6 +113,7 @@ class WorkerLink:
 
     def close(self) -> None:
         self._stop_listening()
+        self.withdraw()
         self.drop_connection()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -156,6 +174,22 @@ class WorkerLinks:
             connection.decoder.limit = max(UNLEASED_BYTES, answer_bytes)
         return connection.send(wire.encode(message, payload))
 
+    def offer(self, worker_id: str, descriptor: int, on_refused: Callable[[], None]) -> bool:
+        """Let the worker have a file, to read, until it has sent Done. The descriptor is closed in any case.
+
+        False: it cannot be offered. `on_refused` is called if the worker cannot use it.
+        """
+        link = self._links.get(worker_id)
+        if link is None:
+            os.close(descriptor)
+            return False
+        try:
+            link.offer(descriptor, on_refused)
+        except OSError as error:
+            log.warning("a worker gets its job without a file", action="no_offer", worker=worker_id, error=str(error))
+            return False
+        return True
+
     def receive(self, worker_id: str) -> None:
         """Take what a worker has sent. A connection that breaks was read to its end: its last messages still count."""
         self.ready.pop(worker_id, None)
@@ -171,6 +205,8 @@ class WorkerLinks:
                 link.adopting = False
                 if isinstance(message, wire.Done):
                     connection.decoder.limit = UNLEASED_BYTES
+                    if link.offered is not None:
+                        link.withdraw()
                 owner.receive(worker_id, message, payload)
                 if not connection.more or worker_id not in self._links:
                     break
