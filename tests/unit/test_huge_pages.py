@@ -6,29 +6,32 @@ import gc
 from pathlib import Path
 
 from runner import huge_pages
+from runner.huge_pages import mappings
 
-MAPPING = """{range} {rights} 00000000 {device} {inode} {name}
+MAPPING = """{range} {rights} {offset:08x} {device} {inode} {name}
 Size:               {size} kB
 KernelPageSize:        4 kB
 MMUPageSize:           4 kB
 Rss:                {used} kB
 Pss:                {used} kB
-VmFlags: rd wr mr mw me ac
+VmFlags: rd wr mr mw me {accounted}
 """
 
 
 def mapping(begin: int, size_kib: int, **fields: object) -> str:
-    usual = {"rights": "rw-p", "device": "00:00", "inode": 0, "name": "", "used": size_kib}
+    usual = {
+        "rights": "rw-p", "offset": 0, "device": "00:00", "inode": 0, "name": "", "used": size_kib, "accounted": "ac"
+    }  # fmt: skip
     return MAPPING.format(range=f"{begin:x}-{begin + size_kib * 1024:x}", size=size_kib, **{**usual, **fields})
 
 
 def test_large_pages_begin_at_multiples_of_their_size_and_lie_within_one_mapping():
-    assert [*huge_pages.ranges(mapping(0x7F00_0010_0000, 7 << 10))] == [
+    assert [*huge_pages.ranges(mappings(mapping(0x7F00_0010_0000, 7 << 10)))] == [
         0x7F00_0020_0000,
         0x7F00_0040_0000,
         0x7F00_0060_0000,
     ]
-    assert [*huge_pages.ranges(mapping(0x7F00_0010_0000, 2 << 10))] == []
+    assert [*huge_pages.ranges(mappings(mapping(0x7F00_0010_0000, 2 << 10)))] == []
 
 
 def test_only_anonymous_memory_that_is_in_use_is_put_into_large_pages():
@@ -43,7 +46,15 @@ def test_only_anonymous_memory_that_is_in_use_is_put_into_large_pages():
             mapping(0x7000_0000, 4 << 10),
         ]
     )
-    assert [hex(start) for start in huge_pages.ranges(text)] == ["0x10000000", "0x10200000", "0x70000000", "0x70200000"]
+    found = [hex(start) for start in huge_pages.ranges(mappings(text))]
+    assert found == ["0x10000000", "0x10200000", "0x70000000", "0x70200000"]
+
+
+def test_a_hole_that_python_has_left_between_its_objects_is_filled():
+    first = mapping(0x1000_0000, 2 << 10)
+    assert [*huge_pages.holes(mappings(first + mapping(0x1030_0000, 2 << 10)))] == [(0x1020_0000, 0x10_0000)]
+    assert [*huge_pages.holes(mappings(first + mapping(0x1040_0000, 2 << 10)))] == []  # too large
+    assert [*huge_pages.holes(mappings(first + mapping(0x1030_0000, 8)))] == []  # next to something else
 
 
 def test_objects_keep_their_values_when_their_memory_moves_into_large_pages():
@@ -55,21 +66,42 @@ def test_objects_keep_their_values_when_their_memory_moves_into_large_pages():
     assert objects == [f"object {number}" for number in range(200_000)]
 
 
-LIBRARY = """7f0000000000-7f0000002000 r--p 00000000 fe:00 77 /usr/lib/one.so
-7f0000002000-7f0000005000 r-xp 00002000 fe:00 77 /usr/lib/one.so
-7f0000005000-7f0000006000 r--p 00005000 fe:00 77 /usr/lib/one.so
-7f0000006000-7f0000007000 r--p 00005000 fe:00 77 /usr/lib/one.so
-7f0000007000-7f0000008000 rw-p 00006000 fe:00 77 /usr/lib/one.so
-7f0000008000-7f0000009000 r--p 00000000 fe:00 78 /usr/lib/two.so
-7f0000009000-7f000000a000 r-xp 00001000 fe:00 79 /usr/lib/three.so
-7f000000a000-7f000000b000 r--p 00000000 00:00 0
-"""
+def library(*parts: tuple[int, str, int, str]) -> str:
+    """Parts of one file: where, rights, place in the file, and whether it was ever writable."""
+    return "".join(
+        mapping(
+            at, 4, rights=rights, offset=offset, accounted=accounted, inode=77, device="fe:00", name="/usr/lib/a.so"
+        )
+        for at, rights, offset, accounted in parts
+    )
+
+
+LIBRARY = library(
+    (0x7F00_0000_0000, "r--p", 0x0000, ""),
+    (0x7F00_0000_1000, "r-xp", 0x1000, ""),
+    (0x7F00_0000_2000, "r--p", 0x2000, ""),
+    (0x7F00_0000_3000, "r--p", 0x2000, "ac"),  # protected by the dynamic linker
+    (0x7F00_0000_4000, "rw-p", 0x3000, "ac"),
+)
 
 
 def test_mappings_of_a_library_that_follow_each_other_in_its_file_become_one():
-    assert [*huge_pages.runs(LIBRARY)] == [(0x7F0000000000, 0x6000)]
+    other = mapping(0x7F00_0000_5000, 4, rights="r--p", inode=78, device="fe:00", accounted="")
+    assert [*huge_pages.runs(mappings(LIBRARY + other))] == [(0x7F00_0000_0000, 0x3000)]
+
+
+def test_what_the_dynamic_linker_has_protected_becomes_one_with_the_variables_behind_it():
+    assert [*huge_pages.sealed(mappings(LIBRARY))] == [(0x7F00_0000_3000, 0x1000)]
+
+
+def test_constants_that_were_never_written_stay_apart_from_the_variables_behind_them():
+    constants = library((0x7F00_0000_0000, "r--p", 0x0000, ""), (0x7F00_0000_1000, "rw-p", 0x1000, "ac"))
+    assert [*huge_pages.sealed(mappings(constants))] == []
 
 
 def test_the_mappings_of_the_libraries_of_this_process_are_understood():
-    mappings = Path("/proc/self/maps").read_text(encoding="ascii")
-    assert len([*huge_pages.runs(mappings)]) > 3
+    found = mappings(Path("/proc/self/smaps").read_text(encoding="ascii"))
+    rights = [line.split()[1] for line in Path("/proc/self/maps").read_text(encoding="ascii").splitlines()]
+    assert len(found) == len([each for each in rights if each.endswith("p")])
+    assert len([*huge_pages.runs(found)]) > 3
+    assert len([*huge_pages.sealed(found)]) > 3

@@ -5,14 +5,18 @@ takes memory for its objects 1 MiB at a time, between the libraries that are loa
 memory beforehand, in one piece. A page that a child writes to is still copied alone: 4 KiB of a large page.
 
 A library has three mappings that are never written: headers, code and constants, of which only code may be run. Where
-all three may be run they are one. A job gains nothing by that, for it may map memory that can be run.
+all three may be run they are one. Its table of addresses, which the dynamic linker protects once it is complete, is one
+with its variables where it may be written. A job gains nothing by either: it may map memory that can be run, and change
+what may be done with its own memory.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from runner import kernel
 
@@ -26,11 +30,42 @@ _HEADER_BYTES = 33
 _HELD_EVERY_BYTES = 512 << 10
 #: A mapping of which less is in use, such as one of thread stacks, would take more memory in large pages.
 _LEAST_USED = 0.75
-_OF_A_FILE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (r-[-x])p ([0-9a-f]+) (\S+ [1-9]\d*)", re.MULTILINE)
-_MAPPINGS = Path("/proc/self/smaps")
+#: A hole between mappings of at least its size is filled, so that a large page can lie there.
+_HOLE_BYTES = 1 << 20
+#: The kernel refuses to move a page that something else uses at the moment.
+_TRIES = 5
+_SMAPS = Path("/proc/self/smaps")
 _MAPPING = re.compile(
-    r"^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 +(?:\[heap\])?\nSize:.*\n(?:\w+:.*\n)*?Rss: +(\d+) kB", re.MULTILINE
+    r"^([0-9a-f]+)-([0-9a-f]+) (\S+)p ([0-9a-f]+) (\S+ \d+) *(.*)\n"
+    r"Size:.*\n(?:\w+:.*\n)*?Rss: +(\d+) kB\n(?:\w+:.*\n)*?VmFlags:(.*)",
+    re.MULTILINE,
 )
+_NO_FILE = "00:00 0"
+
+
+class Mapping(NamedTuple):
+    """Private memory, as a /proc/PID/smaps describes it."""
+
+    start: int
+    end: int
+    rights: str  #: such as "rw-"
+    offset: int
+    file: str  #: device and inode; empty for anonymous memory
+    used_bytes: int
+    accounted: bool  #: whether it was writable at some time
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+    @property
+    def anonymous(self) -> bool:
+        """Writable, and in use."""
+        return not self.file and self.rights == "rw-" and self.used_bytes >= _LEAST_USED * self.size
+
+    def continues(self, other: Mapping) -> bool:
+        """Whether it follows another one in memory and in its file."""
+        return self.start == other.end and self.file == other.file and self.offset == other.offset + other.size
 
 
 def gather() -> list[bytes]:
@@ -41,36 +76,72 @@ def gather() -> list[bytes]:
 
 def collapse() -> None:
     """After the libraries are imported. It stops at the first page that the host refuses, or has no memory for."""
-    if _MAPPINGS.exists():
-        for start in ranges(_MAPPINGS.read_text(encoding="ascii", errors="replace")):
-            if not kernel.collapse(start, _HUGE_BYTES):
-                return
+    for start, size in holes(_own()):
+        kernel.fill(start, size)
+    for start in ranges(_own()):
+        if not any(kernel.collapse(start, _HUGE_BYTES) for _ in range(_TRIES)):
+            return
 
 
 def merge_libraries() -> None:
-    """After the libraries are imported: headers, code and constants of each become one mapping."""
-    if _MAPPINGS.exists():
-        for start, length in runs(_MAPPINGS.with_name("maps").read_text(encoding="ascii", errors="replace")):
-            kernel.allow_running(start, length)
+    """After the libraries are imported: each has one mapping that may be run, and one that may be written."""
+    found = _own()
+    for start, size in sealed(found):
+        kernel.allow_writing(start, size)
+    for start, size in runs(found):
+        kernel.allow_running(start, size)
 
 
-def runs(mappings: str) -> Iterator[tuple[int, int]]:
-    """Start and length of mappings in a /proc/PID/maps that follow each other in memory and in one file."""
-    start = end = offset = 0
-    file, kinds = "", set[str]()
-    for begin, until, kind, at, mapped in [*_OF_A_FILE.findall(mappings), ("0", "0", "", "0", "")]:
-        low, high = int(begin, 16), int(until, 16)
-        if (low, mapped, int(at, 16)) != (end, file, offset + end - start):
-            if len(kinds) > 1:
-                yield start, end - start
-            start, offset, file, kinds = low, int(at, 16), mapped, set()
-        end = high
-        kinds.add(kind)
+def _own() -> Sequence[Mapping]:
+    return mappings(_SMAPS.read_text(encoding="ascii", errors="replace")) if _SMAPS.exists() else []
 
 
-def ranges(mappings: str) -> Iterator[int]:
-    """The addresses at which a large page can begin, in a /proc/PID/smaps: anonymous memory that is in use."""
-    for begin, end, used_kib in _MAPPING.findall(mappings):
-        low, high = int(begin, 16), int(end, 16)
-        if int(used_kib) * 1024 >= _LEAST_USED * (high - low):
-            yield from range(-(-low // _HUGE_BYTES) * _HUGE_BYTES, high - _HUGE_BYTES + 1, _HUGE_BYTES)
+def mappings(smaps: str) -> list[Mapping]:
+    """Of a /proc/PID/smaps."""
+    return [
+        Mapping(
+            start=int(start, 16),
+            end=int(end, 16),
+            rights=rights,
+            offset=int(offset, 16),
+            file="" if file == _NO_FILE and name in {"", "[heap]"} else file,
+            used_bytes=int(used_kib) * 1024,
+            accounted=" ac" in flags,
+        )
+        for start, end, rights, offset, file, name, used_kib, flags in _MAPPING.findall(smaps)
+    ]
+
+
+def sealed(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
+    """Start and length of what was written and then protected, in front of the variables of the same library."""
+    for one, other in pairwise(found):
+        if one.accounted and (one.rights, other.rights) == ("r--", "rw-") and other.continues(one):
+            yield one.start, one.size
+
+
+def runs(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
+    """Start and length of several mappings that follow each other in a file and were never written."""
+    constant = [each for each in found if each.file and not each.accounted and each.rights in {"r--", "r-x"}]
+    run = constant[:1]
+    for each in [*constant[1:], None]:
+        if each is not None and each.continues(run[-1]):
+            run.append(each)
+            continue
+        if len(run) > 1:
+            yield run[0].start, run[-1].end - run[0].start
+        run = [each] if each is not None else []
+
+
+def holes(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
+    """Start and length of what Python has given back between memory that it uses."""
+    for one, other in pairwise(found):
+        size = other.start - one.end
+        if one.anonymous and other.anonymous and 0 < size <= _HOLE_BYTES <= min(one.size, other.size):
+            yield one.end, size
+
+
+def ranges(found: Sequence[Mapping]) -> Iterator[int]:
+    """The addresses at which a large page can begin: anonymous memory that is in use."""
+    for each in found:
+        if each.anonymous:
+            yield from range(-(-each.start // _HUGE_BYTES) * _HUGE_BYTES, each.end - _HUGE_BYTES + 1, _HUGE_BYTES)

@@ -46,6 +46,7 @@ _STACK_BYTES = 16384
 _SIGSET_BYTES = 128
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
+_MAP_FIXED_NOREPLACE = 0x100000
 _MAP_FAILED = ctypes.c_size_t(-1).value
 #: At least the size of sem_t and of pthread_attr_t.
 _OPAQUE_BYTES = 128
@@ -184,6 +185,17 @@ def unmap(address: int, size: int) -> None:
 def allow_running(start: int, length: int) -> None:
     """Make memory that can be read one that can be run. Nothing happens where that is refused."""
     _libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_EXEC)
+
+
+def allow_writing(start: int, length: int) -> None:
+    """The same for memory that can be written."""
+    _libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def fill(start: int, length: int) -> None:
+    """Map private, writable memory there. Nothing happens where other memory is mapped."""
+    kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
+    _libc.mmap(start, length, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
 
 
 def collapse(start: int, length: int) -> bool:
