@@ -28,8 +28,9 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from pool import wire
-from runner import body, channel, frames, interpreter, kernel, output_files, program, usage, warmup
+from runner import body, call_table, channel, frames, interpreter, kernel, output_files, program, usage, warmup
 from runner.answer import ROOM_BYTES, Setting, answer, failure
+from runner.call_table import CallTable
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
 from runner.fault import FILENAME
@@ -66,49 +67,66 @@ class Prepared(NamedTuple):
 
     scratch: str
     work: str
-    directories: tuple[Step, ...]  #: makes a job's directories, and enters the first
+    directories: CallTable  #: makes a job's directories, and enters the first
+    parking: CallTable  #: all that a child does before it waits for a job
+    ends: tuple[ctypes.c_long, ...]  #: descriptors that it is given: channel, stdout, stderr
+    found: ctypes.c_long  #: whether a job has come meanwhile
     setting: Setting
     confinement: Confinement
     sock: socket.socket  #: each child puts its channel in the place of this one's descriptor
-    null: int  #: a descriptor of /dev/null
-    descriptors: int  #: how many a process can have
     held_bytes: int  #: what the preloaded libraries hold; a job's memory limit comes on top of it
 
     def begin(self, channel_end: int, out: int, err: int) -> NoReturn:
         """The whole life of a child that was just forked."""
-        self._take_descriptors(channel_end, out, err)
+        for kept, given in zip(self.ends, (channel_end, out, err), strict=True):
+            kept.value = given
         live(self)
-
-    def _take_descriptors(self, channel_end: int, out: int, err: int) -> None:
-        """Keep the standard streams and the channel, and close every other descriptor."""
-        kept = self.sock.fileno()
-        os.dup2(channel_end, kept, inheritable=False)
-        for number, source in enumerate((self.null, out, err)):
-            os.dup2(source, number)
-        os.closerange(3, kept)
-        os.closerange(kept + 1, self.descriptors)
 
 
 def prepare(scratch: Path, setting: Setting, confinement: Confinement) -> Prepared:
     """In the zygote, as the last of all: it counts what the zygote holds."""
     set_up(scratch)
-    work, null = f"{scratch}/{WORK}", os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    directories = (
+    work = f"{scratch}/{WORK}"
+    directories = [
         kernel.making_directory(work, 0o700),
         kernel.making_directory(f"{work}/{output_files.DIRECTORY}", 0o700),
         kernel.changing_directory(work),
-    )
+    ]
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    ends, found = (ctypes.c_long(), ctypes.c_long(), ctypes.c_long()), ctypes.c_long()
+    parking = [
+        *_taking_descriptors(sock.fileno(), ends),
+        *_RENEWING,
+        *confinement.isolating,
+        *(directories if confinement.own_scratch else ()),
+        call_table.sending(sock.fileno(), PARKED),
+        call_table.waiting(sock.fileno(), _IDLE_S, found),
+    ]
     return Prepared(
         scratch=str(scratch),
         work=work,
-        directories=directories,
+        directories=CallTable(directories),
+        parking=CallTable(parking),
+        ends=ends,
+        found=found,
         setting=setting,
         confinement=confinement,
-        sock=socket.socket(socket.AF_UNIX, socket.SOCK_STREAM),
-        null=null,
-        descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        sock=sock,
         held_bytes=_held_bytes(confinement),
     )
+
+
+def _taking_descriptors(kept: int, ends: Sequence[ctypes.c_long]) -> list[Step]:
+    """Keep the standard streams and the channel, and close every other descriptor."""
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    return [
+        call_table.replacing(ends[0], kept, os.O_CLOEXEC),
+        call_table.replacing(null, 0),
+        call_table.replacing(ends[1], 1),
+        call_table.replacing(ends[2], 2),
+        *call_table.closing_range(3, kept),
+        *call_table.closing_range(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+    ]
 
 
 def set_up(scratch: Path) -> None:
@@ -155,12 +173,9 @@ def live(prepared: Prepared) -> NoReturn:
     """The whole life of a child. Never returns."""
     status, sock = 1, prepared.sock
     try:
-        kernel.perform(_RENEWING)
-        prepared.confinement.isolate()
-        if prepared.confinement.own_scratch:
-            kernel.perform(prepared.directories)
-        sock.sendall(PARKED)
-        _warm_up_while_idle(sock, prepared.setting)
+        prepared.parking.perform()
+        if not prepared.found.value:
+            _warm_up_while_idle(sock, prepared.setting)
         interpreter.note_what_is_there()
         _work(sock, prepared)
         status = 0
@@ -218,8 +233,6 @@ def _held_bytes(confinement: Confinement) -> int:
 
 def _warm_up_while_idle(sock: socket.socket, setting: Setting) -> None:
     """Until a job is waiting."""
-    if select.select([sock], [], [], _IDLE_S)[0]:
-        return
     for part in warmup.parts():
         warmup.run(part, setting)
         if select.select([sock], [], [], 0.0)[0]:
@@ -312,7 +325,7 @@ def _write_files(
 ) -> None:
     """The work directory with the job's files, and its stdin. Called after the scratch space has its final size."""
     if not prepared.confinement.own_scratch:  # it held the last job's files when this child was parked
-        kernel.perform(prepared.directories)
+        prepared.directories.perform()
     for name, content in zip(job.files, files, strict=True):
         if "/" in name:
             Path(prepared.work, name).parent.mkdir(parents=True, exist_ok=True)

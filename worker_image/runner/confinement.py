@@ -2,7 +2,7 @@
 
     zygote  in a user, a pid and a net namespace of its own; covers /run and /sys once, for all children
        └─ for each child: a pid namespace with an init ──fork──▶ child
-    child   isolate(): user, mount and ipc namespace; own /tmp, /dev/shm and /proc; then it parks
+    child   isolating: user, mount and ipc namespace; own /tmp, /dev/shm and /proc; then it parks
             seal(), once it has its job: size of /tmp, capabilities, Landlock, second filter; then it runs the code
 
 The zygote prepares everything that a child does here, as far as possible. Most of the price of a child is the pages
@@ -26,9 +26,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from runner import job_mounts, kernel, seccomp
+from runner.call_table import CallTable
 from runner.isolation import BARE, DATA_LIMIT, NAMESPACES, Grant
 from runner.job_mounts import JobMounts
-from runner.kernel import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, Filter
+from runner.kernel import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, Filter, Step
 
 PROC = "proc"
 _OOM = "/proc/self/oom_score_adj"
@@ -90,16 +91,20 @@ class Confinement:
         own = grant.parts if PROC in options else grant.parts - {"net"}
         flags = sum(flag for part, flag in NAMESPACES.items() if part in own)
         unsharing = [kernel.unsharing(CLONE_NEWUSER | flags)] if self.nested else []
-        self._leaving = [kernel.leaving_session(), kernel.unblocking_signals(), *unsharing]
+        leaving = [kernel.leaving_session(), kernel.unblocking_signals(), *unsharing]
         #: When the worker runs out of memory, the child is killed first. setgroups() stays denied, as for the zygote.
         oom = [(_OOM, b"1000")] if Path(_OOM).exists() else []
-        self._own_files = [*oom, *(kernel.identity_maps() if self.nested else [])]
+        own_files = kernel.writing_own([*oom, *(kernel.identity_maps() if self.nested else [])])
         self._mounts = JobMounts(tmp_bytes, tmp_inodes, own_proc=PROC in options, own_maps=job_mounts.reads_maps())
-        self._rules = self._ruleset(kernel.landlock_abi()) if "landlock" in grant.parts else None
+        rules = self._ruleset(kernel.landlock_abi()) if "landlock" in grant.parts else None
+        mounting = self._mounts.steps if self.own_scratch else ()
         # New credentials clear that it dies with the zygote. If the zygote has died before, the worker ends.
-        self._last = [kernel.setting_umask(0o077), kernel.dying_with_parent()]
-        self._dropping = [kernel.dropping_capabilities()] if self.nested else []
-        self._filters = {each: Filter(seccomp.job_filter(options, explain=each)) for each in (False, True)}
+        last = [kernel.setting_umask(0o077), kernel.dying_with_parent()]
+        #: Everything that needs a right which seal() gives up. After this /proc shows only its own descriptors.
+        self.isolating: list[Step] = [*leaving, *own_files, *mounting, *(rules.making if rules else ()), *last]
+        dropping = [kernel.dropping_capabilities()] if self.nested else []
+        dropping += rules.applying if rules else []
+        self._sealing = {each: CallTable([*dropping, *_filtering(grant, options, explain=each)]) for each in (False, True)}
 
     def cover(self) -> None:
         """Called by the zygote: hide what none of its children may see."""
@@ -109,25 +114,11 @@ class Confinement:
             kernel.unshare(CLONE_NEWNS)
             job_mounts.cover()
 
-    def isolate(self) -> None:
-        """Everything that needs a right which seal() gives up. After this /proc shows only its own descriptors."""
-        kernel.perform(self._leaving)
-        kernel.write_own(self._own_files)
-        if self.own_scratch:
-            self._mounts.place()
-        if self._rules is not None:
-            self._rules.make()
-        kernel.perform(self._last)
-
     def seal(self, *, tmp_bytes: int, explain: bool) -> None:
         """Give up every right. After this only code of the job runs."""
         if self.own_scratch and tmp_bytes != self._tmp_bytes:
             self._mounts.resize(tmp_bytes)
-        kernel.perform(self._dropping)
-        if self._rules is not None:
-            self._rules.apply()
-        if "seccomp" in self.grant.parts:
-            self._filters[explain].install()
+        self._sealing[explain].perform()
 
     def _ruleset(self, abi: int) -> Ruleset:
         """A rule costs each job 25 us. So there is one rule for the whole image where mounts hide the rest."""
@@ -137,12 +128,17 @@ class Confinement:
         return Ruleset(abi, {**rights, "/dev/null": DEVICE, **writable})
 
 
+def _filtering(grant: Grant, options: Collection[str], *, explain: bool) -> list[Step]:
+    return [Filter(seccomp.job_filter(options, explain=explain)).installing] if "seccomp" in grant.parts else []
+
+
 # ---- Landlock: what a job may reach by path, and whom by signal or abstract socket ----
 # Source: the kernel's Documentation/userspace-api/landlock.rst. Rights that the running kernel does not know are left
 # out of what is handled, so that the other rules still hold.
 
 _PATH_BENEATH = 1
-_RULE = struct.Struct("=Qi")
+#: Rights, and a descriptor of 32 bits, of which the upper half of this one is behind the rule.
+_RULE, _RULE_FD = struct.Struct("=Qq"), 8
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _TRUNCATE = 1 << 14
@@ -168,28 +164,23 @@ class Ruleset:
         handled = _ALL.get(abi, _ALL_SINCE_5)
         net = _NET if abi >= _NET_ABI else 0
         scope = _SCOPE if abi >= _SCOPE_ABI else 0
-        self._attributes = struct.pack("=QQQ", handled, net, scope)
-        self._size = 24 if scope else 16 if net else 8
-        self._rules = [
-            (path, rights & handled if Path(path).is_dir() else rights & handled & _OF_FILES)
-            for path, rights in allowed.items()
-            if Path(path).exists()
+        attributes = struct.pack("=QQQ", handled, net, scope)
+        fd = ctypes.c_long(-1)
+        self.making = [
+            kernel.calling("landlock_create_ruleset", attributes, 24 if scope else 16 if net else 8, 0, result=fd)
         ]
-        self._fd = ctypes.c_int(-1)
-        self._making = kernel.calling("landlock_create_ruleset", self._attributes, self._size, 0)
-        self._rule = ctypes.create_string_buffer(_RULE.size)
-        self._adding = [kernel.calling("landlock_add_rule", self._fd, _PATH_BENEATH, self._rule, 0)]
-        self._applying = [kernel.calling("landlock_restrict_self", self._fd, 0)]
+        for path, rights in allowed.items():
+            if Path(path).exists():
+                self.making += _adding(fd, path, rights & handled & (-1 if Path(path).is_dir() else _OF_FILES))
+        #: To this thread and all that it starts. It cannot be undone.
+        self.applying = [kernel.calling("landlock_restrict_self", fd, 0), kernel.closing(fd)]
 
-    def make(self) -> None:
-        self._fd.value = kernel.result(self._making)
-        for path, rights in self._rules:
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            _RULE.pack_into(self._rule, 0, rights, fd)
-            kernel.perform(self._adding)
-            os.close(fd)
 
-    def apply(self) -> None:
-        """To this thread and all that it starts. It cannot be undone."""
-        kernel.perform(self._applying)
-        os.close(self._fd.value)
+def _adding(ruleset: ctypes.c_long, path: str, rights: int) -> list[Step]:
+    rule = ctypes.create_string_buffer(_RULE.pack(rights, 0), _RULE.size)
+    fd = ctypes.c_long.from_buffer(rule, _RULE_FD)
+    return [
+        kernel.opening(path, os.O_PATH, fd),
+        kernel.calling("landlock_add_rule", ruleset, _PATH_BENEATH, rule, 0),
+        kernel.closing(fd),
+    ]

@@ -99,7 +99,7 @@ def _try_mounts() -> None:
     kernel.unshare(CLONE_NEWNS)
     job_mounts.cover()
     kernel.own_user_namespace(CLONE_NEWNS)
-    JobMounts(_SOME_BYTES, 64).place()
+    kernel.perform(JobMounts(_SOME_BYTES, 64).steps)
 
 
 def _try_kernel() -> list[tuple[str, str]]:

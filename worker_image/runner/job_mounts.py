@@ -11,10 +11,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import chain
 
 from runner import kernel
 from runner.kernel import Step
@@ -48,38 +50,38 @@ def cover() -> None:
 
 
 class JobMounts:
-    """Prepared once, after cover(). Each child places the mounts in a mount namespace of its own."""
+    """Prepared once, after cover(). Each child places the mounts in a mount namespace of its own, by these steps.
+
+    They set the umask to 0.
+    """
 
     def __init__(self, tmp_bytes: int, tmp_inodes: int, *, own_proc: bool = False, own_maps: bool = False) -> None:
         self._tmp_inodes = tmp_inodes
         files = _PROC_FILES if own_proc else (_MAPS,) if own_maps else ()
-        self._files = [f"{_ASIDE}/{name}" for name in files]
-        self._before_files = (
+        self.steps = (
             kernel.setting_umask(0),
             kernel.mounting("tmpfs", "/tmp", "tmpfs", _SCRATCH_FLAGS, _room(tmp_bytes, tmp_inodes)),  # noqa: S108
             kernel.making_directory("/tmp/shm", 0o1777),  # noqa: S108
             kernel.making_directory("/tmp/tmp", 0o1777),  # noqa: S108
             *(kernel.making_directory(path, 0o755) for path in (_ASIDE, f"{_ASIDE}/self")),
             *(() if own_proc else [kernel.making_directory(f"{_ASIDE}/self/fd", 0o755)]),
-        )
-        self._after_files = (
+            *chain.from_iterable(_making_file(f"{_ASIDE}/{name}") for name in files),
             kernel.mounting("/tmp/shm", "/dev/shm", "", kernel.MS_BIND),  # noqa: S108
             *_covering_proc(("self" if own_proc else "self/fd", *files)),
             kernel.mounting("/tmp/tmp", "/tmp", "", kernel.MS_BIND),  # noqa: S108
             kernel.changing_directory("/tmp"),  # noqa: S108 - the current directory is still the covered one
         )
 
-    def place(self) -> None:
-        """Sets the umask to 0. Raises OSError when the host refuses a part."""
-        kernel.perform(self._before_files)
-        for path in self._files:
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o444))
-        kernel.perform(self._after_files)
-
     def resize(self, tmp_bytes: int) -> None:
         """Change the size of the scratch space."""
         room = _room(tmp_bytes, self._tmp_inodes)
         kernel.perform([kernel.mounting("", "/tmp", "", kernel.MS_REMOUNT | _SCRATCH_FLAGS, room)])  # noqa: S108
+
+
+def _making_file(path: str) -> Iterator[Step]:
+    fd = ctypes.c_long()
+    yield kernel.opening(path, os.O_CREAT | os.O_WRONLY, fd, 0o444)
+    yield kernel.closing(fd)
 
 
 def _room(tmp_bytes: int, tmp_inodes: int) -> str:

@@ -40,6 +40,9 @@ _SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 _LANDLOCK_VERSION = 1
 
+#: struct sock_fprog: the number of instructions, and where they are.
+_FILTER_HEAD = struct.Struct("=H6xQ")
+
 _MADV_COLLAPSE = 25
 
 _STACK_BYTES = 16384
@@ -51,15 +54,15 @@ _MAP_FAILED = ctypes.c_size_t(-1).value
 #: At least the size of sem_t and of pthread_attr_t.
 _OPAQUE_BYTES = 128
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-_libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
-_libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
-_libc.sigprocmask.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
-_libc.mmap.restype = ctypes.c_size_t
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+libc.sigprocmask.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+libc.mmap.restype = ctypes.c_size_t
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _numbers = syscalls.numbers()
 #: Keeps Python's lock over the call.
 _fork = ctypes.PyDLL(None, use_errno=True).fork
@@ -67,43 +70,46 @@ _fork = ctypes.PyDLL(None, use_errno=True).fork
 
 def _check(result: int, doing: str) -> int:
     if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{doing}: {os.strerror(number)}")
+        raise failure(doing)
     return result
+
+
+def failure(doing: str) -> OSError:
+    """Of the last call."""
+    number = ctypes.get_errno()
+    return OSError(number, f"{doing}: {os.strerror(number)}")
 
 
 def call(name: str, *arguments: object) -> int:
     """A system call by its name; integers, pointers and bytes as ctypes takes them."""
-    return _check(_libc.syscall(ctypes.c_long(_numbers[name]), *arguments), name)
+    return _check(libc.syscall(ctypes.c_long(_numbers[name]), *arguments), name)
 
 
 class Step(NamedTuple):
     """A call that is prepared before the fork. A child that only makes it has to copy few pages."""
 
     function: Callable[..., int]
-    arguments: tuple[object, ...]
+    arguments: tuple[object, ...]  #: a c_long is read when the call is made
     doing: str
+    result: ctypes.c_long | None = None  #: is set to what the call returns
 
 
-def calling(name: str, *arguments: object) -> Step:
-    return Step(_libc.syscall, (ctypes.c_long(_numbers[name]), *arguments), name)
+def calling(name: str, *arguments: object, result: ctypes.c_long | None = None) -> Step:
+    return Step(libc.syscall, (ctypes.c_long(_numbers[name]), *arguments), name, result)
 
 
 def perform(steps: Iterable[Step]) -> None:
     """One after the other. Raises OSError at the first that fails."""
-    for function, arguments, doing in steps:
-        if function(*arguments) < 0:
+    for function, arguments, doing, result in steps:
+        value = function(*arguments)
+        if value < 0:
             _check(-1, doing)
-
-
-def result(step: Step) -> int:
-    """Of one call. Raises OSError."""
-    function, arguments, doing = step
-    return _check(function(*arguments), doing)
+        if result is not None:
+            result.value = value
 
 
 def prctl(option: int, value: int) -> None:
-    _check(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
+    _check(libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
 
 
 def fork() -> int:
@@ -121,16 +127,20 @@ def die_with_parent() -> None:
 
 
 def dying_with_parent() -> Step:
-    return Step(_libc.prctl, (_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0), "prctl")
+    return _setting(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
+def _setting(option: int, value: int) -> Step:
+    return Step(libc.prctl, (option, value, 0, 0, 0), f"prctl {option}")
 
 
 def leaving_session() -> Step:
-    return Step(_libc.setsid, (), "setsid")
+    return Step(libc.setsid, (), "setsid")
 
 
 def unblocking_signals() -> Step:
     none = ctypes.create_string_buffer(_SIGSET_BYTES)
-    return Step(_libc.sigprocmask, (int(signal.SIG_SETMASK), none, None), "sigprocmask")
+    return Step(libc.sigprocmask, (int(signal.SIG_SETMASK), none, None), "sigprocmask")
 
 
 def adopt_orphans() -> None:
@@ -145,27 +155,27 @@ def reserve_stacks(count: int, size: int) -> None:
     which is set up when a thread gets the stack. So they lie in one mapping, which a fork copies quicker than many.
     """
     gate, attributes = (ctypes.create_string_buffer(_OPAQUE_BYTES) for _ in range(2))
-    _libc.sem_init(gate, 0, 0)
-    _libc.pthread_attr_init(attributes)
-    _libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(size + mmap.PAGESIZE))
-    _libc.pthread_attr_setguardsize(attributes, ctypes.c_size_t(0))
+    libc.sem_init(gate, 0, 0)
+    libc.pthread_attr_init(attributes)
+    libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(size + mmap.PAGESIZE))
+    libc.pthread_attr_setguardsize(attributes, ctypes.c_size_t(0))
     threads = (ctypes.c_ulong * count)()
     started = 0
     for at in range(count):
-        wait = ctypes.cast(_libc.sem_wait, ctypes.c_void_p)
-        if _libc.pthread_create(ctypes.byref(threads, at * ctypes.sizeof(ctypes.c_ulong)), attributes, wait, gate):
+        wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
+        if libc.pthread_create(ctypes.byref(threads, at * ctypes.sizeof(ctypes.c_ulong)), attributes, wait, gate):
             break  # no more processes or memory: fewer stacks are kept
         started += 1
     for _ in range(started):
-        _libc.sem_post(gate)
+        libc.sem_post(gate)
     for thread in threads[:started]:
-        _libc.pthread_join(ctypes.c_ulong(thread), None)
+        libc.pthread_join(ctypes.c_ulong(thread), None)
 
 
 def map_room(size: int) -> int:
     """The address of private, writable memory for which nothing is set aside until it is touched."""
     kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-    address: int = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
+    address: int = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
     if address == _MAP_FAILED:
         _check(-1, "mmap")
     return address
@@ -179,43 +189,54 @@ def map_file(address: int, size: int, *, descriptor: int, start: int) -> None:
 
 
 def unmap(address: int, size: int) -> None:
-    _check(_libc.munmap(address, size), "munmap")
+    _check(libc.munmap(address, size), "munmap")
 
 
 def allow_running(start: int, length: int) -> None:
     """Make memory that can be read one that can be run. Nothing happens where that is refused."""
-    _libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_EXEC)
+    libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_EXEC)
 
 
 def allow_writing(start: int, length: int) -> None:
     """The same for memory that can be written."""
-    _libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_WRITE)
+    libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def fill(start: int, length: int) -> None:
     """Map private, writable memory there. Nothing happens where other memory is mapped."""
     kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
-    _libc.mmap(start, length, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
+    libc.mmap(start, length, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
+
+
+def runnable(code: bytes) -> int | None:
+    """The address of machine code in memory of its own. None where that is refused."""
+    kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    address: int = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
+    if address == _MAP_FAILED:
+        return None
+    ctypes.memmove(address, code, len(code))
+    refused = libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_EXEC)
+    return None if refused else address
 
 
 def collapse(start: int, length: int) -> bool:
     """Put a range of anonymous memory into large pages. False where the kernel cannot, or has none."""
-    return bool(_libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_COLLAPSE) == 0)
+    return bool(libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_COLLAPSE) == 0)
 
 
 # ---- namespaces ----
 
 
 def unshare(flags: int) -> None:
-    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+    _check(libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def unsharing(flags: int) -> Step:
-    return Step(_libc.unshare, (flags,), "unshare")
+    return Step(libc.unshare, (flags,), "unshare")
 
 
 def setns(fd: int, flags: int) -> None:
-    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns")
+    _check(libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns")
 
 
 def own_user_namespace(flags: int = 0) -> None:
@@ -233,16 +254,20 @@ def identity_maps() -> list[tuple[str, bytes]]:
 
 def write_own(files: Iterable[tuple[str, bytes]]) -> None:
     """Write files of /proc/self. They belong to the process only while it is dumpable."""
-    set_dumpable(True)
     try:
-        for path, content in files:
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, content)
-            finally:
-                os.close(fd)
+        perform(writing_own(files))
     finally:
         set_dumpable(False)
+
+
+def writing_own(files: Iterable[tuple[str, bytes]]) -> list[Step]:
+    """A process of which a step fails stays dumpable."""
+    fd = ctypes.c_long()
+    steps = [_setting(_PR_SET_DUMPABLE, 1)]
+    for path, content in files:
+        writing = Step(libc.write, (fd, content, len(content)), f"write {path}")
+        steps += [opening(path, os.O_WRONLY, fd), writing, closing(fd)]
+    return [*steps, _setting(_PR_SET_DUMPABLE, 0)]
 
 
 class Init:
@@ -256,7 +281,7 @@ class Init:
         self._stack = mmap.mmap(-1, _STACK_BYTES)
         top = ctypes.addressof(ctypes.c_char.from_buffer(self._stack)) + _STACK_BYTES
         self._top = ctypes.c_void_p(top - 64)  # aligned, with room for what clone() puts there
-        self._pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
+        self._pause = ctypes.cast(libc.pause, ctypes.c_void_p)
         self._every_signal = ctypes.create_string_buffer(b"\xff" * _SIGSET_BYTES, _SIGSET_BYTES)
         self._mask = ctypes.create_string_buffer(_SIGSET_BYTES)
 
@@ -266,11 +291,11 @@ class Init:
         It starts with every signal blocked, so that it runs none of the maker's handlers and nothing ends its pause.
         libc sets the mask: Python would make an object of each signal, three times for each init.
         """
-        _check(_libc.sigprocmask(signal.SIG_BLOCK, self._every_signal, self._mask), "sigprocmask")
+        _check(libc.sigprocmask(signal.SIG_BLOCK, self._every_signal, self._mask), "sigprocmask")
         try:
-            return _check(_libc.clone(self._pause, self._top, _CLONE_VM | signal.SIGCHLD, None), "clone")
+            return _check(libc.clone(self._pause, self._top, _CLONE_VM | signal.SIGCHLD, None), "clone")
         finally:
-            _libc.sigprocmask(signal.SIG_SETMASK, self._mask, None)
+            libc.sigprocmask(signal.SIG_SETMASK, self._mask, None)
 
 
 # ---- mounts ----
@@ -278,19 +303,27 @@ class Init:
 
 def mounting(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> Step:
     words = [each.encode() or None for each in (source, target, kind, options)]
-    return Step(_libc.mount, (*words[:3], flags, words[3]), f"mount {kind or source or 'flags'} on {target}")
+    return Step(libc.mount, (*words[:3], flags, words[3]), f"mount {kind or source or 'flags'} on {target}")
 
 
 def making_directory(path: str, mode: int) -> Step:
-    return Step(_libc.mkdir, (path.encode(), mode), f"mkdir {path}")
+    return Step(libc.mkdir, (path.encode(), mode), f"mkdir {path}")
 
 
 def setting_umask(mask: int) -> Step:
-    return Step(_libc.umask, (mask,), "umask")
+    return Step(libc.umask, (mask,), "umask")
 
 
 def changing_directory(path: str) -> Step:
-    return Step(_libc.chdir, (path.encode(),), f"chdir {path}")
+    return Step(libc.chdir, (path.encode(),), f"chdir {path}")
+
+
+def opening(path: str, flags: int, fd: ctypes.c_long, mode: int = 0) -> Step:
+    return Step(libc.open, (path.encode(), flags | os.O_CLOEXEC, mode), f"open {path}", fd)
+
+
+def closing(fd: ctypes.c_long) -> Step:
+    return Step(libc.close, (fd,), "close")
 
 
 def detaching_mounts() -> Step:
@@ -323,11 +356,10 @@ class Filter:
     """A seccomp program, prepared once and installed by every child."""
 
     def __init__(self, program: bytes) -> None:
-        self._program = ctypes.create_string_buffer(program, len(program))
-        length = struct.pack("=H6x", len(program) // 8)
-        self._head = ctypes.create_string_buffer(length + struct.pack("=Q", ctypes.addressof(self._program)), 16)
-
-        self._installing = [calling("seccomp", _SECCOMP_SET_MODE_FILTER, 0, self._head)]
+        head = ctypes.create_string_buffer(_FILTER_HEAD.size + len(program))
+        at = ctypes.addressof(head) + _FILTER_HEAD.size
+        head.raw = _FILTER_HEAD.pack(len(program) // 8, at) + program
+        self.installing = calling("seccomp", _SECCOMP_SET_MODE_FILTER, 0, head)
 
     def install(self) -> None:
-        perform(self._installing)
+        perform([self.installing])

@@ -1,0 +1,105 @@
+"""Calls of C functions that are made without Python in between, and the same calls where that is not possible."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+import pytest
+from runner import call_table, kernel
+from runner.call_table import CallTable
+from runner.kernel import Step
+
+
+@pytest.fixture(params=["machine code", "Python"])
+def way(request, monkeypatch):
+    if request.param == "Python":
+        monkeypatch.setattr(call_table, "_machine_code", lambda: None)
+    elif platform.machine() != "x86_64":
+        pytest.skip("there is no machine code for this machine")
+    return request.param
+
+
+def writing(path, content):
+    fd = ctypes.c_long()
+    yield kernel.opening(str(path), os.O_CREAT | os.O_WRONLY, fd, 0o600)
+    yield kernel.calling("write", fd, content, len(content))
+    yield kernel.closing(fd)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_call_gets_what_an_earlier_one_has_returned(tmp_path):
+    made = CallTable([*writing(tmp_path / "one", b"first"), *writing(tmp_path / "two", b"second")])
+    for _ in range(2):
+        made.perform()
+        assert (tmp_path / "one").read_bytes() == b"first"
+        assert (tmp_path / "two").read_bytes() == b"second"
+
+
+def test_python_is_not_called_in_between(tmp_path, monkeypatch):
+    if platform.machine() != "x86_64":
+        pytest.skip("there is no machine code for this machine")
+    made = CallTable(writing(tmp_path / "one", b"first"))
+    monkeypatch.setattr(kernel, "perform", None)
+    made.perform()
+    assert (tmp_path / "one").read_bytes() == b"first"
+
+
+@pytest.mark.usefixtures("way")
+def test_the_first_call_that_fails_is_the_last_one_and_is_named(tmp_path):
+    wrong = kernel.making_directory(f"{tmp_path}/missing/inner", 0o700)
+    made = CallTable([*writing(tmp_path / "one", b"first"), wrong, *writing(tmp_path / "two", b"second")])
+    with pytest.raises(FileNotFoundError, match=r"^\[Errno 2\] mkdir .*/missing/inner: No such file"):
+        made.perform()
+    assert (tmp_path / "one").exists()
+    assert not (tmp_path / "two").exists()
+
+
+@pytest.mark.usefixtures("way")
+def test_a_call_gets_six_arguments(tmp_path):
+    (tmp_path / "from").write_bytes(b"0123456789")
+    (tmp_path / "to").write_bytes(b"..........")
+    source, target = ctypes.c_long(), ctypes.c_long()
+    offset = (ctypes.c_longlong * 1)(4)
+    CallTable(
+        [
+            kernel.opening(str(tmp_path / "from"), os.O_RDONLY, source),
+            kernel.opening(str(tmp_path / "to"), os.O_WRONLY, target),
+            Step(kernel.libc.copy_file_range, (source, offset, target, None, 3, 0), "copy_file_range"),
+        ]
+    ).perform()
+    os.close(source.value)
+    os.close(target.value)
+    assert (tmp_path / "to").read_bytes() == b"456......."
+
+
+@pytest.mark.usefixtures("way")
+def test_steps_of_python_are_performed_by_python(tmp_path):
+    called = []
+
+    def step(number):
+        called.append(number)
+        return 0
+
+    CallTable([*writing(tmp_path / "one", b"first"), Step(step, (7,), "step")]).perform()
+    assert called == [7]
+    assert (tmp_path / "one").read_bytes() == b"first"
+
+
+@pytest.mark.usefixtures("way")
+def test_waiting_tells_whether_something_has_come():
+    reading, writing_end = os.pipe()
+    found = ctypes.c_long()
+    made = CallTable([call_table.waiting(reading, 0.001, found)])
+    made.perform()
+    assert found.value == 0
+    os.write(writing_end, b"x")
+    made.perform()
+    assert found.value == 1
+    os.close(reading)
+    os.close(writing_end)
+
+
+def test_descriptors_of_an_empty_range_need_no_call():
+    assert call_table.closing_range(3, 3) == []
