@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
+import resource
 import select
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from runner import kernel
 from runner.kernel import Step
@@ -96,11 +98,31 @@ def _is_of_c(step: Step) -> bool:
 @functools.cache
 def _machine_code() -> Callable[[ctypes.c_void_p, ctypes.c_void_p], int] | None:
     code = _CODE.get(os.uname().machine)
-    address = kernel.runnable(code) if code is not None else None
+    address = _runnable(code) if code is not None else None
     return _Run(address) if address is not None else None
 
 
+def _runnable(code: bytes) -> int | None:
+    """The address of machine code in memory of its own. None where that is refused."""
+    address = kernel.map_room(mmap.PAGESIZE)
+    ctypes.memmove(address, code, len(code))
+    return address if kernel.allow_running(address, mmap.PAGESIZE) else None
+
+
 # ---- calls for descriptors ----
+
+
+def taking_descriptors(kept: int, ends: Sequence[ctypes.c_long]) -> list[Step]:
+    """Keep the standard streams and the channel, and close every other descriptor."""
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    return [
+        _replacing(ends[0], kept, os.O_CLOEXEC),
+        _replacing(null, 0),
+        _replacing(ends[1], 1),
+        _replacing(ends[2], 2),
+        *closing_range(3, kept),
+        *closing_range(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+    ]
 
 
 def closing_range(first: int, end: int) -> list[Step]:
@@ -117,7 +139,7 @@ def _close_range(first: int, end: int) -> int:
     return 0
 
 
-def replacing(old: ctypes.c_long | int, new: int, flags: int = 0) -> Step:
+def _replacing(old: ctypes.c_long | int, new: int, flags: int = 0) -> Step:
     """Make a descriptor a copy of another one."""
     return kernel.calling("dup3", old, new, flags)
 

@@ -95,7 +95,7 @@ def prepare(scratch: Path, setting: Setting, confinement: Confinement) -> Prepar
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     ends, found = (ctypes.c_long(), ctypes.c_long(), ctypes.c_long()), ctypes.c_long()
     parking = [
-        *_taking_descriptors(sock.fileno(), ends),
+        *call_table.taking_descriptors(sock.fileno(), ends),
         *_RENEWING,
         *confinement.isolating,
         *(directories if confinement.own_scratch else ()),
@@ -114,19 +114,6 @@ def prepare(scratch: Path, setting: Setting, confinement: Confinement) -> Prepar
         sock=sock,
         held_bytes=_held_bytes(confinement),
     )
-
-
-def _taking_descriptors(kept: int, ends: Sequence[ctypes.c_long]) -> list[Step]:
-    """Keep the standard streams and the channel, and close every other descriptor."""
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    return [
-        call_table.replacing(ends[0], kept, os.O_CLOEXEC),
-        call_table.replacing(null, 0),
-        call_table.replacing(ends[1], 1),
-        call_table.replacing(ends[2], 2),
-        *call_table.closing_range(3, kept),
-        *call_table.closing_range(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-    ]
 
 
 def set_up(scratch: Path) -> None:

@@ -104,7 +104,9 @@ class Confinement:
         self.isolating: list[Step] = [*leaving, *own_files, *mounting, *(rules.making if rules else ()), *last]
         dropping = [kernel.dropping_capabilities()] if self.nested else []
         dropping += rules.applying if rules else []
-        self._sealing = {each: CallTable([*dropping, *_filtering(grant, options, explain=each)]) for each in (False, True)}
+        self._sealing = {
+            each: CallTable([*dropping, *_filtering(grant, options, explain=each)]) for each in (False, True)
+        }
 
     def cover(self) -> None:
         """Called by the zygote: hide what none of its children may see."""
@@ -165,7 +167,7 @@ class Ruleset:
         net = _NET if abi >= _NET_ABI else 0
         scope = _SCOPE if abi >= _SCOPE_ABI else 0
         attributes = struct.pack("=QQQ", handled, net, scope)
-        fd = ctypes.c_long(-1)
+        fd = ctypes.c_long()
         self.making = [
             kernel.calling("landlock_create_ruleset", attributes, 24 if scope else 16 if net else 8, 0, result=fd)
         ]

@@ -192,31 +192,24 @@ def unmap(address: int, size: int) -> None:
     _check(libc.munmap(address, size), "munmap")
 
 
-def allow_running(start: int, length: int) -> None:
-    """Make memory that can be read one that can be run. Nothing happens where that is refused."""
-    libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_EXEC)
+def allow_running(start: int, length: int) -> bool:
+    """Make memory one that can be read and run. False where that is refused."""
+    return _protect(start, length, mmap.PROT_READ | mmap.PROT_EXEC)
 
 
-def allow_writing(start: int, length: int) -> None:
+def allow_writing(start: int, length: int) -> bool:
     """The same for memory that can be written."""
-    libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_WRITE)
+    return _protect(start, length, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def _protect(start: int, length: int, rights: int) -> bool:
+    return bool(libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), rights) == 0)
 
 
 def fill(start: int, length: int) -> None:
     """Map private, writable memory there. Nothing happens where other memory is mapped."""
     kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
     libc.mmap(start, length, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
-
-
-def runnable(code: bytes) -> int | None:
-    """The address of machine code in memory of its own. None where that is refused."""
-    kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    address: int = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
-    if address == _MAP_FAILED:
-        return None
-    ctypes.memmove(address, code, len(code))
-    refused = libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_EXEC)
-    return None if refused else address
 
 
 def collapse(start: int, length: int) -> bool:
