@@ -48,7 +48,7 @@ def allowed(source, target, kind, flags):
 def as_apparmor_sees(path):
     """Links resolved, and a slash after a directory."""
     path = path.replace("/proc/self", "/proc/7") if path.startswith("/proc/") else path
-    plain = path in ("", "/") or path.rpartition("/")[2] in job_mounts._PROC_FILES
+    plain = path in ("", "/") or path.rpartition("/")[2] in {*job_mounts._PROC_FILES, "maps"}
     return path if plain else f"{path}/"
 
 
