@@ -184,7 +184,7 @@ def map_room(size: int) -> int:
 def map_file(address: int, size: int, *, descriptor: int, start: int) -> None:
     """Private, writable pages of a file, in the place of others. `start`: a multiple of the page size."""
     kind = mmap.MAP_PRIVATE | _MAP_FIXED
-    if _libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, kind, descriptor, start) == _MAP_FAILED:
+    if libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, kind, descriptor, start) == _MAP_FAILED:
         _check(-1, "mmap")
 
 
