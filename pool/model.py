@@ -1,4 +1,4 @@
-"""Frozen value types that all packages share. Imports only units and errors.
+"""Frozen value types that all packages share. Imports only outcome, units and errors.
 
 A *job* is what a loop asks for, an *outcome* is how it ended, a *worker* is one container. Times are seconds (`_s`) or
 milliseconds (`_ms`) as float or, where they cross a process, CLOCK_MONOTONIC nanoseconds (`_ns`); sizes are bytes.
@@ -11,21 +11,13 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from pool.errors import InvalidJobError
+from pool.outcome import Finding, Outcome, StartKind
 from pool.units import parse_size, plain_int, real
 
-
-class Outcome(StrEnum):
-    """How a job ended. Every job ends in exactly one of these."""
-
-    OK = "ok"  #: it ran to its end
-    ERROR = "error"  #: the code raised, did not compile, has no such entry, or returned what cannot be carried
-    TIMEOUT = "timeout"  #: over its wall, CPU or queue time; everything it started is gone
-    MEMORY = "memory"  #: over its memory
-    OUTPUT = "output"  #: its result is over the limit
-    CRASH = "crash"  #: the process died without an answer: signal, os._exit, closed channel
-    REJECTED = "rejected"  #: the screen refused the code, or the code had cost too many workers; it did not run
-    CANCELLED = "cancelled"  #: its submitter cancelled it
-    LOST = "lost"  #: its worker vanished after the dispatch; its effect is unknown, and no further attempt is allowed
+__all__ = [
+    "Finding", "JobError", "JobResult", "JobState", "Limits", "Outcome", "OutputEvent", "StartKind", "Timings",
+    "TraceStep", "Usage", "WorkerState",
+]  # fmt: skip
 
 
 class JobState(StrEnum):
@@ -45,14 +37,6 @@ class WorkerState(StrEnum):
     DRAINING = "draining"
     STOPPING = "stopping"
     GONE = "gone"
-
-
-class StartKind(StrEnum):
-    """What a submitted job found; the hit rate counts all but cold."""
-
-    PARKED = "parked"  #: an idle worker with a child that was forked ahead
-    WARM = "warm"  #: busy workers: it waited for another job, or for the cleaning up after one
-    COLD = "cold"  #: no usable worker: it waited for a container to start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,20 +109,6 @@ class JobError:
     message: str
     traceback: str = ""
     limit: str = ""  #: the limit that an OSError or a thread has met: tmp, tmp_inodes, nofile, processes or memory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One refusal of the screen: the place in the program, the reason, and what to write instead."""
-
-    rule: str  #: such as "S101"; stable, so that a policy and a statistic can name it
-    line: int  #: from 1
-    column: int  #: from 1, in characters
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.line}:{self.column} {self.rule} {self.reason}; {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

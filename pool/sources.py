@@ -18,7 +18,7 @@ from pathlib import Path
 IMAGE_ROOT = Path("/opt/pool")
 
 #: The modules of `pool` that are copied into the image; a name that ends in a slash is a package with all its modules.
-LEAVES = ("_version.py", "errors.py", "units.py", "model.py", "sources.py", "screen/", "values/", "wire/")
+LEAVES = ("_version.py", "errors.py", "units.py", "outcome.py", "sources.py", "screen/", "values/", "wire/")
 
 #: `pool/__init__.py` in the image. The real one imports the client, which the image does not have.
 PACKAGE_INIT = b'"""The part of the project that runs inside a worker."""\n'

@@ -154,7 +154,8 @@ MAX_DECIMAL_BITS = 4096
 
 def result_as_json(result: JobResult) -> dict[str, object]:
     described = {field.name: json_value(getattr(result, field.name)) for field in fields(result)}
-    return {**described, "value_repr": written(result.value)}
+    findings = [each._asdict() for each in result.findings]
+    return {**described, "findings": findings, "value_repr": written(result.value)}
 
 
 def written(value: object, *, form: Callable[[object], str] = repr) -> str:

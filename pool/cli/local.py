@@ -16,7 +16,7 @@ import typer
 
 from pool.cli.answer import ExitStatus, Json, answering, print_json
 from pool.printable import visible
-from pool.screen import Mode, Policy
+from pool.screen import Policy
 from pool.units import format_size
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _policy(screen: str | None, pool: str | None, config: Path | None) -> Policy
     if config is None and pool is not None:
         raise typer.BadParameter("name the configuration that has the pool, with --config", param_hint="--pool")
     policy = Policy() if config is None else _of_pool(config, pool or "default")
-    return policy if screen is None else _with_mode(policy, "strict" if screen == "strict" else "standard")
+    return policy if screen is None else policy._replace(mode="strict" if screen == "strict" else "standard")
 
 
 def _of_pool(config: Path, pool: str) -> Policy:
@@ -71,12 +71,6 @@ def _of_pool(config: Path, pool: str) -> Policy:
             f"there is no pool {pool!r:.40}; the pools are: {', '.join(pools)}", param_hint="--pool"
         )
     return Policy(**pools[pool].screen.model_dump())
-
-
-def _with_mode(policy: Policy, mode: Mode) -> Policy:
-    from dataclasses import replace
-
-    return replace(policy, mode=mode)
 
 
 def _look(code: bytes, policy: Policy) -> list[Finding] | SyntaxError:
@@ -104,9 +98,7 @@ def _object(found: list[Finding] | SyntaxError) -> dict[str, object]:
     if isinstance(found, SyntaxError):
         wrong = {"type": type(found).__name__, "message": found.msg, "line": found.lineno, "column": found.offset}
         return {"findings": [], "syntax_error": wrong}
-    from dataclasses import asdict
-
-    return {"findings": [asdict(each) for each in found], "syntax_error": None}
+    return {"findings": [each._asdict() for each in found], "syntax_error": None}
 
 
 def build(

@@ -6,9 +6,9 @@
 The screen is not a security boundary. Code can hide what it does and pass the screen; the container is the boundary.
 The screen only parses: it does not compile, evaluate, import or call anything of the code.
 
-It imports the standard library, `pool.model` and `pool.errors` only, because it is copied into the worker image. The
+It imports the standard library, `pool.outcome` and `pool.errors` only, because it is copied into the worker image. The
 child that runs a job calls `examine` and compiles the tree that it returns, so the source is parsed once. Users call
-`check`.
+`check`. None of its types is a dataclass (see `pool.outcome`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import ast
 import codecs
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from pool.model import Finding
+from pool.outcome import Finding
 from pool.screen import source, strings
 from pool.screen.analysis import analyse, place
 from pool.screen.imports import Hit, attribute_hits, bindings, import_hits
@@ -33,8 +33,7 @@ __all__ = ["MAX_FINDINGS", "MODES", "RULES", "Mode", "Policy", "Reading", "Rule"
 MAX_FINDINGS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """The result of `examine`. Without findings, compile `program`: the tree, or the text if the mode is off."""
 
     program: ast.Module | str

@@ -10,19 +10,26 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Place = tuple[int, int]
 
 
-@dataclass(slots=True, eq=False)
 class Scope:
-    kind: Literal["module", "class", "function", "comprehension"]
-    parent: Scope | None = None
-    bound: set[str] = field(default_factory=set)
-    parameters: frozenset[str] = frozenset()
-    elsewhere: set[str] = field(default_factory=set)  #: declared global or nonlocal
+    __slots__ = ("bound", "elsewhere", "kind", "parameters", "parent")
+
+    def __init__(
+        self,
+        kind: Literal["module", "class", "function", "comprehension"],
+        parent: Scope | None = None,
+        *,
+        parameters: frozenset[str] = frozenset(),
+    ) -> None:
+        self.kind = kind
+        self.parent = parent
+        self.bound = set(parameters)
+        self.parameters = parameters
+        self.elsewhere: set[str] = set()  #: declared global or nonlocal
 
     def binds(self) -> Scope:
         """The scope in which a walrus binds: the one around all comprehensions."""
@@ -32,8 +39,7 @@ class Scope:
         return scope
 
 
-@dataclass(frozen=True, slots=True)
-class TopNames:
+class TopNames(NamedTuple):
     """The names that statements of the module bind without a condition, and from which position on."""
 
     since: dict[str, Place]
@@ -106,7 +112,6 @@ Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 Waiting = list[tuple[ast.AST, Scope]]
 
 
-@dataclass(slots=True)
 class Analysis:
     """`own` are the names with a leading underscore that the program itself defines or assigns.
 
@@ -114,23 +119,24 @@ class Analysis:
     without a node of their own.
     """
 
-    module: Scope = field(default_factory=lambda: Scope("module"))
-    imports: list[ast.Import | ast.ImportFrom] = field(default_factory=list)
-    loads: list[tuple[ast.Name, Scope]] = field(default_factory=list)
-    stores: list[ast.Name] = field(default_factory=list)
-    assigned: dict[str, list[ast.expr]] = field(default_factory=dict)
-    captured: set[str] = field(default_factory=set)
-    attributes: list[ast.Attribute] = field(default_factory=list)
-    calls: list[tuple[ast.Call, Scope]] = field(default_factory=list)
-    texts: list[ast.Constant] = field(default_factory=list)
-    joins: list[ast.expr] = field(default_factory=list)
-    functions: list[ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=list)
-    classes: list[ast.ClassDef] = field(default_factory=list)
-    patterns: list[ast.MatchClass] = field(default_factory=list)
-    annotations: list[ast.expr] = field(default_factory=list)
-    own: set[str] = field(default_factory=set)
-    deleted: set[str] = field(default_factory=set)
-    top: TopNames = field(default_factory=lambda: TopNames({}, frozenset()))
+    def __init__(self) -> None:
+        self.module = Scope("module")
+        self.imports: list[ast.Import | ast.ImportFrom] = []
+        self.loads: list[tuple[ast.Name, Scope]] = []
+        self.stores: list[ast.Name] = []
+        self.assigned: dict[str, list[ast.expr]] = {}
+        self.captured: set[str] = set()
+        self.attributes: list[ast.Attribute] = []
+        self.calls: list[tuple[ast.Call, Scope]] = []
+        self.texts: list[ast.Constant] = []
+        self.joins: list[ast.expr] = []
+        self.functions: list[ast.FunctionDef | ast.AsyncFunctionDef] = []
+        self.classes: list[ast.ClassDef] = []
+        self.patterns: list[ast.MatchClass] = []
+        self.annotations: list[ast.expr] = []
+        self.own: set[str] = set()
+        self.deleted: set[str] = set()
+        self.top = TopNames({}, frozenset())
 
 
 def analyse(tree: ast.Module) -> Analysis:
@@ -180,7 +186,7 @@ def _enter_function(waiting: Waiting, node: ast.AST, scope: Scope) -> None:
     parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     parameters += [each for each in (arguments.vararg, arguments.kwarg) if each is not None]
     names = frozenset(each.arg for each in parameters)
-    inner = Scope("function", scope, set(names), names)
+    inner = Scope("function", scope, parameters=names)
     _several(waiting, arguments.defaults, scope)
     _several(waiting, arguments.kw_defaults, scope)
     _several(waiting, [each.annotation for each in parameters], scope)

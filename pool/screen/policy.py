@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Literal, NamedTuple, Self, cast
 
 from pool.errors import ConfigError
 from pool.screen.vocabulary import DENIED_PARTS, REACHED, STANDARD, STRICT
@@ -15,30 +14,34 @@ MODES = ("strict", "standard", "off")
 _LISTS = ("allow_modules", "deny_modules", "allow_names", "deny_names")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """The `screen` section of a pool. Denied beats allowed; a longer module name beats a shorter one.
-
-    `allow_modules: [scipy, os.path]` also allows their submodules. Refused parts of a library (`numpy.f2py`) stay
-    refused until the part itself is listed. `allow_names: [open, _meta]` are builtins and attributes, unqualified.
-    """
-
+class _Fields(NamedTuple):
     mode: Mode = "standard"
     allow_modules: tuple[str, ...] = ()
     deny_modules: tuple[str, ...] = ()
     allow_names: tuple[str, ...] = ()
     deny_names: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ConfigError(f"the screen's mode is strict, standard or off, not {self.mode!r:.40}")
+
+class Policy(_Fields):
+    """The `screen` section of a pool. Denied beats allowed; a longer module name beats a shorter one.
+
+    `allow_modules: [scipy, os.path]` also allows their submodules. Refused parts of a library (`numpy.f2py`) stay
+    refused until the part itself is listed. `allow_names: [open, _meta]` are builtins and attributes, unqualified.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, mode: Mode = "standard", *lists: tuple[str, ...], **named: tuple[str, ...]) -> Self:
+        if mode not in MODES:
+            raise ConfigError(f"the screen's mode is strict, standard or off, not {mode!r:.40}")
+        return super().__new__(cls, mode, *lists, **named)
 
     @property
     def strict(self) -> bool:
         return self.mode == "strict"
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return json.dumps(self._asdict(), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Policy:

@@ -6,17 +6,16 @@ what the rule looks at: 1 imports, 2 names and calls, 3 attributes, 4 strings, 5
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from pool.model import Finding
+from pool.outcome import Finding
 
 _PLAIN = "write the attribute out, as in value.name"
 _EXCHANGE = "take arguments, and return the value"
 _BY_NAME = "use plain names and attributes"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """`reason` and `remedy` have `{}` where the name that was found goes."""
 
     id: str

@@ -11,7 +11,7 @@ import ast
 import codecs
 import re
 
-from pool.model import Finding
+from pool.outcome import Finding
 from pool.screen.rules import RULES
 
 MAX_SOURCE_BYTES = 256 * 1024

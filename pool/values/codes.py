@@ -11,7 +11,8 @@ is nested.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 #: Containers within containers. Far below msgpack's own 1024 and Python's recursion limit, far above honest data; a
 #: dataclass, an index or a column counts as a container.
@@ -97,8 +98,7 @@ class Code(enum.IntEnum):
     MATRIX_FRAME = 85  #: all columns of one numpy dtype, as one array
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """The head of a composite while it is being read. `decode` never returns one."""
 
     code: Code

@@ -10,7 +10,6 @@ The fields are read from where Python keeps them (instance dict, slots), never t
 
 from __future__ import annotations
 
-import dataclasses
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
@@ -32,6 +31,8 @@ def write_enum(writer: Writer, value: object) -> None:
 
 
 def _write_dataclass(writer: Writer, value: Any) -> None:
+    import dataclasses  # takes longer than all other modules of a worker that need not have it
+
     names = [field.name for field in dataclasses.fields(type(value))]
     writer.mapping(value, ((name, _stored(value, name)) for name in names), count=len(names))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from pool.model import Outcome, StartKind
+from pool.outcome import Outcome, StartKind
 from pool.wire.fields import (
     Bytes,
     Count,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from pool.model import Outcome
+from pool.outcome import Outcome
 from pool.wire.caps import MAX_CALLS
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9._:\-]+\Z")]

@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from pool import values, wire
 from pool.errors import ValueCodecError
-from pool.model import Outcome
+from pool.outcome import Outcome
 from runner import fault, output_files, program
 from runner.channel import Frame, Report
 from runner.interpreter import call_hook, finish, flush, has_exit_work

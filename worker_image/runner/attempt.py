@@ -8,10 +8,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, structs
 
 from pool import wire
-from pool.model import Outcome
+from pool.outcome import Outcome
 from runner import body, channel, usage
 from runner.channel import Answer, ChannelError, Collector
 from runner.chunk import NEXT, Chunk
@@ -29,8 +30,7 @@ _READS_PER_TURN = 16
 _LAST_READS = 32
 
 
-@dataclass(slots=True)
-class Child:
+class Child(Struct):
     """A forked child; it is parked once `ready`. It owns its descriptors."""
 
     id: int  #: the zygote's name for it
@@ -39,8 +39,8 @@ class Child:
     err: int
     pidfd: int | None = None  #: None where the kernel has no pidfds; then `id` is its pid here too
     init: int | None = None  #: pidfd of process 1 of its pid namespace, if it has one
-    ready: bool = field(default=False, init=False)
-    pids: tuple[int, ...] = field(init=False)  #: as the runner sees them: its own and its init's
+    ready: bool = False
+    pids: tuple[int, ...] = ()  #: as the runner sees them: its own and its init's
 
     def __post_init__(self) -> None:
         os.set_blocking(self.out, False)
@@ -67,8 +67,7 @@ def _pid_of(pidfd: int) -> int:
     return int(usage.read_file(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")[2].split(None, 1)[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How a child ended, as the zygote's wait4 reported it."""
 
     id: int
@@ -77,14 +76,13 @@ class Exit:
     max_rss_bytes: int
 
 
-@dataclass(slots=True)
-class Stream:
+class Stream(Struct):
     """A captured output stream: the first `cap` bytes of each call are kept, the rest is counted and dropped."""
 
     name: wire.StreamName
     fd: int
     cap: int
-    kept: bytearray = field(default_factory=bytearray)  #: of all calls
+    kept: bytearray = bytearray()  #: of all calls
     total: int = 0  #: bytes of the present call
     open: bool = True
     start: int = 0  #: where in `kept` the present call begins
@@ -192,7 +190,7 @@ class Attempt:
             self._collector.next_message()
             self._collect()
         elif self._pending is not None and answer.report.outcome is self._pending.report.outcome:
-            self._claimed = replace(answer, value=self._pending.value)
+            self._claimed = structs.replace(answer, value=self._pending.value)
         else:
             self._claimed = answer
 
@@ -295,7 +293,7 @@ class Attempt:
             started_ns = min(max(claimed.report.started_ns, self._begun_ns), now_ns)
             ended_ns = min(max(claimed.report.ended_ns, started_ns), now_ns)
         if self._chunk is not None:
-            used = replace(used, cpu_s=max(0.0, used.cpu_s - self._cpu_before_s))
+            used = structs.replace(used, cpu_s=max(0.0, used.cpu_s - self._cpu_before_s))
         elif self._meter is not None and now_ns - self._sent_ns > usage.INTERVAL_S * 1e9:
             used |= self._meter.used()  # a shorter job cannot have used much in processes that nobody waited for
         output = [each.kept[each.start :] if each.start else each.kept for each in (self.out, self.err)]

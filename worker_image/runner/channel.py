@@ -23,11 +23,12 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from pool import wire
-from pool.model import Outcome
+from pool.outcome import Outcome
 
 _COUNT = struct.Struct("!I")
 _SIZE = struct.Struct("!Q")
@@ -85,8 +86,7 @@ def _grown(part: bytearray, size: int) -> bytearray:
     return whole
 
 
-@dataclass(slots=True, kw_only=True)
-class Collector:
+class Collector(Struct, kw_only=True):
     """Reads messages from a socket, mostly from a non-blocking one. `frames` is None until a message is complete.
 
     1. Call `feed` when the socket is readable. It raises ChannelError at the first byte of a message that is not
@@ -100,7 +100,7 @@ class Collector:
     frames: list[bytearray] | None = None
     closed: bool = False
     over_cap: bool = False  #: the message was refused only because of its size
-    _early: bytearray = field(default_factory=bytearray)  # read, and not in a frame yet
+    _early: bytearray = bytearray()  # read, and not in a frame yet
     _parts: list[bytearray] | None = None  # the frames that the head has announced
     _at: int = 0  # index of the frame that is being read
     _filled: int = 0  # bytes of it that were read
@@ -251,8 +251,7 @@ class Report(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A whole answer, in its parts. None of the frames is decoded."""
 
     report: Report

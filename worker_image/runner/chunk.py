@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pool import wire
-from pool.model import Outcome
+from pool.outcome import Outcome
 from runner import usage
 from runner.channel import Frame
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pool import wire
-from pool.model import Outcome
+from pool.outcome import Outcome
 from runner.channel import Frame
 
 #: How many texts are kept, each with 32 bytes: the ones that were used last.

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pool import wire
-from pool.model import Finding
+from pool.outcome import Finding
 
 FILENAME = "<job>"
 #: The code that calls a job, and that parses it for the screen. A traceback begins after its frames.

@@ -14,12 +14,13 @@ import sys
 import warnings
 from codecs import BOM_UTF8
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from types import CodeType, CoroutineType, FunctionType, ModuleType
 from typing import cast
 
+from msgspec import Struct
+
 from pool import screen, values, wire
-from pool.model import Finding
+from pool.outcome import Finding
 from pool.screen import Policy
 from runner import fault, frames
 from runner.channel import MAX_CODE_BYTES, Frame
@@ -50,8 +51,7 @@ class RejectedError(Exception):
         self.findings = findings
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """What every job of a worker finds."""
 
     datasets: Mapping[str, object]

@@ -23,13 +23,14 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from msgspec import Struct
+
 from pool import wire
 from pool.errors import RemoteProtocolError
-from pool.model import Outcome
+from pool.outcome import Outcome
 from runner import body, cleanup, fork_server, usage
 from runner.attempt import Attempt, Child, Exit, Printer, Stream
 from runner.body import NoBodyError
@@ -61,8 +62,7 @@ class DaemonGoneError(Exception):
     """The daemon has been away for longer than `orphan_s`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     scratch: tuple[Path, ...]
     heartbeat_s: float
     orphan_s: float  #: how long a worker without a job waits for the next daemon
@@ -412,7 +412,8 @@ class Runner:
         kind, body = message[:1], message[1:]
         if kind == fork_server.CHILD and self._forking is not None:
             (number,), (sock, out, err) = fork_server.CHILD_BODY.unpack(body), self._forking
-            self._park(Child(number, sock, out, err, *fds))
+            pidfd, init, *_ = *fds, None, None
+            self._park(Child(number, sock, out, err, pidfd, init))
         elif kind == fork_server.NO_CHILD and self._forking is not None:
             self._forking.close()
             self._forking, self._timers[self._fork] = None, time.monotonic() + _FORK_AGAIN_S

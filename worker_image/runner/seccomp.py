@@ -20,7 +20,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from runner import syscalls
 
@@ -46,24 +46,21 @@ DENY = fail(errno.EPERM)
 ABSENT = fail(errno.ENOSYS)
 
 
-@dataclass(frozen=True, slots=True)
-class Only:
+class Only(NamedTuple):
     """Allowed with these values of one argument. The kernel takes all of these as 32 bits, and so do we."""
 
     argument: int
     values: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Without:
+class Without(NamedTuple):
     """Allowed with none of these bits in one argument."""
 
     argument: int
     bits: int
 
 
-@dataclass(frozen=True, slots=True)
-class Except:
+class Except(NamedTuple):
     """Allowed, except with these values of one argument."""
 
     argument: int
@@ -86,7 +83,7 @@ def compile_filter(
             action = ABSENT
         elif number in allowed:
             action = allowed[number] or ALLOW
-        if not steps or steps[-1][1] != action:
+        if not steps or steps[-1][1] is not action:  # tuples of two kinds may be equal
             steps.append((number, action))
     steps.append((newest + 1, ABSENT))
     program = [

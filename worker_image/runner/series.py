@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pool import wire
-from pool.model import Outcome
+from pool.outcome import Outcome
 from runner.channel import Frame
 from runner.chunk import Answers
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from msgspec import Struct
+
 from pool import wire
-from pool.model import Outcome
+from pool.outcome import Outcome
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 #: Fields of /proc/PID/stat after the command's name: utime, stime, and those of children that were waited for. proc(5).
@@ -52,8 +53,7 @@ def _number(text: bytes, name: bytes) -> int:
     return int(rest.partition(b"\n")[0])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Struct, frozen=True, kw_only=True):
     cpu_s: float = 0.0
     max_rss_bytes: int = 0
 
@@ -82,8 +82,7 @@ def data_bytes(pid: int) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """The counters of the whole worker."""
 
     cpu_s: float

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pool import wire
-from pool.model import Outcome
+from pool.outcome import Outcome
 from runner.channel import Report
 
 #: The kernel enforces a CPU limit by ticks but accounts in ns, so that this part of the limit may be missing.
 _COUNTED = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(Struct, frozen=True, kw_only=True):
     """All that is known of a child that has ended."""
 
     killed_for: Outcome | None  #: why the runner killed it, if it did: timeout, cancelled, output, memory
@@ -28,8 +28,7 @@ class Evidence:
     invalid: str = ""  #: what was wrong with its answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True):
     outcome: Outcome
     reason: str = ""
     exit_code: int | None = None

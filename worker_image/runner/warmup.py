@@ -9,10 +9,11 @@ In a busy worker no child does that, for it would cost each job more than it sav
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+
+from msgspec import structs
 
 from pool import screen, values, wire
-from pool.model import Outcome
+from pool.outcome import Outcome
 from runner.answer import Setting, answer
 from runner.channel import Report
 from runner.fault import FILENAME
@@ -74,7 +75,7 @@ def parts() -> list[str]:
 def run(part: str, setting: Setting) -> None:
     """Screen and run one warm-up. Raises WarmUpError with its error."""
     # Where children share the scratch directory, files of the last job may still be in it: they are not the warm-up's.
-    setting = replace(setting, output=_NO_FILES)
+    setting = structs.replace(setting, output=_NO_FILES)
     screen.examine(_JOBS[part], setting.policy, filename=FILENAME)
     arguments = [bytes(frame) for frame in values.encode(((1,), {}), max_bytes=4096)]
     main = sys.modules.get("__main__")

@@ -19,7 +19,7 @@ MODULUS = sys.hash_info.modulus
 #: In front of each job: the encoder in the child is replaced.
 CODE = """
 def main(*given):
-    for kind in object.__subclasses__():
+    for kind in object.__subclasses__() + Exception.__subclasses__():
         names = getattr(kind.__init__, "__globals__", {})
         if hasattr(names.get("values"), "encode"):
             names["values"].encode = lambda *_, **__: list(given)
