@@ -259,7 +259,8 @@ HELPERS = {
 }
 
 
-@pytest.mark.parametrize("pool", ["default", "programs"])
+#: The worker of "plain" has not imported multiprocessing.
+@pytest.mark.parametrize("pool", ["default", "programs", "plain"])
 @pytest.mark.parametrize("name", HELPERS)
 def test_a_library_that_wants_a_helper_works_with_and_without_one(client, name, pool):
     code, value = HELPERS[name]

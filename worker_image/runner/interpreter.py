@@ -26,7 +26,6 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.machinery import SourceFileLoader
-from multiprocessing.process import _children  # type: ignore[attr-defined]
 from operator import attrgetter
 from pathlib import Path
 from types import FunctionType, ModuleType, TracebackType
@@ -262,8 +261,14 @@ def has_exit_work(*, handlers: bool = True) -> bool:
     """Whether code of the job may still run: a thread or process that Python waits for, or an exit handler."""
     with contextlib.suppress(BaseException):
         waited_for = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
-        return bool(waited_for or _children) or (handlers and _count_exit_handlers() > _Before.exit_handlers)
+        return bool(waited_for or _processes()) or (handlers and _count_exit_handlers() > _Before.exit_handlers)
     return True
+
+
+def _processes() -> object:
+    """Those that the job has started with multiprocessing."""
+    found = sys.modules.get("multiprocessing.process")
+    return found is not None and found._children  # noqa: SLF001
 
 
 def finish(namespace: Callable[[], dict[str, object]]) -> None:

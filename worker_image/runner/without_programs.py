@@ -1,31 +1,25 @@
 """Lets libraries work where a job may not start programs and has fewer cores than the machine.
 
-multiprocessing and joblib start new interpreters as helpers. What can do without one does: the resource tracker has
-nothing to do, because a job's shared memory goes with its scratch space, and processes are forked whatever start method
-was chosen. What cannot is refused at once, with the cause. Called once, in the zygote.
+multiprocessing and joblib start new interpreters as helpers; processes.py makes multiprocessing do without. That is
+executed when multiprocessing is imported, because it takes 20 ms: in the zygote of a worker with preloaded modules, in
+the job that uses it in another worker. Called once, in the zygote.
 """
 
 from __future__ import annotations
 
-import errno
+import importlib
 import math
-import multiprocessing.context
-import multiprocessing.popen_fork
-import multiprocessing.process
-import multiprocessing.resource_tracker
-import multiprocessing.util
 import os
-import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib.machinery import FileFinder, ModuleSpec, PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
-from typing import Any, NoReturn
-
-from runner import managers
+from types import ModuleType
+from typing import Any
 
 _CGROUP = Path("/sys/fs/cgroup")
-_NO_PROGRAMS = (
-    "jobs of this pool may not start programs (allow: [subprocess] in the template); use threads, or multiprocessing "
-    "with its start method fork"
-)
 #: Variables by which numeric libraries are told how many threads to start.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMEXPR_MAX_THREADS",
@@ -37,36 +31,48 @@ THREAD_VARIABLES = (
 ALLOCATORS = {"JE_ARROW_MALLOC_CONF": "background_thread:false", "_RJEM_MALLOC_CONF": "background_thread:false"}
 
 
-def set_up() -> None:
-    """For all jobs: no threads of allocators, and nothing that needs a socket."""
-    os.environ.update(ALLOCATORS)
-    managers.set_up()
-    process: Any = multiprocessing.process.BaseProcess
-    process.kill = _kill
+def set_up(*, programs: bool, at_once: bool) -> None:
+    """For all jobs. `programs`: whether they may start some. `at_once`: import multiprocessing now."""
+    os.environ.update(ALLOCATORS)  # no threads of allocators
+    if not programs:
+        os.environ["JOBLIB_MULTIPROCESSING"] = "0"  # joblib then uses threads
+    adapting = PathFinder.find_spec("runner.processes", sys.modules["runner"].__path__)
+    assert adapting is not None, "it is beside this module"
+    _after_import("multiprocessing", partial(_adapt, adapting, programs=programs))
+    if at_once:
+        importlib.import_module("multiprocessing")
 
 
-def set_up_forking() -> None:
-    """For jobs that may not start programs."""
-    tracker: Any = multiprocessing.resource_tracker.ResourceTracker
-    tracker._send = tracker.ensure_running = multiprocessing.resource_tracker.ensure_running = lambda *_: None  # noqa: SLF001
-    for process in (multiprocessing.context.SpawnProcess, multiprocessing.context.ForkServerProcess):
-        forked: Any = process
-        forked._Popen = staticmethod(multiprocessing.popen_fork.Popen)  # noqa: SLF001
-        forked._after_fork = staticmethod(multiprocessing.process.BaseProcess._after_fork)  # type: ignore[attr-defined] # noqa: SLF001
-    multiprocessing.util.spawnv_passfds = _refuse_program  # type: ignore[assignment]
-    os.environ["JOBLIB_MULTIPROCESSING"] = "0"  # joblib then uses threads
+def _adapt(adapting: ModuleSpec, *, programs: bool) -> None:
+    """In a job, `runner` cannot be imported by name any more."""
+    assert adapting.loader is not None, "it is a file"
+    module: Any = module_from_spec(adapting)
+    adapting.loader.exec_module(module)
+    module.set_up(programs=programs)
 
 
-def _kill(process: Any) -> None:
-    """Terminate process; sends SIGKILL signal. Also one of joblib, which has no `kill` because it asks pgrep first."""
-    if hasattr(process._popen, "kill"):  # noqa: SLF001
-        process._popen.kill()  # noqa: SLF001
-    elif process._popen is not None and process.is_alive():  # noqa: SLF001
-        os.kill(process.pid, signal.SIGKILL)
+def _after_import(name: str, follow: Callable[[], None]) -> None:
+    """Call a function once a module of the standard library was imported. A job sees nothing of that in `sys`.
 
+    A module of this name that the job brings along is found by another finder, before this one.
+    """
+    finder = sys.path_importer_cache[os.path.dirname(os.__file__)]  # noqa: PTH120
+    assert isinstance(finder, FileFinder), "the standard library is a directory"
+    find_spec = finder.find_spec
 
-def _refuse_program(*_arguments: object) -> NoReturn:
-    raise PermissionError(errno.EPERM, _NO_PROGRAMS)
+    def find(wanted: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec: Any = find_spec(wanted, target)
+        if wanted == name and spec is not None:
+            spec.loader.exec_module = partial(run, spec.loader)
+        return spec  # type: ignore[no-any-return]
+
+    def run(loader: Any, module: ModuleType) -> None:
+        del loader.exec_module
+        loader.exec_module(module)
+        vars(finder).pop("find_spec", None)
+        follow()
+
+    vars(finder)["find_spec"] = find
 
 
 # ---- cores ----

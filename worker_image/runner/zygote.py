@@ -32,7 +32,7 @@ from runner.program import UNSCREENED
 from runner.warmup import WarmUpError
 
 #: What the code of a job uses now and then, and takes long to import.
-_OFTEN_USED = ("asyncio",)
+_OFTEN_USED = ("asyncio", "dataclasses")
 #: A product of matrices of this size is shared among the threads of OpenBLAS.
 _SHARED_ROWS = 128
 
@@ -102,10 +102,8 @@ def _load_modules(names: Sequence[str]) -> None:
 def _set_up_libraries(plan: Plan) -> None:
     """Before any library is imported. Not in tests of the runner, whose workers are plain processes."""
     os.environ.pop("GLIBC_TUNABLES", None)  # its effect is from the start of the process on
-    without_programs.set_up()
     without_programs.set_up_cores()
-    if seccomp.SUBPROCESS not in plan.allow:
-        without_programs.set_up_forking()
+    without_programs.set_up(programs=seccomp.SUBPROCESS in plan.allow, at_once=bool(plan.modules))
 
 
 def _import(name: str) -> None:

@@ -1,26 +1,38 @@
-"""Lets multiprocessing's managers, listeners and clients work among the processes of a job, which have no sockets.
+"""Lets multiprocessing work in a job, which has no sockets and, in most pools, may not start programs.
+
+The resource tracker has nothing to do, because a job's shared memory goes with its scratch space. Processes are forked,
+whatever start method was chosen. What needs a new interpreter is refused at once, with the cause.
+
+Managers, listeners and clients work among the processes of a job:
 
     start(): a pair of sockets, the endpoint ──fork──▶ the server's process: Listener.accept() waits at its inner end
     Client(address): makes a pipe and sends one end of it through the outer end of the endpoint
 
 Forks inherit endpoints. A few are made before the first fork and taken by managers later, so that processes reach also
-a manager that is started after them. New interpreters have none. Called once, in the zygote.
+a manager that is started after them. New interpreters have none.
+
+Executed once, when multiprocessing is imported. It imports nothing of the runner (see without_programs.py).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 from collections.abc import Hashable
 from itertools import count
-from multiprocessing import connection, get_context, managers
+from multiprocessing import connection, get_context, managers, resource_tracker, util
 from multiprocessing.context import ForkServerProcess, SpawnProcess, get_spawning_popen
 from multiprocessing.popen_fork import Popen as ForkPopen
 from multiprocessing.popen_spawn_posix import Popen as SpawnPopen
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
+_NO_PROGRAMS = (
+    "jobs of this pool may not start programs (allow: [subprocess] in the template); use threads, or multiprocessing "
+    "with its start method fork"
+)
 _INSTEAD = "Queue, Pipe, Value, Array and shared_memory of multiprocessing"
 _NO_SERVER = (
     "no manager or listener was started at {address!r} before this process was forked, and jobs have no sockets to "
@@ -51,7 +63,16 @@ class _Job:
     has_interpreters = False  #: whether it has started processes that are no forks
 
 
-def set_up() -> None:
+def set_up(*, programs: bool) -> None:
+    """`programs`: whether jobs may start some."""
+    process: Any = BaseProcess
+    process.kill = _kill
+    _set_up_managers()
+    if not programs:
+        _set_up_forking()
+
+
+def _set_up_managers() -> None:
     """Replace the ends of managers' connections. Their protocol stays as it is."""
     kinds: Any = managers
     kinds.listener_client = dict.fromkeys(kinds.listener_client, (Listener, connect))
@@ -147,6 +168,31 @@ def _spawn(process: Any) -> object:
         return ForkPopen(process)
     _Job.has_interpreters = True
     return started
+
+
+# ---- processes ----
+
+
+def _set_up_forking() -> None:
+    tracker: Any = resource_tracker.ResourceTracker
+    tracker._send = tracker.ensure_running = resource_tracker.ensure_running = lambda *_: None  # noqa: SLF001
+    for process in (SpawnProcess, ForkServerProcess):
+        forked: Any = process
+        forked._Popen = staticmethod(ForkPopen)  # noqa: SLF001
+        forked._after_fork = staticmethod(BaseProcess._after_fork)  # type: ignore[attr-defined] # noqa: SLF001
+    util.spawnv_passfds = _refuse_program  # type: ignore[assignment]
+
+
+def _kill(process: Any) -> None:
+    """Terminate process; sends SIGKILL signal. Also one of joblib, which has no `kill` because it asks pgrep first."""
+    if hasattr(process._popen, "kill"):  # noqa: SLF001
+        process._popen.kill()  # noqa: SLF001
+    elif process._popen is not None and process.is_alive():  # noqa: SLF001
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def _refuse_program(*_arguments: object) -> NoReturn:
+    raise PermissionError(errno.EPERM, _NO_PROGRAMS)
 
 
 # ---- methods of multiprocessing, and what is called in their place ----
