@@ -11,6 +11,7 @@ Standard library only: this module is copied into the image too.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,11 @@ PACKAGE_INIT = b'"""The part of the project that runs inside a worker."""\n'
 
 def read_tree(root: Path) -> dict[str, bytes]:
     """Every `*.py` below `root`, by its relative posix name."""
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.py") if path.is_file()}
+    found: dict[str, bytes] = {}
+    for directory, _, names in os.walk(root):  # a third of the time of rglob, which is part of each worker's start
+        for path in (Path(directory, name) for name in names if name.endswith(".py")):
+            found[path.relative_to(root).as_posix()] = path.read_bytes()
+    return found
 
 
 def digest(tree: Mapping[str, bytes]) -> str:

@@ -27,9 +27,12 @@ _BUILTINS: dict[type, WriteFn] = {
     **scalars.WRITERS, **containers.WRITERS, **times.WRITERS, frames.Columns: frames.write_columns,
 }  # fmt: skip
 #: By the package that a class claims. Only then is the package imported, by the name given here and not by the class.
+#: The packages of the standard library are here because a worker starts without them.
 _PACKAGES: dict[str, tuple[Callable[[], dict[type, WriteFn]], ...]] = {
+    "fractions": (scalars.fraction_writers,),
     "numpy": (arrays.writers,),
     "pandas": (stamps.writers, columns.writers, frames.writers),
+    "zoneinfo": (times.zone_writers,),
 }
 
 

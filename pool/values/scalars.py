@@ -8,13 +8,15 @@ from __future__ import annotations
 import struct
 import uuid
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pool.values.codes import MAX_DECIMAL_DIGITS, MAX_FRACTION_BYTES, MAX_INT_BYTES, Code
 from pool.values.reader import LeafFn, Reader, ReadFn, exact_ints
 from pool.values.writer import RefusalError, WriteFn, Writer
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 #: The digits, a sign, a point and an exponent.
 _MAX_DECIMAL_TEXT = MAX_DECIMAL_DIGITS + 16
@@ -78,9 +80,15 @@ def _write_fraction(writer: Writer, value: Fraction) -> None:
     parts = exact_ints([value.numerator, value.denominator], 2)
     if max(part.bit_length() for part in parts) >= 8 * MAX_FRACTION_BYTES:
         raise RefusalError(
-            f"a Fraction may have {MAX_FRACTION_BYTES} bytes above and below; carry a float", kind=Fraction
+            f"a Fraction may have {MAX_FRACTION_BYTES} bytes above and below; carry a float", kind=type(value)
         )
     writer.composite(value, Code.FRACTION, numerator=parts[0], denominator=parts[1])
+
+
+def fraction_writers() -> dict[type, WriteFn]:
+    from fractions import Fraction
+
+    return {Fraction: _write_fraction}
 
 
 def _write_uuid(writer: Writer, value: uuid.UUID) -> None:
@@ -140,6 +148,8 @@ def _read_fraction(_reader: Reader, parts: list[Any]) -> Fraction:
     numerator, denominator = exact_ints(parts, 2)
     if max(numerator.bit_length(), denominator.bit_length()) >= 8 * MAX_FRACTION_BYTES:
         raise ValueError("a fraction that is too long")
+    from fractions import Fraction
+
     return Fraction(numerator, denominator)
 
 
@@ -153,7 +163,6 @@ WRITERS: dict[type, WriteFn] = {
     bytes: _write_bytes,
     bytearray: _write_bytearray,
     Decimal: _write_decimal,
-    Fraction: _write_fraction,
     uuid.UUID: _write_uuid,
     PurePosixPath: _write_posix_path,
     PosixPath: _write_posix_path,

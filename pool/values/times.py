@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any
 
 from pool.values.codes import Code
 from pool.values.reader import Reader, ReadFn, exact, exact_ints
 from pool.values.writer import RefusalError, WriteFn, Writer
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 #: No dots: a key is looked up below the zone directories and, failing those, inside the package tzdata.
 _ZONE_KEY = re.compile(r"[A-Za-z0-9_+\-]{1,64}(/[A-Za-z0-9_+\-]{1,64}){0,3}")
@@ -49,8 +51,14 @@ def _write_fixed_zone(writer: Writer, value: dt.timezone) -> None:
 def _write_named_zone(writer: Writer, value: ZoneInfo) -> None:
     key = value.key
     if type(key) is not str or not _ZONE_KEY.fullmatch(key):
-        raise RefusalError("a time zone travels by its key, and this one has none", kind=ZoneInfo)
+        raise RefusalError("a time zone travels by its key, and this one has none", kind=type(value))
     writer.composite(value, Code.NAMED_ZONE, key=key)
+
+
+def zone_writers() -> dict[type, WriteFn]:
+    from zoneinfo import ZoneInfo
+
+    return {ZoneInfo: _write_named_zone}
 
 
 def write_pytz_zone(writer: Writer, value: object) -> None:
@@ -100,6 +108,8 @@ def _read_named_zone(_reader: Reader, parts: list[Any]) -> ZoneInfo:
     (key,) = parts
     if not _ZONE_KEY.fullmatch(exact(str, key)):
         raise ValueError("not the key of a time zone")
+    from zoneinfo import ZoneInfo  # takes 2 ms, and few values have zones
+
     return ZoneInfo(exact(str, key))
 
 
@@ -120,7 +130,6 @@ WRITERS: dict[type, WriteFn] = {
     dt.date: _write_date,
     dt.timedelta: _write_timedelta,
     dt.timezone: _write_fixed_zone,
-    ZoneInfo: _write_named_zone,
 }
 READERS: dict[int, ReadFn] = {
     Code.DATETIME: _read_datetime,

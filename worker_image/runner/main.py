@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import hashlib  # noqa: F401 - for the fork, as are the other imports that are not used here
 import os
-import pickle  # noqa: F401
 import random  # noqa: F401
 import signal
 import socket

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.machinery import FileFinder, ModuleSpec, PathFinder
-from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,7 +45,7 @@ def set_up(*, programs: bool, at_once: bool) -> None:
 def _adapt(adapting: ModuleSpec, *, programs: bool) -> None:
     """In a job, `runner` cannot be imported by name any more."""
     assert adapting.loader is not None, "it is a file"
-    module: Any = module_from_spec(adapting)
+    module: Any = ModuleType(adapting.name)
     adapting.loader.exec_module(module)
     module.set_up(programs=programs)
 
