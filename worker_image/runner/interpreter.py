@@ -261,14 +261,10 @@ def has_exit_work(*, handlers: bool = True) -> bool:
     """Whether code of the job may still run: a thread or process that Python waits for, or an exit handler."""
     with contextlib.suppress(BaseException):
         waited_for = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
-        return bool(waited_for or _processes()) or (handlers and _count_exit_handlers() > _Before.exit_handlers)
+        started = sys.modules.get("multiprocessing.process")
+        processes = started is not None and started._children  # noqa: SLF001
+        return bool(waited_for or processes) or (handlers and _count_exit_handlers() > _Before.exit_handlers)
     return True
-
-
-def _processes() -> object:
-    """Those that the job has started with multiprocessing."""
-    found = sys.modules.get("multiprocessing.process")
-    return found is not None and found._children  # noqa: SLF001
 
 
 def finish(namespace: Callable[[], dict[str, object]]) -> None:
