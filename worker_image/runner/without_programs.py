@@ -55,8 +55,11 @@ def _after_import(name: str, follow: Callable[[], None]) -> None:
 
     A module of this name that the job brings along is found by another finder, before this one.
     """
-    finder = sys.path_importer_cache[os.path.dirname(os.__file__)]  # noqa: PTH120
-    assert isinstance(finder, FileFinder), "the standard library is a directory"
+    finder = sys.path_importer_cache.get(os.path.dirname(os.__file__))  # noqa: PTH120
+    if not isinstance(finder, FileFinder):  # the standard library is no directory
+        importlib.import_module(name)
+        follow()
+        return
     find_spec = finder.find_spec
 
     def find(wanted: str, target: ModuleType | None = None) -> ModuleSpec | None:
