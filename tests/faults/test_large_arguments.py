@@ -65,9 +65,9 @@ def test_a_daemon_that_is_killed_when_it_sends_the_job_does_not_lose_it(point, h
     settings = {"home": home, "durability": "crash"}
     monkeypatch.setenv("POOL_FAILPOINT", f"{point}:0")
     first = DaemonProcess({"default": POOL}, engine="failing", **settings).start()
+    with first.client(timeout=2) as client, suppress(DaemonUnreachableError):  # Accepted may follow Run
+        client.submit(SUM, entry="main", args=[ARRAY], on_disconnect="keep", job_id="large")
     with first.client(timeout=60) as client:
-        with suppress(DaemonUnreachableError):  # Accepted may follow Run
-            client.submit(SUM, entry="main", args=[ARRAY], on_disconnect="keep", job_id="large")
         assert first.process.wait(60) == -signal.SIGKILL
         monkeypatch.delenv("POOL_FAILPOINT")
         with DaemonProcess({"default": POOL}, **settings) as second:
