@@ -147,8 +147,8 @@ def jobs_limit(max_jobs: int, rng: Random, *, young: bool) -> int:
 
 
 def served_in_s(*, jobs: int, limit: int, age_s: float) -> float:
-    """How long a worker that goes on like this serves jobs; infinite while it has more than a quarter of them left."""
-    return (limit - jobs) * age_s / jobs if 4 * jobs >= 3 * limit else inf
+    """How long a worker that goes on like this serves jobs; infinite while it has more than half of them left."""
+    return (limit - jobs) * age_s / jobs if 2 * jobs >= limit else inf
 
 
 def age_limit_s(max_age_s: float, rng: Random, *, young: bool) -> float:
