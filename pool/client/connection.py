@@ -350,7 +350,11 @@ class DaemonSocket:
         for _ in range(MESSAGES_PER_TURN):
             events = int(self._socket.get(zmq.EVENTS))
             if self._outbox and events & _POLLOUT:
-                self._send(self._outbox.popleft())
+                try:
+                    self._send(self._outbox[0])
+                except zmq.Again:  # the connection has ended between two frames; the monitor reports it
+                    return
+                self._outbox.popleft()
             elif events & _POLLIN:
                 self._outbox += self._pending.receive(self._receive(), now)
             else:

@@ -534,6 +534,21 @@ def test_an_error_on_the_i_o_thread_fails_pending_requests_and_the_next_request_
     assert client.run("result = 1").value == 1
 
 
+def test_a_message_that_libzmq_refuses_is_sent_again_and_fails_no_other_request(client, daemon, monkeypatch):
+    """It refuses a frame that is not the first of its message if the connection has ended since that one."""
+    send, refusals = connection.DaemonSocket._send, [zmq.Again(), zmq.Again()]
+
+    def refuse_twice(self, frames):
+        if refusals:
+            raise refusals.pop()
+        send(self, frames)
+
+    monkeypatch.setattr(connection.DaemonSocket, "_send", refuse_twice)
+    assert client.run("result = 1").ok
+    assert refusals == []
+    assert list(map(type, daemon.received)).count(wire.Submit) == 1
+
+
 # ---- results of hostile jobs ----
 
 

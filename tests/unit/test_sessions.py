@@ -86,12 +86,19 @@ def test_a_client_that_connects_again_keeps_its_jobs(world):
     assert world.cancelled == ["j"]
 
 
-def test_a_client_can_connect_again_after_a_pause_of_the_daemon(world):
+@pytest.fixture
+def paused(world):
+    """A client is absent for a second when the daemon stops, which goes on much later."""
     world.sessions.announce(A, "0", "one")
     world.job("j")
     world.listener.close(A)
     later(world, 1)
     world.now += 1000
+    return world
+
+
+def test_a_client_can_connect_again_after_a_pause_of_the_daemon(paused):
+    world = paused
     later(world, GRACE_S - 1.1)
     assert world.cancelled == []
     world.sessions.announce(B, "0", "one")
@@ -99,14 +106,9 @@ def test_a_client_can_connect_again_after_a_pause_of_the_daemon(world):
     assert world.cancelled == []
 
 
-def test_a_client_that_does_not_connect_again_after_a_pause_of_the_daemon_is_gone(world):
-    world.sessions.announce(A, "0", "one")
-    world.job("j")
-    world.listener.close(A)
-    later(world, 1)
-    world.now += 1000
-    later(world, GRACE_S)
-    assert world.cancelled == ["j"]
+def test_a_client_that_does_not_connect_again_after_a_pause_of_the_daemon_is_gone(paused):
+    later(paused, GRACE_S)
+    assert paused.cancelled == ["j"]
 
 
 def test_a_client_with_two_connections_is_there_until_both_are_gone(world):
