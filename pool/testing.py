@@ -7,12 +7,12 @@ runs in it has all rights of the user.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -148,7 +148,7 @@ _ENVIRONMENT = {
 }
 
 
-_SCRATCH, _NOTE, _TREE = "pool-scratch-", "note", "pool-tree-"
+_SCRATCH, _NOTE, _TREES = "pool-scratch-", "note", "pool-trees-"
 #: After it the scratch directory of a process that has ended is nobody's any more, and an old tree neither.
 _SCRATCH_KEPT_S, _TREE_KEPT_S = 600.0, 7 * 86_400.0
 
@@ -174,30 +174,43 @@ def _age_s(path: Path) -> float:
 
 
 def _shared_tree() -> Path:
-    """The tree and its bytecode are written once for each content and user. Another user's is never taken for it."""
+    """The tree and its bytecode are written once for each content and user. Another user's is never taken for it.
+
+    A lock holds for the check as well: without it one process removed what another had just made and was reading.
+    """
     wanted = sources.digest(assets.runner_tree())
-    tree = Path(tempfile.gettempdir()) / f"{_TREE}{os.geteuid()}-{wanted[:16]}"
-    if not _is_ours(tree) or sources.digest(sources.read_tree(tree)) != wanted:
-        made = lay_out(Path(tempfile.mkdtemp(prefix=_TREE)))
-        for old in tree.parent.glob(f"{_TREE}{os.geteuid()}-*"):
-            if _is_ours(old) and (old == tree or _age_s(old) > _TREE_KEPT_S):
-                shutil.rmtree(old, ignore_errors=True)
-        try:
+    trees = Path(tempfile.gettempdir()) / f"{_TREES}{os.geteuid()}"
+    with _locked(trees):
+        tree = trees / wanted[:16]
+        if not tree.is_dir() or sources.digest(sources.read_tree(tree)) != wanted:
+            made = lay_out(Path(tempfile.mkdtemp(dir=trees)))
+            shutil.rmtree(tree, ignore_errors=True)
             made.rename(tree)
-        except OSError:  # another daemon has just made it, or somebody else has
-            shutil.rmtree(made)
-        if not _is_ours(tree):
-            raise StartError(f"{tree} belongs to another user; remove it, or set TMPDIR")
-    os.utime(tree)
+        os.utime(tree)
+        for other in trees.iterdir():
+            if _age_s(other) > _TREE_KEPT_S:
+                shutil.rmtree(other, ignore_errors=True)
     return tree
 
 
-def _is_ours(directory: Path) -> bool:
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Makes this user's directory if there is none. Raises StartError if it is another user's, or no directory."""
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
     try:
-        found = directory.lstat()
-    except FileNotFoundError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+        opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise StartError(
+            f"{directory} is not this user's directory ({error.strerror}); remove it, or set TMPDIR"
+        ) from error
+    try:
+        if os.fstat(opened).st_uid != os.geteuid():
+            raise StartError(f"{directory} belongs to another user; remove it, or set TMPDIR")
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def lay_out(root: Path) -> Path:

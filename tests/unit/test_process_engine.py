@@ -65,13 +65,42 @@ def test_all_engines_of_a_user_share_one_tree_whose_content_is_right(temporary):
     (first / "runner" / "more.py").write_text("")
     assert ProcessEngine().tree == first
     assert sources.digest(sources.read_tree(first)) == sources.digest(runner_tree())
-    assert list(temporary.iterdir()) == [first]
+    assert list(first.parent.iterdir()) == [first]
+    assert list(temporary.iterdir()) == [first.parent]
+
+
+def test_engines_that_start_at_once_find_a_whole_tree(temporary):
+    program = (
+        "from pool import sources, testing; print(sources.digest(sources.read_tree(testing.ProcessEngine().tree)))"
+    )
+    for number in range(4):
+        directory = temporary / str(number)
+        directory.mkdir()
+        environment = os.environ | {"TMPDIR": str(directory)}
+        command = [sys.executable, "-c", program]
+        started = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(6)]
+        found = {each.communicate()[0].decode().strip() for each in started}
+        assert found == {sources.digest(runner_tree())}
+
+
+def test_a_tree_that_nobody_has_used_for_long_is_removed(temporary):
+    tree = ProcessEngine().tree
+    old = tree.with_name("old")
+    old.mkdir()
+    os.utime(old, (0, 0))
+    assert ProcessEngine().tree == tree
+    assert not old.exists()
+
+
+def test_what_is_no_directory_of_ours_is_refused(temporary):
+    (temporary / f"pool-trees-{os.geteuid()}").symlink_to(temporary)
+    with pytest.raises(StartError, match="is not this user's directory"):
+        ProcessEngine()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 def test_a_tree_of_another_user_is_refused(temporary):
     tree = ProcessEngine().tree
-    os.chown(tree, 65534, 65534)
-    (tree / "x").touch()
+    os.chown(tree.parent, 65534, 65534)
     with pytest.raises(StartError, match="belongs to another user"):
         ProcessEngine()
