@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pool.cli import advise, doctor, inspect, local, mine, operate, report, run
+from pool.cli import advise, check, doctor, image, inspect, mine, operate, report, run
 from pool.cli.answer import Version, resolve
 
 EXIT_STATUS = (
@@ -45,13 +45,13 @@ for look_command in (
     doctor.doctor,
 ):
     app.command(rich_help_panel="Look")(look_command)
-for run_command in (run.run, local.check, report.report):
+for run_command in (run.run, check.check, report.report):
     app.command(rich_help_panel="Run")(run_command)
 for order in (operate.cancel, operate.drain, operate.resume, operate.recycle, operate.resize, operate.pardon):
     app.command(rich_help_panel="Operate")(order)
-image_app.command("build")(local.build)
-image_app.command("unpack")(local.unpack)
-config_app.command("check")(local.config_check)
+image_app.command("build")(image.build)
+image_app.command("unpack")(image.unpack)
+config_app.command("check")(check.config_check)
 
 
 @config_app.callback()

@@ -88,7 +88,7 @@ def _object(pool: PoolArrivals, forecasts: Sequence[Forecast], spare: int, size:
 
 
 def _table(pool: PoolArrivals, forecasts: Sequence[Forecast]) -> Table:
-    from pool.cli.tables import columns
+    from pool.cli.cells import columns
 
     table = columns(">WORKERS", ">HITS", ">WAIT", ">p95", ">MEMORY", "")
     marks = {pool.size.min: "min", pool.size.max: "max"}

@@ -204,7 +204,7 @@ def _value(result: JobResult) -> str:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    from pool.cli.tables import cell, columns, state
+    from pool.cli.cells import cell, columns, state
 
     table = columns("FILE", "OUTCOME", "VALUE", ">RUN", ">CPU", "WHY")
     for name, result in rows:

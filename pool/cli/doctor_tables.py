@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from pool.cli.cells import cell, columns, counts
 from pool.cli.doctor import GOOD
-from pool.cli.tables import cell, columns, counts
 from pool.printable import visible
 from pool.status import ProbeRow, Probes, WorkerProbes
 

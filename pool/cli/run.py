@@ -20,13 +20,22 @@ if TYPE_CHECKING:
     from pool.client.job import JobOptions
     from pool.model import JobResult
 
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="Python source; - is stdin; of a directory every *.py in it.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where to write the job's output files; for several files, DIR/NAME."),
+]
+Local = Annotated[
+    bool,
+    typer.Option("--local", help="One file, in a locked-down process of this host: no daemon and no Docker needed."),
+]
+
 
 def run(
     context: typer.Context,
-    files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE...", help="Python source; - is stdin; of a directory every *.py in it."),
-    ],
+    files: Files,
     *,
     entry: job_options.Entry = None,
     arg: job_options.Arg = None,
@@ -40,21 +49,11 @@ def run(
     env: job_options.Env = None,
     seed: job_options.Seed = None,
     retries: job_options.Retries = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="DIR", help="Where to write the job's output files; for several files, DIR/NAME."
-        ),
-    ] = None,
+    out: Out = None,
     sort: Annotated[Sort, typer.Option("--sort", help="For several files: the order of the table.")] = Sort.FILE,
     csv: Annotated[bool, typer.Option("--csv", help="For several files: print only the table, as CSV.")] = False,
     explain_denials: job_options.Denials = False,
-    local: Annotated[
-        bool,
-        typer.Option(
-            "--local", help="One file, in a locked-down process of this host: no daemon and no Docker needed."
-        ),
-    ] = False,
+    local: Local = False,
     trace: job_options.Trace = False,
     as_json: Json = False,
 ) -> None:
