@@ -23,7 +23,7 @@ from queue import Empty
 from typing import Self, Unpack
 
 from pool.client import checks
-from pool.client.batch import Answer, Batch, BatchJob, Counter, Handover, Progress, Window
+from pool.client.batch import Batch, BatchJob, Handover
 from pool.client.cases import Case, TestReport, TestRun
 from pool.client.client import Client, Decode, OnText, not_ended
 from pool.client.connection import CANCEL_S
@@ -32,6 +32,7 @@ from pool.client.pending import Delivery, Request
 from pool.client.results import OutputReader, Piece
 from pool.client.retry import Retry
 from pool.client.waiting import Patience
+from pool.client.window import Answer, Counter, Progress, Window
 from pool.errors import BacklogFullError, ClosedError, PoolError, ResultTimeoutError
 from pool.model import JobResult, OutputEvent
 

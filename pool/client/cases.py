@@ -20,11 +20,12 @@ from typing import Any, TypedDict
 
 from pool import values, wire
 from pool.client import checks
-from pool.client.batch import Answer, Batches, BatchJob, Counter, Map
+from pool.client.batch import Batches, BatchJob, Map
 from pool.client.checks import Buffer
 from pool.client.chunks import MAX_BYTES, Chunk
 from pool.client.job import Code, JobOptions, arguments_of, program_of, stdin_of
 from pool.client.retry import Retry
+from pool.client.window import Answer, Counter
 from pool.errors import InvalidJobError, JobRefusedError, ResultTimeoutError, ValueCodecError
 from pool.model import JobResult, Limits, Outcome
 

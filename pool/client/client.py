@@ -17,7 +17,7 @@ from queue import Empty
 from typing import Final, Literal, Self, Unpack
 
 from pool.client import checks, job
-from pool.client.batch import WATCHED, Answer, Batch, Batches, BatchJob, Counter, Handover, Progress
+from pool.client.batch import WATCHED, Batch, Batches, BatchJob, Handover
 from pool.client.cases import Case, TestReport, TestRun, collect
 from pool.client.connection import CANCEL_S, Connection
 from pool.client.decoder import ProcessDecoder
@@ -27,6 +27,7 @@ from pool.client.pending import Request
 from pool.client.results import OutputReader, ToResult, to_result
 from pool.client.retry import Retry
 from pool.client.waiting import Patience, until_done
+from pool.client.window import Answer, Counter, Progress
 from pool.errors import BacklogFullError, PoolError, ResultTimeoutError, UnknownJobError
 from pool.model import JobResult, OutputEvent
 

@@ -30,12 +30,12 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from pool.client import checks, job
-from pool.client.batch import MAX_WINDOW, WINDOW, Answer, Window
 from pool.client.client import Client
 from pool.client.connection import PerProcess
 from pool.client.futures import FutureResolver, PoolFuture, cancel
 from pool.client.job import Code, JobOptions, Program, Submission
 from pool.client.retry import Retry
+from pool.client.window import MAX_WINDOW, WINDOW, Answer, Window
 from pool.errors import ConfigError, ExecutorClosedError, outcome_error
 from pool.model import JobResult, Limits
 

@@ -16,6 +16,7 @@ import pytest
 
 from pool.engines import oci, runc
 from pool.engines.base import Mount
+from pool.engines.oci_container import CGROUP, OUTPUT_BYTES
 from pool.engines.roots import Image, Roots
 from pool.errors import EngineError, EngineUnavailableError, ImageMissingError, StartError
 from pool.images import direct
@@ -31,7 +32,7 @@ def places(engine):
     """Everything that there is of this engine's containers: files, state of runc, cgroups."""
     (containers, state) = (engine.directory / name for name in ("containers", "state"))
     names = {path.name for directory in (containers, state) if directory.exists() for path in directory.iterdir()}
-    cgroups = {path.name for path in runc.CGROUPS.glob(f"*{oci.CGROUP}/*") if path.name in names}
+    cgroups = {path.name for path in runc.CGROUPS.glob(f"*{CGROUP}/*") if path.name in names}
     return names | cgroups
 
 
@@ -100,16 +101,16 @@ def test_a_frozen_container_is_found_as_not_running_and_can_be_killed(oci_engine
 
 def test_a_container_that_is_killed_is_removed_without_a_call_of_runc(oci_engine, oci_spec, monkeypatch):
     container = oci_engine.launch(oci_spec())
-    assert any(runc.CGROUPS.glob(f"*{oci.CGROUP}/{container.id}"))
+    assert any(runc.CGROUPS.glob(f"*{CGROUP}/{container.id}"))
     monkeypatch.setattr(runc.subprocess, "run", lambda *_, **__: pytest.fail("runc was called"))
     container.kill()
     assert places(oci_engine) == set()
-    assert not any(runc.CGROUPS.glob(f"*{oci.CGROUP}/{container.id}"))
+    assert not any(runc.CGROUPS.glob(f"*{CGROUP}/{container.id}"))
 
 
 def test_a_cgroup_that_still_has_a_process_is_not_taken_for_removed(oci_engine, oci_spec):
     container = oci_engine.launch(oci_spec())
-    assert not runc.Runc(oci_engine.directory / "state").forget(container.id, f"{oci.CGROUP}/{container.id}")
+    assert not runc.Runc(oci_engine.directory / "state").forget(container.id, f"{CGROUP}/{container.id}")
     assert [each.running for each in oci_engine.find(owner=OWNER)] == [True]
     container.kill()
     assert places(oci_engine) == set()
@@ -160,7 +161,7 @@ raise SystemExit(7 if refused > 1000 else 8)
 """
     container = oci_engine.launch(oci_spec(program))
     assert container.wait(WAIT_S) == 7
-    assert len(container.output()) <= oci.OUTPUT_BYTES
+    assert len(container.output()) <= OUTPUT_BYTES
     assert len(container.diagnose()) < 4096
 
 

@@ -9,8 +9,7 @@ import threading
 import pytest
 
 from pool import AsyncClient, Client, JobResult, Outcome, OutputEvent, wire
-from pool.client.batch import BatchError
-from pool.errors import BusyError, ClosedError, InvalidJobError, ResultTimeoutError, UnknownJobError
+from pool.errors import BatchError, BusyError, ClosedError, InvalidJobError, ResultTimeoutError, UnknownJobError
 from tests.support.process import threads
 from tests.unit.fake_daemon import HOLD
 
