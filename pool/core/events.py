@@ -216,11 +216,22 @@ class Command(Struct, frozen=True, kw_only=True):
     cause: str = ""
 
 
+class Dispatch(Command, frozen=True, kw_only=True):
+    """Send the job to the worker. The epoch identifies this lease in every message about it."""
+
+    worker_id: str
+    job_id: str
+    epoch: int
+    attempt: int
+    start: StartKind
+
+
 class Accept(Command, frozen=True, kw_only=True):
     """The submitted job is accepted. The daemon writes it to the journal before it answers the client."""
 
     job_id: str
     attachment: object = None  #: of the JobSubmitted
+    dispatch: Dispatch | None = None  #: to carry out as well: a worker was idle. Its lease is written with the job
 
 
 class Refuse(Command, frozen=True, kw_only=True):
@@ -264,16 +275,6 @@ class ProbeWorker(Command, frozen=True, kw_only=True):
     """Ask for a heartbeat."""
 
     worker_id: str
-
-
-class Dispatch(Command, frozen=True, kw_only=True):
-    """Send the job to the worker. The epoch identifies this lease in every message about it."""
-
-    worker_id: str
-    job_id: str
-    epoch: int
-    attempt: int
-    start: StartKind
 
 
 class KillJob(Command, frozen=True, kw_only=True):

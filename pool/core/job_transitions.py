@@ -54,14 +54,16 @@ def submitted(pool: State, _: State, event: JobSubmitted) -> None:
         return
     if pool.demand is not None:
         pool.demand.arrived(pool.now)
-    job = add(pool, event, submitted_at=pool.now)
-    pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, cause=pool.cause))
+    job, dispatch = add(pool, event, submitted_at=pool.now), None
     if worker is not None:
-        lease(pool, worker, job, StartKind.PARKED)
+        dispatch = lease(pool, worker, job, StartKind.PARKED)
         # A full pool starts no worker, and with one more job it has none too many.
         pool.resize = len(pool.workers) - pool.stopping < pool.policy.max_workers
-        return
-    enqueue(pool, job)
+    else:
+        enqueue(pool, job)
+    pool.commands.append(
+        Accept(job_id=job.id, attachment=event.attachment, dispatch=dispatch, cause=pool.cause),
+    )
 
 
 def _refusal(pool: State, event: JobSubmitted, *, at_once: bool) -> PoolError | None:
@@ -152,8 +154,8 @@ def add(pool: State, event: NewJob, *, submitted_at: float, by: str = "") -> Job
     return job
 
 
-def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -> None:
-    """Give an idle worker a job that waits, or that has just been accepted."""
+def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -> Dispatch:
+    """Give an idle worker a job that waits, or that has just been accepted. The caller adds the command."""
     if worker.client != job.client:
         worker.client, worker.bound_at = job.client, pool.now
     worker.jobs, pool.epoch = worker.jobs + 1, pool.epoch + 1
@@ -165,15 +167,13 @@ def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -
         pool.editions.served(job.client, worker.edition)
     pool.move(worker, WorkerState.LEASED, f"leased to {job.id}")
     pool.move(job, JobState.LEASED, f"leased by {worker.id} ({start})")
-    pool.commands.append(
-        Dispatch(
-            worker_id=worker.id,
-            job_id=job.id,
-            epoch=worker.epoch,
-            attempt=job.attempt,
-            start=start,
-            cause=pool.cause,
-        )
+    return Dispatch(
+        worker_id=worker.id,
+        job_id=job.id,
+        epoch=worker.epoch,
+        attempt=job.attempt,
+        start=start,
+        cause=pool.cause,
     )
 
 

@@ -58,7 +58,7 @@ def dispatch(pool: State) -> None:
         worker, client = pair
         job = pool.jobs[pool.backlog.pop(client)]
         if pool.poison.refused_s(job.code, pool.now) is None:
-            lease(pool, worker, job, _start_kind(worker, job))
+            pool.commands.append(lease(pool, worker, job, _start_kind(worker, job)))
         else:
             reject(pool, job, pool.poison.explain(job.code, pool.now))
 

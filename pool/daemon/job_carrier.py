@@ -5,6 +5,8 @@
 
     Finish ──▶ its grade, if it has a grader ──▶ journal ──▶ Collected to the worker, the result to the submitter
 
+A job that finds an idle worker is accepted and dispatched by one command, and written once with its lease.
+
 If the job ends between the command and the write, nothing is sent. So an acknowledged job is in the journal, and a job
 without a lease in the journal was never sent to a worker.
 """
@@ -28,7 +30,7 @@ from pool.core.records import JobRecord
 from pool.daemon import grading
 from pool.daemon.job_body import body_of
 from pool.daemon.job_store import Grader, Job
-from pool.daemon.journal_entries import Lease
+from pool.daemon.journal_entries import Lease, LeaseRow
 from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.daemon.worker_protocol import Phase
@@ -96,10 +98,17 @@ class JobCarrier:
     def accept(self, command: ev.Accept) -> None:
         job = cast("Job", command.attachment)
         self._log.debug("a job is accepted", action="job_accepted", job=job.key, client=job.client, cause=command.cause)
-        self._jobs.accept(job, self._not_written)
+        if job.trace is not None:
+            job.mark("daemon: accepted")
+        if (dispatch := command.dispatch) is None:
+            self._jobs.accept(job, None, partial(self._waits, job))
+        else:
+            self._jobs.accept(job, self._lease(job, dispatch), partial(self._leased, job, dispatch))
 
-    def _not_written(self, job: Job, error: PoolError) -> None:
-        self._withdraw(job, Outcome.REJECTED, error.message)
+    def _waits(self, job: Job, error: PoolError | None) -> None:
+        """The acceptance of a job that waits is written, or cannot be."""
+        if error is not None:
+            self._withdraw(job, Outcome.REJECTED, error.message)
 
     def restore(self, job: Job, *, attempt: int = 0, left: ev.Lease | None = None, lost: str = "") -> None:
         """A job of an earlier daemon has to run, or is with a worker that was found. `lost`: why it runs again."""
@@ -113,21 +122,28 @@ class JobCarrier:
         )
 
     def dispatch(self, command: ev.Dispatch) -> None:
+        """A job that has waited."""
         job = self._jobs.by_key[command.job_id]
-        job.leased_ns, job.start = time.monotonic_ns(), command.start
-        if job.trace is not None:
-            job.mark("daemon: worker chosen")
-        self._pool.metrics.leased(command.start, again=command.attempt > 1)
+        lease = self._lease(job, command)
         if job.output is not None and command.attempt > 1:
             job.output.begin_again()
         if job.whole is not None:
             self._leased(job, command, None)  # a grade may be given twice
             return
-        lease = Lease(job.number, command.epoch, command.attempt, command.worker_id, job.leased_ns / _NS_PER_S)
-        self._journal.write(lease, partial(self._leased, job, command))
+        self._journal.write(Lease(job.number, lease), partial(self._leased, job, command))
+
+    def _lease(self, job: Job, command: ev.Dispatch) -> LeaseRow:
+        """Note that the job has a worker from now on."""
+        job.leased_ns, job.start = time.monotonic_ns(), command.start
+        if job.trace is not None:
+            job.mark("daemon: worker chosen")
+        self._pool.metrics.leased(command.start, again=command.attempt > 1)
+        return LeaseRow(command.epoch, command.attempt, command.worker_id, job.leased_ns / _NS_PER_S)
 
     def _leased(self, job: Job, command: ev.Dispatch, error: PoolError | None) -> None:
-        """The lease is written, or cannot be: send the job, unless it has ended or was cancelled meanwhile."""
+        """The lease is written, perhaps with its acceptance, or cannot be: send the job, unless it has ended or was
+        cancelled meanwhile.
+        """
         worker_id, worker = command.worker_id, self._pool.state.workers.get(command.worker_id)
         record = worker.job if worker is not None and worker.epoch == command.epoch else None
         if record is None or record.id != job.key:
@@ -180,7 +196,9 @@ class JobCarrier:
 
     def _not_sent(self, job: Job, record: JobRecord, error: PoolError | None) -> None:
         """A job that is to end with its worker ends when the worker is gone."""
-        if error is not None:
+        if error is not None and error is job.refused:
+            self._withdraw(job, Outcome.REJECTED, error.message)
+        elif error is not None:
             self._withdraw(job, Outcome.LOST, f"it was not sent to a worker, and did not run: {error.message}")
         elif record.cancelled_at is not None:
             self._withdraw(job, Outcome.CANCELLED, "cancelled before it was sent to its worker; it did not run")

@@ -22,8 +22,18 @@ from msgspec import Struct
 
 from pool import wire
 from pool.core.records import HistoryEntry
-from pool.daemon.journal import Journal
-from pool.daemon.journal_entries import KNOWN_SINCE, Accept, Collect, Drop, End, JobRow, SetFact, packed_bytes
+from pool.daemon.journal import Journal, Then
+from pool.daemon.journal_entries import (
+    KNOWN_SINCE,
+    Accept,
+    Collect,
+    Drop,
+    End,
+    JobRow,
+    LeaseRow,
+    SetFact,
+    packed_bytes,
+)
 from pool.daemon.journal_file import INLINE_BYTES
 from pool.daemon.output import OutputStream
 from pool.daemon.zmtp import ClientListener
@@ -236,30 +246,31 @@ class JobStore:
             retry_after_s=_RETRY_S,
         )
 
-    def accept(self, job: Job, withdraw: Callable[[Job, PoolError], object]) -> None:
-        """Keep a new job, give it its number and write it. `withdraw` is called if it cannot be written."""
+    def accept(self, job: Job, lease: LeaseRow | None, then: Then) -> None:
+        """Keep a new job, give it its number and write it, with the lease that it has already. `then` is called when it
+        is written, or with the reason why it cannot be; there is no such job then.
+        """
         self._number = job.number = self._number + 1
         self.unfinished_bytes[job.client] += job.held_bytes
         self._jobs[job.key] = job
-        if job.trace is not None:
-            job.mark("daemon: accepted")
         if job.whole is not None:
-            return  # the whole is in the journal
+            then(None)  # the whole is in the journal
+            return
         frames = job.payload if job.grader is None else job.frames()
         accepted_at = job.received_ns / _NS_PER_S
-        acceptance = Accept(job.number, job.key, job.pool, job.digest, job.header(), frames, accepted_at)
-        self._journal.write(acceptance, partial(self._accepted, job, withdraw))
+        acceptance = Accept(job.number, job.key, job.pool, job.digest, job.header(), frames, accepted_at, lease)
+        self._journal.write(acceptance, partial(self._accepted, job, then))
 
-    def _accepted(self, job: Job, withdraw: Callable[[Job, PoolError], object], error: PoolError | None) -> None:
+    def _accepted(self, job: Job, then: Then, error: PoolError | None) -> None:
         """The acceptance is written, or cannot be: answer its submitter."""
         job.written, job.refused = True, error
         if job.trace is not None:
             job.mark("journal: job written")
-        if error is not None:
-            withdraw(job, error)
-            self.forget(job)
-        elif job.held_bytes > INLINE_BYTES:
+        if error is None and job.held_bytes > INLINE_BYTES:
             job.set_frames(self._journal.payload(job.number, job.frames()))
+        then(error)
+        if error is not None:
+            self.forget(job)
         self.to_answer += job.when_written
         job.when_written = []
 

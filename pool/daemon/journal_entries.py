@@ -15,13 +15,15 @@ from itertools import accumulate
 from typing import ClassVar, Protocol
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from pool.wire import MAPPED_BYTES, Frame
 
 #: So much has to be free before jobs are accepted again after the disk was full.
 PROBE_BYTES = 1024 * 1024
-#: A job whose acceptance could not be written has no lease and no result either.
+#: A job whose acceptance could not be written has no result either.
 _IF_KNOWN = "WHERE EXISTS (SELECT 1 FROM job WHERE number = ?)"
+_NO_LEASE = (None, None, None, None)
 
 #: What a file begins with, and a column does not.
 PAGED = bytes(4)
@@ -63,6 +65,15 @@ class Operation(Struct, frozen=True):
         raise NotImplementedError
 
 
+class LeaseRow(Struct, frozen=True):
+    """The last dispatch of a job that had not ended: intended, and perhaps carried out."""
+
+    epoch: int
+    attempt: int
+    worker: str
+    leased_at: float
+
+
 class Accept(Operation, frozen=True):
     """A job is accepted. `number`: its place in the order of acceptance, never used again."""
 
@@ -74,6 +85,7 @@ class Accept(Operation, frozen=True):
     header: bytes
     payload: Sequence[Frame]
     accepted_at: float
+    lease: LeaseRow | None = None  #: an idle worker gets it at once
 
     @property
     def frames(self) -> Sequence[Frame]:
@@ -85,8 +97,9 @@ class Accept(Operation, frozen=True):
 
     def apply(self, file: Files) -> None:
         body = file.body(f"{self.number}.job", self.payload)
-        row = (self.number, self.key, self.pool, self.digest, self.header, body, self.accepted_at)
-        file.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        lease = _NO_LEASE if (given := self.lease) is None else astuple(given)
+        row = (self.number, self.key, self.pool, self.digest, self.header, body, self.accepted_at, *lease)
+        file.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 class SetHeader(Operation, frozen=True):
@@ -100,18 +113,19 @@ class SetHeader(Operation, frozen=True):
 
 
 class Lease(Operation, frozen=True):
-    """A job is about to be sent to a worker."""
+    """A job that has waited is about to be sent to a worker."""
 
     essential: ClassVar = True
     number: int
-    epoch: int
-    attempt: int
-    worker: str
-    leased_at: float
+    lease: LeaseRow
+
+    @property
+    def is_one_statement(self) -> bool:
+        return True
 
     def apply(self, file: Files) -> None:
-        row = (self.number, self.epoch, self.attempt, self.worker, self.leased_at, self.number)
-        file.execute(f"INSERT OR REPLACE INTO lease SELECT ?, ?, ?, ?, ? {_IF_KNOWN}", row)
+        row = (*astuple(self.lease), self.number)
+        file.execute("UPDATE job SET epoch = ?, attempt = ?, worker = ?, leased_at = ? WHERE number = ?", row)
 
 
 class End(Operation, frozen=True):
@@ -157,7 +171,6 @@ class Drop(Operation, frozen=True):
 
     def apply(self, file: Files) -> None:
         file.execute("DELETE FROM job WHERE number = ?", (self.number,))
-        file.execute("DELETE FROM lease WHERE number = ?", (self.number,))
         file.execute("DELETE FROM result WHERE number = ?", (self.number,))
         for kind in ("job", "result"):
             file.remove(f"{self.number}.{kind}")
@@ -184,15 +197,6 @@ class Probe(Operation, frozen=True):
     def apply(self, file: Files) -> None:
         file.body("0.probe", [bytes(PROBE_BYTES)])
         file.remove("0.probe")
-
-
-class LeaseRow(Struct, frozen=True):
-    """The last dispatch of a job that had not ended: intended, and perhaps carried out."""
-
-    epoch: int
-    attempt: int
-    worker: str
-    leased_at: float
 
 
 class JobRow(Struct, frozen=True):

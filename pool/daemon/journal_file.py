@@ -3,7 +3,7 @@
     state_dir/journal/ journal.db  journal.db-wal                      jobs, leases, results, counters
                        bodies/<number>.job  bodies/<number>.result     frames of more than INLINE_BYTES together
 
-    job     a row from the acceptance until the result is dropped      lease   the last dispatch of a job, if any
+    job     a row from the acceptance until the result is dropped, with the last dispatch, if any
     result  how a job ended, if it has                                 fact    boot, restarts, worker numbers, its name
 
 Times are monotonic seconds. They go on through a restart of the daemon; after a restart of the host they are shifted by
@@ -71,6 +71,16 @@ _MIGRATIONS = (
     ) STRICT;
     """,
     "ALTER TABLE result ADD COLUMN collected INTEGER NOT NULL DEFAULT 0;",
+    """
+    ALTER TABLE job ADD COLUMN epoch INTEGER;
+    ALTER TABLE job ADD COLUMN attempt INTEGER;
+    ALTER TABLE job ADD COLUMN worker TEXT;
+    ALTER TABLE job ADD COLUMN leased_at REAL;
+    UPDATE job SET (epoch, attempt, worker, leased_at) = (
+        SELECT epoch, attempt, worker, leased_at FROM lease WHERE lease.number = job.number
+    );
+    DROP TABLE lease;
+    """,
 )
 SCHEMA = len(_MIGRATIONS)
 
@@ -264,7 +274,7 @@ class JournalFile:
         self._sweep()
         query = (
             "SELECT job.number, key, pool, digest, job.header, job.payload, accepted_at, epoch, attempt, worker, "
-            "leased_at, result.header, result.payload, ended_at, collected FROM job LEFT JOIN lease USING (number) "
+            "leased_at, result.header, result.payload, ended_at, collected FROM job "
             "LEFT JOIN result USING (number) ORDER BY job.number"
         )
         for row in self._connection.execute(query):
@@ -352,8 +362,7 @@ def _adjust_clock(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         if known and known["boot"] != boot:
             by = known["wall_offset"] - offset
-            connection.execute("UPDATE job SET accepted_at = accepted_at + ?", (by,))
-            connection.execute("UPDATE lease SET leased_at = leased_at + ?", (by,))
+            connection.execute("UPDATE job SET accepted_at = accepted_at + ?, leased_at = leased_at + ?", (by, by))
             connection.execute("UPDATE result SET ended_at = ended_at + ?", (by,))
             connection.execute("DELETE FROM fact WHERE name = ?", (KNOWN_SINCE,))
         connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", [("boot", boot), ("wall_offset", offset)])

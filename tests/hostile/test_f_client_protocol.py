@@ -290,7 +290,7 @@ def test_f10_the_unfinished_jobs_of_one_user_hold_so_much_memory_and_no_more(rec
         answer = pool.handle(JobSubmitted(job_id=job.key, client=client, wall_s=1, attachment=job, **held), 0.0)[0]
         if isinstance(answer, Refuse):
             raise answer.error
-        store.accept(answer.attachment, None)
+        store.accept(answer.attachment, None, lambda _: None)
         return job
 
     taken = [submit(number) for number in range(5)]

@@ -16,6 +16,7 @@ from pool.core import events as ev
 from pool.core.machine import InvalidTransition, PoolState
 from pool.core.policy import PoolPolicy
 from pool.model import Outcome, WorkerState
+from tests.support.core import with_dispatches
 
 T = TypeVar("T")
 
@@ -83,7 +84,7 @@ class World:
         assert self.pool.policy.reuse_scope == self.scope, "workers that are not isolated are shared, or others are not"
         if self.pool.breaker.open:
             self.seen.clear()  # while nothing can be started, older data are better than none
-        for command in commands:
+        for command in with_dispatches(commands):
             self.carry_out(command)
         if isinstance(event, ev.Tick):
             assert self.pool.next_deadline() > self.now, "a Tick left a deadline behind: the loop would spin"

@@ -45,7 +45,7 @@ class Core:
         self._workers: dict[str, str] = {}  # of each job that was dispatched
 
     def handle(self, event: Event) -> list[Command]:
-        commands = self.pool.handle(event, self.now)
+        commands = with_dispatches(self.pool.handle(event, self.now))
         self.pool.validate()
         self.log += commands
         self._workers |= {each.job_id: each.worker_id for each in every(commands, Dispatch)}
@@ -151,6 +151,12 @@ def only(commands: list[Command], kind: type[C]) -> C:
     found = every(commands, kind)
     assert len(found) == 1, commands
     return found[0]
+
+
+def with_dispatches(commands: list[Command]) -> list[Command]:
+    """The Dispatch of a job that was accepted and leased at once stands behind its Accept."""
+    both = ([each, getattr(each, "dispatch", None)] for each in commands)
+    return [command for pair in both for command in pair if command is not None]
 
 
 def every(commands: list[Command], kind: type[C]) -> list[C]:

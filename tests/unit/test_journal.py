@@ -13,7 +13,7 @@ import pytest
 from pool.daemon import journal_file
 from pool.daemon.job_store import JobStore
 from pool.daemon.journal import FileJournal
-from pool.daemon.journal_entries import KNOWN_SINCE, Accept, Collect, Drop, End, Lease, SetFact
+from pool.daemon.journal_entries import KNOWN_SINCE, Accept, Collect, Drop, End, Lease, LeaseRow, SetFact
 from pool.daemon.journal_file import INLINE_BYTES, SCHEMA, JournalFile
 from pool.daemon.recovery import read_past
 from pool.errors import ConfigError, PoolError, StorageFullError
@@ -37,8 +37,8 @@ def open_file(directory):
         each.close()
 
 
-def accept(number, payload=(b"code", b""), key=None):
-    return Accept(number, key or f"1000/job-{number}", "default", b"digest", b"header", payload, 10.0 + number)
+def accept(number, payload=(b"code", b""), key=None, *, lease=None):
+    return Accept(number, key or f"1000/job-{number}", "default", b"digest", b"header", payload, 10.0 + number, lease)
 
 
 class Loop:
@@ -57,16 +57,26 @@ class Loop:
 
 def test_a_job_is_read_again_with_its_lease_and_its_result(open_file):
     file = open_file()
-    file.commit([accept(1), accept(2), Lease(2, 7, 1, "default-1", 20.0), accept(3)])
-    file.commit([Lease(3, 8, 1, "default-1", 21.0), End(3, b"result", (b"out", b"", b"", b"value"), 30.0)])
+    file.commit([accept(1), accept(2), Lease(2, LeaseRow(6, 1, "default-1", 20.0)), accept(3)])
+    file.commit([Lease(2, LeaseRow(7, 2, "default-2", 20.5))])
+    file.commit([Lease(3, LeaseRow(8, 1, "default-1", 21.0)), End(3, b"result", (b"out", b"", b"", b"value"), 30.0)])
     file.close()
     first, second, third = open_file().rows()
     assert (first.number, first.key, first.pool, first.accepted_at) == (1, "1000/job-1", "default", 11.0)
     assert (first.header, first.digest, list(first.payload)) == (b"header", b"digest", [b"code", b""])
     assert first.lease is None
     assert first.result is None
-    assert (second.lease.epoch, second.lease.attempt, second.lease.worker) == (7, 1, "default-1")
+    assert second.lease == LeaseRow(7, 2, "default-2", 20.5)
     assert (third.result, list(third.payload), third.ended_at) == (b"result", [b"out", b"", b"", b"value"], 30.0)
+
+
+def test_a_job_is_written_with_the_lease_that_it_has_already(open_file):
+    lease = LeaseRow(7, 1, "default-1", 20.0)
+    file = open_file()
+    file.commit([accept(1, lease=lease)])
+    file.close()
+    (row,) = open_file().rows()
+    assert row.lease == lease
 
 
 def test_large_frames_are_in_a_file_that_goes_with_the_job(open_file, directory):
@@ -121,7 +131,7 @@ def test_a_transaction_that_fails_leaves_nothing(open_file, directory):
 
 def test_a_lease_or_result_of_a_job_that_was_not_written_is_not_written_either(open_file):
     file = open_file()
-    file.commit([Lease(9, 1, 1, "default-1", 0.0), End(9, b"result", (), 0.0)])
+    file.commit([Lease(9, LeaseRow(1, 1, "default-1", 0.0)), End(9, b"result", (), 0.0)])
     assert list(file.rows()) == []
 
 
@@ -130,13 +140,17 @@ def test_a_journal_of_an_older_schema_is_migrated(open_file, directory, monkeypa
         older.setattr(journal_file, "_MIGRATIONS", journal_file._MIGRATIONS[:1])
         older.setattr(journal_file, "SCHEMA", 1)
         file = open_file()
-        file.commit([accept(1)])
+        for number in (1, 2):
+            values = (number, f"1000/job-{number}", "default", b"digest", b"header", bytes(4), 10.0)
+            file.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        file.execute("INSERT INTO lease VALUES (2, 7, 1, 'default-1', 20.0)", ())
         file.execute("INSERT INTO result VALUES (1, x'00', x'00000000', 5.0)", ())
         file.close()
     file = open_file()
-    assert [row.collected for row in file.rows()] == [False]
+    assert [row.collected for row in file.rows()] == [False, False]
+    assert [row.lease for row in file.rows()] == [None, LeaseRow(7, 1, "default-1", 20.0)]
     file.commit([Collect([1])])
-    assert [row.collected for row in file.rows()] == [True]
+    assert [row.collected for row in file.rows()] == [True, False]
 
 
 def test_facts_are_kept(open_file):
@@ -300,7 +314,7 @@ def test_what_follows_from_a_write_is_called_after_it_and_in_order(start, loop, 
 def test_what_one_turn_of_the_loop_leads_to_is_written_in_one_transaction_also_what_follows_later(start, directory):
     file, seen = Disk(directory, fsync=False), []
     journal = start(file)
-    journal.write(accept(1), lambda _: journal.write(Lease(1, 7, 1, "default-1", 20.0), seen.append))
+    journal.write(accept(1), lambda _: journal.write(Lease(1, LeaseRow(7, 1, "default-1", 20.0)), seen.append))
     journal.write(accept(2), seen.append)
     assert (file.groups, seen, journal.idle) == ([], [], False), "nothing is written or follows before the turn is over"
     journal.flush()

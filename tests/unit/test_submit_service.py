@@ -70,7 +70,7 @@ class FakePool:
     def apply(self, event):
         self.events.append(event)
         if isinstance(event, ev.JobSubmitted) and self.refusal is None:
-            self.jobs.accept(event.attachment, None)
+            self.jobs.accept(event.attachment, None, lambda _: None)
         return self.refusal
 
 
