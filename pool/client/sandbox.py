@@ -134,7 +134,7 @@ class SandboxExecutor:
             strategy.with_prefixes(code), run.prefix_inputs(), entry=strategy.PREFIXES, timeout=timeout, idempotent=True
         )
         if not first.success:
-            return replace(first, error=run.in_words(first.error, ran=first.outcome is Outcome.ERROR), value=None)
+            return replace(first, error=run.in_words(first.error, code, ran=first.outcome is Outcome.ERROR), value=None)
         graded = self.execute(
             code, [data], entry=strategy.ENTRY, timeout=timeout, idempotent=True, **run.grading(first.value)
         )

@@ -1,6 +1,6 @@
 """The contract of a trading strategy, for `SandboxExecutor.execute_strategy_safe`; docs/strategies.md explains it.
 
-    first job     the strategy on growing beginnings of the prices      its positions without later prices
+    first job     the strategy on beginnings of the prices              its positions without later prices
     second job    the strategy on all prices                            its positions
     its grader    strategy_grader.py: checks the positions, compares both, computes the metrics
 
@@ -11,6 +11,7 @@ drawn for each run: a strategy that knew where they end could look ahead everywh
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -25,6 +26,9 @@ PREFIXES: Final = "_pool_prefixes"
 #: A strategy is tested on this many beginnings. The shortest has at least this share of the prices.
 CUTS: Final = 6
 SHORTEST: Final = 1 / 9
+#: A fast strategy is tested on up to this many more, of which its last positions are compared.
+MORE_CUTS: Final = 42
+_ENDS: Final = 16
 #: With fewer prices the metrics have no meaning.
 MIN_ROWS: Final = 3
 #: Errors that do not depend on the prices.
@@ -36,11 +40,26 @@ _BEFORE_IT_RUNS: Final = (
     "ImportError",
     "NameError",
 )
-#: Calls the strategy once for each beginning, the shortest first. It is added to the end of the code.
+#: What the strategy returned, in the error of a value that cannot be carried.
+_NOT_CARRIED: Final = re.compile(r"pool\.errors\.ValueCodecError: value\S* is an? ([^:;]+)")
+_LINE: Final = re.compile(r" \(line (\d+)\)$")
+#: Calls the strategy on the beginnings, the shortest first; then on more of them, as long as no more than 0.2 s have
+#: passed in all. It is added to the end of the code. Of other types than these the grader says what is wrong.
 _DRIVER: Final = f"""
 
-def {PREFIXES}(data, lengths):
-    return [{ENTRY}(data.iloc[:length].copy()) for length in lengths]
+def {PREFIXES}(data, lengths, more):
+    import time
+    until, arrays = time.monotonic() + 0.2, (list, tuple, type(data.to_numpy()))
+    decided, ends = [{ENTRY}(data.iloc[:length].copy()) for length in lengths], []
+    for length in more:
+        if time.monotonic() > until:
+            break
+        positions = {ENTRY}(data.iloc[:length].copy())
+        try:
+            ends.append((positions if isinstance(positions, arrays) else positions.iloc)[-{_ENDS}:])
+        except AttributeError:
+            break
+    return decided, ends
 """
 
 
@@ -69,21 +88,31 @@ class StrategyRun:
         self._data = data
         self._market = market
         self._lengths = drawn_lengths(len(data))
+        self._more = more_lengths(self._lengths[0], len(data))
 
     def prefix_inputs(self) -> list[object]:
-        return [self._data.iloc[: self._lengths[-1]], self._lengths]
+        return [self._data.iloc[: max(*self._lengths, *self._more)], self._lengths, self._more]
 
     def grading(self, prefixes: object) -> dict[str, object]:
         """`prefixes`: the strategy's positions on each beginning."""
-        return {"grade": grader(), "grade_args": [_close(self._data), prefixes, self._lengths, asdict(self._market)]}
+        return {
+            "grade": grader(),
+            "grade_args": [_close(self._data), prefixes, self._lengths, self._more, asdict(self._market)],
+        }
 
-    def in_words(self, error: str, *, ran: bool) -> str:
+    def in_words(self, error: str, code: str, *, ran: bool) -> str:
         """The sentence for the author of the strategy about an error of the first job. `ran`: it is one of the code."""
+        if found := _NOT_CARRIED.match(error):
+            return (
+                f"the strategy returned {found[1]}; return a Series, an array or a list of numbers, one for each price"
+            )
+        if (line := _LINE.search(error)) and int(line[1]) > len(code.splitlines()):  # of what was added to the code
+            error = error[: line.start()]
         if error.startswith(f"NameError: name '{ENTRY}' is not defined"):
             return f"the code defines no function {ENTRY}(prices)"
         if not ran or error.startswith(_BEFORE_IT_RUNS):
             return error
-        first, last = self._lengths[0], self._lengths[-1]
+        first, last = self._lengths[0], max(*self._lengths, *self._more)
         return (
             f"{error}; to find out whether it looks ahead, it ran with the first {first} to {last} of the prices only"
         )
@@ -94,6 +123,11 @@ def drawn_lengths(rows: int) -> list[int]:
     first = max(1, int(rows * SHORTEST))
     bounds = [first + (rows - first) * n // CUTS for n in range(CUTS + 1)]
     return [low + secrets.randbelow(high - low) for low, high in pairwise(bounds) if low < high]
+
+
+def more_lengths(shortest: int, rows: int) -> list[int]:
+    """Drawn from all of the prices, in no order: the strategy may have time for the first of them only."""
+    return [shortest + secrets.randbelow(rows - shortest) for _ in range(MORE_CUTS)]
 
 
 def with_prefixes(code: str) -> str:

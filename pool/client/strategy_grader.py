@@ -18,22 +18,29 @@ class ProblemError(Exception):
 
 
 def grade(
-    positions: object, close: Any, prefixes: object, lengths: list[int], market: dict[str, Any]
+    positions: object, close: Any, beginnings: object, lengths: list[int], more: list[int], market: dict[str, Any]
 ) -> dict[str, Any]:
-    """The metrics, or {"problem": what is wrong with the positions}."""
+    """The metrics, or {"problem": what is wrong with the positions}. `beginnings`: the positions without later prices,
+    for each of `lengths` all of them, and for the first ones of `more` the last ones.
+    """
     try:
         held = checked(positions, close.index, market["max_position"])
-        for length, decided in zip(lengths, of_beginnings(prefixes, len(lengths)), strict=True):
-            compare(held[:length], checked(decided, close.index[:length], market["max_position"]), close.index)
+        for start, end, decided in of_beginnings(beginnings, lengths, more):
+            dates = close.index[start:end]
+            compare(held[start:end], checked(decided, dates, market["max_position"]), dates)
     except ProblemError as problem:
         return {"problem": str(problem)}
     return metrics(held, close.to_numpy(dtype=float), market["cost"], market["periods"])
 
 
-def of_beginnings(prefixes: object, count: int) -> list[object]:
-    if not isinstance(prefixes, list) or len(prefixes) != count:
-        raise ProblemError("the strategy did not return positions for each beginning of the prices")
-    return prefixes
+def of_beginnings(beginnings: Any, lengths: list[int], more: list[int]) -> list[tuple[int, int, Any]]:
+    """The first row, the end and the positions of each."""
+    try:
+        decided, ends = beginnings
+        whole = [(0, length, each) for length, each in zip(lengths, decided, strict=True)]
+        return whole + [(max(0, length - len(each)), length, each) for length, each in zip(more, ends, strict=False)]
+    except (TypeError, ValueError):
+        raise ProblemError("the strategy did not return positions for each beginning of the prices") from None
 
 
 def checked(positions: Any, index: Any, most: float) -> Any:
@@ -88,7 +95,8 @@ def compare(held: Any, decided: Any, index: Any) -> None:
         date, last = label(index, at), label(index, len(held) - 1)
         raise ProblemError(
             f"the strategy looks ahead: its position at {date} is {held[at]:g}, and {decided[at]:g} when the prices "
-            f"end at {last}; use only prices up to the date of a position (no shift(-1), no statistics of all prices)"
+            f"end at {last}; use only prices up to the date of a position (no shift(-1), no statistics of all prices, "
+            "no random numbers without a seed)"
         )
 
 

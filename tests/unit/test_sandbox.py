@@ -208,7 +208,9 @@ def test_a_strategy_has_positions_and_metrics(strategies):
         ("def strategy(p):\n    return p['nope']", "KeyError: 'nope' (line 2)"),
         ("def strategy(p) return p", "SyntaxError"),
         ("import socket\ndef strategy(p): return p", "this pool does not allow the module socket"),
-        ("def strategy(p): return object()", "this type cannot be carried"),
+        ("def strategy(p): return object()", "the strategy returned object; return a Series, an array or a list"),
+        ("def strategy(p): yield from p", "the strategy returned generator; return a Series, an array or a list"),
+        ("def strategy(p): return {'a': 1}", "the strategy returned dict; return a Series, an array or a list"),
         ("def strategy(p):\n    while True: pass", "wall limit of 2 s"),
     ],
 )  # fmt: skip
@@ -217,6 +219,11 @@ def test_what_is_wrong_with_a_strategy_is_said_to_its_author(strategies, code, s
     assert not result.success
     assert said in result.error
     assert not result.metrics
+
+
+def test_an_error_in_the_call_of_a_strategy_names_no_line_that_its_code_does_not_have(strategies):
+    error = strategies.execute_strategy_safe("def strategy(prices, volumes):\n    return prices", CLOSE).error
+    assert error.startswith("TypeError: strategy() missing 1 required positional argument: 'volumes'; to find out")
 
 
 def test_inputs_and_code_of_a_wrong_type_are_a_result_too(strategies):

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from itertools import count
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pool.client.strategy import CUTS, Market, StrategyRun, drawn_lengths, problem_of
+from pool.client.strategy import (
+    CUTS,
+    PREFIXES,
+    Market,
+    StrategyRun,
+    drawn_lengths,
+    more_lengths,
+    problem_of,
+    with_prefixes,
+)
 from pool.client.strategy_grader import grade
 from pool.errors import InvalidJobError
 
@@ -18,8 +28,8 @@ FREE = {"cost": 0.0, "periods": 252, "max_position": 1.0}
 FLAT = [0.0] * 6
 
 
-def graded(positions, *, prefixes=(), lengths=(), market=FREE):
-    return grade(positions, CLOSE, list(prefixes), list(lengths), market)
+def graded(positions, *, prefixes=(), lengths=(), ends=(), more=(), market=FREE):
+    return grade(positions, CLOSE, (list(prefixes), list(ends)), list(lengths), list(more), market)
 
 
 def problem(positions, **more):
@@ -52,7 +62,7 @@ def test_trading_costs():
 
 
 def test_a_strategy_that_loses_everything_has_finite_figures():
-    metrics = grade([-1.0] * 3, pd.Series([1.0, 3.0, 1.0]), [], [], FREE)
+    metrics = grade([-1.0] * 3, pd.Series([1.0, 3.0, 1.0]), ([], []), [], [], FREE)
     assert (metrics["total_return"], metrics["cagr"], metrics["max_drawdown"]) == (-1.0, -1.0, 1.0)
 
 
@@ -101,7 +111,53 @@ def test_the_same_decisions_on_each_beginning_are_fine():
 
 @pytest.mark.parametrize("prefixes", [[], "ab", [None, None], [[0.0], [0.0]], [["x"] * 2, ["x"] * 3]])
 def test_what_a_hostile_strategy_returns_for_the_beginnings_is_checked_too(prefixes):
-    assert "problem" in grade(FLAT, CLOSE, prefixes, [2, 3], FREE)
+    assert "problem" in grade(FLAT, CLOSE, (prefixes, []), [2, 3], [], FREE)
+    assert "problem" in grade(FLAT, CLOSE, prefixes, [2, 3], [], FREE)
+
+
+def test_the_last_positions_on_more_beginnings_are_compared_as_well():
+    held, more = [0.0, 1.0, 0, 0, 1, 0], [4, 5, 3]
+    assert "problem" not in graded(held, ends=[[0.0], np.array([0.0, 1.0])], more=more)
+    assert "problem" not in graded(held, ends=[pd.Series([1.0, 0.0, 0.0], index=DATES[1:4])], more=more)
+    said = problem(held, ends=[[0.0], [1.0, 0.0]], more=more)
+    assert said.startswith("the strategy looks ahead: its position at 2024-01-04 is 0, and 1 when")
+
+
+@pytest.mark.parametrize("ends", [None, [None], [1.0], [["x"]], [[0.0] * 9], [[math.nan]], [{}, "ab"]])
+def test_what_a_hostile_strategy_returns_for_more_beginnings_is_checked_too(ends):
+    assert "problem" in grade(FLAT, CLOSE, ([], ends), [], [2, 3], FREE)
+
+
+STRATEGIES = {
+    "a Series": lambda prices: prices * 0,
+    "an array": lambda prices: np.zeros(len(prices)),
+    "a list": lambda prices: [0.0] * len(prices),
+}
+
+
+def beginnings(strategy, rows=100):
+    """The positions of the first job, and the lengths of the beginnings."""
+    names = {"strategy": strategy}
+    exec(with_prefixes(""), names)
+    lengths, more = drawn_lengths(rows), more_lengths(20, rows)
+    return names[PREFIXES](pd.Series(np.arange(float(rows))), lengths, more), lengths, more
+
+
+@pytest.mark.parametrize("kind", STRATEGIES)
+def test_a_fast_strategy_is_tested_on_more_beginnings(kind, monkeypatch):
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    (decided, ends), lengths, more = beginnings(STRATEGIES[kind])
+    assert [len(each) for each in decided] == lengths
+    assert [len(each) for each in ends] == [16] * len(more)
+    close = pd.Series(np.arange(1.0, 101.0))
+    assert "problem" not in grade([0.0] * 100, close, (decided, ends), lengths, more, FREE)
+
+
+def test_a_slow_strategy_is_not(monkeypatch):
+    seconds = count()
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
+    (decided, ends), *_ = beginnings(STRATEGIES["a list"])
+    assert (len(decided), ends) == (CUTS, [])
 
 
 # ---- data ----
@@ -134,9 +190,10 @@ def test_good_data_has_no_problem():
 
 @pytest.mark.parametrize("rows", [3, 4, 10, 300])
 def test_the_beginnings_are_drawn_from_all_of_the_prices(rows):
-    data, lengths = StrategyRun(pd.Series(range(1, rows + 1)), Market()).prefix_inputs()
+    data, lengths, more = StrategyRun(pd.Series(range(1, rows + 1)), Market()).prefix_inputs()
     assert lengths == sorted(set(lengths))
-    assert 1 <= lengths[0] <= lengths[-1] == len(data) < rows
+    assert 1 <= lengths[0] <= min(more)
+    assert max(*lengths, *more) == len(data) < rows
 
 
 def test_a_strategy_cannot_know_where_its_beginnings_end():
@@ -147,7 +204,7 @@ def test_a_strategy_cannot_know_where_its_beginnings_end():
 
 def test_the_parameters_of_a_market_may_be_numbers_of_numpy():
     market = Market(cost=np.float32(0.0), periods=np.int64(252))
-    assert StrategyRun(CLOSE, market).grading([])["grade_args"][3] == {"cost": 0.0, "periods": 252, "max_position": 1.0}
+    assert StrategyRun(CLOSE, market).grading([])["grade_args"][4] == {"cost": 0.0, "periods": 252, "max_position": 1.0}
 
 
 def test_a_market_that_is_none_is_refused():
