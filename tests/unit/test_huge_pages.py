@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import zlib
 from pathlib import Path
 
 from runner import huge_pages
@@ -105,3 +107,20 @@ def test_the_mappings_of_the_libraries_of_this_process_are_understood():
     assert len(found) == len([each for each in rights if each.endswith("p")])
     assert len([*huge_pages.runs(found)]) > 3
     assert len([*huge_pages.sealed(found)]) > 3
+
+
+def test_what_was_read_of_files_is_unmapped_and_comes_again_but_not_what_was_written():
+    def used():
+        return sum(each.used_bytes for each in mappings(Path("/proc/self/smaps").read_text("ascii")) if each.constant)
+
+    digest, before = zlib.crc32(_code_of_libc()), used()
+    huge_pages.release_files()
+    assert used() < before / 2
+    assert zlib.crc32(_code_of_libc()) == digest
+    changed = [each.accounted for each in mappings(LIBRARY) if each.constant]
+    assert changed == [False] * 3
+
+
+def _code_of_libc():
+    start = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value // 4096 * 4096
+    return ctypes.string_at(start, 4096)

@@ -63,6 +63,11 @@ class Mapping(NamedTuple):
         """Writable, and in use."""
         return not self.file and self.rights == "rw-" and self.used_bytes >= _LEAST_USED * self.size
 
+    @property
+    def constant(self) -> bool:
+        """Of a file, and never written."""
+        return bool(self.file) and not self.accounted and self.rights in {"r--", "r-x"}
+
     def continues(self, other: Mapping) -> bool:
         """Whether it follows another one in memory and in its file."""
         return self.start == other.end and self.file == other.file and self.offset == other.offset + other.size
@@ -90,6 +95,16 @@ def merge_libraries() -> None:
         kernel.allow_writing(start, size)
     for start, size in runs(found):
         kernel.allow_running(start, size)
+
+
+def release_files() -> None:
+    """After the start: unmap what was read of files and never written. What is used again comes from the page cache.
+
+    A fork does not copy the entries of such mappings, so no child has more page faults for it.
+    """
+    for each in _own():
+        if each.constant:
+            kernel.forget(each.start, each.size)
 
 
 def _own() -> Sequence[Mapping]:
@@ -121,7 +136,7 @@ def sealed(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
 
 def runs(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
     """Start and length of several mappings that follow each other in a file and were never written."""
-    constant = [each for each in found if each.file and not each.accounted and each.rights in {"r--", "r-x"}]
+    constant = [each for each in found if each.constant]
     run = constant[:1]
     for each in [*constant[1:], None]:
         if each is not None and each.continues(run[-1]):

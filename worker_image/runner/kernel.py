@@ -214,7 +214,16 @@ def fill(start: int, length: int) -> None:
 
 def collapse(start: int, length: int) -> bool:
     """Put a range of anonymous memory into large pages. False where the kernel cannot, or has none."""
-    return bool(libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_COLLAPSE) == 0)
+    return _advise(start, length, _MADV_COLLAPSE)
+
+
+def forget(start: int, length: int) -> bool:
+    """Unmap pages of a file, until they are used again. What was written to them is lost."""
+    return _advise(start, length, mmap.MADV_DONTNEED)
+
+
+def _advise(start: int, length: int, advice: int) -> bool:
+    return bool(libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), advice) == 0)
 
 
 # ---- namespaces ----

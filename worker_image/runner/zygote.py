@@ -87,6 +87,7 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     server = ForkServer(control, prepared.begin, PidNamespaces() if confined.nested else None, hooks.fork())
     if plan.modules:
         immortal.make(mortal=setting.datasets.values())
+        huge_pages.release_files()
     gc.freeze()  # the collector would write to every page that it looks at, and each child would have to copy it
     gc.enable()
     return server
