@@ -1,4 +1,4 @@
-"""Finds the files that are no Python modules: the image's sources, the profiles, the example configuration.
+"""Finds the files that are not Python modules: the image's sources, the profiles, the example configuration.
 
 An installed wheel carries them as `pool/_assets/...`; a checkout has them beside `pool/`, under the same names.
 """

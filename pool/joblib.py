@@ -80,7 +80,7 @@ class PoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """The results of a batch that has ended. Raises JobOutcomeError, or what the pool has failed with."""
+        """The results of a batch that has ended. Raises JobOutcomeError, or the error of the pool."""
         return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: FBT001, FBT002 - joblib's

@@ -41,7 +41,7 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a job may use. None is the template's default. No limit may be above the template's maximum.
+    """The limits of a job. None is the template's default. No limit may be above the template's maximum.
 
     Sizes are bytes or text such as "512m", and are kept as bytes. Raises InvalidJobError for an impossible value.
     """

@@ -63,7 +63,7 @@ class _Note(NamedTuple):
 
 
 class FoundProcess:
-    """A runner that was started through the engine of an earlier daemon, of which this process is no parent."""
+    """A runner that the engine of an earlier daemon started, so that this process is not its parent."""
 
     def __init__(self, note: _Note, scratch: Path) -> None:
         self.id = f"process-{note.pid}"

@@ -50,8 +50,8 @@ class AdminClient:
     def drain(self, pool: str | None = None, *, timeout: float | None = None) -> object:
         """Have this pool, or all, accept no new jobs and finish the accepted ones. Returns the daemon's answer.
 
-        `timeout`: wait for so many seconds until none is left. Raises PoolError with what is left then, which goes on,
-        or if the pool takes jobs again meanwhile.
+        `timeout`: wait up to so many seconds until no job is left. Raises PoolError with the number of those that are
+        left then, which go on, or if the pool takes jobs again meanwhile.
         """
         limit_s = None if timeout is None else checks.seconds("timeout", timeout)
         answer = self.call("drain", **({} if pool is None else {"pool": pool}))

@@ -19,17 +19,18 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import wait
 from contextlib import aclosing
+from functools import partial
 from queue import Empty
 from typing import Self, Unpack
 
 from pool.client import checks
 from pool.client.batch import Batch, BatchJob, Handover
 from pool.client.cases import Case, TestReport, TestRun
-from pool.client.client import Client, Decode, OnText, not_ended
+from pool.client.client import Client, Decode, not_ended
 from pool.client.connection import CANCEL_S
 from pool.client.job import Code, JobOptions, OnDisconnect, Submission
 from pool.client.pending import Delivery, Request
-from pool.client.results import OutputReader, Piece
+from pool.client.results import Listeners, OnText, OutputReader, Piece
 from pool.client.retry import Retry
 from pool.client.waiting import Patience
 from pool.client.window import Answer, Counter, Progress, Window
@@ -82,17 +83,13 @@ class AsyncClient:
         Cancelling the task cancels the job, and so does `asyncio.timeout`. After `timeout` seconds the job goes on.
         """
         wait_s = checks.waiting("timeout", timeout)
-        listeners = {
-            "stdout": checks.callback("on_stdout", on_stdout),
-            "stderr": checks.callback("on_stderr", on_stderr),
-        }
-        stream = any(each is not None for each in listeners.values())
-        submission = self._client.jobs.make(code, options, on_disconnect="cancel", stream=stream)
+        listeners = Listeners(on_stdout, on_stderr) if on_stdout is not None or on_stderr is not None else None
+        submission = self._client.jobs.make(code, options, on_disconnect="cancel", stream=listeners is not None)
         patience = Patience(wait_s)
         try:
             while True:
                 try:
-                    if stream:
+                    if listeners is not None:
                         return await self._listen(submission, patience.left_s(), listeners)
                     return await self._wait(self._connection.submit(submission), patience.left_s())
                 except BacklogFullError as error:
@@ -286,9 +283,7 @@ class AsyncClient:
             if not await arrival.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 raise Empty
 
-    async def _listen(
-        self, submission: Submission, wait_s: float | None, listeners: dict[str, OnText | None]
-    ) -> JobResult:
+    async def _listen(self, submission: Submission, wait_s: float | None, listeners: Listeners) -> JobResult:
         arrival = Arrival()
         reader = OutputReader(arrival.set)
         request = self._connection.submit(submission, reader.put)
@@ -296,17 +291,8 @@ class AsyncClient:
             async for event in events:
                 if isinstance(event, JobResult):
                     return event
-                self._tell(listeners[event.stream], event, request.job_id)
+                listeners.tell(event, abandon=partial(self._abandon, request.job_id))
         raise AssertionError("the last event is the result")
-
-    def _tell(self, listener: OnText | None, event: OutputEvent, job_id: str) -> None:
-        """Call a listener. A PoolError from it does not concern this job's request: it ends the job."""
-        try:
-            if listener is not None:
-                listener(event.text)
-        except PoolError:
-            self._abandon(job_id)
-            raise
 
     # ---- leaving ----
 

@@ -76,7 +76,7 @@ class CaseResult:
 class TestReport:
     """One row for each case, in the order of the cases."""
 
-    __test__ = False  # it is no class of tests
+    __test__ = False  # it is not a class of tests
 
     cases: tuple[CaseResult, ...]
 
@@ -178,7 +178,7 @@ class TestRun:
 
 
 def collect(run: TestRun, results: Iterator[JobResult]) -> TestReport:
-    """Judge the results as they come. What is not wanted any more is cancelled with the iteration."""
+    """Judge the results as they come. Cases that are not needed any more are cancelled when the iteration ends."""
     try:
         for result in results:
             if not run.add(result):

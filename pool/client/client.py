@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from queue import Empty
@@ -24,7 +24,7 @@ from pool.client.decoder import ProcessDecoder
 from pool.client.endpoint import submit_endpoint
 from pool.client.job import Code, JobOptions, OnDisconnect, Submission
 from pool.client.pending import Request
-from pool.client.results import OutputReader, ToResult, to_result
+from pool.client.results import Listeners, OnText, OutputReader, ToResult, to_result
 from pool.client.retry import Retry
 from pool.client.waiting import Patience, until_done
 from pool.client.window import Answer, Counter, Progress
@@ -32,8 +32,6 @@ from pool.errors import BacklogFullError, PoolError, ResultTimeoutError, Unknown
 from pool.model import JobResult, OutputEvent
 
 Decode = Literal["inline", "process"]
-#: Called with a piece of a job's output.
-OnText = Callable[[str], object]
 
 
 class Client:
@@ -99,24 +97,21 @@ class Client:
         callable is pickled into the sandbox, by value if it is the user's own code. Options: see `JobOptions`.
 
         `on_stdout` and `on_stderr` are called with text while the job prints it, in this thread and in order; together
-        the pieces are what the result has. The job does not wait for them. One that raises ends the call, and the job.
+        the pieces are the output of the result. The job does not wait for them. One that raises ends call and job.
 
         Raises ResultTimeoutError after `timeout` seconds of waiting: the job goes on while this client is open. Any
         other exception that ends the wait, such as KeyboardInterrupt, cancels the job. JobRefusedError and BusyError:
         the job was not accepted. With a `timeout` a full backlog is tried again, when the daemon says, for that long.
         """
         patience = None if timeout is None else Patience(checks.waiting("timeout", timeout))
-        stream = on_stdout is not None or on_stderr is not None
-        if stream:
-            checks.callback("on_stdout", on_stdout)
-            checks.callback("on_stderr", on_stderr)
-        submission = self.jobs.make(code, options, on_disconnect="cancel", stream=stream)
+        listeners = Listeners(on_stdout, on_stderr) if on_stdout is not None or on_stderr is not None else None
+        submission = self.jobs.make(code, options, on_disconnect="cancel", stream=listeners is not None)
         try:
             while True:
                 left_s = None if patience is None else patience.left_s()
                 try:
-                    if stream:
-                        return self._listen(submission, left_s, {"stdout": on_stdout, "stderr": on_stderr})
+                    if listeners is not None:
+                        return self._listen(submission, left_s, listeners)
                     return self._wait(self.connection.submit(submission), left_s)
                 except BacklogFullError as error:
                     if patience is None:
@@ -320,24 +315,15 @@ class Client:
         finally:
             self.connection.forget(request)
 
-    def _listen(self, submission: Submission, wait_s: float | None, listeners: dict[str, OnText | None]) -> JobResult:
+    def _listen(self, submission: Submission, wait_s: float | None, listeners: Listeners) -> JobResult:
         reader = OutputReader()
         request = self.connection.submit(submission, reader.put)
         with contextlib.closing(self._events(request, reader, wait_s)) as events:
             for event in events:
                 if isinstance(event, JobResult):
                     return event
-                self._tell(listeners[event.stream], event, request.job_id)
+                listeners.tell(event, abandon=partial(self._abandon, request.job_id))
         raise AssertionError("the last event is the result")
-
-    def _tell(self, listener: OnText | None, event: OutputEvent, job_id: str) -> None:
-        """A PoolError that a listener raises is not about this job's own request, so it ends the job."""
-        try:
-            if listener is not None:
-                listener(event.text)
-        except PoolError:
-            self._abandon(job_id)
-            raise
 
     def _abandon(self, job_id: str) -> None:
         """Cancel a job that nobody will ask for. What interrupted the caller is raised, not an error of this."""

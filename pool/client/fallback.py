@@ -1,4 +1,4 @@
-"""The fallback of SandboxExecutor: what was chosen, and the local engine, which is imported when it is first used."""
+"""The fallback of SandboxExecutor: the user's choice, and the local engine, which is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def chosen(fallback: Fallback | None) -> Fallback:
-    """What is given, else the variable SANDBOX_FALLBACK, else "refuse". Raises ConfigError."""
+    """`fallback`, else the variable SANDBOX_FALLBACK, else "refuse". Raises ConfigError."""
     word = fallback if fallback is not None else os.environ.get("SANDBOX_FALLBACK") or "refuse"
     for each in FALLBACKS:
         if word == each:
@@ -28,7 +28,7 @@ def chosen(fallback: Fallback | None) -> Fallback:
 
 
 def is_enabled(*, given: bool | None) -> bool:
-    """What is given, else the variable SANDBOX_ENABLED, else True. Raises ConfigError or InvalidJobError."""
+    """`given`, else the variable SANDBOX_ENABLED, else True. Raises ConfigError or InvalidJobError."""
     if given is not None:
         return checks.flag("enabled", given)
     word = os.environ.get("SANDBOX_ENABLED", "").strip().lower() or "true"

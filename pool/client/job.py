@@ -1,4 +1,4 @@
-"""From what a user asks for to the frames of one Submit message. Every mistake is found here, before anything is sent.
+"""Makes the frames of one Submit message from a user's request. Every mistake is found here, before anything is sent.
 
     payload   [code, stdin, *files, *arguments]        arguments: the frames of the value (args, kwargs), if any
               [grader, *arguments]                     after it, if the value is to be graded
@@ -144,7 +144,7 @@ class JobMaker:
 
 
 class Asking(TypedDict, total=False):
-    """How a job is asked for, which is no part of the job."""
+    """The parts of a request that do not belong to the job."""
 
     request: int  #: its number
     watch: bool  #: send the result; True if left out

@@ -8,7 +8,6 @@ This module does for one job what the daemon does between Submit and Run, and be
 
 from __future__ import annotations
 
-import codecs
 import os
 import threading
 import time
@@ -21,10 +20,10 @@ import msgspec
 import zmq
 
 from pool import wire
-from pool.client import checks, job
+from pool.client import job
 from pool.client.job import Code, JobOptions, Submission
 from pool.client.pending import Delivery
-from pool.client.results import to_result
+from pool.client.results import STREAMS, Listeners, OnText, Text, to_result
 from pool.errors import EngineError
 from pool.local.worker import LocalWorker, WorkerLimits
 from pool.model import JobResult, Outcome, StartKind
@@ -39,15 +38,15 @@ PRELOADED = ("numpy", "pandas")
 MAX_JOBS = 100
 NAME = "local"
 _NS_PER_MS = 1e6
-Piece = Callable[[str, int, bytes], object]
+Piece = Callable[[wire.StreamName, int, bytes], object]
 
 
 def run_once(
     code: Code,
     /,
     *,
-    on_stdout: Callable[[str], object] | None = None,
-    on_stderr: Callable[[str], object] | None = None,
+    on_stdout: OnText | None = None,
+    on_stderr: OnText | None = None,
     **options: Unpack[JobOptions],
 ) -> JobResult:
     r"""Run one job on this host, locked down, without Docker and without a daemon.
@@ -59,11 +58,10 @@ def run_once(
 
     Raises NoLockdownError, with the part and the remedy, where the host cannot lock the job down: then nothing was run.
     """
-    stream = on_stdout is not None or on_stderr is not None
-    checks.callback("on_stdout", on_stdout)
-    checks.callback("on_stderr", on_stderr)
-    submission = job.build(code, options, pool=NAME, stream=stream)
-    teller = _Teller({"stdout": on_stdout, "stderr": on_stderr}) if stream else None
+    teller = None
+    if on_stdout is not None or on_stderr is not None:
+        teller = _Teller(Listeners(on_stdout, on_stderr))
+    submission = job.build(code, options, pool=NAME, stream=teller is not None)
     with LocalWorkers() as workers:
         delivery = workers.run(submission, on_piece=teller.put if teller else None)
     if teller is not None:
@@ -239,23 +237,19 @@ def _obstacle(result: wire.Result, value: Sequence[wire.Frame], worker: LocalWor
 
 
 class _Teller:
-    """Passes a job's output to the caller as text, each byte once. A character may be split over two pieces."""
+    """Passes a job's output to the caller's listeners as text, each byte once."""
 
-    def __init__(self, listeners: dict[str, Callable[[str], object] | None]) -> None:
+    def __init__(self, listeners: Listeners) -> None:
         self._listeners = listeners
-        self._decoders = {name: codecs.getincrementaldecoder("utf-8")(errors="replace") for name in listeners}
-        self._told = dict.fromkeys(listeners, 0)
+        self._texts = {name: Text(name) for name in STREAMS}
 
-    def put(self, name: str, offset: int, piece: bytes, *, final: bool = False) -> None:
-        if offset != self._told[name]:
-            return
-        self._told[name] += len(piece)
-        text, listener = self._decoders[name].decode(piece, final), self._listeners[name]
-        if text and listener is not None:
-            listener(text)
+    def put(self, name: wire.StreamName, offset: int, piece: bytes, *, final: bool = False) -> None:
+        text = self._texts[name]
+        if offset == text.fed and (event := text.event(piece, final=final)) is not None:
+            self._listeners.tell(event)
 
     def rest(self, payload: Sequence[wire.Frame]) -> None:
         """Pass on the rest of the output, which did not come in pieces."""
-        for name, whole in zip(self._listeners, payload, strict=False):
-            told = self._told[name]
+        for name, whole in zip(STREAMS, payload, strict=False):
+            told = self._texts[name].fed
             self.put(name, told, bytes(whole)[told:], final=True)

@@ -21,9 +21,10 @@ from queue import Empty, SimpleQueue
 import msgspec
 
 from pool import values, wire
+from pool.client import checks
 from pool.client.pending import Delivery
 from pool.client.waiting import take
-from pool.errors import RemoteProtocolError
+from pool.errors import PoolError, RemoteProtocolError
 from pool.model import Finding, JobError, JobResult, Outcome, OutputEvent, Timings, TraceStep, Usage
 
 #: Makes a JobResult of a Delivery.
@@ -32,7 +33,9 @@ ToResult = Callable[[Delivery | None], JobResult]
 _NS_PER_US = 1e3
 #: The stream and what arrived of it.
 Piece = tuple[wire.StreamName, bytes]
-_STREAMS: tuple[wire.StreamName, wire.StreamName] = ("stdout", "stderr")
+STREAMS: tuple[wire.StreamName, wire.StreamName] = ("stdout", "stderr")
+#: Called with a piece of a job's output.
+OnText = Callable[[str], object]
 
 
 def to_result(delivery: Delivery | None, decode: Callable[[Sequence[wire.Frame]], object] = values.decode) -> JobResult:
@@ -151,12 +154,12 @@ class OutputReader:
     def __init__(self, arrived: Callable[[], object] = lambda: None) -> None:
         self._queue: SimpleQueue[Piece | None] = SimpleQueue()
         self._next: deque[Piece | None] = deque()  # taken from the queue and not delivered; of the caller's thread
-        self._have: dict[wire.StreamName, int] = dict.fromkeys(_STREAMS, 0)
-        self._texts = {name: _Text(name) for name in _STREAMS}
+        self._have: dict[wire.StreamName, int] = dict.fromkeys(STREAMS, 0)
+        self._texts = {name: Text(name) for name in STREAMS}
         self._arrived = arrived
 
     def put(self, output: wire.Output, payload: Sequence[wire.Frame]) -> None:
-        """Keep what is new of a piece. Called on the I/O thread."""
+        """Keep the new bytes of a piece. Called on the I/O thread."""
         have = self._have[output.name]
         piece = bytes(payload[0]) if payload else b""
         if output.offset <= have < output.offset + len(piece):
@@ -199,9 +202,9 @@ class OutputReader:
             yield event
 
     def rest(self, delivery: Delivery | None, to_result: ToResult) -> Iterator[OutputEvent | JobResult]:
-        """What did not arrive as a piece, and the result."""
+        """The output that did not arrive as a piece, and the result."""
         result = to_result(delivery)
-        for name, whole in zip(_STREAMS, delivery.payload if delivery is not None else (), strict=False):
+        for name, whole in zip(STREAMS, delivery.payload if delivery is not None else (), strict=False):
             if (event := self._texts[name].event(bytes(whole)[self._have[name] :], final=True)) is not None:
                 yield event
         yield result
@@ -214,17 +217,37 @@ class OutputReader:
         return self._next[0] if self._next else None
 
 
-class _Text:
+class Text:
     """The bytes of one stream as text. A character may be split over pieces. Offsets count bytes."""
 
     def __init__(self, name: wire.StreamName) -> None:
         self._name = name
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._fed = 0
+        self.fed = 0  #: bytes so far
 
     def event(self, piece: bytes, *, final: bool = False) -> OutputEvent | None:
         """None when there is no complete character yet."""
-        offset = self._fed - len(self._decoder.getstate()[0])
-        self._fed += len(piece)
+        offset = self.fed - len(self._decoder.getstate()[0])
+        self.fed += len(piece)
         text = self._decoder.decode(piece, final)
         return OutputEvent(stream=self._name, text=text, offset=offset) if text else None
+
+
+class Listeners:
+    """`on_stdout` and `on_stderr` of one call. Raises InvalidJobError for one that is not a function."""
+
+    def __init__(self, on_stdout: OnText | None, on_stderr: OnText | None) -> None:
+        self._of = {
+            "stdout": checks.callback("on_stdout", on_stdout),
+            "stderr": checks.callback("on_stderr", on_stderr),
+        }
+
+    def tell(self, event: OutputEvent, *, abandon: Callable[[], object] = lambda: None) -> None:
+        """Call the listener of this stream. A PoolError from it does not concern the job's request: it ends the job."""
+        listener = self._of[event.stream]
+        try:
+            if listener is not None:
+                listener(event.text)
+        except PoolError:
+            abandon()
+            raise

@@ -1,4 +1,4 @@
-"""Where a program of SandboxExecutor runs: the decision, as a pure function, and the count of what was decided.
+"""Where a program of SandboxExecutor runs: the decision, as a pure function, and the count of the decisions.
 
 how the pool's part ended                                      may the local engine run it?
 busy, draining, no worker can be started, queue timeout        yes

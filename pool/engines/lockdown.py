@@ -1,4 +1,4 @@
-"""What a worker's container may and may not do, in one place, as plain values.
+"""The limits and rights of a worker's container, in one place, as plain values.
 
 `container_arguments` makes the body of the Engine's "create container" request from them, and `bundle.py` the
 configuration of an OCI container. Both are pure, so a test can read and compare them. Every control has a line in

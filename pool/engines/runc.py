@@ -69,7 +69,7 @@ class Runc:
         return bool(places)
 
     def delete(self, container_id: str, *, log: Path | None = None) -> None:
-        """Kill it if it runs, and remove its cgroups; one that is not there is no error."""
+        """Kill it if it runs, and remove its cgroups. It is not an error if there is none."""
         self._call("delete", "--force", container_id, log=log)
 
     def list(self) -> dict[str, dict[str, Any]]:

@@ -41,7 +41,7 @@ def build(
 
     `base`: take this image's Python. `python`: one of PYTHONS; None: this interpreter's version, where it can be had.
     `requirements`: libraries for the jobs, instead of the default ones. `force`: make libraries and worker again, to
-    get newer versions of what the requirements leave open.
+    get newer versions of packages that the requirements do not fix.
     """
     connections = Connections(timeout_s=BUILD_TIMEOUT_S)
     try:

@@ -1,4 +1,4 @@
-"""A separate program: sets up what an engine sets up for a container, and becomes the runner.
+"""A separate program: sets up for the runner what an engine sets up for a container, and becomes the runner.
 
     keeper ──fork──▶ holder: cgroup, namespaces ──fork──▶ process 1: root file system, rights, filter ──exec──▶ runner
       └ waits, and clears up            └ waits

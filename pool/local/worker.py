@@ -32,7 +32,7 @@ from pool.printable import visible_block
 from pool.screen import Policy
 
 #: Called with a piece of a job's output: "stdout" or "stderr", the offset in bytes, and the bytes.
-OnPiece = Callable[[str, int, bytes], object]
+OnPiece = Callable[[wire.StreamName, int, bytes], object]
 
 _SHELL = "import sys; sys.path += sys.argv[1:3]; from pool.local.shell import main; sys.exit(main(sys.argv[3:]))"
 #: The runner's tree is first, as in the image, and the caller's libraries come before others of this Python.

@@ -1,4 +1,4 @@
-"""The report as Markdown. Pure functions of what was measured."""
+"""The report as Markdown. Pure functions of the measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of an array that are no part of its items: between the fields of a record, behind the 80 bits of a long double.
+"""Bytes of an array outside of its items: between the fields of a record, behind the 80 bits of a long double.
 
 They are what happened to be in memory. They travel as zeros, so that equal arrays are equal bytes.
 """

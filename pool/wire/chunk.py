@@ -41,7 +41,7 @@ def encode_calls(calls: list[Call]) -> bytes:
 
 
 def decode_calls(frame: Frame) -> tuple[Call, ...]:
-    """Raises RemoteProtocolError when the frame is no list of calls."""
+    """Raises RemoteProtocolError if the frame is not a list of calls."""
     try:
         return _decoder.decode(frame)
     except MALFORMED as error:

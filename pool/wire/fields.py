@@ -83,7 +83,7 @@ def is_relative_name(name: str) -> bool:
 
 
 def misplaced(names: Collection[str]) -> str | None:
-    """The first name that is no relative path, or is below another name; None if all fit into one directory."""
+    """The first name that is not a relative path, or is below another name; None if all fit into one directory."""
     taken = set(names)
     for name in names:
         parents = {name[:at] for at, character in enumerate(name[:255]) if character == "/"}
