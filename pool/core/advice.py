@@ -25,7 +25,7 @@ class Arrival(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What the jobs would have met. A hit is a job that found a worker free."""
+    """The hits and waits of the jobs on a pool of another size. A hit is a job that found a free worker."""
 
     size: int
     hit_rate: float  #: 0 to 1

@@ -159,7 +159,7 @@ class JobEnded(WorkerEvent, frozen=True, kw_only=True):
 class WorkerFreed(WorkerEvent, frozen=True, kw_only=True):
     """The worker has cleaned up after its job and can take the next one."""
 
-    residue: str = ""  #: what the worker could not clean up; it is then not used again
+    residue: str = ""  #: what the worker could not clean up; if any, it is not used again
 
 
 # ---- operator and clock ----

@@ -39,7 +39,7 @@ def new_history() -> History:
 
 
 class PastHistories:
-    """Histories of what has no record, or none any more, by id. The oldest are dropped."""
+    """Histories of jobs and workers without a record, by id. The oldest are dropped."""
 
     def __init__(self) -> None:
         self._histories: dict[str, History] = {}

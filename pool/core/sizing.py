@@ -109,7 +109,7 @@ class Census:
         self._count(pool)
         self.live = len(pool.workers) - self.stopping
         self.ready = len(self.idle) + len(self.leased)
-        # While jobs wait, every idle worker belongs to another client and is no supply for them: dispatch would have
+        # While jobs wait, every idle worker belongs to another client and cannot serve them: dispatch would have
         # used it. A suspect stays a supply: a daemon that was suspended for a moment must not start a second pool.
         self.supply = self.found + self.starting + self.ending + len(self.leased)
         self.supply += 0 if self.waiting else len(self.idle) + self.suspect

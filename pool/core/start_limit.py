@@ -5,7 +5,7 @@ duration of d(n), n / d(n) workers become ready in a second (Little's law). The 
 `_RAISE` times as many ready workers, and halved where the half has nearly as many.
 
 A power of two is measured when enough starts have had about so many under way, themselves included, on average over
-their time. What was measured long ago is measured again at the next occasion, because an engine gets slower and faster.
+their time. Old figures are measured again at the next occasion, because an engine gets slower and faster.
 """
 
 from __future__ import annotations

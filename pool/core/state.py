@@ -79,7 +79,7 @@ class State:
         self.review_at = 0.0  #: when the sizes must be checked next; in a new pool at once
         self.now = 0.0
         self.cause = ""
-        self.commands: list[Command] = []  #: what the present event has led to
+        self.commands: list[Command] = []  #: the commands of the present event
         self.resize = True  #: whether the sizes must be checked after the present event
         self._numbered = numbers.worker
         self._started = 0
@@ -95,7 +95,7 @@ class State:
         record.history.append(HistoryEntry(self.now, record.id, record.state, text, self.cause))
 
     def note_past(self, record_id: str, text: str) -> None:
-        """For what has no record: refused, unknown, or gone."""
+        """For jobs and workers without a record: refused, unknown, or gone."""
         self.past_histories.add(record_id, [HistoryEntry(self.now, record_id, "", text, self.cause)])
 
     def move(self, record: WorkerRecord | JobRecord, to: StrEnum, text: str) -> None:

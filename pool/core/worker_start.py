@@ -94,7 +94,7 @@ def replace_older_editions(pool: State) -> None:
 
 
 def find(pool: State, event: WorkerFound) -> None:
-    """Make the record of a worker that is there already."""
+    """Make the record of a worker that an earlier daemon started."""
     worker = pool.take_over(event.worker_id, started_at=event.started_at, edition=event.edition)
     worker.client, worker.bound_at, pool.resize = event.client, pool.now, False  # more may be found
     pool.note(worker, "left by an earlier daemon")

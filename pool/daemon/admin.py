@@ -161,7 +161,7 @@ class AdminService:
         return st.Action(pools=_names(self._controllers[job.pool] for job in found), text=f"{wanted} is cancelled")
 
     def _history(self, arguments: Arguments) -> st.History:
-        """The history of a job, a worker, a pool, or of code that workers were lost to."""
+        """The history of a job, a worker, a pool, or of code that has destroyed workers."""
         wanted = str(arguments.get("id"))
         named = self._named(wanted)
         finished = ((job.key, job.pool, job.history) for job in named)

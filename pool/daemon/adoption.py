@@ -1,4 +1,4 @@
-"""Workers that outlive the daemon: what is noted of each, and how the next daemon takes them over.
+"""Workers that outlive the daemon: the note about each, and how the next daemon takes them over.
 
     a worker is ready ──▶ note in the run directory, token to its runner
     next daemon: note and container ──find──▶ WorkerFound ──its runner resumes with the token──▶ WorkerAdopted

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 #: Calls that may wait for the one before; the others are not made, and the log says so.
 MAX_WAITING = 100
-#: Of what a command that failed has written to stderr, the end that is logged, in bytes.
+#: How many bytes of a failed command's stderr are logged, from its end.
 _WORDS = 500
 
 
@@ -69,7 +69,7 @@ class AlertHook:
         try:
             process.communicate(body, timeout=self._timeout_s)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with what it has started; it is not yet waited for
+            os.killpg(process.pid, signal.SIGKILL)  # the whole group; not waited for yet, so the number is its own
             process.communicate()
             return f"it was killed after {self._timeout_s:g} s"
         return f"it ended with status {process.returncode}" if process.returncode else ""

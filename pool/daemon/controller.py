@@ -4,8 +4,8 @@
     worker ─message─▶ WorkerProtocol ──┼─event─▶ PoolState.handle ─command─▶ StartWorker, StopWorker, ProbeWorker
     engine ─outcome────────────────────┘                                     Dispatch, KillJob, Accept, Refuse, Finish
 
-The controller decides nothing. It never waits: engine calls and the journal run in threads, and what came of them is an
-event again. Accept, Dispatch and Finish are written to the journal before anything is sent to a client or worker.
+The controller decides nothing. It never waits: engine calls and the journal run in threads, and their outcome is
+another event. Accept, Dispatch and Finish are written to the journal before anything is sent to a client or worker.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pool.model import WorkerState
 log = structlog.get_logger(__name__)
 
 _REPORTED = "reported by the worker"
-#: What a message says that says no more than that it has happened.
+#: The text for a message that only reports an event.
 _EVENTS: Mapping[Effect, type[ev.WorkerEvent]] = {
     Effect.CONNECTED: ev.WorkerConnected,
     Effect.HEARTBEAT: ev.Heartbeat,
@@ -182,7 +182,7 @@ class PoolController:
         self._transport.watch(launched.pidfd, lambda: self._exited_early(handle, launched.container))
 
     def _exited_early(self, handle: WorkerHandle, container: Container) -> None:
-        """Its process has ended before its first message. After that the link tells of its end."""
+        """Its process has ended before its first message. After the first message the end of the link shows it."""
         handle.pidfd = None
         reason = "its container ended before its first message"
         self._executor.diagnose(container, lambda output: self._start_failed(handle, f"{reason}: {output}"))
@@ -259,7 +259,7 @@ class PoolController:
     # ---- a worker's end ----
 
     def lost(self, worker_id: str, reason: str) -> None:
-        """The worker's link is of no use any more."""
+        """The worker's link cannot be used any more."""
         handle, reason = self.handles.get(worker_id), printable(reason)
         if handle is None:
             return

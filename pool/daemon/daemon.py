@@ -124,7 +124,7 @@ class Daemon:
         self._found = {name: chosen.engine.find(owner=directories.owner) for name, chosen in self._by_name.items()}
 
     def _take_over(self, directories: RunDirectories) -> dict[str, Future[None]]:
-        """What an earlier daemon left: ready workers of our pools may prove themselves, the others are removed.
+        """The containers of an earlier daemon: ready workers of our pools may connect again, the others are removed.
 
         Returns when each of these is gone, by the worker's id.
         """
@@ -141,7 +141,7 @@ class Daemon:
         return discarded
 
     def _adopt(self, engine: str, found: FoundContainer) -> int | None:
-        """The number of a worker that may prove itself; None for a container that is of no use to any pool."""
+        """The number of a worker that may connect again; None for a container that no pool can use."""
         note = next((n for n in self._notes if (n.instance, n.worker_id) == (found.instance, found.worker_id)), None)
         if note is None or note.pool not in self._controllers or not found.running:
             return None
@@ -296,8 +296,8 @@ class Daemon:
     def _after_turn(self, served_until: float) -> float:
         """Do what is due. Returns the seconds until the next thing is due.
 
-        What workers and clients had to do by some time is judged in a turn that began after it: what they have sent by
-        then was received, also if the daemon did not run for a while, because of a slow disk or SIGSTOP.
+        A deadline of a worker or client is judged in a turn that began after it. So everything that it sent in time has
+        been received by then, even if the daemon did not run for a while, because of a slow disk or SIGSTOP.
         """
         due = min([each.state.next_deadline() for each in self._controllers.values()])
         if due <= served_until:
@@ -316,7 +316,7 @@ class Daemon:
         return 0.0 if more_to_send else max(0.0, min(due - now, _LONGEST_WAIT_S))
 
     def _do_chores(self, now: float) -> None:
-        """What is done now and then. Frozen workers are looked for most often; what else is due waits for that."""
+        """The periodic work. Frozen workers are looked for most often; everything else is done at the same moments."""
         for executor in self._executors.values():
             if now >= executor.left.ask_at:
                 executor.ask_again()
@@ -363,7 +363,7 @@ class Daemon:
 
 
 def _require_supported(settings: Settings) -> None:
-    """The configuration may name what is not the daemon's; it says so instead of doing something else."""
+    """Refuse or log settings that this daemon does not carry out, instead of doing something else."""
     for name, template in settings.pools.items():
         if template.engine == "local":
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Durations and events of one pool: totals since the daemon's start, and what of them came lately."""
+"""Durations and events of one pool: totals since the daemon's start, and the latest ones."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Tally:
 
     def __init__(self, clock: Clock) -> None:
         self.total = 0
-        self.last = ""  #: what was said of the latest one
+        self.last = ""  #: the text of the latest one
         self._clock = clock
         self._latest: deque[float] = deque(maxlen=WINDOW)
 

@@ -3,9 +3,9 @@
 loop ──launch, stop──▶ EngineExecutor ──▶ LoopExecutor.submit ──▶ a thread ──call_soon──▶ loop: on_done(future)
 loop ──hash a large submission──────────▶ LoopExecutor.submit
 
-A container may outlive its worker: its removal failed, or its launch had no answer. What the Engine does not tell is
-unknown, and nothing is concluded from it: it is asked again, less and less often, until the Engine has listed what is
-there and every container without a worker is removed.
+A container may outlive its worker: its removal failed, or its launch had no answer. If the Engine does
+not answer, nothing is concluded from that. It is asked again, less and less often, until it has listed the containers
+that there are and every container without a worker is removed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from pool.errors import EngineError, EngineUnavailableError, PoolError
 
 log = structlog.get_logger(__name__)
 
-#: The first and the longest wait before the Engine is asked again what is left.
+#: The first and the longest wait before the Engine is asked again for containers that are left.
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
-#: An Engine that was away may still be creating what it was asked for: it is asked again this long after its answer.
+#: An Engine that was away may still be creating containers from old requests, so it is asked once more after this.
 CHECK_AFTER_S = 10.0
 
 _RNG = random.Random()  # noqa: S311 - spreads the calls of several daemons
@@ -48,8 +48,8 @@ class LoopExecutor:
     def submit(self, work: Callable[[], T], on_done: Callable[[Future[T]], None]) -> Future[T]:
         """Run `work` in a thread, then `on_done` on the loop's thread with a future that is done.
 
-        What `work` raises is raised by the future's `result()`. The future that is returned is done when the loop has
-        been told, so a thread that waits for it goes on after `on_done`.
+        What `work` raises is raised by the future's `result()`. The returned future is done when the call of
+        `on_done` is queued for the loop.
         """
 
         def run() -> T:
@@ -150,7 +150,7 @@ class EngineExecutor:
     # ---- what is left ----
 
     def ask_again(self) -> None:
-        """Ask the Engine what is left; to be called at `left.ask_at`."""
+        """Ask the Engine which containers are left; to be called at `left.ask_at`."""
         self.left.ask_at = math.inf  # until the answer is there
         containers = dict(self.left.containers)
         self._executor.submit(lambda: self._clean(containers.values()), lambda done: self._cleaned(containers, done))
@@ -214,7 +214,7 @@ class Leftovers:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What came of a stop: the container that there was, the end of its output, and why it could not be removed."""
+    """The outcome of a stop: the container, the end of its output, and why it could not be removed."""
 
     container: Container | None = None
     output: str = ""

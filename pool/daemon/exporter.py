@@ -1,4 +1,4 @@
-"""The endpoint that Prometheus reads. It has threads of its own; what they serve is read in the loop's thread."""
+"""The endpoint that Prometheus reads. It has threads of its own, but the figures are read in the loop's thread."""
 
 from __future__ import annotations
 

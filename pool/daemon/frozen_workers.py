@@ -1,7 +1,7 @@
 """Finds workers whose processes the kernel does not run: stopped by a signal, or in a frozen control group (a pause).
 
-A frozen worker and one that gets no core on a busy host are equally silent, so silence alone takes long to judge. What
-the kernel says of the worker's first process tells them apart at once, with a job and without one.
+A frozen worker and one that gets no core on a busy host are equally silent, so silence alone takes long to judge. The
+kernel's state of the worker's first process shows the difference at once, with a job and without one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pool.core.machine import PoolState
 from pool.daemon.worker_handle import WorkerHandle
 from pool.errors import PoolError
 
-#: How often it is looked, and how many looks in a row must find a worker frozen. So it is noticed after 1.2 to 1.6 s; a
-#: loop that is late looks later, and no worker is stopped for a pause of less than 1.2 s.
+#: How often workers are checked, and how many checks in a row must find a worker frozen. So it is noticed after 1.2 to
+#: 1.6 s; a loop that is late checks later, and no worker is stopped for a pause of less than 1.2 s.
 LOOK_S = 0.4
 LOOKS = 4
 

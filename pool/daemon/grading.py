@@ -2,7 +2,7 @@
 
     Submit ─▶ job ─Finish─▶ its value, as frames ─▶ grade: a job of its own ─Finish─▶ Result with value and grade
 
-The grader's code and arguments are no part of the first job, so no worker has them while its code runs. The daemon
+The grader's code and arguments do not belong to the first job, so no worker has them while its code runs. The daemon
 passes the value on as it is; the grader's child decodes it. A job whose grader fails keeps its own outcome and value.
 """
 

@@ -82,11 +82,11 @@ class JobCarrier:
     ) -> None:
         """`bind` notes a worker's client before a job is sent to it.
 
-        `largest_answer`: bytes that a worker with a job may send in one message. `memory_bytes`: what a worker has.
+        `largest_answer`: bytes that a worker with a job may send in one message. `memory_bytes`: of a worker.
         `maps`: whether its workers can map a file of the daemon.
         """
         self._maps = maps
-        self._log = log.bind()  # to ask for the logger anew costs as much as a line that is not written
+        self._log = log.bind()  # getting the logger again costs as much as a line that is not written
         self._bind = bind
         self._pool = pool
         self._jobs = services.jobs
@@ -171,7 +171,7 @@ class JobCarrier:
         self._log.debug("a job is sent to a worker", action="job_sent", epoch=command.epoch, **ids)
 
     def _with_body(self, job: Job, command: ev.Dispatch, run: wire.Run) -> tuple[wire.Run, Sequence[wire.Frame]]:
-        """What is sent of a large job. The rest of it is offered to the worker as a file."""
+        """The part of a large job that is sent. The rest is offered to the worker as a file."""
         body = body_of(job, run, self._journal)
         if body is None or not self._links.offer(
             command.worker_id, body.descriptor, partial(self._refused_body, job, command, run)
@@ -195,7 +195,7 @@ class JobCarrier:
             self._links.send(command.worker_id, wire.Stream(job_id=run.job_id, epoch=command.epoch))
 
     def _not_sent(self, job: Job, record: JobRecord, error: PoolError | None) -> None:
-        """A job that is to end with its worker ends when the worker is gone."""
+        """Note that the job ends with its worker: it ends when the worker is gone."""
         if error is not None and error is job.refused:
             self._withdraw(job, Outcome.REJECTED, error.message)
         elif error is not None:

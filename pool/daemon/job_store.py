@@ -1,4 +1,4 @@
-"""Accepted jobs, what the journal has of each, and the results while they are kept. It decides nothing.
+"""Accepted jobs, their state in the journal, and the results while they are kept. It decides nothing.
 
     accept ──▶ journal ──▶ the calls that wait for it              end ──▶ journal ──▶ Result to each client that waits
 
@@ -142,7 +142,7 @@ class Job:
         self.trace.append((step, time.monotonic_ns()))
 
     def facts(self) -> dict[str, Any]:
-        """What the core decides by, as it is in JobSubmitted and JobRestored."""
+        """The facts for the core's decisions, as JobSubmitted and JobRestored have them."""
         assert self.run is not None, "it has not ended"
         return {
             "job_id": self.key,
@@ -217,7 +217,7 @@ class JobStore:
         max_bytes: int,
         known_since_ns: int | None = None,
     ) -> None:
-        """`listener`: sends the results. `known_since_ns`: that of the last daemon; None: nothing is known of it."""
+        """`listener`: sends the results. `known_since_ns`: that of the last daemon; None if it is not known."""
         self._journal = journal
         self._listener = listener
         self._collected: list[int] = []  # numbers of results that were sent since the last Collect
@@ -376,7 +376,7 @@ class JobStore:
         self.drop(job.number, received_ns=job.received_ns)
 
     def drop(self, number: int, *, received_ns: int) -> None:
-        """Nothing of this job is kept in the journal."""
+        """The journal keeps nothing of this job."""
         if received_ns > self.known_since_ns:  # a little more, so that this happens now and then and not for each job
             self.known_since_ns = min(received_ns + _KNOWN_STEP_NS, time.monotonic_ns())
             self._journal.write(SetFact(KNOWN_SINCE, self.known_since_ns), lambda _: None)

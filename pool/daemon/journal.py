@@ -9,7 +9,7 @@ the acknowledgement, the message to the worker, the result.
 Without fsync a small write takes 20 microseconds. To wake the thread takes longer, on a busy host milliseconds. So the
 loop writes small operations itself while the thread has nothing to do: all of a turn in one transaction.
 
-    no room left    what is essential is refused: then(StorageFullError). The rest is done, so that results go on from
+    no room left    essential writes are refused: then(StorageFullError). The rest is done, so that results go on from
                     memory, and written as soon as there is room; until then new jobs are refused. No restart is needed.
     anything else   fatal: after a failed fsync it is not known what is on the disk, so nothing is tried again.
 """
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 Then = Callable[[PoolError | None], None]
 
-#: How often what could not be written is tried again.
+#: How often writes that failed for want of room are tried again.
 RETRY_S = 1.0
 #: How often the size of the files is measured while the journal is written.
 _MEASURE_S = 1.0
@@ -78,7 +78,7 @@ class Journal(Protocol):
         """Write the operation, then call `then`, with an error if it is essential and could not be written."""
 
     def flush(self) -> None:
-        """To be called after each turn of the loop: write what the turn has led to."""
+        """To be called after each turn of the loop: do the writes of this turn."""
 
     def payload(self, number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
         """The payload of a job whose acceptance is written: mapped from its file, if it has one."""
@@ -145,7 +145,7 @@ class FileJournal:
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self.unwritten: list[_Item] = []  #: since the last `flush`
         self._open = 0  # items of the thread whose `then` was not called yet
-        self._owed: list[Operation] = []  # what has been done and could not be written; the thread's own
+        self._owed: list[Operation] = []  # not written yet, though their `then` was called; of the thread
         self._full = False  # of the thread; the loop reads `trouble`
         self._measured_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -220,7 +220,7 @@ class FileJournal:
         )
 
     def close(self) -> None:
-        """Write what is queued and end the thread. `then` is called only if the loop goes on."""
+        """Write the queued items and end the thread. `then` is called only if the loop goes on."""
         items, self.unwritten = self.unwritten, []
         self._hand_over(items)
         self._queue.put(None)
@@ -254,7 +254,7 @@ class FileJournal:
         return more
 
     def _take(self) -> tuple[list[_Item], bool]:
-        """What is queued, at least one item unless it is time for another try; and whether more may come."""
+        """The queued items, at least one unless it is time for another try; and whether more may come."""
         items: list[_Item] = []
         try:
             item = self._queue.get(timeout=RETRY_S if self._full else None)
@@ -285,7 +285,7 @@ class FileJournal:
                 raise
 
     def _try(self, operations: Sequence[Operation]) -> bool:
-        """Write them with what is owed, without the essential ones while no room is left. Whether there is room."""
+        """Write them and those that are owed, but no essential ones while no room is left. Whether there is room."""
         late = [each for each in operations if not each.essential]
         if not self._full and self._commit(operations):
             return True

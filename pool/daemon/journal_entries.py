@@ -25,14 +25,14 @@ PROBE_BYTES = 1024 * 1024
 _IF_KNOWN = "WHERE EXISTS (SELECT 1 FROM job WHERE number = ?)"
 _NO_LEASE = (None, None, None, None)
 
-#: What a file begins with, and a column does not.
+#: The first number of a file, and of no column.
 PAGED = bytes(4)
 #: The fact that is `JobStore.known_since_ns`.
 KNOWN_SINCE = "known_since"
 
 
 class Files(Protocol):
-    """What an operation may do within its transaction."""
+    """The actions of an operation within its transaction."""
 
     def execute(self, statement: str, values: Sequence[object]) -> None: ...
 
@@ -185,7 +185,7 @@ class SetFact(Operation, frozen=True):
 
 
 class Tidy(Operation, frozen=True):
-    """Nothing; for what the thread does after a write."""
+    """Writes nothing, so that the thread does its work after a write."""
 
     def apply(self, file: Files) -> None:
         pass

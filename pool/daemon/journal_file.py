@@ -85,7 +85,7 @@ _MIGRATIONS = (
 SCHEMA = len(_MIGRATIONS)
 
 
-class ForeignJournal(Exception):  # noqa: N818 - named after what was found
+class ForeignJournal(Exception):  # noqa: N818 - named after the state of the file
     """The database is not one of ours."""
 
 
@@ -245,7 +245,7 @@ class JournalFile:
             self._connection.execute(f"PRAGMA incremental_vacuum({_SPARE_PAGES})").fetchall()
 
     def size_bytes(self) -> int:
-        """What jobs and results take, without pages of the database that are free."""
+        """The size of jobs and results, without free pages of the database."""
         pages = _pragma(self._connection, "page_count") - _pragma(self._connection, "freelist_count")
         return pages * _pragma(self._connection, "page_size") + self._body_bytes
 
@@ -355,7 +355,7 @@ def is_full(error: Exception) -> bool:
 
 
 def _adjust_clock(connection: sqlite3.Connection) -> None:
-    """After a restart of the host the monotonic clock began anew: shift what was measured with the last one."""
+    """After a restart of the host the monotonic clock began anew: shift the times of the last one."""
     boot, offset = _BOOT_ID.read_text(encoding="ascii").strip(), time.time() - time.monotonic()
     known = dict(connection.execute("SELECT name, value FROM fact WHERE name IN ('boot', 'wall_offset')"))
     with connection:

@@ -1,7 +1,7 @@
-"""What a daemon notes of each ready worker, so that the next one can adopt it: one small file beside its link.
+"""The notes by which the next daemon adopts workers: one small file for each ready worker, beside its link.
 
     run_dir/w/7/link.sock   mounted into the container
-    run_dir/w/7.json        not mounted: a worker cannot read its own token here, nor change what is written about it
+    run_dir/w/7.json        not mounted: a worker can neither read its token here nor change its note
 
 A note is written when the worker is ready and when it is bound to a client, and removed with the link. It is of one
 boot of the host, because its times are monotonic.
@@ -31,7 +31,7 @@ class KeptWorker(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     number: int  #: of its directory
     uid: int
     token: str  #: only its runner has it too
-    template: str  #: digest of what it was made from
+    template: str  #: digest of its template, image and sources
     started_at: float  #: monotonic seconds
     isolation: str
     missing: tuple[str, ...]  #: parts of the isolation that the host refuses

@@ -39,7 +39,7 @@ class Metrics:
         self.lockdown_failures = Tally(clock)  #: workers that broke out of their own lockdown, and got no job
 
     def count_residue(self, words: str) -> None:
-        """Count what a job left, from "kind: ...; kind: ...". A worker sends the text, so only known kinds count."""
+        """Count a job's residue, from "kind: ...; kind: ...". A worker sends the text, so only known kinds count."""
         for each in words.split("; "):
             kind = each.partition(":")[0]
             self.residue[kind if kind in RESIDUE else "other"] += 1

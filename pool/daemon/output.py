@@ -76,7 +76,7 @@ class OutputStream:
             raise RemoteProtocolError(f"it sent Printed {self._pieces} times in {now - self._since:.3g} s")
 
     def check(self, answer: Sequence[wire.Frame]) -> None:
-        """Raise RemoteProtocolError unless the answer's streams begin with what was printed."""
+        """Raise RemoteProtocolError unless the answer's streams begin with the pieces that came before."""
         for printed, whole in zip(self._printed.values(), answer, strict=False):
             if bytes(memoryview(whole)[: len(printed)]) != printed:
                 raise RemoteProtocolError("the output in its answer differs from the output that it had sent before")

@@ -1,4 +1,4 @@
-"""What a worker must show before it gets its first job: the right sources, a no-op job, and a lockdown that holds.
+"""The tests that a worker must pass before its first job: the right sources, a no-op job, a lockdown that holds.
 
     Hello    the digest of its runner's sources is that of this daemon's own
     Ready    the level of isolation, and which parts of it this host refuses
@@ -54,11 +54,11 @@ class SelfTest(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class StartCheck:
-    """The checks of one worker's start, and what they found. In which order they come is WorkerProtocol's to say."""
+    """The checks of one worker's start, and their results. WorkerProtocol decides about their order."""
 
     sources: str  #: the digest that the runner must have
     limits: dict[str, Any]  #: of the self-tests: the template's defaults
-    allow: tuple[str, ...] = ()  #: what the template lets its jobs do beyond computing
+    allow: tuple[str, ...] = ()  #: what jobs may do besides computing, as in the template
     verified: bool = True  #: whether the worker must prove its lockdown; False for an engine that has none
     isolation: str = ""
     missing: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class StartCheck:
         return "degraded" if self.missing else "verified"
 
     def restore(self, isolation: str, missing: tuple[str, ...], rows: tuple[ProbeRow, ...]) -> None:
-        """What an earlier daemon has found of a worker that is adopted."""
+        """The results of an earlier daemon, for a worker that is adopted."""
         self.isolation, self.missing, self.rows = isolation, missing, rows
 
     def check_hello(self, hello: wire.Hello) -> None:
@@ -124,7 +124,7 @@ class StartCheck:
 
 
 def _error_of(payload: Sequence[wire.Frame]) -> str:
-    """What a failed self-test wrote to stderr, or else its exception."""
+    """The stderr of a failed self-test, or else its exception."""
     if len(payload) < 3:
         return ""
     if stderr := bytes(payload[1][:_ERROR_CHARS]).decode(errors="replace"):

@@ -185,7 +185,7 @@ class SubmitService:
         self._journal.write(SetHeader(job.number, job.header()), lambda _: self._confirm(job, address, submit))
 
     def _confirm(self, job: Job, address: bytes, message: wire.Submit | wire.Watch | wire.Cancel) -> None:
-        """Answer a message about a job when the acceptance of the job is written, and do what the message asks for."""
+        """Answer a message about a job when the acceptance of the job is written, and carry out the message."""
         if not job.written:
             job.when_written.append(partial(self._confirm, job, address, message))
             return

@@ -1,4 +1,4 @@
-"""What the daemon tells the service manager: log lines on stderr, and when it is ready and when it stops."""
+"""Messages to the service manager: log lines on stderr, and when the daemon is ready and when it stops."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pool.config import AlertSettings
 from pool.daemon.durations import Durations, percentile
 from pool.daemon.metrics import Metrics
 
-#: Fewer failed starts than this within the window are no alert, whatever their share.
+#: Fewer failed starts than this within the window raise no alert, whatever their share.
 FAILED_STARTS = 3
 
 

@@ -1,4 +1,4 @@
-"""What the daemon holds of a worker, and what all pools of a daemon share. Plain records."""
+"""The daemon's record of a worker, and the parts that all pools of a daemon share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Services:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class WorkerHandle:
-    """What the daemon holds of a worker, from its start, or since it was found, until its container is gone."""
+    """The daemon's record of a worker, from its start, or since it was found, until its container is gone."""
 
     id: str
     uid: int

@@ -1,4 +1,4 @@
-"""What a worker may send in each phase, and what follows: handshake, self-tests and jobs as one state machine.
+"""The messages that a worker may send in each phase: handshake, self-tests and jobs as one state machine.
 
     NEW ──Hello──▶ STARTING ──Ready──▶ TEST_SENT ──Started──▶ TEST_RUNNING ──Done──▶ TEST_CLEANUP
                                            ▲ next self-test                               │ Freed
@@ -59,7 +59,7 @@ class Phase(Enum):
 
 
 class Effect(Enum):
-    """What the controller has to do about a message."""
+    """The controller's next action after a message."""
 
     NOTHING = auto()
     CONNECTED = auto()  #: the runner of a new worker has sent Hello
@@ -106,7 +106,7 @@ class WorkerProtocol:
     """The conversation with one worker. Pure: the clock is an argument."""
 
     def __init__(self, start: StartCheck, *, heartbeat_s: float, token: str = "") -> None:
-        """`token`: what the runner of a worker that is found has to show; "" for a new worker."""
+        """`token`: the one that the runner of a found worker must send; "" for a new worker."""
         self.phase = Phase.FOUND if token else Phase.NEW
         self.start = start
         self._token = token

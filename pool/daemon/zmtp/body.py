@@ -14,7 +14,7 @@ _FIRST_BYTES = 256 * 1024
 
 
 class Body:
-    """Its memory grows with what is here, up to the announced size.
+    """Its memory grows with the bytes that have arrived, up to the announced size.
 
     From LARGE_BYTES on it has pages of its own: they grow by moving page tables and not bytes, they cost nothing until
     they are written, and they go back to the system at once when the last view of the frame is gone.

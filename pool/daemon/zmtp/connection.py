@@ -41,7 +41,7 @@ Call = Callable[[], object]
 
 
 class Poller(Protocol):
-    """What the loop waits for: tells when a descriptor can be read or written."""
+    """Watches descriptors for the loop: tells when one can be read or written."""
 
     def add(self, fd: int, on_readable: Call, on_writable: Call | None = None) -> None: ...
     def remove(self, fd: int) -> None: ...
@@ -65,7 +65,7 @@ TIMEOUTS = Timeouts()
 
 
 class Terms(NamedTuple):
-    """What the two ends are to each other, and how much the peer may send."""
+    """The socket types of the two ends, and how much the peer may send."""
 
     kind: str  #: our socket type
     peer_kind: str
@@ -75,7 +75,7 @@ class Terms(NamedTuple):
 
 
 class SendQueue:
-    """What the kernel has not taken yet: messages in order, and commands, which go out between two messages.
+    """Bytes that the kernel has not taken yet: messages in order, and commands, which go out between two messages.
 
     The owner holds `size` and `messages` against its caps.
     """
@@ -105,7 +105,7 @@ class SendQueue:
         self._commands.append(command)
 
     def write(self, sock: socket.socket, now: float) -> None:
-        """Write until all is gone or the kernel takes no more. Raises OSError when nobody is there to read it."""
+        """Write until all is written or the kernel takes no more. Raises OSError if the peer is gone."""
         try:
             while self.size:
                 if not self._current:
@@ -238,7 +238,7 @@ class Connection:
     # ---- out ----
 
     def send(self, frames: Sequence[Frame]) -> bool:
-        """Write a message, and queue what the kernel does not take. False when nobody is there to take it."""
+        """Write a message, and queue the part that the kernel does not take. False if the peer is gone."""
         if self._deaf:
             return False
         message = codec.pack(frames)
@@ -274,7 +274,7 @@ class Connection:
             self._flush()
 
     def _flush(self) -> None:
-        """Write what the kernel takes."""
+        """Write as much as the kernel takes."""
         before, now = self.queue.size, time.monotonic()
         try:
             self.queue.write(self._sock, now)
@@ -290,7 +290,7 @@ class Connection:
     def check(self, now: float) -> str | None:
         """Send a PING if it is due. Why the connection has to be ended now, in one word; None if it has not.
 
-        To be called once in a while, after what had come was received.
+        To be called once in a while, after a receive.
         """
         limits = self._terms.timeouts
         since_limit = {

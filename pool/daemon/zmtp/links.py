@@ -40,7 +40,7 @@ UNLEASED_BYTES = 64 * 1024 + 4096
 
 
 class LinkOwner(Protocol):
-    """Gets what a worker sends, and learns that its link is of no use any more."""
+    """Gets the messages of a worker, and is told when its link cannot be used any more."""
 
     def receive(self, worker_id: str, message: wire.FromRunner, payload: Sequence[wire.Frame]) -> None: ...
     def lost(self, worker_id: str, reason: str) -> None: ...
@@ -149,7 +149,7 @@ class WorkerLinks:
         return directory
 
     def close(self, worker_id: str) -> None:
-        """Close a worker's link and remove its directory. An unknown worker is no error."""
+        """Close a worker's link and remove its directory. An unknown worker is ignored."""
         link = self._links.pop(worker_id, None)
         self._owners.pop(worker_id, None)
         self.ready.pop(worker_id, None)
@@ -163,7 +163,7 @@ class WorkerLinks:
     def send(
         self, worker_id: str, message: wire.Message, payload: Sequence[wire.Frame] = (), *, answer_bytes: int = 0
     ) -> bool:
-        """False when there is no such worker, it has not connected, or it does not take anything any more.
+        """False if there is no such worker, it has not connected, or its connection has ended.
 
         `answer_bytes`: the most that it may send in one message from now on, until it has sent Done.
         """
@@ -191,7 +191,7 @@ class WorkerLinks:
         return True
 
     def receive(self, worker_id: str) -> None:
-        """Take what a worker has sent. A connection that breaks was read to its end: its last messages still count."""
+        """Read a worker's messages. A connection that breaks is read to its end: its last messages still count."""
         self.ready.pop(worker_id, None)
         link = self._links.get(worker_id)
         if link is None or (connection := link.connection) is None:

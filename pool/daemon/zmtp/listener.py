@@ -39,7 +39,7 @@ Serve = Callable[[bytes, str, Sequence[wire.Frame]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """What the clients of a socket may cost."""
+    """The bounds on the clients of a socket."""
 
     message: int  #: bytes of one message; a little more than is allowed, so that a job too large gets an answer
     connections: int
@@ -173,7 +173,7 @@ class ClientListener:
     # ---- messages in ----
 
     def serve(self, handle: Serve) -> None:
-        """Give what has come to `handle`, one message of each client after the other, until the turn is over."""
+        """Pass messages to `handle`, one of each client after the other, until the turn is over."""
         left = _PER_TURN
         while left > 0 and self.ready:
             client = self._clients[next(iter(self.ready))]
@@ -196,7 +196,7 @@ class ClientListener:
                 handle(client.address, str(client.user), frames)
 
     def pause(self, user: str) -> None:
-        """Receive nothing from any connection of this user until `resume`. What it sends stays in the sockets."""
+        """Receive nothing from any connection of this user until `resume`. His messages stay in the sockets."""
         self._paused.add(int(user))
         for client in self._of(int(user)):
             client.connection.want_read(wanted=False)
@@ -210,7 +210,7 @@ class ClientListener:
             self.ready[client.address] = None
 
     def _charge(self, client: _Client) -> None:
-        """Count what the connection holds now. When that is too much, end the largest connection of the user."""
+        """Count the bytes that the connection holds now. If they are too many, end the user's largest connection."""
         grown = client.connection.held - client.held
         self._incoming.change(client.user, grown)
         client.held += grown
@@ -286,7 +286,7 @@ class ClientListener:
             log.warning("connections were ended or refused", action="connections", socket=self._name, **self.counts)
 
     def close(self, *, linger_s: float) -> None:
-        """Stop listening, write what the clients take within that time, and end all connections."""
+        """Stop listening, write as much as the clients take within that time, and end all connections."""
         self._poller.remove(self._socket.fileno())
         self._socket.close()
         until = time.monotonic() + linger_s

@@ -1,4 +1,4 @@
-"""All sockets of the daemon, and one turn of its loop: wait, then serve what has come.
+"""All sockets of the daemon, and one turn of its loop: wait, then serve all that can be read or written.
 
 A turn serves workers first, because an answer frees a worker for the job that is submitted next. Every source has a
 quota in a turn, so that one that floods does not keep the others waiting.
@@ -65,7 +65,7 @@ class Epoll:
             self._epoll.modify(fd, mask)
 
     def remove(self, fd: int) -> None:
-        """To be called before the descriptor is closed. One that was not added is no error."""
+        """To be called before the descriptor is closed. One that was not added is ignored."""
         if self._calls.pop(fd, None) is not None:
             self._set(fd, 0)
             del self._masks[fd]
@@ -170,7 +170,7 @@ class Transport:
         self._poller.add(fd, lambda: self._readable.setdefault(fd, None))
 
     def unwatch(self, fd: int) -> None:
-        """Close a watched descriptor without the call. One that is not watched is no error."""
+        """Close a watched descriptor without the call. One that is not watched is ignored."""
         self._readable.pop(fd, None)
         if self._watched.pop(fd, None) is not None:
             self._poller.remove(fd)
