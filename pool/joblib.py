@@ -53,7 +53,7 @@ class PoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         if n_jobs == 0:
-            raise ValueError("n_jobs: 0 runs nothing; give the number of jobs in flight, or -1 for that of the cores")
+            raise ValueError("n_jobs: 0 runs no job; give the number of jobs in flight, or -1 for the number of cores")
         cores = os.cpu_count() or 1
         wanted = n_jobs if n_jobs is not None and n_jobs > 0 else cores + 1 + (-1 if n_jobs is None else n_jobs)
         return max(_LEAST_JOBS, wanted)

@@ -98,7 +98,7 @@ def _checked(given: str | os.PathLike[str], origin: str) -> str:
             "write the path of its submit.sock or ipc://PATH"
         )
     if not path or "\0" in path:
-        raise ConfigError(f"{origin}: {text!r:.200} is no endpoint; write the path of the socket or ipc://PATH")
+        raise ConfigError(f"{origin}: {text!r:.200} is not an endpoint; write the path of the socket or ipc://PATH")
     if size > MAX_PATH_BYTES:
         raise ConfigError(
             f"{origin}: the socket path has {size} bytes, {MAX_PATH_BYTES} fit; use a shorter run directory: {path:.99}"

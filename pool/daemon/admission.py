@@ -108,7 +108,7 @@ def check_code(code: wire.Frame, *, pickled: bool) -> None:
 def _check_files(names: Sequence[str]) -> None:
     if (wrong := wire.misplaced(names)) is not None:
         raise InvalidJobError(
-            f"files: {wrong!r:.60} is no relative path that fits beside the others; use 1 to 255 bytes without '..'"
+            f"files: {wrong!r:.60} is not a relative path, or is below another file; use 1 to 255 bytes without '..'"
         )
     if len(set(names)) < len(names):
         raise InvalidJobError("files: two files have the same name; give each file a name of its own")

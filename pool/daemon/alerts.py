@@ -19,8 +19,8 @@ def engine_alerts(left: Leftovers) -> tuple[st.Alert, ...]:
     if left.since is None:
         return ()
     text = (
-        f"containers without a worker may be left, until the engine has told what is there: {left.reason}; workers go "
-        "on, and the daemon asks again"
+        f"containers without a worker may be left, because the engine does not list its containers: {left.reason}; "
+        "workers go on, and the daemon asks again"
     )
     return (st.Alert(id="engine", since=_date(left.since, time.monotonic()), text=text),)
 

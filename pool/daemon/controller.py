@@ -245,7 +245,7 @@ class PoolController:
             self.metrics.late_answers += isinstance(message, wire.Done) and phase in _NO_ANSWER_DUE
             self.lost(worker_id, f"it broke the protocol: {error}")
         except InvalidTransition as error:
-            self.lost(worker_id, f"it reported what is not possible: {error}")
+            self.lost(worker_id, f"it reported an event that is not possible now: {error}")
 
     def _broken(self, handle: WorkerHandle, message: wire.Broken, _: object) -> None:
         if handle.protocol.starting:

@@ -371,9 +371,7 @@ def _require_supported(settings: Settings) -> None:
                 "pool.run_once, pool-admin run --local, SandboxExecutor(fallback='local')"
             )
     if not settings.sandbox.enabled:
-        raise ConfigError(
-            "sandbox.enabled: it is false, and the daemon runs code in no other way than in the sandbox; set it to true"
-        )
+        raise ConfigError("sandbox.enabled: it is false, and the daemon runs code only in the sandbox; set it to true")
     if settings.sandbox.fallback == "local":
         log.warning(
             "sandbox.fallback: local is carried out by each loop's SandboxExecutor, which takes it from its own "

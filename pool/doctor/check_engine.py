@@ -60,7 +60,7 @@ def _version(docker: Docker) -> HostFinding:
     if found is None:
         return unknown("engine", seen, "see that this Engine is as new as 20.10")
     if (int(found[1]), int(found[2])) < OLDEST:
-        return problem("engine", seen, "workers need what 20.10 brought; update the Engine")
+        return problem("engine", seen, "workers need 20.10 or newer; update the Engine")
     return ok("engine", seen)
 
 

@@ -185,6 +185,6 @@ def _core_dumps(kernel: Kernel) -> HostFinding:
     return warning(
         "core-dumps",
         kernel.core_pattern,
-        "a pipe is served outside of the container, mostly as root, whatever the limit of 0 says: a process that "
-        "crashes on purpose feeds it; sysctl kernel.core_pattern=core",
+        "the kernel runs this program on the host, mostly as root, also for a process in a container whose core limit "
+        "is 0: a job that crashes on purpose sends it data; sysctl kernel.core_pattern=core",
     )

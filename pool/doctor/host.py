@@ -185,7 +185,7 @@ def read_engine() -> Docker:
     except SDK_ERRORS as error:
         raise unavailable(error, "answer") from error
     except (TypeError, AttributeError, KeyError, IndexError) as error:
-        message = f"what answers at {endpoint()} does not speak as a Docker Engine does: {error!r}"
+        message = f"the program that answers at {endpoint()} is not a Docker Engine: {error!r}"
         raise EngineUnavailableError(message) from error
     finally:
         connections.close()

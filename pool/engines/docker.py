@@ -46,7 +46,7 @@ class DockerContainer:
                 state = client.inspect_container(self.id)["State"]
                 output = client.logs(self.id, stdout=True, stderr=True, tail=50)
         except SDK_ERRORS as error:
-            return GONE if is_gone(error) else f"the Docker Engine does not tell: {error}"
+            return GONE if is_gone(error) else f"the Docker Engine gives no details: {error}"
         return f"{_ending(state)}\n{readable(output)}".rstrip()
 
     def pid(self) -> int | None:
