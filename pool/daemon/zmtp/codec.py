@@ -13,6 +13,7 @@ Bytes of a peer that break the protocol raise RemoteProtocolError, and nothing e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from pool.daemon.zmtp.body import Body
@@ -173,42 +174,58 @@ class Decoder:
         """
         if data:
             self._data, self._at = self._data[self._at :] + data, 0
-        if self.body is not None or not self._greeted:
+        if self._frames or self.body is not None or self._allowed is _HANDSHAKE_FLAGS:
             return self._continue()
-        # Every small message goes through this loop, so it calls little.
-        data, at, end, frames, allowed = self._data, self._at, len(self._data), self._frames, self._allowed
-        while at < end:
-            flags = data[at]
-            if flags <= _MORE and at + 1 < end:
-                start, size = at + 2, data[at + 1]
-            else:
-                start = at + (9 if flags & _LONG else 2)
-                size = int.from_bytes(data[at + 1 : start])
-            total = self._size + FRAME_COST + size
-            plain = flags in allowed and not flags & _COMMAND and len(frames) < self._max_frames
-            if not plain or start + size > end or total > self.limit:
-                return self._take_other(flags, start, size)
-            frames.append(data[start : start + size])
-            at = start + size
-            self._size, self._at = total, at
-            if not flags & _MORE:
-                self._frames, self._size, self.pending = [], 0, at < end
-                if at == end:
-                    self._data, self._at = b"", 0  # an idle connection holds nothing
-                return frames
-        return self._wait()
+        # Nearly every message is here whole. It goes through this loop, which calls little and checks at the end.
+        data, at, more = self._data, self._at, _MORE
+        frames: list[Frame] = []
+        end = len(data)
+        while more and at + 1 < end:
+            more, size = data[at], data[at + 1]
+            if more > _MORE:
+                if more & ~_MORE != _LONG:
+                    break
+                more, size, at = more & _MORE, int.from_bytes(data[at + 1 : at + 9]), at + 7
+            start, at = at + 2, at + 2 + size
+            frames.append(data[start:at])
+        total = at - self._at + FRAME_COST * len(frames)
+        if more or at > end or total > self.limit or len(frames) > self._max_frames:
+            return self._take_frames()
+        self._at, self.pending = at, at < end
+        if at == end:
+            self._data, self._at = b"", 0  # an idle connection holds nothing
+        return frames
 
     def _continue(self) -> Event | None:
-        """Go on with the greeting, or with a body."""
-        if self.body is None:
+        """Go on with the greeting, or with a message of which a part was taken."""
+        if not self._greeted:
             return self._greet()
+        if self.body is None:
+            return self._take_frames()
         if not self._fill(self.body):
             return self._wait()
         body, self.body = self.body, None
         self._frames.append(body.frame())
         self._size += FRAME_COST + body.size
-        if body.more:
-            return self.next()
+        return self._take_frames() if body.more else self._end_message()
+
+    def _take_frames(self) -> Event | None:
+        """Frame by frame: a command, a fault, or a message that is not here whole, or nearly over the limit."""
+        while self._at < len(self._data):
+            flags = self._data[self._at]
+            start = self._at + (9 if flags & _LONG else 2)
+            size = int.from_bytes(self._data[self._at + 1 : start])
+            if flags not in self._allowed or flags & _COMMAND or start + size > len(self._data):
+                return self._take_other(flags, start, size)
+            self._check_size(size)
+            self._frames.append(self._data[start : start + size])
+            self._size += FRAME_COST + size
+            self._at = start + size
+            if not flags & _MORE:
+                return self._end_message()
+        return self._wait()
+
+    def _end_message(self) -> list[Frame]:
         frames, self._frames, self._size = self._frames, [], 0
         self._wait()
         self.pending = bool(self._data)
@@ -306,26 +323,45 @@ def _property(name: bytes, value: bytes) -> bytes:
     return bytes([len(name)]) + name + len(value).to_bytes(4) + value
 
 
-#: What a frame of less than 256 bytes begins with, by the flag that another one follows, and its size.
-_SHORT = tuple(tuple(bytes((more, size)) for size in range(256)) for more in (0, 1))
+class _Heads(dict[int, bytes]):
+    """What frames begin with, by their size. Each is made on first use; pack() asks for small sizes only."""
+
+    def __init__(self, flags: int) -> None:
+        super().__init__()
+        self._flags = flags
+
+    def __missing__(self, size: int) -> bytes:
+        self[size] = found = _head(self._flags, size)
+        return found
+
+
+def _head(flags: int, size: int) -> bytes:
+    return bytes((flags, size)) if size < 256 else bytes((flags | _LONG,)) + size.to_bytes(8)
+
+
+_MORE_FOLLOW, _LAST = _Heads(_MORE), _Heads(0)
+_BYTES = frozenset({bytes})
 
 
 def pack(frames: Sequence[Frame]) -> list[Buffer]:
     """The buffers of one message, in order. A large frame is not copied."""
+    sizes = [*map(len, frames)]
+    if max(sizes) > _JOIN_BYTES or not _BYTES.issuperset(map(type, frames)):
+        return _pack_large(frames)
+    heads = [*map(_MORE_FOLLOW.__getitem__, sizes)]
+    heads[-1] = _LAST[sizes[-1]]
+    return [b"".join(chain.from_iterable(zip(heads, frames, strict=True)))]
+
+
+def _pack_large(frames: Sequence[Frame]) -> list[Buffer]:
     buffers: list[Buffer] = []
     joined: list[Buffer] = []
-    left = len(frames)
-    for frame in frames:
-        view = frame if isinstance(frame, bytes) else memoryview(frame).cast("B")
-        size, left = len(view), left - 1
-        if size < 256:
-            joined += _SHORT[left > 0][size], view
-        elif size <= _JOIN_BYTES:
-            joined += bytes(((left > 0) | _LONG,)) + size.to_bytes(8), view
+    for left, frame in zip(reversed(range(len(frames))), frames, strict=True):
+        view = memoryview(frame).cast("B")
+        joined.append(_head(_MORE if left else 0, len(view)))
+        if len(view) <= _JOIN_BYTES:
+            joined.append(view)
         else:
-            joined.append(bytes(((left > 0) | _LONG,)) + size.to_bytes(8))
             buffers += b"".join(joined), view
             joined.clear()
-    if joined:
-        buffers.append(b"".join(joined))
-    return buffers
+    return [*buffers, b"".join(joined)] if joined else buffers
