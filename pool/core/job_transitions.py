@@ -203,7 +203,8 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
     """The job is done. Its record is dropped; its history goes to the daemon, which keeps it with the result."""
     pool.move(job, JobState.DONE, text or ": ".join(filter(None, end)))
     del pool.jobs[job.id]
-    _settle_charge(pool, job)
+    if job.charged_s is not None:
+        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
     pool.commands.append(
         Finish(
             job_id=job.id,
@@ -217,12 +218,6 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
             cause=pool.cause,
         )
     )
-
-
-def _settle_charge(pool: State, job: JobRecord) -> None:
-    if job.charged_s is not None:
-        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
-        job.charged_s = None
 
 
 def finish_waiting(pool: State, job: JobRecord, outcome: Outcome, why: str) -> None:
@@ -268,8 +263,9 @@ def after_removal(pool: State, job: JobRecord) -> None:
     if not (job.lost and _may_retry(pool, job)):
         finish(pool, job, job.pending_end)
         return
-    _settle_charge(pool, job)
-    job.worker_id = job.started_at = job.pending_end = None
+    if job.charged_s is not None:
+        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
+    job.worker_id = job.started_at = job.pending_end = job.charged_s = None
     job.waits_since = pool.now
     pool.move(job, JobState.QUEUED, f"waits for attempt {job.attempt + 1} of {1 + job.retries}")
     enqueue(pool, job)

@@ -21,7 +21,7 @@ MAX_ENTRIES = 64
 MAX_PAST_ENTRIES = 4000
 
 
-class HistoryEntry(NamedTuple):
+class HistoryEntry(Struct, frozen=True):
     """One line of what `pool-admin job` shows."""
 
     at: float  #: monotonic seconds

@@ -92,11 +92,12 @@ class PoolController:
             memory_bytes=template.maximum.memory,
             maps=maps_files(template.runtime, template.allow),
         )
-        self._commands = {
+        self._commands: dict[type[ev.Command], Callable[..., PoolError | None]] = {
             ev.StartWorker: self._start_worker,
             ev.StopWorker: self._stop_worker,
             ev.ProbeWorker: self._probe_worker,
             ev.Accept: self.carrier.accept,
+            ev.Refuse: self.carrier.refused,
             ev.Dispatch: self.carrier.dispatch,
             ev.KillJob: self.carrier.kill,
             ev.Finish: self.carrier.finish,
@@ -120,20 +121,19 @@ class PoolController:
 
     def apply(self, event: ev.Event) -> PoolError | None:
         """Handle an event, and every event that carrying out its commands leads to. Returns why a job is refused."""
-        self._events.append(event)
         if self._busy:
+            self._events.append(event)
             return None  # called from within a command; the outer call goes on with it
-        refusal, self._busy = None, True
+        refusal, self._busy, following = None, True, self._events
         try:
-            while self._events:
-                for command in self.state.handle(self._events.popleft(), time.monotonic()):
-                    if isinstance(command, ev.Refuse):
-                        refusal = self.carrier.refused(command) or refusal
-                    else:
-                        self._commands[type(command)](command)  # type: ignore[operator]
+            while True:
+                for command in self.state.handle(event, time.monotonic()):
+                    refusal = self._commands[type(command)](command) or refusal
+                if not following:
+                    return refusal
+                event = following.popleft()
         finally:
             self._busy = False
-        return refusal
 
     def update_datasets(self, report: Report) -> None:
         """Offer the pool a new edition if the content of its data sets has changed."""

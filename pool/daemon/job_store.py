@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -93,8 +92,7 @@ _header = msgspec.msgpack.Decoder(Header)
 _result = msgspec.msgpack.Decoder(wire.Result)
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Job:
+class Job(Struct, kw_only=True, eq=False):
     """One accepted job. It has `run` and `payload` until it is done, and `result` and `answer` from then on.
 
     It is accepted when it is `written`. Until then no client has an answer, and the job may still be refused.
@@ -113,11 +111,11 @@ class Job:
     number: int = 0  #: in the journal
     written: bool = False  #: its acceptance is
     refused: PoolError | None = None  #: why its acceptance could not be written
-    when_written: list[Callable[[], None]] = field(default_factory=list)
+    when_written: list[Callable[[], None]] = []
     sent_epoch: int = 0  #: of the last lease whose Run was sent; 0: none was
     leased_ns: int = 0
     start: StartKind | None = None
-    watchers: set[bytes] = field(default_factory=set)  #: addresses of the clients that wait for the result
+    watchers: set[bytes] = set()  #: addresses of the clients that wait for the result
     output: OutputStream | None = None  #: set once a client has asked for the output
     result: wire.Result | None = None
     answer: Sequence[wire.Frame] = ()

@@ -20,11 +20,11 @@ import hmac
 import signal
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
-from functools import cache
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
-from msgspec.inspect import BoolType, FloatType, IntType, type_info
+from msgspec.inspect import BoolType, EnumType, FloatType, IntType, type_info
 
 from pool import wire
 from pool.config import TemplateLimits
@@ -96,9 +96,8 @@ TABLE: Mapping[Phase, Mapping[type[wire.Message], Step]] = {
 }
 _RESUMED = {"idle": P.IDLE, "running": P.RUNNING, "answered": P.RUNNING, "cleaning": P.CLEANUP}
 _AFTER_THE_LAST_TEST = Step(P.IDLE, E.READY)
-#: Messages about the job that was sent, and messages that hold text of the worker's own.
+#: Messages about the job that was sent.
 _OF_A_JOB = (wire.Started, wire.Printed, wire.Done, wire.Freed)
-_WITH_TEXT = (wire.Done, wire.Freed, wire.Hello, wire.Ready, wire.Resume)
 _STARTING = frozenset({P.NEW, P.STARTING, P.TEST_SENT, P.TEST_RUNNING, P.TEST_CLEANUP})
 
 
@@ -141,31 +140,30 @@ class WorkerProtocol:
 
         Raises RemoteProtocolError for a message that is not allowed now, StartFailed if a check of the start fails.
         """
-        if isinstance(message, wire.Broken):
-            return Effect.BROKEN, _printable(message)
         step = TABLE[self.phase].get(type(message))
         if step is None:
+            if isinstance(message, wire.Broken):
+                return Effect.BROKEN, _printable(message)
             raise RemoteProtocolError(f"it sent {type(message).__name__} while it {self.phase.value}")
         if isinstance(message, _OF_A_JOB):
-            job_id = self._lease[0] if isinstance(message, wire.Freed) else message.job_id
-            if (job_id, message.epoch) != self._lease or (isinstance(message, wire.Printed) and not self.streams):
-                raise self._not_due(message, job_id)
+            job_id, epoch = self._lease
+            if message.epoch != epoch or (not isinstance(message, wire.Freed) and message.job_id != job_id):
+                raise self._not_due(message)
+            if isinstance(message, wire.Printed) and not self.streams:
+                raise RemoteProtocolError("it sent Printed, which nobody had asked for")
         elif isinstance(message, wire.Heartbeat):
             self._count_heartbeat(now)
         elif isinstance(message, wire.Resume):
             step = self._take_resume(step, message)
-        if isinstance(message, _WITH_TEXT):
+        if (texts_of := _TEXTS_OF.get(type(message))) is not None and any(texts_of(message)):
             message = _printable(message)
         if self.phase in _STARTING:
             step = self._check_start(step, message, payload)
         self.phase = step.phase
         return step.effect, message
 
-    def _not_due(
-        self, message: wire.Started | wire.Printed | wire.Done | wire.Freed, job_id: str
-    ) -> RemoteProtocolError:
-        if (job_id, message.epoch) == self._lease:
-            return RemoteProtocolError("it sent Printed, which nobody had asked for")
+    def _not_due(self, message: wire.Started | wire.Printed | wire.Done | wire.Freed) -> RemoteProtocolError:
+        job_id = self._lease[0] if isinstance(message, wire.Freed) else message.job_id
         return RemoteProtocolError(
             f"it sent {type(message).__name__} of job {job_id}, epoch {message.epoch}; "
             f"it had been sent {self._lease[0]}, epoch {self._lease[1]}"
@@ -216,7 +214,7 @@ def check_answer(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int
     """
     if done.outcome is Outcome.LOST:
         raise RemoteProtocolError("a worker cannot report the outcome lost")
-    if not all(map(wire.is_relative_name, done.files)) or len(set(done.files)) < len(done.files):
+    if done.files and (not all(map(wire.is_relative_name, done.files)) or len(set(done.files)) < len(done.files)):
         raise RemoteProtocolError("the file names of an answer must be different, plain, relative names")
     codes_exist = 0 <= (done.exit_code or 0) <= 255 and 0 <= (done.signal or 0) <= signal.NSIG
     if not codes_exist or not _STREAMS.issuperset(done.truncated):
@@ -233,16 +231,24 @@ def printable(text: str) -> str:
     return visible(text[:MAX_TEXT])[:MAX_TEXT]
 
 
-@cache
 def _texts(kind: type[wire.FromRunner]) -> tuple[str, ...]:
     """The fields of a message that may hold text of any kind. That of a job's id is checked when it is decoded."""
     fields = [each for each in msgspec.structs.fields(kind) if each.name != "job_id"]
-    return tuple(each.name for each in fields if not isinstance(type_info(each.type), IntType | FloatType | BoolType))
+    return tuple(each.name for each in fields if not isinstance(type_info(each.type), _WITHOUT_TEXT))
+
+
+_WITHOUT_TEXT = (IntType, FloatType, BoolType, EnumType)
+#: By the kind of message: the names of these fields, and what gets all of their values; of a single text, itself.
+_WITH_TEXT: tuple[type[wire.FromRunner], ...] = (
+    wire.Done, wire.Freed, wire.Hello, wire.Ready, wire.Resume, wire.Broken,
+)  # fmt: skip
+_TEXTS = {kind: _texts(kind) for kind in _WITH_TEXT}
+_TEXTS_OF = {kind: attrgetter(*names) for kind, names in _TEXTS.items()}
 
 
 def _printable(message: wire.FromRunner) -> wire.FromRunner:
     changed: dict[str, object] = {}
-    for name in _texts(type(message)):
+    for name in _TEXTS[type(message)]:
         value = getattr(message, name)
         if not value:
             continue
