@@ -127,9 +127,6 @@ class PendingRequests:
         self._by_job.setdefault(request.job_id, []).append(request)
         if isinstance(request.message, wire.Submit) and request.message.session and not request.message.watch:
             self._must_stay = True
-        return self._first(request, now)
-
-    def _first(self, request: Request, now: float) -> Outgoing:
         request.sent_at = now
         return [request.frames] if self._instance or self._pings else [self._ping(now), request.frames]
 
@@ -203,7 +200,8 @@ class PendingRequests:
             request.set_result(_lost(request.job_id))
         elif forgotten and isinstance(request.message, wire.Submit):
             if was_not_accepted(error, sent_at=request.sent_at):
-                return self._first(request, now)
+                self._close(request)
+                return self.open(request, now)
             self._fail(request, _not_accepted(request.job_id, "was restarted before it accepted"))
         else:
             self._fail(request, error)

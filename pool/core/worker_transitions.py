@@ -125,8 +125,22 @@ def _freed(pool: State, worker: WorkerRecord, event: WorkerFreed) -> None:
         _stop_unclean(pool, worker, f"was not clean after the job ({event.residue})")
         return
     pool.free_worker(worker, "free")
+    pool.resize = _may_resize(pool)
     if worker.worn is None and len(pool.workers) < pool.policy.max_workers and _has_to_be_replaced(pool, worker):
-        worker.worn, worker.retire_at = StopReason.MAX_JOBS, pool.now
+        worker.worn, worker.retire_at, pool.resize = StopReason.MAX_JOBS, pool.now, True
+
+
+def _may_resize(pool: State) -> bool:
+    """Whether the pool may get another size because a worker is free. A pool at its minimum has none too many, and with
+    one more worker at work it had none too few.
+    """
+    return (
+        len(pool.workers) - pool.stopping > pool.policy.min_workers
+        or bool(pool.backlog.waiting)
+        or pool.outgoing is not None
+        or pool.editions.trial is not None
+        or pool.demand is not None
+    )
 
 
 def _has_to_be_replaced(pool: State, worker: WorkerRecord) -> bool:
