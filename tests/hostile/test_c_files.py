@@ -121,8 +121,7 @@ def test_c28_a_job_takes_none_of_the_terminals_that_all_containers_share(attack,
            stopped_by=["namespaces"], seen=seen, outside=f"{taken} taken")  # fmt: skip
 
 
-def test_c34_what_a_job_can_read_holds_nothing_of_the_host(attack, record):
-    code = """
+READ_ALL = """
 def main(places):
     found = {}
     for place in places:
@@ -136,54 +135,37 @@ def main(places):
                     pass
     return found, dict(os.environ), list(os.uname()), sorted(os.listdir("/"))
 """
-    read, environment, names, top = attack(PRELUDE + code, ["/etc", "/run", "/sys", "/datasets", "/.dockerenv"]).value
+TOP = ["bin", "datasets", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sys", "tmp", "usr"]
+#: The variables of a job, besides those that limit the threads of libraries.
+VARIABLES = {
+    *("HOME", "USER", "LOGNAME", "HOSTNAME", "LANG", "PATH", "TMPDIR", "TZ", "OUTPUT_DIR"),
+    *("JOBLIB_MULTIPROCESSING", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"),
+    *without_programs.ALLOCATORS,
+}
+
+
+def test_c34_what_a_job_can_read_holds_nothing_of_the_host(attack, record):
+    places = ["/etc", "/run", "/sys", "/datasets", "/.dockerenv"]
+    read, environment, names, top = attack(PRELUDE + READ_ALL, places).value
     code = "def main(): return [(at, files) for at, _, files in os.walk('/proc')]"
     (_, beside), (_, own), (place, _) = attack(PRELUDE + code).value
     assert (beside, own, place) == ([], [], "/proc/self/fd"), "its own descriptors and nothing else"
-    assert top == [
-        *([".dockerenv"] if ENGINE == "docker" else []),
-        "bin",
-        "datasets",
-        "dev",
-        "etc",
-        "lib",
-        "lib64",
-        "opt",
-        "proc",
-        "run",
-        "sys",
-        "tmp",
-        "usr",
-    ]
+    assert top == [*([".dockerenv"] if ENGINE == "docker" else []), *TOP]
     assert {path.split("/")[1] for path in read} == {"etc"}
     everything = b"\n".join(read.values()) + repr(environment).encode()
-    secrets = {
-        socket.gethostname(),
-        *(os.environ.get(name, "") for name in ("HOME", "USER", "VIRTUAL_ENV", "SSH_CONNECTION")),
-    }
-    for secret in secrets - {"", "/", "worker", "root"}:
-        assert secret.encode() not in everything, secret
+    assert [secret for secret in secrets_of_the_host() if secret.encode() in everything] == []
     assert {line.split(b":")[0] for line in read["/etc/passwd"].splitlines()} == {b"root", b"job", b"nobody"}
     assert read["/etc/hostname"] == b"worker\n"
     assert (read["/etc/resolv.conf"].split(), names[1]) == ([b"nameserver", b"127.0.0.1"], "worker")
-    allowed = {
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "JOBLIB_MULTIPROCESSING",
-        "HOSTNAME",
-        "LANG",
-        "OUTPUT_DIR",
-        "PATH",
-        "TMPDIR",
-        "TZ",
-        "PYTHONDONTWRITEBYTECODE",
-        "PYTHONHASHSEED",
-        *without_programs.ALLOCATORS,
-    }
-    assert {name for name in environment if not name.endswith("_THREADS")} == allowed
+    assert {name for name in environment if not name.endswith("_THREADS")} == VARIABLES
     record("C34", "names, environment and files that tell of the host", "INERT", stopped_by=["container", "namespaces", "image"],
            seen=f"kernel {names[2]}, {len(read)} files of the image's /etc")  # fmt: skip
+
+
+def secrets_of_the_host():
+    """Names of the host and of the user who runs the tests, without those that a container has too."""
+    variables = ("HOME", "USER", "VIRTUAL_ENV", "SSH_CONNECTION")
+    return {socket.gethostname(), *(os.environ.get(name, "") for name in variables)} - {"", "/", "worker", "root"}
 
 
 def test_c29_no_file_gives_rights_and_no_file_can_be_given_any(attack, outside, record):
