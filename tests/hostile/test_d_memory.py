@@ -7,15 +7,9 @@ import secrets
 
 import pytest
 
-from tests.hostile.alone import PRELUDE, one_worker
+from tests.hostile.alone import PRELUDE
 
 pytestmark = pytest.mark.docker
-
-
-@pytest.fixture(scope="module")
-def alone():
-    with one_worker() as it:
-        yield it
 
 
 PLANT = """

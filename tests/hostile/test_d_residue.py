@@ -9,16 +9,10 @@ import os
 
 import pytest
 
-from tests.hostile.alone import one_worker, settled
+from tests.hostile.alone import settled
 from tests.hostile.payloads.leavings import LEAVINGS, PROBE
 
 pytestmark = pytest.mark.docker
-
-
-@pytest.fixture(scope="module")
-def alone():
-    with one_worker() as it:
-        yield it
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,6 @@ JOBS = 1000
 _MARGIN_BYTES = 1_500_000
 
 
-@pytest.fixture(scope="module")
-def alone():
-    with one_worker() as it:
-        yield it
-
-
 @pytest.mark.timeout(900)  # where other programs have the cores
 def test_d28_a_thousand_jobs_leave_a_worker_flat(alone, record):
     code = """

@@ -12,6 +12,7 @@ from pool.core.policy import PoolPolicy
 from pool.model import Limits
 from tests.support.core import Core, every
 from tests.support.daemons import DaemonProcess
+from tests.support.waiting import eventually
 
 POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}
 WALL_S = 2
@@ -30,13 +31,6 @@ result = "in time"
 @pytest.fixture
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("h")
-
-
-def wait_for(path):
-    until = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < until, f"{path} did not appear"
-        time.sleep(0.02)
 
 
 def test_a_tick_judges_only_what_was_due_when_the_last_messages_were_read():
@@ -61,7 +55,7 @@ def test_a_job_that_has_ended_in_time_is_ok_though_its_answer_is_read_after_its_
         printed = []
         running = threads.submit(client.run, code, limits=Limits(wall_s=WALL_S), on_stdout=printed.append)
         try:
-            wait_for(home / "ended")
+            eventually((home / "ended").exists)
             time.sleep(WALL_S + PoolPolicy().kill_grace_s + 0.5)  # its deadline passes
         finally:
             (home / "go_on").touch()
