@@ -11,8 +11,14 @@ from tests.unit.fake_daemon import FakeDaemon
 
 
 @pytest.fixture
-def daemon(tmp_path):
-    with FakeDaemon(tmp_path / "s") as daemon:
+def path(tmp_path):
+    """The socket of the fake daemon, which a test of faults starts and ends by itself."""
+    return tmp_path / "s"
+
+
+@pytest.fixture
+def daemon(path):
+    with FakeDaemon(path) as daemon:
         yield daemon
 
 

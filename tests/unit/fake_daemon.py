@@ -258,3 +258,12 @@ def _execute(submit: wire.Submit, payload: Sequence[bytes], program: Callable[..
     names: dict[str, object] = {}
     exec(payload[0].decode(), names)
     return names[submit.entry](*args, **kwargs) if submit.entry else names.get("result")
+
+
+def ignore(call):
+    """A script that answers nothing."""
+
+
+def read_all(client):
+    """Answers come in order: after this one, the client has read all that the daemon sent before."""
+    client.submit("")
