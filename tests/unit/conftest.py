@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pool import Client
+from pool import Client, PoolExecutor
 from tests.unit.fake_daemon import FakeDaemon
 
 
@@ -26,6 +26,13 @@ def daemon(path):
 def client(daemon):
     with Client(daemon.endpoint, timeout=60) as client:
         yield client
+
+
+@pytest.fixture
+def executor(daemon):
+    with PoolExecutor(daemon.endpoint) as executor:
+        yield executor
+        executor.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(autouse=True)
