@@ -39,12 +39,16 @@ _JOBS = 6
 #: The runner's part in the fork of the next child. It comes after a job, and beside one that lasts longer than 5 ms: on a
 #: very busy machine beside each of them.
 _NEXT_CHILD = {
-    ("runner/runner.py", "Runner._fork"),
-    ("runner/runner.py", "Runner._receive_from_zygote"),
-    ("runner/runner.py", "Runner._park"),
+    ("runner/runner.py", "Runner._go_on"),
+    ("runner/runner.py", "Runner._announce"),
     ("runner/runner.py", "Runner._conclude"),
-    ("runner/attempt.py", "Child.__post_init__"),
-    ("runner/attempt.py", "_pid_of"),
+    ("runner/runner.py", "Runner._begin_next"),
+    ("runner/runner.py", "Runner._free"),
+    ("runner/children.py", "Children.fork"),
+    ("runner/children.py", "Children._receive"),
+    ("runner/children.py", "Children._park"),
+    ("runner/children.py", "Child.__post_init__"),
+    ("runner/children.py", "_pid_of"),
 }
 _PATIENCE_S = 60
 _SUPPORT = Path(__file__).parent

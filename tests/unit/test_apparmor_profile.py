@@ -75,7 +75,8 @@ def test_every_mount_of_a_child_is_allowed(made, options):
     child = Confinement(Grant(frozenset({"mount"})), options, tmp_bytes=1 << 20, tmp_inodes=100)
     child.cover()
     kernel.perform(child.isolating)
-    child.seal(tmp_bytes=1 << 19, explain=False)
+    child.resize(1 << 19)
+    child.sealing[False].perform()
     assert len(made) > 5
     assert [each for each in made if not allowed(*each)] == []
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 from runner import channel
-from runner.attempt import Attempt, Child
+from runner.attempt import Attempt
 from runner.channel import Report
+from runner.children import Child
 from runner.chunk import NEXT
 from runner.usage import INTERVAL_S, Meter
 

@@ -88,6 +88,25 @@ def test_steps_of_python_are_performed_by_python(tmp_path):
 
 
 @pytest.mark.usefixtures("way")
+def test_a_call_that_returns_nothing_leads_to_another_place():
+    """Here to an end of the loop, once the pipe is empty and closed."""
+    reading, writing_end = os.pipe()
+    os.write(writing_end, b"abc")
+    os.close(writing_end)
+    got, last = ctypes.create_string_buffer(1), ctypes.c_int(-1)
+    one = Step(kernel.libc.read, (reading, got, 1), "read", label="again", if_zero="end")
+    back = Step(kernel.libc.abs, (0,), "abs", if_zero="again")
+    passed = kernel.setting(last, 7)
+    made = CallTable([one, back, passed, kernel.setting(last, 5)._replace(label="end")])
+    made.perform()
+    assert (got.raw, last.value) == (b"c", 5)
+    os.close(reading)
+    with pytest.raises(OSError, match="read: Bad file descriptor"):
+        made.perform()
+    assert made.stopped_at == 0
+
+
+@pytest.mark.usefixtures("way")
 def test_waiting_tells_whether_something_has_come():
     reading, writing_end = os.pipe()
     found = ctypes.c_long()

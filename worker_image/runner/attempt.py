@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
@@ -19,6 +18,9 @@ from runner.chunk import NEXT, Chunk
 from runner.usage import Meter, Usage
 from runner.verdict import Evidence, Verdict, after_its_end, decide, of_claim
 
+if TYPE_CHECKING:
+    from runner.children import Child, Exit
+
 #: How long sending a job to the parked child may take. The child only has to read.
 _SEND_S = 30.0
 #: For the report and the error, on top of the job's own result limit.
@@ -28,52 +30,6 @@ _READ_BYTES = 65536
 _READS_PER_TURN = 16
 #: Reads from one stream at the end. A pipe holds at most 1 MiB, and a process of the job may still be filling it.
 _LAST_READS = 32
-
-
-class Child(Struct):
-    """A forked child; it is parked once `ready`. It owns its descriptors."""
-
-    id: int  #: the zygote's name for it
-    sock: socket.socket
-    out: int
-    err: int
-    pidfd: int | None = None  #: None where the kernel has no pidfds; then `id` is its pid here too
-    init: int | None = None  #: pidfd of process 1 of its pid namespace, if it has one
-    ready: bool = False
-    pids: tuple[int, ...] = ()  #: as the runner sees them: its own and its init's
-
-    def __post_init__(self) -> None:
-        os.set_blocking(self.out, False)
-        os.set_blocking(self.err, False)
-        self.pids = tuple(_pid_of(fd) for fd in (self.pidfd, self.init) if fd is not None) or (self.id,)
-
-    def kill(self) -> None:
-        """Killing the init kills every process that the job has started."""
-        with contextlib.suppress(ProcessLookupError):
-            if self.pidfd is None:
-                os.kill(self.id, signal.SIGKILL)
-            else:
-                signal.pidfd_send_signal(self.init or self.pidfd, signal.SIGKILL)
-
-    def close(self) -> None:
-        self.sock.close()
-        for fd in (self.out, self.err, self.pidfd, self.init):
-            if fd is not None:
-                os.close(fd)
-
-
-def _pid_of(pidfd: int) -> int:
-    """The pid in this namespace of a process that was forked in another one; -1 once it is gone."""
-    return int(usage.read_file(f"/proc/self/fdinfo/{pidfd}").partition(b"\nPid:")[2].split(None, 1)[0])
-
-
-class Exit(Struct, frozen=True):
-    """How a child ended, as the zygote's wait4 reported it."""
-
-    id: int
-    status: int
-    cpu_s: float
-    max_rss_bytes: int
 
 
 class Stream(Struct):

@@ -68,23 +68,16 @@ class Prepared(NamedTuple):
     scratch: str
     work: str
     directories: CallTable  #: makes a job's directories, and enters the first
-    parking: CallTable  #: all that a child does before it waits for a job
-    ends: tuple[ctypes.c_long, ...]  #: descriptors that it is given: channel, stdout, stderr
+    parking: Sequence[Step]  #: all that a child does before it waits for a job
     found: ctypes.c_long  #: whether a job has come meanwhile
     setting: Setting
     confinement: Confinement
     sock: socket.socket  #: each child puts its channel in the place of this one's descriptor
     held_bytes: int  #: what the preloaded libraries hold; a job's memory limit comes on top of it
 
-    def begin(self, channel_end: int, out: int, err: int) -> NoReturn:
-        """The whole life of a child that was just forked."""
-        for kept, given in zip(self.ends, (channel_end, out, err), strict=True):
-            kept.value = given
-        live(self)
 
-
-def prepare(scratch: Path, setting: Setting, confinement: Confinement) -> Prepared:
-    """In the zygote, as the last of all: it counts what the zygote holds."""
+def prepare(scratch: Path, setting: Setting, confinement: Confinement, ends: Sequence[ctypes.c_int]) -> Prepared:
+    """In the zygote, as the last of all: it counts what the zygote holds. `ends`: channel, stdout and stderr."""
     set_up(scratch)
     work = f"{scratch}/{WORK}"
     directories = [
@@ -93,7 +86,7 @@ def prepare(scratch: Path, setting: Setting, confinement: Confinement) -> Prepar
         kernel.changing_directory(work),
     ]
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    ends, found = (ctypes.c_long(), ctypes.c_long(), ctypes.c_long()), ctypes.c_long()
+    found = ctypes.c_long()
     parking = [
         *call_table.taking_descriptors(sock.fileno(), ends),
         *_RENEWING,
@@ -106,8 +99,7 @@ def prepare(scratch: Path, setting: Setting, confinement: Confinement) -> Prepar
         scratch=str(scratch),
         work=work,
         directories=CallTable(directories),
-        parking=CallTable(parking),
-        ends=ends,
+        parking=parking,
         found=found,
         setting=setting,
         confinement=confinement,
@@ -156,11 +148,11 @@ def _make_stream(number: int, name: str, mode: str, errors: str) -> None:
     setattr(sys, f"__{name}__", stream)
 
 
-def live(prepared: Prepared) -> NoReturn:
-    """The whole life of a child. Never returns."""
+def live(prepared: Prepared, fork: Callable[[Sequence[Step]], None]) -> NoReturn:
+    """The whole life of a child. `fork` returns in each child that the zygote forks, once that is parked."""
     status, sock = 1, prepared.sock
     try:
-        prepared.parking.perform()
+        fork(prepared.parking)
         if not prepared.found.value:
             _warm_up_while_idle(sock, prepared.setting)
         interpreter.note_what_is_there()
@@ -243,7 +235,9 @@ def _work(sock: socket.socket, prepared: Prepared) -> None:
             _set_environment(job, Path(prepared.scratch))
         if denials is not None:
             denials.install()
-        prepared.confinement.seal(tmp_bytes=job.tmp, explain=job.explain)
+        if job.tmp != prepared.confinement.tmp_bytes:
+            prepared.confinement.resize(job.tmp)
+        prepared.confinement.sealing[job.explain].perform()
         _limit(job, prepared)
         if job.apart:  # before anything of the job is used
             channel.send(sock, [channel.COMPILED, program.share(job, bytes(code), prepared.setting)])

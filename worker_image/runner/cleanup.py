@@ -30,7 +30,9 @@ from runner import usage
 #: A fork bomb may win some rounds against the sweep. The pids limit bounds it; a worker that needs more is replaced.
 _ROUNDS = 50
 #: Modules whose code the runner runs. All others are used by the zygote and its children, which have their own memory.
-_OF_THE_RUNNER = frozenset({"attempt", "channel", "cleanup", "link", "main", "proc", "runner", "usage", "verdict"})
+_OF_THE_RUNNER = frozenset(
+    {"attempt", "channel", "children", "cleanup", "link", "loop", "main", "runner", "usage", "verdict"}
+)
 #: The byte code of one part of the functions is compared at each check.
 _CODE_PARTS = 8
 

@@ -3,7 +3,7 @@
     zygote  in a user, a pid and a net namespace of its own; covers /run and /sys once, for all children
        └─ for each child: a pid namespace with an init ──fork──▶ child
     child   isolating: user, mount and ipc namespace; own /tmp, /dev/shm and /proc; then it parks
-            seal(), once it has its job: size of /tmp, capabilities, Landlock, second filter; then it runs the code
+            sealing, once it has its job: size of /tmp, capabilities, Landlock, second filter; then it runs the code
 
 The zygote prepares everything that a child does here, as far as possible. Most of the price of a child is the pages
 that it has to copy because it writes to them; objects that were made before the fork need not be copied.
@@ -51,26 +51,22 @@ _READABLE = (
 
 
 class PidNamespaces:
-    """Used by the zygote: makes a pid namespace for each child, with an init whose end ends the whole namespace."""
+    """Steps of the zygote: a pid namespace for each child, with an init whose end ends the whole namespace."""
 
     def __init__(self) -> None:
         kernel.set_dumpable(True)  # otherwise /proc/self does not belong to this process
         self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         kernel.set_dumpable(False)
-        self._init = kernel.Init()
+        self._inits = kernel.Init()
+        self.making = kernel.unsharing(CLONE_NEWPID)  #: for what is forked next
+        self.leaving = kernel.entering(self._own, CLONE_NEWPID)  #: fork into the zygote's own namespace again
 
-    def open(self) -> int:
-        """Make a namespace for the next fork. Returns the pid of its init."""
-        kernel.unshare(CLONE_NEWPID)
-        try:
-            return self._init.spawn()
-        except OSError:
-            self.leave()
-            raise
+    def making_init(self, pid: ctypes.c_int) -> list[Step]:
+        """Three steps, of which the second one makes it."""
+        return self._inits.spawning(pid)
 
     def leave(self) -> None:
-        """Fork into the zygote's own namespace again."""
-        kernel.setns(self._own, CLONE_NEWPID)
+        kernel.perform([self.leaving])
 
 
 class Confinement:
@@ -87,7 +83,7 @@ class Confinement:
         #: RLIMIT_NPROC counts by user and user namespace: only the job's processes where a child has its own, otherwise
         #: these too. None: it is not set.
         self.other_processes = 0 if self.nested else None if grant is BARE else _OF_THE_WORKER
-        self._tmp_bytes = tmp_bytes
+        self.tmp_bytes = tmp_bytes
         own = grant.parts if PROC in options else grant.parts - {"net"}
         flags = sum(flag for part, flag in NAMESPACES.items() if part in own)
         unsharing = [kernel.unsharing(CLONE_NEWUSER | flags)] if self.nested else []
@@ -100,11 +96,12 @@ class Confinement:
         mounting = self._mounts.steps if self.own_scratch else ()
         # New credentials clear that it dies with the zygote. If the zygote has died before, the worker ends.
         last = [kernel.setting_umask(0o077), kernel.dying_with_parent()]
-        #: Everything that needs a right which seal() gives up. After this /proc shows only its own descriptors.
+        #: Everything that needs a right which `sealing` gives up. After this /proc shows only its own descriptors.
         self.isolating: list[Step] = [*leaving, *own_files, *mounting, *(rules.making if rules else ()), *last]
         dropping = [kernel.dropping_capabilities()] if self.nested else []
         dropping += rules.applying if rules else []
-        self._sealing = {
+        #: Gives up every right. After this only code of the job runs. By whether the job explains what is denied.
+        self.sealing = {
             each: CallTable([*dropping, *_filtering(grant, options, explain=each)]) for each in (False, True)
         }
 
@@ -116,11 +113,10 @@ class Confinement:
             kernel.unshare(CLONE_NEWNS)
             job_mounts.cover()
 
-    def seal(self, *, tmp_bytes: int, explain: bool) -> None:
-        """Give up every right. After this only code of the job runs."""
-        if self.own_scratch and tmp_bytes != self._tmp_bytes:
+    def resize(self, tmp_bytes: int) -> None:
+        """Of a child whose job asks for another size of its scratch space. Before it is sealed."""
+        if self.own_scratch:
             self._mounts.resize(tmp_bytes)
-        self._sealing[explain].perform()
 
     def _ruleset(self, abi: int) -> Ruleset:
         """A rule costs each job 25 us. So there is one rule for the whole image where mounts hide the rest."""

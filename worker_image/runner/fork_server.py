@@ -1,46 +1,55 @@
 """The fork server: the zygote's loop, which forks children for the runner and reaps them.
 
-Messages over a SOCK_SEQPACKET pair, one byte of kind and a fixed struct or text:
+Messages over a SOCK_SEQPACKET pair, a word of four letters or a number first, then a fixed struct or text:
 
-    runner ▶ zygote    F + descriptors: channel, stdout, stderr                     fork a child with these
-    zygote ▶ runner    L  f64 preload_ms, text    loaded, ready to fork; level of isolation and missing parts, by lines
-                       C  i32 id + descriptors: pidfd, init                            a child was forked
-                       N                          no child could be forked now
-                       X  i32 id, i32 status, f64 cpu_s, u64 max_rss_bytes             a child and all of it is gone
-                       E  text                    cannot load; the zygote exits after this
+    runner ▶ zygote  1     + descriptors: channel, stdout, stderr      fork a child with these
+                     0     i32 id, i32 init, i32 options of wait4      reap a child that has ended or was killed
+    zygote ▶ runner  LOAD  f64 preload_ms, text                        ready; isolation, and missing parts, by lines
+                     CHLD  i32 id, i32 init + descriptors: pidfd, init  a child was forked
+                     NONE                                              no child could be forked now
+                     EXIT  i32 id, i32 status, struct rusage           a child and all of it is gone
+                     FAIL  text                                        cannot load; the zygote exits after this
 
-The runner makes the descriptors, because what the zygote writes to after a fork is copied, and the runner never forks.
-A child's id is its pid as the zygote sees it. `init` is a pidfd of process 1 of the child's pid namespace; killing that
-process kills everything that the job has started. Without a pid namespace there is no init.
+The loop is one table of calls (call_table.py). A page that the zygote writes to after a fork is copied, a large one is
+split, and Python would write to 140. So the zygote keeps nothing of its children: the runner has the pidfds.
+
+A child's id is its pid as the zygote sees it. `init` is process 1 of the child's pid namespace; killing that process
+kills everything that the job has started. Without a pid namespace there is no init.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
-import resource
-import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from runner import kernel
+from runner.call_table import CallTable
+from runner.kernel import Step
 
 if TYPE_CHECKING:  # the runner imports this module too, and needs nothing of a child
     from runner.confinement import PidNamespaces
 
-FORK = b"F"
-LOADED, CHILD, NO_CHILD, EXITED, FAILED = b"L", b"C", b"N", b"X", b"E"
-LOADED_BODY = struct.Struct("!d")
-CHILD_BODY = struct.Struct("!i")
-EXITED_BODY = struct.Struct("!iidQ")
-_ENDS = struct.Struct("=3i")
-_ROOM_FOR_ENDS = socket.CMSG_SPACE(_ENDS.size)
+_FORK, _REAP = 1, 0
+_ORDER = struct.Struct("=4i")
+LOADED, CHILD, NO_CHILD, EXITED, FAILED = b"LOAD", b"CHLD", b"NONE", b"EXIT", b"FAIL"
+KIND_BYTES = 4
+LOADED_BODY = struct.Struct("=d")
+CHILD_BODY = struct.Struct("=2i")
+#: Of struct rusage: seconds and microseconds in user and in kernel mode, and the largest resident set in KiB.
+EXITED_BODY = struct.Struct("=2i4x5q104x")
+_INT_BYTES = 4
+#: Arguments are read as numbers of 64 bits, also the last one in a buffer.
+_SPARE_BYTES = 8
+_CLOSED_ON_EXEC = 0x40000000  #: MSG_CMSG_CLOEXEC
 #: A fork fails with these when a running job has taken all processes, memory, namespaces or descriptors. It succeeds
 #: once the job has ended.
 EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE})
-#: How often to look for dead children where the kernel has no pidfds: before Linux 5.3, and in old gVisors.
-_LOOK_MS = 5
 
 
 class Ends(NamedTuple):
@@ -62,7 +71,7 @@ def request(control: socket.socket) -> Ends:
     (out, out_end), (err, err_end) = os.pipe(), os.pipe()
     ends = Ends(sock, out, err)
     try:
-        socket.send_fds(control, [FORK], [sock_end.fileno(), out_end, err_end])
+        socket.send_fds(control, [_ORDER.pack(_FORK, 0, 0, 0)], [sock_end.fileno(), out_end, err_end])
     except OSError:
         ends.close()
         raise
@@ -71,142 +80,172 @@ def request(control: socket.socket) -> Ends:
     return ends
 
 
-class Forked(NamedTuple):
-    """A child and, if it has a pid namespace, the init of it."""
+def reap(control: socket.socket, child: int, init: int, *, wait: bool = True) -> None:
+    """Called by the runner once a child has ended, or was killed with its init. `wait`: False if it may still run."""
+    control.send(_ORDER.pack(_REAP, child, init, 0 if wait else os.WNOHANG))
 
-    pid: int
-    init: int = 0
-    init_fd: int = -1
+
+class _Message(ctypes.Structure):
+    """struct msghdr of libc, on machines of 64 bits: numbers in one buffer, descriptors beside them."""
+
+    _fields_ = (
+        ("address", ctypes.c_void_p),
+        ("address_bytes", ctypes.c_size_t),
+        ("buffers", ctypes.c_void_p),
+        ("count", ctypes.c_size_t),
+        ("beside", ctypes.c_void_p),
+        ("beside_bytes", ctypes.c_size_t),
+        ("flags", ctypes.c_size_t),
+    )
+
+    def __init__(self, content: bytes, descriptors: int) -> None:
+        size = _INT_BYTES * descriptors
+        head = struct.pack("=QII", socket.CMSG_LEN(size), socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        self.content = ctypes.create_string_buffer(content, len(content) + _SPARE_BYTES)
+        self._rights = ctypes.create_string_buffer(head, socket.CMSG_SPACE(size) + _SPARE_BYTES)
+        self._buffer = (ctypes.c_size_t * 2)(ctypes.addressof(self.content), len(content))
+        #: Is changed by recvmsg().
+        self.room = socket.CMSG_SPACE(size) if descriptors else 0
+        super().__init__(None, 0, ctypes.addressof(self._buffer), 1, ctypes.addressof(self._rights), self.room, 0)
+
+    def number(self, place: int) -> ctypes.c_int:
+        """Of the content, which has numbers of 32 bits."""
+        return ctypes.c_int.from_buffer(self.content, _INT_BYTES * place)
+
+    def address_of(self, place: int) -> ctypes.c_void_p:
+        return ctypes.c_void_p(ctypes.addressof(self.content) + _INT_BYTES * place)
+
+    def descriptor(self, place: int) -> ctypes.c_int:
+        return ctypes.c_int.from_buffer(self._rights, socket.CMSG_LEN(0) + _INT_BYTES * place)
+
+    def making_room(self) -> Step:
+        return kernel.setting(ctypes.c_int.from_buffer(self, _Message.beside_bytes.offset), self.room)
+
+    def passing(self, name: str, fd: int, flags: int = 0) -> Step:
+        """`name`: sendmsg or recvmsg."""
+        return Step(getattr(kernel.libc, name), (fd, ctypes.c_void_p(ctypes.addressof(self)), flags), name)
+
+
+class _Part(NamedTuple):
+    """A step of a fork, and how it is undone when a later one fails."""
+
+    step: Step
+    undo: Callable[[], object] = int
 
 
 class ForkServer:
-    """`_children` is by the pidfd that becomes readable when the child ends."""
+    """Prepared before the first fork. The messages lie in buffers that the calls refer to."""
 
-    def __init__(
-        self,
-        control: socket.socket,
-        begin: Callable[[int, int, int], NoReturn],
-        namespaces: PidNamespaces | None,
-        fork: Callable[[], int],
-    ) -> None:
-        """`begin`: the whole life of a child, with its channel, stdout and stderr. `namespaces`: None where refused."""
+    def __init__(self, control: socket.socket, namespaces: PidNamespaces | None, fork: Callable[[], int]) -> None:
+        """`namespaces`: None where they are refused. `fork`: kernel.fork or os.fork."""
         self._control = control
-        self._begin = begin
-        self._fork = fork
         self._namespaces = namespaces
-        self._children: dict[int, Forked] = {}
-        self._without_pidfd: list[Forked] = []
-        self._poller = select.poll()
-        self._poller.register(control, select.POLLIN)
+        self._order = _Message(bytes(_ORDER.size), 3)
+        self.ends = [self._order.descriptor(place) for place in range(3)]  #: of the child: channel, stdout, stderr
+        pidfds = _can_open_pidfds() * (1 if namespaces is None else 2)
+        self._child = _Message(CHILD + bytes(CHILD_BODY.size), pidfds)
+        self._exited = _Message(EXITED + bytes(EXITED_BODY.size), 0)
+        self._pid, self._init = self._child.number(1), self._child.number(2)
+        self._pid.value = -1
+        self._pidfds = [self._child.descriptor(place) for place in range(pidfds)]
+        self._parts = [*self._receiving(), *self._opening(), *self._forking(fork), *self._handing_over()]
 
-    def serve(self) -> None:
-        """Until the runner closes its end."""
-        while True:
-            for fd, _ in self._poller.poll(_LOOK_MS if self._without_pidfd else None):
-                if fd != self._control.fileno():
-                    self._reap(fd)
-                elif not self._obey():
-                    return
-            self._look_for_dead()
+    def serve(self, parking: Sequence[Step]) -> None:
+        """Until the runner closes its end; then the process ends. Returns in each child, after the steps of `parking`.
 
-    def _obey(self) -> bool:
-        """Fork a child, if the runner asks for one. False: it has closed its end."""
-        message, ancillary, _, _ = self._control.recvmsg(1, _ROOM_FOR_ENDS)
-        if message != FORK:
-            return False
-        ends = _ENDS.unpack(ancillary[0][2])
-        try:
-            self._hand_over(self._fork_in_namespace(ends))
-        except OSError as error:
-            if error.errno not in EXHAUSTED:
-                raise
-            self._control.send(NO_CHILD)
-        finally:
-            for fd in ends:
-                os.close(fd)
-        return True
+        Raises OSError, in a child or in the zygote.
+        """
+        done = [kernel.closing(each) for each in (*self._pidfds, *self.ends)]
+        steps = [part.step for part in self._parts]
+        first, *others = parking
+        table = CallTable(
+            [*steps, *done, _jumping("receive"), *self._reaping(), *_ending(), first._replace(label="child"), *others]
+        )
+        while self._pid.value:
+            try:
+                table.perform()
+            except ChildProcessError:  # it was reaped already
+                continue
+            except OSError as error:
+                if not self._pid.value or error.errno not in EXHAUSTED:
+                    raise
+                self._give_up(table.stopped_at)
 
-    def _fork_in_namespace(self, ends: tuple[int, ...]) -> Forked:
-        """In a pid namespace with an init of its own, where the host grants that."""
+    def _give_up(self, stopped_at: int) -> None:
+        for part in reversed(self._parts[:stopped_at]):
+            part.undo()
+        self._control.send(NO_CHILD)
+
+    # ---- the steps ----
+
+    def _receiving(self) -> list[_Part]:
+        receiving = self._order.passing("recvmsg", self._control.fileno(), _CLOSED_ON_EXEC)
+        return [
+            _Part(self._order.making_room()._replace(label="receive")),
+            _Part(receiving._replace(if_zero="closed"), self._close_ends),
+            _Part(Step(kernel.libc.abs, (self._order.number(0),), "abs", if_zero="reap")),
+        ]
+
+    def _opening(self) -> list[_Part]:
+        """A pid namespace, where the host grants one, with an init of its own."""
         if self._namespaces is None:
-            return Forked(self._fork_child(ends))
-        init = self._namespaces.open()
-        init_fd = os.pidfd_open(init)
-        try:
-            return Forked(self._fork_child(ends), init, init_fd)
-        except OSError:
-            _end(init, init_fd)
-            raise
-        finally:
-            self._namespaces.leave()
-
-    def _fork_child(self, ends: tuple[int, ...]) -> int:
-        pid = self._fork()
-        if pid == 0:
-            self._begin(*ends)
-        return pid
-
-    def _hand_over(self, forked: Forked) -> None:
-        """Send the runner the descriptors of a child. A child that cannot be handed over is killed."""
-        handed = self._watch(forked)
-        try:
-            socket.send_fds(self._control, [CHILD + CHILD_BODY.pack(forked.pid)], handed)
-        except OSError:
-            os.kill(forked.pid, signal.SIGKILL)
-            self._forget(forked)
-            raise
-
-    def _watch(self, forked: Forked) -> list[int]:
-        """Watch for its end. Returns the descriptors by which the runner can kill it."""
-        try:
-            pidfd = os.pidfd_open(forked.pid)
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-            self._without_pidfd.append(forked)
             return []
-        self._children[pidfd] = forked
-        self._poller.register(pidfd, select.POLLIN)
-        return [pidfd, forked.init_fd] if forked.init else [pidfd]
+        blocking, cloning, unblocking = self._namespaces.making_init(self._init)
+        return [
+            _Part(self._namespaces.making, self._namespaces.leave),
+            _Part(blocking, lambda: kernel.perform([unblocking])),
+            _Part(cloning, lambda: _end(self._init.value)),
+            _Part(unblocking),
+            _opening_pidfd(self._init, self._pidfds[1]),
+        ]
 
-    def _forget(self, forked: Forked) -> None:
-        """Reap a killed child that the runner was not told about."""
-        if forked in self._without_pidfd:
-            self._without_pidfd.remove(forked)
-        for pidfd in [pidfd for pidfd, each in self._children.items() if each == forked]:
-            self._unwatch(pidfd)
-        os.waitpid(forked.pid, 0)
-        if forked.init:
-            _end(forked.init, forked.init_fd)
+    def _forking(self, fork: Callable[[], int]) -> list[_Part]:
+        forking = Step(fork, (), "fork", self._pid, if_zero="child")
+        leaving = [] if self._namespaces is None else [_Part(self._namespaces.leaving)]
+        return [_Part(forking, lambda: _end(self._pid.value)), *leaving]
 
-    def _unwatch(self, pidfd: int) -> Forked:
-        self._poller.unregister(pidfd)
-        os.close(pidfd)
-        return self._children.pop(pidfd)
+    def _handing_over(self) -> list[_Part]:
+        opening = [_opening_pidfd(self._pid, self._pidfds[0])] if self._pidfds else []
+        return [*opening, _Part(self._child.passing("sendmsg", self._control.fileno()))]
 
-    def _look_for_dead(self) -> None:
-        """Where the kernel has no pidfds."""
-        for forked in list(self._without_pidfd):
-            pid, status, used = os.wait4(forked.pid, os.WNOHANG)
-            if pid:
-                self._without_pidfd.remove(forked)
-                self._report(forked, status, used)
+    def _reaping(self) -> list[Step]:
+        """A child, then its init, which ends after all processes of its namespace."""
+        child, init, options = (self._order.number(place) for place in (1, 2, 3))
+        status, usage = self._exited.address_of(2), self._exited.address_of(4)
+        waiting = Step(kernel.libc.wait4, (child, status, options, usage), "wait4", self._exited.number(1))
+        ending = [] if self._namespaces is None else [Step(kernel.libc.wait4, (init, None, 0, None), "wait4")]
+        telling = self._exited.passing("sendmsg", self._control.fileno())
+        return [waiting._replace(label="reap", if_zero="receive"), *ending, telling, _jumping("receive")]
 
-    def _reap(self, pidfd: int) -> None:
-        forked = self._unwatch(pidfd)
-        _, status, used = os.wait4(forked.pid, 0)
-        self._report(forked, status, used)
-
-    def _report(self, forked: Forked, status: int, used: resource.struct_rusage) -> None:
-        """Tell the runner that a child has ended, after everything that it had started is gone too."""
-        if forked.init:
-            _end(forked.init, forked.init_fd)
-        body = EXITED_BODY.pack(forked.pid, status, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
-        self._control.send(EXITED + body)
+    def _close_ends(self) -> None:
+        for end in self.ends:
+            os.close(end.value)
 
 
-def _end(init: int, init_fd: int) -> None:
-    """Kill an init and wait for it. It ends after the last process of its namespace."""
-    signal.pidfd_send_signal(init_fd, signal.SIGKILL)
-    os.close(init_fd)
-    os.waitpid(init, 0)
+def _jumping(label: str) -> Step:
+    return Step(kernel.libc.abs, (0,), "abs", if_zero=label)
+
+
+def _ending() -> list[Step]:
+    return [Step(kernel.libc._exit, (0,), "exit", label="closed")]  # noqa: SLF001
+
+
+def _opening_pidfd(pid: ctypes.c_int, fd: ctypes.c_int) -> _Part:
+    return _Part(kernel.calling("pidfd_open", pid, 0, result=fd), lambda: os.close(fd.value))
+
+
+def _can_open_pidfds() -> bool:
+    """False before Linux 5.3, and in old gVisors."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return False
+    return True
+
+
+def _end(pid: int) -> None:
+    """A process that the runner was not told about."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)

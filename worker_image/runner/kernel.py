@@ -64,8 +64,10 @@ libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, cty
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _numbers = syscalls.numbers()
-#: Keeps Python's lock over the call.
-_fork = ctypes.PyDLL(None, use_errno=True).fork
+#: The same, and Python's lock stays held over the call.
+_locked = ctypes.PyDLL(None, use_errno=True)
+#: As os.fork(), without the hooks of Python's modules. For a process with one thread only.
+fork = _locked.fork
 
 
 def _check(result: int, doing: str) -> int:
@@ -91,16 +93,23 @@ class Step(NamedTuple):
     function: Callable[..., int]
     arguments: tuple[object, ...]  #: a c_long is read when the call is made
     doing: str
-    result: ctypes.c_long | None = None  #: is set to what the call returns
+    result: ctypes.c_long | ctypes.c_int | None = None  #: is set to what the call returns
+    label: str = ""  #: for `if_zero`
+    if_zero: str = ""  #: in a CallTable: the label of the step that comes next if this one returns 0
 
 
-def calling(name: str, *arguments: object, result: ctypes.c_long | None = None) -> Step:
+def calling(name: str, *arguments: object, result: ctypes.c_long | ctypes.c_int | None = None) -> Step:
     return Step(libc.syscall, (ctypes.c_long(_numbers[name]), *arguments), name, result)
+
+
+def setting(variable: ctypes.c_int, number: int) -> Step:
+    """To a number from 0 on."""
+    return Step(libc.abs, (number,), "abs", variable)
 
 
 def perform(steps: Iterable[Step]) -> None:
     """One after the other. Raises OSError at the first that fails."""
-    for function, arguments, doing, result in steps:
+    for function, arguments, doing, result, *_ in steps:
         value = function(*arguments)
         if value < 0:
             _check(-1, doing)
@@ -112,9 +121,11 @@ def prctl(option: int, value: int) -> None:
     _check(libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
 
 
-def fork() -> int:
-    """As os.fork(), without the hooks of Python's modules. For a process with one thread only."""
-    return _check(_fork(), "fork")
+def function_at(address: int) -> Callable[..., int]:
+    """Machine code that takes and returns pointers. Python's lock stays held, as a fork in it needs."""
+    function: Callable[..., int] = _locked._FuncPtr(address)  # noqa: SLF001 - with PYFUNCTYPE errno is not kept
+    function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p] * 2  # type: ignore[attr-defined]
+    return function
 
 
 def set_dumpable(wanted: bool) -> None:  # noqa: FBT001
@@ -238,7 +249,12 @@ def unsharing(flags: int) -> Step:
 
 
 def setns(fd: int, flags: int) -> None:
-    _check(libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns")
+    perform([entering(fd, flags)])
+
+
+def entering(fd: int, flags: int) -> Step:
+    """A namespace."""
+    return Step(libc.setns, (fd, flags), "setns")
 
 
 def own_user_namespace(flags: int = 0) -> None:
@@ -287,17 +303,16 @@ class Init:
         self._every_signal = ctypes.create_string_buffer(b"\xff" * _SIGSET_BYTES, _SIGSET_BYTES)
         self._mask = ctypes.create_string_buffer(_SIGSET_BYTES)
 
-    def spawn(self) -> int:
-        """Returns its pid. All inits of one maker share a small stack, since none of them ever returns to it.
+    def spawning(self, pid: ctypes.c_int) -> list[Step]:
+        """Steps. All inits of one maker share a small stack, since none of them ever returns to it.
 
         It starts with every signal blocked, so that it runs none of the maker's handlers and nothing ends its pause.
-        libc sets the mask: Python would make an object of each signal, three times for each init.
         """
-        _check(libc.sigprocmask(signal.SIG_BLOCK, self._every_signal, self._mask), "sigprocmask")
-        try:
-            return _check(libc.clone(self._pause, self._top, _CLONE_VM | signal.SIGCHLD, None), "clone")
-        finally:
-            libc.sigprocmask(signal.SIG_SETMASK, self._mask, None)
+        return [
+            Step(libc.sigprocmask, (int(signal.SIG_BLOCK), self._every_signal, self._mask), "sigprocmask"),
+            Step(libc.clone, (self._pause, self._top, _CLONE_VM | signal.SIGCHLD, None), "clone", pid),
+            Step(libc.sigprocmask, (int(signal.SIG_SETMASK), self._mask, None), "sigprocmask"),
+        ]
 
 
 # ---- mounts ----
@@ -324,7 +339,7 @@ def opening(path: str, flags: int, fd: ctypes.c_long, mode: int = 0) -> Step:
     return Step(libc.open, (path.encode(), flags | os.O_CLOEXEC, mode), f"open {path}", fd)
 
 
-def closing(fd: ctypes.c_long) -> Step:
+def closing(fd: ctypes.c_long | ctypes.c_int) -> Step:
     return Step(libc.close, (fd,), "close")
 
 

@@ -19,10 +19,9 @@ Contract with the daemon, over the link:
 from __future__ import annotations
 
 import os
-import select
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,25 +30,22 @@ from msgspec import Struct
 from pool import wire
 from pool.errors import RemoteProtocolError
 from pool.outcome import Outcome
-from runner import body, cleanup, fork_server, usage
-from runner.attempt import Attempt, Child, Exit, Printer, Stream
+from runner import body, cleanup, usage
+from runner.attempt import Attempt, Printer
 from runner.body import NoBodyError
 from runner.channel import Frame
+from runner.children import Children
 from runner.cleanup import Baseline
 from runner.code_cache import CodeCache
-from runner.fork_server import Ends
 from runner.job_mounts import reads_maps
-from runner.launch import PreloadError, ProcessDiedError
 from runner.link import Link
+from runner.loop import Loop
 from runner.series import Series
 from runner.usage import Meter
 
-_LAST_OUTPUT_BYTES = 8192
 #: The next child is forked beside a job that runs longer than this. A fork takes a core for milliseconds, so a shorter
 #: job is answered first.
 _FORK_AFTER_S = 0.005
-#: When to try again after the zygote could not fork because a job had taken all processes.
-_FORK_AGAIN_S = 0.05
 #: How long after an answer the child is ended and the next one forked: daemon and client have the cores until then.
 _CLEAR_AFTER_S = 0.001
 #: How long after a descriptor was refused the end of the daemon has to be seen, which is the reason for it.
@@ -71,7 +67,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Runner:
-    """Owns the link, the zygote's control socket, at most one parked child and at most one attempt."""
+    """Owns the link, the children and at most one attempt."""
 
     def __init__(
         self, settings: Settings, link: Link, hello: wire.Hello, *, control: socket.socket, zygote_pid: int
@@ -79,58 +75,30 @@ class Runner:
         self._settings = settings
         self._link = link
         self._hello = hello
-        self._control = control
-        self._zygote_pid = zygote_pid
-        self._parked: Child | None = None
+        self._loop = Loop()
+        self._children = Children(self._loop, control, zygote_pid, changed=self._go_on)
         self._attempt: Attempt | None = None
         self._series: Series | None = None  # that has calls to begin, or one that runs
         self._printer: Printer | None = None
-        self._forking: Ends | None = None  #: of the child that the zygote is asked for
-        self._exit: Exit | None = None  #: of the attempt's child
         self._freed: wire.Freed | None = None  #: sent once the next child is parked and the link is up
-        self._residue = ""
         self._ready = False
         self._baseline: Baseline | None = None
         self._meter: Meter | None = None
         self._oom_kills = 0  #: before the job, in the worker's memory cgroup
         self._code = CodeCache()
-        self._preload_ms = 0.0
-        self._isolation, self._missing = "", [""]
-        #: What to call when; each is called once.
-        self._timers: dict[Callable[[], object], float] = {
-            self._send_heartbeat: 0.0,
-            self._give_up: time.monotonic() + settings.orphan_s,
-        }
-        self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[], object]] = {}  #: by descriptor
+        self._loop.timers[self._send_heartbeat] = 0.0
+        self._loop.timers[self._give_up] = time.monotonic() + settings.orphan_s
         self._watch_link()
-        self._watch(self._receive_from_zygote, control.fileno())
 
     def serve(self) -> None:
         """Until the zygote is gone, the daemon has been away too long, or the process is killed."""
         while True:
             if self._link.used:
                 self._receive_from_link()
-            wait_s = min(self._timers.values()) - time.monotonic()
-            for fd, _ in self._epoll.poll(max(0.0, wait_s)):
-                if handler := self._handlers.get(fd):  # it may have been removed in this turn
-                    handler()
-            now = time.monotonic()
-            for timer in [timer for timer, due in self._timers.items() if now >= due]:
-                if self._timers.pop(timer, None) is not None:
-                    timer()
-
-    def _watch(self, handler: Callable[[], object], fd: int) -> None:
-        self._epoll.register(fd, select.EPOLLIN)
-        self._handlers[fd] = handler
-
-    def _unwatch(self, *fds: int) -> None:
-        for fd in fds:
-            if self._handlers.pop(fd, None) is not None:
-                self._epoll.unregister(fd)
+            self._loop.turn()
 
     def _send_heartbeat(self) -> None:
-        self._timers[self._send_heartbeat] = time.monotonic() + self._settings.heartbeat_s
+        self._loop.timers[self._send_heartbeat] = time.monotonic() + self._settings.heartbeat_s
         if self._ready and self._attempt is None and self._series is None:
             self._link.send(wire.Heartbeat())
             if self._freed is None:
@@ -191,19 +159,19 @@ class Runner:
 
     def _watch_link(self) -> None:
         for each in (self._link.socket, self._link.monitor):
-            self._watch(self._receive_from_link, each.FD)
+            self._loop.watch(self._receive_from_link, each.FD)
 
     def _connection_changed(self, *, connected: bool) -> None:
         if not connected:
             self._disconnected()
             return
-        self._timers.pop(self._reconnect, None)
+        self._loop.timers.pop(self._reconnect, None)
         if self._link.greeted:
             free = self._attempt is None and self._series is None and self._freed is None
             self._link.resume(running_s=self._running_s(), free=free)
         else:
             self._link.greet(self._hello)
-            self._timers.pop(self._give_up, None)
+            self._loop.timers.pop(self._give_up, None)
             self._announce()
 
     def _running_s(self) -> float | None:
@@ -219,18 +187,18 @@ class Runner:
         self._printer = None
         self._link.up = False
         now = time.monotonic()
-        self._timers.setdefault(self._give_up, now + self._settings.orphan_s)
-        self._timers[self._reconnect] = now + self._link.pause_s
+        self._loop.timers.setdefault(self._give_up, now + self._settings.orphan_s)
+        self._loop.timers[self._reconnect] = now + self._link.pause_s
 
     def _reconnect(self) -> None:
         """Try once. The monitor reports how it ended."""
-        self._timers.pop(self._without_body, None)
-        self._unwatch(self._link.socket.FD, self._link.monitor.FD)
+        self._loop.timers.pop(self._without_body, None)
+        self._loop.unwatch(self._link.socket.FD, self._link.monitor.FD)
         self._link.reconnect()
         self._watch_link()
 
     def _adopted(self) -> None:
-        self._timers.pop(self._give_up, None)
+        self._loop.timers.pop(self._give_up, None)
         self._link.go_on()
         self._free()
 
@@ -238,13 +206,13 @@ class Runner:
         """No daemon has come. A job runs to its end first, which its own limits bound."""
         if self._attempt is None and self._series is None:
             raise DaemonGoneError
-        self._timers[self._give_up] = time.monotonic() + self._settings.orphan_s
+        self._loop.timers[self._give_up] = time.monotonic() + self._settings.orphan_s
 
     # ---- a job ----
 
     def _start(self, job: wire.Run, frames: Sequence[Frame]) -> None:
         busy = self._series is not None or self._attempt is not None or self._freed is not None
-        if busy or self._parked is None:
+        if busy or self._children.parked is None:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
         file = None
         if job.mapped and (file := self._body()) is None:
@@ -265,7 +233,7 @@ class Runner:
         try:
             return body.fetch(self._link.directory, shown=self._settings.checked and reads_maps())
         except NoBodyError:
-            self._timers[self._without_body] = time.monotonic() + _DAEMON_ENDS_S
+            self._loop.timers[self._without_body] = time.monotonic() + _DAEMON_ENDS_S
             return None
 
     def _without_body(self) -> None:
@@ -274,8 +242,9 @@ class Runner:
 
     def _begin(self, job: wire.Run, frames: Sequence[Frame], file: int | None = None) -> None:
         """A job, or a call of a series, in the parked child. `file`: with its large arguments."""
-        assert self._parked is not None, "a child is parked"
-        child, self._parked = self._parked, None
+        assert self._children.parked is not None, "a child is parked"
+        child = self._children.busy = self._children.parked
+        self._children.parked = None
         given, sends_code = self._code.frames(job, frames)
         attempt = self._attempt = Attempt(
             job, child, given, oom_kills=self._oom_kills, meter=self._meter, sends_code=sends_code
@@ -284,14 +253,14 @@ class Runner:
             attempt.give(file)
             os.close(file)
         for fd in attempt.descriptors:
-            self._watch(partial(self._read, attempt, fd), fd)
+            self._loop.watch(partial(self._read, attempt, fd), fd)
         now = time.monotonic()
-        self._timers[self._fork] = now + _FORK_AFTER_S
-        self._timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
+        self._loop.timers[self._children.fork] = now + _FORK_AFTER_S
+        self._loop.timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
 
     def _begin_next(self) -> None:
         """The next call of the series, once nothing is left of the last one and a child is parked."""
-        if self._series is None or self._attempt is not None or self._parked is None or not self._parked.ready:
+        if self._series is None or self._attempt is not None or not self._children.ready:
             return
         self._renew_counters()
         self._begin(*self._series.next())
@@ -299,16 +268,18 @@ class Runner:
             self._attempt.kill(Outcome.CANCELLED)
 
     def _read(self, attempt: Attempt, fd: int) -> None:
-        if not attempt.read(fd):
-            self._unwatch(fd)
+        more = attempt.read(fd)
         if attempt.complete:
             self._answer(attempt)
-        elif self._printer is not None:
+            return
+        if not more:
+            self._loop.unwatch(fd)
+        if self._printer is not None:
             self._print()
 
     def _print(self) -> None:
         if self._printer is not None and (due := self._printer.turn(time.monotonic())) is not None:
-            self._timers[self._print] = due
+            self._loop.timers[self._print] = due
 
     def _check_limits(self) -> None:
         """The limits of a job as a whole. The kernel enforces the others, for each process."""
@@ -321,17 +292,17 @@ class Runner:
         excess = attempt.out_of_memory() or attempt.excess()
         if excess is not None:
             attempt.kill(*excess)
-        self._timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
+        self._loop.timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
 
     def _answer(self, attempt: Attempt) -> None:
         """Pass the child's answer on, after the last call of a chunk. The child then waits to be ended."""
         if (ended := attempt.answer()) is None:
-            self._timers[self._check_limits] = min(attempt.deadline, self._timers[self._check_limits])
+            self._loop.timers[self._check_limits] = min(attempt.deadline, self._loop.timers[self._check_limits])
             return
         self._printer = None
         self._report(attempt, *ended)
-        self._unwatch(*attempt.descriptors)
-        self._timers[self._clear] = time.monotonic() + (_CLEAR_AFTER_S if self._series is None else 0.0)
+        self._loop.unwatch(*attempt.descriptors)
+        self._loop.timers[self._clear] = time.monotonic() + (_CLEAR_AFTER_S if self._series is None else 0.0)
 
     def _report(self, attempt: Attempt, done: wire.Done, frames: list[Frame]) -> None:
         """Send how the job has ended; for a series, once its last call has."""
@@ -347,23 +318,22 @@ class Runner:
     def _clear(self) -> None:
         """End the child that has answered, and fork the next one if that was not done yet."""
         if self._attempt is not None:
-            self._attempt.child.kill()
-            self._fork_if_due()
+            self._children.replace(self._attempt.child)
 
     def _conclude(self) -> None:
         """Clean up after a dead child. Not while a fork is under way: the new child would be taken for a stray."""
-        if self._attempt is None or self._exit is None or self._forking is not None:
+        if self._attempt is None or self._attempt.child.exit is None or self._children.forking is not None:
             return
-        attempt, end = self._attempt, self._exit
-        self._attempt = self._printer = self._exit = None
-        self._timers.pop(self._clear, None)
-        own = {self._zygote_pid, *(self._parked.pids if self._parked is not None else ())}
-        left = [cleanup.kill_strays(own), *map(cleanup.empty, self._settings.scratch), self._residue]
+        attempt, end = self._attempt, self._attempt.child.exit
+        self._attempt = self._printer = None
+        self._loop.timers.pop(self._clear, None)
+        strays = cleanup.kill_strays(self._children.pids)
+        left = [strays, *map(cleanup.empty, self._settings.scratch), self._children.residue]
         residue = "; ".join(filter(None, left))
         if not attempt.answered:
             self._report(attempt, *attempt.conclude(end))
-        self._fork_if_due()
-        self._drop(attempt.child)
+        self._children.fork_if_due()
+        self._children.drop(attempt.child)
         if self._series is not None and residue:
             done, self._series = self._series.done(), None
             self._link.send(*done)
@@ -375,10 +345,10 @@ class Runner:
 
     def _free(self) -> None:
         """Tell the daemon that this worker is free, once the next child is parked and the link is up."""
-        if self._link.up and self._freed is not None and self._parked is not None and self._parked.ready:
+        if self._link.up and self._freed is not None and self._children.ready:
             found = self._deviations()
             if found and time.monotonic() < self._link.settled_at:
-                self._timers[self._free] = time.monotonic() + _LOOK_AGAIN_S
+                self._loop.timers[self._free] = time.monotonic() + _LOOK_AGAIN_S
                 return
             freed, self._freed = self._freed, None
             self._renew_counters()
@@ -389,102 +359,36 @@ class Runner:
         if self._baseline is not None:
             return self._baseline.deviations()
         if self._settings.checked:
-            self._baseline = Baseline(self._zygote_pid)
+            self._baseline = Baseline(self._children.zygote_pid)
         return []
 
-    # ---- the zygote and its children ----
+    # ---- a worker that is free ----
 
-    def _fork(self) -> None:
-        """Called once for each attempt: by the timer beside a long job, or after a short one was answered."""
-        try:
-            self._forking = fork_server.request(self._control)
-        except OSError as error:
-            if error.errno not in fork_server.EXHAUSTED:
-                raise
-            self._timers[self._fork] = time.monotonic() + _FORK_AGAIN_S
-
-    def _fork_if_due(self) -> None:
-        if self._timers.pop(self._fork, None) is not None:
-            self._fork()
-
-    def _receive_from_zygote(self) -> None:
-        message, fds, _, _ = socket.recv_fds(self._control, 4096, 2)
-        kind, body = message[:1], message[1:]
-        if kind == fork_server.CHILD and self._forking is not None:
-            (number,), (sock, out, err) = fork_server.CHILD_BODY.unpack(body), self._forking
-            pidfd, init, *_ = *fds, None, None
-            self._park(Child(number, sock, out, err, pidfd, init))
-        elif kind == fork_server.NO_CHILD and self._forking is not None:
-            self._forking.close()
-            self._forking, self._timers[self._fork] = None, time.monotonic() + _FORK_AGAIN_S
-            self._conclude()
-        elif kind == fork_server.EXITED:
-            self._child_exited(Exit(*fork_server.EXITED_BODY.unpack(body)))
-        elif kind == fork_server.LOADED:
-            (self._preload_ms,) = fork_server.LOADED_BODY.unpack(body[: fork_server.LOADED_BODY.size])
-            self._isolation, *self._missing = body[fork_server.LOADED_BODY.size :].decode().splitlines()
-            self._fork()
-        elif kind == fork_server.FAILED:
-            raise PreloadError(body.decode())
-        else:
-            raise ProcessDiedError(
-                "the zygote has died; a preloaded module may have crashed it, or a job has killed it"
-            )
-
-    def _park(self, child: Child) -> None:
-        """A child was forked; it gets ready by itself."""
-        self._parked, self._forking = child, None
-        self._watch(partial(self._receive_from_parked, child), child.sock.fileno())
+    def _go_on(self) -> None:
+        """With what has waited for a child: that it is ready, or gone."""
+        self._announce()
         self._conclude()
-
-    def _receive_from_parked(self, child: Child) -> None:
-        self._unwatch(child.sock.fileno())
-        if not child.sock.recv(1):
-            return  # it has died; the zygote reports its exit
-        child.ready = True
-        if not self._ready:
-            self._announce()
-        elif self._series is not None:
-            self._begin_next()
-        else:
-            self._free()
+        self._begin_next()
+        self._free()
 
     def _announce(self) -> None:
         """Once the first child is parked and the daemon has had Hello. Either may be the later one."""
-        if self._ready or not self._link.greeted or self._parked is None or not self._parked.ready:
+        if self._ready or not self._link.greeted or not self._children.ready:
             return
         self._ready = True
         if self._settings.checked:
             self._meter = Meter()
         self._renew_counters()
         boot_ms = (time.monotonic() - self._settings.born) * 1000
-        missing = tuple(self._missing)
+        found = self._children
         self._link.send(
-            wire.Ready(boot_ms=boot_ms, preload_ms=self._preload_ms, isolation=self._isolation, missing=missing)
+            wire.Ready(
+                boot_ms=boot_ms,
+                preload_ms=found.preload_ms,
+                isolation=found.isolation,
+                missing=tuple(found.missing),
+            )
         )
-
-    def _child_exited(self, end: Exit) -> None:
-        if self._attempt is not None and self._attempt.child.id == end.id:
-            self._exit = end
-            self._conclude()
-        elif self._parked is not None and self._parked.id == end.id:
-            self._parked_exited(self._parked, end)
-
-    def _parked_exited(self, parked: Child, end: Exit) -> None:
-        """The runner never kills a parked child. If a job did it, the worker must not be used again."""
-        if self._attempt is None:
-            output = Stream("stderr", parked.err, _LAST_OUTPUT_BYTES)
-            output.drain(1)
-            last = output.kept.decode(errors="replace").strip()
-            raise ProcessDiedError(f"a child died while it got ready (status {end.status}): {last[-2000:]}")
-        self._residue = f"parked: the next child died (status {end.status})"
-        self._drop(parked)
-        self._parked = None
-        self._fork()
-
-    def _drop(self, child: Child) -> None:
-        self._unwatch(child.sock.fileno(), child.out, child.err)
-        child.close()
 
 
 def _is_about(order: wire.Kill | wire.Stream, job: wire.Run) -> bool:

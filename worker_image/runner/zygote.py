@@ -41,10 +41,10 @@ def live(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
     """The whole life of the zygote: load, then fork children until the runner goes away."""
     try:
         started = time.monotonic()
-        server = _load(control, plan, grant)
+        server, prepared = _load(control, plan, grant)
         lines = "\n".join((grant.level, *grant.missing))
         control.send(LOADED + LOADED_BODY.pack((time.monotonic() - started) * 1000) + lines.encode())
-        server.serve()
+        child.live(prepared, server.serve)
     except (PreloadError, DatasetError, WarmUpError) as error:
         control.send(FAILED + str(error).encode()[:2000])
     except Exception:  # noqa: BLE001 - a bug of ours: into the log of the container
@@ -53,7 +53,7 @@ def live(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
         os._exit(0)
 
 
-def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
+def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer, child.Prepared]:
     """Everything that is the same for all children."""
     if plan.isolation == "namespaces" and grant.level != "namespaces":
         raise PreloadError(
@@ -83,14 +83,14 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> ForkServer:
     _require_single_thread()
     confined = Confinement(grant, plan.allow, tmp_bytes=plan.tmp_bytes, tmp_inodes=plan.tmp_inodes)
     confined.cover()
-    prepared = child.prepare(plan.scratch, setting, confined)
-    server = ForkServer(control, prepared.begin, PidNamespaces() if confined.nested else None, hooks.fork())
+    server = ForkServer(control, PidNamespaces() if confined.nested else None, hooks.fork())
+    prepared = child.prepare(plan.scratch, setting, confined, server.ends)
     if plan.modules:
         immortal.make(mortal=setting.datasets.values())
         huge_pages.release_files()
     gc.freeze()  # the collector would write to every page that it looks at, and each child would have to copy it
     gc.enable()
-    return server
+    return server, prepared
 
 
 def _load_modules(names: Sequence[str]) -> None:
