@@ -114,6 +114,61 @@ class A:
     def __del__(self): print("end of", self.name)
 a = A("a"); _b = A("b"); c = [A("c")]
 """,
+    "destructors in the order in which the objects were made": """
+class R:
+    def __init__(self, name, other=None): self.name, self.other = name, other
+    def __del__(self): print("end of", self.name, self.other and self.other.name)
+many = [R(1), R(2)]
+first = R(3)
+second = R(4, first)
+z, y = R(5), R(6)
+z.other, y.other = y, z
+class C: attribute = R(7)
+""",
+    "destructors while the collector is off": """
+import gc
+gc.disable()
+class R:
+    def __init__(self, name): self.name = name
+    def __del__(self): print("end of", self.name)
+many = [R(1), R(2)]
+first = R(3)
+""",
+    "destructors of what a signal's handler holds": """
+import signal
+class R:
+    def __del__(self): print("gone")
+def handler(*_): return a
+signal.signal(signal.SIGUSR1, handler)
+a = R()
+""",
+    "no destructors of what a hook holds": """
+import sys
+class R:
+    def __del__(self): print("gone")
+sys.excepthook = lambda *_: None
+a = R()
+print("end")
+""",
+    "a module that another one holds": """
+open('m.py', 'w').write('class R:\\n    def __init__(self, name): self.name = name\\n    def __del__(self): print(self.name, kept)\\nkept, _first, last = 1, R("first"), R("last")\\n')
+import m, threading
+threading.held = m
+mine = m.R("mine")
+""",
+    "an exit handler after others were removed": "import atexit\natexit.register(print, 1)\natexit._clear()\natexit.register(print, 2)\n",
+    "the defaults of decimal": "import decimal\ndecimal.DefaultContext.prec = 50\nprint(decimal.Decimal(1) / 3)\n",
+    "the recursion limit in threads": """
+import sys, threading
+def deepest(n):
+    try: return deepest(n + 1)
+    except RecursionError: return n
+sys.setrecursionlimit(300)
+thread = threading.Thread(target=lambda: print(deepest(0)))
+thread.start()
+thread.join()
+print(sys.setrecursionlimit, deepest(0))
+""",
     "a destructor that needs a module, a function and a list": """
 import math
 log = []
@@ -185,6 +240,10 @@ TOLD = {
     "an exception that is derived from KeyboardInterrupt": "class K(KeyboardInterrupt): pass\nraise K('x')\n",
     "a hook that is None": "import sys\nsys.excepthook = None\n1 / 0\n",
     "a hook that raises": "import sys\ndef hook(*a): raise ValueError('in the hook')\nsys.excepthook = hook\n1 / 0\n",
+    "a recursion limit that is no int": "import sys\nsys.setrecursionlimit(1e6)\n",
+    "a recursion limit that is too low": "import sys\ndef f(n): return f(n - 1) if n else sys.setrecursionlimit(10)\nf(50)\n",
+    "a coroutine that is never awaited": "async def f(): pass\nkept = f()\n",
+    "a socket that is never closed": "import os, socket, warnings\nwarnings.simplefilter('always')\na, b = socket.socketpair()\nos.dup2(a.detach(), 77)\nb.close()\nc = socket.socket(fileno=77)\n",
     "a hook that is missing": "import sys\ndel sys.excepthook\n1 / 0\n",
     "the stack": "import traceback\ndef f(): traceback.print_stack()\nf()\n",
     "the stack in a log": "import logging\ndef f(): logging.warning('x', stack_info=True)\nf()\n",

@@ -67,7 +67,7 @@ def answer(
             if _getpid() == owner and has_exit_work():
                 send(_frames(ending, started_ns, pending=True))
                 sent, ending = _size(ending.value), ending._replace(value=())
-            finish(program.namespace)
+            finish(program.take_module)
         flush()
         if _getpid() != owner:
             _leave(ending)

@@ -17,8 +17,8 @@ import ctypes
 import gc
 import io
 import linecache
-import operator
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -28,10 +28,10 @@ from functools import partial
 from importlib.machinery import SourceFileLoader
 from operator import attrgetter
 from pathlib import Path
-from types import FunctionType, ModuleType, TracebackType
+from types import ModuleType, TracebackType
 from typing import cast
 
-from runner import fault, frames
+from runner import fault
 from runner.fault import FILENAME
 
 #: What a job's file is called, in sys.argv and in its work directory.
@@ -53,10 +53,6 @@ _trace, _profile = sys.settrace, sys.setprofile
 _run_exit_handlers, _count_exit_handlers = atexit._run_exitfuncs, atexit._ncallbacks  # noqa: SLF001
 _join_threads = threading._shutdown  # type: ignore[attr-defined] # noqa: SLF001
 _flush_c = ctypes.CDLL(None).fflush
-_get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
-_USUAL_LIMIT = 1000
-_EXEC_COUNTS = sys.version_info < (3, 12)  #: as a call of a Python function, for the recursion limit
-_MOST_LIMIT = (1 << 31) - 1
 _NO_HOOK = object()
 _IO = frozenset({"io", "_io"})
 #: Modules whose objects have no __del__, and complete or remove a file at their end.
@@ -195,27 +191,6 @@ def show_source(source: str, module: ModuleType) -> None:
         linecache.cache[name] = (len(source), None, lines, name)
 
 
-def forget_frames() -> None:
-    """Let a job call as deep as a program can: frames that are there already do not count for the recursion limit."""
-    if not _Before.modules:
-        return  # no child of a zygote, but a test of the runner, whose interpreter is not the job's
-    own, at = 1 + _EXEC_COUNTS + frames.traced, sys._getframe(1)  # noqa: SLF001
-    while at.f_back is not None:
-        own, at = own + 1, at.f_back
-
-    def getrecursionlimit() -> int:
-        """Return the maximum depth of the Python interpreter stack."""
-        return _get_limit() - own
-
-    def setrecursionlimit(limit: int, /) -> None:
-        """Set the maximum depth of the Python interpreter stack."""
-        wanted = operator.index(limit)
-        _set_limit(min(wanted + own, _MOST_LIMIT) if wanted > 0 else wanted)
-
-    sys.getrecursionlimit, sys.setrecursionlimit = getrecursionlimit, setrecursionlimit
-    _set_limit(_USUAL_LIMIT + own)
-
-
 def call_hook(raised: BaseException, trace: TracebackType | None) -> BaseException:
     """Set sys.last_value, and call sys.excepthook if the job has set another. Returns what ends the program."""
     hook = getattr(sys, "excepthook", _NO_HOOK)
@@ -263,14 +238,14 @@ def has_exit_work(*, handlers: bool = True) -> bool:
         waited_for = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
         started = sys.modules.get("multiprocessing.process")
         processes = started is not None and started._children  # noqa: SLF001
-        return bool(waited_for or processes) or (handlers and _count_exit_handlers() > _Before.exit_handlers)
+        return bool(waited_for or processes) or (handlers and _count_exit_handlers() != _Before.exit_handlers)
     return True
 
 
-def finish(namespace: Callable[[], dict[str, object]]) -> None:
-    """Do what Python does at the end of a program. `namespace`: returns the names of the job's module."""
+def finish(take_module: Callable[[], ModuleType]) -> None:
+    """Do what Python does at the end of a program. `take_module`: its caller has the only reference to the job's."""
     handled = () if _nothing_to_handle() else (_join_threads, _run_exit_handlers)
-    for step in (*handled, flush, partial(_end_objects, namespace)):
+    for step in (*handled, flush, partial(_end_objects, take_module)):
         with contextlib.suppress(BaseException):  # the job may have replaced anything that this uses
             restoring(step)
 
@@ -290,42 +265,63 @@ def flush() -> None:
     _flush_c(None)  # what libraries have printed with the functions of C
 
 
-def _end_objects(namespace: Callable[[], dict[str, object]]) -> None:
+def _end_objects(take_module: Callable[[], ModuleType]) -> None:
     """Only if there are any that do something at their end, because each look at all objects takes long."""
     closing = any(name in sys.modules for name in _CLOSING)  # isdisjoint would look at the name of each module
     if closing or any(hasattr(kind, "__del__") for kind in _kinds()):  # files have it too
-        for step in (_flush_files, partial(_drop, namespace, closing=closing), _close_files):
+        for step in (_flush_files, partial(_drop, take_module, closing=closing), _close_files):
             with contextlib.suppress(BaseException):
                 restoring(step)
 
 
-def _drop(namespace: Callable[[], dict[str, object]], *, closing: bool) -> None:
+def _drop(take_module: Callable[[], ModuleType], *, closing: bool) -> None:
     """Forget all names if there are objects that do something at their end, such as archives and temporary files.
 
     Not while other threads run: they would find their names gone, whereas at Python's own end they no longer run.
     """
-    with_end = [kind for kind in _kinds() if hasattr(kind, "__del__") and kind.__module__ not in _IO]
-    if (with_end or closing) and threading.active_count() == 1:
+    kinds = [kind for kind in _kinds() if hasattr(kind, "__del__") and kind.__module__ not in _IO]
+    if (kinds or closing) and threading.active_count() == 1:
+        kinds.clear()  # a class holds its module
         for name in _LAST:
             vars(sys).pop(name, None)
-        for names in (namespace(), *_names_of_own_modules()):
-            for name in sorted(names, key=lambda name, names=names: _turn(type(names[name]))):  # type: ignore[misc]
-                if name != "__builtins__":
-                    names[name] = None
-            gc.collect()
+        sys.modules.setdefault("tracemalloc", cast("ModuleType", None))  # warnings advise to use it if it is there
+        _forget(take_module)
 
 
-def _names_of_own_modules() -> list[dict[str, object]]:
-    """Of the modules that the job has imported from its directory. The last one comes first."""
-    own = [vars(each) for each in sys.modules.values() if type(each) is ModuleType]
-    return [names for names in reversed(own) if str(names.get("__file__")).startswith(f"{_Before.work}/")]
+def _forget(take_module: Callable[[], ModuleType]) -> None:
+    """As Python does: what only the modules hold is collected; then the modules that something else holds lose their
+    names, those with one underscore first. The module of the program is the last.
+    """
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    if gc.isenabled():  # the order of what is collected next comes from this
+        _as_sys(_as_sys, gc.collect)
+    own = _take_out_own(take_module)
+    left = [weakref.ref(each) for each in own]
+    _as_sys(_as_sys, own.clear)
+    _as_sys(_as_sys, gc.collect)
+    for module in left:
+        names = {} if (held := module()) is None else vars(held)
+        texts = [name for name in names if type(name) is str and name != "__builtins__"]
+        in_turn = sorted(texts, key=lambda name: name[:1] != "_" or name[1:2] == "_")
+        _as_sys(_as_sys, names.update, dict.fromkeys(in_turn))
+    _as_sys(_as_sys, gc.collect)
 
 
-def _turn(kind: type) -> int:
-    """When a name of an object of this kind is forgotten. What an object does at its end needs the other names."""
-    if issubclass(kind, ModuleType | FunctionType | type):
-        return 2
-    return 0 if hasattr(kind, "__del__") else 1
+#: Calls a function. At the end of Python a warning, and one of its caller, is about line 1 of `sys`.
+_as_sys = eval(compile("lambda function, *arguments: function(*arguments)", "sys", "eval"))  # noqa: S307 - a constant
+
+
+def _take_out_own(take_module: Callable[[], ModuleType]) -> list[ModuleType]:
+    """The modules that the program has imported from its directory, the last one first, and the program."""
+    modules, work = [each for each in sys.modules.values() if type(each) is ModuleType], f"{_Before.work}/"
+    program = take_module()
+    imported = [each for each in modules if each is not program and str(vars(each).get("__file__")).startswith(work)]
+    own = [*reversed(imported), program]
+    for name in [name for name, module in sys.modules.items() if any(module is each for each in own)]:
+        del sys.modules[name]
+    return own
 
 
 def _kinds() -> set[type]:

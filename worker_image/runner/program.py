@@ -25,7 +25,7 @@ from pool.screen import Policy
 from runner import fault, frames
 from runner.channel import MAX_CODE_BYTES, Frame
 from runner.fault import FILENAME
-from runner.interpreter import forget_frames, new_module, restoring, show_source
+from runner.interpreter import new_module, restoring, show_source
 
 UNSCREENED = Policy(mode="off")
 _FENCE = re.compile(r"^[ \t]*(```|~~~)", re.MULTILINE)
@@ -89,6 +89,12 @@ def share(job: wire.Run, code: bytes, setting: Setting) -> bytes:
 def namespace() -> dict[str, object]:
     """The names of the job's module."""
     return vars(Current.module)
+
+
+def take_module() -> ModuleType:
+    """The job's module, which nothing in this one refers to any more."""
+    module, Current.module, Current.target = Current.module, ModuleType("__main__"), None
+    return module
 
 
 class Current:
@@ -188,7 +194,7 @@ def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, o
     show_source(source, module)
     compiled = Current.compiled or _compiled(source, policy, Current.byte_code)
     module.__dict__["datasets"] = datasets
-    forget_frames()
+    frames.forget_depth()
     frames.hide_callers()
     sys.modules["__main__"] = sys.modules["__mp_main__"] = sys.modules[module.__name__] = module
     exec(compiled, module.__dict__)  # noqa: S102 - the job's code

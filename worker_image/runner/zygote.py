@@ -8,6 +8,7 @@ few jobs use, to put memory into large pages, to look for garbage in what was im
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import importlib
 import os
@@ -15,9 +16,9 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from pool.screen import Policy
 from runner import child, datasets, huge_pages, immortal, output_files, seccomp, stacks, warmup, without_programs
@@ -31,6 +32,8 @@ from runner.launch import Plan, PreloadError
 from runner.program import UNSCREENED
 from runner.warmup import WarmUpError
 
+T = TypeVar("T")
+
 #: What the code of a job uses now and then, and takes long to import.
 _OFTEN_USED = ("asyncio", "dataclasses")
 #: A product of matrices of this size is shared among the threads of OpenBLAS.
@@ -41,7 +44,7 @@ def live(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
     """The whole life of the zygote: load, then fork children until the runner goes away."""
     try:
         started = time.monotonic()
-        server, prepared = _load(control, plan, grant)
+        server, prepared = _without_decimal_context(_load, control, plan, grant)
         lines = "\n".join((grant.level, *grant.missing))
         control.send(LOADED + LOADED_BODY.pack((time.monotonic() - started) * 1000) + lines.encode())
         child.live(prepared, server.serve)
@@ -91,6 +94,16 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer,
     gc.freeze()  # the collector would write to every page that it looks at, and each child would have to copy it
     gc.enable()
     return server, prepared
+
+
+def _without_decimal_context(load: Callable[..., T], *arguments: object) -> T:
+    """A thread that first uses decimal gets a context of its defaults, and a job may set those before."""
+    context = contextvars.copy_context()
+    loaded = context.run(load, *arguments)
+    for variable, value in context.items():
+        if variable.name != "decimal_context":
+            variable.set(value)
+    return loaded
 
 
 def _load_modules(names: Sequence[str]) -> None:
