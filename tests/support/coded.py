@@ -10,6 +10,7 @@ import pytest
 
 from pool.errors import ValueCodecError
 from pool.values import decode, encode
+from pool.values.codes import Code
 
 MIB = 1 << 20
 
@@ -26,6 +27,26 @@ def refused(value, *, max_bytes=64 * MIB):
 
 def marked(code, *parts):
     return [msgpack.ExtType(code, b""), *parts]
+
+
+def big(number):
+    return msgpack.ExtType(Code.BIG_INT, number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True))
+
+
+def scalar(dtype, payload=bytes(8)):
+    return marked(Code.SCALAR, dtype, payload)
+
+
+def array(dtype, shape, payload):
+    return marked(Code.ARRAY, dtype, shape, "C", payload)
+
+
+def objects(*items):
+    return marked(Code.OBJECTS, [len(items)], list(items))
+
+
+def index(values):
+    return marked(Code.INDEX, values, None, None)
 
 
 def rejected(value, *buffers, max_bytes=None):
