@@ -67,7 +67,7 @@ sys.exit(pytest.main(["-q", "--timeout=240", "-p", "no:cacheprovider", "-p", "no
 
 def test_the_tests_of_the_sockets_pass_with_the_lowest_pyzmq():
     place = unpacked("26.2.0")
-    names = ["tests/unit/test_zmtp_sockets.py", "tests/unit/test_client.py"]
+    names = [f"tests/unit/test_{name}.py" for name in ("zmtp_sockets", "client", "client_lifetime")]
     done = python(
         "-c",
         _RUN,
