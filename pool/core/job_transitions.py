@@ -123,9 +123,9 @@ def choose_worker(pool: State, client: str) -> WorkerRecord | None:
     recently used: its memory is warm, and the others can become old.
     """
     scope, edition = pool.policy.reuse_scope, pool.editions.seen.get(client, 0)
-    chosen, best = None, (False, float("-inf"))
+    chosen, best, idle = None, (False, float("-inf")), WorkerState.IDLE
     for worker in pool.workers.values():
-        if worker.state is not WorkerState.IDLE or worker.edition < edition:
+        if worker.state is not idle or worker.edition < edition:
             continue
         own = scope == "client" and worker.client is not None
         if own and worker.client != client:

@@ -234,8 +234,8 @@ class PoolController:
                 self._unwatch(handle)
             if (event := _EVENTS.get(effect)) is not None:
                 self.apply(event(worker_id=worker_id, cause=_REPORTED))
-            elif effect is not Effect.NOTHING:
-                self._effects[effect](handle, message, payload)
+            elif (act := self._effects.get(effect)) is not None:
+                act(handle, message, payload)
         except StartFailed as error:
             if handle.start.lockdown == "broken":
                 self.lockdown_failure = handle

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, repeat
 
 from pool.status import Percentiles
 
@@ -14,6 +15,7 @@ Clock = Callable[[], float]  #: monotonic seconds
 WINDOW = 2048
 #: Upper bounds of the buckets that Prometheus reads, in seconds.
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_BOUNDS_MS = tuple(1000 * each for each in BOUNDS_S)
 
 
 def percentile(samples: Iterable[float], share: int) -> float:
@@ -23,13 +25,32 @@ def percentile(samples: Iterable[float], share: int) -> float:
 
 
 class Durations:
-    """Of one phase of the jobs, in milliseconds. `Metrics.ended` adds to it: the way of a job is kept short."""
+    """Of one phase of the jobs, in milliseconds. A job only adds its own to `new`: they are counted many at a time."""
 
     def __init__(self, clock: Clock) -> None:
-        self.total_ms = 0.0
-        self.counts = [0] * (len(BOUNDS_S) + 1)  #: by bucket
-        self.latest: deque[tuple[float, float]] = deque(maxlen=WINDOW)  #: when it came, and the duration
+        self.new: list[tuple[float, float]] = []  #: when it came, and the duration; `count` has to be called in time
+        self._total_ms = 0.0
+        self._counts: Counter[int] = Counter()  # by bucket
+        self._latest: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._clock = clock
+
+    def count(self) -> None:
+        """Count what is new."""
+        found = [ms for _, ms in self.new]
+        self._total_ms += sum(found)
+        self._counts.update(map(bisect_left, repeat(_BOUNDS_MS), found))
+        self._latest.extend(self.new)
+        self.new.clear()
+
+    @property
+    def total_ms(self) -> float:
+        self.count()
+        return self._total_ms
+
+    @property
+    def latest(self) -> Sequence[tuple[float, float]]:
+        self.count()
+        return self._latest
 
     def within(self, window_s: float) -> list[float]:
         """Those that came within the last seconds, the latest `WINDOW` at most."""
@@ -46,8 +67,10 @@ class Durations:
 
     def buckets(self) -> list[tuple[str, int]]:
         """Upper bound in seconds, and how many were not above it; the last bound is `+Inf`."""
+        self.count()
         names = [*map(str, BOUNDS_S), "+Inf"]
-        return list(zip(names, itertools.accumulate(self.counts), strict=True))
+        counts = [self._counts[bucket] for bucket in range(len(names))]
+        return list(zip(names, accumulate(counts), strict=True))
 
 
 class Tally:

@@ -35,6 +35,8 @@ from pool.wire import Frame
 log = structlog.get_logger(__name__)
 
 Then = Callable[[PoolError | None], None]
+#: A plain tuple: each job has several.
+_Item = tuple[Operation, Then]
 
 #: How often writes that failed for want of room are tried again.
 RETRY_S = 1.0
@@ -124,11 +126,6 @@ def open_file(durability: str, directory: Path) -> JournalFile | None:
     return None
 
 
-class _Item(NamedTuple):
-    operation: Operation
-    then: Then
-
-
 class FileJournal:
     """Writes to a JournalFile, which nobody else may use from now on."""
 
@@ -158,7 +155,7 @@ class FileJournal:
         return not self._open and not self.unwritten
 
     def write(self, operation: Operation, then: Then) -> None:
-        self.unwritten.append(_Item(operation, then))
+        self.unwritten.append((operation, then))
 
     def flush(self) -> None:
         while self.unwritten:  # what follows from a write may be another one
@@ -166,11 +163,11 @@ class FileJournal:
             if self._open or self._file.fsync or not self._write_at_once(items):
                 self._hand_over(items)
                 return
-            for item in items:
-                item.then(None)
+            for _, then in items:
+                then(None)
         if time.monotonic() >= self._woken_at + _MEASURE_S:
             self._woken_at = time.monotonic()
-            self._hand_over([_Item(Tidy(), lambda _: None)])
+            self._hand_over([(Tidy(), lambda _: None)])
 
     def _hand_over(self, items: Sequence[_Item]) -> None:
         self._open += len(items)
@@ -182,7 +179,7 @@ class FileJournal:
         if self.trouble is not None or _are_large(items) or not self._lock.acquire(blocking=False):
             return False
         try:
-            self._file.commit([item.operation for item in items])
+            self._file.commit([operation for operation, _ in items])
         except (sqlite3.Error, OSError) as error:
             if not is_full(error):
                 raise self._fatal(error) from error
@@ -200,9 +197,9 @@ class FileJournal:
         return self._file.open_body(f"{number}.job")
 
     def _done(self, items: Sequence[_Item], refused: PoolError | None) -> None:
-        for item in items:
+        for operation, then in items:
             self._open -= 1
-            item.then(refused if item.operation.essential else None)
+            then(refused if operation.essential else None)
 
     def _note(self, size_bytes: int, no_room: StorageFullError | None) -> None:
         self.size_bytes = size_bytes
@@ -270,7 +267,7 @@ class FileJournal:
     def _write(self, items: Sequence[_Item]) -> None:
         was_full = self._full
         with self._lock:
-            self._full = not self._try([item.operation for item in items])
+            self._full = not self._try([operation for operation, _ in items])
             refused = self._no_room() if was_full or self._full else None
             self._call_soon(lambda: self._done(items, refused))
             if not self._full:
@@ -329,8 +326,8 @@ class FileJournal:
 def _are_large(items: Sequence[_Item]) -> bool:
     """Whether the loop would wait for them for more than about a millisecond."""
     total = 0
-    for item in items:
-        if frames := item.operation.frames:
+    for operation, _ in items:
+        if frames := operation.frames:
             size_bytes = packed_bytes(frames)
             total += size_bytes
             if size_bytes > INLINE_BYTES or total > _AT_ONCE_BYTES:

@@ -199,7 +199,8 @@ class JournalFile:
             self._unlink(self._written)
             raise
         self._uncheckpointed += len(operations)
-        self._unlink(self._removals)
+        if self._removals:
+            self._unlink(self._removals)
 
     def _unlink(self, names: Sequence[str]) -> None:
         for name in names:

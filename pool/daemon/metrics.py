@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from bisect import bisect_left
 from collections import Counter, deque
 from pathlib import Path
 
 import psutil
 
 from pool import wire
-from pool.daemon.durations import BOUNDS_S, WINDOW, Clock, Durations, Tally
+from pool.daemon.durations import WINDOW, Clock, Durations, Tally
 from pool.model import Outcome, StartKind
 
 #: Kinds of residue that a worker reports.
@@ -63,14 +62,15 @@ class Metrics:
     def ended(self, result: wire.Result, *, ran: bool) -> None:
         """`ran`: whether its worker has reported the end, so that the overhead is known."""
         self.outcomes[result.outcome] += 1
-        now, phases = self._clock(), [(self.queue, result.queue_ms)]
+        now, queue = self._clock(), self.queue
+        queue.new.append((now, result.queue_ms))
         if ran:
-            phases += (self.run, result.run_ms), (self.overhead, result.dispatch_ms + result.collect_ms)
+            self.run.new.append((now, result.run_ms))
+            self.overhead.new.append((now, result.dispatch_ms + result.collect_ms))
             self.arrivals.append((now - result.total_ms / 1000, (result.total_ms - result.queue_ms) / 1000))
-        for durations, ms in phases:
-            durations.total_ms += ms
-            durations.counts[bisect_left(BOUNDS_S, ms / 1000)] += 1
-            durations.latest.append((now, ms))
+        if len(queue.new) >= WINDOW:  # each job has one
+            for durations in (queue, self.run, self.overhead):
+                durations.count()
 
     @property
     def hit_rate(self) -> float | None:

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 #: A larger submission is digested in a thread. This one takes the loop about 1 ms.
 MAX_INLINE_BYTES = 1024 * 1024
 _MAX_MESSAGE_CHARS = 4000
+_ABOUT_A_JOB = (wire.Watch, wire.Cancel)  # `Watch | Cancel` would be made anew for each message
 
 
 class SubmitService:
@@ -67,7 +68,7 @@ class SubmitService:
             request = message.request
             if isinstance(message, wire.Submit):
                 self._submit(address, client, message, payload)
-            elif isinstance(message, wire.Watch | wire.Cancel):
+            elif isinstance(message, _ABOUT_A_JOB):
                 self._confirm(self._own(client, message.job_id), address, message)
             elif isinstance(message, wire.Mine):
                 self._mine(address, client, message)

@@ -179,17 +179,20 @@ class Decoder:
         # Nearly every message is here whole. It goes through this loop, which calls little and checks at the end.
         data, at, more = self._data, self._at, _MORE
         frames: list[Frame] = []
-        end = len(data)
-        while more and at + 1 < end:
-            more, size = data[at], data[at + 1]
-            if more > _MORE:
-                if more & ~_MORE != _LONG:
-                    break
-                more, size, at = more & _MORE, int.from_bytes(data[at + 1 : at + 9]), at + 7
-            start, at = at + 2, at + 2 + size
-            frames.append(data[start:at])
-        total = at - self._at + FRAME_COST * len(frames)
-        if more or at > end or total > self.limit or len(frames) > self._max_frames:
+        try:
+            while more:
+                more, size = data[at], data[at + 1]
+                if more > _MORE:
+                    if more & ~_MORE != _LONG:
+                        return self._take_frames()
+                    more, size, at = more & _MORE, int.from_bytes(data[at + 1 : at + 9]), at + 7
+                at += 2
+                frames.append(data[at : at + size])
+                at += size
+        except IndexError:  # it is not here whole
+            return self._take_frames()
+        total, end = at - self._at + FRAME_COST * len(frames), len(data)
+        if at > end or total > self.limit or len(frames) > self._max_frames:
             return self._take_frames()
         self._at, self.pending = at, at < end
         if at == end:
