@@ -67,7 +67,7 @@ class PoolState:
         """Take an event and return the commands for the daemon. `now` is monotonic seconds and never goes back."""
         pool = self._state
         pool.now, pool.cause = max(pool.now, now), event.cause or type(event).__name__
-        pool.commands, pool.resize = [], True
+        pool.commands, pool.resize, pool.deadline = [], True, None
         if isinstance(event, WorkerEvent) and (worker := pool.workers.get(event.worker_id)) is not None:
             worker_transitions.TABLE[worker.state, type(event)](pool, worker, event)
         elif isinstance(event, JobEvent) and (job := pool.jobs.get(event.job_id)) is not None:
@@ -83,12 +83,15 @@ class PoolState:
     def next_deadline(self) -> float:
         """The latest time for the next Tick; infinite: no Tick is needed before the next event."""
         pool = self._state
+        if pool.deadline is not None:
+            return pool.deadline
         deadline = pool.review_at
         for worker in pool.workers.values():
             if worker.due is not None and worker.due < deadline:
                 deadline = worker.due
         if pool.backlog.waiting and (at := pool.backlog.next_deadline()) is not None:
             deadline = min(deadline, at)
+        pool.deadline = deadline
         return deadline
 
     def history(self, record_id: str) -> list[HistoryEntry]:

@@ -80,6 +80,7 @@ class State:
         self.now = 0.0
         self.cause = ""
         self.commands: list[Command] = []  #: the commands of the present event
+        self.deadline: float | None = None  #: the next one; None: it has to be found again, because of an event
         self.resize = True  #: whether the sizes must be checked after the present event
         self._numbered = numbers.worker
         self._started = 0

@@ -13,6 +13,7 @@ without a lease in the journal was never sent to a worker.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -87,6 +88,7 @@ class JobCarrier:
         """
         self._maps = maps
         self._log = log.bind()  # getting the logger again costs as much as a line that is not written
+        self._debugs = self._log.is_enabled_for(logging.DEBUG)  # three lines of each job are not even made otherwise
         self._bind = bind
         self._pool = pool
         self._jobs = services.jobs
@@ -97,7 +99,9 @@ class JobCarrier:
 
     def accept(self, command: ev.Accept) -> None:
         job = cast("Job", command.attachment)
-        self._log.debug("a job is accepted", action="job_accepted", job=job.key, client=job.client, cause=command.cause)
+        if self._debugs:
+            ids = {"job": job.key, "client": job.client, "cause": command.cause}
+            self._log.debug("a job is accepted", action="job_accepted", **ids)
         if job.trace is not None:
             job.mark("daemon: accepted")
         if (dispatch := command.dispatch) is None:
@@ -167,8 +171,9 @@ class JobCarrier:
             self._pool.lost(worker_id, "it did not take a job")
         elif job.output is not None:
             self.stream(job)
-        ids = {"job": job.key, "client": job.client, "worker": worker_id, "cause": command.cause}
-        self._log.debug("a job is sent to a worker", action="job_sent", epoch=command.epoch, **ids)
+        if self._debugs:
+            ids = {"job": job.key, "client": job.client, "worker": worker_id, "cause": command.cause}
+            self._log.debug("a job is sent to a worker", action="job_sent", epoch=command.epoch, **ids)
 
     def _with_body(self, job: Job, command: ev.Dispatch, run: wire.Run) -> tuple[wire.Run, Sequence[wire.Frame]]:
         """The part of a large job that is sent. The rest is offered to the worker as a file."""
@@ -237,8 +242,9 @@ class JobCarrier:
         if reported is not None:  # once the answer is written, the worker need not hold it any more
             collected = wire.Collected(job_id=reported[0].job_id, epoch=reported[0].epoch)
             acknowledge = partial(self._links.send, command.worker_id or "", collected)
-        ids = {"job": job.key, "client": job.client, "worker": command.worker_id, "cause": command.cause}
-        self._log.debug("a job is done", action="job_done", outcome=result.outcome, reason=result.reason, **ids)
+        if self._debugs:
+            ids = {"job": job.key, "client": job.client, "worker": command.worker_id, "cause": command.cause}
+            self._log.debug("a job is done", action="job_done", outcome=result.outcome, reason=result.reason, **ids)
         if job.whole is not None:
             job.whole.history = [*job.whole.history, *command.history]
             self._jobs.forget(job)

@@ -334,11 +334,11 @@ class JobStore:
         if acknowledge is not None:  # last, because the clients wait, and the worker does not
             acknowledge()
 
-    def send(self, address: bytes, job: Job) -> None:
-        """Send a client the result of a job that has ended."""
+    def send(self, address: bytes, job: Job, *, first: wire.Message | None = None) -> None:
+        """Send a client the result of a job that has ended; before it another message, if one is given."""
         assert job.result is not None, "the job has ended"
         result = job.result if job.trace is None else _traced(job, job.result)
-        if self._listener.send(address, result, job.answer) and not job.collected:
+        if self._listener.send(address, result, job.answer, first=first) and not job.collected:
             job.collected = True
             self._collected.append(job.number)
 

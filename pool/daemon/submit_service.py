@@ -193,17 +193,21 @@ class SubmitService:
         if job.refused is not None:
             self._refuse(address, job.client, message.request, job.refused)
             return
-        self._listener.send(address, wire.Accepted(request=message.request, job_id=message.job_id))
+        accepted = wire.Accepted(request=message.request, job_id=message.job_id)
         if isinstance(message, wire.Cancel):
+            self._listener.send(address, accepted)
             cancel = ev.CancelRequested(job_id=job.current, cause=f"client {job.client}")
             self._controllers[job.pool].apply(cancel)
-        elif isinstance(message, wire.Watch) or message.watch:
-            if job.result is not None:
-                self._jobs.send(address, job)
-            if job.run is not None:
-                job.watchers.add(address)
-                if message.stream:
-                    self._stream(job, job.run, address)
+            return
+        waits = isinstance(message, wire.Watch) or message.watch
+        if waits and job.result is not None:
+            self._jobs.send(address, job, first=accepted)
+            return
+        self._listener.send(address, accepted)
+        if waits and job.run is not None:
+            job.watchers.add(address)
+            if message.stream:
+                self._stream(job, job.run, address)
 
     # ---- watch, cancel ----
 

@@ -54,8 +54,8 @@ class FakeListener:
             else:
                 self.service.receive(address, user, frames)
 
-    def send(self, address, message, payload=()):
-        self.sent.append((address, message))
+    def send(self, address, message, payload=(), *, first=None):
+        self.sent += [(address, each) for each in (first, message) if each is not None]
 
 
 class FakePool:
@@ -135,6 +135,21 @@ def test_a_result_is_sent_before_its_worker_is_told_and_accepted_after_all_that_
     place.jobs.end(job, result, (b"", b"", b""), lambda: order.append((b"worker", "Collected")))
     written.pop()(None)
     assert [message for _, message in order[1:]] == [result, "Collected"]
+
+
+def test_a_request_for_a_result_that_is_there_is_accepted_and_the_result_follows(place):
+    place.listener.client_sends(ANN, submit("a"), SMALL, b"")
+    result = wire.Result(job_id="a", outcome=Outcome.OK)
+    place.jobs.end(place.jobs.by_key["1000/a"], result, (b"", b"", b""))
+    place.listener.client_sends(ANN, wire.Watch(request=2, job_id="a"), address=b"watch")
+    place.listener.client_sends(ANN, submit("a", 3, watch=True), SMALL, b"", address=b"again")
+    place.listener.client_sends(ANN, wire.Cancel(request=4, job_id="a"), address=b"cancel")
+    sent = {
+        name: [message for address, message in place.listener.sent if address == name] for name in (b"watch", b"again")
+    }
+    assert sent[b"watch"] == [wire.Accepted(request=2, job_id="a"), result]
+    assert sent[b"again"] == [wire.Accepted(request=3, job_id="a"), result]
+    assert kinds(place, "cancel") == [("Accepted", 4)]
 
 
 def test_a_chunk_may_take_the_wall_limit_of_all_its_calls(place):

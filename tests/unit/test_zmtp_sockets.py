@@ -61,6 +61,16 @@ def test_large_frames_go_both_ways_between_small_ones(host, dial):
     assert payload == [b"a", large, b"", b"b" * 100_000]
 
 
+@pytest.mark.parametrize("payload", [[b"", b"small"], [b"", bytes(1 << 20)]], ids=["small", "large"])
+def test_two_messages_that_are_written_together_are_received_one_after_the_other(host, dial, payload):
+    ask(sock := dial(host.endpoint))
+    address, messages = host.from_clients[0][0], [wire.Accepted(request=each, job_id="x") for each in (7, 8)]
+    assert host.call(lambda: host.transport.submit.send(address, messages[1], payload, first=messages[0]))
+    for message, expected in zip(messages, ([], payload), strict=True):
+        assert sock.poll(WAIT_S * 1000)
+        assert wire.decode(wire.to_client, sock.recv_multipart()) == (message, expected)
+
+
 def test_a_peer_with_short_heartbeats_and_an_identity_stays_connected(host, dial):
     sock = dial(host.endpoint, HEARTBEAT_IVL=100, HEARTBEAT_TIMEOUT=2000, HEARTBEAT_TTL=2000, ROUTING_ID=b"me")
     monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)

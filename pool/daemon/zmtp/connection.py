@@ -237,11 +237,16 @@ class Connection:
 
     # ---- out ----
 
-    def send(self, frames: Sequence[Frame]) -> bool:
-        """Write a message, and queue the part that the kernel does not take. False if the peer is gone."""
+    def send(self, frames: Sequence[Frame], *, first: Sequence[Frame] = ()) -> bool:
+        """Write a message, and queue the part that the kernel does not take. False if the peer is gone.
+
+        `first`: a small message that goes before it, in the same write.
+        """
         if self._deaf:
             return False
         message = codec.pack(frames)
+        if first:
+            message[0] = b"".join((*codec.pack(first), message[0]))
         if self.queue.size:
             self.queue.put(message, time.monotonic())
             return True

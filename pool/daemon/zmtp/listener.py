@@ -222,13 +222,25 @@ class ClientListener:
 
     # ---- messages out ----
 
-    def send(self, address: bytes, message: wire.Message, payload: Sequence[wire.Frame] = ()) -> bool:
-        """False when the client is gone or does not read."""
+    def send(
+        self,
+        address: bytes,
+        message: wire.Message,
+        payload: Sequence[wire.Frame] = (),
+        *,
+        first: wire.Message | None = None,
+    ) -> bool:
+        """False when the client is gone or does not read. `first`: another message, to be written before."""
         client = self._clients.get(address)
         if client is None:
             return False
         queue = client.connection.queue
-        sent = client.connection.send(wire.encode(message, payload))
+        frames = wire.encode(message, payload)
+        sent = (
+            client.connection.send(frames)
+            if first is None
+            else client.connection.send(frames, first=wire.encode(first))
+        )
         if queue.size != client.queued:
             self._settle(client)
             if queue.messages > self._caps.answers:
