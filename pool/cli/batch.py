@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pool.client import Client
     from pool.client.batch import BatchJob
-    from pool.client.job import JobOptions
+    from pool.client.options import JobOptions
     from pool.model import JobResult
 
 #: How long to wait until the daemon has received the cancellations.

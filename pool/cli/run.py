@@ -17,7 +17,7 @@ from pool.model import Limits
 from pool.printable import visible, visible_block
 
 if TYPE_CHECKING:
-    from pool.client.job import JobOptions
+    from pool.client.options import JobOptions
     from pool.model import JobResult
 
 Files = Annotated[

@@ -28,7 +28,8 @@ from pool.client.batch import Batch, BatchJob, Handover
 from pool.client.cases import Case, TestReport, TestRun
 from pool.client.client import Client, Decode, not_ended
 from pool.client.connection import CANCEL_S
-from pool.client.job import Code, JobOptions, OnDisconnect, Submission
+from pool.client.job import Submission
+from pool.client.options import Code, JobOptions, OnDisconnect
 from pool.client.pending import Delivery, Request
 from pool.client.results import Listeners, OnText, OutputReader, Piece
 from pool.client.retry import Retry

@@ -24,7 +24,8 @@ from typing import NamedTuple, Required, Self
 from pool.client import checks
 from pool.client.chunks import Chunk, check_options, split
 from pool.client.connection import Connection
-from pool.client.job import MAX_PRIORITY, Code, JobMaker, JobOptions, OnDisconnect, Program, grader_of, program_of
+from pool.client.job import MAX_PRIORITY, JobMaker, grader_of, program_of
+from pool.client.options import Code, JobOptions, OnDisconnect, Program
 from pool.client.pending import Request
 from pool.client.results import ToResult
 from pool.client.retry import Retry

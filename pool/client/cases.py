@@ -23,7 +23,8 @@ from pool.client import checks
 from pool.client.batch import Batches, BatchJob, Map
 from pool.client.checks import Buffer
 from pool.client.chunks import MAX_BYTES, Chunk
-from pool.client.job import Code, JobOptions, arguments_of, program_of, stdin_of
+from pool.client.job import arguments_of, program_of, stdin_of
+from pool.client.options import Code, JobOptions
 from pool.client.retry import Retry
 from pool.client.window import Answer, Counter
 from pool.errors import InvalidJobError, JobRefusedError, ResultTimeoutError, ValueCodecError

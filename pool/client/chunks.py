@@ -17,7 +17,8 @@ import msgspec
 from pool import wire
 from pool.client import checks
 from pool.client.checks import Buffer
-from pool.client.job import JobOptions, Program, arguments_of
+from pool.client.job import arguments_of
+from pool.client.options import JobOptions, Program
 from pool.client.pending import Delivery, JobFuture
 from pool.client.results import ToResult
 from pool.errors import JobRefusedError, PoolError, RemoteProtocolError

@@ -22,7 +22,8 @@ from pool.client.cases import Case, TestReport, TestRun, collect
 from pool.client.connection import CANCEL_S, Connection
 from pool.client.decoder import ProcessDecoder
 from pool.client.endpoint import submit_endpoint
-from pool.client.job import Code, JobOptions, OnDisconnect, Submission
+from pool.client.job import Submission
+from pool.client.options import Code, JobOptions, OnDisconnect
 from pool.client.pending import Request
 from pool.client.results import Listeners, OnText, OutputReader, ToResult, to_result
 from pool.client.retry import Retry

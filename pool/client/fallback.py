@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pool.client import checks, job
-from pool.client.job import Code, JobOptions
+from pool.client.options import Code, JobOptions
 from pool.client.routing import FALLBACKS, Fallback
 from pool.errors import ConfigError
 from pool.model import JobResult

@@ -21,7 +21,8 @@ import zmq
 
 from pool import wire
 from pool.client import job
-from pool.client.job import Code, JobOptions, Submission
+from pool.client.job import Submission
+from pool.client.options import Code, JobOptions
 from pool.client.pending import Delivery
 from pool.client.results import STREAMS, Listeners, OnText, Text, to_result
 from pool.errors import EngineError

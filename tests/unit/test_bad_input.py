@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pool import values, wire
 from pool.client import job
+from pool.client.options import JobOptions
 from pool.errors import InvalidJobError, JobRefusedError, PoolError, ValueCodecError
 from pool.model import Limits, Outcome
 from tests.support.daemons import module_daemon
@@ -114,7 +115,7 @@ RIGHT = {
 
 def test_every_option_of_a_job_is_in_the_table():
     elsewhere = {"on_disconnect"}  # a client may have one too: test_client.py
-    assert RIGHT.keys() == job.JobOptions.__annotations__.keys() - elsewhere | {"code"}
+    assert RIGHT.keys() == JobOptions.__annotations__.keys() - elsewhere | {"code"}
 
 
 @pytest.mark.parametrize("kind", WRONG)

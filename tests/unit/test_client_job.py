@@ -11,6 +11,7 @@ from runner import output_files
 
 from pool import Client, Limits, values, wire
 from pool.client import job
+from pool.client.options import JobOptions
 from pool.errors import InvalidJobError, TooLargeError, ValueCodecError
 
 
@@ -83,7 +84,7 @@ def test_a_mistake_is_an_error_with_the_field_and_a_remedy(field, options):
 
 
 def test_none_is_the_same_as_leaving_an_option_out():
-    nothing = dict.fromkeys(job.JobOptions.__annotations__)
+    nothing = dict.fromkeys(JobOptions.__annotations__)
     submission = build(**nothing)
     assert submission.message == wire.Submit(request=0, job_id=submission.message.job_id, watch=True)
     assert contents(submission)[2:] == [b"x = 1", b""]
