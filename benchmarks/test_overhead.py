@@ -9,7 +9,7 @@
     back to back          the same, the next job the moment the last one is back
 
 Nothing here asserts on time; report.py makes the table. A round of the pool waits, untimed, until its workers are idle
-again, as they are in a loop that thinks between its jobs: a warm hit is what is compared. What clearing up and
+again, as they are in a loop that computes between its jobs: a warm hit is what is compared. What clearing up and
 refilling cost when nobody thinks shows back to back, and in the jobs a second that a closed loop gets.
 """
 
