@@ -54,7 +54,7 @@ class Printed(AttemptFields, frozen=True, tag="printed"):
     offset: Count
 
 
-class Done(EndFields, frozen=True, kw_only=True, tag="done"):
+class Done(EndFields, frozen=True, kw_only=True, tag="done", omit_defaults=True):
     """The end of an attempt. Payload: [stdout, stderr, error, *files, *value]. Times: CLOCK_MONOTONIC, ns."""
 
     epoch: Count
