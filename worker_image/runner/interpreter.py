@@ -309,8 +309,10 @@ def _forget(take_module: Callable[[], ModuleType]) -> None:
     _as_sys(_as_sys, gc.collect)
 
 
-#: Calls a function. At the end of Python a warning, and one of its caller, is about line 1 of `sys`.
-_as_sys = eval(compile("lambda function, *arguments: function(*arguments)", "sys", "eval"))  # noqa: S307 - a constant
+#: Calls a function. At the end of Python a warning, and one of its caller, is about this place.
+_NOWHERE, _LINE = ("<sys>", 0) if sys.version_info >= (3, 13) else ("sys", 1)
+_as_sys = eval(compile("lambda function, *arguments: function(*arguments)", _NOWHERE, "eval"))  # noqa: S307 - a constant
+_as_sys.__code__ = _as_sys.__code__.replace(co_firstlineno=_LINE)
 
 
 def _take_out_own(take_module: Callable[[], ModuleType]) -> list[ModuleType]:
