@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import socket
 
 import pytest
 from runner import call_table, kernel
@@ -107,17 +108,18 @@ def test_a_call_that_returns_nothing_leads_to_another_place():
 
 
 @pytest.mark.usefixtures("way")
-def test_waiting_tells_whether_something_has_come():
-    reading, writing_end = os.pipe()
-    found = ctypes.c_long()
-    made = CallTable([call_table.waiting(reading, 0.001, found)])
-    made.perform()
-    assert found.value == 0
-    os.write(writing_end, b"x")
-    made.perform()
-    assert found.value == 1
-    os.close(reading)
-    os.close(writing_end)
+def test_peeking_leaves_what_has_come_to_the_reader():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        first = ctypes.create_string_buffer(b"none", 4)
+        made = CallTable([call_table.peeking(ours.fileno(), first)])
+        theirs.send(b"a message")
+        made.perform()
+        assert (first.raw, ours.recv(99)) == (b"a me", b"a message")
+        first.raw = b"none"
+        theirs.close()
+        made.perform()
+        assert first.raw == b"none"
 
 
 def test_descriptors_of_an_empty_range_need_no_call():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import subprocess
 import sys
@@ -287,12 +288,8 @@ WARNS = "def main(): return [1 is 1, '\\d'] and 'marked'\n"  # the compiler and 
 
 
 def test_code_that_has_ended_ok_is_not_read_again_and_does_what_it_did(start, tree, tmp_path, daemons):
-    telling = tmp_path / "tree"
-    shutil.copytree(tree, telling)
-    with (telling / "pool" / "screen" / "__init__.py").open("a") as screen:
-        screen.write(TELLS)
     daemon = daemons()
-    with start("--screen", Policy().to_json(), tree=telling):
+    with start("--screen", Policy().to_json(), tree=changed(tree, tmp_path, "pool/screen/__init__.py", TELLS)):
         daemon.welcome()
         codes = [WARNS, WARNS, *["import os\ndef main(): return 'marked'\n"] * 2, WARNS.replace("marked", "marked 2")]
         ends = [of_job(daemon, epoch, code) for epoch, code in enumerate(codes)]
@@ -302,6 +299,14 @@ def test_code_that_has_ended_ok_is_not_read_again_and_does_what_it_did(start, tr
     assert again == (Outcome.OK, first[1].removeprefix("read\n"), "marked")
     assert refused == [(Outcome.REJECTED, "read\n", None)] * 2
     assert (other[1].startswith("read\n"), other[2]) == (True, "marked 2")
+
+
+def changed(tree, tmp_path, name, text):
+    """A copy of the tree in which this text is added to a file."""
+    shutil.copytree(tree, tmp_path / "tree")
+    with (tmp_path / "tree" / name).open("a") as source:
+        source.write(text)
+    return tmp_path / "tree"
 
 
 def of_job(daemon, epoch, code):
@@ -314,6 +319,56 @@ def of_job(daemon, epoch, code):
     daemon.send(wire.Collected(job_id=job_id, epoch=epoch))
     value = values.decode(payload[3:]) if len(payload) > 3 else None
     return done.outcome, bytes(payload[1]).decode(), value
+
+
+# ---- the warm-up of a parked child ----
+
+TELLS_OF_WARM_UP = """
+import os
+_run = run
+def run(part, setting):
+    os.write(2, b"warm")
+    _run(part, setting)
+"""
+#: So long that a child that is parked beside it would warm up if it did so by itself.
+LONG = "import time\ndef main(): time.sleep(0.2)\n"
+
+
+@pytest.fixture
+def telling(start, daemons, tree, tmp_path):
+    """The daemon of a runner whose children say on stderr that they warm up."""
+    daemon = daemons()
+    with start(tree=changed(tree, tmp_path, "runner/warmup.py", TELLS_OF_WARM_UP)):
+        daemon.welcome()
+        yield daemon
+
+
+def test_the_parked_child_of_a_worker_that_is_free_for_a_while_warms_up(telling):
+    epochs = itertools.count()
+
+    def warm():
+        time.sleep(0.2)
+        return of_job(telling, next(epochs), "def main(): return 7\n") == (Outcome.OK, "warm", 7)
+
+    eventually(warm)
+
+
+def test_the_children_of_a_series_do_not_warm_up(telling):
+    later = next(filter(None, (calls_after_the_first(telling, epoch) for epoch in itertools.count())))
+    assert [call.stderr_bytes for call in later] == [0] * len(later)
+
+
+def calls_after_the_first(daemon, epoch):
+    """Of a series of two. There are none if the first has taken too long."""
+    call, job_id = [b"", *values.encode(((), {}), max_bytes=4096)], f"j{epoch}"
+    calls = (len(call), len(call))
+    run = wire.Run(job_id=job_id, epoch=epoch, entry="main", screened=False, apart=True, calls=calls, **LIMITS)
+    daemon.send(run, LONG.encode(), b"", *call, *call)
+    daemon.hear(wire.Started)
+    _, payload = daemon.hear(wire.Done)
+    daemon.hear(wire.Freed)
+    daemon.send(wire.Collected(job_id=job_id, epoch=epoch))
+    return wire.decode_calls(payload[3])[1:]
 
 
 # ---- a runner that cannot begin ----

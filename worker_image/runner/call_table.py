@@ -13,8 +13,7 @@ import functools
 import mmap
 import os
 import resource
-import select
-import struct
+import socket
 from collections.abc import Callable, Iterable, Sequence
 
 from runner import kernel
@@ -167,7 +166,6 @@ def sending(fd: int, message: bytes) -> Step:
     return Step(kernel.libc.send, (fd, message, len(message), 0), "send")
 
 
-def waiting(fd: int, timeout_s: float, found: ctypes.c_long) -> Step:
-    """Until a descriptor is readable. `found`: 1, or 0 if the time has passed."""
-    polled = ctypes.create_string_buffer(struct.pack("=ihh", fd, select.POLLIN, 0))
-    return Step(kernel.libc.poll, (polled, 1, int(timeout_s * 1000)), "poll", found)
+def peeking(fd: int, first: ctypes.Array[ctypes.c_char]) -> Step:
+    """Wait until something has come, and look at its first bytes. They stay as they are if the other end is closed."""
+    return Step(kernel.libc.recv, (fd, first, len(first), int(socket.MSG_PEEK)), "recv")

@@ -7,6 +7,7 @@
     (frame 0) │ u8 outcome │ i32 exit   │ u8 about │ u8 files │ u8 pending │ u64 started │ u64 ended │  CLOCK_MONOTONIC,
               └────────────┴────────────┴──────────┴──────────┴────────────┴─────────────┴───────────┘  ns
     answer    [report, error, *(file name, content), *value]
+    warm-up   no frames                              to a parked child whose worker is idle, before its job
     byte code [COMPILED, byte code or nothing]       before the answer of a child that was asked for it
 
 If exit handlers or threads of the job still run after its code has ended, the child sends two answers. The first is
@@ -55,6 +56,8 @@ ABOUT = (
 )
 _NO_EXIT_CODE = -1
 
+#: To a parked child whose worker is idle: a message without frames, which is sent at most once, before the job.
+WARM_UP = _COUNT.pack(0)
 #: The first frame of the message with byte code.
 COMPILED = b"compiled"
 #: The most byte code that a child sends: it is held for the later jobs of the worker, and each reads it.

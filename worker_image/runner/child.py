@@ -36,8 +36,6 @@ from runner.denials import DenialReporter
 from runner.fault import FILENAME
 from runner.kernel import Step
 
-#: A child warms up if no job has come in this time.
-_IDLE_S = 0.05
 #: One byte from the child: it is parked.
 PARKED = b"p"
 #: As in a plain interpreter in the locale C.UTF-8.
@@ -69,7 +67,7 @@ class Prepared(NamedTuple):
     work: str
     directories: CallTable  #: makes a job's directories, and enters the first
     parking: Sequence[Step]  #: all that a child does before it waits for a job
-    found: ctypes.c_long  #: whether a job has come meanwhile
+    first: ctypes.Array[ctypes.c_char]  #: the first bytes of what comes: of a job, or WARM_UP
     setting: Setting
     confinement: Confinement
     sock: socket.socket  #: each child puts its channel in the place of this one's descriptor
@@ -86,21 +84,21 @@ def prepare(scratch: Path, setting: Setting, confinement: Confinement, ends: Seq
         kernel.changing_directory(work),
     ]
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    found = ctypes.c_long()
+    first = ctypes.create_string_buffer(b"\xff" * len(channel.WARM_UP), len(channel.WARM_UP))
     parking = [
         *call_table.taking_descriptors(sock.fileno(), ends),
         *_RENEWING,
         *confinement.isolating,
         *(directories if confinement.own_scratch else ()),
         call_table.sending(sock.fileno(), PARKED),
-        call_table.waiting(sock.fileno(), _IDLE_S, found),
+        call_table.peeking(sock.fileno(), first),
     ]
     return Prepared(
         scratch=str(scratch),
         work=work,
         directories=CallTable(directories),
         parking=parking,
-        found=found,
+        first=first,
         setting=setting,
         confinement=confinement,
         sock=sock,
@@ -153,8 +151,8 @@ def live(prepared: Prepared, fork: Callable[[Sequence[Step]], None]) -> NoReturn
     status, sock = 1, prepared.sock
     try:
         fork(prepared.parking)
-        if not prepared.found.value:
-            _warm_up_while_idle(sock, prepared.setting)
+        if prepared.first.raw == channel.WARM_UP:
+            _warm_up(sock, prepared.setting)
         interpreter.note_what_is_there()
         _work(sock, prepared)
         status = 0
@@ -210,8 +208,9 @@ def _held_bytes(confinement: Confinement) -> int:
     return int(pages[5 if confinement.memory_limit == resource.RLIMIT_DATA else 0]) * mmap.PAGESIZE
 
 
-def _warm_up_while_idle(sock: socket.socket, setting: Setting) -> None:
+def _warm_up(sock: socket.socket, setting: Setting) -> None:
     """Until a job is waiting."""
+    sock.recv(len(channel.WARM_UP))
     for part in warmup.parts():
         warmup.run(part, setting)
         if select.select([sock], [], [], 0.0)[0]:

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from runner import fork_server, usage
 from runner.attempt import Stream
+from runner.channel import WARM_UP
 from runner.fork_server import Ends
 from runner.launch import PreloadError, ProcessDiedError
 from runner.loop import Loop
@@ -56,6 +57,7 @@ class Child(Struct):
     init: int | None = None  #: pidfd of process 1 of its pid namespace, if it has one
     init_id: int = 0  #: the zygote's name for that
     ready: bool = False
+    warm: bool = False  #: it was told to warm up
     pids: tuple[int, ...] = ()  #: as the runner sees them: its own and its init's
     reaped: bool = False  #: whether the zygote was told to reap it
     exit: Exit | None = None  #: once it is gone, with all that it had started
@@ -119,6 +121,13 @@ class Children:
             if error.errno not in fork_server.EXHAUSTED:
                 raise
             self._loop.timers[self.fork] = time.monotonic() + _FORK_AGAIN_S
+
+    def warm_up(self) -> None:
+        """Have the parked child warm up, if it was not told to before. Called by a timer."""
+        if self.parked is not None and not self.parked.warm:
+            self.parked.warm = True
+            with contextlib.suppress(OSError):  # it has died, which its pidfd tells
+                self.parked.sock.send(WARM_UP)
 
     def fork_if_due(self) -> None:
         if self._loop.timers.pop(self.fork, None) is not None:

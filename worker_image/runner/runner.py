@@ -18,6 +18,7 @@ Contract with the daemon, over the link:
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -48,6 +49,10 @@ from runner.usage import Meter
 _FORK_AFTER_S = 0.005
 #: How long after an answer the child is ended and the next one forked: daemon and client have the cores until then.
 _CLEAR_AFTER_S = 0.001
+#: The parked child warms up when its worker has been free for so long, or when the running job has taken so long.
+#: Beside a shorter job a warm-up costs the core more than the next job saves by it.
+_WARM_UP_WHEN_FREE_S = 0.05
+_WARM_UP_BESIDE_S = 0.5
 #: How long after a descriptor was refused the end of the daemon has to be seen, which is the reason for it.
 _DAEMON_ENDS_S = 5.0
 #: When to compare the worker with its baseline again, while libzmq closes the descriptors of an earlier connection.
@@ -256,6 +261,7 @@ class Runner:
             self._loop.watch(partial(self._read, attempt, fd), fd)
         now = time.monotonic()
         self._loop.timers[self._children.fork] = now + _FORK_AFTER_S
+        self._loop.timers[self._children.warm_up] = now + (_WARM_UP_BESIDE_S if self._series is None else math.inf)
         self._loop.timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
 
     def _begin_next(self) -> None:
@@ -353,6 +359,7 @@ class Runner:
             freed, self._freed = self._freed, None
             self._renew_counters()
             self._link.send(wire.Freed(epoch=freed.epoch, residue="; ".join(filter(None, [freed.residue, *found]))))
+            self._loop.timers[self._children.warm_up] = time.monotonic() + _WARM_UP_WHEN_FREE_S
 
     def _deviations(self) -> list[str]:
         """The first job is the daemon's self-test. Only after it has libzmq opened all its descriptors."""

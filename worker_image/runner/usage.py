@@ -25,7 +25,7 @@ _CPU_FIELDS = slice(11, 15)
 
 #: How often the runner measures while a job runs.
 INTERVAL_S = 0.05
-#: What the fork and the warm-up of the next child may use.
+#: What the fork of the next child may use.
 _SLACK_CPU_S = 0.1
 _SLACK_BYTES = 32 << 20
 

@@ -1,9 +1,9 @@
 """The warm-up: small jobs of our own that take the same path through the code as a real job.
 
 The zygote runs them all until the interpreter has specialised the byte code and the libraries have imported what they
-import late; its children inherit that. A child that finds no job waiting for a while runs them once, so that the pages
-which a job writes to are copied before a job comes: copying one on a write takes ten times as long as the work on it.
-In a busy worker no child does that, for it would cost each job more than it saves.
+import late; its children inherit that. A parked child runs them once when its worker has been free for a while, so that
+the pages which a job writes to are copied before a job comes: copying a page takes ten times as long as the work on it.
+Beside a job that does not take long no child does that, for it would cost each job more than it saves.
 """
 
 from __future__ import annotations
