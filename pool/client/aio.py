@@ -117,7 +117,8 @@ class AsyncClient:
 
         async for event in client.stream(job_id): ...
         """
-        return self._follow(checks.job_id("job_id", job_id), checks.waiting("timeout", timeout))
+        watched, wait_s = checks.job_id("job_id", job_id), checks.waiting("timeout", timeout)
+        return self._events(lambda reader: self._connection.watch(watched, reader.put), wait_s)
 
     def map(
         self,
@@ -252,16 +253,13 @@ class AsyncClient:
 
     # ---- output ----
 
-    async def _follow(self, job_id: str, wait_s: float | None) -> AsyncIterator[OutputEvent | JobResult]:
+    async def _events(
+        self, ask: Callable[[OutputReader], Request], wait_s: float | None
+    ) -> AsyncGenerator[OutputEvent | JobResult]:
+        """The output of a job and its result. `ask` sends the request for them, at the first step."""
         arrival = Arrival()
         reader = OutputReader(arrival.set)
-        async with aclosing(self._events(self._connection.watch(job_id, reader.put), reader, arrival, wait_s)) as all_:
-            async for event in all_:
-                yield event
-
-    async def _events(
-        self, request: Request, reader: OutputReader, arrival: Arrival, wait_s: float | None
-    ) -> AsyncGenerator[OutputEvent | JobResult]:
+        request = ask(reader)
         deadline = None if wait_s is None else time.monotonic() + wait_s
         request.add_done_callback(reader.end)
         try:
@@ -285,14 +283,12 @@ class AsyncClient:
                 raise Empty
 
     async def _listen(self, submission: Submission, wait_s: float | None, listeners: Listeners) -> JobResult:
-        arrival = Arrival()
-        reader = OutputReader(arrival.set)
-        request = self._connection.submit(submission, reader.put)
-        async with aclosing(self._events(request, reader, arrival, wait_s)) as events:
+        events = self._events(lambda reader: self._connection.submit(submission, reader.put), wait_s)
+        async with aclosing(events):
             async for event in events:
                 if isinstance(event, JobResult):
                     return event
-                listeners.tell(event, abandon=partial(self._abandon, request.job_id))
+                listeners.tell(event, abandon=partial(self._abandon, submission.message.job_id))
         raise AssertionError("the last event is the result")
 
     # ---- leaving ----

@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 import weakref
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from queue import Empty
@@ -152,7 +152,8 @@ class Client:
 
         Raises ResultTimeoutError `timeout` seconds after the first step: the job goes on. Raises UnknownJobError.
         """
-        return self._follow(checks.job_id("job_id", job_id), checks.waiting("timeout", timeout))
+        watched, wait_s = checks.job_id("job_id", job_id), checks.waiting("timeout", timeout)
+        return self._events(lambda reader: self.connection.watch(watched, reader.put), wait_s)
 
     def map(
         self,
@@ -301,13 +302,12 @@ class Client:
                 self.connection.forget(request)
         return self.to_result(request.result())
 
-    def _follow(self, job_id: str, wait_s: float | None) -> Iterator[OutputEvent | JobResult]:
-        reader = OutputReader()
-        yield from self._events(self.connection.watch(job_id, reader.put), reader, wait_s)
-
     def _events(
-        self, request: Request, reader: OutputReader, wait_s: float | None
+        self, ask: Callable[[OutputReader], Request], wait_s: float | None
     ) -> Generator[OutputEvent | JobResult]:
+        """The output of a job and its result. `ask` sends the request for them, at the first step."""
+        reader = OutputReader()
+        request = ask(reader)
         request.add_done_callback(reader.end)
         try:
             yield from reader.events(request, wait_s, self.to_result)
@@ -317,13 +317,12 @@ class Client:
             self.connection.forget(request)
 
     def _listen(self, submission: Submission, wait_s: float | None, listeners: Listeners) -> JobResult:
-        reader = OutputReader()
-        request = self.connection.submit(submission, reader.put)
-        with contextlib.closing(self._events(request, reader, wait_s)) as events:
+        events = self._events(lambda reader: self.connection.submit(submission, reader.put), wait_s)
+        with contextlib.closing(events):
             for event in events:
                 if isinstance(event, JobResult):
                     return event
-                listeners.tell(event, abandon=partial(self._abandon, request.job_id))
+                listeners.tell(event, abandon=partial(self._abandon, submission.message.job_id))
         raise AssertionError("the last event is the result")
 
     def _abandon(self, job_id: str) -> None:
