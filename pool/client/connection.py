@@ -371,7 +371,8 @@ class DaemonSocket:
         """Large frames stay in libzmq's memory, writable, so that an array needs no copy. A copy of a small frame is
         cheaper than a handle.
         """
-        frames, more = list[wire.Frame](), True
+        more = True
+        frames: list[wire.Frame] = []
         while more:
             frame = self._socket.recv(_NOBLOCK, copy=False)
             frames.append(frame.buffer if len(frame) >= LARGE_BYTES else frame.bytes)

@@ -134,7 +134,7 @@ def build(
         arguments = [frame for call in calls for frame in call]
     elif _VALUES & given.keys():
         arguments = arguments_of(program, given.get("args", ()), given.get("kwargs"))
-    checked = {field: check(name, given[name]) for name, (field, check) in _FIELDS.items() if name in given}
+    checked = {_FIELDS[name][0]: _FIELDS[name][1](name, value) for name, value in given.items() if name in _FIELDS}
     message = wire.Submit(
         request=asking.get("request", 0),
         job_id=checked.pop("job_id", None) or os.urandom(16).hex(),
