@@ -241,6 +241,7 @@ TOLD = {
     "a hook that is None": "import sys\nsys.excepthook = None\n1 / 0\n",
     "a hook that raises": "import sys\ndef hook(*a): raise ValueError('in the hook')\nsys.excepthook = hook\n1 / 0\n",
     "a recursion limit that is no int": "import sys\nsys.setrecursionlimit(1e6)\n",
+    "an error with a recursion limit of 9": "import sys\nsys.setrecursionlimit(9)\nvalue = 1\nvaleu\n",
     "a recursion limit that is too low": "import sys\ndef f(n): return f(n - 1) if n else sys.setrecursionlimit(10)\nf(50)\n",
     "a coroutine that is never awaited": "async def f(): pass\nkept = f()\n",
     "a socket that is never closed": "import os, socket, warnings\nwarnings.simplefilter('always')\na, b = socket.socketpair()\nos.dup2(a.detach(), 77)\nb.close()\nc = socket.socket(fileno=77)\n",

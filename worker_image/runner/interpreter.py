@@ -53,6 +53,8 @@ _trace, _profile = sys.settrace, sys.setprofile
 _run_exit_handlers, _count_exit_handlers = atexit._run_exitfuncs, atexit._ncallbacks  # noqa: SLF001
 _join_threads = threading._shutdown  # type: ignore[attr-defined] # noqa: SLF001
 _flush_c = ctypes.CDLL(None).fflush
+_get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
+_USUAL_LIMIT = 1000
 _NO_HOOK = object()
 _IO = frozenset({"io", "_io"})
 #: Modules whose objects have no __del__, and complete or remove a file at their end.
@@ -225,6 +227,8 @@ def restoring(function: Callable[..., object], *arguments: object) -> object:
     finally:
         _trace(None)
         _profile(None)
+        if _get_limit() < _USUAL_LIMIT:
+            _set_limit(_USUAL_LIMIT)
         if _builtins_version.value != _Before.builtins_version:
             _restore_builtins()
 
