@@ -207,6 +207,11 @@ def _checked(field: str, case: object) -> Case:
         raise checks.invalid(field, problem, f"it has {', '.join(sorted(_KEYS))}")
     if not case.keys() & set(_EXPECTED):
         raise checks.invalid(field, "nothing is expected of it", f"give one of {', '.join(_EXPECTED)}")
+    if not isinstance(case.get("args", ()), (list, tuple)):
+        raise checks.invalid(
+            f"{field}.args", f"it is {checks.kind(case['args'])}", "give a list or tuple, such as [21]"
+        )
+    checks.mapping(f"{field}.kwargs", case.get("kwargs") or {}, wire.MAX_FRAMES)
     if "stdout" in case:
         checks.text(f"{field}.stdout", case["stdout"])
     if "expected" in case:

@@ -99,6 +99,8 @@ def test_the_async_client_runs_tests(daemon):
     [
         (7, r"cases\[1\]: it is"),
         ({"args": [1]}, r"cases\[1\]: nothing is expected"),
+        ({"args": 1, "expected": 1}, r"cases\[1\]\.args: it is of type int; give a list or tuple, such as \[21\]"),
+        ({"kwargs": [1], "expected": 1}, r"cases\[1\]\.kwargs: it is of type list; give a mapping"),
         ({"args": [1], "expect": 1}, r"cases\[1\]: a case has no 'expect'"),
         ({"expected": threading.Lock()}, r"cases\[1\]\.expected: no value can be equal to it"),
         ({"stdout": 7}, r"cases\[1\]\.stdout"),
