@@ -114,7 +114,6 @@ class PendingRequests:
         self._pinged_at = 0.0
         self._received_at = 0.0
         self._was_there = False  # a connection was made since the last time that the daemon was unreachable
-        self.garbage = 0  #: messages that could not be read
         self.strays = 0  #: messages that answered nothing
 
     # ---- from callers ----
@@ -141,7 +140,6 @@ class PendingRequests:
         try:
             message, payload = wire.decode(wire.to_client, frames)
         except RemoteProtocolError as error:
-            self.garbage += 1
             self.fail(error)
             return []
         self._received_at, self._was_there = now, True
