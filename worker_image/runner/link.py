@@ -88,21 +88,20 @@ class Link:
         self._connect()
         self.pause_s = min(2 * self.pause_s, _LONGEST_PAUSE_S)
 
-    def readable(self) -> bool:
-        """Whether a message is there."""
-        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-
-    def connected(self) -> bool | None:
-        """Read what the monitor reports: whether the connection was made; otherwise it has ended, or could not be made.
-        None: it reports nothing.
+    def receive(self) -> bool | list[bytes] | None:
+        """What has come: frames of a message, or whether a connection was made. False: it has ended, or could not be
+        made. None: nothing.
 
         A try ends only with such a report. If it ended after a time instead, a second connection could be made beside a
         first one that had succeeded unnoticed, and the daemon refuses second connections.
         """
-        if not int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            return None
-        event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
-        return bool(event == zmq.EVENT_CONNECTED)
+        self.used = False
+        if int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
+            return bool(event == zmq.EVENT_CONNECTED)
+        if int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            return self.socket.recv_multipart()
+        return None
 
     # ---- messages, and which of them are kept ----
 
@@ -114,7 +113,7 @@ class Link:
     def leave(self, hello: wire.Hello, last: wire.Broken) -> None:
         """Send the last message. The first connection may still have to be made; a later one is not waited for."""
         while not self.greeted and self.monitor.poll(_LAST_MESSAGE_MS):
-            if self.connected():
+            if self.receive() is True:
                 self.greet(hello)
             else:
                 time.sleep(self.pause_s)
@@ -139,7 +138,11 @@ class Link:
         elif isinstance(message, wire.Freed):
             self._freed = message
         if self.up:
-            self._put(wire.encode(message, payload))
+            self.used, frames = True, wire.encode(message, payload)
+            try:
+                self.socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                self._put(frames)
 
     def collected(self, message: wire.Collected) -> None:
         """The daemon has the answer. About another one this is ignored."""

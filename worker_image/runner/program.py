@@ -151,7 +151,9 @@ def _call(job: wire.Run, code: bytes, arguments: Sequence[Frame], setting: Setti
         )
         if job.entry is None:
             return module.__dict__.get("result")
-        target = _entry(module, job.entry)
+        target = cast("Callable[..., object]", module.__dict__.get(job.entry))
+        if not callable(target):
+            raise _no_entry(module, job.entry)
     if job.calls:
         Current.target = target
     frames.hide_callers()
@@ -245,11 +247,9 @@ def _to_share(code: bytes, policy: Policy) -> tuple[CodeType | None, bytes]:
     return None, b""
 
 
-def _entry(module: ModuleType, name: str) -> Callable[..., object]:
-    entry = module.__dict__.get(name)
-    if callable(entry):
-        return cast("Callable[..., object]", entry)
+def _no_entry(module: ModuleType, name: str) -> EntryError:
     if name in module.__dict__:
-        raise EntryError(f"{name!r} is a {type(entry).__name__}, not a function; name a function as entry")
+        kind = type(module.__dict__[name]).__name__
+        return EntryError(f"{name!r} is a {kind}, not a function; name a function as entry")
     functions = sorted(key for key, value in module.__dict__.items() if isinstance(value, FunctionType))
-    raise EntryError(f"the code defines no {name!r}; it defines: {', '.join(functions[:20]) or 'no function'}")
+    return EntryError(f"the code defines no {name!r}; it defines: {', '.join(functions[:20]) or 'no function'}")

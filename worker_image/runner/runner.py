@@ -121,15 +121,11 @@ class Runner:
         """Read all that is there. Called when a descriptor of the link is readable, and after each use of the link:
         libzmq may then have taken in a message or an event, and its descriptors are not readable.
         """
-        while True:
-            self._link.used = False
-            if (connected := self._link.connected()) is not None:
-                self._connection_changed(connected=connected)
-            elif self._link.readable():
-                frames = self._link.socket.recv_multipart()
-                self._obey(*wire.decode(wire.to_runner, frames), header=frames[1])
+        while (got := self._link.receive()) is not None:
+            if isinstance(got, bool):
+                self._connection_changed(connected=got)
             else:
-                return
+                self._obey(*wire.decode(wire.to_runner, got), header=got[1])
 
     def _obey(self, message: wire.ToRunner, payload: Sequence[Frame], *, header: Frame) -> None:
         if isinstance(message, wire.Run):
