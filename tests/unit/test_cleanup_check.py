@@ -120,6 +120,13 @@ def test_what_was_undone_is_no_change():
     assert after == []
 
 
+@pytest.mark.parametrize("change", ["os.eventfd(0)", "opened = os.eventfd(0); baseline.deviations(); os.close(opened)"])
+def test_an_eventfd_is_libzmqs_and_no_change(change):
+    found, after = changed(change, "os.open('/dev/null', os.O_RDONLY)")
+    assert found == [[]] * CHECKS
+    assert after == ["descriptors: not as before the job"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 def test_a_mount_is_told():
     found, _ = changed("assert alone and libc.mount(b'tmpfs', b'/mnt', b'tmpfs', 0, None) == 0")

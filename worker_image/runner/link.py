@@ -36,8 +36,8 @@ _LONGEST_PAUSE_S = 0.5
 _LAST_MESSAGE_MS = 20_000
 #: How much longer libzmq may take to end.
 _END_S = 2.0
-#: libzmq closes sockets in a thread of its own.
-_SETTLE_S = 1.0
+#: libzmq closes sockets in a thread of its own, which may wait for a core on a busy machine.
+_SETTLE_S = 10.0
 #: pyzmq copies smaller frames, whatever `copy` says.
 _SENT_WITHOUT_COPY_BYTES = 128 * 1024
 
