@@ -35,12 +35,13 @@ def zygote(fork):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
+        status = 1  # also of an exception, which must not end the tests' own fixtures in this process
         try:
             ours.close()
             server = ForkServer(theirs, None, fork)
             kept = os.open(os.devnull, os.O_RDONLY)  # the place of the channel
             server.serve([*call_table.taking_descriptors(kept, server.ends), call_table.sending(kept, _PARKED)])
-            status = os.read(kept, 1)[0]
+            status = (os.read(kept, 1) or b"\0")[0]  # the test has ended without
         finally:
             os._exit(status)
     theirs.close()

@@ -106,7 +106,7 @@ def test_parallel_calls_within_a_task_stay_in_its_job(backend):
 
 
 def test_no_jobs_and_no_daemon_are_errors(endpoint, tmp_path):
-    with joblib.parallel_config(backend="pool", endpoint=endpoint), pytest.raises(ValueError, match="0 runs nothing"):
+    with joblib.parallel_config(backend="pool", endpoint=endpoint), pytest.raises(ValueError, match="0 runs no job"):
         joblib.Parallel(n_jobs=0)([joblib.delayed(len)("a")] * 2)
     absent = joblib.parallel_config(backend="pool", endpoint=str(tmp_path / "none"))
     with absent, pytest.raises(DaemonUnreachableError):

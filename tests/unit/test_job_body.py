@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -70,7 +69,7 @@ IN_THE_MESSAGE = {
     "a small one": job(payload=(b"code", b"", b"a", b"b", b"x" * 70_000)),
     "one whose files are large, and its arguments are not": job(payload=(b"code", b"", LARGE, LARGE, b"x")),
     "one whose header has no room for the places": job(run=msgspec.structs.replace(RUN, argv=("x" * 8191,) * 8)),
-    "one that the journal does not have": replace(job(), number=2),
+    "one that the journal does not have": msgspec.structs.replace(job(), number=2),
 }
 
 
