@@ -48,6 +48,7 @@ class Evaluation:
     result: JobResult
     client_ms: float  #: the wall clock around the call
     score: Score | None  #: None unless the job ended ok with numbers that make sense
+    ended_s: float  #: by the clock of time.perf_counter()
 
 
 def read_score(value: object) -> Score | None:
@@ -94,6 +95,5 @@ class Evaluator:
     def _evaluate(self, candidate: Candidate) -> Evaluation:
         started_s = time.perf_counter()
         result = self._run(candidate.source)
-        client_ms = (time.perf_counter() - started_s) * 1000
-        score = read_score(result.grade)
-        return Evaluation(candidate, result, client_ms, score)
+        ended_s = time.perf_counter()
+        return Evaluation(candidate, result, (ended_s - started_s) * 1000, read_score(result.grade), ended_s)

@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 
 from examples.backtest import describe
 from examples.comparison import Comparison
@@ -22,6 +23,8 @@ from examples.evaluation import Evaluation, Metrics
 from pool.model import Outcome, StartKind, Timings
 
 TIMED = (Outcome.OK, Outcome.ERROR)
+#: Longer than a candidate may run. For so long no job ends only if there is no daemon, or no worker.
+GAP_S = 2.5
 
 _PARTS: dict[str, Callable[[Evaluation], float]] = {
     "overhead": lambda each: each.client_ms - _not_overhead_ms(each.result.timings),
@@ -58,6 +61,13 @@ def errors(evaluations: Sequence[Evaluation]) -> dict[str, int]:
     return dict(Counter(each.result.error.type for each in evaluations if each.result.error is not None).most_common())
 
 
+def gaps(evaluations: Sequence[Evaluation]) -> list[dict[str, float]]:
+    """When no job ended for `GAP_S` or longer, as when the daemon is restarted: after how many, and for how long."""
+    ends = sorted(each.ended_s for each in evaluations)
+    waits = [(number, after - before) for number, (before, after) in enumerate(pairwise(ends), 1)]
+    return [{"after_jobs": number, "seconds": round(wait, 1)} for number, wait in waits if wait >= GAP_S]
+
+
 def timings(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
     timed = [each for each in evaluations if each.result.outcome in TIMED]
     if not timed:
@@ -80,6 +90,7 @@ def summarise(
         "errors": errors(evaluations),
         "flawed_on_purpose": sum(each.candidate.flaw is not None for each in evaluations),
         "hit_rate": hit_rate(evaluations),
+        "gaps": gaps(evaluations),
         "workers": len({each.result.worker for each in evaluations if each.result.worker}),
         "timings_ms": timings(evaluations),
         "best": _best(best),
@@ -139,6 +150,7 @@ def _about_jobs(evaluations: Sequence[Evaluation], elapsed_s: float) -> list[str
     rate = hit_rate(evaluations)
     if rate is not None:
         lines.append(f"hit rate {rate:.0%} (jobs that waited for no container to start)")
+    lines += [f"no job ended for {gap['seconds']:.1f} s, after {gap['after_jobs']} jobs" for gap in gaps(evaluations)]
     parts = timings(evaluations)
     if parts:
         lines += ["", f"{'per job, ms':<14}{'p50':>9}{'p95':>9}"]

@@ -244,13 +244,13 @@ def test_a_count_that_makes_no_sense_is_a_usage_error(wrong, capsys):
 # ---- summary ----
 
 
-def evaluation(outcome=Outcome.OK, *, start=StartKind.PARKED, client_ms=6.0, run_ms=3.0):
+def evaluation(outcome=Outcome.OK, *, start=StartKind.PARKED, client_ms=6.0, run_ms=3.0, ended_s=0.0):
     timings = Timings(queue_ms=1.0, dispatch_ms=0.2, run_ms=run_ms, collect_ms=0.3, total_ms=run_ms + 1.5)
     genome = strategies.make(random.Random(1))
     metrics = Metrics(1.0, 0.1, 0.2, 30)
     score = Score(metrics, metrics) if outcome is Outcome.OK else None
     result = JobResult(job_id="j", outcome=outcome, timings=timings, worker="w1", start=start)
-    return Evaluation(Candidate("1.1", genome, "pass", None), result, client_ms, score)
+    return Evaluation(Candidate("1.1", genome, "pass", None), result, client_ms, score, ended_s)
 
 
 def test_the_parts_of_the_overhead_add_up_and_killed_jobs_are_not_timed():
@@ -263,6 +263,13 @@ def test_the_hit_rate_counts_jobs_that_found_an_idle_worker():
     jobs = [evaluation(start=start) for start in (StartKind.PARKED, StartKind.WARM, StartKind.COLD, None)]
     assert summary.hit_rate(jobs) == pytest.approx(2 / 3)
     assert summary.hit_rate([evaluation(start=None)]) is None
+
+
+def test_the_summary_tells_how_long_no_job_ended_while_the_daemon_was_away():
+    jobs = [evaluation(ended_s=ended_s) for ended_s in (2.0, 20.5, 9.0, 4.4, 6.7, 32.0)]
+    assert summary.gaps(jobs) == [{"after_jobs": 4, "seconds": 11.5}, {"after_jobs": 5, "seconds": 11.5}]
+    said = summary.text(jobs, None, None, elapsed_s=32.0)
+    assert "no job ended for 11.5 s, after 4 jobs" in said
 
 
 def test_a_percentile_is_one_of_the_values():
