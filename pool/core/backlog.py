@@ -290,8 +290,10 @@ class Backlog:
         charged_s = self._loops[client].begin(loop)
         return self._clients.begin(client, charged_s)
 
-    def end(self, client: str, loop: str = "", *, charged_s: float, took_s: float) -> None:
-        """A job has given its worker back."""
+    def end(self, client: str, loop: str = "", *, charged_s: float | None, took_s: float) -> None:
+        """A job has given its worker back. `charged_s`: what `begin` returned; None: it had no worker."""
+        if charged_s is None:
+            return
         self._running -= 1
         self._cost_s += LEARNING * (took_s - self._cost_s)
         self._loops[client].end(loop, charged_s=charged_s, took_s=took_s)

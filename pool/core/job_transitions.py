@@ -203,8 +203,7 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
     """The job is done. Its record is dropped; its history goes to the daemon, which keeps it with the result."""
     pool.move(job, JobState.DONE, text or ": ".join(filter(None, end)))
     del pool.jobs[job.id]
-    if job.charged_s is not None:
-        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
+    pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
     pool.commands.append(
         Finish(
             job_id=job.id,
@@ -263,8 +262,7 @@ def after_removal(pool: State, job: JobRecord) -> None:
     if not (job.lost and _may_retry(pool, job)):
         finish(pool, job, job.pending_end)
         return
-    if job.charged_s is not None:
-        pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
+    pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
     job.worker_id = job.started_at = job.pending_end = job.charged_s = None
     job.waits_since = pool.now
     pool.move(job, JobState.QUEUED, f"waits for attempt {job.attempt + 1} of {1 + job.retries}")

@@ -131,8 +131,8 @@ def _freed(pool: State, worker: WorkerRecord, event: WorkerFreed) -> None:
 
 
 def _may_resize(pool: State) -> bool:
-    """Whether the pool may get another size because a worker is free. A pool at its minimum has none too many, and with
-    one more worker at work it had none too few.
+    """Whether the pool may get another size because a worker is free. A pool at its minimum stops no worker, and it had
+    enough of them while this one was busy.
     """
     return (
         len(pool.workers) - pool.stopping > pool.policy.min_workers

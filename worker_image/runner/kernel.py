@@ -102,7 +102,7 @@ def calling(name: str, *arguments: object, result: ctypes.c_long | ctypes.c_int 
 
 
 def setting(variable: ctypes.c_int, number: int) -> Step:
-    """To a number from 0 on."""
+    """To a number from 0 on, which abs() returns as it is."""
     return Step(libc.abs, (number,), "abs", variable)
 
 
