@@ -6,7 +6,10 @@ image is an error. Every method may be called from several engine threads at onc
 
 from __future__ import annotations
 
+import time
+
 import docker
+import requests
 from docker.errors import APIError
 
 from pool.assets import seccomp_profile
@@ -20,6 +23,10 @@ from pool.errors import EngineError, EngineUnavailableError, ImageMissingError, 
 CALL_TIMEOUT_S = 60
 #: How long a removal that another caller began may take.
 REMOVAL_TIMEOUT_S = 30
+#: Between two questions whether it is done.
+REMOVAL_PAUSE_S = 0.05
+#: The HTTP status of a call that another one's work prevents: "removal of container ... is already in progress".
+CONFLICT = 409
 
 
 class DockerContainer:
@@ -145,24 +152,25 @@ def image_facts(client: docker.APIClient, name: str) -> ImageFacts:
 
 
 def remove(client: docker.APIClient, container: str) -> None:
-    """Kill and remove it, and return when it is gone; raises what the SDK raises."""
-    try:
-        client.remove_container(container, force=True, v=True)
-    except APIError as error:
-        if is_gone(error):
+    """Kill and remove it, and return when it is gone; raises what the SDK raises.
+
+    A removal that another caller has begun is asked for again until the container is gone. The Engine's own call for
+    this, a wait with the condition "removed", does not return if it comes between the removal's last two steps.
+    """
+    deadline = time.monotonic() + REMOVAL_TIMEOUT_S
+    while True:
+        try:
+            client.remove_container(container, force=True, v=True)
+        except APIError as error:
+            if is_gone(error):
+                return
+            if error.status_code != CONFLICT:
+                raise
+        else:
             return
-        if error.status_code != 409:
-            raise
-        _await_removal(client, container)
-
-
-def _await_removal(client: docker.APIClient, container: str) -> None:
-    """Wait until another caller's removal is done."""
-    try:
-        client.wait(container, timeout=REMOVAL_TIMEOUT_S, condition="removed")
-    except APIError as error:
-        if not is_gone(error):
-            raise
+        if time.monotonic() > deadline:
+            raise requests.Timeout(f"the removal took longer than {REMOVAL_TIMEOUT_S} s")
+        time.sleep(REMOVAL_PAUSE_S)
 
 
 def _start(client: docker.APIClient, spec: WorkerSpec, seccomp: str) -> str:

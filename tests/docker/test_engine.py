@@ -15,6 +15,7 @@ import pytest
 from pool.engines.base import Mount
 from pool.engines.docker import DockerEngine
 from pool.errors import EngineUnavailableError, ImageMissingError, StartError
+from tests.support.engine_proxy import EngineProxy, engine_socket, refusing
 
 from .conftest import OWNER
 
@@ -66,6 +67,26 @@ def test_many_threads_kill_the_same_container_and_each_returns_when_it_is_gone(e
     with ThreadPoolExecutor(4) as threads:
         for future in [threads.submit(container.kill) for _ in range(4)]:
             future.result(timeout=60)
+    with pytest.raises(docker.errors.NotFound):
+        sdk.inspect_container(container.id)
+
+
+def test_a_removal_that_another_caller_began_and_did_not_end_is_done_again(spec, sdk, tmp_path, monkeypatch):
+    in_progress = refusing(409, "removal of container is already in progress", only="/containers/")
+
+    def at_first(call, connection):
+        refused = call.method == "DELETE" and proxy.count(call.what) < 4 and in_progress(call, connection)
+        return refused or "/wait" in call.what
+
+    with EngineProxy(tmp_path / "docker.sock", engine=engine_socket()) as proxy:
+        monkeypatch.setenv("DOCKER_HOST", proxy.host)
+        engine = DockerEngine()
+        container = engine.launch(spec())
+        proxy.calls.clear()
+        proxy.answer = at_first
+        container.kill()
+        assert [call.method for call in proxy.calls] == ["DELETE"] * 4
+        engine.close()
     with pytest.raises(docker.errors.NotFound):
         sdk.inspect_container(container.id)
 
