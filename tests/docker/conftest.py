@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import docker
@@ -20,7 +20,7 @@ from pool.client import Client
 from pool.engines.base import ImageFacts, WorkerSpec
 from pool.engines.docker import DockerEngine
 from pool.engines.oci import OciEngine
-from pool.images import DEFAULT_TAG, build
+from pool.images import DEFAULT_TAG, build, worker
 from tests.support import daemons
 from tests.support.daemons import IMAGE_DIR, DaemonProcess
 
@@ -74,9 +74,19 @@ def learning_stand_in(sdk: docker.APIClient, tmp_path_factory: pytest.TempPathFa
 
 
 def make_stand_in(sdk: docker.APIClient, base: str, tag: str) -> str:
-    text = f"FROM {base}\nENTRYPOINT {json.dumps(STAND_IN_COMMAND)}\n"
-    for event in sdk.build(fileobj=io.BytesIO(text.encode()), tag=tag, decode=True, rm=True, network_mode="none"):
-        assert "error" not in event, event
+    return with_entrypoint(sdk, base, tag, STAND_IN_COMMAND)
+
+
+def with_entrypoint(sdk: docker.APIClient, base: str, tag: str, command: Sequence[str]) -> str:
+    """The tag of a new image: `base` with another command.
+
+    It has the labels of `base`, and no name until it is complete. So it is locked as a build of the worker image is:
+    otherwise one that ends meanwhile in another process removes it as a nameless image of ours.
+    """
+    text = f"FROM {base}\nENTRYPOINT {json.dumps(command)}\n"
+    with daemons.build_lock(), worker._under_way():
+        for event in sdk.build(fileobj=io.BytesIO(text.encode()), tag=tag, decode=True, rm=True, network_mode="none"):
+            assert "error" not in event, event
     return tag
 
 

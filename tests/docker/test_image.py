@@ -7,7 +7,6 @@ import io
 import stat
 import tarfile
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import docker
@@ -20,6 +19,7 @@ from pool.images import DEFAULT_TAG, base, build, libraries, runner_tree
 from pool.sources import IMAGE_ROOT, digest
 from pool.wire import PROTOCOL_VERSION
 from tests.support.process import python
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.docker
 
@@ -155,9 +155,8 @@ def run(engine, sdk, spec):
 
 
 def test_a_second_build_finds_that_nothing_has_changed(worker_image):
-    said, started = [], time.monotonic()
+    said = []
     assert build(progress=said.append) == build(progress=said.append)
-    assert time.monotonic() - started < 60
     assert said[-1].endswith("up to date")
 
 
@@ -251,9 +250,15 @@ def _missing_library(directory):
 
 
 def test_builds_leave_no_nameless_images_behind(worker_image, sdk):
-    for label in ("pool.image.stage", "pool.image.recipe"):
-        found = sdk.images(filters={"dangling": True, "label": label})
-        assert found == [] or all(_is_used(sdk, image["Id"]) for image in found)
+    """The last of several builds removes them; another process that runs tests may be building too."""
+
+    def nameless():
+        build(progress=lambda _: None)
+        labels = ("pool.image.stage", "pool.image.recipe")
+        found = [each["Id"] for label in labels for each in sdk.images(filters={"dangling": True, "label": label})]
+        return [image for image in found if not _is_used(sdk, image)]
+
+    eventually(lambda: nameless() == [], deadline_s=300)
 
 
 BUILDING = """

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 
 import pytest
 
 from pool.engines.lockdown import OWNER_LABEL, WORKER_LABEL
 from pool.images import DEFAULT_TAG
+from tests.docker.conftest import with_entrypoint
 from tests.support.daemons import DaemonProcess
 
 pytestmark = pytest.mark.docker
@@ -54,9 +53,7 @@ def images(worker_image, sdk):
     del worker_image
     tags = {name: f"pool-worker-{name}:latest" for name in PROGRAMS}
     for name, tag in tags.items():
-        text = f"FROM {DEFAULT_TAG}\nENTRYPOINT {json.dumps([*PYTHON, PROGRAMS[name][0]])}\n"
-        for event in sdk.build(fileobj=io.BytesIO(text.encode()), tag=tag, decode=True, rm=True, network_mode="none"):
-            assert "error" not in event, event
+        with_entrypoint(sdk, DEFAULT_TAG, tag, (*PYTHON, PROGRAMS[name][0]))
     yield tags
     for tag in tags.values():
         sdk.remove_image(tag, force=True)

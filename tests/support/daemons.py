@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -49,10 +50,17 @@ _NO_BOUNDS = {"run_p95_s": None, "overhead_p95_s": None, "failed_start_rate": No
 
 def worker_image() -> ImageFacts:
     """Build it when it is missing or stale: in one of the processes that run the tests, while the others wait."""
+    with build_lock():
+        return build(DEFAULT_TAG, progress=print)
+
+
+@contextlib.contextmanager
+def build_lock():
+    """One of the processes that run the tests builds, so that the others find what it has built."""
     _BUILD_LOCK.parent.mkdir(exist_ok=True)
     with _BUILD_LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return build(DEFAULT_TAG, progress=print)
+        yield
 
 
 class DaemonProcess:
