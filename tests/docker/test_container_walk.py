@@ -217,12 +217,12 @@ def test_a_job_leaves_no_socket_in_the_network_that_it_shares_with_the_next_job(
             del found[live.namespaces(worker.pid)["net"]]
         return found
 
-    daemon.until(lambda: sorted(networks().values()) == [1, 1], timeout=20)
+    daemon.until(lambda: sorted(networks().values()) == [1, 1], timeout=120)
     before = networks()
     with daemon.client() as client:
         for _ in range(4):
             assert client.run(LEAVES_SOCKETS, entry="main").value == 0
-    daemon.until(lambda: networks() == before, timeout=20)
+    daemon.until(lambda: networks() == before, timeout=120)
 
 
 def test_a_job_sees_nothing_of_the_kernel_and_of_the_link(job):

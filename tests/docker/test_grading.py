@@ -115,7 +115,7 @@ def test_a_forged_answer_is_graded_for_what_it_says_or_not_at_all(client, forged
         forgery.CODE + forged.code,
         grade="def grade(value, secret): return [value, secret]",
         grade_args=[SECRET],
-        limits=Limits(wall_s=2, cpu_s=2),
+        limits=Limits(wall_s=5, cpu_s=2),
     )
     assert result.grade == ([result.value, SECRET] if result.outcome is Outcome.OK else None), result
 

@@ -261,7 +261,7 @@ def test_a_job_can_be_cancelled_in_every_state_and_more_than_once(client, daemon
     sleep = "import time\nprint('up', flush=True)\ntime.sleep(60)"
     running = [client.submit(sleep) for _ in range(2)]
     for each in running:
-        next(client.stream(each, timeout=30))
+        next(client.stream(each, timeout=120))
     queued = client.submit("result = 1")
     client.cancel(queued)
     client.cancel(queued)
@@ -274,7 +274,7 @@ def test_a_job_can_be_cancelled_in_every_state_and_more_than_once(client, daemon
     subprocess.run([sys.executable, "-c", program, daemon.endpoint, running[1]], check=True)
     assert client.result(running[1], timeout=60).outcome is Outcome.CANCELLED
     ended = client.submit("result = 5")
-    assert client.result(ended, timeout=30).value == 5
+    assert client.result(ended, timeout=120).value == 5
     client.cancel(ended)
     assert client.result(ended, timeout=60).value == 5
 
@@ -294,6 +294,6 @@ def test_the_parts_of_the_time_add_up_and_usage_is_the_kernels(client):
 
 def test_a_job_that_waits_for_another_says_so(client):
     ids = [client.submit("import time\ntime.sleep(0.3)") for _ in range(4)]
-    results = [client.result(each, timeout=30) for each in ids]
+    results = [client.result(each, timeout=120) for each in ids]
     assert [each.start for each in results[2:]] == [StartKind.WARM] * 2
     assert all(each.timings.queue_ms > 100 for each in results[2:])

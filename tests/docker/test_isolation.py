@@ -302,7 +302,7 @@ def host(changed, pools):
 
 def refusal(daemon, pool):
     """The error that a client gets from a pool that cannot have workers."""
-    with daemon.client(timeout=30) as client, pytest.raises(PoolUnavailableError) as caught:
+    with daemon.client(timeout=120) as client, pytest.raises(PoolUnavailableError) as caught:
         client.run("result = 1", pool=pool)
     return str(caught.value)
 
@@ -339,7 +339,7 @@ def test_where_namespaces_are_refused_and_not_demanded_workers_run_without_and_s
 def test_without_namespaces_a_worker_is_not_shared_whatever_the_template_says(host_without_namespaces):
     assert POOLS["default"]["recycle"]["reuse_scope"] == "any"
     assert host_without_namespaces.pool()["reuse_scope"] == "client"
-    with host_without_namespaces.client(timeout=30) as client:
+    with host_without_namespaces.client(timeout=120) as client:
         assert client.run("result = 1").value == 1
 
 
@@ -373,7 +373,7 @@ def test_where_only_mounts_are_refused_the_rest_is_in_force(worker_image):
         assert {name for name, verdict in found.items() if verdict != "held"} == {
             "scratch space past its size", "the worker's link",
         }  # fmt: skip
-        with running.client(timeout=30) as client:
+        with running.client(timeout=120) as client:
             pids = value(client, "import os\nresult = os.getpid(), os.getppid()")
             assert pids == (2, 0)
 

@@ -209,8 +209,8 @@ def _left_of(pids):
 
 
 def test_when_the_client_gets_a_timeout_nothing_of_the_job_is_left(client, daemon):
-    job_id, tree = _running(client, daemon, limits=Limits(wall_s=1))
-    result = client.result(job_id, timeout=30)
+    job_id, tree = _running(client, daemon, limits=Limits(wall_s=10))  # its processes start and are seen meanwhile
+    result = client.result(job_id, timeout=PATIENCE_S)
     assert _left_of(tree) == []
     assert result.outcome is Outcome.TIMEOUT
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -25,29 +26,31 @@ TEMPLATE = {
     "preload": {"modules": []},
     "limits": {"wall_s": 300, "cpu_s": 300, "memory": MEMORY_BYTES},
 }
-#: Its process has a name that only this job has, and ends when it is told to.
+#: Its process has a name that no other one of this host has, and ends when it is told to.
 WAITS = """
 import ctypes, signal
-def main(name):
+def main(name, mark):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    ctypes.CDLL(None).prctl(15, name.encode(), 0, 0, 0)
+    ctypes.CDLL(None).prctl(15, f"{name}-{mark}".encode(), 0, 0, 0)
     signal.sigwait({signal.SIGUSR1})
     return name
 """
+#: So that another run of these tests on this host has other names; the kernel keeps 15 characters.
+MARK = secrets.token_hex(3)
 
 
 def submit(client, daemon, name, **options):
-    job_id = client.submit(WAITS, entry="main", args=[name], **options)
+    job_id = client.submit(WAITS, entry="main", args=[name, MARK], **options)
     daemon.until(lambda: named(name))
     return job_id
 
 
 def named(name):
-    """Pids of the processes of this name."""
+    """Pids of the processes of this job."""
     found = []
     for path in Path("/proc").glob("[0-9]*/comm"):
         with contextlib.suppress(OSError):
-            if path.read_text().strip() == name:
+            if path.read_text().strip() == f"{name}-{MARK}":
                 found.append(int(path.parent.name))
     return found
 
@@ -58,23 +61,23 @@ def whole(daemon):
 
 def test_a_paused_worker_is_replaced_its_job_is_lost_and_the_other_job_goes_on(daemon, client, sdk):
     daemon.until(lambda: whole(daemon))
-    jobs = [submit(client, daemon, name) for name in ("pool-paused", "pool-unharmed")]
+    jobs = [submit(client, daemon, name) for name in ("paused", "unharmed")]
     paused = daemon.worker_of(jobs[0])
     sdk.pause(paused["container"])
     lost = client.result(jobs[0])
     assert (lost.outcome, lost.worker) == (Outcome.LOST, paused["id"])
     assert "its control group is frozen" in lost.reason
     daemon.until(lambda: len(daemon.workers(state="idle")) == 1)
-    (process,) = named("pool-unharmed")
+    (process,) = named("unharmed")
     os.kill(process, signal.SIGUSR1)
-    assert client.result(jobs[1]).value == "pool-unharmed"
-    assert named("pool-paused") == []
+    assert client.result(jobs[1]).value == "unharmed"
+    assert named("paused") == []
     assert daemon.pool()["recycles"]["frozen"] == 1
 
 
 def test_a_job_with_retries_outlives_a_removed_container_and_a_stopped_runner(daemon, client, sdk):
     daemon.until(lambda: whole(daemon))
-    job_id = submit(client, daemon, "pool-retried", retries=2)
+    job_id = submit(client, daemon, "retried", retries=2)
     for strike in (
         lambda worker: sdk.remove_container(worker["container"], force=True),
         lambda worker: os.kill(live.first_process(worker["container"]), signal.SIGSTOP),
@@ -82,18 +85,18 @@ def test_a_job_with_retries_outlives_a_removed_container_and_a_stopped_runner(da
         before = daemon.worker_of(job_id)
         strike(before)
         daemon.until(lambda gone=before["id"]: gone not in {each["id"] for each in daemon.workers()})
-        daemon.until(lambda: named("pool-retried"))
-    (process,) = named("pool-retried")
+        daemon.until(lambda: named("retried"))
+    (process,) = named("retried")
     os.kill(process, signal.SIGUSR1)
     result = client.result(job_id)
-    assert (result.value, result.attempt) == ("pool-retried", 3)
+    assert (result.value, result.attempt) == ("retried", 3)
 
 
 def test_the_job_of_a_worker_whose_process_that_forks_jobs_is_killed_is_lost_and_the_worker_is_replaced(
     daemon, client, sdk
 ):
     daemon.until(lambda: whole(daemon))
-    job_id = submit(client, daemon, "pool-orphan")
+    job_id = submit(client, daemon, "orphan")
     worker = daemon.worker_of(job_id)
     runner = live.first_process(worker["container"])
     zygote, *_ = Path(f"/proc/{runner}/task/{runner}/children").read_text().split()
@@ -101,13 +104,13 @@ def test_the_job_of_a_worker_whose_process_that_forks_jobs_is_killed_is_lost_and
     result = client.result(job_id)
     assert (result.outcome, result.worker) == (Outcome.LOST, worker["id"])
     daemon.until(lambda: worker["id"] not in {each["id"] for each in daemon.workers()} and whole(daemon))
-    daemon.until(lambda: named("pool-orphan") == [])
+    daemon.until(lambda: named("orphan") == [])
 
 
 def test_the_job_of_a_runner_that_the_kernel_ends_for_want_of_memory_is_lost(daemon, client, sdk):
     """A process of the host enters the worker's control group and takes its memory, so the kernel kills the runner."""
     daemon.until(lambda: whole(daemon))
-    job_id = submit(client, daemon, "pool-oom")
+    job_id = submit(client, daemon, "oom")
     worker = daemon.worker_of(job_id)
     runner = live.first_process(worker["container"])
     group = memory_group(runner)
@@ -118,7 +121,7 @@ def test_the_job_of_a_runner_that_the_kernel_ends_for_want_of_memory_is_lost(dae
     result = client.result(job_id)
     assert (result.outcome, result.worker) == (Outcome.LOST, worker["id"])
     daemon.until(lambda: whole(daemon))
-    assert named("pool-oom") == []
+    assert named("oom") == []
 
 
 def memory_group(pid):

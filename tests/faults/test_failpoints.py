@@ -67,7 +67,7 @@ class Loop:
     def serve(self, daemon, name):
         """Three clients submit jobs until the daemon is killed."""
         earlier = sorted(self.submitted - self.missing)
-        closed, clients = threading.Event(), [daemon.client(timeout=30) for _ in range(3)]
+        closed, clients = threading.Event(), [daemon.client(timeout=120) for _ in range(3)]
         threads = [
             threading.Thread(target=self.submit_until, args=(closed, client, f"{name}-{number}", earlier[number::3]))
             for number, client in enumerate(clients)

@@ -3,15 +3,14 @@
 import shutil
 import signal
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pool.errors import DaemonUnreachableError
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess
+from tests.support.waiting import Waiting
 
 POOL = {
     "size": {"min": 1, "max": 1},
@@ -65,10 +64,12 @@ def test_a_daemon_that_is_killed_when_it_sends_the_job_does_not_lose_it(point, h
     settings = {"home": home, "durability": "crash"}
     monkeypatch.setenv("POOL_FAILPOINT", f"{point}:0")
     first = DaemonProcess({"default": POOL}, engine="failing", **settings).start()
-    with first.client(timeout=2) as client, suppress(DaemonUnreachableError):  # Accepted may follow Run
-        client.submit(SUM, entry="main", args=[ARRAY], on_disconnect="keep", job_id="large")
-    with first.client(timeout=60) as client:
+    with first.client(timeout=600) as client:
+        large = {"entry": "main", "args": [ARRAY], "on_disconnect": "keep", "job_id": "large"}
+        submission = Waiting(client.submit, SUM, **large)  # Accepted may follow Run, so it may never come
         assert first.process.wait(60) == -signal.SIGKILL
+    submission.end()
+    with first.client(timeout=60) as client:
         monkeypatch.delenv("POOL_FAILPOINT")
         with DaemonProcess({"default": POOL}, **settings) as second:
             result = client.result("large", 60)

@@ -38,7 +38,7 @@ class Besieged(DaemonProcess):
     def __enter__(self):
         super().__enter__()
         self.home.chmod(0o711)
-        self._client = self.client(timeout=30)
+        self._client = self.client(timeout=120)
         self._eye = psutil.Process(self.process.pid)
         self.honest("default")
         return self
@@ -54,7 +54,7 @@ class Besieged(DaemonProcess):
         return self._client.submit(code, entry="main", args=list(args), **options)
 
     def result(self, job_id):
-        return self._client.result(job_id, timeout=30)
+        return self._client.result(job_id, timeout=120)
 
     def honest(self, pool):
         result = self.run(HONEST, 21, pool=pool)

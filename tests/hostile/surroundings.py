@@ -38,11 +38,11 @@ class Surroundings:
         assert len(self._workers) - len(kept) <= _surplus(self._daemon) - self._surplus
         assert self._process.memory_info().rss < self._rss + self._growth
         if _workers(self._daemon) == self._workers:
-            self._daemon.until(lambda: self._process.num_fds() <= self._fds, timeout=20)
+            self._daemon.until(lambda: self._process.num_fds() <= self._fds, timeout=120)
             changed = set(self._files.items()) ^ set(_files(self._daemon.home).items())
             assert not changed, f"{sorted(changed)} {self._daemon.words()}"
         for _, container in kept:
-            self._daemon.until(lambda it=container: len(processes(it)) == IDLE_PROCESSES, timeout=20)
+            self._daemon.until(lambda it=container: len(processes(it)) == IDLE_PROCESSES, timeout=120)
 
 
 def processes(container):

@@ -116,7 +116,7 @@ def test_a34_a_forged_error_is_typed_and_bounded(title, frame, claim, valid, cli
         forgery.CODE
         + f"def main(frame):\n    everywhere(answer(value=b'', fault=frame, claim={claim}))\n    time.sleep(9)\n"
     )
-    result = client.run(code, entry="main", args=[frame], pool="open", limits=Limits(wall_s=2, cpu_s=2))
+    result = client.run(code, entry="main", args=[frame], pool="open", limits=Limits(wall_s=5, cpu_s=2))
     assert result.outcome is (Outcome.ERROR if claim == 1 else Outcome.REJECTED), result
     assert (result.error.type != "InvalidError") == valid, result.error
     assert len(result.error.message) < 2000

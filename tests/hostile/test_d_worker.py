@@ -62,7 +62,7 @@ def _margin(name, value):
 def as_the_worker(uid, code):
     """Runs code as the worker's own user, whom the kernel lets change that user's processes."""
     program = f"import os, resource\nos.setgroups([])\nos.setresgid({uid}, {uid}, {uid})\nos.setresuid({uid}, {uid}, {uid})\n{code}"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def _status_uid(pid):
@@ -109,7 +109,7 @@ def _inside(view, kind, code):
     flags = {"mnt": 0x00020000, "ipc": 0x08000000}
     program = f"import ctypes, os\nfd = os.open('/proc/{view.runner}/ns/{kind}', os.O_RDONLY)\n"
     program += f"libc = ctypes.CDLL(None, use_errno=True)\nassert libc.setns(fd, {flags[kind]}) == 0, ctypes.get_errno()\n{code}"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 DEVIATIONS = {
@@ -139,7 +139,7 @@ def test_d16_a_worker_that_is_not_as_it_was_is_replaced_and_counted(alone, recor
     change(view)
     # Code of its own each time: the pool refuses code that has cost it several workers.
     assert alone.run(f"def main():\n    return {what!r}").worker == before.worker, "it is found after a job, not before"
-    alone.daemon.until(lambda: alone.recycles("dirty") == counted + 1, timeout=30)
+    alone.daemon.until(lambda: alone.recycles("dirty") == counted + 1, timeout=120)
     after = alone.honest()
     assert after.worker != before.worker
     assert f"was not clean after the job ({word}: " in _reason(alone, before.worker)
@@ -169,8 +169,8 @@ def test_d1_a_stray_process_in_the_workers_own_namespace_does_not_outlive_the_ne
         assert alone.honest().worker == before.worker
         assert not os.path.exists(f"/proc/{stray}")
     else:
-        alone.daemon.until(lambda: alone.recycles("dirty") == counted + 1, timeout=30)
-        alone.daemon.until(lambda: not os.path.exists(f"/proc/{stray}"), timeout=30)
+        alone.daemon.until(lambda: alone.recycles("dirty") == counted + 1, timeout=120)
+        alone.daemon.until(lambda: not os.path.exists(f"/proc/{stray}"), timeout=120)
         assert "processes: " in _reason(alone, before.worker)
         assert alone.honest().worker != before.worker
     record("D1", f"a stray process of {'the same' if own else 'another'} user in the worker, from the host",

@@ -222,7 +222,7 @@ def test_f7_nobody_sees_cancels_or_fetches_a_job_of_another_user(daemon, record)
 
 def reaching_for(endpoint, wanted):
     seen = []
-    with Client(endpoint, timeout=20) as client:
+    with Client(endpoint, timeout=120) as client:
         for act in (client.cancel, client.result):
             for job_id in (wanted, "there-is-none"):
                 try:
@@ -260,7 +260,7 @@ def test_f10_a_client_that_floods_the_queue_is_refused_with_an_error_and_others_
 
 def flooding(endpoint):
     refused, taken = [], 0
-    with Client(endpoint, timeout=20) as client:
+    with Client(endpoint, timeout=120) as client:
         for _ in range(30):
             try:
                 client.submit("import time; time.sleep(0.2)", pool="narrow")

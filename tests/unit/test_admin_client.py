@@ -38,7 +38,7 @@ def daemon(path, *answers):
     thread.start()
     assert bound.wait(60)
     yield asked
-    thread.join(30)
+    thread.join(120)
     assert not thread.is_alive()
 
 

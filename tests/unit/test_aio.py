@@ -271,7 +271,7 @@ def test_a_submit_many_that_cannot_go_on_says_what_was_submitted(daemon):
 def test_stream_gives_the_output_while_the_job_runs_and_then_the_result(daemon):
     async def work(client):
         await client.submit(HOLD, job_id="j")
-        events = client.stream("j", timeout=20)
+        events = client.stream("j", timeout=120)
         first = asyncio.ensure_future(anext(events))
         await until(lambda: daemon.jobs["j"].watchers)
         daemon.print("j", "stdout", 0, b"one\n")

@@ -315,6 +315,6 @@ def test_what_only_the_job_can_read_ends_the_job_with_a_type(name, ask, client):
     header, *payload = INSIDE[name]
     answer = ask(header, *payload)
     assert isinstance(answer, wire.Accepted), answer
-    result = client.result(header["job_id"], timeout=30)
+    result = client.result(header["job_id"], timeout=120)
     assert result.outcome is Outcome.ERROR, result
     assert result.error.type

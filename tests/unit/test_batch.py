@@ -367,7 +367,7 @@ def test_an_error_of_the_inputs_ends_submit_many_with_the_submitted_jobs(client,
     batch = caught.value.batch
     assert 200 - 128 <= len(batch) <= 200
     assert batch == [f"j{n}" for n in range(len(batch))]
-    assert len(list(client.results(batch, timeout=20))) == len(batch)
+    assert len(list(client.results(batch, timeout=120))) == len(batch)
 
 
 def test_a_progress_function_that_raises_loses_no_submitted_job(client, daemon):

@@ -110,7 +110,7 @@ def test_a_client_waits_for_a_daemon_that_was_there_and_starts_again(path, lost)
         with FakeDaemon(path):
             assert client.run("result = 1").value == 1
         # Before that, a job would go to the daemon that has ended, and whether it ran there would be unknown.
-        assert lost.wait(20)
+        assert lost.wait(120)
         waiting = Waiting(client.run, "result = 2")
         eventually(waiting.goes_on)
         with FakeDaemon(path, instance="two"):

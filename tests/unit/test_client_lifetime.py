@@ -34,7 +34,7 @@ def test_many_threads_share_a_client_and_each_gets_its_own_results(client):
 
 def test_several_threads_wait_for_the_same_job(client, daemon):
     job_id = client.submit(HOLD)
-    waiting = [Waiting(client.result, job_id, timeout=20) for _ in range(4)]
+    waiting = [Waiting(client.result, job_id, timeout=120) for _ in range(4)]
     daemon.wait_for(wire.Watch, 4)
     daemon.finish(job_id, value="all")
     assert [each.end().value for each in waiting] == ["all"] * 4
@@ -83,7 +83,7 @@ def test_children_forked_during_requests_do_not_inherit_a_held_lock(client):
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
     assert statuses == [0] * 8
 
 
@@ -139,6 +139,6 @@ def test_the_interpreter_ends_at_once_with_a_job_pending_and_nobody_there(tmp_pa
         {end}
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], timeout=20, capture_output=True, check=False
+        [sys.executable, "-c", textwrap.dedent(program)], timeout=120, capture_output=True, check=False
     )
     assert done.returncode == (3 if "exit" in end else 0), done.stderr

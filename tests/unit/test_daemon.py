@@ -15,13 +15,14 @@ from pool.errors import (
     UnknownPoolError,
 )
 from pool.model import Limits, Outcome
+from pool.testing import start_of
 from tests.support.daemons import DaemonProcess, module_daemon
 from tests.support.process import python
 
 SMALL = {
     "size": {"min": 2, "max": 3},
     "preload": {"modules": []},
-    "limits": {"wall_s": 20, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"},
+    "limits": {"wall_s": 100, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"},
 }
 
 
@@ -84,16 +85,11 @@ def test_a_job_past_its_wall_limit_is_killed_with_all_it_started(client):
         "time.sleep(60)\n"
     )
     began = time.monotonic()
-    result = client.run(code, limits=Limits(wall_s=1))
+    result = client.run(code, limits=Limits(wall_s=5))
     assert result.outcome is Outcome.TIMEOUT
-    assert "1 s" in result.reason
+    assert "5 s" in result.reason
     assert time.monotonic() - began < 50
-    assert not os.path.exists(f"/proc/{int(result.stdout)}/cmdline") or _is_zombie(int(result.stdout))
-
-
-def _is_zombie(pid):
-    with open(f"/proc/{pid}/stat") as text:
-        return text.read().rpartition(")")[2].split()[0] == "Z"
+    assert not start_of(int(result.stdout))
 
 
 def test_with_max_jobs_1_no_worker_sees_a_second_job(daemon, client):
@@ -113,8 +109,8 @@ def test_hundreds_of_jobs_leave_every_worker_clean(daemon, client):
 def test_any_process_may_ask_for_a_result_by_its_id(daemon, client):
     job_id = client.submit("result = 'kept'")
     with daemon.client() as other:
-        assert other.result(job_id, timeout=20).value == "kept"
-        assert other.result(job_id, timeout=20).value == "kept"
+        assert other.result(job_id, timeout=120).value == "kept"
+        assert other.result(job_id, timeout=120).value == "kept"
 
 
 def test_a_killed_worker_is_noticed_its_job_is_lost_and_it_is_replaced(daemon, client):
@@ -125,7 +121,7 @@ def test_a_killed_worker_is_noticed_its_job_is_lost_and_it_is_replaced(daemon, c
     time.sleep(0.5)
     ran_s = time.monotonic() - began
     os.kill(daemon.pid_of(victim), signal.SIGKILL)
-    result = client.result(job_id, timeout=20)
+    result = client.result(job_id, timeout=120)
     assert (result.outcome, result.worker) == (Outcome.LOST, victim["id"])
     assert "unknown" in result.reason
     assert result.timings.run_ms >= 1000 * ran_s  # it had begun, and that time was the job's
@@ -147,10 +143,10 @@ def test_a_frozen_worker_is_replaced_without_a_job_and_with_one(daemon, client):
     idle = daemon.workers(state="idle")[0]
     os.kill(daemon.pid_of(idle), signal.SIGSTOP)
     daemon.until(lambda: idle["id"] not in {each["id"] for each in daemon.workers()})
-    job_id = client.submit("import time; time.sleep(600)", limits=Limits(wall_s=20))
+    job_id = client.submit("import time; time.sleep(600)")
     busy = daemon.worker_of(job_id)
     os.kill(daemon.pid_of(busy), signal.SIGSTOP)
-    result = client.result(job_id, timeout=60)
+    result = client.result(job_id, timeout=120)
     assert (result.outcome, result.worker) == (Outcome.LOST, busy["id"])
     assert "was stopped by a signal" in result.reason
     assert daemon.pool()["recycles"]["frozen"] == before + 2
@@ -184,7 +180,7 @@ def test_the_history_of_a_job_shows_its_steps_while_it_runs_and_after_its_end(da
     ]
     daemon.until(lambda: len(daemon.call("history", id="shown")["entries"]) == len(steps))
     client.cancel("shown")
-    assert client.result("shown", timeout=30).outcome == "cancelled"
+    assert client.result("shown", timeout=120).outcome == "cancelled"
     steps += [("running", "cancelled; default-"), ("done", "cancelled, reported by the worker")]
     history = daemon.call("history", id="shown")
     assert history["pool"] == "default"
@@ -221,4 +217,4 @@ def test_sigterm_lets_a_running_job_finish_and_then_ends_with_status_0():
         answer = thread.submit(client.run, "import time; time.sleep(1); result = 'finished'")
         running.until(lambda: running.pool()["running"] == 1)
         assert running.stop() == 0
-        assert answer.result(30).value == "finished"
+        assert answer.result(120).value == "finished"

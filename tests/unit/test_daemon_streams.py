@@ -19,8 +19,8 @@ from tests.support.daemons import module_daemon
 POOL = {
     "size": {"min": 3, "max": 3},
     "preload": {"modules": []},
-    "limits": {"wall_s": 30, "cpu_s": 30, "memory": "256m", "output": "1m", "result": "1m"},
-    "max_limits": {"wall_s": 30, "cpu_s": 30, "memory": "256m", "output": "16m", "result": "1m"},
+    "limits": {"wall_s": 300, "cpu_s": 30, "memory": "256m", "output": "1m", "result": "1m"},
+    "max_limits": {"wall_s": 300, "cpu_s": 30, "memory": "256m", "output": "16m", "result": "1m"},
 }
 #: `step` waits until the test makes a file of that name.
 STEPS = """
@@ -106,9 +106,9 @@ def test_a_character_that_is_printed_in_halves_arrives_once_and_whole(client):
 def test_a_reader_that_comes_late_starts_at_the_first_byte(client, daemon, steps):
     job_id = client.submit(steps.source + "print('early')\nstep('seen')\nprint('late')")
     with daemon.client() as other:
-        events = other.stream(job_id, timeout=20)
+        events = other.stream(job_id, timeout=120)
         assert next(events) == OutputEvent(stream="stdout", text="early\n", offset=0)
-        again = client.stream(job_id, timeout=20)  # when somebody reads already
+        again = client.stream(job_id, timeout=120)  # when somebody reads already
         assert next(again) == OutputEvent(stream="stdout", text="early\n", offset=0)
         steps.go("seen")
         for each in (events, again):
@@ -116,7 +116,7 @@ def test_a_reader_that_comes_late_starts_at_the_first_byte(client, daemon, steps
             assert text_of(output) == "late\n"
             assert isinstance(result, JobResult)
             assert result.stdout == "early\nlate\n"
-    assert text_of(client.stream(job_id, timeout=20)) == "early\nlate\n"  # and after the end
+    assert text_of(client.stream(job_id, timeout=120)) == "early\nlate\n"  # and after the end
 
 
 def test_two_readers_of_one_client_get_the_same(client, steps):
@@ -124,9 +124,9 @@ def test_two_readers_of_one_client_get_the_same(client, steps):
     both_read = threading.Barrier(2, action=lambda: steps.go("on"))
 
     def read():
-        events = client.stream(job_id, timeout=20)
+        events = client.stream(job_id, timeout=120)
         first = next(events)
-        both_read.wait(20)
+        both_read.wait(120)
         return text_of([first, *events])
 
     with ThreadPoolExecutor(2) as threads:
@@ -140,7 +140,7 @@ def test_another_process_can_read(client, daemon, steps):
         import sys
         from pool import Client, OutputEvent
         with Client(sys.argv[1]) as client:
-            for event in client.stream(sys.argv[2], timeout=20):
+            for event in client.stream(sys.argv[2], timeout=120):
                 print(event.text if isinstance(event, OutputEvent) else event.outcome, end="", flush=True)
     """)
     command = [sys.executable, "-c", program, daemon.endpoint, job_id]
@@ -154,21 +154,19 @@ def test_a_reader_of_a_job_that_waits_gets_its_output_once_it_runs(client, daemo
     blocked = [client.submit(steps.source + "step('on')") for _ in range(3)]
     job_id = client.submit("print('my turn')")
     with ThreadPoolExecutor(1) as threads:
-        reader = threads.submit(lambda: list(client.stream(job_id, timeout=20)))
+        reader = threads.submit(lambda: list(client.stream(job_id, timeout=120)))
         daemon.until(lambda: daemon.pool()["backlog"] == 1)
         steps.go("on")
         *output, result = reader.result()
     assert text_of(output) == "my turn\n"
     assert result.ok
     for each in blocked:
-        assert client.result(each, timeout=20).ok
+        assert client.result(each, timeout=120).ok
 
 
 def test_the_output_of_a_job_that_is_killed_by_its_deadline_arrives_to_the_end(client):
     heard = []
-    result = client.run(
-        "import time\nprint('before')\ntime.sleep(60)", limits=Limits(wall_s=0.5), on_stdout=heard.append
-    )
+    result = client.run("import time\nprint('before')\ntime.sleep(60)", limits=Limits(wall_s=5), on_stdout=heard.append)
     assert result.outcome is Outcome.TIMEOUT
     assert heard == ["before\n"]
     assert result.stdout == "before\n"
@@ -176,7 +174,7 @@ def test_the_output_of_a_job_that_is_killed_by_its_deadline_arrives_to_the_end(c
 
 def test_a_job_that_is_cancelled_while_it_is_read_ends_with_what_it_had_printed(client):
     job_id = client.submit("import time\nprint('before')\ntime.sleep(60)")
-    events = client.stream(job_id, timeout=20)
+    events = client.stream(job_id, timeout=120)
     assert next(events).text == "before\n"
     client.cancel(job_id)
     (result,) = events
@@ -189,7 +187,7 @@ def test_a_callback_that_raises_has_the_job_killed(client):
 
     with pytest.raises(ZeroDivisionError):
         client.run("import time\nprint('x')\ntime.sleep(60)", job_id="stumbled", on_stdout=stumble)
-    assert client.result("stumbled", timeout=20).outcome is Outcome.CANCELLED
+    assert client.result("stumbled", timeout=120).outcome is Outcome.CANCELLED
 
 
 def test_output_that_arrived_is_kept_when_the_worker_dies(client, daemon):
@@ -208,7 +206,7 @@ def test_a_flood_arrives_up_to_the_cap_and_the_daemon_stays_small(client, daemon
     client.run("result = 1")
     before = daemon.resident_bytes()
     code = "import os\nblock = b'0123456789abcdef' * 4096\nfor _ in range(16 * 1024):\n    os.write(1, block)"
-    result = client.run(code, on_stdout=heard.append, limits=Limits(wall_s=30, cpu_s=30))
+    result = client.run(code, on_stdout=heard.append)
     assert result.outcome is Outcome.OK, result
     assert (result.stdout_bytes, result.truncated) == (1 << 30, ("stdout",))
     assert "".join(heard) == result.stdout == "0123456789abcdef" * 65536
@@ -254,13 +252,13 @@ def test_a_reader_that_dies_changes_nothing_for_the_job_and_for_other_readers(cl
     program = textwrap.dedent("""
         import os, sys
         from pool import Client
-        next(Client(sys.argv[1]).stream(sys.argv[2], timeout=20))
+        next(Client(sys.argv[1]).stream(sys.argv[2], timeout=120))
         os.kill(os.getpid(), 9)
     """)
     died = subprocess.run([sys.executable, "-c", program, daemon.endpoint, job_id], check=False)
     assert died.returncode == -signal.SIGKILL
     with ThreadPoolExecutor(1) as threads:
-        reader = threads.submit(lambda: list(client.stream(job_id, timeout=20)))
+        reader = threads.submit(lambda: list(client.stream(job_id, timeout=120)))
         steps.go("on")
         *output, result = reader.result()
     assert text_of(output) == result.stdout == "a" * 50_000 + "\n" + "b" * 50_000 + "\n"
@@ -281,9 +279,9 @@ def test_the_same_job_submitted_again_with_callbacks_is_the_same_job(client, dae
     code = steps.source + "print('once')\nstep('on')"
     first = client.submit(code, job_id="twice")
     heard = []
-    thread = threading.Thread(target=lambda: client.run(code, job_id=first, on_stdout=heard.append, timeout=20))
+    thread = threading.Thread(target=lambda: client.run(code, job_id=first, on_stdout=heard.append, timeout=120))
     thread.start()
     daemon.until(lambda: heard)
     steps.go("on")
-    thread.join(20)
+    thread.join(120)
     assert heard == ["once\n"]

@@ -136,17 +136,17 @@ def watcher(file, tmp_path, reports):
 
 
 def until(reports, condition):
-    while not condition(report := reports.get(timeout=30)):
+    while not condition(report := reports.get(timeout=120)):
         pass
     return report
 
 
 def test_the_first_report_has_a_pin_of_every_file(watcher, reports, file):
-    assert reports.get(timeout=30).pins[file].copy.read_bytes() == b"a,b\n1,2\n"
+    assert reports.get(timeout=120).pins[file].copy.read_bytes() == b"a,b\n1,2\n"
 
 
 def test_a_file_that_is_replaced_or_written_over_gets_another_pin(watcher, reports, file):
-    first = reports.get(timeout=30).pins[file].digest
+    first = reports.get(timeout=120).pins[file].digest
     replace(file, b"by rename")
     second = until(reports, lambda report: report.pins[file].digest != first).pins[file]
     assert second.copy.read_bytes() == b"by rename"
@@ -156,7 +156,7 @@ def test_a_file_that_is_replaced_or_written_over_gets_another_pin(watcher, repor
 
 
 def test_a_removed_file_is_a_problem_until_it_is_back_and_keeps_its_pin(watcher, reports, file):
-    pin = reports.get(timeout=30).pins[file]
+    pin = reports.get(timeout=120).pins[file]
     file.rename(file.with_suffix(".away"))
     report = until(reports, lambda report: report.problems)
     assert report.problems[file].text == f"{file} is gone; put it back"
@@ -166,7 +166,7 @@ def test_a_removed_file_is_a_problem_until_it_is_back_and_keeps_its_pin(watcher,
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_until_it_can(watcher, reports, file):
-    reports.get(timeout=30)
+    reports.get(timeout=120)
     file.unlink()
     file.mkdir()
     assert "Is a directory" in until(reports, lambda report: report.problems.get(file, ("",))[0]).problems[file].text
@@ -177,13 +177,13 @@ def test_a_file_that_cannot_be_read_is_a_problem_until_it_can(watcher, reports, 
 
 
 def test_copies_are_removed_when_the_loop_has_seen_their_report_and_does_not_keep_them(watcher, reports, file):
-    old = reports.get(timeout=30).pins[file].copy
+    old = reports.get(timeout=120).pins[file].copy
     replace(file, b"other")
     report = until(reports, lambda report: report.pins[file].copy != old)
     assert old.exists()
     while old.exists():
         watcher.keep(report.number, {report.pins[file].copy})
-        report = reports.get(timeout=30)
+        report = reports.get(timeout=120)
     assert report.pins[file].copy.exists()
 
 

@@ -23,7 +23,7 @@ class Loop:
 
     def run_until(self, condition):
         while not condition():
-            self._calls.get(timeout=20)()
+            self._calls.get(timeout=120)()
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ class Host:
         )
         self.turn()  # it connects and gets the descriptor
         self.turn()  # it says no, or ends
-        return fetching.communicate(timeout=30)[0] == b"True\n"
+        return fetching.communicate(timeout=120)[0] == b"True\n"
 
 
 @pytest.fixture

@@ -58,9 +58,9 @@ def test_a_grader_that_raises_leaves_the_job_its_outcome_and_value(client):
 
 
 def test_a_grader_that_never_ends_is_killed_at_the_limit_of_the_job(client):
-    result = client.run("result = 1", grade="def grade(value):\n    while True: pass", limits=Limits(wall_s=0.3))
+    result = client.run("result = 1", grade="def grade(value):\n    while True: pass", limits=Limits(wall_s=3))
     assert (result.outcome, result.value) == (Outcome.OK, 1)
-    assert "the grader ended timeout: it ran past its wall limit of 0.3 s" in result.grade_error.message
+    assert "the grader ended timeout: it ran past its wall limit of 3 s" in result.grade_error.message
 
 
 def test_a_grader_whose_value_cannot_be_carried_says_so(client):
@@ -97,7 +97,7 @@ def test_the_job_sees_nothing_of_the_grader(client):
 
 def test_any_process_can_ask_for_a_graded_result_by_its_id(client, daemon):
     job_id = client.submit("result = 1", grade=lambda value: value + 1)
-    with daemon.client(timeout=20) as other:
+    with daemon.client(timeout=120) as other:
         assert other.result(job_id, timeout=60).grade == 2
         assert other.result(job_id).grade == 2
 
@@ -116,7 +116,7 @@ def test_the_futures_of_an_executor_with_a_grader_have_the_grade(client):
 
 def test_asyncio_jobs_are_graded(daemon):
     async def work():
-        async with AsyncClient(daemon.endpoint, timeout=20) as client:
+        async with AsyncClient(daemon.endpoint, timeout=120) as client:
             return await client.run("result = 2", grade=lambda value: value**2)
 
     assert asyncio.run(work()).grade == 4
@@ -135,7 +135,7 @@ def test_cancelling_a_job_that_is_being_graded_ends_the_grader_and_keeps_the_val
 
 
 def test_a_daemon_that_is_stopped_does_not_wait_for_a_grade_beyond_its_drain_timeout():
-    with DaemonProcess({"default": POOL}, drain_timeout_s=0.1) as running, running.client(timeout=20) as client:
+    with DaemonProcess({"default": POOL}, drain_timeout_s=0.1) as running, running.client(timeout=120) as client:
         job_id = client.submit("result = 1", grade="import time\ndef grade(value): time.sleep(100)")
         running.until(lambda: any(each["id"].endswith("/grade") for each in running.call("jobs")["jobs"]))
         assert job_id
@@ -145,13 +145,13 @@ def test_a_daemon_that_is_stopped_does_not_wait_for_a_grade_beyond_its_drain_tim
 def test_a_graded_job_that_waited_when_the_daemon_was_killed_is_graded_by_the_next_one(tmp_path):
     one = POOL | {"size": {"min": 1, "max": 1}}
     with DaemonProcess({"default": one}, home=tmp_path, durability="crash") as first:
-        with first.client(timeout=20) as client:
+        with first.client(timeout=120) as client:
             running_id = client.submit("import time\ntime.sleep(100)")
             job_id = client.submit(DOUBLE, entry="main", args=[20], grade=CLOSENESS, grade_args=[42])
         first.stop(signal.SIGKILL)
     with (
         DaemonProcess({"default": one}, home=tmp_path, durability="crash") as second,
-        second.client(timeout=20) as client,
+        second.client(timeout=120) as client,
     ):
         client.cancel(running_id)  # its worker has outlived the first daemon
         result = client.result(job_id, timeout=60)

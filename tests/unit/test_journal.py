@@ -49,7 +49,7 @@ class Loop:
         self.call_soon = self._calls.put
         self.flush = lambda: None
 
-    def until(self, condition, timeout=30):
+    def until(self, condition, timeout=120):
         deadline = time.monotonic() + timeout
         while self.flush() or not condition():
             self._calls.get(timeout=max(0, deadline - time.monotonic()))()

@@ -108,7 +108,7 @@ def test_a_daemon_that_is_not_there_yet_is_waited_for(tmp_path):
         thread = threading.Thread(target=lambda: results.append(sandbox.execute(DOUBLE, [4])))
         thread.start()
         with FakeDaemon(tmp_path / "s"):
-            thread.join(20)
+            thread.join(120)
     assert results[0].value == 8
 
 
@@ -147,7 +147,7 @@ def test_a_program_whose_daemon_was_killed_is_asked_for_and_not_sent_again(tmp_p
             thread.start()
             first.wait_for(wire.Submit, 2)
         with FakeDaemon(endpoint, instance="two") as second:
-            thread.join(30)
+            thread.join(120)
             assert not second.of(wire.Submit)
     assert (results[0].success, results[0].route) == (False, "none")
     assert "unknown" in results[0].error
@@ -159,7 +159,7 @@ def test_it_serves_threads_and_children_that_are_forked(sandbox):
     for each in threads:
         each.start()
     for each in threads:
-        each.join(20)
+        each.join(120)
     assert sorted(values) == [2 * n for n in range(8)]
     assert in_child(lambda: sandbox.execute(DOUBLE, [21]).value == 42) == 0
 

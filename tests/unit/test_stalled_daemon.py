@@ -15,7 +15,8 @@ from tests.support.daemons import DaemonProcess
 from tests.support.waiting import eventually
 
 POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}
-WALL_S = 2
+#: The job needs half a second of it on an idle machine.
+WALL_S = 10
 #: Prints in more pieces than the daemon reads in one turn, and ends in time.
 PRINTS = """
 import pathlib, time
