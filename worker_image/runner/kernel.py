@@ -227,6 +227,15 @@ def collapse(start: int, length: int) -> bool:
     return _advise(start, length, _MADV_COLLAPSE)
 
 
+def make_private(start: int, length: int) -> None:
+    """Put a private copy in the place of shared memory that can be read."""
+    content = ctypes.string_at(start, length)
+    kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+    if libc.mmap(start, length, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0) == _MAP_FAILED:
+        _check(-1, "mmap")
+    ctypes.memmove(start, content, length)
+
+
 def forget(start: int, length: int) -> bool:
     """Unmap pages of a file, until they are used again. What was written to them is lost."""
     return _advise(start, length, mmap.MADV_DONTNEED)
@@ -295,15 +304,18 @@ class Init:
     """
 
     def __init__(self) -> None:
-        self._stack = mmap.mmap(-1, _STACK_BYTES)
-        top = ctypes.addressof(ctypes.c_char.from_buffer(self._stack)) + _STACK_BYTES
-        self._top = ctypes.c_void_p(top - 64)  # aligned, with room for what clone() puts there
+        stack = map_room(_STACK_BYTES)
+        _advise(stack, _STACK_BYTES, mmap.MADV_DONTFORK)  # so that a fork copies nothing of it
+        self._top = ctypes.c_void_p(stack + _STACK_BYTES - 64)  # aligned, with room for what clone() puts there
         self._pause = ctypes.cast(libc.pause, ctypes.c_void_p)
         self._every_signal = ctypes.create_string_buffer(b"\xff" * _SIGSET_BYTES, _SIGSET_BYTES)
         self._mask = ctypes.create_string_buffer(_SIGSET_BYTES)
 
     def spawning(self, pid: ctypes.c_int) -> list[Step]:
         """Steps. All inits of one maker share a small stack, since none of them ever returns to it.
+
+        It is private memory. A job that could write to it would choose what the next init runs, as it shares the memory
+        of its maker.
 
         It starts with every signal blocked, so that it runs none of the maker's handlers and nothing ends its pause.
         """

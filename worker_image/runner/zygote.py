@@ -21,7 +21,18 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from pool.screen import Policy
-from runner import child, datasets, huge_pages, immortal, output_files, seccomp, stacks, warmup, without_programs
+from runner import (
+    child,
+    datasets,
+    huge_pages,
+    immortal,
+    output_files,
+    private_memory,
+    seccomp,
+    stacks,
+    warmup,
+    without_programs,
+)
 from runner.answer import Setting
 from runner.confinement import Confinement, PidNamespaces
 from runner.datasets import DatasetError, Source
@@ -83,6 +94,7 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer,
         huge_pages.merge_libraries()
     if plan.isolation != "none":
         stacks.set_up()
+        private_memory.replace_shared()
     _require_single_thread()
     confined = Confinement(grant, plan.allow, tmp_bytes=plan.tmp_bytes, tmp_inodes=plan.tmp_inodes)
     confined.cover()
