@@ -52,9 +52,10 @@ def to_result(delivery: Delivery | None, decode: Callable[[Sequence[wire.Frame]]
     error, findings = _error(fault) if fault else (None, ())
     files = dict(zip(header.files, contents, strict=True))
     value: object = None
-    if not all(map(wire.is_relative_name, files)):
+    if files and (wrong := wire.misplaced(files)) is not None:
         files = {}  # the caller may well write them to disk
-        error = JobError(type="InvalidError", message="a file of the job has a name that points out of its directory")
+        problem = f"a file of the job is named {wrong!r:.80}, which is no path in its directory, or below another file"
+        error = JobError(type="InvalidError", message=problem)
     elif header.outcome is Outcome.OK and error is None and payload[count:] and not header.calls:
         value, error = _value(payload[count:], decode)
     result = _result(header, error=error, findings=findings, output=(stdout, stderr), files=files, value=value)

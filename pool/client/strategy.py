@@ -42,7 +42,7 @@ _BEFORE_IT_RUNS: Final = (
 )
 #: What the strategy returned, in the error of a value that cannot be carried.
 _NOT_CARRIED: Final = re.compile(r"pool\.errors\.ValueCodecError: value\S* is an? ([^:;]+)")
-_LINE: Final = re.compile(r" \(line (\d+)\)$")
+_LINE: Final = re.compile(r" \(line (\d{1,9})\)$")  # no code has more lines, and a job may name any number
 #: Calls the strategy on the beginnings, the shortest first; then on more of them, as long as no more than 0.2 s have
 #: passed in all. It is added to the end of the code. Of other types than these the grader says what is wrong.
 _DRIVER: Final = f"""
