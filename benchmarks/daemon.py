@@ -113,22 +113,15 @@ def started(
     template: str = CONFIG,
     pools: Sequence[str] = ("single", "reuse"),
     size: int = SIZE,
-    *,
-    image: str = IMAGE,
-    checkout: Path | None = None,
 ) -> Iterator[Daemon]:
-    """A daemon with idle workers in its pools. `template`: the configuration, with the fields that CONFIG has.
-
-    `checkout`: whose code it runs, with that image.
-    """
-    env = os.environ if checkout is None else os.environ | {"PYTHONPATH": str(checkout)}
+    """A daemon with idle workers in its pools. `template`: the configuration, with the fields that CONFIG has."""
     with tempfile.TemporaryDirectory(prefix="pb-") as name:  # short: socket paths have to fit
         directory = Path(name)
         config = directory / "pool.yaml"
-        config.write_text(template.format(directory=directory, image=image, size=size), encoding="utf-8")
+        config.write_text(template.format(directory=directory, image=IMAGE, size=size), encoding="utf-8")
         with (directory / "log").open("wb") as log:
             command = [sys.executable, "-m", "pool.cli.daemon", "--config", str(config)]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=checkout, env=env)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         daemon = Daemon(process, directory, size)
         try:
             for pool in pools:

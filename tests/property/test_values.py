@@ -8,7 +8,6 @@ import zoneinfo
 from pathlib import PurePosixPath, PureWindowsPath
 
 import hypothesis.extra.numpy as hnp
-import hypothesis.extra.pandas as hpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -221,12 +220,6 @@ def test_an_array_comes_out_with_its_dtype_shape_and_bits_and_writable(array):
     assert out.flags.writeable
 
 
-@quick
-@given(numpy_scalars)
-def test_a_numpy_scalar_comes_out_as_one(value):
-    assert same(round_trip(value), value)
-
-
 @thorough
 @given(st.integers(0, 5).flatmap(indexes))
 def test_an_index_comes_out_with_names_and_frequency(index):
@@ -243,17 +236,6 @@ def test_a_series_comes_out_with_dtype_index_and_name(value):
 @given(frames())
 def test_a_frame_comes_out_with_dtypes_and_labels(frame):
     assert same(round_trip(frame), frame)
-
-
-@quick
-@given(
-    hpd.data_frames(
-        [hpd.column("a", dtype=float), hpd.column("b", dtype="M8[ns]"), hpd.column("c", elements=st.text())]
-    )
-)
-def test_a_mixed_frame_in_a_list_comes_out(frame):
-    (out,) = round_trip([frame])
-    pd.testing.assert_frame_equal(out, frame, check_exact=True)
 
 
 @quick

@@ -22,6 +22,7 @@ from pool.errors import (
 )
 from tests.support.waiting import Waiting, eventually
 from tests.unit.fake_daemon import HOLD
+from tests.unit.test_executor import hold
 
 DOUBLE = "def main(x):\n    return x * 2"
 MAIN = {"entry": "main"}
@@ -29,10 +30,6 @@ MAIN = {"entry": "main"}
 
 def values(results):
     return [(str(result.outcome), result.value) for result in results]
-
-
-def hold(*_):
-    """The fake daemon does not run a function of this name."""
 
 
 class Busy:

@@ -12,14 +12,11 @@ import pytest
 from pool import AsyncClient, JobError, JobResult, Limits, Outcome, wire
 from pool.client import cases
 from pool.errors import InvalidJobError
+from tests.unit.test_executor import hold
 
 SQUARE = "def main(x): return x * x"
 MAIN = {"entry": "main"}
 HALF_RIGHT = [{"args": [n], "expected": n * n if n % 2 else -1, "name": f"square of {n}"} for n in range(5)]
-
-
-def hold(*_):
-    """The fake daemon does not run a function of this name."""
 
 
 def test_each_case_has_a_row_in_order_with_a_verdict_a_reason_and_its_job(client):

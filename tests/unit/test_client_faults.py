@@ -15,9 +15,7 @@ import pytest
 from pool import Client, wire
 from pool.client import connection
 from pool.client.pending import PendingRequests
-from pool.errors import (
-    DaemonUnreachableError,
-)
+from pool.errors import DaemonUnreachableError
 from tests.support.waiting import Waiting, eventually, in_child
 from tests.unit.fake_daemon import HOLD, FakeDaemon, ignore, read_all
 

@@ -13,10 +13,7 @@ import zmq
 
 from pool import Outcome, values, wire
 from pool.client import connection
-from pool.errors import (
-    RemoteProtocolError,
-    VersionMismatchError,
-)
+from pool.errors import RemoteProtocolError, VersionMismatchError
 from tests.unit.fake_daemon import HOLD
 
 # ---- garbage ----

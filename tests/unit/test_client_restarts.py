@@ -13,12 +13,7 @@ import zmq
 from pool import Client, Outcome, wire
 from pool.client import connection
 from pool.client.job import LARGE_BYTES
-from pool.errors import (
-    DaemonUnreachableError,
-    DrainingError,
-    RemoteProtocolError,
-    UnknownJobError,
-)
+from pool.errors import DaemonUnreachableError, DrainingError, RemoteProtocolError, UnknownJobError
 from tests.support.waiting import Waiting, eventually
 from tests.unit.fake_daemon import HOLD, FakeDaemon, ignore, read_all
 

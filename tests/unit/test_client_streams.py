@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import Future
 from itertools import pairwise
 
@@ -106,17 +105,6 @@ def test_a_slow_reader_gets_consecutive_pieces_of_a_stream_as_one():
     assert (result.stdout, result.stderr) == ("abcdefg", "xy")
 
 
-def test_a_callback_that_raises_ends_the_call_and_the_job(client, daemon):
-    def stumble(text):
-        raise ZeroDivisionError(text)
-
-    running = Waiting(lambda: client.run(HOLD, job_id="j", on_stdout=stumble))
-    daemon.job("j")
-    daemon.print("j", "stdout", 0, b"now")
-    assert isinstance(running.end(), ZeroDivisionError)
-    assert [each.job_id for each in daemon.of(wire.Cancel)] == ["j"]
-
-
 def test_an_error_of_the_pool_that_a_callback_raises_ends_the_job_too(client, daemon):
     running = Waiting(lambda: client.run(HOLD, job_id="j", on_stdout=lambda _: client.cancel("nobody-s")))
     daemon.job("j")
@@ -202,16 +190,6 @@ def test_a_job_that_has_ended_gives_its_output_and_then_the_result(client, daemo
     assert list(client.stream("j"))[-1].outcome is Outcome.TIMEOUT
 
 
-def test_two_readers_of_one_client_both_get_everything(client, daemon):
-    client.submit(HOLD, job_id="j")
-    readers = [Waiting(lambda: list(client.stream("j", timeout=120))) for _ in range(2)]
-    eventually(lambda: len(daemon.job("j").watchers) == 2)
-    daemon.print("j", "stdout", 0, b"hello ")  # to the one address twice
-    daemon.finish("j", output=(b"hello world", b""))
-    for reader in readers:
-        assert text_of(reader.end()) == "hello world"
-
-
 def test_leaving_the_loop_early_leaves_nothing_open(client, daemon):
     client.submit(HOLD, job_id="j")
     events = client.stream("j")
@@ -281,15 +259,6 @@ def test_after_a_lost_connection_the_stream_continues_where_it_was(tmp_path):
         assert "".join(received) == "one two three"
 
 
-def test_output_that_arrived_stays_delivered_when_the_job_is_lost(client, daemon):
-    received = []
-    running = held(client, daemon, received)
-    daemon.print("j", "stdout", 0, b"so far")
-    daemon.finish("j", Outcome.LOST)
-    assert running.end().outcome is Outcome.LOST
-    assert received == ["so far"]
-
-
 # ---- text ----
 
 
@@ -319,11 +288,3 @@ def test_an_output_reader_that_nobody_reads_holds_no_more_than_the_output_cap():
     for _ in range(1000):
         reader.put(wire.Output(job_id="j", name="stdout", offset=0), [b"x" * 1000])
     assert reader._queue.qsize() == 1
-
-
-def test_events_wait_no_longer_than_the_timeout(client, daemon):
-    client.submit(HOLD, job_id="j")
-    start = time.monotonic()
-    with pytest.raises(ResultTimeoutError):
-        next(client.stream("j", timeout=0))
-    assert time.monotonic() - start < 30

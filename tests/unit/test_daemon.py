@@ -9,11 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pool.errors import (
-    PoolUnavailableError,
-    UnknownJobError,
-    UnknownPoolError,
-)
+from pool.errors import PoolUnavailableError, UnknownJobError, UnknownPoolError
 from pool.model import Limits, Outcome
 from pool.testing import start_of
 from tests.support.daemons import DaemonProcess, module_daemon

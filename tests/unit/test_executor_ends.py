@@ -10,24 +10,10 @@ import pytest
 
 from pool import Client, PoolExecutor, wire
 from pool.client import ExecutorClosedError
-from pool.errors import (
-    ClosedError,
-    ConfigError,
-    InvalidJobError,
-)
+from pool.errors import ClosedError, ConfigError, InvalidJobError
 from tests.support.process import threads
 from tests.support.waiting import Waiting, eventually
-
-WAIT_S = 60
-
-
-def double(x, *, plus=0):
-    return 2 * x + plus
-
-
-def hold(*_):
-    """The fake daemon does not run a function of this name."""
-
+from tests.unit.test_executor import WAIT_S, double, hold
 
 # ---- cancel ----
 

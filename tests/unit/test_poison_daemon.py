@@ -94,18 +94,6 @@ def test_jobs_of_it_that_wait_end_rejected_and_the_others_run(daemon, client):
     assert client.result(other, timeout=60).value == 42
 
 
-def test_jobs_that_fail_or_are_cancelled_are_never_held_against_their_code(daemon, client):
-    failing = "def main(how):\n    import os\n    raise ValueError if how else os._exit(3)"
-    for how in (0, 1) * 3:
-        assert client.run(failing, entry="main", args=[how], timeout=60).outcome in {Outcome.ERROR, Outcome.CRASH}
-    for _ in range(3):
-        job_id = client.submit(HELD, entry="main", args=[60])
-        daemon.until(lambda: daemon.pool()["running"] == 1)
-        client.cancel(job_id)
-        assert client.result(job_id, timeout=60).outcome is Outcome.CANCELLED
-    assert daemon.pool()["poison"] == []
-
-
 def test_an_operator_sees_it_and_pardons_it(daemon, client):
     assert daemon.admin("poison").stdout == "no code has destroyed a worker lately\n"
     workers = [lose(daemon, client) for _ in range(2)]

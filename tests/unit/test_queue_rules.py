@@ -8,7 +8,6 @@ import threading
 import psutil
 import pytest
 
-from pool.client import PoolExecutor
 from pool.errors import BacklogFullError
 from pool.model import Outcome
 from tests.support.daemons import module_daemon
@@ -135,8 +134,3 @@ def test_an_endless_map_costs_neither_side_memory(daemon, client):
     assert grown[0] < 80 << 20
     assert grown[1] < 20 << 20
     daemon.until(lambda: daemon.pool("wide")["running"] == 0 and daemon.pool("wide")["backlog"] == 0)
-
-
-def test_the_map_of_an_executor_gives_results_in_order(daemon):
-    with PoolExecutor(daemon.endpoint, pool="wide") as executor:
-        assert list(executor.map(lambda x, y: x * y, range(200), range(200))) == [n * n for n in range(200)]

@@ -75,10 +75,6 @@ def test_a_path_travels_as_a_name_and_not_as_something_that_opens_files():
     assert type(carried(Path("/data/prices"))) is PurePosixPath
 
 
-def test_text_with_lone_surrogates_is_carried():
-    assert carried({"\ud800": ["a\udfff"], "b": ("\ud800",)}) == {"\ud800": ["a\udfff"], "b": ("\ud800",)}
-
-
 def test_the_repeated_hour_of_a_zone_keeps_its_fold():
     moment = dt.datetime(2020, 10, 25, 2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
     assert carried(moment).utcoffset() == moment.utcoffset() == dt.timedelta(hours=1)

@@ -14,9 +14,7 @@ import pandas as pd
 import pytest
 
 from pool.values import collisions, decode
-from pool.values.codes import (
-    Code,
-)  # fmt: skip
+from pool.values.codes import Code
 from tests.support.coded import array, big, carried, index, marked, objects, rejected, scalar
 from tests.support.same import same
 

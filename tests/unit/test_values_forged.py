@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pool.errors import ValueCodecError
-from pool.values import decode, encode
+from pool.values import decode
 from pool.values.codes import (
     FREE_CHARGE,
     MAX_DECIMAL_DIGITS,
@@ -350,10 +349,3 @@ def test_an_array_has_as_many_dimensions_as_numpy_can_pickle():
     rejected(array("|i1", [1] * 33, b"\1"))
     assert "reshape" in refused(np.ones((1,) * 33)).message
     assert same(pickle.loads(pickle.dumps(carried(np.ones((1,) * 32)))), np.ones((1,) * 32))
-
-
-def test_an_error_of_the_reader_is_the_one_error_for_every_kind():
-    for value in (*OUTSIDE.values(), *MISSHAPEN.values()):
-        with pytest.raises(ValueCodecError):
-            decode([msgpack.packb(value)])
-    assert encode(None, max_bytes=10)
