@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pool.printable import visible
+
 Entry = Annotated[str | None, typer.Option("--entry", metavar="NAME", help="The function to call.")]
 Arg = Annotated[
     list[str] | None, typer.Option("--arg", metavar="JSON", help="An argument of the function; may be repeated.")
@@ -97,4 +99,4 @@ def write_files(directory: Path, files: dict[str, bytes]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         except OSError as error:
-            raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--out") from None
+            raise typer.BadParameter(visible(f"{path}: {error.strerror}"), param_hint="--out") from None

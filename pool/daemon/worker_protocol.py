@@ -232,8 +232,10 @@ def printable(text: str) -> str:
 
 
 def _texts(kind: type[wire.FromRunner]) -> tuple[str, ...]:
-    """The fields of a message that may hold text of any kind. That of a job's id is checked when it is decoded."""
-    fields = [each for each in msgspec.structs.fields(kind) if each.name != "job_id"]
+    """The fields of a message that may hold text of any kind. Not a job's id, which is checked when it is decoded, and
+    not the names of its files: with other names they would no longer be different, or short enough.
+    """
+    fields = [each for each in msgspec.structs.fields(kind) if each.name not in {"job_id", "files"}]
     return tuple(each.name for each in fields if not isinstance(type_info(each.type), _WITHOUT_TEXT))
 
 

@@ -348,6 +348,14 @@ def test_the_text_of_a_message_is_made_printable():
     assert starting.start.missing == ("\\u202e", "plain")
 
 
+def test_the_names_of_files_stay_different_and_short():
+    names = ("a\nb", "a\\nb", "\x01" * 255)
+    payload = (*EMPTY, b"1", b"2", b"3")
+    _, message = leased(started()).receive(done(files=names), payload, 0)
+    assert message.files == names
+    check_answer(message, payload, largest=100)
+
+
 @pytest.mark.parametrize(
     ("lie", "payload"),
     [
