@@ -29,8 +29,9 @@ _libc = ctypes.CDLL(None)
 _KCMP = {"x86_64": 312, "aarch64": 272}
 _KCMP_VM = 1
 _JOB = "result = 1"
-#: A child for which no job comes warms up: its pages are part of an idle worker.
-_SETTLE_S = 1.0
+#: A child for which no job comes warms up: its pages are part of an idle worker. The runner
+#: unmaps files 2 s after its start.
+_SETTLE_S = 3.0
 
 
 def of_daemon(waiting: int) -> tuple[float, float]:

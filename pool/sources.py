@@ -10,13 +10,15 @@ Standard library only: this module is copied into the image too.
 
 from __future__ import annotations
 
-import hashlib
 import os
+from _blake2 import blake2b  # hashlib would load OpenSSL, which takes each runner 2 MB
 from collections.abc import Mapping
 from pathlib import Path
 
 #: The directory of the tree in the image.
 IMAGE_ROOT = Path("/opt/pool")
+
+_DIGEST_BYTES = 32
 
 #: The modules of `pool` that are copied into the image; a name that ends in a slash is a package with all its modules.
 LEAVES = ("_version.py", "errors.py", "units.py", "outcome.py", "sources.py", "screen/", "values/", "wire/")
@@ -35,8 +37,8 @@ def read_tree(root: Path) -> dict[str, bytes]:
 
 
 def digest(tree: Mapping[str, bytes]) -> str:
-    """SHA-256 in hex over the sorted names, lengths and contents, so that different trees have different input."""
-    state = hashlib.sha256()
+    """BLAKE2b in hex over the sorted names, lengths and contents, so that different trees have different input."""
+    state = blake2b(digest_size=_DIGEST_BYTES)
     for name in sorted(tree):
         for part in (name.encode(), tree[name]):
             state.update(len(part).to_bytes(8, "big"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
+import mmap
 import zlib
 from pathlib import Path
 
@@ -16,13 +18,14 @@ KernelPageSize:        4 kB
 MMUPageSize:           4 kB
 Rss:                {used} kB
 Pss:                {used} kB
+Anonymous:          {written} kB
 VmFlags: rd wr mr mw me {accounted}
 """
 
 
 def mapping(begin: int, size_kib: int, **fields: object) -> str:
     usual = {
-        "rights": "rw-p", "offset": 0, "device": "00:00", "inode": 0, "name": "", "used": size_kib, "accounted": "ac"
+        "rights": "rw-p", "offset": 0, "device": "00:00", "inode": 0, "name": "", "used": size_kib, "accounted": "ac", "written": 0
     }  # fmt: skip
     return MAPPING.format(range=f"{begin:x}-{begin + size_kib * 1024:x}", size=size_kib, **{**usual, **fields})
 
@@ -52,17 +55,28 @@ def test_only_anonymous_memory_that_is_in_use_is_put_into_large_pages():
     assert found == ["0x10000000", "0x10200000", "0x70000000", "0x70200000"]
 
 
-def test_a_hole_that_python_has_left_between_its_objects_is_filled():
-    first = mapping(0x1000_0000, 2 << 10)
-    assert [*huge_pages.holes(mappings(first + mapping(0x1030_0000, 2 << 10)))] == [(0x1020_0000, 0x10_0000)]
-    assert [*huge_pages.holes(mappings(first + mapping(0x1040_0000, 2 << 10)))] == []  # too large
-    assert [*huge_pages.holes(mappings(first + mapping(0x1030_0000, 8)))] == []  # next to something else
+def test_objects_that_are_made_while_libraries_are_imported_lie_together():
+    """Other memory is mapped meanwhile, as libraries are. Arenas of Python have 1 MiB."""
+    objects, others = [], []
+    with huge_pages.gathering():
+        for _ in range(40):
+            objects += [f"object {number}" for number in range(10_000)]
+            others.append(mmap.mmap(-1, 1 << 20))
+    arenas = {id(each) >> 20 for each in objects}
+    together = max((_run(arenas, first) for first in arenas if first - 1 not in arenas), key=len)
+    assert len(together) >= 8
+    found = mappings(Path("/proc/self/smaps").read_text(encoding="ascii"))
+    end = next(each.end for each in found if each.start <= together[-1] << 20 < each.end)
+    assert end <= together[-1] + 1 << 20, "what is left over was given back"
+
+
+def _run(arenas, first):
+    return [*itertools.takewhile(arenas.__contains__, itertools.count(first))]
 
 
 def test_objects_keep_their_values_when_their_memory_moves_into_large_pages():
-    held = huge_pages.gather()
-    objects = [f"object {number}" for number in range(200_000)]
-    held.clear()
+    with huge_pages.gathering():
+        objects = [f"object {number}" for number in range(200_000)]
     gc.collect()
     huge_pages.collapse()
     assert objects == [f"object {number}" for number in range(200_000)]
@@ -114,11 +128,29 @@ def test_what_was_read_of_files_is_unmapped_and_comes_again_but_not_what_was_wri
         return sum(each.used_bytes for each in mappings(Path("/proc/self/smaps").read_text("ascii")) if each.constant)
 
     digest, before = zlib.crc32(_code_of_libc()), used()
-    huge_pages.release_files()
+    huge_pages.release_files(threads=True)
     assert used() < before / 2
     assert zlib.crc32(_code_of_libc()) == digest
     changed = [each.accounted for each in mappings(LIBRARY) if each.constant]
     assert changed == [False] * 3
+
+
+def test_variables_of_a_library_are_unmapped_only_if_they_are_as_in_the_file():
+    unread, written = (
+        mappings(mapping(0x1000_0000, 8, inode=77, device="fe:00", written=written))[0] for written in (0, 4)
+    )
+    assert (unread.unwritten, written.unwritten) == (True, False)
+    assert not mappings(mapping(0x1000_0000, 8, name="[stack]"))[0].unwritten
+    assert not mappings(mapping(0x1000_0000, 8, rights="r--p", name="[vvar]", accounted=""))[0].constant
+
+
+def test_a_child_that_has_warmed_up_unmaps_libraries_that_the_zygote_does_not_use(monkeypatch):
+    smaps = "".join(
+        mapping(at, 8, rights="r-xp", accounted="", inode=inode, device="fe:00", used=used)
+        for at, inode, used in ((0x1000_0000, 77, 4), (0x2000_0000, 78, 0))
+    )
+    monkeypatch.setattr(huge_pages, "_own", lambda: mappings(smaps))
+    assert [step.arguments[:2] for step in huge_pages.releasing()] == [(0x2000_0000, 8 << 10)]
 
 
 def _code_of_libc():

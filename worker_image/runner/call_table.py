@@ -116,11 +116,11 @@ def _is_of_c(step: Step) -> bool:
 @functools.cache
 def _machine_code() -> Callable[[ctypes.c_void_p, ctypes.c_void_p], int] | None:
     code = _CODE.get(os.uname().machine)
-    address = _runnable(code) if code is not None else None
+    address = runnable(code) if code is not None else None
     return kernel.function_at(address) if address is not None else None
 
 
-def _runnable(code: bytes) -> int | None:
+def runnable(code: bytes) -> int | None:
     """The address of machine code in memory of its own. None where that is refused."""
     address = kernel.map_room(mmap.PAGESIZE)
     ctypes.memmove(address, code, len(code))

@@ -34,6 +34,7 @@ from runner.call_table import CallTable
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
 from runner.fault import FILENAME
+from runner.huge_pages import releasing
 from runner.kernel import Step
 
 #: One byte from the child: it is parked.
@@ -68,6 +69,7 @@ class Prepared(NamedTuple):
     directories: CallTable  #: makes a job's directories, and enters the first
     parking: Sequence[Step]  #: all that a child does before it waits for a job
     first: ctypes.Array[ctypes.c_char]  #: the first bytes of what comes: of a job, or WARM_UP
+    releasing: CallTable  #: unmaps what a warm-up has read of libraries
     setting: Setting
     confinement: Confinement
     sock: socket.socket  #: each child puts its channel in the place of this one's descriptor
@@ -99,6 +101,7 @@ def prepare(scratch: Path, setting: Setting, confinement: Confinement, ends: Seq
         directories=CallTable(directories),
         parking=parking,
         first=first,
+        releasing=CallTable(releasing()),
         setting=setting,
         confinement=confinement,
         sock=sock,
@@ -152,7 +155,7 @@ def live(prepared: Prepared, fork: Callable[[Sequence[Step]], None]) -> NoReturn
     try:
         fork(prepared.parking)
         if prepared.first.raw == channel.WARM_UP:
-            _warm_up(sock, prepared.setting)
+            _warm_up(sock, prepared)
         interpreter.note_what_is_there()
         _work(sock, prepared)
         status = 0
@@ -208,13 +211,14 @@ def _held_bytes(confinement: Confinement) -> int:
     return int(pages[5 if confinement.memory_limit == resource.RLIMIT_DATA else 0]) * mmap.PAGESIZE
 
 
-def _warm_up(sock: socket.socket, setting: Setting) -> None:
+def _warm_up(sock: socket.socket, prepared: Prepared) -> None:
     """Until a job is waiting."""
     sock.recv(len(channel.WARM_UP))
     for part in warmup.parts():
-        warmup.run(part, setting)
+        warmup.run(part, prepared.setting)
         if select.select([sock], [], [], 0.0)[0]:
             return
+    prepared.releasing.perform()
 
 
 def _work(sock: socket.socket, prepared: Prepared) -> None:

@@ -17,7 +17,7 @@ screen has let it pass there.
 
 from __future__ import annotations
 
-import hashlib
+from _blake2 import blake2b  # hashlib would load OpenSSL, which takes each runner 2 MB
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -27,6 +27,7 @@ from pool import wire
 from pool.outcome import Outcome
 from runner.channel import Frame
 
+_DIGEST_BYTES = 32
 #: How many texts are kept, each with 32 bytes: the ones that were used last.
 _MOST_TEXTS = 1024
 #: How much byte code is kept: that of the texts that were used last.
@@ -54,7 +55,7 @@ class CodeCache:
         header, code, *rest = frames
         passed, compiled, sends, self._present = False, None, False, b""
         if not job.pickled and job.screened:
-            self._present = hashlib.sha256(code).digest()
+            self._present = blake2b(code, digest_size=_DIGEST_BYTES).digest()
             passed = self._present in self._passed
             compiled = self._compiled.get(self._present)
             sends = compiled is None and (job.apart or passed)

@@ -1,8 +1,8 @@
 """The zygote's memory in few large pages and few mappings: a fork copies and an exit drops each of them.
 
 The kernel puts 2 MiB of memory that lie together into one page if it is asked to (MADV_COLLAPSE, Linux 6.1). Python
-takes memory for its objects 1 MiB at a time, between the libraries that are loaded meanwhile. So it is made to take its
-memory beforehand, in one piece. A page that a child writes to is still copied alone: 4 KiB of a large page.
+takes memory for its objects 1 MiB at a time, between the libraries that are loaded meanwhile. So while libraries are
+imported it takes it from one range. A page that a child writes to is still copied alone: 4 KiB of a large page.
 
 A library has three mappings that are never written: headers, code and constants, of which only code may be run. Where
 all three may be run they are one. Its table of addresses, which the dynamic linker protects once it is complete, is one
@@ -12,32 +12,39 @@ what may be done with its own memory.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import re
 from collections.abc import Iterator, Sequence
+from ctypes import pythonapi
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from runner import kernel
+from runner import call_table, kernel
+from runner.kernel import Step
 
 _HUGE_BYTES = 2 << 20
-#: What the usual libraries need. What is left over is given back.
-_GATHERED_BYTES = 32 << 20
-#: The largest object of Python's own allocator, with its header.
-_OBJECT_BYTES = 512
-_HEADER_BYTES = 33
-#: The distance of the objects that are held: Python gives memory back in pieces of 1 MiB, once nothing is in them.
-_HELD_EVERY_BYTES = 512 << 10
+#: More than what most libraries need. What is left over is given back.
+_ARENAS_BYTES = 64 << 20
+#: Takes a `_Room` in rdi and a size in rsi. Returns the next piece of the room, or what Python's own allocator returns.
+_TAKING = {
+    "x86_64": bytes.fromhex(
+        "488b07 488d0c30"  # mov rax, [rdi]; lea rcx, [rax+rsi]
+        "483b4f08 7704"  # cmp rcx, [rdi+8]; ja own
+        "48890f c3"  # mov [rdi], rcx; ret
+        "488b4710 488b7f18 ffe0"  # own: mov rax, [rdi+16]; mov rdi, [rdi+24]; jmp rax
+    )
+}
 #: A mapping of which less is in use, such as one of thread stacks, would take more memory in large pages.
 _LEAST_USED = 0.75
-#: A hole between mappings of at least its size is filled, so that a large page can lie there.
-_HOLE_BYTES = 1 << 20
 #: The kernel refuses to move a page that something else uses at the moment.
 _TRIES = 5
 _SMAPS = Path("/proc/self/smaps")
 _MAPPING = re.compile(
     r"^([0-9a-f]+)-([0-9a-f]+) (\S+)p ([0-9a-f]+) (\S+ \d+) *(.*)\n"
-    r"Size:.*\n(?:\w+:.*\n)*?Rss: +(\d+) kB\n(?:\w+:.*\n)*?VmFlags:(.*)",
+    r"Size:.*\n(?:\w+:.*\n)*?Rss: +(\d+) kB\n(?:\w+:.*\n)*?Anonymous: +(\d+) kB\n(?:\w+:.*\n)*?VmFlags:(.*)",
     re.MULTILINE,
 )
 _NO_FILE = "00:00 0"
@@ -52,6 +59,7 @@ class Mapping(NamedTuple):
     offset: int
     file: str  #: device and inode; empty for anonymous memory
     used_bytes: int
+    written_bytes: int  #: of them, those that differ from the file
     accounted: bool  #: whether it was writable at some time
 
     @property
@@ -64,25 +72,65 @@ class Mapping(NamedTuple):
         return not self.file and self.rights == "rw-" and self.used_bytes >= _LEAST_USED * self.size
 
     @property
+    def of_file(self) -> bool:
+        """Not of the kernel, such as a stack."""
+        return self.file not in {"", _NO_FILE}
+
+    @property
     def constant(self) -> bool:
-        """Of a file, and never written."""
-        return bool(self.file) and not self.accounted and self.rights in {"r--", "r-x"}
+        """Of a file, and never writable."""
+        return self.of_file and not self.accounted and self.rights in {"r--", "r-x"}
+
+    @property
+    def unwritten(self) -> bool:
+        """Of a file, and the same as in the file."""
+        return self.of_file and not self.written_bytes
 
     def continues(self, other: Mapping) -> bool:
         """Whether it follows another one in memory and in its file."""
         return self.start == other.end and self.file == other.file and self.offset == other.offset + other.size
 
 
-def gather() -> list[bytes]:
-    """Before libraries are imported. Drop what is returned after they are, so that unused memory is given back."""
-    objects = [bytes(_OBJECT_BYTES - _HEADER_BYTES) for _ in range(_GATHERED_BYTES // _OBJECT_BYTES)]
-    return objects[:: _HELD_EVERY_BYTES // _OBJECT_BYTES]
+class _Allocator(ctypes.Structure):
+    """PyObjectArenaAllocator: where Python's allocator of objects takes memory from, 1 MiB at a time."""
+
+    _fields_ = (("context", ctypes.c_void_p), ("take", ctypes.c_void_p), ("give_back", ctypes.c_void_p))
+
+
+class _Room(ctypes.Structure):
+    """The context of another allocator: memory that is given out from its beginning."""
+
+    _fields_ = (
+        ("next", ctypes.c_size_t),
+        ("end", ctypes.c_size_t),
+        ("take", ctypes.c_void_p),
+        ("context", ctypes.c_void_p),
+    )
+
+
+@contextlib.contextmanager
+def gathering() -> Iterator[None]:
+    """While libraries are imported: their objects lie together, and no library is loaded in between."""
+    code = _TAKING.get(os.uname().machine)
+    taking = call_table.runnable(code) if code is not None else None
+    if taking is None:
+        yield
+        return
+    own = _Allocator()
+    pythonapi.PyObject_GetArenaAllocator(ctypes.byref(own))
+    start = kernel.map_room(_ARENAS_BYTES)
+    room = _Room(-(-start // _HUGE_BYTES) * _HUGE_BYTES, start + _ARENAS_BYTES, own.take, own.context)
+    # Memory of both is given back in the same way: it is unmapped.
+    pythonapi.PyObject_SetArenaAllocator(ctypes.byref(_Allocator(ctypes.addressof(room), taking, own.give_back)))
+    try:
+        yield
+    finally:
+        pythonapi.PyObject_SetArenaAllocator(ctypes.byref(own))
+        kernel.unmap(room.next, room.end - room.next)
 
 
 def collapse() -> None:
     """After the libraries are imported. It stops at the first page that the host refuses, or has no memory for."""
-    for start, size in holes(_own()):
-        kernel.fill(start, size)
     for start in ranges(_own()):
         if not any(kernel.collapse(start, _HUGE_BYTES) for _ in range(_TRIES)):
             return
@@ -97,14 +145,20 @@ def merge_libraries() -> None:
         kernel.allow_running(start, size)
 
 
-def release_files() -> None:
-    """After the start: unmap what was read of files and never written. What is used again comes from the page cache.
+def release_files(*, threads: bool) -> None:
+    """After the start: unmap what was read of files and not written. What is used again comes from the page cache.
 
-    A fork does not copy the entries of such mappings, so no child has more page faults for it.
+    A fork does not copy the entries of such mappings, so no child has more page faults for it. `threads`: others run,
+    and may write to a library's variables at this moment.
     """
     for each in _own():
-        if each.constant:
+        if each.unwritten and (each.constant or not threads):
             kernel.forget(each.start, each.size)
+
+
+def releasing() -> list[Step]:
+    """In the zygote after its start, for children that have warmed up: the same for libraries that it does not use."""
+    return [kernel.forgetting(each.start, each.size) for each in _own() if each.constant and not each.used_bytes]
 
 
 def _own() -> Sequence[Mapping]:
@@ -121,9 +175,10 @@ def mappings(smaps: str) -> list[Mapping]:
             offset=int(offset, 16),
             file="" if file == _NO_FILE and name in {"", "[heap]"} else file,
             used_bytes=int(used_kib) * 1024,
+            written_bytes=int(written_kib) * 1024,
             accounted=" ac" in flags,
         )
-        for start, end, rights, offset, file, name, used_kib, flags in _MAPPING.findall(smaps)
+        for start, end, rights, offset, file, name, used_kib, written_kib, flags in _MAPPING.findall(smaps)
     ]
 
 
@@ -145,14 +200,6 @@ def runs(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
         if len(run) > 1:
             yield run[0].start, run[-1].end - run[0].start
         run = [each] if each is not None else []
-
-
-def holes(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
-    """Start and length of what Python has given back between memory that it uses."""
-    for one, other in pairwise(found):
-        size = other.start - one.end
-        if one.anonymous and other.anonymous and 0 < size <= _HOLE_BYTES <= min(one.size, other.size):
-            yield one.end, size
 
 
 def ranges(found: Sequence[Mapping]) -> Iterator[int]:

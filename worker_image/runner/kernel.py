@@ -48,7 +48,6 @@ _STACK_BYTES = 16384
 _SIGSET_BYTES = 128
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
-_MAP_FIXED_NOREPLACE = 0x100000
 _MAP_FAILED = ctypes.c_size_t(-1).value
 #: At least the size of sem_t and of pthread_attr_t.
 _OPAQUE_BYTES = 128
@@ -216,12 +215,6 @@ def _protect(start: int, length: int, rights: int) -> bool:
     return bool(libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), rights) == 0)
 
 
-def fill(start: int, length: int) -> None:
-    """Map private, writable memory there. Nothing happens where other memory is mapped."""
-    kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
-    libc.mmap(start, length, mmap.PROT_READ | mmap.PROT_WRITE, kind, -1, 0)
-
-
 def collapse(start: int, length: int) -> bool:
     """Put a range of anonymous memory into large pages. False where the kernel cannot, or has none."""
     return _advise(start, length, _MADV_COLLAPSE)
@@ -239,6 +232,10 @@ def make_private(start: int, length: int) -> None:
 def forget(start: int, length: int) -> bool:
     """Unmap pages of a file, until they are used again. What was written to them is lost."""
     return _advise(start, length, mmap.MADV_DONTNEED)
+
+
+def forgetting(start: int, length: int) -> Step:
+    return Step(libc.madvise, (start, length, mmap.MADV_DONTNEED), "madvise")
 
 
 def _advise(start: int, length: int, advice: int) -> bool:

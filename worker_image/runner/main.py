@@ -7,9 +7,8 @@ before the fork; what only one of them needs, it imports afterwards.
 from __future__ import annotations
 
 import gc
-import hashlib  # noqa: F401 - for the fork, as are the other imports that are not used here
 import os
-import random  # noqa: F401
+import random  # noqa: F401 - for the fork, as are the other imports that are not used here
 import signal
 import socket
 import sys
@@ -100,7 +99,6 @@ def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: in
 
     from pool import sources, wire
     from pool._version import __version__
-    from runner import huge_pages
     from runner.link import Link, start_zmq_reaper
     from runner.runner import DaemonGoneError, Runner, Settings
 
@@ -120,8 +118,6 @@ def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: in
     hello = wire.Hello(runner=__version__, sources=digest, python=python)
     link = Link(context, Path(options["--link"][0]))
     runner = Runner(settings, link, hello, control=control, zygote_pid=zygote_pid)
-    if options["--preload"][0]:  # others are there to start quickly
-        huge_pages.release_files()
     try:
         runner.serve()
     except (launch.PreloadError, launch.ProcessDiedError, RemoteProtocolError) as error:

@@ -31,7 +31,7 @@ from msgspec import Struct
 from pool import wire
 from pool.errors import RemoteProtocolError
 from pool.outcome import Outcome
-from runner import body, cleanup, usage
+from runner import body, cleanup, huge_pages, usage
 from runner.attempt import Attempt, Printer
 from runner.body import NoBodyError
 from runner.channel import Frame
@@ -53,6 +53,9 @@ _CLEAR_AFTER_S = 0.001
 #: Beside a shorter job a warm-up costs the core more than the next job saves by it.
 _WARM_UP_WHEN_FREE_S = 0.05
 _WARM_UP_BESIDE_S = 0.5
+#: When most of what was read of libraries is needed no more. A worker for one job has ended by then.
+_STARTED_AFTER_S = 2.0
+_release_files = partial(huge_pages.release_files, threads=True)  # those of libzmq
 #: How long after a descriptor was refused the end of the daemon has to be seen, which is the reason for it.
 _DAEMON_ENDS_S = 5.0
 #: When to compare the worker with its baseline again, while libzmq closes the descriptors of an earlier connection.
@@ -382,6 +385,7 @@ class Runner:
         if self._settings.checked:
             self._meter = Meter()
         self._renew_counters()
+        self._loop.timers[_release_files] = time.monotonic() + _STARTED_AFTER_S
         boot_ms = (time.monotonic() - self._settings.born) * 1000
         found = self._children
         self._link.send(

@@ -69,6 +69,7 @@ def live(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
 
 def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer, child.Prepared]:
     """Everything that is the same for all children."""
+    gc.freeze()  # the collector would write to what the runner has as well, and so copy it
     if plan.isolation == "namespaces" and grant.level != "namespaces":
         raise PreloadError(
             f"this host refuses {'; '.join(grant.missing)}; see pool-admin doctor, or set isolation: auto"
@@ -99,10 +100,12 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer,
     confined = Confinement(grant, plan.allow, tmp_bytes=plan.tmp_bytes, tmp_inodes=plan.tmp_inodes)
     confined.cover()
     server = ForkServer(control, PidNamespaces() if confined.nested else None, hooks.fork())
+    if plan.modules:
+        huge_pages.release_files(threads=False)
     prepared = child.prepare(plan.scratch, setting, confined, server.ends)
     if plan.modules:
+        gc.unfreeze()
         immortal.make(mortal=setting.datasets.values())
-        huge_pages.release_files()
     gc.freeze()  # the collector would write to every page that it looks at, and each child would have to copy it
     gc.enable()
     return server, prepared
@@ -119,10 +122,10 @@ def _without_decimal_context(load: Callable[..., T], *arguments: object) -> T:
 
 
 def _load_modules(names: Sequence[str]) -> None:
-    held = huge_pages.gather() if names else []
-    for name in (*_OFTEN_USED, *names) if names else ():
-        _import(name)
-    held.clear()
+    if names:
+        with huge_pages.gathering():
+            for name in (*_OFTEN_USED, *names):
+                _import(name)
 
 
 def _set_up_libraries(plan: Plan) -> None:
