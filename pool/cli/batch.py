@@ -75,10 +75,8 @@ def run_batch(endpoint: str | None, paths: Sequence[Path], options: JobOptions, 
     from pool.client import Client
 
     files = _files(paths)
-    stems = Counter(file.stem for file in files)
-    if report.out is not None and (twice := [name for name, count in stems.items() if count > 1]):
-        problem = f"several programs are named {twice[0]!r:.80} and would share a directory; rename one"
-        raise typer.BadParameter(problem, param_hint="--out")
+    if report.out is not None:
+        _refuse_shared_directories(files)
     # Our own ids, so that all jobs that were sent can be cancelled.
     jobs: dict[str, BatchJob] = {uuid.uuid4().hex: {"code": source(file), **options} for file in files}
     names = dict(zip(jobs, map(str, files), strict=True))
@@ -96,6 +94,13 @@ def run_batch(endpoint: str | None, paths: Sequence[Path], options: JobOptions, 
     _show(sorted(rows, key=lambda row: (_SORTED[report.sort](row), row[0])), report)
     if not all(result.ok for _, result in rows):
         raise typer.Exit(ExitStatus.ERROR)
+
+
+def _refuse_shared_directories(files: Sequence[Path]) -> None:
+    stems = Counter(file.stem for file in files)
+    if twice := [name for name, count in stems.items() if count > 1]:
+        problem = f"several programs are named {twice[0]!r:.80} and would share a directory; rename one"
+        raise typer.BadParameter(problem, param_hint="--out")
 
 
 def _show(rows: Sequence[Row], report: Report) -> None:

@@ -113,12 +113,10 @@ def jobs(
     uid = None if client is None else _uid(client)
     with answering(as_json=as_json):
         answer = ask(context, "jobs", pool=pool)
-        view = read(answer, Jobs)
-        pairs = sorted(zip(view.jobs, _raw_jobs(answer), strict=True), key=lambda pair: pair[0].age_s or 0.0)
-        chosen = [row for job, row in pairs if _wanted(job, state, uid, age_s=age_s)]
+        chosen = _chosen_jobs(answer, state, uid, age_s=age_s)
         filtered = (state, client, since) != (None, None, None)
         shown = chosen[: last or (None if as_json else SHOWN_JOBS)]
-        result = {"jobs": shown, "total": len(chosen) if filtered else view.total}
+        result = {"jobs": shown, "total": len(chosen) if filtered else read(answer, Jobs).total}
         if as_json:
             print_json(result if filtered or last else answer)
         else:
@@ -127,17 +125,19 @@ def jobs(
             tables.show(tables.jobs(read(result, Jobs)))
 
 
+def _chosen_jobs(answer: object, state: str | None, uid: str | None, *, age_s: float | None) -> list[dict[str, object]]:
+    """The jobs with these properties as the daemon described them, newest first."""
+    jobs, rows = read(answer, Jobs).jobs, answer["jobs"] if isinstance(answer, dict) else []
+    pairs = sorted(zip(jobs, rows, strict=True), key=lambda pair: pair[0].age_s or 0.0)
+    return [row for job, row in pairs if _wanted(job, state, uid, age_s=age_s)]
+
+
 def _wanted(job: JobStatus, state: str | None, uid: str | None, *, age_s: float | None) -> bool:
     return (
         state in {None, job.state, job.outcome}
         and uid in {None, job.client}
         and (age_s is None or (job.age_s is not None and job.age_s <= age_s))
     )
-
-
-def _raw_jobs(answer: object) -> list[dict[str, object]]:
-    """The jobs as the daemon described them. `answer` is known to be a Jobs."""
-    return list(answer["jobs"]) if isinstance(answer, dict) else []
 
 
 def _age(text: str) -> float:
@@ -168,8 +168,9 @@ def job(
 ) -> None:
     """Show the history of one job or worker: each step, with its time and cause.
 
-    With --trace, of a job that was submitted with `trace=True` or `pool-admin run --trace`: when each process had done
-    its part, from the client to the child and back. When the client had the result is in `JobResult.trace` only.
+    --trace is for a job that was submitted with `trace=True` or `pool-admin run --trace`. It shows when each process
+    had done its part, from the client to the child and back. Only `JobResult.trace` has the time at which the client
+    had the result.
     """
     with answering(as_json=as_json):
         answer = ask_about(context, "history", "id", job_id)

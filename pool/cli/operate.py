@@ -20,7 +20,7 @@ def drain(
         typer.Option(
             "--timeout",
             metavar="SECONDS",
-            help="Wait so long for the accepted jobs to end; exit status 1 if some have not.",
+            help="Wait at most SECONDS for the accepted jobs to end. Exit status 1 if some have not ended.",
         ),
     ] = None,
     as_json: Json = False,

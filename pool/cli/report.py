@@ -18,7 +18,9 @@ from pool.errors import ConfigError, PoolError
 
 if TYPE_CHECKING:
     from pool.client.sandbox import SandboxExecutor
+    from pool.report.arms import WarmPool
     from pool.report.decision import Results
+    from pool.report.measure import Parallel
 
 #: Lengths of backtests, in seconds: three short ones, and those of real backtests.
 SECONDS = (0.005, 0.02, 0.1, 1.0, 3.0, 5.0)
@@ -107,10 +109,16 @@ def _measure(sandbox: SandboxExecutor, lengths: list[float], *, iterations: int,
     finally:
         if container is not None:
             container.close()
-    widths = sorted({1, 2, os.cpu_count() or 1, 2 * (os.cpu_count() or 1)})
-    side = {each: count for each, count in sweeps.items() if each in PARALLEL_SECONDS} or sweeps
-    found = measure.side_by_side(warm, side, widths=widths, jobs=PARALLEL_JOBS, progress=_say) if parallel else []
-    return Results(checked, cases, found, _settings(iterations, image))
+    return Results(checked, cases, _in_parallel(warm, sweeps) if parallel else [], _settings(iterations, image))
+
+
+def _in_parallel(warm: WarmPool, sweeps: dict[float, int]) -> list[Parallel]:
+    from pool.report import measure
+
+    cores = os.cpu_count() or 1
+    lengths = {each: count for each, count in sweeps.items() if each in PARALLEL_SECONDS} or sweeps
+    widths = sorted({1, 2, cores, 2 * cores})
+    return measure.side_by_side(warm, lengths, widths=widths, jobs=PARALLEL_JOBS, progress=_say)
 
 
 def _settings(iterations: int, image: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
@@ -59,23 +59,23 @@ def run(
 ) -> None:
     """Run a Python file as a job and print what it printed and returned.
 
-    The job's stdout and then its value go to stdout; its stderr, and how it failed if it did, go to stderr: what it
-    prints at once, unless all of it is to be one JSON object. A terminal shows control characters as escapes; a pipe
-    gets the output as it is.
+    stdout gets the job's stdout and then its value. stderr gets its stderr and, if it failed, the reason. The output
+    is shown while the job runs; with --json, one JSON object at the end has all of it. A terminal shows control
+    characters as escapes, and a pipe gets the output as it is.
 
-    Several files, or a directory, are a job each, side by side: a bar or a line for each while they run, and a table of
-    how they ended, or with --json an object on one line for each. Exit status 1 unless all end ok. --sort value and
-    --sort time put the largest first.
+    Of several files or a directory, each file is a job, and the jobs run in parallel. A bar on a terminal, or a line
+    for each job that has ended, shows the progress. A table at the end shows all results; with --json each job is an
+    object on one line. Exit status 1 unless all end ok. --sort value and --sort time put the largest first.
     """
     several = is_batch(files)
-    if files == [Path("-")] and stdin is typer.get_binary_stream("stdin"):
-        raise typer.BadParameter("FILE is read from stdin too; give --stdin a file", param_hint="--stdin")
-    if local and (several or pool != "default" or retries):
-        raise typer.BadParameter("runs one file, without --pool and --retries", param_hint="--local")
-    if trace and (several or local):
-        raise typer.BadParameter("is for one file in a pool", param_hint="--trace")
-    if as_json and csv:
-        raise typer.BadParameter("give --json or --csv, not both", param_hint="--csv")
+    _refuse({
+        ("--stdin", "FILE is read from stdin too; give --stdin a file"):
+            files == [Path("-")] and stdin is typer.get_binary_stream("stdin"),
+        ("--local", "runs one file, without --pool and --retries"):
+            local and (several or pool != "default" or retries != 0),
+        ("--trace", "is for one file in a pool"): trace and (several or local),
+        ("--csv", "give --json or --csv, not both"): as_json and csv,
+    })  # fmt: skip
     options: JobOptions = {
         "entry": entry,
         "args": [job_options.json_value("--arg", text) for text in arg or []],
@@ -90,25 +90,34 @@ def run(
         "explain_denials": explain_denials,
         "trace": trace,
     }
-    code = "" if several else source(files[0])
     with answering(as_json=as_json, compact=several):
         options["limits"] = Limits(wall_s=wall, memory=memory)
         if several:
             run_batch(address(context).submit, files, options, Report(as_json=as_json, as_csv=csv, sort=sort, out=out))
-            return
-        result = _run_one(context, code, options, local=local, live=not as_json)
+        else:
+            _run_file(context, files[0], options, local=local, out=out, as_json=as_json)
+
+
+def _refuse(wrong: Mapping[tuple[str, str], bool]) -> None:
+    """Raise the usage error for the first option, with its text, that is wrong."""
+    for (option, text), holds in wrong.items():
+        if holds:
+            raise typer.BadParameter(text, param_hint=option)
+
+
+def _run_file(
+    context: typer.Context, file: Path, options: JobOptions, *, local: bool, out: Path | None, as_json: bool
+) -> None:
+    """Run one job and show its result. Raises typer.Exit with status 1 unless it ends ok."""
+    code = source(file)
+    with _running(context, local=local) as run_job, _Echo(err=False) as stdout, _Echo(err=True) as stderr:
+        listeners = {} if as_json else {"on_stdout": stdout, "on_stderr": stderr}
+        result = run_job(code, **listeners, **options)
     if out is not None:
         job_options.write_files(out, result.files)
-    _show(result, name=_name(files[0]), as_json=as_json)
+    _show(result, name="<stdin>" if file == Path("-") else str(file), as_json=as_json)
     if not result.ok:
         raise typer.Exit(ExitStatus.ERROR)
-
-
-def _run_one(context: typer.Context, code: str, options: JobOptions, *, local: bool, live: bool) -> JobResult:
-    """`live`: print its output while it runs."""
-    with _running(context, local=local) as run_job, _Echo(err=False) as told, _Echo(err=True) as err:
-        listeners = {"on_stdout": told, "on_stderr": err} if live else {}
-        return run_job(code, **listeners, **options)
 
 
 @contextmanager
@@ -147,10 +156,6 @@ class _Echo:
     def __exit__(self, *_: object) -> None:
         if not self._last.endswith("\n"):
             self("\n")
-
-
-def _name(file: Path) -> str:
-    return "<stdin>" if file == Path("-") else str(file)
 
 
 def _show(result: JobResult, *, name: str, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,19 +84,9 @@ class Runc:
         """Run it and return its output. `log`: a file for its errors, for calls whose stderr is the container's."""
         if self._program is None:
             raise EngineUnavailableError("runc is not installed, which the oci engine needs: `apt-get install runc`")
-        options = ["--root", str(self._state), "--log-format", "json"]
-        options += ["--log", str(log)] if log else []
+        options = ["--root", str(self._state), "--log-format", "json", *(["--log", str(log)] if log else [])]
         try:
-            done = subprocess.run(
-                [self._program, *options, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if output is None else output,
-                stderr=subprocess.PIPE if output is None else output,
-                pass_fds=() if held is None else (held,),
-                env=_ENVIRONMENT,
-                timeout=CALL_TIMEOUT_S,
-                check=False,
-            )
+            done = _run([self._program, *options, *arguments], output, held)
         except subprocess.TimeoutExpired:
             raise EngineUnavailableError(
                 f"runc did not {arguments[0]} within {CALL_TIMEOUT_S} s; look at the load of this host",
@@ -106,6 +97,20 @@ class Runc:
         if done.returncode != 0:
             raise RuncError(_reason(log, done.stderr or b"", done.returncode), status=done.returncode)
         return (done.stdout or b"").decode(errors="replace")
+
+
+def _run(command: Sequence[str], output: int | None, held: int | None) -> subprocess.CompletedProcess[bytes]:
+    stream = subprocess.PIPE if output is None else output
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=stream,
+        stderr=stream,
+        pass_fds=() if held is None else (held,),
+        env=_ENVIRONMENT,
+        timeout=CALL_TIMEOUT_S,
+        check=False,
+    )
 
 
 def _reason(log: Path | None, words: bytes, status: int) -> str:

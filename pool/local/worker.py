@@ -154,12 +154,14 @@ class LocalWorker:
             "program": found.program,
             "command": command,
             "environment": ENVIRONMENT,
-            "cgroup": {
-                "memory_bytes": limits.memory + limits.tmp + _OWN_BYTES,
-                "cpus": limits.cpus,
-                "processes": limits.processes + _OWN_PROCESSES,
-            },
+            "cgroup": self._cgroup(),
         }
+
+    def _cgroup(self) -> dict[str, float]:
+        """The hard limits on the whole worker."""
+        limits = self.limits
+        memory_bytes, processes = limits.memory + limits.tmp + _OWN_BYTES, limits.processes + _OWN_PROCESSES
+        return {"memory_bytes": memory_bytes, "cpus": limits.cpus, "processes": processes}
 
     def _arguments(self) -> list[str]:
         """The runner's arguments, as in a container. Jobs get no right beyond computing."""
