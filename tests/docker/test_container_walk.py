@@ -63,7 +63,7 @@ def daemon(worker_image, tmp_path_factory):
     template = {
         "size": {"min": 2, "max": 2},
         "preload": {"modules": ["numpy", "pandas"], "datasets": {"prices": str(path)}},
-        "limits": {"memory": "384m", "tmp": "48m", "processes": 24},
+        "limits": {"wall_s": 600, "memory": "384m", "tmp": "48m", "processes": 24},
         "tmp_inodes": 777,
         "cpus": 0.75,
         "screen": "off",
@@ -160,17 +160,25 @@ def job(daemon, workers):
     if (level := daemon.pool()["isolation"]) != "namespaces":
         pytest.skip(f"this host grants a job no namespaces of its own (isolation: {level})")
     with daemon.client() as client:
-        job_id = client.submit("import time\ntime.sleep(25)")
+        job_id = client.submit("import time\ntime.sleep(600)")
         sealed = []
 
         def running():
-            every = [(pid, worker) for worker in workers for pid in live.processes(worker.id)]
-            sealed[:] = [each for each in every if live.threads(each[0])[0].get("Seccomp_filters") == "2"]
+            every = [(worker, live.of_each(worker.id, live.threads)) for worker in workers]
+            sealed[:] = [
+                (pid, worker) for worker, found in every for pid, threads in found.items() if _is_sealed(threads)
+            ]
             return sealed
 
         daemon.until(running)
         yield sealed[0]
         client.cancel(job_id)
+        client.result(job_id)
+    daemon.until(lambda: len(daemon.workers(state="idle")) == 2)  # so that the next test finds nothing of this job
+
+
+def _is_sealed(threads):
+    return any(thread.get("Seccomp_filters") == "2" for thread in threads)
 
 
 def test_a_job_has_a_second_filter_no_capability_and_namespaces_of_its_own(job):

@@ -69,7 +69,8 @@ def test_drain_resume_and_resize_under_load_lose_no_job_and_end(daemon, client):
 
 def test_a_drain_that_takes_too_long_says_what_is_left_and_loses_nothing(daemon, client):
     with AdminClient(f"ipc://{daemon.run_dir}/admin.sock", timeout=60) as admin:
-        job = client.submit("import time; time.sleep(1); result = 1")
+        job = client.submit("import time; time.sleep(5); result = 1")
+        daemon.until(lambda: daemon.pool()["running"] == 1)
         with pytest.raises(PoolError, match="1 jobs run and 0 wait in default; they go on"):
             admin.drain(timeout=0.01)
         admin.drain(timeout=120)

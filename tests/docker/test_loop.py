@@ -20,7 +20,7 @@ BARE = {
     "size": {"min": 2, "max": 2},
     "recycle": {"max_jobs": 100_000},
     "preload": {"modules": []},
-    "limits": {"wall_s": 30, "cpu_s": 30, "memory": "512m"},
+    "limits": {"wall_s": 600, "cpu_s": 30, "memory": "512m"},
 }
 STRATEGIES = {**BARE, "size": {"min": 1, "max": 1}, "preload": {"modules": ["numpy", "pandas"]}}
 POOLS = {"default": BARE, "strategies": STRATEGIES}
@@ -41,7 +41,7 @@ def test_a_strategy_that_prints_a_gigabyte_has_a_clear_result_and_a_bounded_outp
         if not printed.success:  # so much takes longer than its limit on most machines
             assert (printed.outcome, "wall limit of 2 s" in printed.error) == (Outcome.TIMEOUT, True), printed
         assert len(printed.job.stdout) == min(printed.job.stdout_bytes, 1 << 20)
-        assert sandbox.execute_strategy_safe(FLAT, CLOSE, timeout=30).metrics["total_return"] == 0.0
+        assert sandbox.execute_strategy_safe(FLAT, CLOSE, timeout=300).metrics["total_return"] == 0.0
 
 
 def test_a_thousand_jobs_at_once_on_one_async_client_are_right_and_cost_no_thread_each(daemon):
@@ -64,7 +64,7 @@ def test_a_thousand_jobs_at_once_on_one_async_client_are_right_and_cost_no_threa
 def test_cancelling_one_task_of_a_thousand_cancels_its_job_and_no_other(daemon):
     async def main():
         async with AsyncClient(daemon.endpoint, timeout=60) as client:
-            holds = [asyncio.create_task(client.run("import time\ntime.sleep(25)")) for _ in range(2)]
+            holds = [asyncio.create_task(client.run("import time\ntime.sleep(600)")) for _ in range(2)]
             tasks = [asyncio.create_task(client.run(SQUARE, entry="main", args=[n])) for n in range(JOBS)]
             await asyncio.to_thread(daemon.until, lambda: daemon.pool()["backlog"] >= JOBS)
             for task in (*holds, tasks[JOBS // 2]):
@@ -104,7 +104,7 @@ def test_the_first_failure_of_ten_thousand_cases_ends_the_run_early(daemon, clie
 def test_ten_thousand_cases_end_with_the_time_of_the_call_and_each_case_with_its_own(daemon, client):
     slow = "import time\ndef main(n): time.sleep(n)"
     cases = [{"args": [0], "expected": None}, {"args": [20], "expected": None}] * (CASES // 2)
-    report = client.run_tests(slow, cases, entry="main", limits=Limits(wall_s=0.5), timeout=10)
+    report = client.run_tests(slow, cases, entry="main", limits=Limits(wall_s=2), timeout=20)
     first, second, *_, last = report.cases
     assert (first.passed, second.job.outcome, last.job) == (True, Outcome.TIMEOUT, None)
     assert "not judged in time" in last.reason

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from pool.engines import oci, runc
+from pool.engines import oci, oci_container, runc
 from pool.engines.base import Mount
 from pool.engines.oci_container import CGROUP, OUTPUT_BYTES
 from pool.engines.roots import Image, Roots
 from pool.errors import EngineError, EngineUnavailableError, ImageMissingError, StartError
 from pool.images import direct
+from tests.support.waiting import Waiting
 
 from .conftest import OWNER
 
@@ -100,6 +104,7 @@ def test_a_frozen_container_is_found_as_not_running_and_can_be_killed(oci_engine
 
 
 def test_a_container_that_is_killed_is_removed_without_a_call_of_runc(oci_engine, oci_spec, monkeypatch):
+    monkeypatch.setattr(oci_container, "END_TIMEOUT_S", WAIT_S)
     container = oci_engine.launch(oci_spec())
     assert any(runc.CGROUPS.glob(f"*{CGROUP}/{container.id}"))
     monkeypatch.setattr(runc.subprocess, "run", lambda *_, **__: pytest.fail("runc was called"))
@@ -117,21 +122,17 @@ def test_a_cgroup_that_still_has_a_process_is_not_taken_for_removed(oci_engine, 
 
 
 def test_a_start_that_goes_on_after_its_daemon_is_waited_for(oci_engine, oci_spec, monkeypatch):
-    """As if the daemon had been killed while runc worked: another process holds the lock for a while."""
+    """As if the daemon had been killed while runc worked: somebody else holds the lock for a while."""
     monkeypatch.setattr(oci, "BEGUN_TIMEOUT_S", WAIT_S)
+    waits = threading.Event()
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda pause_s: waits.set() or time.sleep(pause_s))
+    monkeypatch.setattr(oci, "time", clock)
     container = oci_engine.launch(oci_spec())
-    config = oci_engine.directory / "containers" / container.id / "config.json"
-    held = subprocess.Popen(["flock", "--shared", str(config), "sleep", "1"])
-    while not _is_locked(config):
-        assert held.poll() is None
-        time.sleep(0.01)
-    assert len(oci_engine.find(owner=OWNER)) == 1
-    assert held.wait(WAIT_S) == 0
-
-
-def _is_locked(path):
-    done = subprocess.run(["flock", "--nonblock", "--exclusive", str(path), "true"], check=False)
-    return done.returncode != 0
+    with (oci_engine.directory / "containers" / container.id / "config.json").open("rb") as config:
+        fcntl.flock(config, fcntl.LOCK_SH)
+        finding = Waiting(oci_engine.find, owner=OWNER)
+        assert waits.wait(WAIT_S)
+    assert len(finding.end()) == 1
 
 
 def test_a_program_that_ends_is_diagnosed_with_its_exit_code_and_last_words(oci_engine, oci_spec):

@@ -38,7 +38,8 @@ main(sys.argv[1:])
         "its runner connected and did not become ready",
     ),
 }
-TIMEOUT_S = 8
+#: A busy machine takes some seconds until the runner connects.
+TIMEOUT_S = 15
 POOL = {
     "size": {"min": 1, "max": 1},
     "limits": {"wall_s": 30, "cpu_s": 30},

@@ -36,6 +36,7 @@ TEMPLATE = {
     "recycle": {"max_jobs": 100_000},
     "preload": {"modules": ["numpy", "pandas"]},
     "limits": {"wall_s": 20, "cpu_s": 20, "memory": "256m", "tmp": "16m", "processes": 24},
+    "max_limits": {"wall_s": 100},
     "screen": "off",
 }
 POOLS = {"open": TEMPLATE, "screened": TEMPLATE | {"screen": "standard", "size": {"min": 1, "max": 1}}}

@@ -60,7 +60,7 @@ def test_c23_no_family_of_sockets_is_there_by_name_or_number(attack, outside, re
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into another user's processes")
 def test_c24_the_job_is_in_an_empty_network_behind_that(daemon, client, attack, record):
     """By the host's view of a running job: the second line, should the filter fail."""
-    job = client.submit("import time\ntime.sleep(60)", pool="open", limits=Limits(wall_s=20))
+    job = client.submit("import time\ntime.sleep(60)", pool="open", limits=Limits(wall_s=60))
     daemon.until(lambda: job in {each["job"] for each in daemon.workers("open")})
     container = next(each["container"] for each in daemon.workers("open") if each["job"] == job)
     daemon.until(lambda: len(networks_of(container)) == 2, timeout=60)  # the worker's and that of its jobs

@@ -140,7 +140,7 @@ def test_a_call_that_leaves_a_thread_is_the_last_one_of_its_child(client):
 import threading, time
 def main(n):
     if n == 1:
-        threading.Thread(target=lambda: (time.sleep(0.2), print("late"))).start()
+        threading.Thread(target=lambda: (time.sleep(2), print("late"))).start()
     return n
 """
     results = list(client.map(code, [[n] for n in range(4)], chunksize=4, **MAIN))

@@ -20,7 +20,7 @@ from tests.support.daemons import module_daemon
 POOL = {
     "size": {"min": 2, "max": 2},
     "preload": {"modules": []},
-    "limits": {"wall_s": 20, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"},
+    "limits": {"wall_s": 60, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"},
     "backlog": {"max_jobs": 5},
 }
 
@@ -134,7 +134,7 @@ def read(descriptor):
 
 
 def test_ctrl_c_ends_all_that_is_left(daemon, programs):
-    place = programs(**{f"n{number}": "import time; time.sleep(15)" for number in range(4)})
+    place = programs(**{f"n{number}": "import time; time.sleep(50)" for number in range(4)})
     process = subprocess.Popen(command(daemon, place), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with process:
         daemon.until(lambda: daemon.pool()["running"] == 2 and daemon.pool()["backlog"] == 2)

@@ -77,7 +77,7 @@ def test_jumps_by_an_hour_end_no_job_no_worker_and_no_result_and_stretch_no_limi
         (home / "go").touch()
         assert [client.result(each).value for each in ("before", "runs", "waits")] == [1, "it went on", 2]
         client.submit("import time; time.sleep(250)", job_id="limited", limits=Limits(wall_s=5))
-        daemon.until(lambda: daemon.workers(state="leased"))
+        daemon.until(lambda: "running" in {each["state"] for each in daemon.call("history", id="limited")["entries"]})
         clock.write_text(str(HOUR))
         limited = client.result("limited")
         assert (limited.outcome, 4_000 < limited.timings.run_ms < 100_000) == (Outcome.TIMEOUT, True)

@@ -64,7 +64,8 @@ def test_a_job_that_waits_too_long_ends_timeout_with_that_reason_and_does_not_ru
     assert client.run("result = 1", pool=pool, queue_timeout=30).value == 1
 
 
-def test_a_job_that_gets_its_worker_in_time_may_run_longer_than_its_queue_timeout(client):
+def test_a_job_that_gets_its_worker_in_time_may_run_longer_than_its_queue_timeout(daemon, client):
+    daemon.until(lambda: daemon.workers(state="idle"))
     assert client.run("import time; time.sleep(1); result = 1", queue_timeout=0.5).value == 1
 
 

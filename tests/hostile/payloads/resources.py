@@ -103,7 +103,7 @@ def main():
     for at in range(0, 2 << 30, 4096):
         held[at] = 1
     return "all of it"
-""", "memory", "container", wall_s=10),
+""", "memory", "container", wall_s=60),
     _a("B4", "in twenty processes at once", """
 def main():
     for _ in range(20):
@@ -115,7 +115,7 @@ def main():
             except MemoryError:
                 time.sleep(60)
     return os.WTERMSIG(os.wait()[1])
-""", "ok memory", "container, limits", "value == 9", wall_s=15, memory="64m"),
+""", "ok memory", "container, limits", "value == 9", wall_s=60, memory="64m"),
     _a("B4", "tables of pages that hold nothing", """
 import mmap
 def main():
@@ -125,7 +125,7 @@ def main():
         for at in range(0, 1 << 40, 2 << 20):
             held[at]
     return "all of them"
-""", "memory", "container", wall_s=15),
+""", "memory", "container", wall_s=60),
     _a("B4", "a map in as many pieces as there can be", """
 def main():
     libc.mmap.restype, libc.mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
@@ -134,14 +134,14 @@ def main():
     for piece in range(100_000):
         if libc.mprotect(at + piece * 8192, 4096, 1):
             return piece, errno.errorcode[ctypes.get_errno()]
-""", "ok", "limits", "value[0] < 70_000 and value[1] == 'ENOMEM'", wall_s=10),
+""", "ok", "limits", "value[0] < 70_000 and value[1] == 'ENOMEM'", wall_s=60),
     _a("B5", "a little more every millisecond", """
 def main():
     kept = []
     while True:
         kept.append(b"x" * 500_000)
         time.sleep(0.001)
-""", "memory", "limits", memory="64m", wall_s=10),
+""", "memory", "limits", memory="64m", wall_s=60),
     _a("B6", "a file of all the space", """
 def main():
     at = 0
@@ -182,7 +182,7 @@ def main():
         got = refused(lambda: os.close(os.open(str(made), os.O_CREAT)))
         if got is not None:
             return made, got
-""", "ok", "limits, namespaces", "value[0] < 5000 and value[1] == 'ENOSPC'", wall_s=10),
+""", "ok", "limits, namespaces", "value[0] < 5000 and value[1] == 'ENOSPC'", wall_s=60),
     _a("B7", "a million links", """
 def main():
     open("one", "w").close()
@@ -197,7 +197,7 @@ def main():
         got = refused(os.mkdir, "d" * 250) or refused(os.chdir, "d" * 250)
         if got is not None:
             return depth, got
-""", "ok", "limits, namespaces", "value[0] < 5000 and value[1] == 'ENOSPC'", wall_s=10),
+""", "ok", "limits, namespaces", "value[0] < 5000 and value[1] == 'ENOSPC'", wall_s=60),
     # ---- output ----
     _a("B11", "stdout without end", "def main():\n    while True:\n        os.write(1, b'x' * 65536)", "timeout", "runner"),
     _a("B11", "stderr without end", "def main():\n    while True:\n        os.write(2, b'y' * 65536)", "timeout", "runner"),
@@ -261,7 +261,7 @@ def main():
             fill()
             time.sleep(60)
     return fill() >> 20
-""", "ok memory", "container, limits", "value < 256", wall_s=10),
+""", "ok memory", "container, limits", "value < 256", wall_s=60),
     # ---- ipc ----
     _a("B16", "POSIX message queues", "def main():\n    return raw(240, b'x', 0o102, 0o600, None), raw(241, b'x')", "ok", "job filter, seccomp, limits, namespaces", "set(value) <= {'EPERM', 'ENOSYS'}"),
     _a("B17", "System V memory, semaphores, messages", "def main():\n    return raw(29, 0, 4096, 0o1600), raw(64, 0, 1, 0o1600), raw(68, 0, 0o1600), raw(31, 0, 0, 0, 0)", "ok", "job filter, seccomp, namespaces", "set(value) == {'EPERM'}"),
@@ -277,10 +277,10 @@ def main():
     _a("B19", "locked by mmap", "import mmap\ndef main():\n    return refused(lambda: mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x2000))", "ok", "limits", "value in ('EPERM', 'EAGAIN')"),
     # ---- time ----
     _a("B20", "a loop in every process", "def main():\n    for _ in range(4):\n        os.fork()\n    while True: pass", "timeout", "container, runner"),
-    _a("B20", "a loop over its CPU limit", "def main():\n    while True: pass", "timeout", "limits", cpu_s=1, wall_s=10),
-    _a("B20", "a loop that ignores the signal for it", "def main():\n    signal.signal(signal.SIGXCPU, signal.SIG_IGN)\n    while True: pass", "timeout", "limits", cpu_s=1, wall_s=10),
+    _a("B20", "a loop over its CPU limit", "def main():\n    while True: pass", "timeout", "limits", cpu_s=1, wall_s=60),
+    _a("B20", "a loop that ignores the signal for it", "def main():\n    signal.signal(signal.SIGXCPU, signal.SIG_IGN)\n    while True: pass", "timeout", "limits", cpu_s=1, wall_s=60),
     _a("B21", "recursion", "def main():\n    return main()", "error", "runner", "True"),
-    _a("B21", "recursion without a limit", "def main():\n    sys.setrecursionlimit(1 << 30)\n    def f(x): return [*map(f, [x])]\n    return f(1)", "crash memory error", "limits", wall_s=10),
+    _a("B21", "recursion without a limit", "def main():\n    sys.setrecursionlimit(1 << 30)\n    def f(x): return [*map(f, [x])]\n    return f(1)", "crash memory error", "limits", wall_s=60),
     _a("B22", "sleep", "def main():\n    time.sleep(1000)", "timeout", "runner"),
     _a("B22", "a pipe that nobody writes to", "def main():\n    return os.read(os.pipe()[0], 1)", "timeout", "runner"),
     _a("B22", "stdin", "def main():\n    return sys.stdin.read()", "ok", "runner", "value == ''"),
@@ -309,7 +309,7 @@ def main():
         for n in range(9):
             archive.writestr(str(n), bytes(4 << 20))
     return refused(lambda: zipfile.ZipFile("bomb").extractall("here"))
-""", "ok", "limits", "value == 'ENOSPC'", memory="64m", wall_s=10),
+""", "ok", "limits", "value == 'ENOSPC'", memory="64m", wall_s=60),
     _a("B28", "entities of XML", """
 from xml.etree import ElementTree
 def main():
@@ -362,7 +362,7 @@ def main():
         refused(os.stat, f"/tmp/none{made}" + "n" * 200)
         made += 1
     return made
-""", "ok", "container, namespaces", "value > 100", wall_s=5),
+""", "ok", "container, namespaces", "value > 100", wall_s=60),
     _a("B35", "sync of the whole host", "def main():\n    return raw(162), raw(306, 0)", "ok", "job filter, seccomp", "set(value) == {'EPERM'}"),
     _a("B35", "fsync without end", "def main():\n    with open('f', 'wb', 0) as file:\n        while True:\n            file.write(b'x'); os.fsync(file.fileno()); file.seek(0)", "timeout", "runner, namespaces"),
     _a("B36", "devices that never end", "def main():\n    kept = 0\n    while True:\n        kept += len(open('/dev/urandom', 'rb').read(1 << 20)) + len(open('/dev/zero', 'rb').read(1 << 20))", "timeout", "runner"),
