@@ -179,10 +179,19 @@ def _start(client: docker.APIClient, spec: WorkerSpec, seccomp: str) -> str:
     container_id = str(created["Id"])
     try:
         client.start(container_id)
-    except APIError:
-        remove(client, container_id)
+    except APIError as refused:
+        _remove_refused(client, container_id, refused)
         raise
     return container_id
+
+
+def _remove_refused(client: docker.APIClient, container: str, refused: APIError) -> None:
+    """Remove a container that did not start. Raises EngineUnavailableError if it stays: then it is looked for later."""
+    try:
+        remove(client, container)
+    except SDK_ERRORS as error:
+        why = (translate(refused, f"start the container {container[:12]}"), translate(error, "remove it"))
+        raise EngineUnavailableError("; ".join(each.message for each in why)) from error
 
 
 def _failed(error: Exception, doing: str) -> EngineError:

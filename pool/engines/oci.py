@@ -98,7 +98,7 @@ class OciEngine:
                 container.attach()
                 return container
         except EngineError as error:
-            self._give_up(place)
+            self._give_up(place, error)
             if isinstance(error, RuncError):
                 raise StartError(_refusal(spec, error.message), **error.fields) from error
             raise
@@ -135,11 +135,13 @@ class OciEngine:
             ) from error
         return place
 
-    def _give_up(self, place: Path) -> None:
-        """Remove everything of a failed start."""
-        with contextlib.suppress(EngineError):
+    def _give_up(self, place: Path, failed: EngineError) -> None:
+        """Remove all of a failed start. Raises EngineUnavailableError if it stays: then it is looked for later."""
+        try:
             self._runc.delete(place.name)
-            shutil.rmtree(place, ignore_errors=True)
+        except EngineError as error:
+            raise EngineUnavailableError(f"{failed.message}; the container stays: {error.message}") from error
+        shutil.rmtree(place, ignore_errors=True)
 
     def _places(self) -> Iterator[tuple[Path, dict[str, str]]]:
         """Every container's directory, and its labels."""

@@ -124,6 +124,25 @@ def test_a_refused_start_is_told_in_the_engines_words_and_leaves_nothing_behind(
     assert containers(sdk, worker=wanted.worker_id) == []
 
 
+def test_what_stays_of_a_refused_start_is_told_as_an_engine_that_did_not_answer(spec, sdk, tmp_path, monkeypatch):
+    """So that the daemon asks for it again."""
+    wanted, busy = spec(), refusing(500, "device is busy", only="/containers/")
+
+    with EngineProxy(tmp_path / "docker.sock", engine=engine_socket()) as proxy:
+        monkeypatch.setenv("DOCKER_HOST", proxy.host)
+        engine = DockerEngine()
+        proxy.answer = lambda call, peer: (call.method == "DELETE" or "/start" in call.what) and busy(call, peer)
+        with pytest.raises(
+            EngineUnavailableError, match=r"refused to start the container .*; .*refused to remove it: "
+        ):
+            engine.launch(wanted)
+        proxy.answer = None
+        (left,) = engine.find(owner=OWNER)
+        left.container.kill()
+        engine.close()
+    assert containers(sdk, worker=wanted.worker_id) == []
+
+
 def test_an_unknown_runtime_is_told_with_those_that_the_engine_knows(engine, spec, sdk):
     wanted = spec(runtime="no-such-runtime")
     with pytest.raises(StartError, match=r"no OCI runtime named 'no-such-runtime', only .*runc.*daemon.json") as caught:

@@ -186,6 +186,17 @@ def test_a_broken_root_is_told_and_leaves_nothing_behind(oci_engine, oci_spec):
     assert places(oci_engine) == set()
 
 
+def test_what_stays_of_a_start_that_failed_is_told_as_an_engine_that_did_not_answer(oci_engine, oci_spec, monkeypatch):
+    """So that the daemon asks for it again."""
+    with monkeypatch.context() as changed:
+        changed.setattr(runc.Runc, "delete", lambda *_, **__: (_ for _ in ()).throw(runc.RuncError("device is busy")))
+        with pytest.raises(EngineUnavailableError, match=r"no such file.*; the container stays: device is busy"):
+            oci_engine.launch(oci_spec(mounts=(Mount(source=Path("/no/such/directory"), target="/datasets/x"),)))
+    (left,) = oci_engine.find(owner=OWNER)
+    left.container.kill()
+    assert places(oci_engine) == set()
+
+
 @pytest.fixture
 def build_roots(oci_engine):
     """On the file system of the images, so that files can be linked."""
