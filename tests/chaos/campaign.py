@@ -140,7 +140,7 @@ class Campaign:
         """End the daemon, and start the next one at once."""
         old = self.daemon.process
         old.send_signal(number)
-        old.wait(60)
+        old.wait(QUIET_S)
         began = time.monotonic()
         self.daemon.start()
         self.recoveries.append(time.monotonic() - began)

@@ -125,7 +125,7 @@ def test_the_command_prints_the_table_of_every_worker(daemon):
 
 
 def test_nothing_but_what_was_chosen_is_complained_about(daemon):
-    assert {each["id"] for each in daemon.status()["alerts"]} == {"isolation:plain"}
+    daemon.until(lambda: {each["id"] for each in daemon.status()["alerts"]} == {"isolation:plain"})
 
 
 # ---- what a job sees ----

@@ -39,7 +39,7 @@ main(sys.argv[1:])
     ),
 }
 #: A busy machine takes some seconds until the runner connects.
-TIMEOUT_S = 15
+TIMEOUT_S = 30
 POOL = {
     "size": {"min": 1, "max": 1},
     "limits": {"wall_s": 30, "cpu_s": 30},

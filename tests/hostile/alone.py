@@ -57,7 +57,7 @@ def one_worker(daemon_settings=None, **template):
     worker_image()
     pools = {"default": TEMPLATE | template}
     with (
-        DaemonProcess(pools, engine=ENGINE, **(daemon_settings or {})) as daemon,
+        DaemonProcess(pools, engine=ENGINE, patient=True, **(daemon_settings or {})) as daemon,
         daemon.client(timeout=120) as client,
     ):
         daemon.until(lambda: daemon.workers(state="idle"))

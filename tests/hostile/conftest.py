@@ -69,7 +69,7 @@ class Outside:
 @pytest.fixture(scope="session")
 def daemon():
     worker_image()
-    with DaemonProcess(POOLS, engine=ENGINE) as running:
+    with DaemonProcess(POOLS, engine=ENGINE, patient=True) as running:
         yield running
 
 

@@ -33,7 +33,7 @@ class Surroundings:
     def check(self):
         """No worker was replaced or found changed, none holds a process too many, the daemon has not grown."""
         now = _pools(self._daemon)
-        assert now == self._pools
+        assert now == self._pools, (self._pools, now, self._daemon.words())
         kept = self._workers.items() & _workers(self._daemon).items()
         assert len(self._workers) - len(kept) <= _surplus(self._daemon) - self._surplus
         assert self._process.memory_info().rss < self._rss + self._growth

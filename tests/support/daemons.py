@@ -24,8 +24,8 @@ from pool.errors import DaemonUnreachableError
 from pool.images import DEFAULT_TAG, build
 
 #: Generous: a shared machine, and a worker start is a second of CPU.
-_READY_S = 120
-_STOP_S = 60
+_READY_S = 300
+_STOP_S = 180
 _ENGINES = {
     "process": "pool.testing",
     "docker": "pool.cli.daemon",
@@ -66,13 +66,17 @@ def build_lock():
 class DaemonProcess:
     """`with DaemonProcess({...pools...}) as daemon:` runs until the end of the block, and is stopped whatever happens."""
 
-    def __init__(self, pools, *, engine="process", home=None, wait_ready=True, sections=None, **daemon_settings):
-        """`sections`: of the configuration, besides `daemon` and `pools`. Without them, no figure raises an alert."""
+    def __init__(
+        self, pools, *, engine="process", home=None, wait_ready=True, sections=None, patient=False, **daemon_settings
+    ):
+        """`sections`: of the configuration, besides `daemon` and `pools`. Without them, no figure raises an alert.
+        `patient`: with the engine docker or oci, see tests/support/patient.py.
+        """
         self.home = Path(home or tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
         self._owns_home = home is None
         self.run_dir, self.state_dir = self.home / "run", self.home / "state"
         self.log = self.home / "log"
-        self._module = _ENGINES[engine]
+        self._module = "tests.support.patient" if patient else _ENGINES[engine]
         self._wait_ready = wait_ready
         named = {"engine": engine} if engine in {"docker", "oci"} else {}
         self._config = {

@@ -8,6 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 
+#: Generous: test machines are busy.
+PATIENCE_S = 120.0
+
 
 class Waiting:
     """A call on a thread of its own: its value or its error."""
@@ -27,7 +30,7 @@ class Waiting:
         return self._thread.is_alive()
 
     def end(self) -> object:
-        self._thread.join(60)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
         return self.outcome
 
@@ -41,7 +44,7 @@ def in_child(work: Callable[[], object]) -> int | str:
             status = 0 if work() else 2
         finally:
             os._exit(status)
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -52,7 +55,7 @@ def in_child(work: Callable[[], object]) -> int | str:
     return "hung"
 
 
-def eventually(condition: Callable[[], object], deadline_s: float = 60.0) -> None:
+def eventually(condition: Callable[[], object], deadline_s: float = PATIENCE_S) -> None:
     """Wait until the condition holds."""
     end = time.monotonic() + deadline_s
     while not condition():
