@@ -79,7 +79,9 @@ class FoundProcess:
             pidfd = os.pidfd_open(self._note.pid)
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            select.select([pidfd], [], [])
+            poller = select.poll()
+            poller.register(pidfd, select.POLLIN)
+            poller.poll()
             os.close(pidfd)
         shutil.rmtree(self._scratch, ignore_errors=True)
 

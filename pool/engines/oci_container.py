@@ -103,7 +103,11 @@ class OciContainer:
             self._ended(END_TIMEOUT_S)
 
     def _ended(self, timeout_s: float = 0) -> bool:
-        return self._pidfd is None or bool(select.select([self._pidfd], [], [], timeout_s)[0])
+        if self._pidfd is None:
+            return True
+        poller = select.poll()  # select() takes no descriptor above 1023
+        poller.register(self._pidfd, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
 
     def _reap(self) -> None:
         """Take the exit status of a first process that has ended, if it is a child of this one."""

@@ -28,7 +28,7 @@ def containers(sdk, **labels):
 
 
 def await_exit(sdk, container):
-    return sdk.wait(container.id, timeout=60)["StatusCode"]
+    return sdk.wait(container.id, timeout=300)["StatusCode"]
 
 
 def test_the_engine_says_what_it_is(engine):

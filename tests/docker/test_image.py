@@ -145,7 +145,7 @@ print(pandas.Timestamp("2024-07-01", tz="America/New_York").isoformat(), zoneinf
 
 def run(engine, sdk, spec):
     container = engine.launch(spec)
-    status = sdk.wait(container.id, timeout=60)["StatusCode"]
+    status = sdk.wait(container.id, timeout=300)["StatusCode"]
     output = sdk.logs(container.id).decode()
     assert status == 0, output
     return output.strip()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +32,7 @@ from .conftest import OWNER
 pytestmark = pytest.mark.docker
 
 WAIT_S = 60
+MANY_DESCRIPTORS = 1024
 
 
 def places(engine):
@@ -67,6 +70,28 @@ def test_a_launched_container_runs_until_it_is_killed_and_leaves_nothing(oci_eng
             done.result(timeout=WAIT_S)
     assert (container.diagnose(), container.pid()) == ("the container is gone", None)
     assert places(oci_engine) == set()
+
+
+def test_a_daemon_with_a_thousand_descriptors_ends_and_removes_a_container(oci_engine, oci_spec):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < MANY_DESCRIPTORS:
+        pytest.skip("this process may not have so many descriptors")
+    with contextlib.ExitStack() as held, pytest.MonkeyPatch.context() as changed:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        opened = oci_container.os.pidfd_open
+        changed.setattr(oci_container.os, "pidfd_open", lambda pid: _moved(opened(pid)))
+        container = oci_engine.launch(oci_spec())
+        container.kill()
+    assert places(oci_engine) == set()
+
+
+def _moved(descriptor):
+    """The same with a number that select() does not take."""
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, MANY_DESCRIPTORS)
+    os.close(descriptor)
+    return moved
 
 
 def test_containers_start_from_several_threads_at_once(oci_engine, oci_spec):

@@ -15,7 +15,7 @@ TEMPLATE = {
     "size": {"min": 1, "max": 1},
     "screen": "off",
     "recycle": {"max_jobs": 1000, "reuse_scope": "any"},
-    "limits": {"wall_s": 20, "cpu_s": 20, "memory": "256m"},
+    "limits": {"wall_s": 100, "cpu_s": 20, "memory": "256m"},
 }
 
 
