@@ -51,7 +51,7 @@ def test_every_python_file_of_a_directory_is_run_and_the_table_tells_how_it_ende
         good="print('x')", bad="def f():\n    raise ValueError('no\\x1b[2J')\nf()", slow="while True: pass"
     )
     (place / "notes.txt").write_text("no program")
-    result = daemon.admin("run", place, "--wall", "1")
+    result = daemon.admin("run", place, "--wall", "5")
     assert result.exit_code == 1
     seen = table(result.stdout)
     assert list(seen) == ["bad.py", "good.py", "slow.py"]

@@ -192,10 +192,11 @@ def test_a_script_is_read_from_stdin_and_its_input_from_a_file(daemon, tmp_path)
     ],
 )
 def test_a_job_that_does_not_end_ok_is_explained_and_ends_1(daemon, script, last_line):
-    result = daemon.admin("run", "-", "--wall", "1", stdin=script)
+    wall_s = "1" if last_line.startswith("timeout") else "20"
+    result = daemon.admin("run", "-", "--wall", wall_s, stdin=script)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith(last_line), result.stderr
-    as_json = daemon.admin("run", "-", "--wall", "1", "--json", stdin=script)
+    as_json = daemon.admin("run", "-", "--wall", wall_s, "--json", stdin=script)
     assert as_json.exit_code == 1
     assert json.loads(as_json.stdout)["outcome"] == last_line.partition(":")[0]
 
