@@ -46,7 +46,7 @@ def daemon(
     ] = False,
     _version: Version = False,
 ) -> None:
-    """Keep pools of warm worker containers and run jobs in them until SIGTERM or SIGINT."""
+    """Keep pools of warm worker containers and run jobs in them until SIGTERM, SIGINT or SIGHUP."""
     try:
         settings = load_settings(config)
         if print_config:

@@ -1,7 +1,7 @@
-"""The daemon: one loop that serves clients, administrators and workers until SIGTERM or SIGINT.
+"""The daemon: one loop that serves clients, administrators and workers until SIGTERM, SIGINT or SIGHUP.
 
 Order at start: directories and locks, engine, journal, jobs from the journal, sockets, workers that an earlier daemon
-left, new workers. On SIGTERM or SIGINT it takes no new jobs, lets running ones finish or kills them at the drain
+left, new workers. On one of these it takes no new jobs, lets running ones finish or kills them at the drain
 timeout, and removes every container. Jobs that wait are left to the next daemon or, without a journal, cancelled.
 """
 
@@ -70,7 +70,7 @@ class Daemon:
         self._watch: Watch | None = None
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT. Raises PoolError when it cannot start."""
+        """Serve until SIGTERM, SIGINT or SIGHUP. Raises PoolError when it cannot start."""
         _require_supported(self._settings)
         directories = RunDirectories(self._settings.daemon.run_dir, self._settings.daemon.state_dir)
         try:
@@ -271,8 +271,9 @@ class Daemon:
             self._stop_signal = number
             transport.call_soon(lambda: None)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, note)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, note)
 
     # ---- the loop ----
 

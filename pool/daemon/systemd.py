@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import sys
 
 import structlog
 
 from pool.config import DaemonSettings
+
+#: How long a line waits for a program that reads the log and is slow. The next ones do not wait, until it reads again.
+_PATIENCE_MS = 500
 
 
 def setup_logging(settings: DaemonSettings) -> None:
@@ -20,8 +24,10 @@ def setup_logging(settings: DaemonSettings) -> None:
     if not as_json:
         plain = structlog.dev.plain_traceback  # what `format_exc_info` has made; else structlog warns about it
         render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    stream = LogStream(sys.stderr.fileno())
     structlog.configure(
         processors=[
+            stream.tell_lost,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.dict_tracebacks if as_json else structlog.processors.format_exc_info,
@@ -29,9 +35,41 @@ def setup_logging(settings: DaemonSettings) -> None:
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),  # type: ignore[arg-type] # it is used for nothing else
         cache_logger_on_first_use=True,
     )
+
+
+class LogStream:
+    """Lines for a descriptor. One that cannot be written is lost, and the next one that can has their number.
+
+    A full disk, or a program that should read the log and has ended or stopped, does not stop the daemon.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self._lost = 0
+
+    def tell_lost(self, _: object, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """For structlog: how many lines before this one are missing."""
+        return {**entry, "lost_lines": self._lost} if self._lost else entry
+
+    def write(self, line: str) -> None:
+        content = line.encode(errors="backslashreplace")
+        try:
+            while content:
+                if not self._poll.poll(0 if self._lost else _PATIENCE_MS):
+                    raise TimeoutError
+                content = content[os.write(self._descriptor, content[: select.PIPE_BUF]) :]
+        except OSError:
+            self._lost += 1
+        else:
+            self._lost = 0
+
+    def flush(self) -> None:
+        """Nothing is kept."""
 
 
 def _escape(_: object, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -22,7 +22,7 @@ import structlog
 from pool import wire
 from pool.daemon.zmtp.connection import TIMEOUTS, Connection, Poller, Terms, Timeouts
 from pool.daemon.zmtp.listening import ListeningSocket
-from pool.errors import RemoteProtocolError
+from pool.errors import ConfigError, RemoteProtocolError
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +129,8 @@ class ClientListener:
         self._name = path.name
         self._poller = poller
         self._caps = caps
-        self._socket = ListeningSocket(path, mode, group=group, backlog=_BACKLOG)
+        self._bind = partial(ListeningSocket, path, mode, group=group, backlog=_BACKLOG)
+        self._socket = self._bind()
         self._terms = Terms("ROUTER", "DEALER", caps.message, wire.MAX_FRAMES + 2, timeouts)
         self._number = 0
         self._clients: dict[bytes, _Client] = {}
@@ -146,6 +147,20 @@ class ClientListener:
         if not self._listening:
             self._poller.add(self._socket.fileno(), self._accept)
             self._listening = True
+
+    def _restore(self) -> None:
+        """Bind again if the path was removed, as programs that tidy up do. The connections stay."""
+        if not self._listening or self._socket.path.exists():
+            return
+        try:
+            fresh = self._bind()
+        except (OSError, ConfigError):  # the directory is gone too, or no descriptor is left; it is tried again
+            return
+        self._accept()  # who has connected before
+        self._poller.remove(self._socket.fileno())
+        self._socket.close()
+        self._socket, self._listening = fresh, False
+        log.warning("the socket was removed and is there again", action="socket_restored", socket=self._name)
 
     def _accept(self) -> None:
         try:
@@ -288,6 +303,7 @@ class ClientListener:
 
     def sweep(self, now: float) -> None:
         """To be called every second or so: end connections that are over a timeout, and log how many were ended."""
+        self._restore()
         self._listen()
         for client in list(self._clients.values()):
             self._settle(client)

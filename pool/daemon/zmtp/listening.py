@@ -14,6 +14,7 @@ class ListeningSocket:
     """A Unix socket that has its permissions from the moment its path exists. `close` does not remove the path."""
 
     def __init__(self, path: Path, mode: int, *, group: str | None = None, backlog: int) -> None:
+        self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             _bind(self._socket, path, mode)
