@@ -14,23 +14,30 @@ from tests.support.daemons import DaemonProcess
 POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60, "cpu_s": 60}}
 #: Its runs are counted outside of the sandbox, which a plain process does not have.
 CODE = "def main(path, job):\n    open(path, 'a').write(f'{job}\\n')\n    return job"
+#: For what the daemon does while it starts, on a busy machine.
+WAIT_S = 300
 #: Before and after the job is in the journal, and before and after it is acknowledged.
 POINTS = ("write:Accept", "written:Accept", "send:Accepted", "sent:Accepted")
 
 
+def _value(result):
+    """Or why there is none, so that a failure tells it."""
+    return result.value if result.value is not None else str(result)
+
+
 async def _in_asyncio(endpoint, jobs, ready):
-    async with AsyncClient(endpoint, timeout=60) as client:
+    async with AsyncClient(endpoint, timeout=WAIT_S) as client:
         await client.run("")
         await asyncio.to_thread(ready.wait)
         results = await asyncio.gather(*(client.run(CODE, entry="main", args=job) for job in jobs))
-    return [each.value for each in results]
+    return [_value(each) for each in results]
 
 
 def _with_client(call):
     """The call, with a client that knows the daemon; it begins when the other ones do."""
 
     def ready(endpoint, jobs, ready):
-        with Client(endpoint, timeout=60) as client:
+        with Client(endpoint, timeout=WAIT_S) as client:
             client.run("")
             ready.wait()
             return call(client, jobs)
@@ -40,20 +47,20 @@ def _with_client(call):
 
 def _run_tests(client, jobs):
     given = [{"args": job, "expected": job[1]} for job in jobs]
-    return [row.job.value for row in client.run_tests(CODE, given, entry="main").cases]
+    return [_value(row.job) for row in client.run_tests(CODE, given, entry="main").cases]
 
 
 def _sandbox(client, jobs):
-    with SandboxExecutor(client=client) as executor:
-        return [executor.execute(CODE, job).value for job in jobs]
+    with SandboxExecutor(client=client, wait_s=WAIT_S) as executor:
+        return [_value(executor.execute(CODE, job)) for job in jobs]
 
 
 CALLS = {
-    "run": _with_client(lambda client, jobs: [client.run(CODE, entry="main", args=job).value for job in jobs]),
+    "run": _with_client(lambda client, jobs: [_value(client.run(CODE, entry="main", args=job)) for job in jobs]),
     "submit": _with_client(
-        lambda client, jobs: [client.result(client.submit(CODE, entry="main", args=job)).value for job in jobs]
+        lambda client, jobs: [_value(client.result(client.submit(CODE, entry="main", args=job))) for job in jobs]
     ),
-    "map": _with_client(lambda client, jobs: [each.value for each in client.map(CODE, jobs, entry="main")]),
+    "map": _with_client(lambda client, jobs: [_value(each) for each in client.map(CODE, jobs, entry="main")]),
     "run_tests": _with_client(_run_tests),
     "SandboxExecutor": _with_client(_sandbox),
     "AsyncClient": lambda *arguments: asyncio.run(_in_asyncio(*arguments)),
@@ -75,11 +82,12 @@ def test_each_call_ends_with_its_value_and_each_job_has_run_once(tmp_path, monke
     threads = [threading.Thread(target=call, args=(name,)) for name in CALLS]
     for thread in threads:
         thread.start()
-    assert daemon.process.wait(180) == -signal.SIGKILL, daemon.words()
-    with DaemonProcess({"default": POOL}, **settings):
+    assert daemon.process.wait(WAIT_S) == -signal.SIGKILL, daemon.words()
+    with DaemonProcess({"default": POOL}, **settings) as following:
         for thread in threads:
-            thread.join(180)
-    assert found == {name: [f"{name} {number}" for number in range(3)] for name in CALLS}
+            thread.join(WAIT_S)
+        words = following.words()
+    assert found == {name: [f"{name} {number}" for number in range(3)] for name in CALLS}, (found, words)
     assert set(Counter(effects.read_text().splitlines()).values()) == {1}
 
 
