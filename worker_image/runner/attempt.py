@@ -84,6 +84,7 @@ class Attempt:
         self.killed_for: Outcome | None = None
         self.killed_because = ""
         self.answered = False
+        self.complete = False  #: whether the child has sent a valid answer that was not passed on
         self._claimed: Answer | None = None
         self._pending: Answer | None = None  # what it claimed before its exit handlers ran
         self._invalid = ""  # what is wrong with the answer of the child
@@ -145,10 +146,11 @@ class Attempt:
             self._pending = answer
             self._collector.next_message()
             self._collect()
-        elif self._pending is not None and answer.report.outcome is self._pending.report.outcome:
-            self._claimed = structs.replace(answer, value=self._pending.value)
         else:
+            if self._pending is not None and answer.report.outcome is self._pending.report.outcome:
+                answer = structs.replace(answer, value=self._pending.value)
             self._claimed = answer
+            self.complete = self.killed_for is None
 
     def _reject(self, why: str) -> None:
         self._invalid = f"after an answer that is not valid ({why})"
@@ -156,6 +158,7 @@ class Attempt:
 
     def kill(self, why: Outcome | None, because: str = "") -> None:
         """End the child. Of several reasons the first one counts."""
+        self.complete = False
         if self.killed_for is None:
             self.killed_for, self.killed_because = why, because
         self.child.kill()
@@ -185,11 +188,6 @@ class Attempt:
         """Whether its limits still apply."""
         return not self.answered and self.killed_for is None
 
-    @property
-    def complete(self) -> bool:
-        """Whether the child has sent a valid answer, so that it can be passed on and the child can be ended."""
-        return self._claimed is not None and not self.answered and self.killed_for is None
-
     def answer(self) -> tuple[wire.Done, list[channel.Frame]] | None:
         """The Done of a child that has answered. It waits to be ended, so that its usage can still be read.
 
@@ -197,6 +195,7 @@ class Attempt:
         """
         if self._claimed is None:
             raise ValueError("the child has not answered")
+        self.complete = False
         self.out.drain(_LAST_READS)
         self.err.drain(_LAST_READS)
         used = usage.of_process(self.child.pids[0])

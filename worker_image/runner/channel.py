@@ -189,23 +189,19 @@ def receive(sock: socket.socket) -> list[bytearray]:
 
     A parked child calls this once. A `Collector` would cost it thirty pages.
     """
-    got = _at_least(sock, bytearray(), _COUNT.size)
-    end = _COUNT.size + _COUNT.unpack_from(got)[0] * _SIZE.size
-    got = _at_least(sock, got, end)
+    got, end = bytearray(), _COUNT.size
+    while len(got) < end:
+        if not (more := sock.recv(_FIRST_READ_BYTES)):
+            raise EOFError("the channel was closed")
+        got += more
+        if len(got) >= _COUNT.size:
+            end = _COUNT.size + _COUNT.unpack_from(got)[0] * _SIZE.size
     frames, at = [], end
     for (size,) in _SIZE.iter_unpack(got[_COUNT.size : end]):
         frame = got[at : at + size]
         at += size
         frames.append(frame if len(frame) == size else _completed(sock, frame, size))
     return frames
-
-
-def _at_least(sock: socket.socket, got: bytearray, size: int) -> bytearray:
-    while len(got) < size:
-        if not (more := sock.recv(_FIRST_READ_BYTES)):
-            raise EOFError("the channel was closed")
-        got += more
-    return got
 
 
 def _completed(sock: socket.socket, part: bytearray, size: int) -> bytearray:

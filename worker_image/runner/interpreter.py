@@ -89,7 +89,7 @@ def hide(work: Path) -> None:
     sys.path[:] = [_Before.work, *(path for path in sys.path if path != _ROOT)]
     for path in [path for path in sys.path_importer_cache if path.startswith(_ROOT)]:
         del sys.path_importer_cache[path]
-    sys.modules["__main__"] = sys.modules["__mp_main__"] = new_module("__main__", work)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = new_module("__main__", work=work)
     _set_argv(())
     _tell_of_thread.__module__ = threading.__name__  # so that it is among the public names of that module
     threading.excepthook = threading.__excepthook__ = _tell_of_thread
@@ -175,22 +175,21 @@ def _shadowed(files: Iterable[str]) -> frozenset[str]:
     return frozenset(own | packages) - _IMPORTED_AT_START
 
 
-def new_module(name: str, work: Path | None = None) -> ModuleType:
-    """An empty module with what the module of a program has."""
+def new_module(name: str, source: str | None = None, *, work: Path | None = None) -> ModuleType:
+    """An empty module with what the module of a program has.
+
+    Tracebacks and inspect see its source, by the file name in the byte code and by the file of the module.
+    """
     module = ModuleType(name)
-    module.__file__ = f"{work or os.getcwd()}/{SCRIPT}"  # noqa: PTH109
-    loader = SourceFileLoader(name, module.__file__)
+    module.__file__ = file = f"{work or os.getcwd()}/{SCRIPT}"  # noqa: PTH109
+    loader = SourceFileLoader(name, file)
     vars(module).update(__builtins__=builtins, __cached__=None, __annotations__={}, __loader__=loader)
+    if source is not None:
+        lines = list(io.StringIO(source, newline=None))
+        if lines and not lines[-1].endswith("\n"):
+            lines[-1] += "\n"  # as linecache reads a file: where a traceback marks a line depends on it
+        linecache.cache.update({each: (len(source), None, lines, each) for each in (FILENAME, file)})
     return module
-
-
-def show_source(source: str, module: ModuleType) -> None:
-    """To tracebacks and to inspect: by the file name in the byte code, and by the file of the module."""
-    lines = list(io.StringIO(source, newline=None))
-    if lines and not lines[-1].endswith("\n"):
-        lines[-1] += "\n"  # as linecache reads a file: where a traceback marks a line depends on it
-    for name in (FILENAME, str(module.__file__)):
-        linecache.cache[name] = (len(source), None, lines, name)
 
 
 def call_hook(raised: BaseException, trace: TracebackType | None) -> BaseException:
@@ -248,17 +247,13 @@ def has_exit_work(*, handlers: bool = True) -> bool:
 
 def finish(take_module: Callable[[], ModuleType]) -> None:
     """Do what Python does at the end of a program. `take_module`: its caller has the only reference to the job's."""
-    handled = () if _nothing_to_handle() else (_join_threads, _run_exit_handlers)
+    found = _Before.registries
+    nothing_to_handle = found is not None and not has_exit_work() and all(list(each) == held for each, held in found)
+    # Exit handlers that would find nothing to do are spared: they touch a hundred pages.
+    handled = () if nothing_to_handle else (_join_threads, _run_exit_handlers)
     for step in (*handled, flush, partial(_end_objects, take_module)):
         with contextlib.suppress(BaseException):  # the job may have replaced anything that this uses
             restoring(step)
-
-
-def _nothing_to_handle() -> bool:
-    """Whether the exit handlers would find nothing to do. Then they are spared: they touch a hundred pages."""
-    if _Before.registries is None or has_exit_work():
-        return False
-    return [list(each) for each, _ in _Before.registries] == [before for _, before in _Before.registries]
 
 
 def flush() -> None:

@@ -25,7 +25,7 @@ from pool.screen import Policy
 from runner import fault, frames
 from runner.channel import MAX_CODE_BYTES, Frame
 from runner.fault import FILENAME
-from runner.interpreter import new_module, restoring, show_source
+from runner.interpreter import new_module, restoring
 
 UNSCREENED = Policy(mode="off")
 _FENCE = re.compile(r"^[ \t]*(```|~~~)", re.MULTILINE)
@@ -192,8 +192,7 @@ def _show_names(target: object, names: dict[str, object]) -> None:
 
 def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, object]) -> ModuleType:
     """Execute the source as the module `__main__`. With an entry it is named `job`, as if it were imported."""
-    module = Current.module = new_module("__main__" if script else "job")
-    show_source(source, module)
+    module = Current.module = new_module("__main__" if script else "job", source)
     compiled = Current.compiled or _compiled(source, policy, Current.byte_code)
     module.__dict__["datasets"] = datasets
     frames.forget_depth()
