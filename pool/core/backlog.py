@@ -92,9 +92,14 @@ class Share(Struct, eq=False):
 
 
 class Turns:
-    """Shares by name, and whose turn it is. Each lease passes here twice, so it calls little."""
+    """Shares by name, and whose turn it is: of the clients, and of the loops of each of them. Each lease passes here
+    twice, so it calls little.
+    """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
+        self.loops = Loops()
+        self.running = 0  #: jobs of all shares
+        self.cost_s = FIRST_COST_S  #: recent mean over all of them
         self._weights = weights
         self._shares: dict[str, Share] = {}
         self._order = StrikeHeap()  # of those that wait
@@ -132,23 +137,31 @@ class Turns:
         share.waits = False
         self._order.strike(name)
 
-    def begin(self, name: str, charged_s: float | None = None) -> float:
-        """A job of this share got a worker. Returns its charge: `charged_s`, or the recent mean of its jobs."""
+    def begin(self, name: str, loop: str | None = None) -> float:
+        """A job of this share, and of this loop of it, has got a worker. Returns its charge, for `end`: the recent mean
+        of the jobs of its loop.
+        """
         share = self._shares.get(name) or self[name]
-        cost_s = share.cost_s if charged_s is None else charged_s
+        cost_s = share.cost_s if loop is None else self.loops[name].begin(loop)
         begins = reached = max(share.used, self._reached)
         if self._waiting and (first := self._order.first()) is not None:
             reached = max(self._reached, min(begins, first[0][0]))
         self._reached = reached
+        self.running += 1
         share.running += 1
         share.used = min(begins + cost_s / share.weight, reached + MOST_AHEAD_S)
         if share.waits:
             self._place(name, share)
         return cost_s
 
-    def end(self, name: str, *, charged_s: float, took_s: float) -> None:
+    def end(self, name: str, loop: str | None = None, *, charged_s: float, took_s: float) -> None:
+        """A job has given its worker back. `charged_s`: what `begin` returned."""
+        if loop is not None:
+            self.loops[name].end(loop, charged_s=charged_s, took_s=took_s)
         share, took_s = self._shares[name], max(took_s, LEAST_COST_S)
+        self.running -= 1
         share.running -= 1
+        self.cost_s += LEARNING * (took_s - self.cost_s)
         share.cost_s += LEARNING * (took_s - share.cost_s)
         share.used = min(share.used + (took_s - charged_s) / share.weight, self._reached + MOST_AHEAD_S)
         if share.waits:
@@ -168,7 +181,7 @@ class Loops(dict[str, Turns]):
 
 
 class Backlog:
-    """The waiting jobs, by id: whose turn it is, and how long each may wait. It counts running jobs for the turns."""
+    """The waiting jobs, by id: whose turn it is, and how long each may wait."""
 
     def __init__(
         self,
@@ -183,14 +196,12 @@ class Backlog:
         self._max_jobs = max_jobs
         self._max_per_client = max_per_client
         self._max_running = max_running
-        self._clients = Turns(weights or {})
-        self._loops = Loops()
+        self.turns = Turns(weights or {})  #: of the clients. It is told of each job that gets a worker or gives it back
+        self._loops = self.turns.loops
         self._queues: dict[tuple[str, str], StrikeHeap] = {}
         self._lengths: dict[str, int] = {}  # of each client that waits
         self._deadlines = StrikeHeap()
         self._arrivals = 0
-        self._running = 0
-        self._cost_s = FIRST_COST_S  # recent mean over all jobs
 
     # ---- room ----
 
@@ -205,16 +216,16 @@ class Backlog:
 
     def retry_after_s(self) -> float:
         """When there may be a place again: about when the next job ends."""
-        return min(max(self._cost_s / max(1, self._running), RETRY_LEAST_S), RETRY_MOST_S)
+        return min(max(self.turns.cost_s / max(1, self.turns.running), RETRY_LEAST_S), RETRY_MOST_S)
 
     def may_run(self, client: str) -> bool:
         """Whether the client may have one more job running."""
-        return self._max_running is None or self._clients[client].running < self._max_running
+        return self._max_running is None or self.turns[client].running < self._max_running
 
     def eligible(self) -> int:
         """The number of jobs that wait for a worker, and not for the end of another job of their client."""
         most = len(self.waiting) if self._max_running is None else self._max_running
-        room = {client: max(0, most - self._clients[client].running) for client in self._lengths}
+        room = {client: max(0, most - self.turns[client].running) for client in self._lengths}
         return sum(min(waiting, room[client]) for client, waiting in self._lengths.items())
 
     # ---- jobs ----
@@ -227,14 +238,14 @@ class Backlog:
         place = self.waiting[job_id] = client, loop
         self._lengths[client] = self._lengths.get(client, 0) + 1
         self._queues.setdefault(place, StrikeHeap()).push(job_id, (-priority, self._arrivals))
-        self._clients.wait(client)
+        self.turns.wait(client)
         self._loops[client].wait(loop)
         if deadline is not None:
             self._deadlines.push(job_id, (deadline, self._arrivals))
 
     def clients(self) -> Iterator[str]:
         """Clients with waiting jobs that may run, the next one first."""
-        return filter(self.may_run, self._clients.waiting())
+        return filter(self.may_run, self.turns.waiting())
 
     def waits(self, client: str) -> bool:
         return client in self._lengths
@@ -243,9 +254,9 @@ class Backlog:
         """The place of each job of a client among all that wait, from 1, if jobs take as long as those before."""
         if client not in self._lengths:
             return {}
-        mine, order = self._clients[client], self._clients.waiting()
+        mine, order = self.turns[client], self.turns.waiting()
         turn = order.index(client)
-        others = [(self._clients[name], self._lengths[name], at < turn) for at, name in enumerate(order) if at != turn]
+        others = [(self.turns[name], self._lengths[name], at < turn) for at, name in enumerate(order) if at != turn]
         return {
             job_id: number + 1 + sum(_ahead(mine, number, *each) for each in others)
             for number, job_id in enumerate(self._own(client))
@@ -282,22 +293,7 @@ class Backlog:
             self._loops[client].leave(loop)
         if not self._lengths[client]:
             del self._lengths[client]
-            self._clients.leave(client)
-
-    def begin(self, client: str, loop: str = "") -> float:
-        """A job has got a worker. Returns its charge, for `end`."""
-        self._running += 1
-        charged_s = self._loops[client].begin(loop)
-        return self._clients.begin(client, charged_s)
-
-    def end(self, client: str, loop: str = "", *, charged_s: float | None, took_s: float) -> None:
-        """A job has given its worker back. `charged_s`: what `begin` returned; None: it had no worker."""
-        if charged_s is None:
-            return
-        self._running -= 1
-        self._cost_s += LEARNING * (took_s - self._cost_s)
-        self._loops[client].end(loop, charged_s=charged_s, took_s=took_s)
-        self._clients.end(client, charged_s=charged_s, took_s=took_s)
+            self.turns.leave(client)
 
     # ---- deadlines ----
 
@@ -314,13 +310,13 @@ class Backlog:
         queued = {job_id: place for place, queue in self._queues.items() for job_id in queue}
         assert queued == self.waiting, "each waiting job stands in exactly one queue"
         assert all(self._queues.values()), "a loop without waiting jobs has no queue"
-        assert set(self._clients.waiting()) == self._lengths.keys(), "a client without waiting jobs has no turn"
+        assert set(self.turns.waiting()) == self._lengths.keys(), "a client without waiting jobs has no turn"
         for client in self._lengths:
             loops = {loop for user, loop in self._queues if user == client}
             assert set(self._loops[client].waiting()) == loops, f"a loop of {client} without waiting jobs has a turn"
         assert sum(self._lengths.values()) == len(self.waiting), "the lengths are right"
         assert set(self._deadlines) <= set(self.waiting), "only waiting jobs have a queue deadline"
-        assert self._running >= 0, "no more jobs end than began"
+        assert self.turns.running >= 0, "no more jobs end than began"
 
 
 def _ahead(mine: Share, number: int, other: Share, waiting: int, turn_is_first: bool) -> int:  # noqa: FBT001

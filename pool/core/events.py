@@ -224,6 +224,7 @@ class Dispatch(Command, frozen=True, kw_only=True):
     epoch: int
     attempt: int
     start: StartKind
+    at: float  #: monotonic seconds
 
 
 class Accept(Command, frozen=True, kw_only=True):

@@ -162,7 +162,7 @@ def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -
     worker.job, worker.epoch, worker.leased_at = job, pool.epoch, pool.now
     worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
     job.worker_id, job.leased_at, job.attempt, job.lost = worker.id, pool.now, job.attempt + 1, ""
-    job.charged_s = pool.backlog.begin(job.client, job.loop)
+    job.charged_s = pool.backlog.turns.begin(job.client, job.loop)
     if pool.editions.mixed:
         pool.editions.served(job.client, worker.edition)
     pool.move(worker, WorkerState.LEASED, f"leased to {job.id}")
@@ -173,6 +173,7 @@ def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -
         epoch=worker.epoch,
         attempt=job.attempt,
         start=start,
+        at=pool.now,
         cause=pool.cause,
     )
 
@@ -203,7 +204,8 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
     """The job is done. Its record is dropped; its history goes to the daemon, which keeps it with the result."""
     pool.move(job, JobState.DONE, text or ": ".join(filter(None, end)))
     del pool.jobs[job.id]
-    pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
+    if job.charged_s is not None:
+        pool.backlog.turns.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
     pool.commands.append(
         Finish(
             job_id=job.id,
@@ -262,7 +264,8 @@ def after_removal(pool: State, job: JobRecord) -> None:
     if not (job.lost and _may_retry(pool, job)):
         finish(pool, job, job.pending_end)
         return
-    pool.backlog.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
+    if job.charged_s is not None:
+        pool.backlog.turns.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
     job.worker_id = job.started_at = job.pending_end = job.charged_s = None
     job.waits_since = pool.now
     pool.move(job, JobState.QUEUED, f"waits for attempt {job.attempt + 1} of {1 + job.retries}")

@@ -22,7 +22,7 @@ def serve(queue: Backlog, client: str, took_s: float = FIRST_COST_S) -> str:
     places = dict(queue.waiting)
     job_id = queue.pop(client)
     _, loop = places[job_id]
-    queue.end(client, loop, charged_s=queue.begin(client, loop), took_s=took_s)
+    queue.turns.end(client, loop, charged_s=queue.turns.begin(client, loop), took_s=took_s)
     return job_id
 
 
@@ -183,12 +183,12 @@ def simulate(queue: Backlog, loops: list[Loop], *, workers: int, until_s: float)
                 queue.push(job_id, each.client, loop=each.loop)
         while len(running) < workers and (client := next(queue.clients(), None)) is not None:
             each = jobs.pop(queue.pop(client))
-            charged_s = queue.begin(client, each.loop)
+            charged_s = queue.turns.begin(client, each.loop)
             heapq.heappush(running, (now + each.job_s, next(numbers), each, charged_s, now))
         now, _, each, charged_s, began = heapq.heappop(running)
         each.open -= 1
         each.had_s += now - began
-        queue.end(each.client, each.loop, charged_s=charged_s, took_s=now - began)
+        queue.turns.end(each.client, each.loop, charged_s=charged_s, took_s=now - began)
 
 
 def shares(loops: list[Loop]) -> list[float]:
@@ -238,10 +238,10 @@ def test_a_client_at_its_quota_of_running_jobs_waits_and_its_jobs_are_no_demand(
         queue.push(name, name[0])
     assert queue.eligible() == 2
     queue.pop("a")
-    charged_s = queue.begin("a")
+    charged_s = queue.turns.begin("a", "")
     assert list(queue.clients()) == ["b"]
     assert queue.eligible() == 1
-    queue.end("a", charged_s=charged_s, took_s=1.0)
+    queue.turns.end("a", "", charged_s=charged_s, took_s=1.0)
     assert set(queue.clients()) == {"a", "b"}
 
 
@@ -256,9 +256,9 @@ def test_the_place_of_a_job_counts_those_that_will_be_served_before_it():
 def test_the_hint_when_to_try_again_follows_how_fast_jobs_end():
     queue = backlog()
     for _ in range(50):
-        queue.end("ann", charged_s=queue.begin("ann"), took_s=8.0)
+        queue.turns.end("ann", "", charged_s=queue.turns.begin("ann", ""), took_s=8.0)
     for _ in range(4):
-        queue.begin("ann")
+        queue.turns.begin("ann", "")
     assert queue.retry_after_s() == pytest.approx(2.0, rel=0.1)
 
 
