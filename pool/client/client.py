@@ -27,7 +27,7 @@ from pool.client.options import Code, JobOptions, OnDisconnect
 from pool.client.pending import Request
 from pool.client.results import Listeners, OnText, OutputReader, ToResult, to_result
 from pool.client.retry import Retry
-from pool.client.waiting import Patience, until_done
+from pool.client.waiting import Patience
 from pool.client.window import Answer, Counter, Progress
 from pool.errors import BacklogFullError, PoolError, ResultTimeoutError, UnknownJobError
 from pool.model import JobResult, OutputEvent
@@ -62,12 +62,7 @@ class Client:
         silence_s = checks.seconds("timeout", timeout)
         #: This and the next four are for this package.
         self.connection: Final = Connection(submit_endpoint(endpoint), timeout_s=silence_s)
-        self.jobs: Final = job.JobMaker(
-            pool=self.pool,
-            number=self.connection.next_number,
-            session=self.connection.session,
-            on_disconnect=on_disconnect,
-        )
+        self.jobs: Final = job.JobMaker(self.connection, pool=self.pool, on_disconnect=on_disconnect)
         self.to_result: ToResult = to_result
         self._decoder: ProcessDecoder | None = None
         if decode == "process":
@@ -294,7 +289,7 @@ class Client:
 
     def _wait(self, request: Request, wait_s: float | None) -> JobResult:
         try:
-            until_done(request, wait_s)
+            request.until_done(wait_s)
             if not request.done():
                 raise not_ended(request.job_id, wait_s or 0.0)
         finally:
@@ -333,7 +328,7 @@ class Client:
 
 def _answered(request: Request) -> None:
     """Wait for the daemon's answer. Raises the error if it is one."""
-    until_done(request)
+    request.until_done()
     request.result()
 
 

@@ -69,35 +69,31 @@ class Connection:
         self.endpoint: Final = endpoint
         self.next_number: Final = itertools.count(1).__next__  # atomic
         self._closed = threading.Event()
-        self._io = PerProcess(partial(IOThread, endpoint, timeout_s, self.next_number, self._closed))
+        self.io: Final = PerProcess(partial(IOThread, endpoint, timeout_s, self.next_number, self._closed))
         # The thread of a client that was dropped without being closed ends, too.
-        weakref.finalize(self, _release, self._io).atexit = False
-
-    def session(self) -> str:
-        """Names this process's client to the daemon, over all its connections."""
-        return self._io.get().session
+        weakref.finalize(self, _release, self.io).atexit = False
 
     def submit(self, submission: Submission, on_output: OnOutput | None = None) -> Request:
         """Send the job. `on_output` gets its output while it runs, if its message has `stream`.
 
         Raises ClosedError, as the other methods; every other error resolves the request.
         """
-        return self._io.get().post(Request(*submission, on_output))
+        return self.io.get().post(Request(*submission, on_output))
 
     def watch(self, job_id: str, on_output: OnOutput | None = None) -> Request:
         """Ask for the result of a job, and for its output if `on_output` is given."""
         message = wire.Watch(request=self.next_number(), job_id=job_id, stream=on_output is not None)
-        return self._io.get().post(Request(message, on_output=on_output))
+        return self.io.get().post(Request(message, on_output=on_output))
 
     def cancel(self, job_id: str) -> Request:
-        return self._io.get().post(Request(wire.Cancel(request=self.next_number(), job_id=job_id)))
+        return self.io.get().post(Request(wire.Cancel(request=self.next_number(), job_id=job_id)))
 
     def forget(self, request: Request) -> None:
         """Nobody waits for this request any more; the job goes on."""
-        io = self._io.peek()
+        io = self.io.peek()
         if io is not None and not request.done():
             with contextlib.suppress(ClosedError):
-                io.post(Forget(request))
+                io.post(request, forget=True)
 
     def cancel_all(self, requests: Iterable[Request]) -> None:
         """Cancel the jobs of these requests and forget the requests. Waits a moment for the daemon to confirm."""
@@ -118,7 +114,7 @@ class Connection:
     def close(self) -> None:
         """Fail open requests with ClosedError and end the thread. Any number of times, from any thread."""
         self._closed.set()
-        io = self._io.peek()
+        io = self.io.peek()
         if io is not None:
             io.close()
 
@@ -159,41 +155,30 @@ def _release(threads: PerProcess[IOThread]) -> None:
         io.close(wait=False)
 
 
-class Forget:
-    """For the inbox: forget this request."""
-
-    __slots__ = ("request",)
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-
-
-Posted = TypeVar("Posted", Request, Forget)
-
-
 class IOThread:
     """One process's part of a Connection: the inbox, and the thread while there is one."""
 
     def __init__(self, endpoint: str, timeout_s: float, number: Callable[[], int], closed: threading.Event) -> None:
-        self.session: Final = uuid.uuid4().hex
+        self.session: Final = uuid.uuid4().hex  #: names this process's client to the daemon, over all its connections
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._number = number
         self._lock = threading.Lock()
-        self._inbox: deque[Request | Forget] = deque()
+        self._inbox: deque[tuple[Request, bool]] = deque()  # and whether it is to be forgotten
         self._wake = -1
         self._thread: threading.Thread | None = None
         self._closed = closed
 
-    def post(self, item: Posted) -> Posted:
+    def post(self, request: Request, *, forget: bool = False) -> Request:
+        """Have the thread send the request, or forget it."""
         with self._lock:
             if self._closed.is_set():
                 raise ClosedError("this client has been closed; make a new one")
             if self._thread is None:
                 self._start()
-            self._inbox.append(item)
+            self._inbox.append((request, forget))
             os.eventfd_write(self._wake, 1)
-        return item
+        return request
 
     def close(self, *, wait: bool = True) -> None:
         with self._lock:
@@ -221,17 +206,16 @@ class IOThread:
         reason: PoolError = ClosedError("the client was closed before the answer came")
         try:
             with _context() as context, DaemonSocket(context, self._endpoint, wake, pending=pending) as socket:
-                while not self._closed.is_set():
-                    socket.turn(self._inbox)
+                socket.run(self._inbox, self._closed)
         except Exception as error:  # noqa: BLE001 - the thread has no caller, but others wait for it
             reason = PoolError(f"the connection to {self._endpoint} failed: {error!r}; the job may go on")
         with self._lock:
             os.close(wake)
             self._thread = None
             left, self._inbox = self._inbox, deque()
-        for item in left:
-            if isinstance(item, Request):
-                pending.open(item, 0.0)
+        for request, forget in left:
+            if not forget:
+                pending.open(request, 0.0)
         pending.fail(reason)
 
 
@@ -268,20 +252,21 @@ class DaemonSocket:
         self._close()
         self._epoll.close()
 
-    def turn(self, inbox: deque[Request | Forget]) -> None:
-        """Wait until something happens, and do what is due."""
-        events = self._wait()
-        now = time.monotonic()
-        while inbox:
-            item = inbox.popleft()
-            if isinstance(item, Forget):
-                self._pending.forget(item.request)
-            else:
-                self._outbox += self._pending.open(item, now)
-        self._exchange(now)
-        if events or now >= self._due:
-            self._check(now, events)
-            self._settled = False
+    def run(self, inbox: deque[tuple[Request, bool]], closed: threading.Event) -> None:
+        """Wait until something happens, do what is due, and so on until the client is closed."""
+        while not closed.is_set():
+            events = self._wait()
+            now = time.monotonic()
+            while inbox:
+                request, forget = inbox.popleft()
+                if forget:
+                    self._pending.forget(request)
+                else:
+                    self._outbox += self._pending.open(request, now)
+            self._exchange(now)
+            if events or now >= self._due:
+                self._check(now, events)
+                self._settled = False
 
     def _check(self, now: float, events: set[int]) -> None:
         try:
@@ -340,7 +325,7 @@ class DaemonSocket:
 
     def _exchange(self, now: float) -> None:
         """Send and receive until the socket neither takes nor has anything more. Its descriptor is readable only after
-        a change, so it is not waited for before EVENTS has told so.
+        a change, so it is not waited for before EVENTS has told so. Large frames are zmq.Frames already (see job.py).
         """
         if self._outbox and not self._connected:
             # Not before there is something to send: an idle client does not look for an absent daemon.
@@ -350,8 +335,11 @@ class DaemonSocket:
         for _ in range(MESSAGES_PER_TURN):
             events = int(self._socket.get(zmq.EVENTS))
             if self._outbox and events & _POLLOUT:
+                *frames, last = self._outbox[0]
                 try:
-                    self._send(self._outbox[0])
+                    for frame in frames:
+                        self._socket.send(frame, _SNDMORE)
+                    self._socket.send(last, _NOBLOCK)
                 except zmq.Again:  # the connection has ended between two frames; the monitor reports it
                     return
                 self._outbox.popleft()
@@ -360,12 +348,6 @@ class DaemonSocket:
             else:
                 self._settled = True
                 return
-
-    def _send(self, frames: Frames) -> None:
-        """Large frames are zmq.Frames already (see job.py), which are sent as they are."""
-        for frame in frames[:-1]:
-            self._socket.send(frame, _SNDMORE)
-        self._socket.send(frames[-1], _NOBLOCK)
 
     def _receive(self) -> list[wire.Frame]:
         """Large frames stay in libzmq's memory, writable, so that an array needs no copy. A copy of a small frame is

@@ -18,7 +18,7 @@ from pool.client.connection import CANCEL_S, Connection
 from pool.client.job import Submission
 from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
-from pool.client.waiting import until_done, until_ended, until_true
+from pool.client.waiting import until_ended, until_true
 from pool.errors import ClosedError, ExecutorClosedError, PoolError, outcome_error
 from pool.model import JobResult, Timings, Usage
 
@@ -90,12 +90,12 @@ class PoolFuture(JobFuture[T]):
 
     def result(self, timeout: float | None = None) -> T:
         self._check_waiter()
-        until_done(self, timeout)
+        self.until_done(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._check_waiter()
-        until_done(self, timeout)
+        self.until_done(timeout)
         return super().exception(0)
 
     def _check_waiter(self) -> None:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import zmq
 
@@ -26,6 +26,9 @@ from pool.client.fences import without_fences
 from pool.client.options import ON_DISCONNECT, Code, JobOptions, OnDisconnect, Program
 from pool.errors import InvalidJobError, LocalProtocolError, TooLargeError, ValueCodecError
 from pool.model import Limits
+
+if TYPE_CHECKING:
+    from pool.client.connection import Connection
 
 MAX_FILES = 256
 MAX_ARGV = 256
@@ -49,22 +52,16 @@ class Submission(NamedTuple):
 
 
 class JobMaker:
-    """Makes the jobs of one client. `number` numbers requests; `session` names the client to the daemon.
+    """Makes the jobs of one client, or without a connection those that no daemon gets.
 
     `on_disconnect`: what becomes of its jobs when it vanishes; None: what each caller of `make` names.
     """
 
     def __init__(
-        self,
-        *,
-        pool: str,
-        number: Callable[[], int],
-        session: Callable[[], str],
-        on_disconnect: OnDisconnect | None = None,
+        self, connection: Connection | None = None, *, pool: str, on_disconnect: OnDisconnect | None = None
     ) -> None:
         self._pool = pool
-        self._number = number
-        self._session = session
+        self._connection = connection
         if on_disconnect is not None:
             checks.choice("on_disconnect", on_disconnect, ON_DISCONNECT)
         self._on_disconnect: Final = on_disconnect
@@ -74,85 +71,61 @@ class JobMaker:
         code: Code | Program,
         options: JobOptions,
         *,
-        on_disconnect: OnDisconnect,
+        on_disconnect: OnDisconnect = "keep",
         watch: bool = True,
         stream: bool = False,
         calls: Sequence[Sequence[Buffer]] | None = None,
         apart: bool = False,
     ) -> Submission:
-        """As `build`. `on_disconnect` holds where neither the options nor the client have one."""
-        last = options.get("on_disconnect")
-        if last is None:
-            last = self._on_disconnect or on_disconnect
-        else:
-            checks.choice("on_disconnect", last, ON_DISCONNECT)
-        return build(
-            code,
-            options,
-            pool=self._pool,
-            request=self._number(),
+        """Raises InvalidJobError, TooLargeError or ValueCodecError.
+
+        `on_disconnect` holds where neither the options nor the client have one. `watch`: send the result; `stream`:
+        and the output. `calls`: the arguments of each call of a chunk, in place of those in the options; if they run
+        `apart`, each begins with the call's stdin.
+        """
+        if unknown := options.keys() - JobOptions.__annotations__.keys():
+            raise TypeError(f"a job has no option {min(unknown)!r}; it has {', '.join(JobOptions.__annotations__)}")
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        program = code if isinstance(code, Program) else program_of(code, given.get("entry"), given.get("strip_fences"))
+        arguments: Sequence[Buffer] = ()
+        rest = _rest(given) if given.keys() - _CALL else _Rest({})
+        if calls is not None:
+            arguments = [frame for call in calls for frame in call]
+        elif _VALUES & given.keys():
+            arguments = arguments_of(program, given.get("args", ()), given.get("kwargs"))
+        last = rest.fields.pop("on_disconnect", None) or self._on_disconnect or on_disconnect
+        message = wire.Submit(
+            request=self._connection.next_number() if self._connection else 0,
+            job_id=rest.fields.pop("job_id", None) or os.urandom(16).hex(),
+            pool=rest.fields.pop("pool", self._pool),
+            entry=program.entry,
+            pickled=program.pickled,
+            python=program.python,
             watch=watch,
             stream=stream,
-            session=self._session() if last == "cancel" else None,
-            calls=calls,
+            session=self._connection.io.get().session if self._connection and last == "cancel" else None,
+            calls=tuple(map(len, calls or ())),
             apart=apart,
+            **rest.fields,
+        )
+        payload = [program.frame, rest.stdin, *rest.files, *arguments, *rest.grading]
+        size = sum(map(len, payload))
+        if size > wire.MAX_JOB_BYTES:
+            what = "the job (code, stdin, files, arguments)"
+            raise checks.too_large(what, size, wire.MAX_JOB_BYTES, "mount large data as a data set")
+        try:
+            frames = wire.encode(message, payload)
+        except LocalProtocolError as error:
+            remedy = "use fewer or shorter files, names and environment variables"
+            raise TooLargeError(f"{error.message}; {remedy}") from None
+        return Submission(
+            message, [zmq.Frame(each, copy=True) if len(each) >= LARGE_BYTES else bytes(each) for each in frames]
         )
 
 
-class Asking(TypedDict, total=False):
-    """The parts of a request that do not belong to the job."""
-
-    request: int  #: its number
-    watch: bool  #: send the result; True if left out
-    stream: bool  #: and the output
-    session: str | None  #: the client whose end cancels the job
-
-
-def build(
-    code: Code | Program,
-    options: JobOptions,
-    *,
-    pool: str,
-    calls: Sequence[Sequence[Buffer]] | None = None,
-    apart: bool = False,
-    **asking: Unpack[Asking],
-) -> Submission:
-    """Raises InvalidJobError, TooLargeError or ValueCodecError.
-
-    `pool`: the default one. `calls`: the arguments of each call of a chunk, in place of those in the options; if
-    they run `apart`, each begins with the call's stdin.
-    """
-    if unknown := options.keys() - JobOptions.__annotations__.keys():
-        raise TypeError(f"a job has no option {min(unknown)!r}; it has {', '.join(JobOptions.__annotations__)}")
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    program = code if isinstance(code, Program) else program_of(code, given.get("entry"), given.get("strip_fences"))
-    files = _files(given["files"]) if "files" in given else {}
-    stdin = stdin_of(given["stdin"]) if "stdin" in given else b""
-    grader, grading = _grader(given) if _GRADING & given.keys() else (None, ())
-    arguments: Sequence[Buffer] = ()
-    if calls is not None:
-        arguments = [frame for call in calls for frame in call]
-    elif _VALUES & given.keys():
-        arguments = arguments_of(program, given.get("args", ()), given.get("kwargs"))
-    checked = {_FIELDS[name][0]: _FIELDS[name][1](name, value) for name, value in given.items() if name in _FIELDS}
-    message = wire.Submit(
-        request=asking.get("request", 0),
-        job_id=checked.pop("job_id", None) or os.urandom(16).hex(),
-        pool=checked.pop("pool", pool),
-        entry=program.entry,
-        pickled=program.pickled,
-        python=program.python,
-        files=tuple(files),
-        watch=asking.get("watch", True),
-        stream=asking.get("stream", False),
-        session=asking.get("session"),
-        grade=grader,
-        calls=tuple(map(len, calls or ())),
-        apart=apart,
-        sent_ns=time.monotonic_ns() if given.get("trace") else 0,
-        **checked,
-    )
-    return Submission(message, _encoded(message, [program.frame, stdin, *files.values(), *arguments, *grading]))
+def build(code: Code | Program, options: JobOptions, *, pool: str, stream: bool = False) -> Submission:
+    """A job that no daemon gets. As `JobMaker.make`."""
+    return JobMaker(pool=pool).make(code, options, stream=stream)
 
 
 def grader_of(grade: Code | Program) -> Program:
@@ -172,48 +145,57 @@ def program_of(code: Code, entry: object = None, strip_fences: object = None) ->
     if strip_fences is not None and checks.flag("strip_fences", strip_fences) and isinstance(code, str):
         code = without_fences(code)
     if isinstance(code, str):
-        program = _source(code, entry)
-    elif callable(code):
-        from pool.client.pickling import pickled  # a loop that submits source text needs no cloudpickle
-
         if entry is not None:
-            raise checks.invalid("entry", "a callable has none", "leave it out, or submit source text")
-        program = Program(pickled(code), pickled=True, python=f"{sys.version_info.major}.{sys.version_info.minor}")
+            entry = str.__str__(entry) if isinstance(entry, str) else checks.text("entry", entry)
+            if len(entry) > checks.MAX_WORD or not all(map(str.isidentifier, entry.split("."))):
+                raise checks.invalid("entry", f"{entry!r:.150} is not a name", "name a function of the code")
+        try:
+            program = Program(code.encode(), entry=entry)
+        except UnicodeEncodeError as error:
+            raise checks.not_utf8("code", error) from None
     else:
-        raise checks.invalid("code", f"it is {checks.kind(code)}", "give source text (str) or a callable")
+        program = _callable(code, entry)
     if len(program.frame) > wire.MAX_CODE_BYTES:
         remedy = "pass what it refers to as arguments" if program.pickled else "pass data as arguments or files"
         raise checks.too_large("the code", len(program.frame), wire.MAX_CODE_BYTES, remedy)
     return program
 
 
-def _source(code: str, entry: object) -> Program:
+def _callable(code: object, entry: object) -> Program:
+    if not callable(code):
+        raise checks.invalid("code", f"it is {checks.kind(code)}", "give source text (str) or a callable")
     if entry is not None:
-        entry = str.__str__(entry) if isinstance(entry, str) else checks.text("entry", entry)
-        if len(entry) > checks.MAX_WORD or not all(map(str.isidentifier, entry.split("."))):
-            raise checks.invalid("entry", f"{entry!r:.150} is not a name", "name a function of the code")
-    try:
-        return Program(code.encode(), entry=entry)
-    except UnicodeEncodeError as error:
-        raise checks.not_utf8("code", error) from None
+        raise checks.invalid("entry", "a callable has none", "leave it out, or submit source text")
+    from pool.client.pickling import pickled  # a loop that submits source text needs no cloudpickle
 
-
-def _encoded(message: wire.Submit, payload: Sequence[Buffer]) -> list[bytes | zmq.Frame]:
-    size = sum(map(len, payload))
-    if size > wire.MAX_JOB_BYTES:
-        what = "the job (code, stdin, files, arguments)"
-        raise checks.too_large(what, size, wire.MAX_JOB_BYTES, "mount large data as a data set")
-    try:
-        frames = wire.encode(message, payload)
-    except LocalProtocolError as error:
-        raise TooLargeError(f"{error.message}; use fewer or shorter files, names and environment variables") from None
-    return [zmq.Frame(each, copy=True) if len(each) >= LARGE_BYTES else bytes(each) for each in frames]
+    return Program(pickled(code), pickled=True, python=f"{sys.version_info.major}.{sys.version_info.minor}")
 
 
 # ---- options that become frames ----
 
 _VALUES = {"args", "kwargs"}
-_GRADING = {"grade", "grade_args"}
+#: The options that say what is called.
+_CALL = {"entry", "strip_fences", *_VALUES}
+
+
+class _Rest(NamedTuple):
+    """What the other options become: fields of the message, and frames."""
+
+    fields: dict[str, Any]
+    stdin: Buffer = b""
+    files: Sequence[Buffer] = ()
+    grading: Sequence[Buffer] = ()
+
+
+def _rest(given: Mapping[str, Any]) -> _Rest:
+    files = _files(given["files"]) if "files" in given else {}
+    stdin = stdin_of(given["stdin"]) if "stdin" in given else b""
+    grader, grading = _grader(given) if "grade" in given or "grade_args" in given else (None, ())
+    fields = {_FIELDS[name][0]: _FIELDS[name][1](name, value) for name, value in given.items() if name in _FIELDS}
+    fields |= {"files": tuple(files), "grade": grader}
+    if fields.get("trace"):
+        fields["sent_ns"] = time.monotonic_ns()
+    return _Rest(fields, stdin, list(files.values()), grading)
 
 
 def stdin_of(given: object) -> Buffer:
@@ -336,4 +318,5 @@ _FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "retries": ("retries", partial(checks.whole, lowest=0, highest=10)),
     "trace": ("trace", checks.flag),
     "explain_denials": ("explain", checks.flag),
+    "on_disconnect": ("on_disconnect", partial(checks.choice, allowed=ON_DISCONNECT)),
 }

@@ -23,6 +23,7 @@ Rules:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from math import inf
@@ -31,6 +32,7 @@ from typing import NamedTuple, TypeVar
 import zmq
 
 from pool import wire
+from pool.client import waiting
 from pool.client.endpoint import absent, unreachable
 from pool.errors import DaemonUnreachableError, PoolError, RemoteProtocolError, UnknownJobError, from_code
 from pool.model import Outcome
@@ -60,6 +62,14 @@ class JobFuture(Future[T]):
 
     job_id: str
     accepted = False  #: the daemon is known to have the job
+
+    def until_done(self, wait_s: float | None = None) -> None:
+        """Return when it is done, or after `wait_s` seconds (None: whenever that is). Signals can end the wait."""
+        deadline = inf if wait_s is None else time.monotonic() + wait_s
+        left_s = deadline - time.monotonic()
+        with self._condition:  # `concurrent.futures.wait` makes an Event and a waiter for each call
+            while not self._condition.wait_for(self.done, max(0.0, min(left_s, waiting.SLICE_S))) and left_s > 0:
+                left_s = deadline - time.monotonic()
 
 
 class Request(JobFuture[Delivery | None]):

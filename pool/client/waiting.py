@@ -13,9 +13,8 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pool.errors import BacklogFullError, BusyError
 
@@ -28,16 +27,6 @@ SLICE_S = 1.0
 RETRY_S, RETRY_MOST_S = 1.0, 5.0
 #: The most that is added to a named pause, as a share of it.
 JITTER = 0.5
-
-
-def until_done(future: Future[Any], wait_s: float | None = None) -> None:
-    """Return when the future is done, or after `wait_s` seconds (None: whenever that is)."""
-    deadline = math.inf if wait_s is None else time.monotonic() + wait_s
-    left_s = deadline - time.monotonic()
-    changed = future._condition  # noqa: SLF001 - `concurrent.futures.wait` makes an Event and a waiter for each call
-    with changed:
-        while not changed.wait_for(future.done, max(0.0, min(left_s, SLICE_S))) and left_s > 0:
-            left_s = deadline - time.monotonic()
 
 
 def take(queue: SimpleQueue[T], wait_s: float | None) -> T:

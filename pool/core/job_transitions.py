@@ -48,8 +48,11 @@ def submitted(pool: State, _: State, event: JobSubmitted) -> None:
     worker = None
     if pool.policy.running_per_client is None or pool.backlog.may_run(event.client):
         worker = choose_worker(pool, event.client)
-    refusal = _refusal(pool, event, at_once=worker is not None)
-    if refusal is not None:
+    if (
+        worker is None
+        or event.code in pool.poison.refused
+        or event.held_bytes + event.size_bytes > pool.policy.bytes_per_client
+    ) and (refusal := _refusal(pool, event, at_once=worker is not None)) is not None:
         _refuse(pool, event, refusal)
         return
     if pool.demand is not None:

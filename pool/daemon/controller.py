@@ -33,7 +33,6 @@ from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.daemon.worker_protocol import Effect, Phase, WorkerProtocol, check_answer, largest_answer, printable
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.engines.base import Container
-from pool.engines.lockdown import maps_files
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
 from pool.model import WorkerState
 
@@ -65,7 +64,7 @@ class PoolController:
         self.state = state  #: read by others, changed by `apply` only
         self.template = template
         self.datasets = datasets
-        self.metrics = Metrics()
+        self._metrics = Metrics()
         self.handles: dict[str, WorkerHandle] = {}
         self.was_ready = False  #: whether one of its workers has ever been ready
         self.lockdown_failure: WorkerHandle | None = None  #: the last one whose lockdown did not hold, while none is up
@@ -87,10 +86,9 @@ class PoolController:
         self.carrier = JobCarrier(
             self,
             services,
+            self._metrics,
             bind=self.adoption.bind,
-            largest_answer=self._largest_answer,
-            memory_bytes=template.maximum.memory,
-            maps=maps_files(template.runtime, template.allow),
+            template=template,
         )
         self._commands: dict[type[ev.Command], Callable[..., PoolError | None]] = {
             ev.StartWorker: self._start_worker,
@@ -111,6 +109,12 @@ class PoolController:
             Effect.FREED: self._freed,
             Effect.BROKEN: self._broken,
         }
+
+    @property
+    def metrics(self) -> Metrics:
+        """With all jobs counted. The way of a job has no need of that."""
+        self._metrics.count()
+        return self._metrics
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -198,7 +202,7 @@ class PoolController:
         wanted = worker is not None and worker.leaving is None  # a worker that is being stopped need not start
         write = handle.log.error if wanted else handle.log.debug
         if wanted:
-            self.metrics.failed_starts.add(reason)
+            self._metrics.failed_starts.add(reason)
         write("a worker could not be started", action="worker_failed", reason=reason)
         self.apply(ev.WorkerFailed(worker_id=handle.id, reason=reason, permanent=permanent, cause="start"))
 
@@ -208,7 +212,7 @@ class PoolController:
 
     def _ready(self, handle: WorkerHandle, *_: object) -> None:
         self.lockdown_failure = None
-        self.metrics.starts.add()
+        self._metrics.starts.add()
         handle.log.info("a worker is idle", action="worker_ready", boot_ms=round(handle.start.boot_ms))
         if not self.was_ready:
             self.was_ready = True
@@ -239,10 +243,10 @@ class PoolController:
         except StartFailed as error:
             if handle.start.lockdown == "broken":
                 self.lockdown_failure = handle
-                self.metrics.lockdown_failures.add(printable(str(error)))
+                self._metrics.lockdown_failures.add(printable(str(error)))
             self._start_failed(handle, str(error), permanent=error.permanent)
         except RemoteProtocolError as error:
-            self.metrics.late_answers += isinstance(message, wire.Done) and phase in _NO_ANSWER_DUE
+            self._metrics.late_answers += isinstance(message, wire.Done) and phase in _NO_ANSWER_DUE
             self.lost(worker_id, f"it broke the protocol: {error}")
         except InvalidTransition as error:
             self.lost(worker_id, f"it reported an event that is not possible now: {error}")
@@ -271,13 +275,13 @@ class PoolController:
 
     def _stop_worker(self, command: ev.StopWorker) -> None:
         handle, reason = self.handles[command.worker_id], command.reason
-        self.metrics.recycles[reason] += 1
+        self._metrics.recycles[reason] += 1
         handle.log.info("stopping a worker", action="worker_stop", reason=reason, cause=command.cause)
         self._kept.remove(handle.number)
         self._links.close(handle.id)
         self._unwatch(handle)
         if command.failure:
-            self.metrics.failed_starts.add(command.failure)
+            self._metrics.failed_starts.add(command.failure)
             handle.log.error("a worker could not be started", action="worker_failed", reason=command.failure)
         self._executor.stop(handle.id, diagnose=bool(command.failure), on_gone=lambda *end: self._removed(handle, *end))
 
@@ -311,7 +315,7 @@ class PoolController:
         check_answer(done, payload, largest=self._largest_answer)
         if handle.protocol.streams and (output := self._output_of(handle)) is not None:
             output.check(payload)
-        self.metrics.late_answers += self.state.workers[handle.id].state is WorkerState.STOPPING
+        self._metrics.late_answers += self.state.workers[handle.id].state is WorkerState.STOPPING
         answer: Answer = done, payload
         ended = ev.JobEnded(
             worker_id=handle.id, outcome=done.outcome, reason=done.reason, attachment=answer, cause=_REPORTED
@@ -323,7 +327,7 @@ class PoolController:
             handle.log.warning(
                 "a job left something behind", action="residue", residue=freed.residue, **self._ids(handle)
             )
-            self.metrics.count_residue(freed.residue)
+            self._metrics.count_residue(freed.residue)
         self.apply(ev.WorkerFreed(worker_id=handle.id, residue=freed.residue, cause=_REPORTED))
 
 

@@ -290,34 +290,40 @@ class Daemon:
                 self._journal.flush()
             if self._jobs.to_answer:
                 self._jobs.answer()
-            wait_s = self._after_turn(transport.served_until)
-            if self._journal.unwritten:
-                wait_s = 0.0
+            due = min([self._chores_at, *[each.state.next_deadline() for each in self._controllers.values()]])
+            if (
+                due <= transport.served_until
+                or self._state != "running"
+                or self._stop_signal is not None
+                or self._jobs.over
+                or self._submits.sessions.absent
+                or self._outputs.behind
+            ):
+                due = self._do_due(transport.served_until)
+            wait_s = 0.0 if self._journal.unwritten else max(0.0, min(due - time.monotonic(), _LONGEST_WAIT_S))
 
-    def _after_turn(self, served_until: float) -> float:
-        """Do what is due. Returns the seconds until the next thing is due.
+    def _do_due(self, served_until: float) -> float:
+        """Do what is due. Returns when the next thing is due.
 
         A deadline of a worker or client is judged in a turn that began after it. So everything that it sent in time has
         been received by then, even if the daemon did not run for a while, because of a slow disk or SIGSTOP.
         """
-        due = min([each.state.next_deadline() for each in self._controllers.values()])
-        if due <= served_until:
-            due = self._tick(served_until)
+        due = self._tick(served_until)
         if served_until >= self._chores_at or self._jobs.over:
             self._do_chores(served_until)
         due = min(due, self._chores_at)
         if self._submits.sessions.absent:
             due = min(due, self._submits.sessions.tick(served_until))
-        now = time.monotonic()
         if self._outputs.behind:
             self._outputs.catch_up()
         if self._stop_signal is not None or self._state == "starting":
-            self._change_state(now)
-        more_to_send = self._outputs.behind and self._outputs.more_to_send
-        return 0.0 if more_to_send else max(0.0, min(due - now, _LONGEST_WAIT_S))
+            self._change_state(time.monotonic())
+        return 0.0 if self._outputs.behind and self._outputs.more_to_send else due
 
     def _do_chores(self, now: float) -> None:
         """The periodic work. Frozen workers are looked for most often; everything else is done at the same moments."""
+        for controller in self._controllers.values():
+            controller.metrics.count()
         for executor in self._executors.values():
             if now >= executor.left.ask_at:
                 executor.ask_again()

@@ -25,32 +25,19 @@ def percentile(samples: Iterable[float], share: int) -> float:
 
 
 class Durations:
-    """Of one phase of the jobs, in milliseconds. A job only adds its own to `new`: they are counted many at a time."""
+    """Of one phase of the jobs, in milliseconds."""
 
     def __init__(self, clock: Clock) -> None:
-        self.new: list[tuple[float, float]] = []  #: when it came, and the duration; `count` has to be called in time
-        self._total_ms = 0.0
+        self.total_ms = 0.0
+        self.latest: deque[tuple[float, float]] = deque(maxlen=WINDOW)  #: when each came, and how long it took
         self._counts: Counter[int] = Counter()  # by bucket
-        self._latest: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._clock = clock
 
-    def count(self) -> None:
-        """Count what is new."""
-        found = [ms for _, ms in self.new]
-        self._total_ms += sum(found)
+    def add(self, new: Sequence[tuple[float, float]]) -> None:
+        found = [ms for _, ms in new]
+        self.total_ms += sum(found)
         self._counts.update(map(bisect_left, repeat(_BOUNDS_MS), found))
-        self._latest.extend(self.new)
-        self.new.clear()
-
-    @property
-    def total_ms(self) -> float:
-        self.count()
-        return self._total_ms
-
-    @property
-    def latest(self) -> Sequence[tuple[float, float]]:
-        self.count()
-        return self._latest
+        self.latest.extend(new)
 
     def within(self, window_s: float) -> list[float]:
         """Those that came within the last seconds, the latest `WINDOW` at most."""
@@ -67,7 +54,6 @@ class Durations:
 
     def buckets(self) -> list[tuple[str, int]]:
         """Upper bound in seconds, and how many were not above it; the last bound is `+Inf`."""
-        self.count()
         names = [*map(str, BOUNDS_S), "+Inf"]
         counts = [self._counts[bucket] for bucket in range(len(names))]
         return list(zip(names, accumulate(counts), strict=True))

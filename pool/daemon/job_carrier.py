@@ -25,6 +25,7 @@ import msgspec
 import structlog
 
 from pool import wire
+from pool.config import Template
 from pool.core import events as ev
 from pool.core.machine import PoolState
 from pool.core.records import JobRecord
@@ -32,9 +33,10 @@ from pool.daemon import grading
 from pool.daemon.job_body import body_of
 from pool.daemon.job_store import Grader, Job
 from pool.daemon.journal_entries import Lease, LeaseRow
-from pool.daemon.metrics import Metrics
+from pool.daemon.metrics import Ended, Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
-from pool.daemon.worker_protocol import Phase
+from pool.daemon.worker_protocol import Phase, largest_answer
+from pool.engines.lockdown import maps_files
 from pool.errors import PoolError
 from pool.model import Outcome, StartKind
 
@@ -42,7 +44,10 @@ log = structlog.get_logger(__name__)
 
 _NS_PER_MS = 1e6
 _NS_PER_S = 1e9
-_END = wire.EndFields.__struct_fields__
+#: Of a job, as the core has them too.
+_TERMS = ("loop", "priority", "queue_timeout_s", "code", "retries")
+#: The fields of Done that Result has too.
+_END = (*wire.EndFields.__struct_fields__, "calls")
 _of_end = attrgetter(*_END)
 #: CPU seconds that a child may have used before it got its job: it runs warm-up jobs before it parks.
 _CPU_BEFORE_S = 1.0
@@ -61,8 +66,6 @@ class Pool(Protocol):
     @property
     def state(self) -> PoolState: ...
     @property
-    def metrics(self) -> Metrics: ...
-    @property
     def handles(self) -> Mapping[str, WorkerHandle]: ...
     def apply(self, event: ev.Event) -> PoolError | None: ...
     def lost(self, worker_id: str, reason: str) -> None: ...
@@ -75,27 +78,24 @@ class JobCarrier:
         self,
         pool: Pool,
         services: Services,
+        metrics: Metrics,
         *,
         bind: Callable[[str, str], None],
-        largest_answer: int,
-        memory_bytes: int,
-        maps: bool,
+        template: Template,
     ) -> None:
-        """`bind` notes a worker's client before a job is sent to it.
-
-        `largest_answer`: bytes that a worker with a job may send in one message. `memory_bytes`: of a worker.
-        `maps`: whether its workers can map a file of the daemon.
-        """
-        self._maps = maps
+        """`bind` notes a worker's client before a job is sent to it."""
+        #: Whether the pool's workers can map a file of the daemon.
+        self._maps = maps_files(template.runtime, template.allow)
         self._log = log.bind()  # getting the logger again costs as much as a line that is not written
         self._debugs = self._log.is_enabled_for(logging.DEBUG)  # three lines of each job are not even made otherwise
         self._bind = bind
         self._pool = pool
+        self._metrics = metrics
         self._jobs = services.jobs
         self._journal = services.journal
         self._links = services.transport.links
-        self._largest_answer = largest_answer
-        self._memory_bytes = memory_bytes
+        self._largest_answer = largest_answer(template.maximum)  # bytes that one job may answer with
+        self._memory_bytes = template.maximum.memory  # of a worker
 
     def accept(self, command: ev.Accept) -> None:
         job = cast("Job", command.attachment)
@@ -106,8 +106,13 @@ class JobCarrier:
             job.mark("daemon: accepted")
         if (dispatch := command.dispatch) is None:
             self._jobs.accept(job, None, partial(self._waits, job))
-        else:
-            self._jobs.accept(job, self._lease(job, dispatch), partial(self._leased, job, dispatch))
+            return
+        self._metrics.new_leases.append(dispatch)
+        job.leased_ns, job.start = int(dispatch.at * _NS_PER_S), dispatch.start
+        if job.trace is not None:
+            job.mark("daemon: worker chosen")
+        lease = LeaseRow(dispatch.epoch, dispatch.attempt, dispatch.worker_id, dispatch.at)
+        self._jobs.accept(job, lease, partial(self._leased, job, dispatch))
 
     def _waits(self, job: Job, error: PoolError | None) -> None:
         """The acceptance of a job that waits is written, or cannot be."""
@@ -118,31 +123,36 @@ class JobCarrier:
         """A job of an earlier daemon has to run, or is with a worker that was found. `lost`: why it runs again."""
         if left is not None:
             job.leased_ns, job.start, job.sent_epoch = int(left.at * _NS_PER_S), StartKind.WARM, left.epoch
-        submitted_at = job.received_ns / _NS_PER_S
+        assert job.run is not None, "it has not ended"
+        terms = {name: getattr(job.terms, name) for name in _TERMS}
         self._pool.apply(
             ev.JobRestored(
-                **job.facts(), submitted_at=submitted_at, attempt=attempt, left=left, lost=lost, cause="journal"
+                job_id=job.key,
+                client=job.client,
+                wall_s=job.run.wall_s * max(1, len(job.run.calls)),
+                submitted_at=job.received_ns / _NS_PER_S,
+                attempt=attempt,
+                left=left,
+                lost=lost,
+                cause="journal",
+                **terms,
             )
         )
 
     def dispatch(self, command: ev.Dispatch) -> None:
         """A job that has waited."""
         job = self._jobs.by_key[command.job_id]
-        lease = self._lease(job, command)
+        self._metrics.new_leases.append(command)
+        job.leased_ns, job.start = int(command.at * _NS_PER_S), command.start
+        if job.trace is not None:
+            job.mark("daemon: worker chosen")
         if job.output is not None and command.attempt > 1:
             job.output.begin_again()
         if job.whole is not None:
             self._leased(job, command, None)  # a grade may be given twice
             return
+        lease = LeaseRow(command.epoch, command.attempt, command.worker_id, command.at)
         self._journal.write(Lease(job.number, lease), partial(self._leased, job, command))
-
-    def _lease(self, job: Job, command: ev.Dispatch) -> LeaseRow:
-        """Note that the job has a worker from now on."""
-        job.leased_ns, job.start = time.monotonic_ns(), command.start
-        if job.trace is not None:
-            job.mark("daemon: worker chosen")
-        self._pool.metrics.leased(command.start, again=command.attempt > 1)
-        return LeaseRow(command.epoch, command.attempt, command.worker_id, job.leased_ns / _NS_PER_S)
 
     def _leased(self, job: Job, command: ev.Dispatch, error: PoolError | None) -> None:
         """The lease is written, perhaps with its acceptance, or cannot be: send the job, unless it has ended or was
@@ -232,14 +242,10 @@ class JobCarrier:
         if job.refused is not None:
             return
         container = handle.container.id if handle is not None and handle.container is not None else None
-        reported = cast("Answer | None", command.attachment)
-        if reported is not None:
-            most = self._memory_bytes
-            result, answer = result_of_answer(job, command, *reported, container=container, memory_bytes=most)
-        else:
-            result, answer = result_without_answer(job, command, container=container)
+        result, answer = result_of(job, command, container=container, memory_bytes=self._memory_bytes)
         acknowledge = None
-        if reported is not None:  # once the answer is written, the worker need not hold it any more
+        if (reported := cast("Answer | None", command.attachment)) is not None:
+            # Once the answer is written, the worker need not hold it any more.
             collected = wire.Collected(job_id=reported[0].job_id, epoch=reported[0].epoch)
             acknowledge = partial(self._links.send, command.worker_id or "", collected)
         if self._debugs:
@@ -251,7 +257,7 @@ class JobCarrier:
             self._jobs.end(job.whole, *grading.graded(job.whole, (result, answer)), acknowledge)
             return
         job.history = command.history
-        self._pool.metrics.ended(result, ran=reported is not None)
+        self._metrics.new_ends.append(Ended(time.monotonic(), result, reported is not None))
         if job.grader is None or not self._grade(job, job.grader, (result, answer)):
             self._jobs.end(job, *(job.ended or (result, answer)), acknowledge)
         elif acknowledge is not None:
@@ -288,35 +294,39 @@ class JobCarrier:
 # ---- the result ----
 
 
-def result_of_answer(
-    job: Job,
-    command: ev.Finish,
-    done: wire.Done,
-    payload: Sequence[wire.Frame],
-    *,
-    container: str | None,
-    memory_bytes: int,
-) -> tuple[wire.Result, Sequence[wire.Frame]]:
+def result_of(job: Job, command: ev.Finish, *, container: str | None, memory_bytes: int = 0) -> grading.Ended:
     """The result as the worker reported it, with its figures limited to what is possible: times are in order and not
     in the future, and no job uses more CPU time than the host has or more memory than its container.
     """
-    since_lease_s = (time.monotonic_ns() - job.leased_ns) / _NS_PER_S
-    if job.trace is not None:
-        job.trace += _steps(job, done)
-        job.mark("daemon: answer received")
-    reported = dict(zip(_END, _of_end(done), strict=True))
-    reported["cpu_s"] = min(done.cpu_s, _CPU_BEFORE_S + since_lease_s * _CORES)
-    reported["max_rss_bytes"] = min(done.max_rss_bytes, memory_bytes)
+    now = time.monotonic_ns()
+    leased = job.leased_ns or now
+    if command.attachment is None:
+        end, answer = _unanswered(job, command)
+        started, ended = now if command.started_at is None else int(command.started_at * _NS_PER_S), now
+    else:
+        done, answer = cast("Answer", command.attachment)
+        if job.trace is not None:
+            job.trace += _steps(job, done)
+            job.mark("daemon: answer received")
+        end = dict(zip(_END, _of_end(done), strict=True))
+        end["cpu_s"] = min(done.cpu_s, _CPU_BEFORE_S + (now - leased) / _NS_PER_S * _CORES)
+        end["max_rss_bytes"] = min(done.max_rss_bytes, memory_bytes)
+        started, ended = done.started_ns, done.ended_ns
+    started = min(max(started, leased), now)
+    ended = min(max(ended, started), now)
     result = wire.Result(
         worker=command.worker_id,
         container=container,
         attempt=command.attempt,
         start=job.start,
-        calls=done.calls,
-        **reported,
-        **_timings(job, done.started_ns, done.ended_ns),
+        queue_ms=(leased - job.received_ns) / _NS_PER_MS,
+        dispatch_ms=(started - leased) / _NS_PER_MS,
+        run_ms=(ended - started) / _NS_PER_MS,
+        collect_ms=(now - ended) / _NS_PER_MS,
+        total_ms=(now - job.received_ns) / _NS_PER_MS,
+        **end,
     )
-    return result, payload
+    return result, answer
 
 
 def _steps(job: Job, done: wire.Done) -> list[tuple[str, int]]:
@@ -328,39 +338,16 @@ def _steps(job: Job, done: wire.Done) -> list[tuple[str, int]]:
     return sorted(limited, key=lambda stamp: stamp[1])
 
 
-def result_without_answer(
-    job: Job, command: ev.Finish, *, container: str | None
-) -> tuple[wire.Result, Sequence[wire.Frame]]:
-    """The result of a job that no worker has answered: it waited, or its worker is gone. Its output is what the worker
-    had sent of it, if a client was reading.
+def _unanswered(job: Job, command: ev.Finish) -> tuple[dict[str, Any], Sequence[wire.Frame]]:
+    """The end of a job that no worker has answered: it waited, or its worker is gone. Its output is what the worker had
+    sent of it, if a client was reading.
     """
-    now = time.monotonic_ns()
     stdout, stderr = job.output.frames if job.output is not None else (b"", b"")
-    dispatched = command.worker_id is not None
-    result = wire.Result(
-        job_id=job.key.partition("/")[2],
-        outcome=command.outcome,
-        reason=command.reason[:4096],
-        stdout_bytes=len(stdout),
-        stderr_bytes=len(stderr),
-        worker=command.worker_id,
-        container=container if dispatched else None,
-        attempt=command.attempt,
-        start=job.start,
-        **_timings(job, now if command.started_at is None else int(command.started_at * _NS_PER_S), now),
-    )
-    return result, (stdout, stderr, b"")
-
-
-def _timings(job: Job, started_ns: int, ended_ns: int) -> dict[str, Any]:
-    now = time.monotonic_ns()
-    leased = job.leased_ns or now
-    started = min(max(started_ns, leased), now)
-    ended = min(max(ended_ns, started), now)
-    return {
-        "queue_ms": (leased - job.received_ns) / _NS_PER_MS,
-        "dispatch_ms": (started - leased) / _NS_PER_MS,
-        "run_ms": (ended - started) / _NS_PER_MS,
-        "collect_ms": (now - ended) / _NS_PER_MS,
-        "total_ms": (now - job.received_ns) / _NS_PER_MS,
+    end = {
+        "job_id": job.key.partition("/")[2],
+        "outcome": command.outcome,
+        "reason": command.reason[:4096],
+        "stdout_bytes": len(stdout),
+        "stderr_bytes": len(stderr),
     }
+    return end, (stdout, stderr, b"")

@@ -14,7 +14,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -139,20 +138,6 @@ class Job(Struct, kw_only=True, eq=False):
         assert self.trace is not None, "it is traced"
         self.trace.append((step, time.monotonic_ns()))
 
-    def facts(self) -> dict[str, Any]:
-        """The facts for the core's decisions, as JobSubmitted and JobRestored have them."""
-        assert self.run is not None, "it has not ended"
-        return {
-            "job_id": self.key,
-            "client": self.client,
-            "wall_s": self.run.wall_s * max(1, len(self.run.calls)),
-            "loop": self.terms.loop,
-            "priority": self.terms.priority,
-            "queue_timeout_s": self.terms.queue_timeout_s,
-            "code": self.terms.code,
-            "retries": self.terms.retries,
-        }
-
     # ---- in the journal ----
 
     def header(self) -> bytes:
@@ -254,6 +239,9 @@ class JobStore:
         if job.whole is not None:
             then(None)  # the whole is in the journal
             return
+        if not self._journal.durable:  # nothing has to be encoded
+            self._accepted(job, then, None)
+            return
         frames = job.payload if job.grader is None else job.frames()
         accepted_at = job.received_ns / _NS_PER_S
         acceptance = Accept(job.number, job.key, job.pool, job.digest, job.header(), frames, accepted_at, lease)
@@ -284,10 +272,10 @@ class JobStore:
         """Keep a job of an earlier daemon. They come in the order of their numbers."""
         self._number = job.number
         self._jobs[job.key] = job
-        if job.result is None:
-            self.unfinished_bytes[job.client] += job.held_bytes
-        else:
-            self._keep(job, ended_at)
+        self.unfinished_bytes[job.client] += job.held_bytes
+        if job.result is not None:
+            self._ended(job, job.result, job.answer, None, None)
+            job.expires_at = ended_at + self._ttl_s
 
     def forget(self, job: Job) -> None:
         """Its acceptance could not be written, so there is no such job; or it has graded another job, and has ended."""
@@ -303,6 +291,9 @@ class JobStore:
         acknowledge: Callable[[], object] | None = None,
     ) -> None:
         """The job has ended like this. Each job has one end. `acknowledge` is called when that is written."""
+        if not self._journal.durable:
+            self._ended(job, result, answer, acknowledge, None)
+            return
         large = job.held_bytes > JOB_BYTES + _SMALL_PAYLOAD_BYTES
         end = End(job.number, _encoder.encode(result), answer, time.monotonic(), empty=large)
         self._journal.write(end, partial(self._ended, job, result, answer, acknowledge))
@@ -327,7 +318,10 @@ class JobStore:
                 job.output.close()
                 job.output = None
             job.held_bytes = JOB_BYTES + sum(map(len, answer))
-            self._keep(job, time.monotonic())
+            job.expires_at = time.monotonic() + self._ttl_s
+            self._finished[job.key] = job
+            self._result_bytes += job.held_bytes
+            self.over = self._result_bytes > self._max_bytes
             waiting, job.watchers = job.watchers, set()
             for address in waiting:
                 self.send(address, job)
@@ -341,12 +335,6 @@ class JobStore:
         if self._listener.send(address, result, job.answer, first=first) and not job.collected:
             job.collected = True
             self._collected.append(job.number)
-
-    def _keep(self, job: Job, ended_at: float) -> None:
-        job.expires_at = ended_at + self._ttl_s
-        self._finished[job.key] = job
-        self._result_bytes += job.held_bytes
-        self.over = self._result_bytes > self._max_bytes
 
     def tidy(self, now: float) -> None:
         """Drop results that have been kept for their time and, beyond the bound of bytes, those that were collected.

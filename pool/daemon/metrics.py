@@ -6,10 +6,12 @@ import contextlib
 import time
 from collections import Counter, deque
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from pool import wire
+from pool.core.events import Dispatch
 from pool.daemon.durations import WINDOW, Clock, Durations, Tally
 from pool.model import Outcome, StartKind
 
@@ -19,10 +21,20 @@ RESIDUE = frozenset(
 )
 
 
+class Ended(NamedTuple):
+    at: float  #: monotonic seconds
+    result: wire.Result
+    ran: bool  #: its worker has reported the end, so that the overhead is known
+
+
 class Metrics:
-    """The counters of one pool since the daemon's start."""
+    """The counters of one pool since the daemon's start. A job only adds to `new_leases` and `new_ends`: `count` counts
+    many of them at a time, and has to be called in time and before a figure is read.
+    """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
+        self.new_leases: list[Dispatch] = []
+        self.new_ends: list[Ended] = []
         self._clock = clock
         self.outcomes: Counter[Outcome] = Counter()
         self.recycles: Counter[str] = Counter()
@@ -43,11 +55,23 @@ class Metrics:
             kind = each.partition(":")[0]
             self.residue[kind if kind in RESIDUE else "other"] += 1
 
-    def leased(self, start: StartKind, *, again: bool = False) -> None:
-        """A hit is a job that found a worker, idle or busy; a miss one that waited for a container to start."""
-        self.retries += again
-        self.leases[start] += 1
-        self._leases.append((self._clock(), start is StartKind.COLD))
+    def count(self) -> None:
+        """Count what is new. A hit is a job that found a worker, idle or busy; a miss one that waited for a container
+        to start.
+        """
+        leases, self.new_leases = self.new_leases, []
+        self.retries += sum(each.attempt > 1 for each in leases)
+        self.leases.update(each.start for each in leases)
+        self._leases += [(each.at, each.start is StartKind.COLD) for each in leases]
+        ends, self.new_ends = self.new_ends, []
+        self.outcomes.update(each.result.outcome for each in ends)
+        self.queue.add([(each.at, each.result.queue_ms) for each in ends])
+        ran = [(each.at, each.result) for each in ends if each.ran]
+        self.run.add([(at, result.run_ms) for at, result in ran])
+        self.overhead.add([(at, result.dispatch_ms + result.collect_ms) for at, result in ran])
+        self.arrivals += [
+            (at - result.total_ms / 1000, (result.total_ms - result.queue_ms) / 1000) for at, result in ran
+        ]
 
     @property
     def misses(self) -> int:
@@ -58,19 +82,6 @@ class Metrics:
         since = self._clock() - window_s
         found = [miss for at, miss in self._leases if at >= since]
         return sum(found), len(found)
-
-    def ended(self, result: wire.Result, *, ran: bool) -> None:
-        """`ran`: whether its worker has reported the end, so that the overhead is known."""
-        self.outcomes[result.outcome] += 1
-        now, queue = self._clock(), self.queue
-        queue.new.append((now, result.queue_ms))
-        if ran:
-            self.run.new.append((now, result.run_ms))
-            self.overhead.new.append((now, result.dispatch_ms + result.collect_ms))
-            self.arrivals.append((now - result.total_ms / 1000, (result.total_ms - result.queue_ms) / 1000))
-        if len(queue.new) >= WINDOW:  # each job has one
-            for durations in (queue, self.run, self.overhead):
-                durations.count()
 
     @property
     def hit_rate(self) -> float | None:

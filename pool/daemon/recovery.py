@@ -24,10 +24,11 @@ import structlog
 from pool.core import events as ev
 from pool.core.records import HistoryEntry
 from pool.daemon.controller import PoolController, worker_number
-from pool.daemon.job_carrier import result_without_answer
+from pool.daemon.job_carrier import result_of
 from pool.daemon.job_store import Job, JobStore, job_of
 from pool.daemon.journal_entries import KNOWN_SINCE, JobRow, LeaseRow, SetFact
 from pool.daemon.journal_file import JournalFile
+from pool.daemon.metrics import Ended
 from pool.errors import PoolError
 from pool.model import Outcome, WorkerState
 
@@ -168,9 +169,9 @@ class Recovery:
         )
         if lease is not None:
             job.leased_ns = int(lease.leased_at * 1e9)
-        result, answer = result_without_answer(job, finish, container=None)
+        result, answer = result_of(job, finish, container=None)
         if (controller := self._controllers.get(job.pool)) is not None:
-            controller.metrics.ended(result, ran=False)
+            controller.metrics.new_ends.append(Ended(time.monotonic(), result, ran=False))
         self._jobs.end(job, result, answer)
 
     def _entry(self, job: Job, text: str) -> HistoryEntry:

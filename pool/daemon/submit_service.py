@@ -133,23 +133,19 @@ class SubmitService:
         self._executor.submit(lambda: admission.digest(submit, payload), done)
 
     def _enter(self, address: bytes, submit: wire.Submit, job: Job, digests: Digests) -> None:
-        """Queue the job, unless it was submitted before. Accepted is sent in both cases, once the job is written."""
-        known = self._jobs.by_key.get(job.key)
-        if known is None:
-            self._accept(address, submit, job, digests)
-            self._confirm(job, address, submit)
-        elif known.digest == digests.whole:
-            self._bind_again(known, address, submit)
-        else:
-            raise JobConflictError("job_id: this id was already used for another job; give each job an id of its own")
+        """Give a new job to its pool. Once it is written, Accepted is sent, as for one that was submitted before.
 
-    def _accept(self, address: bytes, submit: wire.Submit, job: Job, digests: Digests) -> None:
-        """Give a new job to its pool. Raises BusyError or PoisonedCodeError."""
+        Raises BusyError, PoisonedCodeError or JobConflictError.
+        """
+        if (known := self._jobs.by_key.get(job.key)) is not None:
+            self._enter_again(known, address, submit, digests)
+            return
         if (trouble := self._journal.trouble) is not None:
             raise StorageFullError(trouble.error.message, **trouble.error.fields)
         if self._jobs.over:
             raise self._jobs.no_room()
-        controller, timeout_s = self._controllers[job.pool], submit.queue_timeout_s
+        controller, timeout_s, run = self._controllers[job.pool], submit.queue_timeout_s, job.run
+        assert run is not None, "it is new"
         job.digest = digests.whole
         job.terms = Terms(
             loop=self.sessions.of.get(address) or address.hex(),
@@ -160,7 +156,14 @@ class SubmitService:
             session="" if submit.session is None else f"{job.client}/{submit.session}",
         )
         submitted = ev.JobSubmitted(
-            **job.facts(),
+            job_id=job.key,
+            client=job.client,
+            wall_s=run.wall_s * max(1, len(run.calls)),
+            loop=job.terms.loop,
+            priority=submit.priority,
+            queue_timeout_s=job.terms.queue_timeout_s,
+            code=digests.code,
+            retries=submit.retries,
             size_bytes=job.held_bytes,
             held_bytes=self._jobs.unfinished_bytes[job.client],
             attachment=job,
@@ -171,9 +174,12 @@ class SubmitService:
         job.session = job.terms.session
         if job.session and job.session not in self.sessions.with_jobs:
             self.sessions.bind(job.session)
+        self._confirm(job, address, submit)
 
-    def _bind_again(self, job: Job, address: bytes, submit: wire.Submit) -> None:
+    def _enter_again(self, job: Job, address: bytes, submit: wire.Submit, digests: Digests) -> None:
         """A job that was submitted before ends with its latest client, unless anybody has asked to keep it."""
+        if job.digest != digests.whole:
+            raise JobConflictError("job_id: this id was already used for another job; give each job an id of its own")
         if submit.session is None:
             job.session = ""
         elif job.session:

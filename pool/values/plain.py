@@ -39,15 +39,17 @@ class OverLimitError(Exception):
 
 
 def packed(value: object, limit: int, *, depth: int) -> bytes | None:
-    """A small plain list or dict, a number, bool or None as msgpack of at most `limit` bytes; None for other values."""
+    """A small plain list or dict, a number, bool or None as msgpack of at most `limit` bytes; None for other values,
+    and for those with a lone surrogate, which `pack` takes.
+    """
     try:
         if type(value) is list or type(value) is dict:
             if not is_plain(value, min(limit, _SMALL), depth=depth):
                 return None
         elif type(value) not in _SCALARS:
             return None
-        chunk = pack(value)
-    except (OverLimitError, OverflowError):
+        chunk = msgpack.Packer(strict_types=True, buf_size=_FIRST_BUFFER).pack(value)  # type: ignore[call-arg] # the stubs lack it
+    except (OverLimitError, OverflowError, UnicodeEncodeError):
         return None
     return chunk if len(chunk) <= limit else None
 

@@ -13,7 +13,7 @@ from pool.config import AlertSettings
 from pool.daemon import alert_hook
 from pool.daemon.alert_hook import AlertHook
 from pool.daemon.durations import Tally
-from pool.daemon.metrics import Metrics
+from pool.daemon.metrics import Ended, Metrics
 from pool.daemon.thresholds import threshold_alerts
 from pool.daemon.watch import AlertBoard
 from pool.model import Outcome, StartKind
@@ -44,7 +44,14 @@ def end(metrics, count=1, **ms):
     times = {"queue_ms": 0.0, "dispatch_ms": 0.0, "run_ms": 1.0, "collect_ms": 0.0} | ms
     times["total_ms"] = sum(times.values())
     for _ in range(count):
-        metrics.ended(SimpleNamespace(outcome=Outcome.OK, **times), ran=True)
+        result = SimpleNamespace(outcome=Outcome.OK, **times)
+        metrics.new_ends.append(Ended(metrics._clock(), result, ran=True))
+    metrics.count()
+
+
+def lease(metrics, start):
+    metrics.new_leases.append(SimpleNamespace(start=start, attempt=1, at=metrics._clock()))
+    metrics.count()
 
 
 def alerts(metrics, bounds=BOUNDS):
@@ -92,9 +99,9 @@ def test_a_bound_of_null_is_never_passed(metrics):
 
 def test_jobs_that_wait_for_a_container_are_misses(metrics):
     for start in (StartKind.PARKED, StartKind.WARM, StartKind.COLD, StartKind.COLD):
-        metrics.leased(start)
+        lease(metrics, start)
     assert alerts(metrics) == {}
-    metrics.leased(StartKind.COLD)
+    lease(metrics, StartKind.COLD)
     assert "3 of 5 jobs had to wait for a container" in alerts(metrics)["misses:default"]
     assert (metrics.hit_rate, metrics.misses) == (0.4, 3)
 

@@ -6,13 +6,13 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
 import pytest
 
 from pool import Outcome, PoolExecutor
 from pool.client import waiting
+from pool.client.pending import JobFuture
 from tests.support.waiting import eventually
 from tests.unit.fake_daemon import HOLD
 
@@ -64,7 +64,7 @@ def test_a_wait_ends_when_its_time_is_over_and_not_before(monkeypatch, seconds):
     begun = time.monotonic()
     with pytest.raises(Empty):
         waiting.take(SimpleQueue(), seconds)
-    waiting.until_done(Future(), seconds)
+    JobFuture().until_done(seconds)
     assert time.monotonic() - begun >= 2 * seconds
 
 
