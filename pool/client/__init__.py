@@ -1,10 +1,10 @@
 """What a loop imports: Client, PoolExecutor and, for operators, AdminClient. No Docker SDK here.
 
-for users       client.py (Client)    aio.py (AsyncClient)    executor.py, futures.py (PoolExecutor)    admin.py
+for users       client.py (Client)    aio.py, arrival.py (AsyncClient)  executor.py, futures.py (PoolExecutor)  admin.py
                 sandbox.py, strategy.py (SandboxExecutor); routing.py, fallback.py: where its programs run
                 local.py (run_once)   in_job.py: names that exist in a job only
 a job           options.py: what a user may give    job.py: to the frames of one Submit    checks.py: single fields
-                pickling.py, fences.py: its code    results.py: a Result and its output, as data
+                pickling.py, installed.py, fences.py: its code    results.py: a Result and its output, as data
 many jobs       batch.py: map, submit_many, results    cases.py: run_tests    chunks.py: many calls as one job
                 window.py: a bounded number under way    retry.py: while the pool is busy
 the connection  connection.py: the thread with the socket    pending.py: open requests    endpoint.py    waiting.py

@@ -24,6 +24,7 @@ from queue import Empty
 from typing import Self, Unpack
 
 from pool.client import checks
+from pool.client.arrival import Arrival, ended
 from pool.client.batch import Batch, BatchJob, Handover
 from pool.client.cases import Case, TestReport, TestRun
 from pool.client.client import Client, Decode, not_ended
@@ -34,7 +35,7 @@ from pool.client.pending import Delivery, Request
 from pool.client.results import Listeners, OnText, OutputReader, Piece
 from pool.client.retry import Retry
 from pool.client.waiting import Patience
-from pool.client.window import Answer, Counter, Progress, Window
+from pool.client.window import Answer, Counter, Progress
 from pool.errors import BacklogFullError, ClosedError, PoolError, ResultTimeoutError
 from pool.model import JobResult, OutputEvent
 
@@ -142,7 +143,7 @@ class AsyncClient:
         jobs = self._batches.map(
             code, argument_lists, options, retry=retry, width=window, progress=progress, chunksize=chunksize
         )
-        return self._results(_ended(jobs.window, arrival, in_order=True, leave=self._cancel), jobs.results)
+        return self._results(ended(jobs.window, arrival, in_order=True, leave=self._cancel), jobs.results)
 
     async def run_tests(
         self,
@@ -158,9 +159,9 @@ class AsyncClient:
         run = TestRun(self._batches, code, cases, options, stop_on_first_failure=stop_on_first_failure)
         arrival = Arrival()
         jobs = run.jobs(Retry[Answer](checks.waiting("timeout", timeout), arrived=arrival.set))
-        ended = _ended(jobs.window, arrival, in_order=True, leave=self._cancel)
+        answers = ended(jobs.window, arrival, in_order=True, leave=self._cancel)
         try:
-            async with aclosing(self._results(ended, jobs.results)) as results:
+            async with aclosing(self._results(answers, jobs.results)) as results:
                 async for result in results:
                     if not run.add(result):
                         break
@@ -180,7 +181,7 @@ class AsyncClient:
         handover = Handover(self._batches, jobs, progress, cancel=self._cancel_jobs)
         window = handover.window(Retry(checks.waiting("timeout", timeout), arrived=arrival.set))
         try:
-            async with aclosing(_ended(window, arrival, in_order=False, leave=self._cancel)) as accepted:
+            async with aclosing(ended(window, arrival, in_order=False, leave=self._cancel)) as accepted:
                 async for _ in accepted:
                     pass
         except Exception as error:
@@ -197,8 +198,8 @@ class AsyncClient:
         arrival = Arrival()
         retry = Retry[Answer](checks.waiting("timeout", timeout), arrived=arrival.set)
         jobs = self._batches.watch(job_ids, retry, progress=Counter(progress, job_ids))
-        ended = _ended(jobs, arrival, in_order=False, leave=self._batches.forget)
-        return self._results(ended, lambda job: [self._batches.to_result(job)])
+        answers = ended(jobs, arrival, in_order=False, leave=self._batches.forget)
+        return self._results(answers, lambda job: [self._batches.to_result(job)])
 
     async def cancel(self, job_ids: str | Iterable[str]) -> None:
         """Cancel one job or many, as `Client.cancel`."""
@@ -243,10 +244,10 @@ class AsyncClient:
         return await asyncio.to_thread(self._client.to_result, delivery)
 
     async def _results(
-        self, ended: AsyncGenerator[Answer], results: Callable[[Answer], Iterable[JobResult]]
+        self, answers: AsyncGenerator[Answer], results: Callable[[Answer], Iterable[JobResult]]
     ) -> AsyncGenerator[JobResult]:
-        async with aclosing(ended):
-            async for each in ended:
+        async with aclosing(answers):
+            async for each in answers:
                 found = results(each) if self._decodes_here else await asyncio.to_thread(list, results(each))
                 for result in found:
                     yield result
@@ -311,43 +312,3 @@ class AsyncClient:
     def _keep(self, cancelling: Request) -> None:
         self._cancels.add(cancelling)
         cancelling.add_done_callback(self._cancels.discard)
-
-
-class Arrival:
-    """An event of the running loop that any thread may set, repeatedly."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-
-    def set(self, *_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-            self._loop.call_soon_threadsafe(self._event.set)
-
-    async def wait(self, wait_s: float | None) -> bool:
-        """Whether it was set within `wait_s` seconds since the last `wait`."""
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        self._event.clear()
-        return True
-
-
-async def _ended(
-    window: Window[Answer], arrival: Arrival, *, in_order: bool, leave: Callable[[Iterable[Answer]], object]
-) -> AsyncGenerator[Answer]:
-    """As `Window.run`; the first jobs begin with the first step."""
-    try:
-        window.fill()
-        while window.unfinished():
-            while (future := window.ready(in_order=in_order)) is None:
-                if (found := window.retry.poll()) is not None:
-                    window.end(*found)
-                else:
-                    await arrival.wait(window.retry.until_next_s())
-            await asyncio.sleep(0)  # other tasks run too, however many jobs have ended
-            yield future
-    finally:
-        leave(window.retry.unanswered())

@@ -29,10 +29,10 @@ import time
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import wait
 from functools import partial
-from typing import Final, Generic, Self, TypeVar
+from typing import Final, Generic, TypeVar
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -90,8 +90,7 @@ class Connection:
 
     def forget(self, request: Request) -> None:
         """Nobody waits for this request any more; the job goes on."""
-        io = self.io.peek()
-        if io is not None and not request.done():
+        if (io := self.io.peek()) is not None and not request.done():
             with contextlib.suppress(ClosedError):
                 io.post(request, forget=True)
 
@@ -114,9 +113,7 @@ class Connection:
     def close(self) -> None:
         """Fail open requests with ClosedError and end the thread. Any number of times, from any thread."""
         self._closed.set()
-        io = self.io.peek()
-        if io is not None:
-            io.close()
+        _release(self.io, wait=True)
 
 
 class PerProcess(Generic[T]):
@@ -149,10 +146,9 @@ class PerProcess(Generic[T]):
             return found
 
 
-def _release(threads: PerProcess[IOThread]) -> None:
-    io = threads.peek()
-    if io is not None:
-        io.close(wait=False)
+def _release(threads: PerProcess[IOThread], *, wait: bool = False) -> None:
+    if (io := threads.peek()) is not None:
+        io.close(wait=wait)
 
 
 class IOThread:
@@ -180,11 +176,10 @@ class IOThread:
             os.eventfd_write(self._wake, 1)
         return request
 
-    def close(self, *, wait: bool = True) -> None:
+    def close(self, *, wait: bool) -> None:
         with self._lock:
             self._closed.set()
-            thread = self._thread
-            if thread is not None:
+            if (thread := self._thread) is not None:
                 os.eventfd_write(self._wake, 1)
         if wait and thread is not None and thread is not threading.current_thread():
             thread.join(JOIN_S)
@@ -205,7 +200,11 @@ class IOThread:
         pending = PendingRequests(self._endpoint, self._timeout_s, number=self._number, session=self.session)
         reason: PoolError = ClosedError("the client was closed before the answer came")
         try:
-            with _context() as context, DaemonSocket(context, self._endpoint, wake, pending=pending) as socket:
+            with contextlib.ExitStack() as stack:
+                context = zmq.Context()
+                stack.callback(context.destroy, linger=0)  # unlike `term`, it closes a socket instead of waiting for it
+                socket = DaemonSocket(context, self._endpoint, wake, pending=pending)
+                stack.callback(socket.close)
                 socket.run(self._inbox, self._closed)
         except Exception as error:  # noqa: BLE001 - the thread has no caller, but others wait for it
             reason = PoolError(f"the connection to {self._endpoint} failed: {error!r}; the job may go on")
@@ -217,15 +216,6 @@ class IOThread:
             if not forget:
                 pending.open(request, 0.0)
         pending.fail(reason)
-
-
-@contextlib.contextmanager
-def _context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    context = zmq.Context()
-    try:
-        yield context
-    finally:
-        context.destroy(linger=0)  # unlike `term`, closes a socket that was left open instead of waiting for it
 
 
 class DaemonSocket:
@@ -245,10 +235,7 @@ class DaemonSocket:
         self._epoll.register(wake, select.EPOLLIN)
         self._socket, self._monitor = self._open()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._close()
         self._epoll.close()
 

@@ -4,7 +4,7 @@
         ▲                                         │                     the last k - 1 it is refused again
         └──────── last kill older than window_s ──┴── pardon ──▶ forgotten
 
-Which failures of a worker count as a kill (`worker_transitions.py` decides):
+Which failures of a worker count as a kill (`worker_end.py` and `worker_transitions.py` decide):
 
     counted      the worker broke down or broke the protocol while it ran the code or cleaned up after it
                  the worker was not clean after it, or not free within CLEANING_S

@@ -35,7 +35,7 @@ from pool.core.events import (
     WorkerRemoved,
     WorkerVanished,
 )
-from pool.core.job_transitions import after_removal, finish, kill_with_worker, lose, reject_waiting
+from pool.core.job_transitions import finish, kill_with_worker
 from pool.core.policy import (
     CLEANING_S,
     MISSED_HEARTBEATS,
@@ -43,13 +43,13 @@ from pool.core.policy import (
     answer_deadline,
     served_in_s,
 )
-from pool.core.records import JobRecord, PendingEnd, PoolPhase, StopReason, WorkerRecord
+from pool.core.records import JobRecord, PendingEnd, StopReason, WorkerRecord
 from pool.core.state import Ignore, Illegal, InvalidTransition, State, Table, row, table
+from pool.core.worker_end import count_against_code, frozen, removed, stop_unclean, vanished
 from pool.core.worker_start import (
     adopted,
     connected,
     count_failed_start,
-    lose_job,
     not_adoptable,
     not_adopted,
     ready,
@@ -63,7 +63,7 @@ from pool.model import JobState, Outcome, WorkerState
 
 def _removed_before_ready(pool: State, worker: WorkerRecord, event: WorkerRemoved) -> None:
     count_failed_start(pool, worker, f"the container of {worker.id} was removed before it was ready")
-    _removed(pool, worker, event)
+    removed(pool, worker, event)
 
 
 def _heartbeat(pool: State, worker: WorkerRecord, _event: Heartbeat) -> None:
@@ -122,7 +122,7 @@ def _job_ended(pool: State, worker: WorkerRecord, event: JobEnded) -> None:
 
 def _freed(pool: State, worker: WorkerRecord, event: WorkerFreed) -> None:
     if event.residue:
-        _stop_unclean(pool, worker, f"was not clean after the job ({event.residue})")
+        stop_unclean(pool, worker, f"was not clean after the job ({event.residue})")
         return
     pool.free_worker(worker, "free")
     pool.resize = _may_resize(pool)
@@ -165,13 +165,7 @@ def _left_s(pool: State, worker: WorkerRecord) -> float:
 
 
 def _not_freed(pool: State, worker: WorkerRecord, _event: Tick) -> None:
-    _stop_unclean(pool, worker, f"was not free {CLEANING_S:g} s after the job")
-
-
-def _stop_unclean(pool: State, worker: WorkerRecord, what: str) -> None:
-    pool.note(worker, what)
-    pool.stop_worker(worker, StopReason.RESIDUE)
-    _count_against_code(pool, worker, what)
+    stop_unclean(pool, worker, f"was not free {CLEANING_S:g} s after the job")
 
 
 def _unanswered(pool: State, worker: WorkerRecord, _event: Tick) -> None:
@@ -182,7 +176,7 @@ def _unanswered(pool: State, worker: WorkerRecord, _event: Tick) -> None:
     kill_with_worker(pool, job, end)
     pool.stop_worker(worker, reason)
     if reason is StopReason.JOB_DEADLINE:
-        _count_against_code(pool, worker, f"did not answer at the job's deadline of {job.wall_s:g} s")
+        count_against_code(pool, worker, f"did not answer at the job's deadline of {job.wall_s:g} s")
 
 
 def _overdue_end(pool: State, job: JobRecord) -> tuple[StopReason, PendingEnd]:
@@ -222,64 +216,6 @@ def _shut_down(pool: State, worker: WorkerRecord, _event: ShutdownRequested) -> 
         )
 
 
-def _vanished(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
-    pool.note(worker, f"vanished: {event.reason}")
-    pool.stop_worker(worker, StopReason.VANISHED)
-    if isinstance(event, WorkerVanished):
-        worker.blamed = worker.code if pool.state is not PoolPhase.STOPPING else ""
-        _count_against_code(pool, worker, f"vanished ({event.reason})")  # first: refused code is not tried again
-    lose_job(pool, worker, f"worker {worker.id} vanished ({event.reason})")
-
-
-def _frozen(pool: State, worker: WorkerRecord, event: WorkerFrozen) -> None:
-    """It may go on at any moment, so it is killed. This counts against no code: a job cannot stop its runner."""
-    pool.note(worker, f"is frozen: {event.reason}")
-    pool.stop_worker(worker, StopReason.FROZEN)
-    lose_job(pool, worker, f"worker {worker.id} was frozen ({event.reason})")
-
-
-def _removed(pool: State, worker: WorkerRecord, event: WorkerRemoved) -> None:
-    if worker.blamed:
-        _judge(pool, worker, engine_away=event.engine_away)
-    wanted = worker.state is WorkerState.STOPPING
-    job, worker.job = worker.job, None
-    if job is not None and (
-        job.pending_end is not None or lose(pool, job, f"the container of worker {worker.id} was removed")
-    ):
-        after_removal(pool, job)
-    pool.drop_worker(worker, "container removed" if wanted else "container removed by somebody else")
-
-
-def _count_against_code(pool: State, worker: WorkerRecord, what: str) -> None:
-    """A worker is lost. If that counts against code (see poison.py), remember it; it may be refused from now on."""
-    code, worker.code = worker.code, ""
-    if not code or pool.state is PoolPhase.STOPPING:
-        return
-    refused = pool.poison.killed(code, worker.id, what, now=pool.now)
-    count, most = pool.poison.count(code, pool.now), pool.policy.poison_kills
-    pool.note_past(code, f"cost {worker.id}: {what}")
-    pool.note(pool, f"code {code} has cost {worker.id}, {count} of {most}: {what}")
-    if refused:
-        text = f"is refused for {pool.policy.poison_refuse_s:g} s"
-        pool.note_past(code, text)
-        pool.note(pool, f"code {code} {text}")
-        if not worker.blamed:
-            reject_waiting(pool, code, pool.poison.explain(code, pool.now))
-
-
-def _judge(pool: State, worker: WorkerRecord, *, engine_away: bool) -> None:
-    """The engine has removed a worker whose end was counted, or it is away and has probably ended the worker itself."""
-    code = worker.blamed
-    if not engine_away:
-        if pool.poison.refused_s(code, pool.now) is not None:
-            reject_waiting(pool, code, pool.poison.explain(code, pool.now))
-        return
-    freed = pool.poison.take_back(code, worker.id)
-    text = "not counted, because the engine was away" + ("; it is not refused any more" if freed else "")
-    pool.note_past(code, f"{worker.id}: {text}")
-    pool.note(pool, f"code {code}, {worker.id}: {text}")
-
-
 # ---- the table ----
 
 BOOTING = Ignore("the boot timeout judges a starting worker", silent=True)
@@ -317,23 +253,23 @@ TABLE: Table[WorkerState, WorkerRecord] = table(
     ),
     row(  # the engine may report a failed start after the runner has connected
         WorkerFailed, STATES,
-        found=not_adoptable, starting=start_failed, idle=_vanished, leased=_vanished, cleaning=_vanished,
-        suspect=_vanished, draining=_vanished, stopping=STOPPING,
+        found=not_adoptable, starting=start_failed, idle=vanished, leased=vanished, cleaning=vanished,
+        suspect=vanished, draining=vanished, stopping=STOPPING,
     ),
     row(
         WorkerVanished, STATES,
-        found=not_adoptable, starting=start_failed, idle=_vanished, leased=_vanished, cleaning=_vanished,
-        suspect=_vanished, draining=_vanished, stopping=STOPPING,
+        found=not_adoptable, starting=start_failed, idle=vanished, leased=vanished, cleaning=vanished,
+        suspect=vanished, draining=vanished, stopping=STOPPING,
     ),
     row(
         WorkerFrozen, STATES,
-        found=not_adoptable, starting=BOOTING, idle=_frozen, leased=_frozen, cleaning=_frozen, suspect=_frozen,
-        draining=_frozen, stopping=STOPPING,
+        found=not_adoptable, starting=BOOTING, idle=frozen, leased=frozen, cleaning=frozen, suspect=frozen,
+        draining=frozen, stopping=STOPPING,
     ),
     row(
         WorkerRemoved, STATES,
-        found=_removed, starting=_removed_before_ready, idle=_removed, leased=_removed, cleaning=_removed,
-        suspect=_removed, draining=_removed, stopping=_removed,
+        found=removed, starting=_removed_before_ready, idle=removed, leased=removed, cleaning=removed,
+        suspect=removed, draining=removed, stopping=removed,
     ),
     row(
         Heartbeat, STATES,

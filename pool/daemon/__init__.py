@@ -5,17 +5,17 @@ run_directories.py   run and state directory, locks, identity of the owner
 zmtp/                the sockets: submit.sock, admin.sock, one link.sock for each worker, and the loop's wait
 submit_service.py    answers clients: submit, watch, cancel, ping
 admission.py         checks a Submit and fills in its limits, or refuses it with a reason
-job_store.py         accepted jobs, what the journal has of each, and the results while they are kept
+job.py               one accepted job; job_store.py: all of them, and the results while they are kept
 controller.py        one pool: events go into its PoolState, commands are carried out
 job_carrier.py       the way of a job through its pool: written, then sent; worker_handle.py: the record of a worker
 job_body.py          the large arguments of a job, as a file for its worker
 adoption.py          workers that outlive the daemon; kept_workers.py: the notes of them; grading.py: the grade of a job
 sessions.py          clients that vanish, and what becomes of their jobs
-journal.py           the thread that writes the journal; journal_file.py: its files; journal_entries.py: their content
+journal.py           the thread that writes the journal; journal_file.py, journal_bodies.py: its files
+journal_entries.py   what is in them
 recovery.py          the jobs of earlier daemons
 worker_protocol.py   what a worker may send in each phase, and what follows
 self_tests.py        the tests that a worker must pass before its first job; probe_inside.py: the lockdown probe
-results.py           the end of a job: its Result is built, written, kept, sent
 output.py            the output of running jobs, for clients that read it early
 worker_spec.py       from a template to each worker's spec
 engine_choice.py     which engine each pool has

@@ -13,7 +13,8 @@ from pool import wire
 from pool.core import events as ev
 from pool.core.records import HistoryEntry
 from pool.daemon.controller import PoolController
-from pool.daemon.job_store import Job, JobStore
+from pool.daemon.job import Job
+from pool.daemon.job_store import JobStore
 from pool.daemon.status import arrivals, probes
 from pool.daemon.zmtp import ClientListener
 from pool.errors import InvalidJobError, PoolError, UnknownJobError, UnknownPoolError

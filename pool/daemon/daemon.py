@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from concurrent.futures import Future
+from contextlib import closing
 from types import FrameType
 
 import structlog
@@ -25,7 +26,7 @@ from pool.daemon.admin import AdminService
 from pool.daemon.alerts import engine_alerts, journal_alerts
 from pool.daemon.controller import PoolController
 from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
-from pool.daemon.engine_choice import Chosen, Engines, MakeEngine, makers
+from pool.daemon.engine_choice import Chosen, Engines, MakeEngine, makers, require_supported
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
 from pool.daemon.frozen_workers import FrozenWorkers
 from pool.daemon.job_store import JobStore
@@ -33,15 +34,14 @@ from pool.daemon.journal import FileJournal, Journal, NoJournal, open_file
 from pool.daemon.output import OutputSender
 from pool.daemon.recovery import Past, Recovery, read_past
 from pool.daemon.run_directories import RunDirectories
-from pool.daemon.status import daemon_status, whole_status
+from pool.daemon.status import daemon_status, journal_status, whole_status
 from pool.daemon.submit_service import SubmitService
 from pool.daemon.watch import Watch
 from pool.daemon.worker_handle import Services
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.daemon.zmtp import Handlers, Transport
 from pool.engines.base import FoundContainer
-from pool.errors import ConfigError
-from pool.status import JournalStatus
+from pool.status import Status
 
 log = structlog.get_logger(__name__)
 
@@ -71,16 +71,10 @@ class Daemon:
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or SIGHUP. Raises PoolError when it cannot start."""
-        _require_supported(self._settings)
+        require_supported(self._settings)
         directories = RunDirectories(self._settings.daemon.run_dir, self._settings.daemon.state_dir)
-        try:
-            engines = Engines(self._make)
-            try:
-                return self._run_with(directories, engines)
-            finally:
-                engines.close()
-        finally:
-            directories.close()
+        with closing(directories), closing(Engines(self._make)) as engines:
+            return self._run_with(directories, engines)
 
     def _run_with(self, directories: RunDirectories, engines: Engines) -> int:
         settings = self._settings.daemon
@@ -150,13 +144,7 @@ class Daemon:
         self._controllers[note.pool].adoption.find(note, found.container)
         return note.number
 
-    def _open(
-        self,
-        directories: RunDirectories,
-        transport: Transport,
-        *,
-        digests: LoopExecutor,
-    ) -> None:
+    def _open(self, directories: RunDirectories, transport: Transport, *, digests: LoopExecutor) -> None:
         settings = self._settings.daemon
         past = self._open_journal(directories, transport)
         self._jobs = JobStore(
@@ -179,7 +167,13 @@ class Daemon:
         ending = self._take_over(directories)
         Recovery(self._jobs, self._controllers, ending).restore(past.rows)
         self._submits = SubmitService(self._controllers, services, executor=digests, instance=directories.instance)
-        self._watch = watch = Watch(
+        self._watch = watch = self._make_watch(past, transport)
+        self._admin = AdminService(
+            transport.admin, self._controllers, self._jobs, lambda: self._status(directories, watch)
+        )
+
+    def _make_watch(self, past: Past, transport: Transport) -> Watch:
+        return Watch(
             self._settings,
             self._controllers,
             others=lambda: (
@@ -188,23 +182,17 @@ class Daemon:
             ),
             call_soon=transport.call_soon,
         )
-        self._admin = AdminService(
-            transport.admin,
-            self._controllers,
-            self._jobs,
-            lambda: whole_status(
-                daemon_status(
-                    directories,
-                    [chosen.facts for chosen in self._by_name.values()],
-                    self._journal_status(),
-                    state=self._state,
-                    started_at=self._started_at,
-                    metrics=watch.endpoint,
-                ),
-                self._controllers,
-                watch.alerts(),
-            ),
+
+    def _status(self, directories: RunDirectories, watch: Watch) -> Status:
+        daemon = daemon_status(
+            directories,
+            [chosen.facts for chosen in self._by_name.values()],
+            journal_status(self._settings.daemon.durability, self._journal),
+            state=self._state,
+            started_at=self._started_at,
+            metrics=watch.endpoint,
         )
+        return whole_status(daemon, self._controllers, watch.alerts())
 
     def _open_journal(self, directories: RunDirectories, transport: Transport) -> Past:
         """Open the journal, and read what earlier daemons have written."""
@@ -217,14 +205,6 @@ class Daemon:
         directories.note_journal(file.name)
         self._journal = FileJournal(file, max_bytes=settings.journal_bytes, call_soon=transport.call_soon)
         return past
-
-    def _journal_status(self) -> JournalStatus:
-        journal = self._journal
-        return JournalStatus(
-            durability=self._settings.daemon.durability,
-            size_bytes=journal.size_bytes if journal.durable else None,
-            problem=journal.trouble.error.message if journal.trouble is not None else None,
-        )
 
     def _add_pools(self, directories: RunDirectories, services: Services, *, past: Past) -> None:
         self._notes = list(directories.kept.read())
@@ -367,21 +347,3 @@ class Daemon:
         systemd.notify("STOPPING=1")
         for controller in self._controllers.values():
             controller.apply(ev.ShutdownRequested(deadline=deadline, keep_waiting=self._journal.durable, cause=name))
-
-
-def _require_supported(settings: Settings) -> None:
-    """Refuse or log settings that this daemon does not carry out, instead of doing something else."""
-    for name, template in settings.pools.items():
-        if template.engine == "local":
-            raise ConfigError(
-                f"pools.{name}.engine: a daemon has the engines docker and oci; 'local' works without a daemon: "
-                "pool.run_once, pool-admin run --local, SandboxExecutor(fallback='local')"
-            )
-    if not settings.sandbox.enabled:
-        raise ConfigError("sandbox.enabled: it is false, and the daemon runs code only in the sandbox; set it to true")
-    if settings.sandbox.fallback == "local":
-        log.warning(
-            "sandbox.fallback: local is carried out by each loop's SandboxExecutor, which takes it from its own "
-            "environment (SANDBOX_FALLBACK=local) or argument; the daemon runs jobs in containers only",
-            action="fallback",
-        )

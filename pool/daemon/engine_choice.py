@@ -11,9 +11,10 @@ from pathlib import Path
 
 import structlog
 
+from pool.config import Settings
 from pool.config.settings import DaemonSettings
 from pool.engines.base import Engine, EngineFacts
-from pool.errors import EngineError, EngineUnavailableError
+from pool.errors import ConfigError, EngineError, EngineUnavailableError
 
 log = structlog.get_logger(__name__)
 
@@ -91,3 +92,21 @@ def _oci(state_dir: Path, image_dir: Path) -> Engine:
     from pool.engines.oci import OciEngine
 
     return OciEngine(state_dir / "oci", image_dir)
+
+
+def require_supported(settings: Settings) -> None:
+    """Refuse or log settings that this daemon does not carry out, instead of doing something else."""
+    for name, template in settings.pools.items():
+        if template.engine == "local":
+            raise ConfigError(
+                f"pools.{name}.engine: a daemon has the engines docker and oci; 'local' works without a daemon: "
+                "pool.run_once, pool-admin run --local, SandboxExecutor(fallback='local')"
+            )
+    if not settings.sandbox.enabled:
+        raise ConfigError("sandbox.enabled: it is false, and the daemon runs code only in the sandbox; set it to true")
+    if settings.sandbox.fallback == "local":
+        log.warning(
+            "sandbox.fallback: local is carried out by each loop's SandboxExecutor, which takes it from its own "
+            "environment (SANDBOX_FALLBACK=local) or argument; the daemon runs jobs in containers only",
+            action="fallback",
+        )

@@ -15,7 +15,7 @@ import msgspec
 
 from pool import wire
 from pool.daemon import admission
-from pool.daemon.job_store import JOB_BYTES, Grader, Job
+from pool.daemon.job import JOB_BYTES, Grader, Job
 from pool.errors import InvalidJobError
 from pool.model import Outcome
 

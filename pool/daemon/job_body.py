@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from pool import wire
-from pool.daemon.job_store import JOB_BYTES, Job
+from pool.daemon.job import JOB_BYTES, Job
 from pool.daemon.journal import Journal
 from pool.daemon.journal_entries import places
 from pool.errors import LocalProtocolError

@@ -30,8 +30,8 @@ from pool.core import events as ev
 from pool.core.machine import PoolState
 from pool.core.records import JobRecord
 from pool.daemon import grading
+from pool.daemon.job import Grader, Job
 from pool.daemon.job_body import body_of
-from pool.daemon.job_store import Grader, Job
 from pool.daemon.journal_entries import Lease, LeaseRow
 from pool.daemon.metrics import Ended, Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
@@ -53,8 +53,6 @@ _of_end = attrgetter(*_END)
 _CPU_BEFORE_S = 1.0
 #: Asking for it opens a file of /sys.
 _CORES = os.cpu_count() or 1
-#: The steps of `wire.Done.steps_ns`, and those of its other stamps.
-_STEPS = ("runner: received", "runner: passed to the child", "runner: answer complete")
 
 #: What travels with JobEnded and comes back with Finish.
 Answer = tuple[wire.Done, Sequence[wire.Frame]]
@@ -306,7 +304,7 @@ def result_of(job: Job, command: ev.Finish, *, container: str | None, memory_byt
     else:
         done, answer = cast("Answer", command.attachment)
         if job.trace is not None:
-            job.trace += _steps(job, done)
+            job.mark_attempt(done)
             job.mark("daemon: answer received")
         end = dict(zip(_END, _of_end(done), strict=True))
         end["cpu_s"] = min(done.cpu_s, _CPU_BEFORE_S + (now - leased) / _NS_PER_S * _CORES)
@@ -327,15 +325,6 @@ def result_of(job: Job, command: ev.Finish, *, container: str | None, memory_byt
         **end,
     )
     return result, answer
-
-
-def _steps(job: Job, done: wire.Done) -> list[tuple[str, int]]:
-    """Of the worker, in the order of time; none of them before its lease or in the future."""
-    stamps = [*zip(_STEPS, done.steps_ns, strict=False)]
-    stamps += [("child: code begins", done.started_ns), ("child: code ended", done.ended_ns)]
-    now = time.monotonic_ns()
-    limited = [(step, min(max(at_ns, job.leased_ns), now)) for step, at_ns in stamps]
-    return sorted(limited, key=lambda stamp: stamp[1])
 
 
 def _unanswered(job: Job, command: ev.Finish) -> tuple[dict[str, Any], Sequence[wire.Frame]]:

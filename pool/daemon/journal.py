@@ -194,7 +194,7 @@ class FileJournal:
         return self._file.frames(f"{number}.job", None) or frames
 
     def open_payload(self, number: int) -> int | None:
-        return self._file.open_body(f"{number}.job")
+        return self._file.bodies.open(f"{number}.job")
 
     def _done(self, items: Sequence[_Item], refused: PoolError | None) -> None:
         for operation, then in items:

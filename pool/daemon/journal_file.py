@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import secrets
 import sqlite3
@@ -24,20 +23,19 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import structlog
 
+from pool.daemon.journal_bodies import Bodies
 from pool.daemon.journal_entries import (
     KNOWN_SINCE,
-    PAGED,
     JobRow,
     LeaseRow,
     Operation,
     SetFact,
     head_of,
-    places,
     split,
-    write_all,
 )
 from pool.errors import ConfigError
 from pool.wire import Frame
@@ -97,12 +95,8 @@ class JournalFile:
         self.directory = directory
         self.set_aside: Path | None = None  #: where a journal is now that could not be read
         self._path = directory / "journal.db"
-        self._bodies = directory / "bodies"
+        self.bodies: Final = Bodies(directory / "bodies", fsync=fsync)
         self.fsync = fsync
-        self._written: list[str] = []  #: bodies of the present transaction
-        self._removals: list[str] = []  #: bodies that are needed no more once it is committed
-        self._sizes: dict[str, int] = {}  #: of all bodies, in bytes; few jobs have one
-        self._body_bytes = 0  #: the sum of these
         self._uncheckpointed = 0
         try:
             self._make_directories()
@@ -123,7 +117,7 @@ class JournalFile:
     # ---- open ----
 
     def _make_directories(self) -> None:
-        for path in (self.directory, self._bodies):
+        for path in (self.directory, self.bodies.directory):
             path.mkdir(mode=0o700, exist_ok=True)
 
     def _open(self) -> sqlite3.Connection:
@@ -182,7 +176,6 @@ class JournalFile:
 
     def commit(self, operations: Sequence[Operation]) -> None:
         """All of them in one transaction, or none. Raises sqlite3.Error or OSError."""
-        self._written, self._removals = [], []
         together = self.fsync or len(operations) != 1 or not operations[0].is_one_statement
         try:
             if together:
@@ -190,48 +183,28 @@ class JournalFile:
             for operation in operations:
                 operation.apply(self)
             if self.fsync:
-                _sync_directory(self._bodies)
+                _sync_directory(self.bodies.directory)
             if together:
                 self._cursor.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):  # there may be none, or a full disk has rolled it back already
                 self._cursor.execute("ROLLBACK")
-            self._unlink(self._written)
+            self.bodies.undo()
             raise
         self._uncheckpointed += len(operations)
-        if self._removals:
-            self._unlink(self._removals)
-
-    def _unlink(self, names: Sequence[str]) -> None:
-        for name in names:
-            (self._bodies / name).unlink(missing_ok=True)
-            self._body_bytes -= self._sizes.pop(name, 0)
+        self.bodies.committed()
 
     def body(self, name: str, frames: Sequence[Frame]) -> bytes | None:
         """The frames as they go into a column; None: they are too large for it and have been written to a file."""
-        head, size_bytes = head_of(frames), sum(map(len, frames))
-        if len(head) + size_bytes <= INLINE_BYTES:
+        head = head_of(frames)
+        if len(head) + sum(map(len, frames)) <= INLINE_BYTES:
             return b"".join((head, *frames))
-        self._written.append(name)
-        starts, size_bytes = places([*map(len, frames)])
-        with open(self._bodies / name, "wb", buffering=0, opener=_own) as file:
-            write_all(file, PAGED + head)
-            for start, frame in zip(starts, frames, strict=True):
-                file.seek(start)
-                write_all(file, frame)
-            if self.fsync:
-                os.fsync(file.fileno())
-        self._note_body(name, size_bytes)
+        self.bodies.write(name, head, frames)
         return None
-
-    def _note_body(self, name: str, size_bytes: int) -> None:
-        self._body_bytes += size_bytes - self._sizes.get(name, 0)
-        self._sizes[name] = size_bytes
 
     def remove(self, name: str) -> None:
         """Remove a body, if there is one, once the transaction is committed."""
-        if name in self._sizes:
-            self._removals.append(name)
+        self.bodies.remove(name)
 
     def tidy(self) -> None:
         """Move the log into the database if it is long, and give unused pages back to the file system.
@@ -248,7 +221,7 @@ class JournalFile:
     def size_bytes(self) -> int:
         """The size of jobs and results, without free pages of the database."""
         pages = _pragma(self._connection, "page_count") - _pragma(self._connection, "freelist_count")
-        return pages * _pragma(self._connection, "page_size") + self._body_bytes
+        return pages * _pragma(self._connection, "page_size") + self.bodies.size_bytes
 
     def close(self) -> None:
         self._connection.close()
@@ -272,7 +245,7 @@ class JournalFile:
 
     def rows(self) -> Iterator[JobRow]:
         """Every job, in the order of acceptance. Bodies that belong to none are removed."""
-        self._sweep()
+        self.bodies.sweep({number for (number,) in self._connection.execute("SELECT number FROM job")})
         query = (
             "SELECT job.number, key, pool, digest, job.header, job.payload, accepted_at, epoch, attempt, worker, "
             "leased_at, result.header, result.payload, ended_at, collected FROM job "
@@ -298,32 +271,9 @@ class JournalFile:
     def frames(self, name: str, column: bytes | None) -> Sequence[Frame] | None:
         """The frames in a column or, if that is None, in a file, which is mapped and not read. None: damaged."""
         try:
-            return split(column) if column is not None else split(self.mapped(name))
+            return split(self.bodies.mapped(name) if column is None else column)
         except (OSError, ValueError, struct.error):
             return None
-
-    def mapped(self, name: str) -> memoryview:
-        with (self._bodies / name).open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
-
-    def open_body(self, name: str) -> int | None:
-        """A descriptor that reads a body whose frames are in their `places`. None: there is no such body."""
-        try:
-            descriptor = os.open(self._bodies / name, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        if os.pread(descriptor, len(PAGED), 0) == PAGED:
-            return descriptor
-        os.close(descriptor)
-        return None
-
-    def _sweep(self) -> None:
-        known = {number for (number,) in self._connection.execute("SELECT number FROM job")}
-        for path in self._bodies.iterdir():
-            if not path.stem.isdigit() or int(path.stem) not in known:
-                path.unlink()
-            else:
-                self._note_body(path.name, path.stat().st_size)
 
 
 # ---- SQLite ----
@@ -374,11 +324,6 @@ def _name(connection: sqlite3.Connection) -> None:
     given = [("name", secrets.randbits(62)), (KNOWN_SINCE, time.monotonic_ns())]
     with connection:
         connection.executemany("INSERT OR IGNORE INTO fact VALUES (?, ?)", given)
-
-
-def _own(path: str, flags: int) -> int:
-    """Nobody else can open it. A worker that gets a descriptor to read cannot make one to write of it."""
-    return os.open(path, flags, 0o600)
 
 
 def _sync_directory(directory: Path) -> None:

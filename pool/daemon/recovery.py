@@ -24,8 +24,9 @@ import structlog
 from pool.core import events as ev
 from pool.core.records import HistoryEntry
 from pool.daemon.controller import PoolController, worker_number
+from pool.daemon.job import Job, job_of
 from pool.daemon.job_carrier import result_of
-from pool.daemon.job_store import Job, JobStore, job_of
+from pool.daemon.job_store import JobStore
 from pool.daemon.journal_entries import KNOWN_SINCE, JobRow, LeaseRow, SetFact
 from pool.daemon.journal_file import JournalFile
 from pool.daemon.metrics import Ended

@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 import structlog
 
-from pool.daemon.job_store import Job, JobStore
+from pool.daemon.job import Job
+from pool.daemon.job_store import JobStore
 from pool.daemon.zmtp import ClientListener
 
 log = structlog.get_logger(__name__)

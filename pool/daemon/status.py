@@ -15,7 +15,8 @@ from pool.core.poison import PoisonView
 from pool.core.records import WorkerRecord
 from pool.daemon import metrics
 from pool.daemon.controller import PoolController
-from pool.daemon.job_store import Job
+from pool.daemon.job import Job
+from pool.daemon.journal import Journal
 from pool.daemon.run_directories import RunDirectories
 from pool.daemon.worker_handle import WorkerHandle
 from pool.engines.base import EngineFacts
@@ -54,6 +55,14 @@ def daemon_status(
 
 def _engine(facts: EngineFacts) -> st.EngineStatus:
     return st.EngineStatus(name=facts.name, version=facts.version, runtime=facts.runtime, cgroups=facts.cgroups)
+
+
+def journal_status(durability: str, journal: Journal) -> st.JournalStatus:
+    return st.JournalStatus(
+        durability=durability,
+        size_bytes=journal.size_bytes if journal.durable else None,
+        problem=journal.trouble.error.message if journal.trouble is not None else None,
+    )
 
 
 def whole_status(

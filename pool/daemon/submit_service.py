@@ -22,7 +22,7 @@ from pool.daemon import admission, grading
 from pool.daemon.admission import Digests
 from pool.daemon.controller import PoolController
 from pool.daemon.engine_executor import LoopExecutor
-from pool.daemon.job_store import JOB_BYTES, Job, Terms
+from pool.daemon.job import JOB_BYTES, Job, Terms
 from pool.daemon.journal_entries import SetHeader
 from pool.daemon.output import OutputStream
 from pool.daemon.sessions import Sessions

@@ -15,7 +15,7 @@ import traceback
 import psutil
 import zmq
 
-from pool.daemon.zmtp import codec
+from pool.daemon.zmtp import commands
 from pool.errors import UnknownJobError
 from tests.support.daemons import DaemonProcess
 from tests.support.sockets import receive_exactly
@@ -133,7 +133,7 @@ def is_closed(sock):
     return True
 
 
-GREETED = codec.GREETING + codec.ready("DEALER")
+GREETED = commands.GREETING + commands.ready("DEALER")
 
 
 _BARE_ROUTER = """
@@ -168,7 +168,7 @@ def _pour(path, process, stop, deadline):
         sock.connect(path)
         sock.sendall(GREETED)
         # libzmq closes a connection that sends messages before the READY of libzmq has begun.
-        receive_exactly(sock, len(codec.GREETING) + 1)
+        receive_exactly(sock, len(commands.GREETING) + 1)
         while process.memory_info().rss - before < stop and time.monotonic() < deadline:
             sock.sendall(part)
     return process.memory_info().rss - before

@@ -22,9 +22,10 @@ from pool.client import Client
 from pool.core.events import JobSubmitted, Refuse
 from pool.core.machine import PoolState
 from pool.core.policy import PoolPolicy
-from pool.daemon.job_store import Job, JobStore
+from pool.daemon.job import Job
+from pool.daemon.job_store import JobStore
 from pool.daemon.journal import NoJournal
-from pool.daemon.zmtp import codec
+from pool.daemon.zmtp import commands
 from pool.daemon.zmtp.listener import SUBMIT
 from pool.errors import BacklogFullError, PoolError
 from pool.model import Outcome
@@ -99,19 +100,19 @@ def test_f1_garbage_ends_its_connection_and_disturbs_nobody(daemon, record, name
 
 
 def test_f2_no_greeting_and_no_ready_of_another_kind_gets_further(daemon, record):
-    greetings = [codec.GREETING[:10] + bytes([version]) + codec.GREETING[11:] for version in range(3)]
+    greetings = [commands.GREETING[:10] + bytes([version]) + commands.GREETING[11:] for version in range(3)]
     greetings += [
-        codec.GREETING[:12] + mechanism.ljust(20, b"\0") + bytes(32) for mechanism in (b"CURVE", b"PLAIN", b"")
+        commands.GREETING[:12] + mechanism.ljust(20, b"\0") + bytes(32) for mechanism in (b"CURVE", b"PLAIN", b"")
     ]
     readies = [b"\x04\x06\x05READ", b"\x04\x01\xff", b"\x04\x0b\x05READY\xffname", b"\x06" + b"\xff" * 8, b"\x00\x01x"]
-    for words in greetings + [codec.GREETING + each for each in readies]:
+    for words in greetings + [commands.GREETING + each for each in readies]:
         with daemon.raw() as sock, contextlib.suppress(BrokenPipeError):
             sock.sendall(words + bytes(100))
             assert is_closed(sock), words
     for version in range(3, 256, 36):
         with daemon.raw() as sock:
             sock.sendall(GREETED[:10] + bytes([version, version]) + GREETED[12:])
-            assert receive_exactly(sock, 64) == codec.GREETING
+            assert receive_exactly(sock, 64) == commands.GREETING
     record("F2", "ZMTP greetings and commands of every other kind", "DROP", stopped_by=["daemon"])
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from pool import wire
-from pool.daemon.zmtp import codec
+from pool.daemon.zmtp import codec, commands
 from pool.daemon.zmtp.codec import Decoder
 from pool.model import Outcome
 from tests.support import rogue_prints
@@ -56,7 +56,7 @@ class Peer:
         self.frames(wire.PREAMBLE, body, *payload)
 
     def greet(self):
-        self.raw(codec.GREETING + codec.ready("PAIR"))
+        self.raw(commands.GREETING + commands.ready("PAIR"))
         self.say(wire.Hello(runner="rogue", sources=self.digest, python="3.11"))
         self.say(wire.Ready(boot_ms=1, preload_ms=1, isolation="plain"))
 
@@ -105,7 +105,7 @@ NOTHING = (b"", b"", b"")
 
 
 def boot_half_a_greeting(peer):
-    peer.raw(codec.GREETING[:20])
+    peer.raw(commands.GREETING[:20])
 
 
 def boot_random_bytes(peer):
@@ -113,7 +113,7 @@ def boot_random_bytes(peer):
 
 
 def boot_no_hello(peer):
-    peer.raw(codec.GREETING + codec.ready("PAIR"))
+    peer.raw(commands.GREETING + commands.ready("PAIR"))
     peer.say(wire.Heartbeat())
 
 
@@ -234,7 +234,7 @@ def job_second_peer(peer, run):
     second = socket.socket(socket.AF_UNIX)
     second.connect(peer.link)
     with contextlib.suppress(OSError):
-        second.sendall(codec.GREETING + codec.ready("PAIR"))
+        second.sendall(commands.GREETING + commands.ready("PAIR"))
         for each in codec.pack(wire.encode(done(run, reason="forged"), NOTHING)):
             second.sendall(each)
     time.sleep(_TENTH_S)

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import zmq
 
 from pool import wire
-from pool.daemon.zmtp import Handlers, Transport, codec
+from pool.daemon.zmtp import Handlers, Transport, codec, commands
 from pool.daemon.zmtp.codec import Decoder
 from pool.daemon.zmtp.connection import TIMEOUTS
 from tests.support.sockets import receive_exactly
 
 #: What a DEALER says first.
-GREETED = codec.GREETING + codec.ready("DEALER")
+GREETED = commands.GREETING + commands.ready("DEALER")
 WAIT_S = 60
 
 
@@ -112,7 +112,7 @@ class Host:
         sock = self.connect()
         sock.sendall(greeting)
         self.step()
-        assert receive_exactly(sock, len(codec.GREETING + codec.ready("ROUTER"))).startswith(codec.GREETING)
+        assert receive_exactly(sock, len(commands.GREETING + commands.ready("ROUTER"))).startswith(commands.GREETING)
         return sock
 
 
@@ -202,7 +202,7 @@ class Events:
     def __init__(self, host, sock):
         self._host, self._sock = host, sock
         self._decoder = Decoder(limit=1 << 30, max_frames=2000)
-        self._decoder.next(codec.GREETING + codec.ready("ROUTER"))  # they were read before
+        self._decoder.next(commands.GREETING + commands.ready("ROUTER"))  # they were read before
         self._decoder.next()
 
     def next(self):

@@ -11,7 +11,7 @@ from pool import AsyncClient, Limits, Outcome, PoolExecutor, wire
 from pool.client import JobOutcomeError, job
 from pool.core.events import Accept, DrainRequested, Refuse, ShutdownRequested
 from pool.daemon import grading
-from pool.daemon.job_store import Grader, Job
+from pool.daemon.job import Grader, Job
 from pool.errors import InvalidJobError, TooLargeError, ValueCodecError
 from tests.support.core import Core
 from tests.support.daemons import DaemonProcess, module_daemon

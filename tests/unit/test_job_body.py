@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from pool import wire
+from pool.daemon.job import JOB_BYTES, Grader, Job
 from pool.daemon.job_body import body_of
-from pool.daemon.job_store import JOB_BYTES, Grader, Job
 from pool.daemon.journal import NoJournal
 from pool.daemon.journal_entries import Accept, places
 from pool.daemon.journal_file import JournalFile
@@ -35,7 +35,7 @@ class Journal(NoJournal):
         self._file = file
 
     def open_payload(self, number):
-        return self._file.open_body(f"{number}.job")
+        return self._file.bodies.open(f"{number}.job")
 
 
 def job(payload=PAYLOAD, run=RUN, **fields):

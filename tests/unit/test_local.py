@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from pool import assets
 from pool.client import local
 from pool.config.settings import SandboxSettings, Settings, Template, TemplateLimits
-from pool.daemon.daemon import _require_supported
+from pool.daemon.engine_choice import require_supported
 from pool.errors import ConfigError, EngineError, NoLockdownError
 from pool.local import cgroups
 from pool.local.layout import layout
@@ -145,7 +145,7 @@ def test_a_job_that_names_no_limit_gets_the_defaults_of_a_pool():
 
 def test_a_daemon_says_who_carries_out_a_local_fallback_and_that_it_has_no_local_engine():
     with capture_logs() as logs:
-        _require_supported(Settings(sandbox=SandboxSettings(fallback="local")))
+        require_supported(Settings(sandbox=SandboxSettings(fallback="local")))
     assert "SANDBOX_FALLBACK=local" in logs[0]["event"]
     with pytest.raises(ConfigError, match="run_once"):
-        _require_supported(Settings(pools={"default": Template(engine="local")}))
+        require_supported(Settings(pools={"default": Template(engine="local")}))

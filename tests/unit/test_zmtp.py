@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from pool.daemon.zmtp import codec
+from pool.daemon.zmtp import codec, commands
 from pool.daemon.zmtp.body import LARGE_BYTES, Body
-from pool.daemon.zmtp.codec import FRAME_COST, GREETING, MAX_COMMAND_BYTES, Greeting, Peer, Ping, Pong
+from pool.daemon.zmtp.codec import FRAME_COST, MAX_COMMAND_BYTES
+from pool.daemon.zmtp.commands import GREETING, Greeting, Peer, Ping, Pong
 from pool.errors import RemoteProtocolError
 from tests.support.zmtp_reader import Reader
 
 LIMIT = 4 * LARGE_BYTES
-HELLO = GREETING + codec.ready("DEALER")
+HELLO = GREETING + commands.ready("DEALER")
 
 
 def framed(*messages):
@@ -83,7 +84,7 @@ def test_a_frame_of_any_size_arrives_as_it_was_sent(size, piece):
         (GREETING + command(b"READY", b"\x0bSocket-Type\0\0\0\2\xff\xfe"), "no socket type"),
         (GREETING + command(b"READY", b"\1A\0\0\0\0\1a\0\0\0\0"), "twice"),
         (GREETING + frame(6, size=MAX_COMMAND_BYTES + 1), "a command has"),
-        (HELLO + codec.ready("DEALER"), "not known"),
+        (HELLO + commands.ready("DEALER"), "not known"),
         (HELLO + command(b"SUBSCRIBE", b"x"), "not known"),
         (HELLO + command(b"PING", b"\0\0" + b"c" * 17), "not known"),
         (HELLO + command(b"PING", b"\0"), "not known"),

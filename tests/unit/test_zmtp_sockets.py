@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from pool import wire
-from pool.daemon.zmtp import UNLEASED_BYTES, Transport, codec, connection, listener
+from pool.daemon.zmtp import UNLEASED_BYTES, Transport, commands, connection, listener
 from pool.errors import ConfigError
 from pool.model import Outcome
 from tests.support.process import descriptors
@@ -376,7 +376,7 @@ def test_a_paused_client_that_has_gone_does_not_keep_the_loop_busy(host):
 def test_send_returns_false_for_a_worker_that_takes_nothing(host, dial, link):
     with socket.socket(socket.AF_UNIX) as runner:
         runner.connect(str(link))
-        runner.sendall(codec.GREETING + codec.ready("PAIR"))
+        runner.sendall(commands.GREETING + commands.ready("PAIR"))
         job = [bytes(1_000_000)]
         sent = [host.call(lambda: host.transport.links.send("p-1", wire.Probe(seq=1), job)) for _ in range(80)]
     assert sent[0]
@@ -387,7 +387,7 @@ def test_a_message_may_end_another_worker_that_has_sent_something_too(host, link
     other = host.open_link("p-2")
     runners = [host.connect(path) for path in (link, other)]
     for each in runners:
-        each.sendall(codec.GREETING + codec.ready("PAIR") + packed(HI))
+        each.sendall(commands.GREETING + commands.ready("PAIR") + packed(HI))
     eventually(lambda: len(host.from_workers) == 2)
 
     def receive(worker_id, *_):
@@ -409,7 +409,7 @@ def test_a_link_that_floods_does_not_delay_the_others(host, link):
     other = host.open_link("p-2")
     flooding, quiet = (host.connect(path) for path in (link, other))
     for each in (flooding, quiet):
-        each.sendall(codec.GREETING + codec.ready("PAIR") + packed(HI))
+        each.sendall(commands.GREETING + commands.ready("PAIR") + packed(HI))
     eventually(lambda: len(host.from_workers) == 2)
 
     def send_while_the_loop_waits():

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 
 from pool import wire
-from pool.daemon.zmtp import codec, connection
-from pool.daemon.zmtp.codec import Ping, Pong
+from pool.daemon.zmtp import commands, connection
+from pool.daemon.zmtp.commands import Ping, Pong
 from pool.daemon.zmtp.connection import TIMEOUTS
 from tests.support.sockets import receive_exactly
 from tests.support.zmtp_host import GREETED, Events, SteppedHost, is_closed, packed
@@ -52,13 +52,13 @@ def ended_after(host, ended, act):
 
 def test_ready_comes_without_waiting_for_the_ready_of_the_peer(host):
     sock = host.connect()
-    sock.sendall(codec.GREETING)
+    sock.sendall(commands.GREETING)
     host.step()
-    expected = codec.GREETING + codec.ready("ROUTER")
+    expected = commands.GREETING + commands.ready("ROUTER")
     assert receive_exactly(sock, len(expected)) == expected
 
 
-@pytest.mark.parametrize("start", [b"", b"\xff", codec.GREETING, codec.GREETING + b"\x04"])
+@pytest.mark.parametrize("start", [b"", b"\xff", commands.GREETING, commands.GREETING + b"\x04"])
 def test_a_peer_that_does_not_end_its_handshake_is_ended(host, start):
     sock = host.connect()
     sock.sendall(start)
@@ -75,7 +75,7 @@ def test_a_ping_is_answered_with_its_context(host):
     for context in (b"", b"c", b"sixteen bytes ok"):
         sock.sendall(ping(context))
         host.step()
-        assert receive_exactly(sock, 7 + len(context)) == codec.pong(context)
+        assert receive_exactly(sock, 7 + len(context)) == commands.pong(context)
 
 
 def with_queued(host, answers):
@@ -106,7 +106,7 @@ def test_pongs_that_a_peer_does_not_read_do_not_pile_up(host):
     host.step()
     assert len(host.from_clients) == 3
     grown = host.transport.submit.queued_bytes(address) - size - 1_000_000
-    assert 0 < grown < 2 * connection._CONTROLS_QUEUED * len(codec.pong(b"sixteen bytes ok"))
+    assert 0 < grown < 2 * connection._CONTROLS_QUEUED * len(commands.pong(b"sixteen bytes ok"))
 
 
 def test_a_peer_that_is_silent_longer_than_the_ttl_of_its_ping_is_ended(host):
@@ -142,7 +142,7 @@ def test_a_silent_peer_is_sent_a_ping_and_is_kept_as_long_as_it_answers(host):
         host.pass_time(PING_AFTER_S + 1)
         assert events.next() == Ping(0, b"")
         host.pass_time(PONG_S)
-        sock.sendall(codec.pong(b""))
+        sock.sendall(commands.pong(b""))
         host.step()
     assert not host.counts
 
@@ -166,7 +166,7 @@ def test_bytes_that_wait_while_the_loop_is_busy_count_as_an_answer(host):
     events = Events(host, sock)
     host.pass_time(PING_AFTER_S + 1)
     assert events.next() == Ping(0, b"")
-    host.busy(2 * PONG_S, meanwhile=lambda: sock.sendall(codec.pong(b"")))
+    host.busy(2 * PONG_S, meanwhile=lambda: sock.sendall(commands.pong(b"")))
     host.pass_time(PING_AFTER_S + 1)
     assert events.next() == Ping(0, b"")
     assert not host.counts
@@ -177,7 +177,7 @@ def test_a_ping_that_comes_late_because_the_loop_was_busy_leaves_time_for_its_an
     host.busy(2 * (PING_AFTER_S + PONG_S))
     assert Events(host, sock).next() == Ping(0, b"")
     host.pass_time(PONG_S)
-    sock.sendall(codec.pong(b"") + packed())
+    sock.sendall(commands.pong(b"") + packed())
     host.step()
     assert len(host.from_clients) == 1
     assert not host.counts
@@ -242,7 +242,7 @@ def test_an_answer_that_nobody_reads_is_ended(host):
 def test_a_worker_whose_message_takes_too_long_is_lost_and_one_that_is_idle_is_not(host):
     slow, idle = (host.connect(host.open_link(worker)) for worker in ("p-1", "p-2"))
     for each in (slow, idle):
-        each.sendall(codec.GREETING + codec.ready("PAIR"))
+        each.sendall(commands.GREETING + commands.ready("PAIR"))
     left = iter(MESSAGE_OF_100_BYTES)
     took_s = ended_after(host, lambda: host.losses, lambda: slow.sendall(bytes([next(left)])))
     assert MESSAGE_S < took_s <= MESSAGE_S + 2

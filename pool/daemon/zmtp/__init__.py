@@ -10,8 +10,9 @@
 Nobody outside the package needs more than these names. The daemon does not use libzmq, because that counts whole
 messages and single frames: a peer whose message never ends makes it hold as much memory as the peer likes.
 
-Inside, from the bytes up: codec (bytes to events, messages to bytes; body: a large frame), connection (one peer),
-offer (a file for a worker), listener (clients) and links (workers), transport (epoll, and a turn of the loop).
+Inside, from the bytes up: codec (bytes to events, messages to bytes; commands: greeting, READY, PING, PONG; body: a
+large frame), connection (one peer), offer (a file for a worker), listener (clients) and links (workers), transport
+(epoll, and a turn of the loop).
 """
 
 from __future__ import annotations

@@ -19,9 +19,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from pool.daemon.zmtp import codec
+from pool.daemon.zmtp import codec, commands
 from pool.daemon.zmtp.body import Body
-from pool.daemon.zmtp.codec import Buffer, Decoder, Event, Greeting, Peer, Ping
+from pool.daemon.zmtp.codec import Buffer, Decoder, Event
+from pool.daemon.zmtp.commands import Greeting, Peer, Ping
 from pool.errors import RemoteProtocolError
 from pool.wire import Frame
 
@@ -159,7 +160,7 @@ class Connection:
         self._ttl_s = 0.0
         self._controls = 0
         poller.add(sock.fileno(), on_readable, self._flush)
-        self._send_command(codec.GREETING)
+        self._send_command(commands.GREETING)
 
     def close(self) -> None:
         self._poller.remove(self._sock.fileno())
@@ -217,7 +218,7 @@ class Connection:
     def _handle_command(self, event: Event) -> None:
         if isinstance(event, Greeting):
             self._minor = event.minor
-            self._send_command(codec.ready(self._terms.kind))
+            self._send_command(commands.ready(self._terms.kind))
         elif isinstance(event, Peer):
             if event.kind != self._terms.peer_kind:
                 raise RemoteProtocolError(f"a {event.kind:.16} socket cannot talk with a {self._terms.kind} socket")
@@ -226,7 +227,7 @@ class Connection:
             self._count_control()
             if isinstance(event, Ping):
                 self._ttl_s = event.ttl_s
-                self._send_command(codec.pong(event.context))
+                self._send_command(commands.pong(event.context))
 
     def _count_control(self) -> None:
         if self._read_at - self._controls_at >= 1:
@@ -271,7 +272,7 @@ class Connection:
     def refuse(self, reason: str) -> None:
         """Tell the peer why the connection will be closed now."""
         if not self.queue.size:
-            self._send_command(codec.error(reason))
+            self._send_command(commands.error(reason))
 
     def _send_command(self, command: bytes) -> None:
         if not self._deaf:
@@ -322,7 +323,7 @@ class Connection:
         knows_ping = self.ready and self._minor >= 1  # a peer of ZMTP 3.0 need not answer: libzmq 4.1 does not
         if knows_ping and not pinged and not self.queue.size and self._is_silent(now, limits.ping_after):
             self._pinged_at = now
-            self._send_command(codec.ping())
+            self._send_command(commands.ping())
         return None
 
     def _is_silent(self, now: float, seconds: float) -> bool:

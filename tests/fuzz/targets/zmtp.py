@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from random import Random
 
 from pool.daemon.zmtp import body as body_module
-from pool.daemon.zmtp import codec
+from pool.daemon.zmtp import codec, commands
 from pool.daemon.zmtp.codec import FRAME_COST, MAX_COMMAND_BYTES, Event
 from pool.errors import RemoteProtocolError
 from tests.fuzz.mutate import bend_bytes
@@ -24,8 +24,8 @@ _MOST_PIECES = 200
 _FIRST_BYTES = 64
 #: The module, and its constants.
 _SMALL = ((body_module, {"LARGE_BYTES": 256, "_FIRST_BYTES": _FIRST_BYTES}), (codec, {"_WHOLE_BYTES": 100}))
-_READY = codec.GREETING + codec.ready("DEALER")
-_GREETING = len(codec.GREETING)
+_READY = commands.GREETING + commands.ready("DEALER")
+_GREETING = len(commands.GREETING)
 
 
 class _Reader(Reader):
@@ -105,15 +105,15 @@ def _frame(random: Random) -> bytes:
 
 def seeds() -> Iterable[bytes]:
     pack = codec.pack
-    yield b"\0\0" + codec.GREETING[:20]
+    yield b"\0\0" + commands.GREETING[:20]
     yield b"\1\1" + _READY
     yield b"\7\3" + _READY + b"\4\6\4PONGx" + b"\4\x08\4PING\0\1x"
     yield b"\0\1" + _READY + b"".join(map(bytes, pack([b"a", b"", b"b" * 300])))
     yield b"\x40\x11" + _READY + b"".join(map(bytes, pack([b"c" * 3000, b"d" * 40])))
     yield b"\0\5" + _READY + b"".join(map(bytes, pack([b""] * (_MAX_FRAMES + 1))))
     yield b"\0\5" + _READY + b"\2" + (1 << 60).to_bytes(8) + b"x"
-    yield b"\0\5" + codec.GREETING + b"\4\x26\5READY\x0bSocket-Type\0\0\0\6DEALER\x08Identity\0\0\0\0"
-    yield b"\0\5" + codec.GREETING + codec.error("no")
+    yield b"\0\5" + commands.GREETING + b"\4\x26\5READY\x0bSocket-Type\0\0\0\6DEALER\x08Identity\0\0\0\0"
+    yield b"\0\5" + commands.GREETING + commands.error("no")
 
 
 TARGET = Target(
@@ -122,7 +122,7 @@ TARGET = Target(
     mutate=mutate,
     seeds=seeds,
     words=(
-        codec.GREETING,
+        commands.GREETING,
         _READY[_GREETING:],
         b"\4PING",
         b"\4PONG",
