@@ -66,11 +66,11 @@ def _share(clients: list[_Client]) -> None:
                 queue.push(job_id, each.name)
         while len(running) < _WORKERS and (name := next(queue.clients(), None)) is not None:
             each = jobs.pop(queue.pop(name))
-            heapq.heappush(running, (now + each.job_s, next(numbers), each, queue.begin(name)))
+            heapq.heappush(running, (now + each.job_s, next(numbers), each, queue.turns.begin(name, "")))
         now, _, each, charged_s = heapq.heappop(running)
         each.open -= 1
         each.had_s += each.job_s
-        queue.end(each.name, charged_s=charged_s, took_s=each.job_s)
+        queue.turns.end(each.name, "", charged_s=charged_s, took_s=each.job_s)
 
 
 def main() -> None:
