@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
+from operator import attrgetter
 from random import Random
 from types import MappingProxyType
 
@@ -39,6 +40,7 @@ from pool.model import JobState, WorkerState
 __all__ = ["InvalidTransition", "PoolState"]
 
 FIRST = Numbers()
+_due_of = attrgetter("due")
 
 
 class PoolState:
@@ -66,7 +68,8 @@ class PoolState:
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take an event and return the commands for the daemon. `now` is monotonic seconds and never goes back."""
         pool = self._state
-        pool.now, pool.cause = max(pool.now, now), event.cause or type(event).__name__
+        pool.now = max(pool.now, now)
+        pool.cause = event.cause or type(event).__name__
         pool.commands, pool.resize, pool.deadline = [], True, None
         if isinstance(event, WorkerEvent) and (worker := pool.workers.get(event.worker_id)) is not None:
             worker_transitions.TABLE[worker.state, type(event)](pool, worker, event)
@@ -85,10 +88,7 @@ class PoolState:
         pool = self._state
         if pool.deadline is not None:
             return pool.deadline
-        deadline = pool.review_at
-        for worker in pool.workers.values():
-            if worker.due is not None and worker.due < deadline:
-                deadline = worker.due
+        deadline: float = min([pool.review_at, *filter(None, map(_due_of, pool.workers.values()))])
         if pool.backlog.waiting and (at := pool.backlog.next_deadline()) is not None:
             deadline = min(deadline, at)
         pool.deadline = deadline

@@ -263,24 +263,25 @@ class Daemon:
         for controller in self._controllers.values():
             controller.apply(ev.Tick(cause="start"))
         handlers = Handlers(on_submit=self._submits.receive, on_admin=self._admin.receive)
-        wait_s = 0.0
+        wait_s, journal, jobs, outputs, sessions = 0.0, self._journal, self._jobs, self._outputs, self._submits.sessions
+        pools = [controller.state for controller in self._controllers.values()]
         while self._state != "stopped":
             transport.run_once(wait_s, handlers)
-            if self._journal.unwritten:
-                self._journal.flush()
-            if self._jobs.to_answer:
-                self._jobs.answer()
-            due = min([self._chores_at, *[each.state.next_deadline() for each in self._controllers.values()]])
+            if journal.unwritten:
+                journal.flush()
+            if jobs.to_answer:
+                jobs.answer()
+            due = min([self._chores_at, *[each.next_deadline() for each in pools]])
             if (
                 due <= transport.served_until
                 or self._state != "running"
                 or self._stop_signal is not None
-                or self._jobs.over
-                or self._submits.sessions.absent
-                or self._outputs.behind
+                or jobs.over
+                or sessions.absent
+                or outputs.behind
             ):
                 due = self._do_due(transport.served_until)
-            wait_s = 0.0 if self._journal.unwritten else max(0.0, min(due - time.monotonic(), _LONGEST_WAIT_S))
+            wait_s = 0.0 if journal.unwritten else max(0.0, min(due - time.monotonic(), _LONGEST_WAIT_S))
 
     def _do_due(self, served_until: float) -> float:
         """Do what is due. Returns when the next thing is due.

@@ -33,11 +33,11 @@ class Durations:
         self._counts: Counter[int] = Counter()  # by bucket
         self._clock = clock
 
-    def add(self, new: Sequence[tuple[float, float]]) -> None:
-        found = [ms for _, ms in new]
-        self.total_ms += sum(found)
-        self._counts.update(map(bisect_left, repeat(_BOUNDS_MS), found))
-        self.latest.extend(new)
+    def add(self, times: Sequence[float], durations_ms: Sequence[float]) -> None:
+        """`times`: when each came."""
+        self.total_ms += sum(durations_ms)
+        self._counts.update(map(bisect_left, repeat(_BOUNDS_MS), durations_ms))
+        self.latest.extend(zip(times, durations_ms, strict=True))
 
     def within(self, window_s: float) -> list[float]:
         """Those that came within the last seconds, the latest `WINDOW` at most."""

@@ -33,7 +33,7 @@ from pool.daemon import grading
 from pool.daemon.job import Grader, Job
 from pool.daemon.job_body import body_of
 from pool.daemon.journal_entries import Lease, LeaseRow
-from pool.daemon.metrics import Ended, Metrics
+from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.daemon.worker_protocol import Phase, largest_answer
 from pool.engines.lockdown import maps_files
@@ -141,6 +141,7 @@ class JobCarrier:
         """A job that has waited."""
         job = self._jobs.by_key[command.job_id]
         self._metrics.new_leases.append(command)
+        self._metrics.retries += command.attempt > 1
         job.leased_ns, job.start = int(command.at * _NS_PER_S), command.start
         if job.trace is not None:
             job.mark("daemon: worker chosen")
@@ -255,7 +256,7 @@ class JobCarrier:
             self._jobs.end(job.whole, *grading.graded(job.whole, (result, answer)), acknowledge)
             return
         job.history = command.history
-        self._metrics.new_ends.append(Ended(time.monotonic(), result, reported is not None))
+        self._metrics.new_ends.append((time.monotonic(), result, reported is not None))
         if job.grader is None or not self._grade(job, job.grader, (result, answer)):
             self._jobs.end(job, *(job.ended or (result, answer)), acknowledge)
         elif acknowledge is not None:

@@ -21,6 +21,7 @@ class Bodies:
     def __init__(self, directory: Path, *, fsync: bool) -> None:
         self.directory = directory
         self.size_bytes = 0  #: of all
+        self.changed = False  #: by the present transaction
         self._fsync = fsync
         self._written: list[str] = []  # in the present transaction
         self._removals: list[str] = []  # once it is committed
@@ -29,6 +30,7 @@ class Bodies:
     def write(self, name: str, head: bytes, frames: Sequence[Frame]) -> None:
         """`head`: the head_of the frames. Raises OSError."""
         self._written.append(name)
+        self.changed = True
         starts, size_bytes = places([*map(len, frames)])
         with open(self.directory / name, "wb", buffering=0, opener=_own) as file:
             write_all(file, PAGED + head)
@@ -43,6 +45,7 @@ class Bodies:
         """Remove a body, if there is one, once the transaction is committed."""
         if name in self._sizes:
             self._removals.append(name)
+            self.changed = True
 
     def committed(self) -> None:
         self._unlink(self._removals)
@@ -55,7 +58,7 @@ class Bodies:
         for name in names:
             (self.directory / name).unlink(missing_ok=True)
             self.size_bytes -= self._sizes.pop(name, 0)
-        self._written, self._removals = [], []
+        self._written, self._removals, self.changed = [], [], False
 
     def _note(self, name: str, size_bytes: int) -> None:
         self.size_bytes += size_bytes - self._sizes.get(name, 0)

@@ -96,6 +96,7 @@ class JournalFile:
         self.set_aside: Path | None = None  #: where a journal is now that could not be read
         self._path = directory / "journal.db"
         self.bodies: Final = Bodies(directory / "bodies", fsync=fsync)
+        self.remove: Final = self.bodies.remove
         self.fsync = fsync
         self._uncheckpointed = 0
         try:
@@ -192,7 +193,8 @@ class JournalFile:
             self.bodies.undo()
             raise
         self._uncheckpointed += len(operations)
-        self.bodies.committed()
+        if self.bodies.changed:
+            self.bodies.committed()
 
     def body(self, name: str, frames: Sequence[Frame]) -> bytes | None:
         """The frames as they go into a column; None: they are too large for it and have been written to a file."""
@@ -201,10 +203,6 @@ class JournalFile:
             return b"".join((head, *frames))
         self.bodies.write(name, head, frames)
         return None
-
-    def remove(self, name: str) -> None:
-        """Remove a body, if there is one, once the transaction is committed."""
-        self.bodies.remove(name)
 
     def tidy(self) -> None:
         """Move the log into the database if it is long, and give unused pages back to the file system.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
+from itertools import compress
+from operator import add, attrgetter
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
@@ -20,11 +21,9 @@ RESIDUE = frozenset(
     {"processes", "files", "parked", "limits", "scheduling", "threads", "descriptors", "mounts", "ipc", "code"}
 )
 
-
-class Ended(NamedTuple):
-    at: float  #: monotonic seconds
-    result: wire.Result
-    ran: bool  #: its worker has reported the end, so that the overhead is known
+_start_of, _outcome_of = attrgetter("start"), attrgetter("outcome")
+_queue_of, _run_of, _total_of = attrgetter("queue_ms"), attrgetter("run_ms"), attrgetter("total_ms")
+_dispatch_of, _collect_of = attrgetter("dispatch_ms"), attrgetter("collect_ms")
 
 
 class Metrics:
@@ -34,7 +33,8 @@ class Metrics:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.new_leases: list[Dispatch] = []
-        self.new_ends: list[Ended] = []
+        #: When (monotonic seconds), how, and whether its worker has reported it, so that the overhead is known.
+        self.new_ends: list[tuple[float, wire.Result, bool]] = []
         self._clock = clock
         self.outcomes: Counter[Outcome] = Counter()
         self.recycles: Counter[str] = Counter()
@@ -43,9 +43,8 @@ class Metrics:
         self.late_answers = 0  #: ignored: of an attempt that had ended or was given up
         self.leases: Counter[StartKind] = Counter()  #: by what the job found
         self.run, self.overhead, self.queue = Durations(clock), Durations(clock), Durations(clock)
-        #: The latest jobs that have run: the time of arrival of each, and the seconds that it had its worker.
-        self.arrivals: deque[tuple[float, float]] = deque(maxlen=WINDOW)
-        self._leases: deque[tuple[float, bool]] = deque(maxlen=WINDOW)  # when, and whether it was a miss
+        self._answered: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)  # when, total and queue in ms
+        self._leases: deque[Dispatch] = deque(maxlen=WINDOW)
         self.starts, self.failed_starts = Tally(clock), Tally(clock)  #: of workers; with the reason of the failure
         self.lockdown_failures = Tally(clock)  #: workers that broke out of their own lockdown, and got no job
 
@@ -56,31 +55,35 @@ class Metrics:
             self.residue[kind if kind in RESIDUE else "other"] += 1
 
     def count(self) -> None:
-        """Count what is new. A hit is a job that found a worker, idle or busy; a miss one that waited for a container
-        to start.
-        """
-        leases, self.new_leases = self.new_leases, []
-        self.retries += sum(each.attempt > 1 for each in leases)
-        self.leases.update(each.start for each in leases)
-        self._leases += [(each.at, each.start is StartKind.COLD) for each in leases]
-        ends, self.new_ends = self.new_ends, []
-        self.outcomes.update(each.result.outcome for each in ends)
-        self.queue.add([(each.at, each.result.queue_ms) for each in ends])
-        ran = [(each.at, each.result) for each in ends if each.ran]
-        self.run.add([(at, result.run_ms) for at, result in ran])
-        self.overhead.add([(at, result.dispatch_ms + result.collect_ms) for at, result in ran])
-        self.arrivals += [
-            (at - result.total_ms / 1000, (result.total_ms - result.queue_ms) / 1000) for at, result in ran
-        ]
+        """Count what is new. Nearly all of it is done in C."""
+        self.leases.update(map(_start_of, self.new_leases))
+        self._leases += self.new_leases
+        self.new_leases.clear()
+        if not self.new_ends:
+            return
+        times, results, ran = zip(*self.new_ends, strict=True)
+        self.new_ends.clear()
+        self.outcomes.update(map(_outcome_of, results))
+        self.queue.add(times, [*map(_queue_of, results)])
+        answers, answered = [*compress(results, ran)], [*compress(times, ran)]
+        self.run.add(answered, [*map(_run_of, answers)])
+        self.overhead.add(answered, [*map(add, map(_dispatch_of, answers), map(_collect_of, answers))])
+        self._answered += zip(answered, map(_total_of, answers), map(_queue_of, answers), strict=True)
+
+    @property
+    def arrivals(self) -> list[tuple[float, float]]:
+        """The latest jobs that have run: the time of arrival of each, and the seconds that it had its worker."""
+        return [(at - total_ms / 1000, (total_ms - queue_ms) / 1000) for at, total_ms, queue_ms in self._answered]
 
     @property
     def misses(self) -> int:
+        """Jobs that waited for a container to start. The others have found a worker, idle or busy."""
         return self.leases[StartKind.COLD]
 
     def misses_within(self, window_s: float) -> tuple[int, int]:
         """The misses and the jobs of the last seconds, among the latest `WINDOW` jobs."""
         since = self._clock() - window_s
-        found = [miss for at, miss in self._leases if at >= since]
+        found = [each.start is StartKind.COLD for each in self._leases if each.at >= since]
         return sum(found), len(found)
 
     @property

@@ -29,7 +29,6 @@ from pool.daemon.job_carrier import result_of
 from pool.daemon.job_store import JobStore
 from pool.daemon.journal_entries import KNOWN_SINCE, JobRow, LeaseRow, SetFact
 from pool.daemon.journal_file import JournalFile
-from pool.daemon.metrics import Ended
 from pool.errors import PoolError
 from pool.model import Outcome, WorkerState
 
@@ -172,7 +171,7 @@ class Recovery:
             job.leased_ns = int(lease.leased_at * 1e9)
         result, answer = result_of(job, finish, container=None)
         if (controller := self._controllers.get(job.pool)) is not None:
-            controller.metrics.new_ends.append(Ended(time.monotonic(), result, ran=False))
+            controller.metrics.new_ends.append((time.monotonic(), result, False))
         self._jobs.end(job, result, answer)
 
     def _entry(self, job: Job, text: str) -> HistoryEntry:

@@ -13,7 +13,7 @@ from pool.config import AlertSettings
 from pool.daemon import alert_hook
 from pool.daemon.alert_hook import AlertHook
 from pool.daemon.durations import Tally
-from pool.daemon.metrics import Ended, Metrics
+from pool.daemon.metrics import Metrics
 from pool.daemon.thresholds import threshold_alerts
 from pool.daemon.watch import AlertBoard
 from pool.model import Outcome, StartKind
@@ -45,7 +45,7 @@ def end(metrics, count=1, **ms):
     times["total_ms"] = sum(times.values())
     for _ in range(count):
         result = SimpleNamespace(outcome=Outcome.OK, **times)
-        metrics.new_ends.append(Ended(metrics._clock(), result, ran=True))
+        metrics.new_ends.append((metrics._clock(), result, True))
     metrics.count()
 
 
