@@ -23,6 +23,8 @@ TEMPLATE = {
     "screen": "off",
     "limits": {"wall_s": 60, "cpu_s": 60, "memory": "128m", "result": "1m"},
 }
+#: A worker that is ended because it got no core for a while would take the other cases of its chunk along.
+DAEMON = {"patient": True}
 #: What two of the cases do, their outcome, and the limits. tests/unit/test_series.py has the ends that need no container.
 BAD = {
     "spin, its signal ignored": (

@@ -28,6 +28,8 @@ TEMPLATE = {
     },
     "max_limits": {"wall_s": 100, "memory": "160m", "output": "1m"},
 }  # fmt: skip
+#: Each worker outlives its jobs also where it gets no core for a while.
+DAEMON = {"patient": True}
 #: For what ends by itself, on a machine that is shared.
 PATIENCE_S = 120
 #: A second of CPU can take many on a busy machine.

@@ -122,6 +122,6 @@ def test_workers_that_cannot_map_the_file_get_the_arguments_in_the_message(home)
             first = client.run(printing, entry="main", args=[ARRAY], on_stdout=seen.append)
             second = client.run(SUM, entry="main", args=[ARRAY])
         assert (first.value, second.value, "".join(seen)) == (int(ARRAY.sum()), int(ARRAY.sum()), "it runs\n")
-        assert daemon.words().count("no_mapping") == 1, "it is tried once"
+        assert daemon.log.read_text().count("no_mapping") == 1, "it is tried once"
         assert not daemon.pool()["recycles"]
     nothing_is_left(home)

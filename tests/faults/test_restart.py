@@ -174,7 +174,7 @@ def test_a_journal_that_cannot_be_read_is_set_aside_and_the_daemon_starts_and_sa
         assert client.run("result = 1").value == 1
     (alert,) = [alert for alert in second.status()["alerts"] if alert["id"] == "journal:unreadable"]
     assert "journal.corrupt-" in alert["text"]
-    assert "was set aside" in second.words()
+    assert "was set aside" in second.log.read_text()
 
 
 def test_a_job_that_cannot_be_read_is_dropped_and_does_not_stop_the_others(start):
@@ -191,7 +191,7 @@ def test_a_job_that_cannot_be_read_is_dropped_and_does_not_stop_the_others(start
         assert client.result(job_id).value == 1
         for _ in range(3):
             assert client.run("result = 2").value == 2
-    assert "cannot be read and is dropped" in second.words()
+    assert "cannot be read and is dropped" in second.log.read_text()
     second.stop()
     file = JournalFile(first.state_dir / "journal", fsync=False)
     assert "0/unreadable" not in [row.key for row in file.rows()]
