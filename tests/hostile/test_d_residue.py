@@ -57,7 +57,15 @@ def test_the_next_job_sees_nothing_of_it(alone, untouched, record, leaving):
     )
 
 
-def test_the_probe_sees_what_is_left_where_nothing_holds_it(outside):
+@pytest.mark.parametrize(
+    ("at", "names"),
+    [
+        (0, ("environment", "directory", "umask", "warnings", "numpy", "pandas", "decimal", "path")),
+        (1, ("interpreter", "collector")),
+    ],
+    ids=["state", "interpreter"],
+)
+def test_the_probe_sees_what_is_left_where_nothing_holds_it(outside, at, names):
     """In one process, as in a worker without a fork for each job, what the first does is there for the second."""
     code = PROBE.replace("def main(", "def probe(") + """
 import json
@@ -70,12 +78,12 @@ def main(dirty):
     after = probe()
     return sorted(name for name in before if before[name] != after[name])
 """  # fmt: skip
-    state = next(each for each in LEAVINGS if each.number == "D8")
+    state = [each for each in LEAVINGS if each.number == "D8"][at]
     if "numpy" not in outside("import numpy, pandas\ndef main():\n    return 'numpy'").value:
         pytest.skip("numpy and pandas are not installed here")
     seen = outside(code, state.code)
     assert seen.error == "", seen
-    for name in ("environment", "directory", "umask", "warnings", "numpy", "pandas", "decimal", "path"):
+    for name in names:
         assert name in seen.value, (name, seen)
 
 

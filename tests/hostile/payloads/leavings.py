@@ -53,6 +53,25 @@ def alive():
 def digest(place):
     return sorted((name, type(value).__name__, getattr(value, "__module__", None) and str(value.__module__)) for name, value in vars(place).items())
 
+def interpreter():
+    import asyncio, codecs, copyreg, faulthandler, functools, linecache, mimetypes, re, tracemalloc, zlib
+    libc = ctypes.CDLL(None)
+    libc.abs.restype = ctypes.c_int
+    try:
+        known = codecs.lookup("evil").name
+    except LookupError:
+        known = ""
+    return {
+        "digits": sys.get_int_max_str_digits(), "dlopen": sys.getdlopenflags(), "stack": threading.stack_size(), "wait": socket.getdefaulttimeout(),
+        "faults": faulthandler.is_enabled(), "traced": tracemalloc.is_tracing(), "codec": known, "reducers": len(copyreg.dispatch_table),
+        "buffer": np.getbufsize(), "policy": type(asyncio.get_event_loop_policy()).__name__, "lines": sorted(linecache.cache),
+        "types": mimetypes.guess_type("x.csv"), "prec": decimal.DefaultContext.prec, "hooks": repr(sys.get_asyncgen_hooks()),
+        "pattern": repr(re.match("a+", "aab")), "cached": re.compile("evil|x").pattern, "wakeup": signal.set_wakeup_fd(-1), "abs": libc.abs(-7),
+        "draws": random.random() == 0.13436424411240122, "numpy draws": float(np.random.random()) == 0.417022004702574,
+        "intern": sys.intern("evil name"), "virtual": issubclass(int, os.PathLike), "weak": zlib.crc32(b"x"), "frozen": gc.get_freeze_count() > 0,
+        "wraps": functools.WRAPPER_ASSIGNMENTS, "start": __import__("multiprocessing").get_start_method(allow_none=True),
+    }
+
 def main():
     libc = ctypes.CDLL(None, use_errno=True)
     umask = os.umask(0)
@@ -79,7 +98,7 @@ def main():
         "scheduling": (os.getpriority(0, 0), sorted(os.sched_getaffinity(0)), os.sched_getscheduler(0)),
         "collector": (gc.isenabled(), gc.get_threshold(), gc.callbacks == []), "logging": (logging.root.level, len(logging.root.handlers)),
         "dumpable": libc.prctl(3, 0, 0, 0, 0), "name": sys.stdout.encoding, "ends": atexit._ncallbacks(),
-        "clock": abs(time.time() - time.clock_gettime(time.CLOCK_REALTIME)) < 1, "hash": hash("text"),
+        "interpreter": interpreter(), "clock": abs(time.time() - time.clock_gettime(time.CLOCK_REALTIME)) < 1, "hash": hash("text"),
     }
 """
 
@@ -254,6 +273,47 @@ def main():
     try: locale.setlocale(locale.LC_ALL, "C")
     except locale.Error: pass
     sys.setrecursionlimit(400); sys.setswitchinterval(1); gc.disable(); sys.path.insert(0, "/tmp"); sys.argv[:] = ["evil"]
+    return 1
+"""),
+    _l("D8", "options, caches and registries of the interpreter and its libraries", """
+import asyncio, codecs, copyreg, decimal, faulthandler, gc, linecache, mimetypes, multiprocessing, random, re, numpy as np
+def main():
+    sys.set_int_max_str_digits(0); sys.setdlopenflags(0x102); threading.stack_size(1 << 20); socket.setdefaulttimeout(0.001)
+    faulthandler.enable(); np.setbufsize(16384)
+    codecs.register(lambda name: codecs.lookup("utf-8") if name == "evil" else None); copyreg.pickle(int, lambda it: (str, ("evil",)))
+    asyncio.set_event_loop_policy(type("Evil", (asyncio.DefaultEventLoopPolicy,), {})()); linecache.cache["<job>"] = (4, None, ["evil"], "<job>")
+    mimetypes.add_type("evil/evil", ".csv"); decimal.DefaultContext.prec = 2; sys.set_asyncgen_hooks(firstiter=print, finalizer=print)
+    re._cache.clear(); re._cache[(str, "a+", 0)] = re.compile("evil"); signal.set_wakeup_fd(-1); multiprocessing.set_start_method("spawn", force=True)
+    random.seed(1); np.random.seed(1); os.PathLike.register(int); gc.unfreeze(); gc.set_threshold(999, 9, 9)
+    return 1
+"""),
+    _l("D9", "code and tables of the C library overwritten in memory", """
+import mmap
+def main():
+    libc = ctypes.CDLL(None)
+    at = ctypes.cast(libc.abs, ctypes.c_void_p).value
+    page = at & ~4095
+    if libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(8192), 7) == 0:
+        ctypes.memmove(at, bytes.fromhex("b80a000000c3"), 6)  # mov eax, 10; ret
+    return 1
+"""),
+    _l("D9", "memory mapped over everything that it may map over", """
+def main():
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    for _ in range(200): libc.mmap(None, ctypes.c_size_t(1 << 20), 7, 0x22, -1, ctypes.c_long(0))
+    libc.mmap(ctypes.c_void_p(id(main) & ~4095), ctypes.c_size_t(4096), 3, 0x32, -1, ctypes.c_long(0))
+    return 1
+""", "ok", "error", "crash"),
+    _l("D15", "descriptors at their highest numbers, and locks on files of the image", """
+import fcntl
+def main():
+    kept = []
+    for path in ("/usr/bin/python3", "/etc/passwd", "/opt/pool/runner/__main__.py"):
+        fd = os.open(path, os.O_RDONLY); fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB); kept.append(fd)
+    for number in range(200, 250): os.dup2(kept[0], number)
+    if os.fork() == 0:
+        os.setsid(); time.sleep(600)
     return 1
 """),
     _l("D9", "modules and builtins patched", """
