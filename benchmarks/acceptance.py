@@ -8,28 +8,17 @@ Three daemons with one worker each, which a job keeps busy, so every other job w
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
-import msgspec
-
+from benchmarks.daemon import Daemon, Pool
 from pool.client import Client
-from pool.client.admin import AdminClient
-from pool.status import DaemonStatus, Status
 
 DURABILITIES = ("none", "crash", "power")
 _ROUNDS = 400
 _FEW = 10
-_READY_S = 120.0
 _JOB = "result = 1"
 _POOL = {
     "size": {"min": 1, "max": 1},
@@ -39,36 +28,13 @@ _POOL = {
 }
 
 
-@contextmanager
-def daemon(
-    durability: str, *, pool: Mapping[str, object] = _POOL, program: str = "pool.testing"
-) -> Iterator[tuple[Path, int]]:
-    """Its run directory, and its pid. `program`: the module to run."""
-    with tempfile.TemporaryDirectory(prefix="pool-bench.") as name:
-        run_dir, config = Path(name) / "run", Path(name) / "pool.yaml"
-        settings = {"run_dir": str(run_dir), "state_dir": f"{name}/state", "durability": durability}
-        config.write_text(json.dumps({"daemon": settings | {"log_level": "warning"}, "pools": {"default": pool}}))
-        command = [sys.executable, "-m", program, "--config", str(config)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        try:
-            _await(run_dir, process)
-            yield run_dir, process.pid
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)  # with its workers; nobody waits for their jobs
-            process.wait()
+def daemon(durability: str, *, pool: Pool = _POOL, engine: str = "process") -> Daemon:
+    """`engine`: as for DaemonProcess. Nobody waits for the jobs that are left at its end."""
+    return Daemon({"default": pool}, engine=engine, durability=durability, drain_timeout_s=0.1)
 
 
-def _await(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _READY_S
-    while not (run_dir / "admin.sock").exists() or status(run_dir).state != "running":
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit("the daemon did not start")
-        time.sleep(0.1)
-
-
-def status(run_dir: Path) -> DaemonStatus:
-    with AdminClient(f"ipc://{run_dir}/admin.sock", timeout=60) as admin:
-        return msgspec.convert(admin.call("status"), Status).daemon
+def rss_bytes(running: Daemon) -> int:
+    return running.status()["daemon"]["rss_bytes"] or 0
 
 
 def _latencies(clients: Sequence[Client]) -> list[float]:
@@ -89,12 +55,13 @@ def _fill(client: Client, count: int) -> None:
 
 
 @contextmanager
-def _filled(durability: str) -> Iterator[tuple[Path, Client]]:
+def _filled(durability: str) -> Iterator[tuple[Daemon, Client]]:
     """A daemon with one job that runs and ten that wait."""
-    with daemon(durability) as (run_dir, _), Client(f"ipc://{run_dir}/submit.sock", timeout=600) as client:
+    with daemon(durability) as running, running.client(timeout=600) as client:
+        running.wait_idle()
         client.submit("import time; time.sleep(3000)")
         _fill(client, _FEW)
-        yield run_dir, client
+        yield running, client
 
 
 def _compare_durabilities() -> None:
@@ -107,16 +74,16 @@ def _compare_durabilities() -> None:
 
 def _grow(most: int) -> None:
     """Let more and more jobs wait: what a submission takes then, and what memory each takes."""
-    with _filled("crash") as (run_dir, client):
+    with _filled("crash") as (running, client):
         (first,) = _latencies([client])
-        waiting, before = _FEW + _ROUNDS, status(run_dir).rss_bytes or 0
+        waiting, before = _FEW + _ROUNDS, rss_bytes(running)
         for length in (1_000, most):
             added = length - waiting
             _fill(client, added)
-            grown = (status(run_dir).rss_bytes or 0) - before
+            grown = rss_bytes(running) - before
             (median,) = _latencies([client])
             print(f"{length:7} waiting   submit {median / first:.2f} of the time with {_FEW}")
-            waiting, before = length + _ROUNDS, status(run_dir).rss_bytes or 0
+            waiting, before = length + _ROUNDS, rss_bytes(running)
     print(f"memory of a waiting job, of {added:,}   {grown / added:,.0f} bytes")
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from benchmarks.daemon import started
-from benchmarks.floor import CONFIG, NOOP, POOL, STRATEGY
+from benchmarks.floor import NOOP, POOL, POOLS, STRATEGY
 from pool import Client
 from pool.client import Case
 
@@ -30,8 +30,7 @@ LONG = "".join(STRATEGY.replace("def main", f"def rule_{number}") for number in 
 CANDIDATES = {"no-op": NOOP, "strategy": STRATEGY, "no-op, long": LONG}
 #: The same pool without the screen, which refuses `os` to the job that forks.
 OPEN = "open"
-_STEADY = CONFIG.partition("  steady:")[2].rstrip()
-BOTH = f"{CONFIG.rstrip()}\n  {OPEN}:{_STEADY}\n    screen: off\n"
+BOTH = POOLS | {OPEN: {**POOLS[POOL], "screen": "off"}}
 FORKS = """
 import os, time
 
@@ -88,7 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     print("ms a case", *(f"{name:>9}" for name in ARMS), "run over run_tests", "run over forks", sep="  ")
-    with started(BOTH, [POOL, OPEN]) as daemon, Client(daemon.submit, timeout=60) as client:
+    with started(BOTH) as daemon, Client(daemon.endpoint, timeout=60) as client:
         for name, code in CANDIDATES.items():
             numbers = ([number + 2] for number in range(max(asked.counts)))
             expected = [each.value for each in client.map(code, numbers, entry="main", pool=POOL)]

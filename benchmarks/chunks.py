@@ -13,7 +13,7 @@ import statistics
 import time
 
 from benchmarks.daemon import started
-from benchmarks.floor import CONFIG, POOL
+from benchmarks.floor import POOL, POOLS
 from pool import Client
 
 SIZES = (1, 10, 50, 250)
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     rates: dict[int, list[float]] = {size: [] for size in SIZES}
-    with started(CONFIG, [POOL]) as daemon, Client(daemon.submit, timeout=60) as client:
+    with started(POOLS) as daemon, Client(daemon.endpoint, timeout=60) as client:
         for size in SIZES:
             rate(client, 100, size)
         for _ in range(asked.rounds):

@@ -18,5 +18,5 @@ def daemon() -> Iterator[Daemon]:
 
 @pytest.fixture(scope="session")
 def client(daemon: Daemon) -> Iterator[Client]:
-    with Client(daemon.submit) as opened:
+    with Client(daemon.endpoint) as opened:
         yield opened

@@ -77,11 +77,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()
     with ExitStack() as stack:
-        arms = {each: stack.enter_context(daemon(each, pool=_POOL, program=__spec__.name)) for each in _DURABILITIES}
-        clients = {each: stack.enter_context(Client(run_dir / "submit.sock")) for each, (run_dir, _) in arms.items()}
+        arms = {each: stack.enter_context(daemon(each, pool=_POOL, engine=__spec__.name)) for each in _DURABILITIES}
+        clients = {each: stack.enter_context(running.client()) for each, running in arms.items()}
+        for running in arms.values():
+            running.wait_idle()
         found: dict[str, list[float]] = {each: [] for each in arms}
         for number in range(options.rounds + 1):
-            for each, (_, pid) in arms.items():
+            for each, running in arms.items():
+                pid = running.process.pid
                 before = _cpu_s(pid)
                 _run(clients[each], options.jobs)
                 if number:  # the first round warms up

@@ -117,7 +117,7 @@ def _daemons() -> Iterator[dict[str, DaemonProcess]]:
 
 
 def _daemon(template: dict[str, object], name: str) -> DaemonProcess:
-    return DaemonProcess({"default": template}, engine=name, start_concurrency=WORKERS)  # type: ignore[no-untyped-call]
+    return DaemonProcess({"default": template}, engine=name, start_concurrency=WORKERS)
 
 
 def _in_turns(rounds: int, measure: Callable[[str], float]) -> dict[str, float]:

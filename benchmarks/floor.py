@@ -29,7 +29,7 @@ from typing import Protocol
 
 import zmq
 
-from benchmarks.daemon import SIZE, started
+from benchmarks.daemon import SIZE, pool, started
 from benchmarks.ratios import write_ratios
 from benchmarks.worker import IMAGE, OWNER, Worker, cpu_file, cpu_s
 from pool import Client, JobResult, wire
@@ -39,16 +39,7 @@ from pool.model import Outcome
 #: One worker a core, up to as many as the pool has.
 CORES = min(SIZE, os.cpu_count() or 1)
 POOL = "steady"
-CONFIG = """
-daemon: {{run_dir: {directory}/run, state_dir: {directory}/state, log_level: warning}}
-pools:
-  steady:
-    engine: docker
-    image: "{image}"
-    size: {{min: {size}, max: {size}}}
-    recycle: {{max_jobs: 100_000}}
-    preload: {{modules: [numpy, pandas]}}
-"""
+POOLS = {POOL: pool(recycle={"max_jobs": 100_000})}
 PRELOAD = "numpy,pandas"
 NOOP = "def main(x):\n    return x\n"
 STRATEGY = """
@@ -180,8 +171,8 @@ class Pool:
 
     def __init__(self) -> None:
         self._open = ExitStack()
-        self._daemon = self._open.enter_context(started(CONFIG, [POOL]))
-        self._client = self._open.enter_context(Client(self._daemon.submit))
+        self._daemon = self._open.enter_context(started(POOLS))
+        self._client = self._open.enter_context(Client(self._daemon.endpoint))
         self._threads = self._open.enter_context(ThreadPoolExecutor(2 * SIZE))
         self._cgroups = [cpu_file(_pid(name)) for name in self._daemon.containers(POOL)]
 

@@ -25,22 +25,16 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.daemon import SIZE, Daemon, started
+from benchmarks.daemon import SIZE, Daemon, pool, started
 from pool import Client, Limits
 
 POOL = "growth"
-CONFIG = """
-daemon: {{{{run_dir: {{directory}}/run, state_dir: {{directory}}/state, log_level: warning}}}}
-pools:
-  growth:
-    engine: docker
-    image: "{{image}}"
-    size: {{{{min: {workers}, max: {workers}}}}}
-    recycle: {{{{max_jobs: 1_000_000}}}}
-    preload: {{{{modules: []}}}}
-    limits: {{{{memory: 512m, result: 80m}}}}
-    backlog: {{{{max_jobs: 200_000, max_per_client: 200_000, max_bytes_per_client: 4g}}}}
-"""
+SETTINGS = {
+    "recycle": {"max_jobs": 1_000_000},
+    "preload": {"modules": []},
+    "limits": {"memory": "512m", "result": "80m"},
+    "backlog": {"max_jobs": 200_000, "max_per_client": 200_000, "max_bytes_per_client": "4g"},
+}
 NOOP = "def main(x):\n    return x\n"
 SPIN = (
     "import time\ndef main(ms):\n    end = time.process_time() + ms / 1000\n    while time.process_time() < end: pass\n"
@@ -126,7 +120,7 @@ def measured(series: Series, *, most: int, rounds: int) -> dict[int, float]:
     with ExitStack() as stack:
         shared = None if series.own_daemon else stack.enter_context(_daemon(SIZE))
         if shared is not None:
-            series.measure(shared.submit, series.points[0])  # the first jobs of a worker are slower
+            series.measure(shared.endpoint, series.points[0])  # the first jobs of a worker are slower
         for number in range(rounds):
             for point, figures in found.items():
                 if number == 0 or series.measure is not jobs or point < _ONCE:
@@ -136,13 +130,13 @@ def measured(series: Series, *, most: int, rounds: int) -> dict[int, float]:
 
 def _at(series: Series, point: int, shared: Daemon | None) -> float:
     if shared is not None:
-        return series.measure(shared.submit, point)
+        return series.measure(shared.endpoint, point)
     with _daemon(point) as daemon:
-        return series.measure(daemon.submit, point)
+        return series.measure(daemon.endpoint, point)
 
 
 def _daemon(workers: int) -> AbstractContextManager[Daemon]:
-    return started(CONFIG.format(workers=workers), [POOL], workers)
+    return started({POOL: pool(workers, **SETTINGS)})
 
 
 def table(name: str, figures: Mapping[int, float]) -> str:

@@ -17,10 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.acceptance import daemon
-from benchmarks.acceptance import status as status_of
+from benchmarks.acceptance import daemon, rss_bytes
 from benchmarks.worker import Worker
-from pool.client import Client
 from pool.engines.docker import DockerEngine
 
 MB = 1e6
@@ -36,13 +34,14 @@ _SETTLE_S = 3.0
 
 def of_daemon(waiting: int) -> tuple[float, float]:
     """MB, idle and with so many jobs that wait."""
-    with daemon("crash") as (run_dir, _), Client(f"ipc://{run_dir}/submit.sock", timeout=600) as client:
-        idle = status_of(run_dir).rss_bytes or 0
+    with daemon("crash") as running, running.client(timeout=600) as client:
+        running.wait_idle()
+        idle = rss_bytes(running)
         client.submit("import time; time.sleep(3000)")
         refused = client.submit_many({"code": _JOB} for _ in range(waiting)).refused
         if refused:
             raise SystemExit(f"{len(refused)} jobs were refused, such as: {next(iter(refused.values()))}")
-        return idle / MB, (status_of(run_dir).rss_bytes or 0) / MB
+        return idle / MB, rss_bytes(running) / MB
 
 
 def of_worker() -> tuple[float, float]:

@@ -21,20 +21,11 @@ from pathlib import Path
 
 from hdrh.histogram import HdrHistogram
 
-from benchmarks.daemon import SIZE, started
+from benchmarks.daemon import SIZE, pool, started
 from pool import AsyncClient
 
 POOL = "open"
-CONFIG = """
-daemon: {{run_dir: {directory}/run, state_dir: {directory}/state, log_level: warning}}
-pools:
-  open:
-    engine: docker
-    image: "{image}"
-    size: {{min: {size}, max: 4}}
-    recycle: {{max_jobs: 50}}
-    preload: {{modules: [numpy, pandas]}}
-"""
+POOLS = {POOL: pool(size={"min": SIZE, "max": 4}, recycle={"max_jobs": 50})}
 CODE = "def main(x):\n    return x\n"
 LOADS = (30, 50, 70, 90)  #: per cent of capacity
 BURST = 8
@@ -149,8 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also write a picture there")
     options = parser.parse_args(arguments)
-    with started(CONFIG, [POOL]) as daemon:
-        most, found = asyncio.run(measure(daemon.submit, options.loads, options.seconds))
+    with started(POOLS) as daemon:
+        most, found = asyncio.run(measure(daemon.endpoint, options.loads, options.seconds))
     print(table(most, found))
     if options.plot:
         plot(found, options.plot)

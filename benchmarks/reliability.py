@@ -8,30 +8,21 @@ The first two need Docker and root, because they kill and stop processes of othe
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import docker
-import msgspec
 import psutil
 from docker.utils import kwargs_from_env
 
-from pool.client import Client
-from pool.client.admin import AdminClient
-from pool.errors import DaemonUnreachableError
+from benchmarks import daemon as daemons
 from pool.model import Limits, Outcome
-from pool.status import PoolStatus, Status, WorkerStatus
 
 WORKERS = 2
 _POOL = {
@@ -47,67 +38,20 @@ _SLEEP = "import time\ndef main(seconds): time.sleep(seconds)"
 _SERVES = {"idle", "leased", "suspect"}
 
 
-class Daemon:
+class Daemon(daemons.Daemon):
     """One daemon after the other in the same directories."""
 
-    def __init__(self, home: Path, *, module: str, pool: dict[str, object]) -> None:
-        self._config, self._module, self._run_dir = home / "pool.yaml", module, home / "run"
-        settings = {"run_dir": str(self._run_dir), "state_dir": str(home / "state"), "log_level": "error"}
-        self._config.write_text(json.dumps({"daemon": settings, "pools": {"default": pool}}))
-        self.process = self._start()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-m", self._module, "--config", str(self._config)])
-
     def kill_and_start(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.process = self._start()
+        self.kill()
+        self.start()
 
-    def client(self) -> Client:
-        return Client(f"ipc://{self._run_dir}/submit.sock", timeout=_PATIENCE_S)
-
-    def pool(self) -> PoolStatus:
-        with AdminClient(f"ipc://{self._run_dir}/admin.sock", timeout=60) as admin:
-            return msgspec.convert(admin.call("status"), Status).pools[0]
-
-    def await_workers(self, state: str, count: int) -> list[WorkerStatus]:
+    def await_workers(self, state: str, count: int) -> list[Any]:
         """The workers in this state, once there are so many."""
-        found: list[WorkerStatus] = []
+        self.until(lambda: len(self.workers(state=state)) == count, every_s=_LOOK_S)
+        return self.workers(state=state)
 
-        def there() -> bool:
-            found[:] = [each for each in self.pool().workers if each.state == state]
-            return len(found) == count
-
-        _await(there)
-        return found
-
-    def serves(self, worker: WorkerStatus) -> bool:
-        return any(each.id == worker.id and each.state in _SERVES for each in self.pool().workers)
-
-
-def _await(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < until:
-        try:
-            if condition():
-                return
-        except DaemonUnreachableError:
-            pass
-        time.sleep(_LOOK_S)
-    raise SystemExit(f"nothing came of it within {_PATIENCE_S:g} s")
-
-
-@contextmanager
-def _started(module: str, pool: dict[str, object]) -> Iterator[Daemon]:
-    with tempfile.TemporaryDirectory(prefix="pb-") as name:
-        daemon = Daemon(Path(name), module=module, pool=pool)
-        try:
-            daemon.await_workers("idle", WORKERS)
-            yield daemon
-        finally:
-            daemon.process.terminate()
-            daemon.process.wait()
+    def serves(self, worker: Any) -> bool:
+        return any(each["id"] == worker["id"] and each["state"] in _SERVES for each in self.workers())
 
 
 def _row(what: str, seconds: Sequence[float]) -> None:
@@ -124,14 +68,14 @@ def _recovery(daemon: Daemon, kills: int) -> None:
     accepted, computed, answered, went_on = [], [], [], 0
     for number in range(kills):
         daemon.await_workers("idle", WORKERS)
-        with daemon.client() as before:
+        with daemon.client(timeout=_PATIENCE_S) as before:
             runs = before.submit(_SLEEP, entry="main", args=[1.5])
             daemon.await_workers("leased", 1)
         began = time.monotonic()
         daemon.kill_and_start()
-        with daemon.client() as client:
+        with daemon.client(timeout=_PATIENCE_S) as client:
             job_id = f"after-{number}"
-            _await(partial(client.submit, f"result = {number}", job_id=job_id))
+            daemon.until(partial(client.submit, f"result = {number}", job_id=job_id), every_s=_LOOK_S)
             accepted.append(time.monotonic() - began)
             spent = psutil.Process(daemon.process.pid).cpu_times()
             computed.append(spent.user + spent.system)
@@ -162,18 +106,18 @@ def _faults(sdk: docker.APIClient) -> dict[str, Callable[[str], object]]:
 def _idle_worker(daemon: Daemon, strike: Callable[[str], object]) -> float:
     victim = daemon.await_workers("idle", WORKERS)[0]
     began = time.monotonic()
-    strike(victim.container or "")
-    _await(lambda: not daemon.serves(victim))
+    strike(victim["container"])
+    daemon.until(lambda: not daemon.serves(victim), every_s=_LOOK_S)
     return time.monotonic() - began
 
 
 def _busy_worker(daemon: Daemon, strike: Callable[[str], object]) -> float:
     daemon.await_workers("idle", WORKERS)
-    with daemon.client() as client:
+    with daemon.client(timeout=_PATIENCE_S) as client:
         job_id = client.submit(_SLEEP, entry="main", args=[500], limits=Limits(wall_s=600))
         (victim,) = daemon.await_workers("leased", 1)
         began = time.monotonic()
-        strike(victim.container or "")
+        strike(victim["container"])
         outcome = client.result(job_id).outcome
         assert outcome is Outcome.LOST, outcome
         return time.monotonic() - began
@@ -197,7 +141,7 @@ def _shares(daemon: Daemon, seconds: float) -> None:
     had, ends = dict.fromkeys(appetites, 0.0), threading.Barrier(len(appetites))
 
     def run(name: str, job_s: float, ahead: int) -> None:
-        with daemon.client() as client:
+        with daemon.client(timeout=_PATIENCE_S) as client:
             ends.wait()
             until = time.monotonic() + seconds
             for result in client.map(_SLEEP, ([job_s] for _ in range(10**6)), entry="main", window=ahead):
@@ -222,10 +166,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="for the shares (%(default)s)")
     options = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
-    with _started("pool.cli.daemon", _POOL) as daemon:
+    with Daemon({"default": _POOL}) as daemon:
         _recovery(daemon, options.kills)
         _detection(daemon, options.faults)
-    with _started("pool.testing", _POOL | {"backlog": {"max_jobs": 100_000, "max_per_client": 100_000}}) as daemon:
+    wide = _POOL | {"backlog": {"max_jobs": 100_000, "max_per_client": 100_000}}
+    with Daemon({"default": wide}, engine="process") as daemon:
+        daemon.wait_idle()
         _shares(daemon, options.seconds)
 
 

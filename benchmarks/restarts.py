@@ -11,74 +11,41 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.daemon import IMAGE, SIZE, Daemon
+from benchmarks.daemon import Daemon, Pool, pool, started
 from examples import autonomous_loop, prices, summary
 from examples.backtest import GRADER
 from examples.evaluation import Evaluation, Evaluator
 from examples.search import Search
 from pool import Client, ExecutionResult, JobResult, Outcome, SandboxExecutor
 
-CONFIG = """
-daemon: {{run_dir: {directory}/run, state_dir: {directory}/state, log_level: warning}}
-pools:
-  default:
-    engine: docker
-    image: "{image}"
-    size: {{min: {size}, max: {size}}}
-    recycle: {{max_jobs: 100}}
-    preload: {{modules: [numpy, pandas], datasets: {{prices: "{prices}"}}}}
-    limits: {{wall_s: 10, cpu_s: 20, memory: 512m}}
-"""
+
+def _pool(market: Path) -> Pool:
+    return pool(
+        recycle={"max_jobs": 100},
+        preload={"modules": ["numpy", "pandas"], "datasets": {"prices": str(market)}},
+        limits={"wall_s": 10, "cpu_s": 20, "memory": "512m"},
+    )
+
+
 #: The limit of a candidate. More than the demo's, so that no sound one runs into it on a busy machine.
 WALL_S = 4.0
 WAIT_S = 300.0
 
 
-class RestartingDaemon:
-    """A daemon that is killed when so many candidates have ended."""
-
-    def __init__(self, directory: Path, market: Path) -> None:
-        self._directory = directory
-        self._config = directory / "pool.yaml"
-        text = CONFIG.format(directory=directory, image=IMAGE, size=SIZE, prices=market)
-        self._config.write_text(text, encoding="utf-8")
-        self.daemon = self._start()
-        self.daemon.wait_idle("default")
-
-    def _start(self) -> Daemon:
-        with (self._directory / "log").open("ab") as log:
-            command = [sys.executable, "-m", "pool.cli.daemon", "--config", str(self._config)]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        return Daemon(process, self._directory)
-
-    def kill(self) -> float:
-        """SIGKILL, and a new daemon. When it was."""
-        killed_at = time.monotonic()
-        self.daemon.process.kill()
-        self.daemon.process.wait()
-        self.daemon = self._start()
-        return killed_at
-
-
-@contextmanager
-def running(market: Path) -> Iterator[RestartingDaemon]:
-    with tempfile.TemporaryDirectory(prefix="pb-") as name:
-        daemon = RestartingDaemon(Path(name), market)
-        try:
-            yield daemon
-        finally:
-            daemon.daemon.stop()
+def restart(daemon: Daemon) -> float:
+    """SIGKILL, and a new daemon. When it was."""
+    killed_at = time.monotonic()
+    daemon.kill()
+    daemon.start()
+    return killed_at
 
 
 @dataclass
@@ -95,12 +62,12 @@ class Record:
         return min((at for at, _ in self.ended if at > killed_at), default=killed_at) - killed_at
 
 
-def loop(daemon: RestartingDaemon, options: argparse.Namespace, *, kills: int) -> Record:
+def loop(daemon: Daemon, options: argparse.Namespace, *, kills: int) -> Record:
     record, lock = Record(), threading.Lock()
     total = options.iterations * options.population
     search = Search(seed=options.seed, population=options.population)
     due = [total * (number + 1) // (kills + 1) for number in range(kills)]
-    with Client(daemon.daemon.submit) as client:
+    with Client(daemon.endpoint) as client:
         sandbox = SandboxExecutor(client=client, wait_s=WAIT_S, enabled=True, fallback="refuse")
 
         def run(source: str) -> JobResult:
@@ -111,7 +78,7 @@ def loop(daemon: RestartingDaemon, options: argparse.Namespace, *, kills: int) -
                 record.ended.append((time.monotonic(), found))
                 if due and len(record.ended) >= due[0]:
                     due.pop(0)
-                    record.killed_at.append(daemon.kill())
+                    record.killed_at.append(restart(daemon))
             return found.job or JobResult(job_id="none", outcome=Outcome.LOST, reason=found.error)
 
         began_s = time.monotonic()
@@ -165,7 +132,7 @@ def main() -> int:
         parser.error(f"--prices: there is no {options.prices}; `python -m examples.prices` writes it")
     total, bests = options.iterations * options.population, set()
     for kills in options.kills:
-        with running(options.prices.resolve()) as daemon:
+        with started({"default": _pool(options.prices.resolve())}) as daemon:
             record = loop(daemon, options, kills=kills)
         print(f"\n{kills} kills", *described(record, total), sep="\n  ", flush=True)
         bests.add(record.best)

@@ -23,7 +23,7 @@ from pathlib import Path
 import zmq
 
 from benchmarks.daemon import started
-from benchmarks.floor import CONFIG, NOOP, POOL
+from benchmarks.floor import NOOP, POOL, POOLS
 from pool import Client
 
 _spawn = multiprocessing.get_context("spawn")
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--gap-ms", type=float, default=100.0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     options = parser.parse_args(arguments)
-    with floor() as trips, started(CONFIG, [POOL]) as daemon, Client(daemon.submit, timeout=60) as client:
+    with floor() as trips, started(POOLS) as daemon, Client(daemon.endpoint, timeout=60) as client:
 
         def job() -> None:
             if client.run(NOOP, entry="main", args=[1], pool=POOL).value != 1:

@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -55,7 +57,7 @@ def worker_image() -> ImageFacts:
 
 
 @contextlib.contextmanager
-def build_lock():
+def build_lock() -> Iterator[None]:
     """One of the processes that run the tests builds, so that the others find what it has built."""
     _BUILD_LOCK.parent.mkdir(exist_ok=True)
     with _BUILD_LOCK.open("w") as lock:
@@ -67,16 +69,26 @@ class DaemonProcess:
     """`with DaemonProcess({...pools...}) as daemon:` runs until the end of the block, and is stopped whatever happens."""
 
     def __init__(
-        self, pools, *, engine="process", home=None, wait_ready=True, sections=None, patient=False, **daemon_settings
-    ):
-        """`sections`: of the configuration, besides `daemon` and `pools`. Without them, no figure raises an alert.
+        self,
+        pools: Mapping[str, Mapping[str, Any]],
+        *,
+        engine: str = "process",
+        home: Path | None = None,
+        wait_ready: bool = True,
+        sections: Mapping[str, Any] | None = None,
+        patient: bool = False,
+        **daemon_settings: object,
+    ) -> None:
+        """`engine`: also a module that runs a daemon with an engine of its own.
+
+        `sections`: of the configuration, besides `daemon` and `pools`. Without them, no figure raises an alert.
         `patient`: with the engine docker or oci, see tests/support/patient.py.
         """
         self.home = Path(home or tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
         self._owns_home = home is None
         self.run_dir, self.state_dir = self.home / "run", self.home / "state"
         self.log = self.home / "log"
-        self._module = "tests.support.patient" if patient else _ENGINES[engine]
+        self._module = "tests.support.patient" if patient else _ENGINES.get(engine, engine)
         self._wait_ready = wait_ready
         named = {"engine": engine} if engine in {"docker", "oci"} else {}
         self._config = {
@@ -92,13 +104,13 @@ class DaemonProcess:
             # What the layers below do with a program is seen only if the screen lets it pass.
             "pools": {name: {"screen": "off", **named, **pool} for name, pool in pools.items()},
         }
-        self.process = None
+        self.process: Any = None  #: a Popen, once it has been started
 
     @property
-    def endpoint(self):
+    def endpoint(self) -> str:
         return f"ipc://{self.run_dir}/submit.sock"
 
-    def start(self):
+    def start(self) -> Self:
         path = self.home / "pool.yaml"
         path.write_text(json.dumps(self._config))  # YAML without aliases
         with self.log.open("ab") as log:
@@ -108,22 +120,22 @@ class DaemonProcess:
             self.until(self._ready)
         return self
 
-    def _ready(self):
+    def _ready(self) -> bool:
         status = self.status()
         assert not any(pool["breaker"]["open"] for pool in status["pools"]), self.words()
-        return status["daemon"]["state"] == "running"
+        return bool(status["daemon"]["state"] == "running")
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         try:
             return self.start()
         except BaseException:
             self.stop()
             raise
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def stop(self, number=signal.SIGTERM):
+    def stop(self, number: int = signal.SIGTERM) -> int | None:
         """End it; its exit code."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
@@ -137,22 +149,22 @@ class DaemonProcess:
             shutil.rmtree(self.home, ignore_errors=True)
         return self.process.returncode if self.process is not None else None
 
-    def kill(self):
+    def kill(self) -> None:
         """As `kill -9` does: its workers and directories stay."""
         self.process.kill()
         self.process.wait()
 
-    def resident_bytes(self):
-        return psutil.Process(self.process.pid).memory_info().rss
+    def resident_bytes(self) -> int:
+        return int(psutil.Process(self.process.pid).memory_info().rss)
 
-    def status(self):
+    def status(self) -> Any:
         return self.call("status")
 
-    def call(self, name, **arguments):
+    def call(self, name: str, **arguments: Any) -> Any:
         with AdminClient(f"ipc://{self.run_dir}/admin.sock") as admin:
             return admin.call(name, **arguments)
 
-    def admin(self, *arguments, stdin=None):
+    def admin(self, *arguments: object, stdin: str | None = None) -> Any:
         """`pool-admin` in this process: its exit code and output."""
         from typer.testing import CliRunner
 
@@ -161,17 +173,17 @@ class DaemonProcess:
         typed = ["--run-dir", str(self.run_dir), *map(str, arguments)]
         return CliRunner().invoke(app, typed, input=stdin, catch_exceptions=False)
 
-    def pool(self, name="default"):
+    def pool(self, name: str = "default") -> Any:
         return next(pool for pool in self.status()["pools"] if pool["name"] == name)
 
-    def workers(self, name="default", state=None):
+    def workers(self, name: str = "default", state: str | None = None) -> list[Any]:
         return [each for each in self.pool(name)["workers"] if state in (None, each["state"])]
 
-    def worker_of(self, job_id, pool="default"):
+    def worker_of(self, job_id: str, pool: str = "default") -> Any:
         """Wait until a worker has this job; what the status says of it. A job of another test may run beside it."""
-        found = []
+        found: list[Any] = []
 
-        def leased():
+        def leased() -> object:
             found[:] = [each for each in self.workers(pool, state="leased") if each["job"] == job_id]
             return found
 
@@ -179,14 +191,14 @@ class DaemonProcess:
         return found[0]
 
     @staticmethod
-    def pid_of(worker):
+    def pid_of(worker: Any) -> int:
         """Of the runner of a worker, by the status, that is a plain process."""
         return int(worker["container"].removeprefix("process-"))
 
-    def client(self, **options):
+    def client(self, **options: Any) -> Client:
         return Client(self.endpoint, **options)
 
-    def until(self, condition, timeout=_READY_S):
+    def until(self, condition: Callable[[], object], timeout: float = _READY_S, *, every_s: float = 0.05) -> None:
         """Wait for a condition; with the daemon's log in the failure."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -197,18 +209,20 @@ class DaemonProcess:
                     return
             except DaemonUnreachableError:
                 pass
-            time.sleep(0.05)
+            time.sleep(every_s)
         raise AssertionError(f"it did not come to pass within {timeout} s:\n{self.words()}")
 
-    def words(self):
+    def words(self) -> str:
         return self.log.read_text()[-8000:] if self.log.exists() else ""
 
 
-def module_daemon(pools, *, kind=DaemonProcess, **options):
+def module_daemon(
+    pools: Mapping[str, Mapping[str, Any]], *, kind: type[DaemonProcess] = DaemonProcess, **options: Any
+) -> object:
     """The fixture `daemon` of a module, one for all its tests; `kind`: its class."""
 
     @pytest.fixture(scope="module", name="daemon")
-    def running():
+    def running() -> Iterator[DaemonProcess]:
         with kind(pools, **options) as it:
             yield it
 
