@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
 import signal
 import socket
 import time
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,9 +17,15 @@ import pytest
 from runner import call_table, fork_server, kernel
 from runner.children import Exit
 from runner.fork_server import CHILD, CHILD_BODY, EXITED, KIND_BYTES, NO_CHILD, ForkServer
+from runner.kernel import Step
 
 _PATIENCE_S = 30
 _PARKED = b"p"
+_FREED = 99
+
+
+class _Number(ctypes.c_int):
+    """An argument of a call, to which there are weak references."""
 
 
 @pytest.fixture(params=["machine code", "Python", "os.fork"])
@@ -40,8 +48,13 @@ def zygote(fork):
             ours.close()
             server = ForkServer(theirs, None, fork)
             kept = os.open(os.devnull, os.O_RDONLY)  # the place of the channel
-            server.serve([*call_table.taking_descriptors(kept, server.ends), call_table.sending(kept, _PARKED)])
+            number = _Number(0)
+            held, calls = weakref.ref(number), [Step(kernel.libc.abs, (number,), "abs")]
+            del number
+            calls[:0] = [*call_table.taking_descriptors(kept, server.ends), call_table.sending(kept, _PARKED)]
+            server.serve([calls.pop(0) for _ in range(len(calls))])
             status = (os.read(kept, 1) or b"\0")[0]  # the test has ended without
+            status = _FREED if held() is None else status
         finally:
             os._exit(status)
     theirs.close()
@@ -96,6 +109,14 @@ def test_children_are_forked_one_after_the_other_and_each_is_told_of_once_it_is_
         assert ended.max_rss_bytes > 1 << 20
         assert 0 <= ended.cpu_s < _PATIENCE_S
         assert children(pid) == []
+
+
+def test_a_child_frees_none_of_its_calls_which_would_write_to_the_pages_of_all_of_them(zygote, forked):
+    _, control = zygote
+    child, channel, _ = forked()
+    channel.send(b"\0")
+    fork_server.reap(control, child, 0)
+    assert os.waitstatus_to_exitcode(Exit.unpack(receive(control, EXITED)[0]).status) == 0
 
 
 def test_a_child_that_was_killed_is_told_of_with_the_signal(zygote, forked):

@@ -155,21 +155,25 @@ class ForkServer:
 
         Raises OSError, in a child or in the zygote.
         """
-        done = [kernel.closing(each) for each in (*self._pidfds, *self.ends)]
-        steps = [part.step for part in self._parts]
-        first, *others = parking
-        table = CallTable(
-            [*steps, *done, _jumping("receive"), *self._reaping(), *_ending(), first._replace(label="child"), *others]
-        )
+        self._table = self._all_calls(parking)
         while self._pid.value:
             try:
-                table.perform()
+                self._table.perform()
             except ChildProcessError:  # it was reaped already
                 continue
             except OSError as error:
                 if not self._pid.value or error.errno not in EXHAUSTED:
                     raise
-                self._give_up(table.stopped_at)
+                self._give_up(self._table.stopped_at)
+
+    def _all_calls(self, parking: Sequence[Step]) -> CallTable:
+        """Kept, so that no child frees them when `serve` returns: that would write to a hundred pages."""
+        done = [kernel.closing(each) for each in (*self._pidfds, *self.ends)]
+        steps = [part.step for part in self._parts]
+        first, *others = parking
+        return CallTable(
+            [*steps, *done, _jumping("receive"), *self._reaping(), *_ending(), first._replace(label="child"), *others]
+        )
 
     def _give_up(self, stopped_at: int) -> None:
         for part in reversed(self._parts[:stopped_at]):
