@@ -9,7 +9,7 @@ import mmap
 import zlib
 from pathlib import Path
 
-from runner import huge_pages
+from runner import huge_pages, kernel
 from runner.huge_pages import mappings
 
 MAPPING = """{range} {rights} {offset:08x} {device} {inode} {name}
@@ -68,6 +68,16 @@ def test_objects_that_are_made_while_libraries_are_imported_lie_together():
     found = mappings(Path("/proc/self/smaps").read_text(encoding="ascii"))
     end = next(each.end for each in found if each.start <= together[-1] << 20 < each.end)
     assert end <= together[-1] + 1 << 20, "what is left over was given back"
+
+
+def test_libraries_whose_objects_take_all_the_memory_that_was_set_aside_are_imported_too(monkeypatch):
+    """The kernel may place it so that nothing in front of it is lost, and then nothing of it is left over."""
+    huge, room = 2 << 20, kernel.map_room
+    monkeypatch.setattr(huge_pages, "_ARENAS_BYTES", 4 << 20)
+    monkeypatch.setattr(huge_pages.kernel, "map_room", lambda size: -(-room(size + huge) // huge) * huge)
+    with huge_pages.gathering():
+        objects = [f"object {number}" for number in range(200_000)]
+    assert objects[-1] == "object 199999"
 
 
 def _run(arenas, first):

@@ -126,7 +126,8 @@ def gathering() -> Iterator[None]:
         yield
     finally:
         pythonapi.PyObject_SetArenaAllocator(ctypes.byref(own))
-        kernel.unmap(room.next, room.end - room.next)
+        if room.next < room.end:
+            kernel.unmap(room.next, room.end - room.next)
 
 
 def collapse() -> None:
