@@ -75,7 +75,7 @@ def floor() -> Iterator[Callable[[], None]]:
 
         def once() -> None:
             socket.send(NOOP.encode())
-            if not socket.poll(30_000):
+            if not socket.poll(120_000):
                 raise TimeoutError("the floor is silent")
             socket.recv()
 

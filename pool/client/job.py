@@ -108,19 +108,21 @@ class JobMaker:
             apart=apart,
             **rest.fields,
         )
-        payload = [program.frame, rest.stdin, *rest.files, *arguments, *rest.grading]
-        size = sum(map(len, payload))
-        if size > wire.MAX_JOB_BYTES:
-            what = "the job (code, stdin, files, arguments)"
-            raise checks.too_large(what, size, wire.MAX_JOB_BYTES, "mount large data as a data set")
-        try:
-            frames = wire.encode(message, payload)
-        except LocalProtocolError as error:
-            remedy = "use fewer or shorter files, names and environment variables"
-            raise TooLargeError(f"{error.message}; {remedy}") from None
-        return Submission(
-            message, [zmq.Frame(each, copy=True) if len(each) >= LARGE_BYTES else bytes(each) for each in frames]
-        )
+        return _submission(message, [program.frame, rest.stdin, *rest.files, *arguments, *rest.grading])
+
+
+def _submission(message: wire.Submit, payload: Sequence[Buffer]) -> Submission:
+    size = sum(map(len, payload))
+    if size > wire.MAX_JOB_BYTES:
+        what = "the job (code, stdin, files, arguments)"
+        raise checks.too_large(what, size, wire.MAX_JOB_BYTES, "mount large data as a data set")
+    try:
+        frames = wire.encode(message, payload)
+    except LocalProtocolError as error:
+        remedy = "use fewer or shorter files, names and environment variables"
+        raise TooLargeError(f"{error.message}; {remedy}") from None
+    copied = [zmq.Frame(each, copy=True) if len(each) >= LARGE_BYTES else bytes(each) for each in frames]
+    return Submission(message, copied)
 
 
 def build(code: Code | Program, options: JobOptions, *, pool: str, stream: bool = False) -> Submission:

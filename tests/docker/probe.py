@@ -235,7 +235,12 @@ def cgroup_write():
 
 def main():
     threads, thread_error = threads_until_refused()
-    found = {
+    print(json.dumps({"started_threads": threads, "thread_error": thread_error, **process(), **kernel(), **files()}))
+
+
+def process():
+    """Who it is, what it sees of the host, and what it may use."""
+    return {
         "pid": os.getpid(),
         "uids": list(os.getresuid()),
         "gids": list(os.getresgid()),
@@ -243,37 +248,46 @@ def main():
         "hostname": platform.node(),
         "environ": dict(os.environ),
         "threads": status_of_threads(),
-        "mounts": mounts(),
         "interfaces": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "resolvers": lines("/etc/resolv.conf"),
         "routes": lines("/proc/net/route")[1:],
         "namespaces": {path.name: str(path.readlink()) for path in Path("/proc/self/ns").iterdir()},
-        "writes": writes(),
-        "writable": writable(),
-        "mqueue_file": attempt(lambda: create("/dev/mqueue/x")),
+        "limits": limits(),
+        "cpu_share": cpu_share(),
+        "oom_score_adj": int(Path("/proc/self/oom_score_adj").read_text()),
+        "cgroup_paths": [line.split(":", 2)[2] for line in lines("/proc/self/cgroup")],
+    }
+
+
+def kernel():
+    """What comes of calls that are denied, and of more than its limits allow."""
+    return {
         "denied": {name: call(*arguments) for name, arguments in DENIED.items()},
         "unshare_user": in_child(lambda: call(272, 0x10000000) != "ok"),
         "memory_limit": cgroup_number("memory/memory.limit_in_bytes", "memory.max"),
         "swap_limit": swap_limit(),
         "memory_hit": in_child(take_memory),
-        "cpu_share": cpu_share(),
-        "started_threads": threads,
-        "thread_error": thread_error,
-        "limits": limits(),
         "open_error": files_until_refused(),
         "raise_limit": raise_limit(),
+        "lower_oom_score": attempt(lambda: Path("/proc/self/oom_score_adj").write_text("-1")),
+        "cgroup_write": cgroup_write(),
+    }
+
+
+def files():
+    """What is mounted, and what can be written there."""
+    return {
+        "mounts": mounts(),
+        "writes": writes(),
+        "writable": writable(),
+        "mqueue_file": attempt(lambda: create("/dev/mqueue/x")),
         "scratch": {place: fill(place) for place in ("/tmp", "/dev/shm")},
         "dataset": Path("/datasets/prices/prices.csv").read_text(),
         "dataset_write": attempt(lambda: create("/datasets/prices/x")),
-        "oom_score_adj": int(Path("/proc/self/oom_score_adj").read_text()),
-        "lower_oom_score": attempt(lambda: Path("/proc/self/oom_score_adj").write_text("-1")),
         "masked": masked(),
         "read_only": read_only(),
         "devices": [p.name for p in Path("/dev").iterdir() if not p.is_dir() and not p.is_symlink()],
-        "cgroup_paths": [line.split(":", 2)[2] for line in lines("/proc/self/cgroup")],
-        "cgroup_write": cgroup_write(),
     }
-    print(json.dumps(found))
 
 
 main()

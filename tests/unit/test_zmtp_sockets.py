@@ -15,6 +15,7 @@ import zmq
 
 from pool import wire
 from pool.daemon.zmtp import UNLEASED_BYTES, Transport, commands, connection, listener
+from pool.daemon.zmtp.listening import ListeningSocket
 from pool.errors import ConfigError
 from pool.model import Outcome
 from tests.support.process import descriptors
@@ -34,6 +35,29 @@ def host(tmp_path):
 def dial():
     with dialer() as function:
         yield function
+
+
+# ---- the listening socket ----
+
+
+def test_a_path_exists_only_once_its_socket_listens_so_that_no_client_is_refused(tmp_path, monkeypatch):
+    path, listen, found = tmp_path / "submit.sock", socket.socket.listen, []
+
+    def looking(sock, backlog):
+        found.append(path.exists())
+        listen(sock, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", looking)
+    sockets = [ListeningSocket(path, 0o660, backlog=1) for _ in range(2)]  # the second one replaces the first
+    assert found == [False, True]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert list(tmp_path.iterdir()) == [path]
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(path))
+        accepted = [each.accept() for each in sockets]
+    assert [each is not None for each in accepted] == [False, True]
+    for each in [*sockets, *filter(None, accepted)]:
+        each.close()
 
 
 # ---- clients ----

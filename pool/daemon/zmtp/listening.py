@@ -11,17 +11,22 @@ from pool.errors import ConfigError
 
 
 class ListeningSocket:
-    """A Unix socket that has its permissions from the moment its path exists. `close` does not remove the path."""
+    """A Unix socket that has its permissions, and listens, from the moment its path exists.
+
+    `close` does not remove the path. A socket that is there already is replaced.
+    """
 
     def __init__(self, path: Path, mode: int, *, group: str | None = None, backlog: int) -> None:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            _bind(self._socket, path, mode)
+            unready = path.with_suffix(".new")  # no longer than the path, whose length is limited
+            _bind(self._socket, unready, mode)
             if group is not None:
-                os.chown(path, -1, _group_id(group))
-            path.chmod(mode)
+                os.chown(unready, -1, _group_id(group))
+            unready.chmod(mode)
             self._socket.listen(backlog)
+            unready.replace(path)
         except BaseException:
             self._socket.close()
             raise
