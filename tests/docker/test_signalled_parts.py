@@ -24,6 +24,7 @@ PARTS = [
     ("init", KILL, {"crash"}),
     ("shim", KILL, {"lost", "ok"}),
 ]
+EACH = pytest.mark.parametrize(("name", "number", "outcomes"), PARTS, ids=[f"{it[0]}-{it[1].name}" for it in PARTS])
 
 
 @pytest.fixture(scope="module")
@@ -62,20 +63,20 @@ def idle(alone):
     return View(alone.rest()["container"])
 
 
-@pytest.mark.parametrize(("name", "number", "outcomes"), PARTS, ids=str)
+@EACH
 def test_a_worker_of_which_a_process_was_signalled_without_a_job_serves_or_is_replaced(alone, name, number, outcomes):
     signalled = part(idle(alone), name)
     os.kill(signalled, number)
-    result = alone.client.run(ONE, entry="main", limits=Limits(wall_s=2))
+    result = alone.client.run(ONE, entry="main", limits=Limits(wall_s=10))
     assert result.outcome in outcomes | {"ok"}, result
     assert result.value == (1 if result.ok else None)
     alone.honest()
 
 
-@pytest.mark.parametrize(("name", "number", "outcomes"), PARTS, ids=str)
+@EACH
 def test_a_job_of_which_a_process_was_signalled_has_one_end_and_leaves_nothing(alone, name, number, outcomes):
     view = idle(alone)
-    job = alone.client.submit(RUNS, limits=Limits(wall_s=4))
+    job = alone.client.submit(RUNS, limits=Limits(wall_s=10))
     next(alone.client.stream(job, timeout=60))
     os.kill(part(view, name), number)  # of what was parked, and runs now
     result = alone.client.result(job, timeout=60)
