@@ -71,6 +71,9 @@ def _split(grade: wire.Grade, payload: Sequence[wire.Frame]) -> tuple[Sequence[w
 def _graded(
     result: JobResult, grade: wire.Grade, frames: Sequence[wire.Frame], decode: Callable[[Sequence[wire.Frame]], object]
 ) -> JobResult:
+    if result.outcome is not Outcome.OK and grade.outcome is Outcome.OK:  # what was graded is not what the caller has
+        problem = f"the job was not graded: {result.reason:.500}"
+        return dataclasses.replace(result, grade_error=JobError(type="GradeError", message=problem))
     error = _error(bytes(frames[0]))[0] if frames and frames[0] else None
     if grade.outcome is not Outcome.OK or error is not None:
         ended = "the job was not graded" if grade.outcome is None else f"the grader ended {grade.outcome}"

@@ -213,7 +213,7 @@ def test_a37_what_reads_a_program_is_the_python_that_runs_it(client, script, rec
         ends = {str(script(code).outcome), str(client.run(code, pool="screened").outcome)}
         expected = "error" if sys.version_info < ((3, 14) if "t'" in code else (3, 12)) else "ok"
         assert ends == {expected}
-    submission = job.build(lambda: 7, {}, pool="open", request=client.connection.next_number())
+    submission = client.jobs.make(lambda: 7, {"pool": "open"})
     message = msgspec.structs.replace(submission.message, python="3.99")
     foreign = job.Submission(message, [*wire.encode(message), *submission.frames[2:]])
     answer = client.to_result(client.connection.submit(foreign).result(60))

@@ -17,7 +17,6 @@ import pytest
 from pool import values
 from pool.errors import ValueCodecError
 from pool.model import Limits, Outcome
-from pool.printable import visible
 from tests.hostile.payloads import forgery
 from tests.hostile.payloads.forged_values import CODE, FORGED
 from tests.support.process import python
@@ -122,11 +121,3 @@ def test_a34_a_forged_error_is_typed_and_bounded(title, frame, claim, valid, cli
     assert len(result.error.message) < 2000
     assert len(result.reason) < 2000
     record("A34", f"an error: {title}", "INERT", stopped_by=["runner"], seen=f"{result.outcome}: {result.error.type!a}")
-
-
-@pytest.mark.parametrize("name", ["\x1b[2J", "\u202egnp.exe", "a\nb", "x" * 255])
-def test_a34_a_file_name_has_no_control_characters(name, client):
-    code = "def main(name):\n    import os\n    open(os.path.join(os.environ['OUTPUT_DIR'], name), 'w').write('x')\n"
-    result = client.run(code, entry="main", args=[name], pool="open")
-    assert result.outcome is Outcome.OK, result
-    assert result.files == {visible(name): b"x"}, result.files

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
 
 from pool.cli.job_options import write_files
@@ -121,16 +123,6 @@ def main(n):
         while True: os.write(1, b"107") if os.getppid() else None
     return 0
 """,
-    "it looks for what is expected": """
-import gc
-def main(n):
-    wanted = {m * 100 + 7 for m in range(6)} - {n}
-    gc.unfreeze()
-    held = [each for each in gc.get_objects() if type(each) in (list, tuple, dict) and 0 < len(each) < 50]
-    found = [x for each in held for x in (each.values() if type(each) is dict else each) if type(x) is int and x in wanted and each is not CONSTANTS]
-    return n * 100 + 7 if any(x == n * 100 + 7 for x in found) else -1
-CONSTANTS = ()
-""",
     "its value claims to be equal to all": """
 class Equal(int):
     def __eq__(self, other): return True
@@ -153,6 +145,16 @@ def main(n): raise Fine(n * 100 + 7)
 }  # fmt: skip
 
 
+#: Looks in all objects for numbers as large as those that are expected.
+LOOKS = """
+import gc
+def main(n):
+    gc.unfreeze()
+    held = [each for each in gc.get_objects() if type(each) in (list, tuple, dict)]
+    return [x for each in held for x in (each.values() if type(each) is dict else each) if type(x) is int and x >> 61 == 1]
+"""
+
+
 @pytest.mark.parametrize("title", ATTACKS)
 def test_a_candidate_passes_no_case_that_it_does_not_solve_and_stops_none(title, client, record):
     report = client.run_tests(ATTACKS[title], CASES, entry="main", pool="open", limits=Limits(wall_s=2, cpu_s=2))
@@ -163,6 +165,17 @@ def test_a_candidate_passes_no_case_that_it_does_not_solve_and_stops_none(title,
 
 def test_a_candidate_that_solves_its_cases_passes_them(client):
     assert client.run_tests("def main(n): return n * 100 + 7", CASES, entry="main", pool="open").ok
+
+
+def test_a_candidate_does_not_find_what_is_expected_of_it(client, record):
+    secret = [(1 << 61) + secrets.randbelow(1 << 61) for _ in range(6)]
+    cases = [{"args": [n], "expected": number} for n, number in enumerate(secret)]
+    report = client.run_tests(LOOKS, cases, entry="main", pool="open")
+    found = [row.job.value for row in report.cases]
+    assert not any(set(each) & set(secret) for each in found), found
+    itself = client.run(f"KNOWN = [{secret[0]}]\n{LOOKS}", entry="main", args=[0], pool="open")
+    assert secret[0] in itself.value, "the search finds what is there"
+    record("A34", "run_tests: it looks for what is expected", "INERT", stopped_by=["runner"], seen="nothing found")
 
 
 def test_an_output_of_a_megabyte_of_spaces_is_judged(client):
