@@ -87,3 +87,12 @@ def test_files_that_fit_are_given(tmp_path):
     assert result.ok
     write_files(tmp_path, result.files)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(names)
+
+
+def test_a_result_that_the_client_refuses_has_no_grade():
+    grade = wire.Grade(outcome=Outcome.OK, frames=2)
+    frames = [b"", b"", b"", b"content", b"content", b"\x01", b"", b"\x63"]
+    for names, expected in ((("a", "a/b"), None), (("a", "b"), 99)):
+        result = to_result((wire.Result(job_id="j", outcome=Outcome.OK, files=names, grade=grade), frames))
+        assert result.grade == expected
+        assert (result.grade_error is None) == (expected is not None)
