@@ -11,10 +11,10 @@ from tests.hostile.alone import only_root, settled
 
 pytestmark = [pytest.mark.docker, only_root]
 
-#: Every writable page outside of its own stacks and heap gets a mark; a fault ends a process that tries only this one.
+#: Writes a mark to each `mmap` that any object refers to. Returns whether the mark was there already.
 WRITE = """
 import gc, mmap
-def main(mark, again):
+def main(mark):
     gc.unfreeze()
     found = set()
     for each in gc.get_objects():
@@ -32,14 +32,14 @@ def test_d22_memory_that_one_job_has_written_is_not_that_of_the_next_one(unmoved
 import os
 def main(mark):
     if os.fork() == 0:
-        mark_all(mark.encode(), False), os._exit(0)
+        mark_all(mark.encode()), os._exit(0)
     os.wait()
-    return True in mark_all(mark.encode(), True)
+    return True in mark_all(mark.encode())
 """, "a mark")  # fmt: skip
     assert loose.value == "True", "two forks of one process share such memory"
     mark = b"a job was here"
-    unmoved(WRITE, mark, False)
-    seen = unmoved(WRITE, mark, True)
+    unmoved(WRITE, mark)
+    seen = unmoved(WRITE, mark)
     assert seen.ok
     assert True not in seen.value
     record("D22", "marks in all memory that is mapped by an object, from one job to the next", "INERT",
