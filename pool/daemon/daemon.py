@@ -289,7 +289,9 @@ class Daemon:
         A deadline of a worker or client is judged in a turn that began after it. So everything that it sent in time has
         been received by then, even if the daemon did not run for a while, because of a slow disk or SIGSTOP.
         """
-        due = self._tick(served_until)
+        due = min([controller.state.next_deadline() for controller in self._controllers.values()])
+        if due <= served_until:
+            due = self._tick(served_until)
         if served_until >= self._chores_at or self._jobs.over:
             self._do_chores(served_until)
         due = min(due, self._chores_at)
