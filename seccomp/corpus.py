@@ -3,8 +3,6 @@
 A program that cannot run here (a library is missing) is left out and said so.
 """
 
-from __future__ import annotations
-
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "pyzmq", "msgpack", "msgspec")
 
 PROGRAMS = {

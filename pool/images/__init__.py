@@ -12,8 +12,6 @@ Without a Docker Engine the same steps make unpacked roots for the engine oci (d
 No build step has a network inside a container, and nothing is installed in the worker image itself.
 """
 
-from __future__ import annotations
-
 from pool.assets import runner_tree
 from pool.images.base import PYTHONS
 from pool.images.libraries import PROFILES, profile

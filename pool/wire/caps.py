@@ -1,7 +1,5 @@
 """Upper bounds of messages, jobs and results. Both sides apply them."""
 
-from __future__ import annotations
-
 #: A header holds names and numbers only; 64 KiB leaves room for 256 file names and an environment.
 MAX_HEADER_BYTES = 64 * 1024
 #: Files, one frame each, and the out-of-band buffers of large arrays.

@@ -1,7 +1,5 @@
 """Five minutes of faults on the real Engine: nothing accepted is lost, nothing runs twice, nothing is left."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

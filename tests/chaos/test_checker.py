@@ -1,7 +1,5 @@
 """The checker of a campaign finds each kind of violation, and none in a correct history."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

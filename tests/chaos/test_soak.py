@@ -1,7 +1,5 @@
 """How a soak distinguishes growth from noise."""
 
-from __future__ import annotations
-
 from random import Random
 
 import pytest

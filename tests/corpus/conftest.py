@@ -1,7 +1,5 @@
 """`pytest -m corpus`: the run itself is a fixture, and the tests check its findings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

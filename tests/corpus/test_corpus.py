@@ -1,7 +1,5 @@
 """Real programs in the pool: each does what it does in a plain process of the same interpreter, and does it again."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

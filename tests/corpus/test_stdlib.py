@@ -3,8 +3,6 @@
 apt-get install libpython3.11-testsuite && pytest -m corpus tests/corpus/test_stdlib.py      # writes docs/stdlib.md
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -4,8 +4,6 @@ Every call has arguments that are wrong on purpose, or that concern the process 
 happens but another error.
 """
 
-from __future__ import annotations
-
 NOBODY = 0x7FFFFFFF  # no process has this pid, no ipc object this key
 ALL = 0xFFFFFFFF  # flags that do not exist
 UTS, CGROUP, TIME = 0x4000000, 0x2000000, 0x80

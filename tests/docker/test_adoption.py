@@ -1,7 +1,5 @@
 """A container with a running job outlives its daemon, on each engine."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from pathlib import Path

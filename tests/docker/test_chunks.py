@@ -1,7 +1,5 @@
 """Chunks in real containers: the limits and the isolation of each call or case, and lost workers and daemons."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import threading

@@ -4,8 +4,6 @@ What is intended is computed from the WorkerSpec and lockdown.py, and compared f
 right that nobody meant to be there fails here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Data sets in real workers: every format with its dtypes, one copy for all jobs, and files that change under load."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

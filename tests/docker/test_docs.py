@@ -1,7 +1,5 @@
 """The code in the documentation runs, against a real pool, and prints what its comments say."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 

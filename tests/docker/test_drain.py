@@ -1,7 +1,5 @@
 """Drain, resume and resize of real containers while clients submit: nothing is lost, and the drain ends."""
 
-from __future__ import annotations
-
 import threading
 import time
 

@@ -1,7 +1,5 @@
 """The Docker engine: start, find, diagnose and remove real containers."""
 
-from __future__ import annotations
-
 import gc
 import os
 import socket

@@ -3,8 +3,6 @@
 A socket between daemon and Engine refuses, closes or hangs, so that no Engine that others use has to be disturbed.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

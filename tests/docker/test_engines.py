@@ -1,7 +1,5 @@
 """One daemon with a pool of each engine: what a pool does is the same on both."""
 
-from __future__ import annotations
-
 import os
 import signal
 

@@ -1,7 +1,5 @@
 """Grades are correct whatever the graded code does: real containers, a real daemon."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool import Limits, Outcome

@@ -1,7 +1,5 @@
 """The worker image: what is in it, and above all what is not."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import stat

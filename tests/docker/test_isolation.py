@@ -3,8 +3,6 @@
 A host that refuses a part is a daemon whose containers get another seccomp profile (tests/support/profiled.py).
 """
 
-from __future__ import annotations
-
 import json
 import signal
 import tempfile

@@ -1,7 +1,5 @@
 """Large arguments in real containers: the job maps a file of the daemon, and has no more of it than its own bytes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

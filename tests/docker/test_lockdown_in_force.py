@@ -5,8 +5,6 @@ One container is started by the engine like any worker; a program in it looks an
 JSON. There is a proof for each name in POLICY, and no control without a proof.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

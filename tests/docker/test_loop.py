@@ -2,8 +2,6 @@
 thousand cases of one candidate.
 """
 
-from __future__ import annotations
-
 import asyncio
 
 import numpy as np

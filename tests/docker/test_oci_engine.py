@@ -1,7 +1,5 @@
 """The engine oci with real runc: start, find, diagnose and remove containers without a Docker Engine."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -3,8 +3,6 @@
 After each test the next job has the right value. What is measured is printed (`pytest -s`).
 """
 
-from __future__ import annotations
-
 import signal
 import statistics
 import time

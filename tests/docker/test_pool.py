@@ -1,7 +1,5 @@
 """The pool as its users see it: a real daemon, real containers, the real client."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """A job's program runs as `python job.py` runs it, where that depends on the container: user, locale, zones, /dev, flags."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """An image with another Python than the daemon's: 3.13, in which the zygote's objects are immortal."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.images import build

@@ -1,7 +1,5 @@
 """The image of the profile `science`: `pytest -m corpus tests/docker/test_science.py`. To build it takes minutes."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.images import build, profile

@@ -3,8 +3,6 @@
 The calls are in syscalls.py. tests/hostile/test_c_syscalls.py makes them on the host, where they reach the kernel.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 

@@ -1,7 +1,5 @@
 """Each process of a worker is killed or stopped, without a job and during one: the job's outcome, and who serves next."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

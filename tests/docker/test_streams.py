@@ -1,7 +1,5 @@
 """Output while a job runs, from real containers."""
 
-from __future__ import annotations
-
 import os
 import textwrap
 import time

@@ -1,7 +1,5 @@
 """Containers that run and do not become workers: each is removed at its deadline and another is started."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

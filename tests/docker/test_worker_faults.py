@@ -1,7 +1,5 @@
 """Faults of real workers, made by the host: a pause, an end, no memory for the runner; and the outcome of each job."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -1,7 +1,5 @@
 """After a failed fsync it is not known what is on the disk: the daemon ends, and the next one has what was acknowledged."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.daemons import DaemonProcess

@@ -1,7 +1,5 @@
 """What the daemon does when its terminal is closed."""
 
-from __future__ import annotations
-
 import signal
 
 from tests.support.daemons import DaemonProcess

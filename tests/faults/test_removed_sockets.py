@@ -1,7 +1,5 @@
 """Sockets of a running daemon that another program removes are there again, with their rights; connections stay."""
 
-from __future__ import annotations
-
 import stat
 
 import pytest

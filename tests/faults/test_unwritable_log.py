@@ -1,7 +1,5 @@
 """The daemon serves on while its log cannot be written: on a full disk, without a reader, or with one that has stopped."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Each contract on the seeds, on seeds that were bent, and on plain bytes; `./dev fuzz` does it a million times."""
 
-from __future__ import annotations
-
 import functools
 import random
 

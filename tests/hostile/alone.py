@@ -6,8 +6,6 @@ with one_worker() as alone:
     alone.view().state()              limits, scheduling, signals, ... of runner and zygote
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

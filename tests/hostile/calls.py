@@ -5,8 +5,6 @@ to the runner and the zygote. Where a call gets through nothing happens but anot
 the host too. `PROGRAM` makes them, each in a fork of its own, and answers {name: errno, "ok" or signal}.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the tests of classes E and F share: a daemon under attack, and the checks after an attack."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

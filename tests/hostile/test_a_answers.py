@@ -1,7 +1,5 @@
 """Entries of class A that are no payloads: how a job ends, what it reports, and the bytes of its source."""
 
-from __future__ import annotations
-
 import pickle
 import re
 import signal

@@ -4,8 +4,6 @@ The client lives, the outcome is typed, and the next job is served; with and wit
 the helper process of `Client(decode="process")`.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import signal

@@ -1,7 +1,5 @@
 """What a job leaves in its output directory, and what a candidate does to the cases that judge it."""
 
-from __future__ import annotations
-
 import secrets
 
 import pytest

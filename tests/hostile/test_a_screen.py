@@ -4,8 +4,6 @@ With the screen off a payload gets what it wants and then tries everything that 
 must not see, reach or change anything but its own sandbox, nor a trace of the job before it in the same worker.
 """
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -4,8 +4,6 @@ None of these is run outside the sandbox: there they would do what they are for.
 get as far as the limit: the number of processes, bytes or descriptors that each returns.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 

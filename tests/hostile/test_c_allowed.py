@@ -1,7 +1,5 @@
 """An option of a template that allows something to jobs allows that and nothing else."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -4,8 +4,6 @@ The calls that no job may make are in test_c_syscalls.py. All attempts run in on
 afterwards what they were.
 """
 
-from __future__ import annotations
-
 from ast import literal_eval
 
 import pytest

@@ -2,8 +2,6 @@
 be read tells nothing of the host.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from ast import literal_eval

@@ -3,8 +3,6 @@
 Raw calls are in test_c_syscalls.py, files in test_c_files.py, the runner in test_c_runner.py and test_c_reach.py.
 """
 
-from __future__ import annotations
-
 import os
 from ast import literal_eval
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Memory, files, descriptors and sockets of the runner and of other jobs, which no job can reach."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

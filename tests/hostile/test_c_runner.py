@@ -4,8 +4,6 @@ Each attack runs in a job, and the proof is taken from the host: limits, schedul
 are to the letter what they were, and the same worker serves on.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import signal

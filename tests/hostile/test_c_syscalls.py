@@ -3,8 +3,6 @@
 A parameter of these tests is an entry of the catalogue; the calls of each are in calls.py.
 """
 
-from __future__ import annotations
-
 import platform
 from ast import literal_eval
 

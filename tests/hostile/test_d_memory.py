@@ -1,7 +1,5 @@
 """What jobs of one worker share without leaving anything: memory, random numbers, hash seed, users of one pool."""
 
-from __future__ import annotations
-
 import os
 import secrets
 

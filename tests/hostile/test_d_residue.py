@@ -3,8 +3,6 @@
 The probe returns all that a job can observe; it is taken once in the untouched worker, and again after each attempt.
 """
 
-from __future__ import annotations
-
 import os
 
 import pytest

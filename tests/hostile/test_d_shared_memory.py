@@ -1,7 +1,5 @@
 """No page that a job can write to is one of the zygote's, of the next child or of the process 1 of its namespace."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

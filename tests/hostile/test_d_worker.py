@@ -1,7 +1,5 @@
 """The worker over its life: flat after a thousand jobs, replaced when something is not as it was, one user's only."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

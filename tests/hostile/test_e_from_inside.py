@@ -1,7 +1,5 @@
 """A job that tries to send messages as its worker: E1. Runners that were taken over: test_e_worker_protocol.py."""
 
-from __future__ import annotations
-
 import socket
 
 import pytest

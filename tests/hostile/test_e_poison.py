@@ -4,8 +4,6 @@ The worker here is a script that turns rogue when the job comes (tests/support/r
 whose job has got through all layers.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from pool.errors import PoisonedCodeError

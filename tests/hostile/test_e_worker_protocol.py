@@ -4,8 +4,6 @@ The worker here is a script that shakes hands and then misbehaves (tests/support
 container and the job it holds: the daemon does not grow, others are served, and the job ends once.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -3,8 +3,6 @@
 Each gets a typed answer or a closed connection. The daemon does not grow, and somebody else's next job is served.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -4,8 +4,6 @@ local(code, *args, limits={}, screened=False)   {"outcome", "value", "reason", "
 outside(code, *args)                            what main returned, in a plain process of this host
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -6,8 +6,6 @@
 It is a program so that the tests can start it as another user.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 

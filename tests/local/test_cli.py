@@ -1,7 +1,5 @@
 """`pool-admin run --local`, without a daemon."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

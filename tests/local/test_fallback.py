@@ -1,7 +1,5 @@
 """A loop whose pool cannot serve goes on in real local workers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Attempts of a job in the local engine against the host: each fails inside, and works in a plain process."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

@@ -1,7 +1,5 @@
 """run_once and LocalWorkers: the outcomes and the values of a pool, without a daemon."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -1,7 +1,5 @@
 """One empty environment for all pages."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.newcomer import place as newcomer

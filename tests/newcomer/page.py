@@ -5,8 +5,6 @@
 ```console    `$ command` or `user$ command`, then what it prints; ... stands for anything, `&` leaves it running
 """
 
-from __future__ import annotations
-
 import doctest
 import grp
 import re

@@ -1,7 +1,5 @@
 """An empty directory with a fresh environment, into which the built wheel is installed as a user installs it."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

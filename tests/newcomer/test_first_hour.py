@@ -1,7 +1,5 @@
 """docs/first-hour.md, from the top, as root and as a user of the submit group."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

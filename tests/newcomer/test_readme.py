@@ -1,7 +1,5 @@
 """README from the top, as a new user follows it: the wheel in an empty environment, without the checkout."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.newcomer import place as newcomer

@@ -1,7 +1,5 @@
 """What pools of other sizes would have done: the replay, and the spare for a rate of arrivals."""
 
-from __future__ import annotations
-
 from math import exp, factorial
 
 import pytest

@@ -1,7 +1,5 @@
 """Any events in any order: the invariants of a pool hold, and every job ends."""
 
-from __future__ import annotations
-
 from random import Random
 
 import pytest

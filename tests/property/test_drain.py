@@ -1,7 +1,5 @@
 """Drain, resume and resize under load: every accepted job runs once, and all have ended after a bounded number of steps."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

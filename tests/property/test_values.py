@@ -1,7 +1,5 @@
 """Every value that `pool.values` promises to carry comes out equal and of the same type."""
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 import zoneinfo

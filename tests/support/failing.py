@@ -1,7 +1,5 @@
 """A daemon that is killed at the point POOL_FAILPOINT=<name>:<passes>, see failpoints.py; plain processes."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

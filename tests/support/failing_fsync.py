@@ -1,7 +1,5 @@
 """A daemon whose disk fails: fsync is an I/O error while HOME/fsync-fails exists. Its workers are plain processes."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

@@ -1,7 +1,5 @@
 """A daemon whose clock of the day is wrong by as many seconds as the file HOME/clock says; plain processes."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

@@ -3,8 +3,6 @@
 It sends messages, is idle for a while, sends some more, and prints its version and the frames of all answers.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import sys

@@ -4,8 +4,6 @@ A job that takes all processors of its worker delays the worker's answer on a bu
 worker, rightly, and a test that looks at what the job has left finds another one.
 """
 
-from __future__ import annotations
-
 import functools
 
 from pool.cli.daemon import main

@@ -1,7 +1,5 @@
 """A daemon whose containers get another seccomp profile: HOME/profile.json instead of the one that comes with it."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The wheels of the old releases are named by their hashes, so that they are the s
 --newest` runs the tests with the newest release: it is installed there.
 """
 
-from __future__ import annotations
-
 import fcntl
 import subprocess
 import sys

@@ -4,8 +4,6 @@ Each file in HOME/rogue is one worker to come of the pool `rogue`, first by name
 there is none the worker is honest, and so are those of all other pools. A file that was taken is HOME/taken-WORKER.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

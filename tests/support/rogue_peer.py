@@ -6,8 +6,6 @@ A script is called at its moment: `boot` instead of Hello, `idle` when the worke
 When a script returns, the peer goes on and sends heartbeats, so that only the daemon ends it.
 """
 
-from __future__ import annotations
-
 import array
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """Scripts of a taken-over runner (rogue_peer.py): false messages about its job's output."""
 
-from __future__ import annotations
-
 from pool import wire
 from pool.model import Outcome
 

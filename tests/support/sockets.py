@@ -1,7 +1,5 @@
 """Reading from sockets in tests."""
 
-from __future__ import annotations
-
 
 def receive_exactly(sock, size):
     """Receive exactly `size` bytes; ConnectionResetError if the peer closes the connection before.

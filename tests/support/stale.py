@@ -1,7 +1,5 @@
 """A daemon whose workers were built from other sources, as after an upgrade without an image build."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path

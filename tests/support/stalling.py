@@ -3,8 +3,6 @@
 It stops where SIGSTOP, a slow disk or a paused machine may stop it: after a poll, before deadlines are judged.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A daemon that gives the memory that it does not use back to the kernel at SIGUSR2, so that what it holds can be measured."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import signal

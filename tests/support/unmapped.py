@@ -1,7 +1,5 @@
 """A daemon whose workers cannot map a file of it, as where a security module of the host refuses that."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

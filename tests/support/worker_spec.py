@@ -1,7 +1,5 @@
 """What the tests of both engines ask for: one worker, with a value of its own in each field."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pool.engines.base import Mount, WorkerSpec

@@ -1,7 +1,5 @@
 """A transport served by a thread of its own, and peers for it: sockets of libzmq, and plain sockets."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

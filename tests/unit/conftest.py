@@ -1,7 +1,5 @@
 """Fixtures of the client's tests: the fake daemon and a client of it. A module that needs other ones has its own."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """AdminClient: calls and their answers, also answers that are wrong."""
 
-from __future__ import annotations
-
 import threading
 import time
 from contextlib import contextmanager

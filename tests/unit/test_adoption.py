@@ -1,7 +1,5 @@
 """The core and workers that an earlier daemon has left: which are adopted, and how they count until then."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.core.events import (

@@ -1,7 +1,5 @@
 """A daemon that is killed leaves its workers, and the next one adopts them."""
 
-from __future__ import annotations
-
 import os
 import signal
 

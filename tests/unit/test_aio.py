@@ -1,7 +1,5 @@
 """AsyncClient with the fake daemon: the same results as Client's, cancelled tasks, many jobs at once."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading

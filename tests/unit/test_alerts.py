@@ -1,7 +1,5 @@
 """Alerts: the figures of a pool that raise one, that each is reported once, and the command that is called."""
 
-from __future__ import annotations
-
 import json
 import sys
 from types import SimpleNamespace

@@ -2,8 +2,6 @@
 the same on a kernel; these tests fail at once when one of the two is changed without the other.
 """
 
-from __future__ import annotations
-
 import os
 import re
 

@@ -1,7 +1,5 @@
 """The tour in docs/architecture.md: at most 25 steps, and every function that it names exists in the file that it names."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One attempt as the runner sees it; the test is its child."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -3,8 +3,6 @@
 Every refusal is an error of `pool.errors`; after each the next job has the right value. Workers are plain processes.
 """
 
-from __future__ import annotations
-
 import math
 import time
 

@@ -1,7 +1,5 @@
 """Many jobs at once: map, submit_many and results, with the fake daemon."""
 
-from __future__ import annotations
-
 import itertools
 import signal
 import threading

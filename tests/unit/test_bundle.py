@@ -1,7 +1,5 @@
 """An OCI container's configuration: the same as a Docker Engine is asked for, control by control."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Calls of C functions that are made without Python in between, and the same calls where that is not possible."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

@@ -1,7 +1,5 @@
 """Callables as jobs, with a real daemon whose workers are plain processes."""
 
-from __future__ import annotations
-
 import sys
 import textwrap
 

@@ -1,7 +1,5 @@
 """`run_tests`: one candidate against many cases, with the fake daemon; and the judge by itself."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 

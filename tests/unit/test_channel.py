@@ -1,7 +1,5 @@
 """Frames between the processes of a worker, also from a hostile writer."""
 
-from __future__ import annotations
-
 import socket
 import struct
 import threading

@@ -1,7 +1,5 @@
 """`map` with a chunksize: many calls in one child. With a real daemon and runner, whose workers are plain processes."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import threading

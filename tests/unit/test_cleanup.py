@@ -1,7 +1,5 @@
 """All that a job leaves behind is removed, whatever its name and depth."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

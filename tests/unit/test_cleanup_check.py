@@ -3,8 +3,6 @@
 Run in a process of its own, which is a runner with a `zygote` and then changes itself in the way that is tested.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

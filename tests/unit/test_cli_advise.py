@@ -1,7 +1,5 @@
 """`pool-admin advise`, against a daemon whose workers are plain processes."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

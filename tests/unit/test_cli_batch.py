@@ -1,7 +1,5 @@
 """`pool-admin run` of a directory: against a real daemon whose workers are plain processes."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

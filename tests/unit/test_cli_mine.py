@@ -1,7 +1,5 @@
 """`pool-admin mine`: what a submitter sees with the submit socket alone, against a real daemon."""
 
-from __future__ import annotations
-
 import json
 import os
 

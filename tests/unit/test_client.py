@@ -1,7 +1,5 @@
 """Client: run, submit, result, cancel, and the names and endpoints of the package."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Results from answers whose fields and frames were all chosen by a job."""
 
-from __future__ import annotations
-
 import itertools
 import pickle
 

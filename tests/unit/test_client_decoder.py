@@ -1,7 +1,5 @@
 """`Client(decode="process")`: values are decoded in a helper process; its crash fails one result only."""
 
-from __future__ import annotations
-
 import os
 import signal
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Client and a daemon that sends garbage, and the results of hostile jobs."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import time

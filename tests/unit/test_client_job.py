@@ -1,7 +1,5 @@
 """The options of a job: each mistake is found before anything is sent, and the error says what to do."""
 
-from __future__ import annotations
-
 import math
 from pathlib import PurePath
 

@@ -1,7 +1,5 @@
 """Client: threads, forked children, and its end."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """Pickled callables, run in a process that has neither their modules nor their files."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import pickle

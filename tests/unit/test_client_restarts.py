@@ -1,7 +1,5 @@
 """Client and a daemon that restarts, or whose connections break."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

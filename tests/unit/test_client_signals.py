@@ -1,7 +1,5 @@
 """A signal ends every wait of a caller, also if another thread received it and no system call was interrupted."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import threading

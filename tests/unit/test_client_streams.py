@@ -1,7 +1,5 @@
 """A job's output at the client while the job runs, with the fake daemon."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import Future
 from itertools import pairwise

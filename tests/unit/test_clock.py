@@ -1,7 +1,5 @@
 """A jump of the wall clock changes time stamps only: ages and deadlines use the monotonic clock."""
 
-from __future__ import annotations
-
 import ast
 import time
 from pathlib import Path

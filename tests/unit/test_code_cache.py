@@ -1,7 +1,5 @@
 """Which code a worker need not read again, and whose byte code a child gets: by the text of the job."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from runner import code_cache

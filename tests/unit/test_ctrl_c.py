@@ -3,8 +3,6 @@
 Each program is a process of its own with a live daemon, whose workers are plain processes.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

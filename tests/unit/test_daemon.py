@@ -1,7 +1,5 @@
 """The daemon end to end, with workers that are plain processes: the same runner, link, core and client as in containers."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """A job's output while it runs: a real daemon, real runners as plain processes, real clients."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

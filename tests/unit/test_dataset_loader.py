@@ -1,7 +1,5 @@
 """The worker's side of data sets, without a container: what the zygote gets, and its errors."""
 
-from __future__ import annotations
-
 import os
 import signal
 

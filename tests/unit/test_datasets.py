@@ -1,7 +1,5 @@
 """Data sets on the host: copies by digest, the watcher of the files, and the editions of a pool."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import queue

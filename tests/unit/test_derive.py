@@ -1,7 +1,5 @@
 """seccomp/derive.py checks that each entry of the list of system calls has a reason."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A pool whose data sets change: one worker tries the new content, and then the others are replaced."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.core.events import Dispatch, EditionOffered, ResumeRequested, StartWorker, WorkerFailed

@@ -1,7 +1,5 @@
 """The end of a job and its reason, as its client sees them; workers are plain processes."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.model import Outcome

@@ -1,7 +1,5 @@
 """The errors for a daemon that cannot be reached: what happened, with which value, and what to do."""
 
-from __future__ import annotations
-
 import grp
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Which engine a pool gets, and the error where there is none."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.config.settings import DaemonSettings

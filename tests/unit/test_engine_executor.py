@@ -1,7 +1,5 @@
 """Engine calls in threads: their outcomes arrive in the loop's thread, in order."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from dataclasses import replace

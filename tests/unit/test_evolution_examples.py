@@ -1,7 +1,5 @@
 """The evaluators for evolution frameworks, with a live daemon whose workers are plain processes."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The guide lists every exception."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

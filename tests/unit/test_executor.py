@@ -1,7 +1,5 @@
 """PoolExecutor: what `concurrent.futures` promises, and its documented differences."""
 
-from __future__ import annotations
-
 import concurrent.futures as cf
 import itertools
 import pickle

@@ -1,7 +1,5 @@
 """PoolExecutor: cancelled jobs, the bound on pending jobs, and shutdown."""
 
-from __future__ import annotations
-
 import concurrent.futures as cf
 import gc
 import threading

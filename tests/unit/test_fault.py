@@ -1,7 +1,5 @@
 """The report of an exception, whatever the job has made of it."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest

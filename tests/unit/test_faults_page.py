@@ -1,7 +1,5 @@
 """docs/faults.md: the test that it names for each fault exists, and each fault of a campaign is in its table."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Programs out of Markdown: which block is taken, and that a program without fences is left alone."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """The payload of a large job as a file: from the daemon's offer to the frames of the child."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import socket

@@ -1,7 +1,5 @@
 """Findings of the screen on their way from a child to a client, and bytes that a job may have written instead."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings

@@ -1,7 +1,5 @@
 """The zygote's loop: it forks children, tells how they ended, and survives what a job may have taken."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

@@ -1,7 +1,5 @@
 """The zygote's fork: which hooks it may leave out, and what a child must not share with the next one."""
 
-from __future__ import annotations
-
 import errno
 import os
 import random

@@ -1,7 +1,5 @@
 """pool.joblib, and the examples for the libraries that loops use, with a daemon whose workers are plain processes."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """When a watched file is read again."""
 
-from __future__ import annotations
-
 from pool.core.editions import RETRY_S, SETTLE_S, Freshness, Stamp
 
 OLD, NEW, NEWER = (Stamp(1, inode, 100, 5) for inode in (1, 2, 3))

@@ -1,7 +1,5 @@
 """A frozen process is told from one that waits for a core, and a worker is given up only after several looks."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Jobs with a grader, end to end: the daemon, its client, and workers that are plain processes."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 

@@ -1,7 +1,5 @@
 """What a job gives neither stops nor slows its caller: the judge of `run_tests`, programs in Markdown, errors, file names."""
 
-from __future__ import annotations
-
 import re
 import time
 

@@ -1,7 +1,5 @@
 """The table of attacks in docs/security.md: newest record, natural order, and escaped text."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import asdict

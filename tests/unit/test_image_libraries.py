@@ -1,7 +1,5 @@
 """Which versions the image gets: the locked ones, combined with a user's own requirements."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Which Python an image gets, and the error where there is none."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.errors import EngineError

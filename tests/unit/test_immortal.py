@@ -1,7 +1,5 @@
 """Objects without a reference count, in this interpreter: where it has them, else nothing is changed."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which jobs get their large arguments as a file."""
 
-from __future__ import annotations
-
 import os
 
 import msgspec

@@ -2,8 +2,6 @@
 the container's own filter would refuse anyway.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The notes of ready workers: what the next daemon reads of them, and what it does not."""
 
-from __future__ import annotations
-
 import stat
 
 import msgspec

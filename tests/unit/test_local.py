@@ -1,7 +1,5 @@
 """The parts of the local engine that need no worker."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

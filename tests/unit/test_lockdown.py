@@ -1,7 +1,5 @@
 """The container's arguments, as plain values. Whether they are in force is for tests/docker/test_lockdown_in_force.py."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

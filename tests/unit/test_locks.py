@@ -1,7 +1,5 @@
 """The lock files: complete, with hashes, true to the declared ranges, and without the name of a server."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The figures in the status: residue by kind, and the memory of workers."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

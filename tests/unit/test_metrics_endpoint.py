@@ -1,7 +1,5 @@
 """The endpoint that Prometheus reads: of a real daemon, with the library's own parser."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket

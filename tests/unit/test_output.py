@@ -1,7 +1,5 @@
 """The output of a running job in the daemon: what a worker may send, and what readers get."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

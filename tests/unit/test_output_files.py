@@ -1,7 +1,5 @@
 """Files that a job leaves in its output directory come back by name; no name leads outside."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """The pages for readers: each link leads to a file and a heading, and each test that docs/security.md names exists."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

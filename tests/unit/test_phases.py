@@ -1,7 +1,5 @@
 """Jobs that a pool refuses, and a pool that drains or shuts down."""
 
-from __future__ import annotations
-
 from math import inf
 
 from pool.core.events import (

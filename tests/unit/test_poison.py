@@ -1,7 +1,5 @@
 """Code that has cost its pool several workers is refused for a while; nothing else is."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.core.events import (

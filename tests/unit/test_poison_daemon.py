@@ -1,7 +1,5 @@
 """Code that costs workers, end to end: the daemon, its client, pool-admin, and workers that are plain processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What a forked process writes to shared memory of its parent is not seen by the parent once that memory is private."""
 
-from __future__ import annotations
-
 import pytest
 from runner import private_memory
 

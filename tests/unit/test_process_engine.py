@@ -1,7 +1,5 @@
 """The engine of plain processes that is shipped for tests: what it keeps and removes of killed daemons."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The text of a job, compiled for this child and for others of the same text."""
 
-from __future__ import annotations
-
 import marshal
 import warnings
 

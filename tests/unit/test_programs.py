@@ -4,8 +4,6 @@ The same programs run in a plain interpreter where the outcome can be compared. 
 tests/docker/test_programs.py has what depends on the container.
 """
 
-from __future__ import annotations
-
 import re
 
 import pytest

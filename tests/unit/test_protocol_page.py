@@ -1,7 +1,5 @@
 """docs/protocol.md: its tables are those of the code, its vectors hold, and a client made from it alone works."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """The backlog of a real daemon: priority, queue timeout, many threads, and batches that are larger than it."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 

@@ -1,7 +1,5 @@
 """`pool-admin report`: the figures, the rule, the document, and the command with a daemon of plain processes."""
 
-from __future__ import annotations
-
 import json
 import re
 

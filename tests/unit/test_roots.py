@@ -1,7 +1,5 @@
 """Unpacked images: added whole or not at all, kept as long as they are named, and the error for a missing one."""
 
-from __future__ import annotations
-
 import io
 import json
 import subprocess

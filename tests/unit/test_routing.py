@@ -1,7 +1,5 @@
 """When SandboxExecutor falls back: the decision, and every failure of a pool, with the fake daemon."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

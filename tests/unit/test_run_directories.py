@@ -1,7 +1,5 @@
 """The daemon's directories: it makes and locks them, or refuses them and says what to do."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess

@@ -1,7 +1,5 @@
 """A real runner and daemons that come and go: plain libzmq sockets that bind its link, one after the other."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import shutil

@@ -1,7 +1,5 @@
 """SandboxExecutor: with the fake daemon for the failures of a pool, and with a live one for strategies."""
 
-from __future__ import annotations
-
 import signal
 import threading
 

@@ -1,7 +1,5 @@
 """Sources that are made to be slow to check: each is answered, in time that grows no faster than the source."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

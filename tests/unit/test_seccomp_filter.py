@@ -1,7 +1,5 @@
 """The compiled filter, run by an interpreter of classic BPF and by the kernel, does what the rules say in plain words."""
 
-from __future__ import annotations
-
 import json
 import platform
 import struct

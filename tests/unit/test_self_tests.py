@@ -1,7 +1,5 @@
 """The checks of a worker's start: sources, no-op job, lockdown probe; which end the start, and which end it for good."""
 
-from __future__ import annotations
-
 import msgpack
 import pytest
 from hypothesis import HealthCheck, given, settings

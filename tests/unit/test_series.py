@@ -2,8 +2,6 @@
 workers are plain processes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import time

@@ -1,7 +1,5 @@
 """Clients that disconnect, and what happens to their jobs."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

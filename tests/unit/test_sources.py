@@ -1,7 +1,5 @@
 """The digest of what an image holds, and where the parts of an installation are found."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool import assets

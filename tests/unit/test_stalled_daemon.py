@@ -1,7 +1,5 @@
 """A daemon that does not run for a while judges nobody by what it has not read yet."""
 
-from __future__ import annotations
-
 import time
 from concurrent.futures import ThreadPoolExecutor
 

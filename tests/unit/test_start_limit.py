@@ -1,7 +1,5 @@
 """The number of workers that may start at the same time follows how long starts take, by `start_concurrency: auto`."""
 
-from __future__ import annotations
-
 import heapq
 from itertools import count
 

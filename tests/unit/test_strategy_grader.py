@@ -1,7 +1,5 @@
 """The grader of strategies: what it computes, and its errors for positions that it cannot use."""
 
-from __future__ import annotations
-
 import math
 from itertools import count
 

@@ -1,7 +1,5 @@
 """Submissions that are digested in a thread: the order of one client's requests, and ids that run once."""
 
-from __future__ import annotations
-
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """No control character of a job, a worker or a client reaches the terminal of the user of pool-admin."""
 
-from __future__ import annotations
-
 import os
 import pty
 import subprocess

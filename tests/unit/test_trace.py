@@ -1,7 +1,5 @@
 """A traced job: when each process had done its part. The workers are plain processes."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.model import Outcome

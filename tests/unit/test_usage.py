@@ -1,7 +1,5 @@
 """What a job and its processes use together, from the counters of a cgroup of either version."""
 
-from __future__ import annotations
-
 import pytest
 from runner.usage import Meter, Usage, read
 

@@ -1,7 +1,5 @@
 """Keys and labels that collide in a hash table: too many, which make lookups slow, are refused; honest ones are not."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from decimal import Decimal

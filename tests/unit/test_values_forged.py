@@ -2,8 +2,6 @@
 value beside it is not.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Hostile bytes make the reader of values create no other object, take no memory and do not stall it."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import msgpack

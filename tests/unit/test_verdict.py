@@ -1,7 +1,5 @@
 """Which outcome an attempt has: what the kernel reports counts more than what the child claims."""
 
-from __future__ import annotations
-
 import resource
 import signal
 

@@ -1,7 +1,5 @@
 """`./dev vm`: a machine that does not end, and the report of its checks. The machine itself is not tested here."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 That the tour's functions exist is tested in test_architecture_page.py.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

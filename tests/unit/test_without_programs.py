@@ -1,7 +1,5 @@
 """How many cores a worker tells its jobs, by the CPU quota of its cgroup."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """What a worker may send in each phase, and what follows."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

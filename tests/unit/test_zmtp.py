@@ -1,7 +1,5 @@
 """The codec without a socket: the events of a stream, however it is cut, and the bounds for any bytes."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.daemon.zmtp import codec, commands

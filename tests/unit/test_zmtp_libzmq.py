@@ -1,7 +1,5 @@
 """The daemon's sockets with several versions of libzmq and pyzmq as the peer. Old releases are fetched into .cache."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

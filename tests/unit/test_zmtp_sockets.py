@@ -1,7 +1,5 @@
 """Listeners and links with real peers: sockets of the installed libzmq, and plain sockets that break every rule."""
 
-from __future__ import annotations
-
 import array
 import contextlib
 import os

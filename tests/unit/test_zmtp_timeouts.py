@@ -3,8 +3,6 @@
 The peers are plain sockets. The loop runs in the test's own thread, with a clock that the test moves.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from pool import wire

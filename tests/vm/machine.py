@@ -8,8 +8,6 @@ It ends by itself. One that says nothing for long, on its second serial port, is
 process ends for whatever reason.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import time

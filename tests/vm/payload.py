@@ -4,8 +4,6 @@ All are of one state of the checkout: the image is not built from the checkout b
 and its workers agree on their sources also while somebody is editing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """The results of the checks, as JSON and as the page that security.md refers to."""
 
-from __future__ import annotations
-
 import json
 
 COLUMNS = ("docker-default", "pool-worker")

@@ -1,7 +1,5 @@
 """Containers of the checks' own: a program of ours in the worker image, under one AppArmor profile."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

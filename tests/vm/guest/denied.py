@@ -4,8 +4,6 @@ Tries what a profile is there to deny, doing no harm where it is allowed (files 
 prints one JSON object: attempt -> "ok" or the error.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import json

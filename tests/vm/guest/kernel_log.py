@@ -1,7 +1,5 @@
 """What the kernel logged of AppArmor's denials: there is no audit daemon here, so they are among its messages."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 

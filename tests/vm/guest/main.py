@@ -5,8 +5,6 @@ profile that comes with the wheel, and in `oci` the daemon starts the workers un
 Nothing here needs a network.
 """
 
-from __future__ import annotations
-
 import glob
 import platform
 import subprocess

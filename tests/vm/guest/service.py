@@ -1,7 +1,5 @@
 """The daemon of one column: started from the installed wheel, asked through its commands, stopped as a service is."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

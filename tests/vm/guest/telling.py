@@ -6,8 +6,6 @@
 {"end": "all steps were taken"}
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The daemon as a unit of systemd, with the unit files of `config/`: it starts, survives `kill -9`, and stops clean."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -4,8 +4,6 @@ Prints one JSON object: step -> "ok" or the error. A step that fails does not ke
 one run shows all that is missing. Raw system calls, because the C library has no wrapper for some and hides others.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import json
