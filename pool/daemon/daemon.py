@@ -12,6 +12,7 @@ import signal
 import time
 from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -77,16 +78,9 @@ class Daemon:
             return self._run_with(directories, engines)
 
     def _run_with(self, directories: RunDirectories, engines: Engines) -> int:
-        settings = self._settings.daemon
         self._prepare_engines(directories, engines)
-        transport = Transport(
-            submit=directories.submit,
-            admin=directories.admin,
-            links=directories.links,
-            submit_mode=settings.submit_bits,
-            submit_group=settings.submit_group,
-        )
-        threads = LoopExecutor(settings.starts + 2, name="engine", call_soon=transport.call_soon)
+        transport = self._make_transport(directories)
+        threads = LoopExecutor(self._settings.daemon.starts + 2, name="engine", call_soon=transport.call_soon)
         digests = LoopExecutor(_DIGEST_THREADS, name="digest", call_soon=transport.call_soon)
         watcher = self._make_watcher(directories, transport)
         try:
@@ -108,6 +102,15 @@ class Daemon:
             transport.close()
         log.info("the daemon has stopped", action="daemon_stopped")
         return 0
+
+    def _make_transport(self, directories: RunDirectories) -> Transport:
+        return Transport(
+            submit=directories.submit,
+            admin=directories.admin,
+            links=directories.links,
+            submit_mode=self._settings.daemon.submit_bits,
+            submit_group=self._settings.daemon.submit_group,
+        )
 
     def _prepare_engines(self, directories: RunDirectories, engines: Engines) -> None:
         """Check that the engines answer and have the images, and find the containers that an earlier daemon left."""
@@ -137,9 +140,8 @@ class Daemon:
     def _adopt(self, engine: str, found: FoundContainer) -> int | None:
         """The number of a worker that may connect again; None for a container that no pool can use."""
         note = next((n for n in self._notes if (n.instance, n.worker_id) == (found.instance, found.worker_id)), None)
-        if note is None or note.pool not in self._controllers or not found.running:
-            return None
-        if self._chosen[note.pool].facts.name != engine:
+        chosen = None if note is None else self._chosen.get(note.pool)
+        if note is None or chosen is None or chosen.facts.name != engine or not found.running:
             return None
         self._controllers[note.pool].adoption.find(note, found.container)
         return note.number
@@ -168,9 +170,8 @@ class Daemon:
         Recovery(self._jobs, self._controllers, ending).restore(past.rows)
         self._submits = SubmitService(self._controllers, services, executor=digests, instance=directories.instance)
         self._watch = watch = self._make_watch(past, transport)
-        self._admin = AdminService(
-            transport.admin, self._controllers, self._jobs, lambda: self._status(directories, watch)
-        )
+        status = partial(self._status, directories, watch)
+        self._admin = AdminService(transport.admin, self._controllers, self._jobs, status)
 
     def _make_watch(self, past: Past, transport: Transport) -> Watch:
         return Watch(
@@ -210,7 +211,7 @@ class Daemon:
         self._notes = list(directories.kept.read())
         taken = {each.uid for each in self._notes}
         users = worker_spec.uids(directories.owner, used=sum(past.workers.values()), taken=taken)
-        digest = sources.digest(assets.runner_tree())
+        digest, daemon = sources.digest(assets.runner_tree()), self._settings.daemon
         for name, template in self._settings.pools.items():
             specs = WorkerSpecFactory(
                 pool=name,
@@ -224,7 +225,6 @@ class Daemon:
                 isolates=self._chosen[name].facts.isolates,
             )
             datasets = PoolDatasets(template.preload.datasets)
-            daemon = self._settings.daemon
             policy = worker_spec.policy(template, starts=daemon.starts, first_starts=daemon.first_starts)
             numbers = Numbers(epoch=past.era << EPOCH_BITS, worker=past.workers.get(name, 0))
             jitter = random.Random()  # noqa: S311 - spreads the tries of several pools
@@ -258,8 +258,9 @@ class Daemon:
     # ---- the loop ----
 
     def _serve(self, transport: Transport) -> None:
-        run_dir = str(self._settings.daemon.run_dir)
-        log.info("the daemon is starting its workers", action="daemon_start", run_dir=run_dir)
+        log.info(
+            "the daemon is starting its workers", action="daemon_start", run_dir=str(self._settings.daemon.run_dir)
+        )
         for controller in self._controllers.values():
             controller.apply(ev.Tick(cause="start"))
         handlers = Handlers(on_submit=self._submits.receive, on_admin=self._admin.receive)

@@ -187,7 +187,7 @@ def _run_program() -> int:
 
 def _other_interfaces() -> str:
     """Try the 32-bit entry and the x32 numbers, in children because a signal may end them."""
-    seen = [_dies(_int80), _dies(lambda: _x32(39))]  # getpid
+    seen = [_dies(_int80), _dies(lambda: _raw(39 | 0x40000000))]  # getpid
     if not all(seen):
         raise ThroughError("a call of another binary interface went through")
     return ", ".join(seen)
@@ -213,10 +213,6 @@ def _int80() -> int:
         call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
         answer = call()
         os._exit(int(answer >= 0))
-
-
-def _x32(number: int) -> int:
-    return _raw(number | 0x40000000)
 
 
 # ---- network and files ----

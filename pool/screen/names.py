@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 
-from pool.screen.analysis import Analysis, Scope, around_function, is_own, is_parameter
+from pool.screen.analysis import Analysis
 from pool.screen.imports import Hit
 from pool.screen.policy import Modules, Policy
+from pool.screen.scopes import Scope, around_function, is_own, is_parameter
 from pool.screen.strings import Folding
 from pool.screen.vocabulary import (
     BUILTINS,
