@@ -142,7 +142,7 @@ def inner_refuses(number, *arguments):
     value = ([*arguments] + [0] * 6)[rule.argument] & 0xFFFFFFFF
     if isinstance(rule, seccomp.Without):
         return bool(value & rule.bits)
-    return (value in rule.values) == isinstance(rule, seccomp.Except)
+    return value not in rule.values
 
 
 def layers(entry_calls):

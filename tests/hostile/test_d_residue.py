@@ -85,6 +85,27 @@ def main(dirty):
         assert name in seen.value, (name, seen)
 
 
+def test_the_flags_locks_and_times_of_a_file_outlive_a_process_that_shares_its_open_file(outside):
+    code = """
+import fcntl, os
+def look(path):
+    with open(path) as file:
+        try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError: return fcntl.fcntl(0, fcntl.F_GETFL), False, os.stat(path).st_mtime_ns
+        return fcntl.fcntl(0, fcntl.F_GETFL), True, os.stat(path).st_mtime_ns
+def main():
+    with open("shared", "w+") as file: os.dup2(file.fileno(), 0)
+    os.utime("shared", (1, 1))
+    before = look("shared")
+    if os.fork() == 0:
+        fcntl.fcntl(0, fcntl.F_SETFL, os.O_NONBLOCK); fcntl.flock(0, fcntl.LOCK_EX); os.utime("shared")
+        os._exit(0)
+    os.wait()
+    return [one != other for one, other in zip(before, look("shared"))]
+"""
+    assert outside(code).value == "[True, True, True]"
+
+
 def test_jobs_that_follow_a_hundred_dirty_ones_are_right(alone, untouched, record):
     quick = [
         each

@@ -131,11 +131,15 @@ def runnable(code: bytes) -> int | None:
 
 
 def taking_descriptors(kept: int, ends: Sequence[ctypes.c_int]) -> list[Step]:
-    """Keep the standard streams and the channel, and close every other descriptor."""
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    """Keep the standard streams and the channel, and close every other descriptor.
+
+    stdin is opened anew: flags and locks belong to an open file, and copies of one descriptor would share them with
+    the children before and after.
+    """
     return [
         _replacing(ends[0], kept, os.O_CLOEXEC),
-        _replacing(null, 0),
+        kernel.calling("close", 0),
+        Step(kernel.libc.open, (os.devnull.encode(), os.O_RDONLY), f"open {os.devnull}"),  # the lowest number: 0
         _replacing(ends[1], 1),
         _replacing(ends[2], 2),
         *closing_range(3, kept),

@@ -1,6 +1,7 @@
 """What a child finds mounted: its own scratch space, and nothing of the worker's or the host's files.
 
     /run, /sys, /dev/pts    one empty, read-only tmpfs, mounted once for all children of a zygote
+    /dev                    read-only: its devices work, but their times cannot be set
     /tmp, /dev/shm          one fresh tmpfs for each child, so that one size limits both
     /proc                   the child's own descriptors, which /dev/stdin and /dev/fd lead to, its own memory map
                             if the image has a library that reads it, and nothing else; or its own directory and a few
@@ -11,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -18,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import chain
 
-from runner import kernel
+from runner import kernel, usage
 from runner.kernel import Step
 
 _SCRATCH_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
@@ -27,6 +29,10 @@ _NO_ROOM = "size=4k,nr_inodes=40,mode=555"
 _PROC_FILES = ("cpuinfo", "filesystems", "meminfo", "stat", "uptime", "version")
 _MAPS = "self/maps"
 _ASIDE = "/tmp/proc"  # noqa: S108
+#: Of a mount, as mountinfo has them. Who remounts it in another user namespace may take none away.
+_KEPT_FLAGS = {b"nosuid": kernel.MS_NOSUID, b"nodev": kernel.MS_NODEV, b"noexec": kernel.MS_NOEXEC}
+#: Each child has mounts of its own there, or all have the empty one.
+_COVERED = (b"/dev/shm", b"/dev/pts")
 #: scikit-learn finds the libraries of its process with it. To mount the memory map costs each child 75 us.
 _READS_MAPS = "threadpoolctl"
 
@@ -38,7 +44,11 @@ def reads_maps() -> bool:
 
 
 def cover() -> None:
-    """In a mount namespace of the caller: hide what no child may see. Raises OSError when the host refuses it."""
+    """In a mount namespace of the caller: hide what no child may see. Raises OSError when the host refuses it.
+
+    Whoever may write to a device may set its times, which the next child would see. An AppArmor profile that denies the
+    remount takes away only this.
+    """
     kernel.perform(
         [
             kernel.detaching_mounts(),
@@ -47,6 +57,18 @@ def cover() -> None:
             kernel.mounting("/run", "/dev/pts", "", kernel.MS_BIND),  # a host has few terminals for all its containers
         ]
     )
+    for step in _closing_devices(usage.read_file("/proc/self/mountinfo")):
+        with contextlib.suppress(OSError):
+            kernel.perform([step])
+
+
+def _closing_devices(mountinfo: bytes) -> Iterator[Step]:
+    """Make all mounts of /dev read-only; proc(5) describes the lines."""
+    for line in mountinfo.splitlines():
+        _, _, _, _, place, options, *_ = line.split()
+        if f"{place.decode()}/".startswith("/dev/") and place not in _COVERED and b"rw" in options.split(b","):
+            flags = sum(_KEPT_FLAGS.get(each, 0) for each in options.split(b","))
+            yield kernel.mounting("", place.decode(), "", kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | flags)
 
 
 class JobMounts:

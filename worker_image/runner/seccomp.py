@@ -60,14 +60,7 @@ class Without(NamedTuple):
     bits: int
 
 
-class Except(NamedTuple):
-    """Allowed, except with these values of one argument."""
-
-    argument: int
-    values: tuple[int, ...]
-
-
-Rule = Only | Without | Except | None
+Rule = Only | Without | None
 
 
 def compile_filter(
@@ -116,9 +109,8 @@ def _leaf(action: int | Rule, denied: int) -> list[Instruction]:
     load = (_LOAD, 0, 0, _ARGUMENTS + 8 * action.argument)  # its low half: every architecture here is little endian
     if isinstance(action, Without):
         return [load, (_SET, 0, 1, action.bits), (_RETURN, 0, 0, denied), (_RETURN, 0, 0, ALLOW)]
-    listed, others = (ALLOW, denied) if isinstance(action, Only) else (denied, ALLOW)
     tests = [(_EQUAL, len(action.values) - at, 0, value) for at, value in enumerate(action.values)]
-    return [load, *tests, (_RETURN, 0, 0, others), (_RETURN, 0, 0, listed)]
+    return [load, *tests, (_RETURN, 0, 0, denied), (_RETURN, 0, 0, ALLOW)]
 
 
 # ---- what a job may do ----
@@ -161,12 +153,13 @@ _IOCTLS = (0x5401, 0x802C542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 #: PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME, PR_GET_SECCOMP, PR_CAPBSET_READ,
 #: PR_GET_NO_NEW_PRIVS, PR_SET_VMA. Not among them: becoming dumpable or a reaper, and loading a filter.
 _PRCTLS = (1, 2, 3, 15, 16, 21, 23, 39, 0x53564D41)
-#: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: ways to have signals sent, or to delay who opens a file.
-_FCNTLS = (8, 10, 15, 1024, 1026)
+#: Copies, flags, locks, owner, signal and lease (to read), pipe sizes, seals. Not among them: what has signals
+#: sent, delays who opens a file (leases, delegations), or is kept with a file that others open (hints for writing).
+_FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 16, 36, 37, 38, 1025, 1027, 1028, 1030, 1031, 1032, 1033, 1034)
 
 _WITH_RULE: dict[str, Rule] = {
     "clone": Without(0, _NEW_NAMESPACES | _OF_ANOTHER | _REFUSED_OUTSIDE),
-    "fcntl": Except(1, _FCNTLS),
+    "fcntl": Only(1, _FCNTLS),
     "ioctl": Only(1, _IOCTLS),
     "prctl": Only(0, _PRCTLS),
     "prlimit64": Only(0, (0,)),  # its own

@@ -38,6 +38,20 @@ def held():
             pass
     return there
 
+def free():
+    null = os.open("/dev/null", os.O_RDONLY)
+    try:
+        fcntl.flock(null, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(null)
+    return True
+
+def devices():
+    found = {name: os.lstat("/dev/" + name) for name in sorted(os.listdir("/dev")) if name != "shm"}
+    return {name: (of.st_atime_ns, of.st_mtime_ns) for name, of in found.items()}
+
 def alive():
     there = []
     for pid in range(1, 400):
@@ -81,6 +95,7 @@ def main():
         "files": {place: tree(place) for place in ("/tmp", "/dev/shm", "/run", "/dev/mqueue", os.environ["HOME"])},
         "room": [(os.statvfs(p).f_bfree, os.statvfs(p).f_ffree) for p in ("/tmp", "/dev/shm")],
         "mounts": [os.stat(p).st_dev == os.stat("/").st_dev for p in ("/", "/tmp", "/dev/shm", "/proc", "/sys", "/usr", "/etc", "/run")],
+        "streams": [fcntl.fcntl(number, fcntl.F_GETFL) for number in (0, 1, 2)], "null is free": free(), "devices": devices(),
         "processes": alive(), "descriptors": held(), "threads": threading.active_count(),
         "identity": (os.getpid(), os.getppid(), os.getpgid(0), os.getsid(0), os.getuid(), os.uname()[1]),
         "environment": dict(os.environ), "directory": os.getcwd(), "umask": umask,
@@ -305,6 +320,25 @@ def main():
     libc.mmap(ctypes.c_void_p(id(main) & ~4095), ctypes.c_size_t(4096), 3, 0x32, -1, ctypes.c_long(0))
     return 1
 """, "ok", "error", "crash"),
+    _l("D15", "flags and locks of its standard streams", """
+import fcntl
+def main():
+    for number in (0, 1, 2):
+        fcntl.fcntl(number, fcntl.F_SETFL, os.O_NONBLOCK | os.O_APPEND | 0o20000)
+        try: fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError: pass
+    fcntl.fcntl(0, 37, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0))
+    return 1
+"""),
+    _l("D12", "the times of each file that it reaches", """
+def main():
+    for place, names, files in os.walk("/"):
+        for name in [".", *names, *files]:
+            for moment in (None, (1, 1)):
+                try: os.utime(os.path.join(place, name), moment, follow_symlinks=False)
+                except OSError: pass
+    return 1
+""", stopped_by=("namespaces", "container")),
     _l("D15", "descriptors at their highest numbers, and locks on files of the image", """
 import fcntl
 def main():
