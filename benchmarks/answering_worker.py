@@ -39,7 +39,6 @@ def main(link_path: str, sources: str) -> None:
         run, _ = wire.decode(wire.to_runner, link.recv_multipart())
         if isinstance(run, wire.Run):
             value = noop if run.job_id == _NOOP_ID else nothing
-            say(wire.Started(job_id=run.job_id, epoch=run.epoch))
             say(wire.Done(job_id=run.job_id, epoch=run.epoch, outcome=Outcome.OK), (b"", b"", b"", *value))
             say(wire.Freed(epoch=run.epoch))
 

@@ -126,6 +126,8 @@ class WorkerVanished(WorkerEvent, frozen=True, kw_only=True):
     """The link broke, or the worker broke the protocol: it is dead or must be treated as dead."""
 
     reason: str
+    has_job: bool = False  #: it was sent a job and has not said that it is free again; it may not have said either that
+    #: the job has started, because a short one is not reported
 
 
 class WorkerFrozen(WorkerEvent, frozen=True, kw_only=True):
@@ -145,11 +147,13 @@ class Heartbeat(WorkerEvent, frozen=True, kw_only=True):
 
 
 class JobStarted(WorkerEvent, frozen=True, kw_only=True):
-    """The worker has started the code of its job."""
+    """The code of the worker's job runs, for longer than a few milliseconds."""
 
 
 class JobEnded(WorkerEvent, frozen=True, kw_only=True):
-    """The worker has reported how its job ended. It now cleans up, which ends with WorkerFreed."""
+    """The worker has reported how its job ended, of a short one without JobStarted before. It now cleans up, which ends
+    with WorkerFreed.
+    """
 
     outcome: Outcome
     reason: str = ""
@@ -251,7 +255,7 @@ class Finish(Command, frozen=True, kw_only=True):
     reason: str
     worker_id: str | None  #: None: it did not run
     attempt: int
-    started_at: float | None = None  #: monotonic seconds; None: no worker reported that it started
+    started_at: float | None = None  #: monotonic seconds; None: it was short, or no worker reported that it started
     attachment: object = None  #: of the JobEnded; None: no worker reported the end
     history: Sequence[HistoryEntry] = ()
 

@@ -1,7 +1,8 @@
 """A job from its submission to its end.
 
     JobSubmitted ─▶ QUEUED ──lease──▶ LEASED ──JobStarted──▶ RUNNING ──JobEnded──▶ DONE, with the worker's outcome
-                      │                 └──────────┬────────────┴──worker lost───▶ DONE, lost or its pending end
+                      │                 ├──JobEnded: it was short──┼─────────────────▶ DONE, with the worker's outcome
+                      │                 └──────────────────────────┴──worker lost────▶ DONE, lost or its pending end
                       └──cancel, shutdown, queue timeout, code refused───────────▶ DONE, it did not run
     LEASED, RUNNING ──worker lost, and its submitter allowed a retry──▶ QUEUED, when the container is gone
 
@@ -250,6 +251,11 @@ def _may_retry(pool: State, job: JobRecord) -> bool:
         and pool.state is not PoolPhase.STOPPING
         and pool.poison.refused_s(job.code, pool.now) is None
     )
+
+
+def blamable(job: JobRecord) -> str:
+    """The code that a failure of the job's worker counts against. None of a cancelled job: it may be the kill."""
+    return job.code if job.cancelled_at is None else ""
 
 
 def kill_with_worker(pool: State, job: JobRecord, end: PendingEnd) -> None:

@@ -6,9 +6,9 @@
 
 Contract:
 1. The daemon carries out each command, in order. An event answers each command about a worker: WorkerReady or
-   WorkerFailed answers StartWorker, WorkerRemoved StopWorker, Heartbeat ProbeWorker, JobEnded KillJob; JobStarted,
-   JobEnded and WorkerFreed answer Dispatch, also one that comes in an Accept. An answer may be late or never come:
-   deadlines see to that, except for WorkerRemoved, which always comes.
+   WorkerFailed answers StartWorker, WorkerRemoved StopWorker, Heartbeat ProbeWorker, JobEnded KillJob; JobStarted (not
+   of a short job), JobEnded and WorkerFreed answer Dispatch, also one that comes in an Accept. An answer may be late or
+   never come: deadlines see to that, except for WorkerRemoved, which always comes.
 2. JobSubmitted leads to exactly one Accept or Refuse, as its first command, unless the pool has a job of that id. Each
    accepted or restored job gets exactly one Finish, unless it waits at a shutdown that keeps the waiting jobs; then the
    core has no record of it any more.

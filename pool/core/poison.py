@@ -6,12 +6,13 @@
 
 Which failures of a worker count as a kill (`worker_end.py` and `worker_transitions.py` decide):
 
-    counted      the worker broke down or broke the protocol while it ran the code or cleaned up after it
+    counted      the worker broke down or broke the protocol while it had the code or cleaned up after it
                  the worker was not clean after it, or not free within CLEANING_S
                  the worker did not answer at the job's deadline and was killed with it
     not counted  errors, crashes, and limits that the runner enforced, memory among them: the worker goes on
                  anything after the job was cancelled
-                 a job that its worker had not started; a container that somebody removed; a failed start
+                 a job that was not sent to its worker, or that the worker did not start by the deadline
+                 a container that somebody removed; a failed start
                  shutdown, recycling and every other stop that the pool decides on
                  the last job of a worker: it is stopped anyway, clean or not
                  a worker that broke down while the engine was away, which ends its containers when it ends: it is

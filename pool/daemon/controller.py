@@ -45,7 +45,7 @@ _EVENTS: Mapping[Effect, type[ev.WorkerEvent]] = {
     Effect.HEARTBEAT: ev.Heartbeat,
     Effect.STARTED: ev.JobStarted,
 }
-#: In these phases an answer is a second one, or one of an attempt before.
+#: An answer that is refused in these phases, and changes them not, is a second one, or one of an attempt before.
 _NO_ANSWER_DUE = frozenset({Phase.IDLE, Phase.LEASED, Phase.CLEANUP})
 
 
@@ -246,7 +246,8 @@ class PoolController:
                 self._metrics.lockdown_failures.add(printable(str(error)))
             self._start_failed(handle, str(error), permanent=error.permanent)
         except RemoteProtocolError as error:
-            self._metrics.late_answers += isinstance(message, wire.Done) and phase in _NO_ANSWER_DUE
+            late = phase in _NO_ANSWER_DUE and phase is handle.protocol.phase
+            self._metrics.late_answers += late and isinstance(message, wire.Done)
             self.lost(worker_id, f"it broke the protocol: {error}")
         except InvalidTransition as error:
             self.lost(worker_id, f"it reported an event that is not possible now: {error}")
@@ -271,7 +272,8 @@ class PoolController:
             self._start_failed(handle, reason)
         else:
             handle.log.warning("a worker is lost", action="worker_lost", reason=reason, **self._ids(handle))
-            self.apply(ev.WorkerVanished(worker_id=worker_id, reason=reason, cause="link"))
+            has_job = handle.protocol.has_job
+            self.apply(ev.WorkerVanished(worker_id=worker_id, reason=reason, has_job=has_job, cause="link"))
 
     def _stop_worker(self, command: ev.StopWorker) -> None:
         handle, reason = self.handles[command.worker_id], command.reason

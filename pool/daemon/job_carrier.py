@@ -168,7 +168,6 @@ class JobCarrier:
         handle, job.sent_epoch = self._pool.handles[worker_id], command.epoch
         if handle.kept is not None and handle.kept.client != job.client:
             self._bind(worker_id, job.client)
-        handle.protocol.lease(job.run.job_id, command.epoch)
         most = self._largest_answer * (wire.CHUNK_ANSWERS if job.run.calls else 1) + wire.MAX_HEADER_BYTES
         run = msgspec.structs.replace(job.run, epoch=command.epoch)
         if job.trace is not None:
@@ -178,7 +177,9 @@ class JobCarrier:
             run, payload = self._with_body(job, command, run)
         if not self._links.send(worker_id, run, payload, answer_bytes=most):
             self._pool.lost(worker_id, "it did not take a job")
-        elif job.output is not None:
+            return
+        handle.protocol.lease(run.job_id, command.epoch)
+        if job.output is not None:
             self.stream(job)
         if self._debugs:
             ids = {"job": job.key, "client": job.client, "worker": worker_id, "cause": command.cause}

@@ -1,13 +1,14 @@
 """The messages that a worker may send in each phase: handshake, self-tests and jobs as one state machine.
 
-    NEW ──Hello──▶ STARTING ──Ready──▶ TEST_SENT ──Started──▶ TEST_RUNNING ──Done──▶ TEST_CLEANUP
+    NEW ──Hello──▶ STARTING ──Ready──▶ TEST_SENT ──[Started──▶ TEST_RUNNING]──Done──▶ TEST_CLEANUP
                                            ▲ next self-test                               │ Freed
                                            └──────────────────────────────────────────────┤
                                                                                           ▼ after the last one
     FOUND ──Resume──▶ IDLE, RUNNING or CLEANUP, as the runner says                         │
     RUNNING ◀──Started── LEASED ◀──lease()── IDLE ◀───────────────────────────────────────┘
-       │ Printed*                             ▲
-       └──Done──▶ CLEANUP ──Freed─────────────┘           Heartbeat: whenever no job runs         Broken: in any phase
+       │ Printed*          │ Done: of a      ▲
+       │                   ▼ short job       │
+       └──Done────────▶ CLEANUP ──Freed──────┘            Heartbeat: whenever no job runs         Broken: in any phase
 
 A message that the table does not allow raises RemoteProtocolError, and the controller destroys the worker: an honest
 runner never sends one. So does a message about another job or epoch than the one that was leased, Printed that was not
@@ -86,11 +87,19 @@ TABLE: Mapping[Phase, Mapping[type[wire.Message], Step]] = {
     P.NEW: {wire.Hello: Step(P.STARTING, E.CONNECTED)},
     P.FOUND: {wire.Resume: Step(P.IDLE, E.RESUMED)},
     P.STARTING: {wire.Ready: Step(P.TEST_SENT, E.SEND_TEST)},
-    P.TEST_SENT: {wire.Started: Step(P.TEST_RUNNING, E.NOTHING), wire.Heartbeat: Step(P.TEST_SENT, E.NOTHING)},
+    P.TEST_SENT: {
+        wire.Started: Step(P.TEST_RUNNING, E.NOTHING),
+        wire.Done: Step(P.TEST_CLEANUP, E.NOTHING),
+        wire.Heartbeat: Step(P.TEST_SENT, E.NOTHING),
+    },
     P.TEST_RUNNING: {wire.Done: Step(P.TEST_CLEANUP, E.NOTHING)},
     P.TEST_CLEANUP: {wire.Freed: Step(P.TEST_SENT, E.SEND_TEST), wire.Heartbeat: Step(P.TEST_CLEANUP, E.NOTHING)},
     P.IDLE: {wire.Heartbeat: Step(P.IDLE, E.HEARTBEAT)},
-    P.LEASED: {wire.Started: Step(P.RUNNING, E.STARTED), wire.Heartbeat: Step(P.LEASED, E.HEARTBEAT)},
+    P.LEASED: {
+        wire.Started: Step(P.RUNNING, E.STARTED),
+        wire.Done: Step(P.CLEANUP, E.DONE),
+        wire.Heartbeat: Step(P.LEASED, E.HEARTBEAT),
+    },
     P.RUNNING: {wire.Printed: Step(P.RUNNING, E.PRINTED), wire.Done: Step(P.CLEANUP, E.DONE)},
     P.CLEANUP: {wire.Freed: Step(P.IDLE, E.FREED), wire.Heartbeat: Step(P.CLEANUP, E.HEARTBEAT)},
 }
@@ -98,6 +107,7 @@ _RESUMED = {"idle": P.IDLE, "running": P.RUNNING, "answered": P.RUNNING, "cleani
 _AFTER_THE_LAST_TEST = Step(P.IDLE, E.READY)
 #: Messages about the job that was sent.
 _OF_A_JOB = (wire.Started, wire.Printed, wire.Done, wire.Freed)
+_HAS_JOB = frozenset({P.LEASED, P.RUNNING, P.CLEANUP})
 _STARTING = frozenset({P.NEW, P.STARTING, P.TEST_SENT, P.TEST_RUNNING, P.TEST_CLEANUP})
 
 
@@ -120,8 +130,13 @@ class WorkerProtocol:
         """Whether the worker has not passed its self-tests yet."""
         return self.phase in _STARTING
 
+    @property
+    def has_job(self) -> bool:
+        """Whether it was sent a job and has not said yet that it is free again."""
+        return self.phase in _HAS_JOB
+
     def lease(self, job_id: str, epoch: int) -> None:
-        """A Run is sent to the idle worker."""
+        """A Run was sent to the idle worker."""
         assert self.phase is Phase.IDLE, self.phase
         self.phase, self._lease, self.streams = Phase.LEASED, (job_id, epoch), False
 

@@ -44,7 +44,7 @@ class Ready(Message, frozen=True, tag="ready"):
 
 
 class Started(AttemptFields, frozen=True, tag="started"):
-    """The child has begun to run the job."""
+    """The job has run for a few milliseconds and goes on. A shorter one is answered by Done alone."""
 
 
 class Printed(AttemptFields, frozen=True, tag="printed"):

@@ -48,7 +48,7 @@ def end(daemon, script, *more):
     return daemon.replaced(daemon.summon(script, *more))
 
 
-@pytest.mark.parametrize("script", ["job_other_id", "job_other_epoch", "job_result_before_start"])
+@pytest.mark.parametrize("script", ["job_other_id", "job_other_epoch", "job_short_of_another_lease"])
 def test_e2_a_result_of_another_job_or_lease_destroys_the_worker(daemon, record, script):
     assert "it sent Done" in lose(daemon, script)
     record("E2", "forged result for another job or lease", "QUAR", stopped_by=["daemon"], seen=script)
@@ -68,6 +68,15 @@ def test_e3_of_two_results_the_first_counts_and_the_second_destroys_the_worker(d
     assert "it sent Done while it cleaned up" in daemon.replaced(worker)
     assert daemon.result(job_id).value == "first"
     record("E3", "two results for one job", "QUAR", stopped_by=["daemon"], seen="the first one counted")
+
+
+def test_e3_a_start_after_the_result_destroys_the_worker_and_the_result_counts(daemon, record):
+    worker = daemon.leasable("job_start_after_result")
+    job_id = daemon.submit(pool="rogue")
+    assert daemon.result(job_id).value == "first"
+    assert "it sent Started while it cleaned up" in daemon.replaced(worker)
+    assert daemon.result(job_id).value == "first"
+    record("E3", "a job that starts after its result", "QUAR", stopped_by=["daemon"], seen="the result counted")
 
 
 def test_e3_a_second_hello_destroys_the_worker(daemon, record):

@@ -242,9 +242,10 @@ class World:
 
     def vanish(self, number: int) -> None:
         def act(worker_id: str, container: Container) -> None:
+            has_job = container.lease is not None and number // 7 % 2 > 0
             if not container.stopping:
                 container.lease = None
-            self.play(ev.WorkerVanished(worker_id=worker_id, reason="link closed"))
+            self.play(ev.WorkerVanished(worker_id=worker_id, reason="link closed", has_job=has_job))
 
         self.with_container(number, act)
 

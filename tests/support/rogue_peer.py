@@ -216,8 +216,15 @@ def job_other_epoch(peer, run):
     peer.say(done(run, epoch=run.epoch + 1), *NOTHING)
 
 
-def job_result_before_start(peer, run):
-    peer.say(done(run), *NOTHING)
+def job_short_of_another_lease(peer, run):
+    peer.say(done(run, epoch=run.epoch + 1), *NOTHING)
+
+
+def job_start_after_result(peer, run):
+    from pool import values
+
+    peer.say(done(run), *NOTHING, *values.encode("first", max_bytes=1000))
+    peer.say(started(run))
 
 
 def job_two_results(peer, run):

@@ -178,6 +178,17 @@ def test_the_workers_answer_ends_the_job_and_is_handed_over_unread_with_its_hist
     assert core.pool.workers["p-1"].state is WorkerState.IDLE
 
 
+def test_a_short_job_ends_without_a_word_of_its_start():
+    core = Core(min_workers=1).up()
+    core.submit("j")
+    finish = only(core.report("j"), Finish)
+    assert (finish.outcome, finish.started_at, finish.attachment) == ("ok", None, "the answer")
+    assert [entry.state for entry in finish.history] == ["queued", "leased", "done"]
+    assert core.pool.workers["p-1"].state is WorkerState.CLEANING
+    core.free("p-1")
+    assert core.pool.workers["p-1"].state is WorkerState.IDLE
+
+
 def test_a_client_at_its_quota_gets_another_worker_when_one_of_its_jobs_has_ended():
     core = Core(min_workers=2, max_workers=2, running_per_client=1).up()
     core.submit("a")

@@ -9,6 +9,7 @@ from pool.core.events import (
     ShutdownRequested,
     WorkerFailed,
     WorkerRemoved,
+    WorkerVanished,
 )
 from pool.core.poison import LISTED_CHARS, MAX_CODES, Poison
 from pool.core.policy import CLEANING_S
@@ -187,6 +188,18 @@ def is_cancelled_before_it_begins_and_vanishes(core, job_id):
     core.vanish(core.worker_of(job_id))
 
 
+def is_cancelled_before_it_begins_and_vanishes_with_it(core, job_id):
+    core.submit(job_id, code=BAD)
+    core.cancel(job_id)
+    core.handle(WorkerVanished(worker_id=core.worker_of(job_id), reason="link closed", has_job=True))
+
+
+def is_cancelled_and_leaves_something_behind(core, job_id):
+    core.submit(job_id, code=BAD)
+    core.cancel(job_id)
+    core.end(job_id, Outcome.CANCELLED, residue="files: a")
+
+
 def is_cancelled_and_does_not_answer(core, job_id):
     running(core, job_id)
     core.cancel(job_id)
@@ -216,6 +229,8 @@ def is_recycled(core, job_id):
         did_not_begin_by_the_deadline,
         is_cancelled_and_vanishes,
         is_cancelled_before_it_begins_and_vanishes,
+        is_cancelled_before_it_begins_and_vanishes_with_it,
+        is_cancelled_and_leaves_something_behind,
         is_cancelled_and_does_not_answer,
         is_removed,
         is_said_to_have_failed,
@@ -228,6 +243,22 @@ def test_a_failure_that_is_not_due_to_the_code_does_not_count(happens):
     core.recover()
     assert core.pool.poison(core.now) == []
     assert refused(core, "after") is None
+
+
+def test_a_worker_that_vanishes_with_a_job_counts_also_if_it_has_not_said_that_the_job_started():
+    core = pool(poison_kills=1)
+    core.submit("j", code=BAD)
+    core.handle(WorkerVanished(worker_id=core.worker_of("j"), reason="link closed", has_job=True))
+    core.recover()
+    assert refused(core, "after")
+
+
+def test_a_worker_that_is_not_clean_after_a_short_job_counts():
+    core = pool(poison_kills=1)
+    core.submit("j", code=BAD)
+    core.end("j", residue="files: a")
+    core.recover()
+    assert refused(core, "after")
 
 
 def test_a_shutdown_counts_nothing():

@@ -158,7 +158,7 @@ ALL = {
 ALLOWED = [
     (0, Phase.NEW, {"hello"}),
     (1, Phase.STARTING, {"ready"}),
-    (2, Phase.TEST_SENT, {"started", "heartbeat"}),
+    (2, Phase.TEST_SENT, {"started", "done", "heartbeat"}),
     (3, Phase.TEST_RUNNING, {"done"}),
     (4, Phase.TEST_CLEANUP, {"freed", "heartbeat"}),
 ]
@@ -242,8 +242,13 @@ def test_an_honest_worker_is_accepted_up_to_its_second_job():
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        ((), done()),
+        ((), done("other")),
+        ((), done(epoch=2)),
         ((), freed()),
+        ((), printed()),
+        ((done(),), started()),
+        ((done(),), done()),
+        ((done(),), freed(2)),
         ((), HELLO),
         ((), READY),
         ((), started("other")),
@@ -271,6 +276,25 @@ def test_a_worker_without_a_job_has_nothing_to_report():
     for message in (started(), done(), freed()):
         with pytest.raises(RemoteProtocolError, match="had no job"):
             send(idle(), message)
+
+
+def test_the_end_of_a_short_job_says_that_it_had_started():
+    protocol = leased()
+    assert send(protocol, done()) is Effect.DONE
+    assert (protocol.phase, protocol.has_job) == (Phase.CLEANUP, True)
+    assert send(protocol, freed()) is Effect.FREED
+    assert (protocol.phase, protocol.has_job) == (Phase.IDLE, False)
+
+
+def test_short_self_tests_are_checked_as_others():
+    protocol = new(2)
+    with pytest.raises(StartFailed):
+        protocol.receive(done(NOOP_ID, 0), answer([41]), 0)
+    assert protocol.phase is Phase.TEST_SENT
+    protocol = new(2)
+    for message, payload in (START[each][0] for each in (3, 4, 6)):
+        protocol.receive(message, payload, 0)
+    assert send(protocol, freed(0)) is Effect.READY
 
 
 def test_heartbeats_may_queue_up_but_not_come_more_often_than_configured():

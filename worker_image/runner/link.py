@@ -131,6 +131,11 @@ class Link:
         self._latest, self._freed = job, None
         self._jobs += job.epoch > 0
 
+    def started(self) -> None:
+        """The latest job has run for a while."""
+        if self._latest is not None:
+            self.send(wire.Started(job_id=self._latest.job_id, epoch=self._latest.epoch))
+
     def send(self, message: wire.Message, payload: Sequence[Frame] = ()) -> None:
         """Send it if the link is up. Freed, and Done unless it is of a self-test, are kept besides."""
         if isinstance(message, wire.Done) and message.epoch:

@@ -4,13 +4,14 @@ It never decodes, formats or calls anything that a job made: an answer is a repo
 
 Contract with the daemon, over the link:
 1. Hello once, at the start. Then Ready once, when the first child is parked, or Broken and the end.
-2. One Run at a time, and the next one only after Freed and Collected. Each Run is answered by Started, one Done and one
-   Freed. Done is sent when the child's answer is complete; for a job that was killed or has died, when everything that
-   it had started is gone. Freed is sent when all of that is gone, the job's files are removed and the next child is
-   parked; `residue` names what could not be removed.
+2. One Run at a time, and the next one only after Freed and Collected. Each Run is answered by one Done and one Freed,
+   and before them by Started if the job runs for longer than a few milliseconds. Done is sent when the child's answer
+   is complete; for a job that was killed or has died, when everything that it had started is gone. Freed is sent when
+   all of that is gone, the job's files are removed and the next child is parked; `residue` names what could not be
+   removed.
 3. Kill of the running attempt leads to Done(cancelled). Kill of another attempt is ignored: its Done is on the way.
 4. Heartbeat every `heartbeat_s` while idle, and as the answer to Probe.
-5. Printed after Stream of the running attempt, until its Done, and never without Stream.
+5. Printed after Stream of the running attempt and Started, until its Done, and never without Stream.
 6. When the daemon ends, the job runs on within its limits, and its Done is held. The first message to the next daemon
    is Resume, with the token that Welcome had brought; after Adopted come the Done and the Freed that the last daemon
    had not acknowledged. A worker without a token ends with its daemon.
@@ -44,8 +45,8 @@ from runner.loop import Loop
 from runner.series import Series
 from runner.usage import Meter
 
-#: The next child is forked beside a job that runs longer than this. A fork takes a core for milliseconds, so a shorter
-#: job is answered first.
+#: The next child is forked beside a job that runs longer than this, and the daemon is told that the job has started. A
+#: fork takes a core for milliseconds, and so a shorter job is answered first, and by Done alone.
 _FORK_AFTER_S = 0.005
 #: How long after an answer the child is ended and the next one forked: daemon and client have the cores until then.
 _CLEAR_AFTER_S = 0.001
@@ -138,6 +139,7 @@ class Runner:
         elif isinstance(message, wire.Stream):
             attempt = self._running(message)
             if attempt is not None and not attempt.answered and self._series is None:
+                self._tell_started()
                 self._printer = Printer(attempt, self._link.offer)
                 self._print()
         elif isinstance(message, wire.Collected):
@@ -189,6 +191,7 @@ class Runner:
         if self._link.greeted and not self._link.token:
             raise DaemonGoneError
         self._printer = None
+        self._loop.timers.pop(self._link.started, None)  # Resume says so
         self._link.up = False
         now = time.monotonic()
         self._loop.timers.setdefault(self._give_up, now + self._settings.orphan_s)
@@ -227,7 +230,12 @@ class Runner:
             self._begin(*self._series.next())
         else:
             self._begin(job, frames, file)
-        self._link.send(wire.Started(job_id=job.job_id, epoch=job.epoch))
+        self._loop.timers[self._link.started] = time.monotonic() + _FORK_AFTER_S
+
+    def _tell_started(self) -> None:
+        """Now, unless it was done before."""
+        if self._loop.timers.pop(self._link.started, None) is not None:
+            self._link.started()
 
     def _body(self) -> int | None:
         """A descriptor of the file that comes with a job. None: the job is dropped.
@@ -318,6 +326,10 @@ class Runner:
             if self._series.goes_on():
                 return
             (done, frames), self._series = self._series.done(), None
+        self._end(done, frames)
+
+    def _end(self, done: wire.Done, frames: list[Frame]) -> None:
+        self._loop.timers.pop(self._link.started, None)
         self._link.send(done, frames)
 
     def _clear(self) -> None:
@@ -341,7 +353,7 @@ class Runner:
         self._children.drop(attempt.child)
         if self._series is not None and residue:
             done, self._series = self._series.done(), None
-            self._link.send(*done)
+            self._end(*done)
         if self._series is not None:
             self._begin_next()
             return
