@@ -16,7 +16,6 @@ import msgspec
 import pytest
 from docker.utils import kwargs_from_env
 
-from pool.client import Client
 from pool.engines.base import ImageFacts, WorkerSpec
 from pool.engines.docker import DockerEngine
 from pool.engines.oci import OciEngine
@@ -30,25 +29,26 @@ STAND_IN_COMMAND = ("/usr/bin/python3", "-s", "-P", "-X", "utf8", "-u", "-c")
 OWNER = f"test-{secrets.token_hex(4)}"
 
 
-@pytest.fixture(scope="session")
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each test of this directory needs a Docker Engine."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.docker)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def worker_image() -> ImageFacts:
     return daemons.worker_image()
 
 
 @pytest.fixture(scope="module")
-def daemon(request: pytest.FixtureRequest, worker_image: ImageFacts) -> Iterator[DaemonProcess]:
+def daemon(request: pytest.FixtureRequest) -> Iterator[DaemonProcess]:
     """With the module's POOLS, or one pool of its TEMPLATE. DAEMON: its settings of the daemon."""
-    del worker_image
     of_module = vars(request.module)
     pools = of_module.get("POOLS") or {"default": of_module["TEMPLATE"]}
     with DaemonProcess(pools, engine="docker", **of_module.get("DAEMON", {})) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def client(daemon: DaemonProcess) -> Iterator[Client]:
-    with daemon.client(timeout=60) as it:
-        yield it
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,7 @@ def sdk() -> Iterator[docker.APIClient]:
 
 
 @pytest.fixture(scope="session")
-def stand_in(worker_image: ImageFacts, sdk: docker.APIClient) -> str:
+def stand_in(sdk: docker.APIClient) -> str:
     return make_stand_in(sdk, DEFAULT_TAG, STAND_IN)
 
 
@@ -104,20 +104,18 @@ def engine() -> Iterator[DockerEngine]:
 
 
 @pytest.fixture(params=["docker", "oci"])
-def each_engine(request: pytest.FixtureRequest, worker_image: ImageFacts) -> str:
+def each_engine(request: pytest.FixtureRequest) -> str:
     """The name of each engine of this host."""
-    del worker_image
     if request.param == "oci":
         request.getfixturevalue("oci_usable")
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def oci_usable(worker_image: ImageFacts, tmp_path_factory: pytest.TempPathFactory) -> None:
+def oci_usable(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Skips where this host does not let us start containers. The host is asked with its own tools, so that an engine
     that refuses a usable host fails the tests. The worker image is unpacked here, so that no test waits for it.
     """
-    del worker_image
     if reason := _refused_by_host():
         pytest.skip(reason)
     engine = OciEngine(tmp_path_factory.mktemp("oci"), IMAGE_DIR)

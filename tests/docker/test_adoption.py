@@ -8,8 +8,6 @@ import pytest
 
 from tests.support.daemons import DaemonProcess
 
-pytestmark = pytest.mark.docker
-
 POOL = {"size": {"min": 1, "max": 1}, "recycle": {"max_jobs": 1000}, "preload": {"modules": []}}
 CODE = "import time\nprint('it runs', flush=True)\ntime.sleep(5)\nresult = 'it went on'"
 

@@ -7,14 +7,12 @@ import pytest
 from benchmarks import growth, memory, openloop, starts, transport
 from benchmarks.worker import IMAGE
 
-pytestmark = pytest.mark.docker
 PNG = b"\x89PNG"
 
 
 @pytest.fixture(autouse=True)
-def image(worker_image):
+def image():
     """They take the image of this checkout, which is built for the tests."""
-    del worker_image
 
 
 def test_the_open_loop_measures_each_load_from_the_planned_time(tmp_path, capsys):

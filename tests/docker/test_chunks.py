@@ -11,8 +11,6 @@ from pool import Limits
 from pool.client import cases
 from tests.support.daemons import DaemonProcess
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 TEMPLATE = {
     "size": {"min": 1, "max": 1},
     "recycle": {"max_jobs": 100_000},

@@ -15,8 +15,6 @@ import pytest
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 TEMPLATE = {"size": {"min": 2, "max": 3}, "limits": {"wall_s": 600, "cpu_s": 60, "memory": "512m"}}
 #: Several workers start one after the other, and a busy machine takes many seconds for each.
 PATIENCE_S = 300
@@ -58,8 +56,7 @@ def the_frame():
 
 
 @pytest.fixture(scope="module")
-def files(worker_image, tmp_path_factory):
-    del worker_image
+def files(tmp_path_factory):
     place = tmp_path_factory.mktemp("data")
     command = ["docker", "run", "--rm", "--network=none", "--user=0", f"--volume={place}:/out"]
     command += ["--entrypoint=/usr/bin/python3", "pool-worker:latest", "-I", "-c", WRITE]

@@ -9,8 +9,6 @@ import pytest
 from tests.newcomer.place import blocks, promised
 from tests.support.daemons import DaemonProcess
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 TEMPLATE = {
     "size": {"min": 1, "max": 2},
     "recycle": {"max_jobs": 1000},

@@ -8,8 +8,6 @@ import pytest
 from pool.client.admin import AdminClient
 from pool.errors import DrainingError, PoolError
 
-pytestmark = pytest.mark.docker
-
 TEMPLATE = {
     "size": {"min": 1, "max": 3},
     "preload": {"modules": []},

@@ -17,8 +17,6 @@ from tests.support.engine_proxy import EngineProxy, engine_socket, refusing
 
 from .conftest import OWNER
 
-pytestmark = pytest.mark.docker
-
 
 def containers(sdk, **labels):
     filters = {"label": [f"pool.{name}={value}" for name, value in labels.items()]}

@@ -17,8 +17,6 @@ from tests.docker import live
 from tests.support.daemons import DaemonProcess
 from tests.support.engine_proxy import EngineProxy, engine_socket, gone, refusing
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 POOL = {
     "size": {"min": 2, "max": 2},
     "recycle": {"max_jobs": 100_000},
@@ -39,8 +37,7 @@ def proxy():
 
 
 @pytest.fixture(scope="module")
-def daemon(worker_image, proxy):
-    del worker_image
+def daemon(proxy):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", proxy.host)
         running = DaemonProcess({"default": POOL}, engine="docker")

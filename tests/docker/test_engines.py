@@ -9,8 +9,6 @@ from pool.model import Limits, Outcome
 from tests.docker import live
 from tests.support.daemons import DaemonProcess
 
-pytestmark = pytest.mark.docker
-
 WAIT_S = 120
 POOLS = {
     name: {

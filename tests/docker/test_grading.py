@@ -5,8 +5,6 @@ import pytest
 from pool import Limits, Outcome
 from tests.hostile.payloads import forgery
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 TEMPLATE = {
     "size": {"min": 2, "max": 2},
     "recycle": {"max_jobs": 1000},

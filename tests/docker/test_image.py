@@ -19,8 +19,6 @@ from pool.wire import PROTOCOL_VERSION
 from tests.support.process import python
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.docker
-
 MAX_SIZE_BYTES = 350 << 20
 
 #: What the Engine puts into a container, over whatever the image has there.

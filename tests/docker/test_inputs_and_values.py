@@ -21,8 +21,6 @@ from pool.errors import InvalidJobError
 from pool.model import Limits, Outcome, StartKind
 from tests.support.same import same
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 TEMPLATE = {
     "size": {"min": 2, "max": 2},
     "recycle": {"max_jobs": 100_000},

@@ -16,8 +16,6 @@ from pool.errors import PoolUnavailableError
 from pool.model import Limits, Outcome
 from tests.support.daemons import DaemonProcess
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 MIB = 1 << 20
 TEMPLATE = {
     "size": {"min": 1, "max": 1},
@@ -37,8 +35,7 @@ CONFINED = ("default", "nested")  #: without any permission
 
 
 @pytest.fixture(scope="module")
-def daemon(worker_image):
-    del worker_image
+def daemon():
     with DaemonProcess(POOLS, engine="docker") as running:
         running.until(lambda: all(pool["ready"] for pool in running.status()["pools"]))
         yield running
@@ -306,8 +303,7 @@ def refusal(daemon, pool):
 
 
 @pytest.fixture(scope="module")
-def host_without_namespaces(worker_image):
-    del worker_image
+def host_without_namespaces():
     pools = {"default": TEMPLATE, "nested": TEMPLATE | {"isolation": "namespaces"}}
     with host(profile(without=["unshare"]), pools) as running:
         yield running
@@ -341,8 +337,7 @@ def test_without_namespaces_a_worker_is_not_shared_whatever_the_template_says(ho
         assert client.run("result = 1").value == 1
 
 
-def test_where_landlock_is_refused_a_worker_without_namespaces_says_both_and_comes_up(worker_image):
-    del worker_image
+def test_where_landlock_is_refused_a_worker_without_namespaces_says_both_and_comes_up():
     pools = {"default": TEMPLATE, "plain": TEMPLATE | {"isolation": "plain"}}
     with host(profile(without=["landlock_create_ruleset"]), pools) as running:
         assert [each.partition(":")[0] for each in running.pool()["missing"]] == ["landlock"]
@@ -353,15 +348,13 @@ def test_where_landlock_is_refused_a_worker_without_namespaces_says_both_and_com
         assert {running.pool(pool)["reuse_scope"] for pool in pools} == {"client"}
 
 
-def test_a_right_that_cannot_be_given_up_is_named_as_the_reason(worker_image):
-    del worker_image
+def test_a_right_that_cannot_be_given_up_is_named_as_the_reason():
     with host(profile(without=["capset"]), {"default": TEMPLATE}) as running:
         running.until(lambda: running.pool()["breaker"]["open"])
         assert "PermissionError: [Errno 1] capset: Operation not permitted" in refusal(running, "default")
 
 
-def test_where_only_mounts_are_refused_the_rest_is_in_force(worker_image):
-    del worker_image
+def test_where_only_mounts_are_refused_the_rest_is_in_force():
     with host(profile(without=["mount"]), {"default": TEMPLATE}) as running:
         seen = running.pool()
         assert (seen["isolation"], seen["reuse_scope"]) == ("partial", "client")
@@ -376,8 +369,7 @@ def test_where_only_mounts_are_refused_the_rest_is_in_force(worker_image):
             assert pids == (2, 0)
 
 
-def test_a_worker_whose_lockdown_does_not_hold_is_never_leased_and_the_reason_is_told(worker_image):
-    del worker_image
+def test_a_worker_whose_lockdown_does_not_hold_is_never_leased_and_the_reason_is_told():
     pools = {"default": TEMPLATE, "plain": TEMPLATE | {"isolation": "plain"}}
     with host(profile(mute=["seccomp"]), pools) as running:  # the second filter is loaded, and is not there
         for pool in pools:

@@ -7,8 +7,6 @@ import pytest
 from pool.model import Limits, Outcome
 from tests.support.same import same
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 POOL = {
     "size": {"min": 1, "max": 1},
     "recycle": {"max_jobs": 100_000},

@@ -19,8 +19,6 @@ from tests.support.daemons import IMAGE_DIR
 
 from .conftest import OWNER, add_stand_in, make_spec
 
-pytestmark = pytest.mark.docker
-
 PROBE = (
     (Path(__file__).parent / "probe.py")
     .read_text(encoding="utf-8")

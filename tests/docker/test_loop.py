@@ -7,12 +7,9 @@ import asyncio
 import numpy as np
 import pandas as pd
 import psutil
-import pytest
 
 from pool import AsyncClient, Limits, Outcome, SandboxExecutor
 from tests.support.process import threads
-
-pytestmark = pytest.mark.docker
 
 BARE = {
     "size": {"min": 2, "max": 2},

@@ -27,8 +27,6 @@ from tests.support.waiting import Waiting
 
 from .conftest import OWNER
 
-pytestmark = pytest.mark.docker
-
 WAIT_S = 60
 MANY_DESCRIPTORS = 1024
 

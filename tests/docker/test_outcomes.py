@@ -14,8 +14,6 @@ from pool.errors import LimitExceededError
 from pool.model import Limits, Outcome
 from tests.docker import live
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 TEMPLATE = {
     "size": {"min": 2, "max": 2},
     "recycle": {"max_jobs": 100_000},

@@ -4,11 +4,7 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 from tests.support.daemons import DaemonProcess
-
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
 
 TEMPLATE = {
     "size": {"min": 2, "max": 3},
@@ -56,8 +52,7 @@ def test_status_shows_what_a_person_and_a_script_look_for(daemon, client):
     assert worker["rss_bytes"] > 10_000_000
 
 
-def test_workers_of_age_are_replaced_one_after_another(worker_image):
-    del worker_image
+def test_workers_of_age_are_replaced_one_after_another():
     pools = {"default": TEMPLATE | {"size": {"min": 2, "max": 3}, "recycle": {"max_jobs": 1000, "max_age_s": 4}}}
     with DaemonProcess(pools, engine="docker") as running, running.client() as client:
         running.until(lambda: len(running.workers(state="idle")) == 2)

@@ -7,8 +7,6 @@ import pytest
 from pool.model import Limits, Outcome
 from tests.support.daemons import DaemonProcess
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 TEMPLATE = {
     "size": {"min": 1, "max": 1},
     "screen": "off",
@@ -18,8 +16,7 @@ TEMPLATE = {
 
 
 @pytest.fixture(scope="module")
-def client(worker_image):
-    del worker_image
+def client():
     pools = {
         "default": TEMPLATE,
         "plain": TEMPLATE | {"isolation": "plain", "preload": {"modules": []}},

@@ -6,8 +6,6 @@ from pool.images import build
 from tests.docker.conftest import make_stand_in
 from tests.support.daemons import DaemonProcess
 
-pytestmark = pytest.mark.docker
-
 IMAGE = "pool-worker-python3.13:latest"
 #: Fork a child that looks at every object, and print how many pages it has copied for that.
 FORK = """

@@ -6,7 +6,7 @@ from pool.images import build, profile
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess
 
-pytestmark = [pytest.mark.docker, pytest.mark.corpus, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.corpus, pytest.mark.timeout(1800)]
 
 IMAGE = "pool-worker:science"
 PRELOAD = [

@@ -9,7 +9,7 @@ import pytest
 from pool.model import Limits
 from tests.hostile.alone import View, one_worker, only_root, settled
 
-pytestmark = [pytest.mark.docker, only_root]
+pytestmark = only_root
 
 STOP, KILL = signal.SIGSTOP, signal.SIGKILL
 ONE = "def main():\n    return 1"

@@ -8,8 +8,6 @@ import pytest
 
 from tests.support.process import python
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("worker_image")]
-
 TEMPLATE = {
     "size": {"min": 2, "max": 2},
     "recycle": {"max_jobs": 1000},

@@ -9,8 +9,6 @@ from pool.images import DEFAULT_TAG
 from tests.docker.conftest import with_entrypoint
 from tests.support.daemons import DaemonProcess
 
-pytestmark = pytest.mark.docker
-
 PYTHON = ("/usr/bin/python3", "-u", "-c")
 #: What the container runs instead of the runner, and what the history has to say about it.
 PROGRAMS = {
@@ -47,9 +45,8 @@ POOL = {
 
 
 @pytest.fixture(scope="module")
-def images(worker_image, sdk):
+def images(sdk):
     """The worker image with each of the programs as its entry point: tags by name."""
-    del worker_image
     tags = {name: f"pool-worker-{name}:latest" for name in PROGRAMS}
     for name, tag in tags.items():
         with_entrypoint(sdk, DEFAULT_TAG, tag, (*PYTHON, PROGRAMS[name][0]))

@@ -13,10 +13,7 @@ import pytest
 from pool.model import Outcome
 from tests.docker import live
 
-pytestmark = [
-    pytest.mark.docker,
-    pytest.mark.skipif(os.geteuid() != 0, reason="signals processes of other users; needs root"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="signals processes of other users; needs root")
 
 MEMORY_BYTES = 256 << 20
 TEMPLATE = {
