@@ -70,6 +70,20 @@ def test_objects_that_are_made_while_libraries_are_imported_lie_together():
     assert end <= together[-1] + 1 << 20, "what is left over was given back"
 
 
+def test_stacks_of_frames_leave_no_gaps_between_the_objects_of_libraries():
+    """Python takes memory for them from the same allocator, 16 KiB at a time, and gives it back soon."""
+
+    def depth(left):
+        return 1 + depth(left - 1) if left else 0
+
+    with huge_pages.gathering():
+        assert depth(800) == 800
+        objects = [f"object {number}" for number in range(200_000)]
+    found = mappings(Path("/proc/self/smaps").read_text(encoding="ascii"))
+    gathered = next(each for each in found if each.start <= id(objects[-1]) < each.end)
+    assert gathered.end % (1 << 20) == 0
+
+
 def test_libraries_whose_objects_take_all_the_memory_that_was_set_aside_are_imported_too(monkeypatch):
     """The kernel may place it so that nothing in front of it is lost, and then nothing of it is left over."""
     huge, room = 2 << 20, kernel.map_room

@@ -28,9 +28,11 @@ from runner.kernel import Step
 _HUGE_BYTES = 2 << 20
 #: More than what most libraries need. What is left over is given back.
 _ARENAS_BYTES = 64 << 20
-#: Takes a `_Room` in rdi and a size in rsi. Returns the next piece of the room, or what Python's own allocator returns.
+#: Takes a `_Room` in rdi and a size in rsi. Returns the next piece of the room, or what Python's own allocator returns:
+#: for less than 1 MiB, as stacks of frames have it, which are given back soon and would leave gaps for libraries.
 _TAKING = {
     "x86_64": bytes.fromhex(
+        "4881fe00001000 7211"  # cmp rsi, 1 MiB; jb own
         "488b07 488d0c30"  # mov rax, [rdi]; lea rcx, [rax+rsi]
         "483b4f08 7704"  # cmp rcx, [rdi+8]; ja own
         "48890f c3"  # mov [rdi], rcx; ret

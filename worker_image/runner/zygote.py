@@ -8,6 +8,7 @@ few jobs use, to put memory into large pages, to look for garbage in what was im
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import gc
 import importlib
@@ -16,7 +17,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -75,20 +76,8 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer,
             f"this host refuses {'; '.join(grant.missing)}; see pool-admin doctor, or set isolation: auto"
         )
     hooks = Hooks()
-    if plan.isolation != "none":
-        _set_up_libraries(plan)
-    fetched = datasets.fetch(tuple(map(Source.parse, plan.datasets)))  # before any library is imported here
-    os.environ.update(without_programs.thread_caps())
-    _load_modules(plan.modules)
-    named = datasets.unpack(fetched)  # imports NumPy and pandas if no module has
-    _stop_threads_of_blas()
-    setting = Setting(
-        named,
-        Policy.from_json(plan.screen) if plan.screen else UNSCREENED,
-        f"{plan.scratch}/{child.WORK}/{output_files.DIRECTORY}",
-    )
-    for part in warmup.parts() * warmup.ZYGOTE_ROUNDS:
-        warmup.run(part, setting)
+    with huge_pages.gathering() if plan.modules else contextlib.nullcontext():
+        setting = _load_libraries(plan)
     if plan.modules:
         gc.collect()
         huge_pages.collapse()
@@ -111,6 +100,26 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer,
     return server, prepared
 
 
+def _load_libraries(plan: Plan) -> Setting:
+    """Import them, load the data sets, and run jobs of ours until the interpreter has specialised the byte code."""
+    if plan.isolation != "none":
+        _set_up_libraries(plan)
+    fetched = datasets.fetch(tuple(map(Source.parse, plan.datasets)))  # before any library is imported here
+    os.environ.update(without_programs.thread_caps())
+    for name in (*_OFTEN_USED, *plan.modules) if plan.modules else ():
+        _import(name)
+    named = datasets.unpack(fetched)  # imports NumPy and pandas if no module has
+    _stop_threads_of_blas()
+    setting = Setting(
+        named,
+        Policy.from_json(plan.screen) if plan.screen else UNSCREENED,
+        f"{plan.scratch}/{child.WORK}/{output_files.DIRECTORY}",
+    )
+    for part in warmup.parts() * warmup.ZYGOTE_ROUNDS:
+        warmup.run(part, setting)
+    return setting
+
+
 def _without_decimal_context(load: Callable[..., T], *arguments: object) -> T:
     """A thread that first uses decimal gets a context of its defaults, and a job may set those before."""
     context = contextvars.copy_context()
@@ -119,13 +128,6 @@ def _without_decimal_context(load: Callable[..., T], *arguments: object) -> T:
         if variable.name != "decimal_context":
             variable.set(value)
     return loaded
-
-
-def _load_modules(names: Sequence[str]) -> None:
-    if names:
-        with huge_pages.gathering():
-            for name in (*_OFTEN_USED, *names):
-                _import(name)
 
 
 def _set_up_libraries(plan: Plan) -> None:
