@@ -51,7 +51,7 @@ def test_an_answer_does_not_wait_until_what_the_job_has_started_stops_printing()
 def test_each_call_of_a_chunk_has_the_whole_wall_limit_and_begins_when_the_runner_says_so():
     job = msgspec.structs.replace(JOB, calls=(1, 1))
     with conversation(job=job) as (attempt, theirs):
-        channel.receive(theirs)
+        channel.receive(theirs, bytearray())
         first_deadline = attempt.deadline
         channel.send(theirs, ANSWER)
         attempt.read(attempt.child.sock.fileno())

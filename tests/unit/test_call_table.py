@@ -106,18 +106,27 @@ def test_a_call_that_returns_nothing_leads_to_another_place():
 
 
 @pytest.mark.usefixtures("way")
-def test_peeking_leaves_what_has_come_to_the_reader():
+def test_receiving_takes_what_has_come_and_says_how_much_it_is():
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        first = ctypes.create_string_buffer(b"none", 4)
-        made = CallTable([call_table.peeking(ours.fileno(), first)])
+        first, size = bytearray(b"nothing"), kernel.number()
+        made = CallTable([call_table.receiving(ours.fileno(), first, size)])
+        theirs.send(b"four")
+        made.perform()
+        assert (first, size.value) == (b"fouring", 4)
         theirs.send(b"a message")
         made.perform()
-        assert (first.raw, ours.recv(99)) == (b"a me", b"a message")
-        first.raw = b"none"
+        assert (first, size.value, ours.recv(99)) == (b"a messa", 7, b"ge")
         theirs.close()
         made.perform()
-        assert first.raw == b"none"
+        assert size.value == 0
+
+
+def test_what_prepared_calls_write_to_lies_together():
+    """After a fork each page that is written to is copied."""
+    one, content, other = kernel.number(), kernel.room(b"of any length, such as this"), kernel.number()
+    assert content.raw == b"of any length, such as this"
+    assert ctypes.addressof(other) - ctypes.addressof(one) == 48
 
 
 def test_descriptors_of_an_empty_range_need_no_call():

@@ -92,7 +92,7 @@ def test_a_blocking_reader_says_when_the_other_end_is_gone(pair):
     ours.setblocking(True)
     theirs.close()
     with pytest.raises(EOFError):
-        channel.receive(ours)
+        channel.receive(ours, bytearray())
 
 
 @given(st.binary(max_size=64))

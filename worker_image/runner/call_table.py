@@ -13,7 +13,6 @@ import functools
 import mmap
 import os
 import resource
-import socket
 from collections.abc import Callable, Iterable, Sequence
 
 from runner import kernel
@@ -53,6 +52,7 @@ class CallTable:
         self._steps = tuple(steps)
         self._labels = {step.label: at for at, step in enumerate(self._steps) if step.label}
         self._held: list[object] = []  #: what the table points to
+        self._unused = kernel.number()  #: takes the results that no step needs
         self.stopped_at = 0  #: the number of the step that has failed
         self._run = _machine_code() if all(map(_is_of_c, self._steps)) else None
         self._table = (_Place * len(self._steps))()
@@ -86,7 +86,7 @@ class CallTable:
         return self._labels[label] if label else at + 1
 
     def _place(self, at: int, step: Step) -> ctypes.Array[ctypes.c_void_p]:
-        result = ctypes.c_long() if step.result is None else step.result
+        result = self._unused if step.result is None else step.result
         pointers = [self._pointer(each) for each in step.arguments]
         rest = [self._pointer(0)] * (_LIMIT - len(pointers))
         function = ctypes.cast(step.function, ctypes.c_void_p).value  # type: ignore[arg-type]
@@ -170,6 +170,7 @@ def sending(fd: int, message: bytes) -> Step:
     return Step(kernel.libc.send, (fd, message, len(message), 0), "send")
 
 
-def peeking(fd: int, first: ctypes.Array[ctypes.c_char]) -> Step:
-    """Wait until something has come, and look at its first bytes. They stay as they are if the other end is closed."""
-    return Step(kernel.libc.recv, (fd, first, len(first), int(socket.MSG_PEEK)), "recv")
+def receiving(fd: int, first: bytearray, size: ctypes.c_long) -> Step:
+    """Wait until something has come. `size`: how many bytes of `first` it takes; 0 if the other end is closed."""
+    room = (ctypes.c_char * len(first)).from_buffer(first)
+    return Step(kernel.libc.recv, (fd, room, len(first), 0), "recv", size)

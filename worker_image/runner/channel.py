@@ -35,7 +35,8 @@ _COUNT = struct.Struct("!I")
 _SIZE = struct.Struct("!Q")
 _REPORT = struct.Struct("!BiBBBQQ")
 _READ_BYTES = 256 * 1024
-_FIRST_READ_BYTES = 16 * 1024
+#: All of a small message.
+FIRST_READ_BYTES = 16 * 1024
 
 #: The outcomes that a child may claim, by number. Only the runner gives the others, from what the kernel reports.
 CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT, Outcome.REJECTED)
@@ -115,7 +116,7 @@ class Collector(Struct, kw_only=True):
                 if self._parts is not None:
                     self._fill(self._parts)
                 elif not self._read_head():
-                    chunk = self.sock.recv(_FIRST_READ_BYTES)  # all of a small message
+                    chunk = self.sock.recv(FIRST_READ_BYTES)
                     self.closed = not chunk
                     self._early += chunk
         except BlockingIOError:
@@ -184,20 +185,18 @@ def trusting(sock: socket.socket) -> Collector:
     return Collector(sock=sock, max_bytes=sys.maxsize, max_frames=sys.maxsize)
 
 
-def receive(sock: socket.socket) -> list[bytearray]:
+def receive(sock: socket.socket, got: bytearray) -> list[bytearray]:
     """Wait for the only message of a writer that is trusted. Raises EOFError when it closes before the end.
 
-    A parked child calls this once. A `Collector` would cost it thirty pages.
+    `got`: what has come of it. A child calls this once; a `Collector` would cost it thirty pages.
     """
-    got, end = bytearray(), _COUNT.size
-    while len(got) < end:
-        if not (more := sock.recv(_FIRST_READ_BYTES)):
+    head = _COUNT.size
+    while len(got) < head or len(got) < (end := head + _COUNT.unpack_from(got)[0] * _SIZE.size):
+        if not (more := sock.recv(FIRST_READ_BYTES)):
             raise EOFError("the channel was closed")
         got += more
-        if len(got) >= _COUNT.size:
-            end = _COUNT.size + _COUNT.unpack_from(got)[0] * _SIZE.size
     frames, at = [], end
-    for (size,) in _SIZE.iter_unpack(got[_COUNT.size : end]):
+    for (size,) in _SIZE.iter_unpack(got[head:end]):
         frame = got[at : at + size]
         at += size
         frames.append(frame if len(frame) == size else _completed(sock, frame, size))

@@ -34,9 +34,12 @@ from runner.call_table import CallTable
 from runner.confinement import Confinement
 from runner.denials import DenialReporter
 from runner.fault import FILENAME
+from runner.fork_server import CLOSED
 from runner.huge_pages import releasing
 from runner.kernel import Step
 
+#: Of a child in its own pid namespace, where the init is process 1.
+_PID = 2
 #: One byte from the child: it is parked.
 PARKED = b"p"
 #: As in a plain interpreter in the locale C.UTF-8.
@@ -68,7 +71,8 @@ class Prepared(NamedTuple):
     work: str
     directories: CallTable  #: makes a job's directories, and enters the first
     parking: Sequence[Step]  #: all that a child does before it waits for a job
-    first: ctypes.Array[ctypes.c_char]  #: the first bytes of what comes: of a job, or WARM_UP
+    first: bytearray  #: room for the first bytes of what comes: of a job, or WARM_UP
+    size: ctypes.c_long  #: how many they are
     releasing: CallTable  #: unmaps what a warm-up has read of libraries
     setting: Setting
     confinement: Confinement
@@ -79,6 +83,8 @@ class Prepared(NamedTuple):
 def prepare(scratch: Path, setting: Setting, confinement: Confinement, ends: Sequence[ctypes.c_int]) -> Prepared:
     """In the zygote, as the last of all: it counts what the zygote holds. `ends`: channel, stdout and stderr."""
     set_up(scratch)
+    if confinement.nested:
+        interpreter.note_thread(_PID)
     work = f"{scratch}/{WORK}"
     directories = [
         kernel.making_directory(work, 0o700),
@@ -86,14 +92,14 @@ def prepare(scratch: Path, setting: Setting, confinement: Confinement, ends: Seq
         kernel.changing_directory(work),
     ]
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    first = ctypes.create_string_buffer(b"\xff" * len(channel.WARM_UP), len(channel.WARM_UP))
+    first, size = bytearray(channel.FIRST_READ_BYTES), kernel.number()
     parking = [
         *call_table.taking_descriptors(sock.fileno(), ends),
         *_RENEWING,
         *confinement.isolating,
         *(directories if confinement.own_scratch else ()),
         call_table.sending(sock.fileno(), PARKED),
-        call_table.peeking(sock.fileno(), first),
+        call_table.receiving(sock.fileno(), first, size)._replace(if_zero=CLOSED),
     ]
     return Prepared(
         scratch=str(scratch),
@@ -101,6 +107,7 @@ def prepare(scratch: Path, setting: Setting, confinement: Confinement, ends: Seq
         directories=CallTable(directories),
         parking=parking,
         first=first,
+        size=size,
         releasing=CallTable(releasing()),
         setting=setting,
         confinement=confinement,
@@ -118,6 +125,7 @@ def set_up(scratch: Path) -> None:
     _prepare_random()
     frames.set_up()
     interpreter.hide(scratch / WORK)
+    interpreter.note_what_is_there()
 
 
 def _set_signals() -> None:
@@ -154,10 +162,13 @@ def live(prepared: Prepared, fork: Callable[[Sequence[Step]], None]) -> NoReturn
     status, sock = 1, prepared.sock
     try:
         fork(prepared.parking)
-        if prepared.first.raw == channel.WARM_UP:
+        if not prepared.confinement.nested:
+            interpreter.note_thread(os.getpid())
+        got = prepared.first[: prepared.size.value]
+        if got.startswith(channel.WARM_UP):
+            del got[: len(channel.WARM_UP)]
             _warm_up(sock, prepared)
-        interpreter.note_what_is_there()
-        _work(sock, prepared)
+        _work(sock, got, prepared)
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
         status = 0  # the runner does not need this child any more
@@ -213,17 +224,18 @@ def _held_bytes(confinement: Confinement) -> int:
 
 def _warm_up(sock: socket.socket, prepared: Prepared) -> None:
     """Until a job is waiting."""
-    sock.recv(len(channel.WARM_UP))
     for part in warmup.parts():
         warmup.run(part, prepared.setting)
         if select.select([sock], [], [], 0.0)[0]:
-            return
-    prepared.releasing.perform()
+            break
+    else:
+        prepared.releasing.perform()
+    interpreter.note_what_is_there()
 
 
-def _work(sock: socket.socket, prepared: Prepared) -> None:
-    """Wait for the job, run it, send the answer. The calls of a chunk begin when the runner says so."""
-    header, code, compiled, stdin, *rest = channel.receive(sock)
+def _work(sock: socket.socket, got: bytearray, prepared: Prepared) -> None:
+    """Run the job of which `got` has come, and send the answer. The calls of a chunk begin when the runner says so."""
+    header, code, compiled, stdin, *rest = channel.receive(sock, got)
     job = _request.decode(header)
     files = rest[: len(job.files)]
     arguments: Sequence[channel.Frame] = rest[len(job.files) :]

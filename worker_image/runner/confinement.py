@@ -163,7 +163,7 @@ class Ruleset:
         net = _NET if abi >= _NET_ABI else 0
         scope = _SCOPE if abi >= _SCOPE_ABI else 0
         attributes = struct.pack("=QQQ", handled, net, scope)
-        fd = ctypes.c_long()
+        fd = kernel.number()
         self.making = [
             kernel.calling("landlock_create_ruleset", attributes, 24 if scope else 16 if net else 8, 0, result=fd)
         ]
@@ -175,7 +175,7 @@ class Ruleset:
 
 
 def _adding(ruleset: ctypes.c_long, path: str, rights: int) -> list[Step]:
-    rule = ctypes.create_string_buffer(_RULE.pack(rights, 0), _RULE.size)
+    rule = kernel.room(_RULE.pack(rights, 0))
     fd = ctypes.c_long.from_buffer(rule, _RULE_FD)
     return [
         kernel.opening(path, os.O_PATH, fd),

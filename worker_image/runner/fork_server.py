@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import signal
 import socket
@@ -36,6 +37,8 @@ if TYPE_CHECKING:  # the runner imports this module too, and needs nothing of a 
     from runner.confinement import PidNamespaces
 
 _FORK, _REAP = 1, 0
+#: The label of the step that ends the process, because the runner has closed its end.
+CLOSED = "closed"
 _ORDER = struct.Struct("=4i")
 LOADED, CHILD, NO_CHILD, EXITED, FAILED = b"LOAD", b"CHLD", b"NONE", b"EXIT", b"FAIL"
 KIND_BYTES = 4
@@ -85,8 +88,8 @@ def reap(control: socket.socket, child: int, init: int, *, wait: bool = True) ->
     control.send(_ORDER.pack(_REAP, child, init, 0 if wait else os.WNOHANG))
 
 
-class _Message(ctypes.Structure):
-    """struct msghdr of libc, on machines of 64 bits: numbers in one buffer, descriptors beside them."""
+class _Header(ctypes.Structure):
+    """struct msghdr of libc, on machines of 64 bits."""
 
     _fields_ = (
         ("address", ctypes.c_void_p),
@@ -98,15 +101,20 @@ class _Message(ctypes.Structure):
         ("flags", ctypes.c_size_t),
     )
 
+
+class _Message:
+    """Numbers in one buffer, descriptors beside them."""
+
     def __init__(self, content: bytes, descriptors: int) -> None:
         size = _INT_BYTES * descriptors
         head = struct.pack("=QII", socket.CMSG_LEN(size), socket.SOL_SOCKET, socket.SCM_RIGHTS)
-        self.content = ctypes.create_string_buffer(content, len(content) + _SPARE_BYTES)
-        self._rights = ctypes.create_string_buffer(head, socket.CMSG_SPACE(size) + _SPARE_BYTES)
+        self.content = kernel.room(content + bytes(_SPARE_BYTES))
+        self._rights = kernel.room(head.ljust(socket.CMSG_SPACE(size) + _SPARE_BYTES, b"\0"))
         self._buffer = (ctypes.c_size_t * 2)(ctypes.addressof(self.content), len(content))
         #: Is changed by recvmsg().
         self.room = socket.CMSG_SPACE(size) if descriptors else 0
-        super().__init__(None, 0, ctypes.addressof(self._buffer), 1, ctypes.addressof(self._rights), self.room, 0)
+        buffer, beside = ctypes.addressof(self._buffer), ctypes.addressof(self._rights)
+        self._header = _Header.from_buffer(kernel.room(bytes(_Header(None, 0, buffer, 1, beside, self.room, 0))))
 
     def number(self, place: int) -> ctypes.c_int:
         """Of the content, which has numbers of 32 bits."""
@@ -119,11 +127,11 @@ class _Message(ctypes.Structure):
         return ctypes.c_int.from_buffer(self._rights, socket.CMSG_LEN(0) + _INT_BYTES * place)
 
     def making_room(self) -> Step:
-        return kernel.setting(ctypes.c_int.from_buffer(self, _Message.beside_bytes.offset), self.room)
+        return kernel.setting(ctypes.c_int.from_buffer(self._header, _Header.beside_bytes.offset), self.room)
 
     def passing(self, name: str, fd: int, flags: int = 0) -> Step:
         """`name`: sendmsg or recvmsg."""
-        return Step(getattr(kernel.libc, name), (fd, ctypes.c_void_p(ctypes.addressof(self)), flags), name)
+        return Step(getattr(kernel.libc, name), (fd, ctypes.c_void_p(ctypes.addressof(self._header)), flags), name)
 
 
 class _Part(NamedTuple):
@@ -156,6 +164,7 @@ class ForkServer:
         Raises OSError, in a child or in the zygote.
         """
         self._table = self._all_calls(parking)
+        gc.freeze()  # no child looks at the table when it looks for objects of its job
         while self._pid.value:
             try:
                 self._table.perform()
@@ -186,7 +195,7 @@ class ForkServer:
         receiving = self._order.passing("recvmsg", self._control.fileno(), _CLOSED_ON_EXEC)
         return [
             _Part(self._order.making_room()._replace(label="receive")),
-            _Part(receiving._replace(if_zero="closed"), self._close_ends),
+            _Part(receiving._replace(if_zero=CLOSED), self._close_ends),
             _Part(Step(kernel.libc.abs, (self._order.number(0),), "abs", if_zero="reap")),
         ]
 
@@ -232,7 +241,7 @@ def _jumping(label: str) -> Step:
 
 
 def _ending() -> list[Step]:
-    return [Step(kernel.libc._exit, (0,), "exit", label="closed")]  # noqa: SLF001
+    return [Step(kernel.libc._exit, (0,), "exit", label=CLOSED)]  # noqa: SLF001
 
 
 def _opening_pidfd(pid: ctypes.c_int, fd: ctypes.c_int) -> _Part:

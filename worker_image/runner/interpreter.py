@@ -144,9 +144,13 @@ def _without_runner(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
+def note_thread(pid: int) -> None:
+    """Of a child, whose first thread has the number of its process. A fork does not note it."""
+    threading.main_thread()._native_id = pid  # type: ignore[attr-defined] # noqa: SLF001
+
+
 def note_what_is_there() -> None:
-    """Before the job comes. What is there belongs to no job, so `finish` need not look at it."""
-    threading.main_thread()._set_native_id()  # type: ignore[attr-defined] # noqa: SLF001 - a fork does not
+    """In the zygote, and after a warm-up. What is there belongs to no job, so `finish` need not look at it."""
     _Before.exit_handlers = _count_exit_handlers()
     gc.freeze()
 

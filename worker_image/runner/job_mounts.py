@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 from collections.abc import Iterable, Iterator
@@ -101,7 +100,7 @@ class JobMounts:
 
 
 def _making_file(path: str) -> Iterator[Step]:
-    fd = ctypes.c_long()
+    fd = kernel.number()
     yield kernel.opening(path, os.O_CREAT | os.O_WRONLY, fd, 0o444)
     yield kernel.closing(fd)
 

@@ -52,6 +52,10 @@ _MAP_FAILED = ctypes.c_size_t(-1).value
 #: At least the size of sem_t and of pthread_attr_t.
 _OPAQUE_BYTES = 128
 
+#: What prepared calls write to. It lies together: after a fork a page that is written to is copied, a large one split.
+_written = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+_ALIGNED_BYTES = 16
+
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
@@ -66,6 +70,18 @@ _numbers = syscalls.numbers()
 _locked = ctypes.PyDLL(None, use_errno=True)
 #: As os.fork(), without the hooks of Python's modules. For a process with one thread only.
 fork = _locked.fork
+
+
+def room(content: bytes) -> ctypes.Array[ctypes.c_char]:
+    """For calls that are prepared and write to it. With this content until then."""
+    place = _written.tell()
+    _written.write(content.ljust(-(-len(content) // _ALIGNED_BYTES) * _ALIGNED_BYTES, b"\0"))
+    return (ctypes.c_char * len(content)).from_buffer(_written, place)
+
+
+def number() -> ctypes.c_long:
+    """The same for the result of such a call."""
+    return ctypes.c_long.from_buffer(room(bytes(8)))
 
 
 def _check(result: int, doing: str) -> int:
@@ -148,7 +164,7 @@ def leaving_session() -> Step:
 
 
 def unblocking_signals() -> Step:
-    none = ctypes.create_string_buffer(_SIGSET_BYTES)
+    none = room(bytes(_SIGSET_BYTES))
     return Step(libc.sigprocmask, (int(signal.SIG_SETMASK), none, None), "sigprocmask")
 
 
@@ -285,7 +301,7 @@ def write_own(files: Iterable[tuple[str, bytes]]) -> None:
 
 def writing_own(files: Iterable[tuple[str, bytes]]) -> list[Step]:
     """A process of which a step fails stays dumpable."""
-    fd = ctypes.c_long()
+    fd = number()
     steps = [_setting(_PR_SET_DUMPABLE, 1)]
     for path, content in files:
         writing = Step(libc.write, (fd, content, len(content)), f"write {path}")
@@ -306,7 +322,7 @@ class Init:
         self._top = ctypes.c_void_p(stack + _STACK_BYTES - 64)  # aligned, with room for what clone() puts there
         self._pause = ctypes.cast(libc.pause, ctypes.c_void_p)
         self._every_signal = ctypes.create_string_buffer(b"\xff" * _SIGSET_BYTES, _SIGSET_BYTES)
-        self._mask = ctypes.create_string_buffer(_SIGSET_BYTES)
+        self._mask = room(bytes(_SIGSET_BYTES))
 
     def spawning(self, pid: ctypes.c_int) -> list[Step]:
         """Steps. All inits of one maker share a small stack, since none of them ever returns to it.
