@@ -10,7 +10,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pool.engines import runc
 from pool.engines.lockdown import MASKED_PATHS, READ_ONLY_PATHS
+from pool.engines.oci_container import CGROUP
 
 FLAGS = frozenset({"ro", "rw", "nosuid", "nodev", "noexec"})
 SEALED = frozenset({"ro", "nosuid", "nodev", "noexec"})
@@ -25,6 +27,23 @@ class Mounted:
     flags: frozenset[str]
     size: str = ""
     inodes: str = ""
+
+
+# ---- containers ----------------------------------------------------------------------------------------------------
+
+
+def containers(sdk, **labels):
+    """Ids of the Docker Engine's containers with these labels."""
+    filters = {"label": [f"pool.{name}={value}" for name, value in labels.items()]}
+    return [found["Id"] for found in sdk.containers(all=True, filters=filters)]
+
+
+def places(engine):
+    """Names of all that there is of the containers of an engine oci: files, state of runc, cgroups."""
+    (containers, state) = (engine.directory / name for name in ("containers", "state"))
+    names = {path.name for directory in (containers, state) if directory.exists() for path in directory.iterdir()}
+    cgroups = {path.name for path in runc.CGROUPS.glob(f"*{CGROUP}/*") if path.name in names}
+    return names | cgroups
 
 
 # ---- processes -----------------------------------------------------------------------------------------------------

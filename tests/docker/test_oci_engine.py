@@ -1,4 +1,4 @@
-"""The engine oci with real runc: start, find, diagnose and remove containers without a Docker Engine."""
+"""What only the engine oci does, with real runc. test_engine_port.py has what it shares with the Docker engine."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,8 +20,9 @@ from pool.engines import oci, oci_container, runc
 from pool.engines.base import Mount
 from pool.engines.oci_container import CGROUP, OUTPUT_BYTES
 from pool.engines.roots import Image, Roots
-from pool.errors import EngineError, EngineUnavailableError, ImageMissingError, StartError
+from pool.errors import EngineError, EngineUnavailableError, StartError
 from pool.images import direct
+from tests.docker import live
 from tests.support.waiting import Waiting
 
 from .conftest import OWNER
@@ -31,41 +31,9 @@ WAIT_S = 60
 MANY_DESCRIPTORS = 1024
 
 
-def places(engine):
-    """Everything that there is of this engine's containers: files, state of runc, cgroups."""
-    (containers, state) = (engine.directory / name for name in ("containers", "state"))
-    names = {path.name for directory in (containers, state) if directory.exists() for path in directory.iterdir()}
-    cgroups = {path.name for path in runc.CGROUPS.glob(f"*{CGROUP}/*") if path.name in names}
-    return names | cgroups
-
-
-def test_it_says_what_it_is(oci_engine):
-    facts = oci_engine.facts()
-    assert (facts.name, facts.runtime, facts.isolates) == ("oci", "runc", True)
-    assert facts.version[0].isdigit()
-    assert facts.cgroups in {"v1", "v2"}
-
-
-def test_an_image_of_the_docker_engine_is_unpacked_and_has_the_same_facts(oci_engine, worker_image):
-    assert oci_engine.image("pool-worker:latest") == worker_image
+def test_an_image_of_the_docker_engine_is_unpacked(oci_engine):
     root = oci_engine.images.root("pool-worker").path
     assert (root / "opt/pool/runner/main.py").is_file()
-
-
-def test_a_missing_image_names_the_commands_that_make_it(oci_engine):
-    with pytest.raises(ImageMissingError, match="pool-admin image build"):
-        oci_engine.image("pool-worker:no-such-tag")
-
-
-def test_a_launched_container_runs_until_it_is_killed_and_leaves_nothing(oci_engine, oci_spec):
-    container = oci_engine.launch(oci_spec())
-    assert container.diagnose() == "the container is running"
-    assert Path(f"/proc/{container.pid()}").exists()
-    with ThreadPoolExecutor(4) as threads:
-        for done in [threads.submit(container.kill) for _ in range(4)]:
-            done.result(timeout=WAIT_S)
-    assert (container.diagnose(), container.pid()) == ("the container is gone", None)
-    assert places(oci_engine) == set()
 
 
 def test_a_daemon_with_a_thousand_descriptors_ends_and_removes_a_container(oci_engine, oci_spec):
@@ -80,7 +48,7 @@ def test_a_daemon_with_a_thousand_descriptors_ends_and_removes_a_container(oci_e
         changed.setattr(oci_container.os, "pidfd_open", lambda pid: _moved(opened(pid)))
         container = oci_engine.launch(oci_spec())
         container.kill()
-    assert places(oci_engine) == set()
+    assert live.places(oci_engine) == set()
 
 
 def _moved(descriptor):
@@ -90,38 +58,13 @@ def _moved(descriptor):
     return moved
 
 
-def test_containers_start_from_several_threads_at_once(oci_engine, oci_spec):
-    with ThreadPoolExecutor(4) as threads:
-        started = list(threads.map(oci_engine.launch, [oci_spec() for _ in range(4)]))
-        assert {each.container.id for each in oci_engine.find(owner=OWNER)} == {each.id for each in started}
-        list(threads.map(lambda container: container.kill(), started))
-    assert oci_engine.find(owner=OWNER) == []
-
-
-def test_another_engine_finds_what_this_one_has_started_and_can_kill_it(oci_engine, oci_spec):
-    runs = oci_engine.launch(oci_spec(worker_id="p-1", instance="before"))
-    ended = oci_engine.launch(oci_spec("pass", worker_id="p-2", instance="now"))
-    ended.wait(WAIT_S)
-    oci_engine.launch(oci_spec(owner="somebody-else"))
-    later = oci.OciEngine(oci_engine.directory, oci_engine.images.directory)
-    found = {each.worker_id: each for each in later.find(owner=OWNER)}
-    assert {name: (each.instance, each.running) for name, each in found.items()} == {
-        "p-1": ("before", True),
-        "p-2": ("now", False),
-    }
-    assert found["p-1"].container.pid() == runs.pid()
-    for each in found.values():
-        each.container.kill()
-    assert later.find(owner=OWNER) == []
-
-
 def test_a_frozen_container_is_found_as_not_running_and_can_be_killed(oci_engine, oci_spec):
     container = oci_engine.launch(oci_spec())
     state = ["runc", "--root", str(oci_engine.directory / "state")]
     subprocess.run([*state, "pause", container.id], check=True)
     assert [each.running for each in oci_engine.find(owner=OWNER)] == [False]
     container.kill()
-    assert places(oci_engine) == set()
+    assert live.places(oci_engine) == set()
 
 
 def test_a_container_that_is_killed_is_removed_without_a_call_of_runc(oci_engine, oci_spec, monkeypatch):
@@ -130,7 +73,7 @@ def test_a_container_that_is_killed_is_removed_without_a_call_of_runc(oci_engine
     assert any(runc.CGROUPS.glob(f"*{CGROUP}/{container.id}"))
     monkeypatch.setattr(runc.subprocess, "run", lambda *_, **__: pytest.fail("runc was called"))
     container.kill()
-    assert places(oci_engine) == set()
+    assert live.places(oci_engine) == set()
     assert not any(runc.CGROUPS.glob(f"*{CGROUP}/{container.id}"))
 
 
@@ -139,7 +82,7 @@ def test_a_cgroup_that_still_has_a_process_is_not_taken_for_removed(oci_engine, 
     assert not runc.Runc(oci_engine.directory / "state").forget(container.id, f"{CGROUP}/{container.id}")
     assert [each.running for each in oci_engine.find(owner=OWNER)] == [True]
     container.kill()
-    assert places(oci_engine) == set()
+    assert live.places(oci_engine) == set()
 
 
 def test_a_start_that_goes_on_after_its_daemon_is_waited_for(oci_engine, oci_spec, monkeypatch):
@@ -154,20 +97,6 @@ def test_a_start_that_goes_on_after_its_daemon_is_waited_for(oci_engine, oci_spe
         finding = Waiting(oci_engine.find, owner=OWNER)
         assert waits.wait(WAIT_S)
     assert len(finding.end()) == 1
-
-
-def test_a_program_that_ends_is_diagnosed_with_its_exit_code_and_last_words(oci_engine, oci_spec):
-    program = "import sys; print('\\x1b[2J to stdout', flush=True); sys.exit('no module named x')"
-    container = oci_engine.launch(oci_spec(program))
-    assert container.wait(WAIT_S) == 1
-    lines = container.diagnose().splitlines()
-    assert lines == ["the container ended with exit code 1", "    \\x1b[2J to stdout", "    no module named x"]
-
-
-def test_a_container_over_its_memory_is_diagnosed_as_out_of_memory(oci_engine, oci_spec):
-    container = oci_engine.launch(oci_spec("x = bytearray(1 << 30)", memory_bytes=64 << 20))
-    assert container.wait(WAIT_S) == 137
-    assert container.diagnose() == "the container ended with exit code 137, out of memory"
 
 
 def test_output_that_nobody_reads_neither_blocks_the_program_nor_fills_the_disk(oci_engine, oci_spec):
@@ -187,24 +116,12 @@ raise SystemExit(7 if refused > 1000 else 8)
     assert len(container.diagnose()) < 4096
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"mounts": (Mount(source=Path("/no/such/directory"), target="/datasets/x"),)}, {"tmp_bytes": -1}],
-    ids=lambda changes: next(iter(changes)),
-)
-def test_a_refused_start_is_told_in_runcs_words_and_leaves_nothing_behind(oci_engine, oci_spec, changes):
-    with pytest.raises(StartError, match=r"runc refused to start worker w\w+: ") as caught:
-        oci_engine.launch(oci_spec(**changes))
-    assert len(caught.value.message) < 700
-    assert places(oci_engine) == set()
-
-
 def test_a_broken_root_is_told_and_leaves_nothing_behind(oci_engine, oci_spec):
     broken = msgspec.structs.replace(oci_engine.images.find("stand-in"), id=f"sha256:{os.urandom(32).hex()}")
     oci_engine.images.add("broken", broken, lambda root: (root / "usr").mkdir())
     with pytest.raises(StartError, match=r"/usr/bin/python3.*no such file"):
         oci_engine.launch(oci_spec(image="broken"))
-    assert places(oci_engine) == set()
+    assert live.places(oci_engine) == set()
 
 
 def test_what_stays_of_a_start_that_failed_is_told_as_an_engine_that_did_not_answer(oci_engine, oci_spec, monkeypatch):
@@ -215,7 +132,7 @@ def test_what_stays_of_a_start_that_failed_is_told_as_an_engine_that_did_not_ans
             oci_engine.launch(oci_spec(mounts=(Mount(source=Path("/no/such/directory"), target="/datasets/x"),)))
     (left,) = oci_engine.find(owner=OWNER)
     left.container.kill()
-    assert places(oci_engine) == set()
+    assert live.places(oci_engine) == set()
 
 
 @pytest.fixture
