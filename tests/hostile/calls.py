@@ -137,6 +137,8 @@ def inner_refuses(number, *arguments):
     if names_of(number) not in rules:
         return True
     rule = rules[names_of(number)]
+    if isinstance(rule, seccomp.Kept):
+        rule = rule.rule
     if rule is None:
         return False
     value = ([*arguments] + [0] * 6)[rule.argument] & 0xFFFFFFFF

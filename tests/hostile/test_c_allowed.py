@@ -86,6 +86,28 @@ def test_a_program_that_a_job_starts_is_under_the_same_filter_and_holds_no_more(
            seen=f"{len(answers) - 1} of {len(answers)} calls refused")  # fmt: skip
 
 
+CORE = """
+import os, resource
+before = resource.getrlimit(resource.RLIMIT_CORE)
+for lower in (resource.setrlimit, lambda *limit: resource.prlimit(0, *limit)):
+    try: lower(resource.RLIMIT_CORE, (0, 0))
+    except (OSError, ValueError): pass
+print(before, resource.getrlimit(resource.RLIMIT_CORE))
+"""
+
+
+def test_b30_a_program_keeps_the_limit_at_which_no_helper_of_the_host_takes_its_core(programs, outside, record):
+    """A program is dumpable, and a core_pattern that is a pipe takes a core at every limit but 1: also at 0."""
+    code = PRELUDE + RUN + f"def main(inner):\n    return run({PYTHON!r}, '-c', inner)\n"
+    assert programs.run(code, CORE).value == (0, "(1, 1) (1, 1)", "")
+    lowered = outside(
+        f"def main():\n    exec({CORE!r}, globals())\n    return resource.getrlimit(resource.RLIMIT_CORE)\n"
+    )
+    assert lowered.value == "(0, 0)"
+    record("B30", "the limit of core dumps set to 0, at which helpers of the host run, with allow: [subprocess]", "INERT",
+           stopped_by=["job filter"], seen="(1, 1)", outside=lowered.value)  # fmt: skip
+
+
 def test_d1_programs_that_a_job_leaves_running_are_gone_before_the_next(programs):
     code = PRELUDE + RUN + f"""
 def main():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from runner import seccomp, syscalls
-from runner.seccomp import Only, Without
+from runner.seccomp import Kept, Only, Without
 
 ROOT = Path(__file__).parents[2]
 MACHINES = ("x86_64", "aarch64")
@@ -143,9 +143,15 @@ def test_the_flags_of_forks_and_threads_are_allowed():
 
 
 def test_limits_are_the_callers_own_pairs_are_local_and_a_terminal_takes_no_bytes():
-    assert PLAIN["prlimit64"] == Only(0, (0,))
+    assert PLAIN["prlimit64"].rule == Only(0, (0,))
     assert PLAIN["socketpair"] == Only(0, (1,))
     assert not {0x5412, 0x541C, 0x5423} & set(PLAIN["ioctl"].values)  # TIOCSTI, TIOCLINUX, TIOCSETD
+
+
+def test_the_limit_of_core_dumps_stays_as_it_is():
+    core = 4
+    assert PLAIN["setrlimit"] == Kept(argument=0, value=core, pointer=1)
+    assert PLAIN["prlimit64"][:3] == (1, core, 2)
 
 
 @pytest.mark.parametrize("option", [4, 22, 24, 28, 36, 38, 47], ids=str)
@@ -193,6 +199,7 @@ def test_whatever_a_job_may_call_the_container_lets_it_call():
 @pytest.mark.parametrize("name", sorted(OUTER.bound.keys() & WITH_PROGRAMS.keys()))
 def test_where_both_look_at_an_argument_the_job_gets_no_value_that_the_container_refuses(name):
     rule = WITH_PROGRAMS[name]
+    rule = rule.rule if isinstance(rule, Kept) else rule
     if isinstance(rule, Only):
         argument, values = OUTER.values(name)
         assert rule.argument == argument
@@ -206,7 +213,7 @@ def test_where_both_look_at_an_argument_the_job_gets_no_value_that_the_container
 
 def test_where_only_the_jobs_filter_looks_at_an_argument_it_takes_away():
     only_inside = {name for name, rule in PLAIN.items() if rule is not None} - OUTER.bound.keys()
-    assert only_inside == {"fcntl"}
+    assert only_inside == {"fcntl", "setrlimit"}
     assert isinstance(PLAIN["fcntl"], Only)
     # owner, signal, owner again, lease, notices, hints of a file and of a descriptor, delegation
     assert not {8, 10, 15, 1024, 1026, 1036, 1038, 1040} & set(PLAIN["fcntl"].values)

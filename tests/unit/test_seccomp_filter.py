@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner import seccomp, syscalls
-from runner.seccomp import Only, Without
+from runner.seccomp import Kept, Only, Without
 
 from tests.support.process import python
 
@@ -53,6 +53,10 @@ def meant(number, arguments, *, rules, absent, newest, denied):
     if number not in rules:
         return denied
     rule = rules[number]
+    if isinstance(rule, Kept):
+        if arguments[rule.argument] & WORD == rule.value and arguments[rule.pointer] & DOUBLE:
+            return denied
+        rule = rule.rule
     if rule is None:
         return seccomp.ALLOW
     value = arguments[rule.argument] & WORD
@@ -162,6 +166,7 @@ RULES = st.one_of(
     st.none(),
     st.builds(Only, st.integers(0, 5), st.lists(st.integers(0, WORD), min_size=1, max_size=9).map(tuple)),
     st.builds(Without, st.integers(0, 5), st.integers(1, WORD)),
+    st.builds(Kept, st.integers(0, 5), st.integers(0, 3), st.integers(0, 5), st.sampled_from([None, Only(0, (0, 1))])),
 )
 
 

@@ -60,7 +60,18 @@ class Without(NamedTuple):
     bits: int
 
 
-Rule = Only | Without | None
+class Kept(NamedTuple):
+    """As the rule says, but a call with this value of one argument may only read: its pointer to a new setting, another
+    argument, is null.
+    """
+
+    argument: int
+    value: int
+    pointer: int
+    rule: Only | None = None
+
+
+Rule = Only | Without | Kept | None
 
 
 def compile_filter(
@@ -107,6 +118,10 @@ def _leaf(action: int | Rule, denied: int) -> list[Instruction]:
     if action is None:
         return [(_RETURN, 0, 0, ALLOW)]
     load = (_LOAD, 0, 0, _ARGUMENTS + 8 * action.argument)  # its low half: every architecture here is little endian
+    if isinstance(action, Kept):
+        low = _ARGUMENTS + 8 * action.pointer
+        null = [(_LOAD, 0, 0, low), (_EQUAL, 0, 2, 0), (_LOAD, 0, 0, low + 4), (_EQUAL, 1, 0, 0)]
+        return [load, (_EQUAL, 0, 5, action.value), *null, (_RETURN, 0, 0, denied), *_leaf(action.rule, denied)]
     if isinstance(action, Without):
         return [load, (_SET, 0, 1, action.bits), (_RETURN, 0, 0, denied), (_RETURN, 0, 0, ALLOW)]
     tests = [(_EQUAL, len(action.values) - at, 0, value) for at, value in enumerate(action.values)]
@@ -156,13 +171,17 @@ _PRCTLS = (1, 2, 3, 15, 16, 21, 23, 39, 0x53564D41)
 #: Copies, flags, locks, owner, signal and lease (to read), pipe sizes, seals. Not among them: what has signals
 #: sent, delays who opens a file (leases, delegations), or is kept with a file that others open (hints for writing).
 _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 16, 36, 37, 38, 1025, 1027, 1028, 1030, 1031, 1032, 1033, 1034)
+#: RLIMIT_CORE. A core_pattern that is a pipe ignores every value but 1, so with 0 a program that a job starts would
+#: have the host run the helper that takes its core.
+_CORE = 4
 
 _WITH_RULE: dict[str, Rule] = {
     "clone": Without(0, _NEW_NAMESPACES | _OF_ANOTHER | _REFUSED_OUTSIDE),
     "fcntl": Only(1, _FCNTLS),
     "ioctl": Only(1, _IOCTLS),
     "prctl": Only(0, _PRCTLS),
-    "prlimit64": Only(0, (0,)),  # its own
+    "prlimit64": Kept(1, _CORE, 2, Only(0, (0,))),  # its own
+    "setrlimit": Kept(0, _CORE, 1),
     "socketpair": Only(0, (_AF_UNIX,)),
 }
 #: Fails with ENOSYS, so that the C library falls back to clone, whose flags a filter can look at.
