@@ -42,7 +42,7 @@ class Worker:
         self._container = engine.launch(self._spec(level, preload, image))
         self._count = 0
         self._cgroup = cpu_file(self._container.pid())
-        self._arguments = [bytes(frame) for frame in values.encode(((1,), {}), max_bytes=4096)]
+        self._arguments = [bytes(frame) for frame in values.encode([[1], {}], max_bytes=4096)]
         self.ready = self._await_ready()
 
     def _await_ready(self) -> wire.Ready:

@@ -6,7 +6,7 @@ import random
 import socket
 
 import pytest
-from runner import child, fork_server, forking, kernel
+from runner import fork_server, forking, generators, kernel
 from runner.forking import Hooks
 
 LOOKED_UP = pytest.mark.skipif(not forking._LOOKED_UP, reason="such a Python is forked by os.fork()")
@@ -40,15 +40,14 @@ def test_registering_works_as_before_once_the_libraries_are_imported():
     assert os.register_at_fork is register
 
 
-def test_the_kernel_gives_the_generator_of_each_child_a_state_of_its_own(monkeypatch):
-    monkeypatch.setattr(child, "_RENEWING", [])
+def test_the_kernel_gives_the_generator_of_each_child_a_state_of_its_own():
     kept = random.getstate()
     try:
-        child._prepare_random()
+        steps = generators.renewing()
         seeded, numbers = random.getstate(), set()
         for _ in range(3):
             random.setstate(seeded)  # as the zygote's is after each fork
-            kernel.perform(child._RENEWING[:1])
+            kernel.perform(steps[:1])
             numbers.add(random.random())
         assert len(numbers) == 3
         assert all(0.0 <= number < 1.0 for number in numbers)
@@ -58,7 +57,7 @@ def test_the_kernel_gives_the_generator_of_each_child_a_state_of_its_own(monkeyp
 
 def test_a_generator_whose_state_lies_elsewhere_is_seeded_by_its_own_function():
     called = []
-    step = child._renewing(lambda: called.append("seed"), id(bytearray(64)), b"no such state")
+    step = generators._renewing(lambda: called.append("seed"), id(bytearray(64)), b"no such state")
     kernel.perform([step])
     assert called == ["seed"]
 

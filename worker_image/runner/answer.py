@@ -19,7 +19,8 @@ from pool.errors import ValueCodecError
 from pool.outcome import Outcome
 from runner import fault, output_files, program
 from runner.channel import Frame, Report
-from runner.interpreter import call_hook, finish, flush, has_exit_work
+from runner.exception_hooks import call_hook
+from runner.interpreter import finish, flush, has_exit_work
 from runner.program import RejectedError, Setting
 
 __all__ = ["ROOM_BYTES", "Setting", "answer", "failure"]
@@ -64,10 +65,10 @@ def answer(
     try:
         ending = _run(job, code, arguments, setting)
         if send is not None and (last or ending.outcome is not Outcome.OK or has_exit_work(handlers=False)):
-            if _getpid() == owner and has_exit_work():
+            if (working := has_exit_work()) and _getpid() == owner:
                 send(_frames(ending, started_ns, pending=True))
                 sent, ending = _size(ending.value), ending._replace(value=())
-            finish(program.take_module)
+            finish(program.take_module, working=working)
         flush()
         if _getpid() != owner:
             _leave(ending)

@@ -11,12 +11,10 @@ import itertools
 import math
 import mmap
 import os
-import random
 import resource
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 import traceback
@@ -28,10 +26,23 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from pool import wire
-from runner import body, call_table, channel, frames, interpreter, kernel, output_files, program, usage, warmup
+from runner import (
+    body,
+    call_table,
+    channel,
+    exception_hooks,
+    frames,
+    generators,
+    interpreter,
+    kernel,
+    output_files,
+    program,
+    usage,
+    warmup,
+)
 from runner.answer import ROOM_BYTES, Setting, answer, failure
 from runner.call_table import CallTable
-from runner.confinement import Confinement
+from runner.confinement import LIMITS, Confinement
 from runner.denials import DenialReporter
 from runner.fault import FILENAME
 from runner.fork_server import CLOSED
@@ -56,12 +67,9 @@ _WATCHES = (b"connect_read_pipe", b"add_reader", b"epoll", b"DefaultSelector")
 _PIPE_BYTES = 1 << 16  #: what a pipe holds
 #: Its cache of compiled functions looks at the file that the byte code names.
 _NUMBA = b"numba"
+_WORDS = (*_OWN_FILE, *_WATCHES, _NUMBA)
 #: Have their defaults in a job; Python itself ignores SIGPIPE. In the zygote they are blocked, whoever sends them.
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-#: In CPython, the place of the state in an object of `random.Random`.
-_STATE_OFFSET = 20
-#: Give the global generators of `random` and NumPy a new state.
-_RENEWING: list[Step] = []
 
 
 class Prepared(NamedTuple):
@@ -95,7 +103,7 @@ def prepare(scratch: Path, setting: Setting, confinement: Confinement, ends: Seq
     first, size = bytearray(channel.FIRST_READ_BYTES), kernel.number()
     parking = [
         *call_table.taking_descriptors(sock.fileno(), ends),
-        *_RENEWING,
+        *generators.renewing(),
         *confinement.isolating,
         *(directories if confinement.own_scratch else ()),
         call_table.sending(sock.fileno(), PARKED),
@@ -122,10 +130,9 @@ def set_up(scratch: Path) -> None:
     _make_streams()
     _set_signals()
     resource.setrlimit(resource.RLIMIT_CORE, (min(1, resource.getrlimit(resource.RLIMIT_CORE)[1]),) * 2)
-    _prepare_random()
     frames.set_up()
     interpreter.hide(scratch / WORK)
-    interpreter.note_what_is_there()
+    exception_hooks.set_up()
 
 
 def _set_signals() -> None:
@@ -178,44 +185,6 @@ def live(prepared: Prepared, fork: Callable[[Sequence[Step]], None]) -> NoReturn
         os._exit(status)  # without a clean-up, which would write to every page and so copy it
 
 
-def _prepare_random() -> None:
-    """In the zygote: the kernel is to give the global generators a new state in each child.
-
-    Otherwise all forks of a zygote would draw the same numbers. The generators' own functions for that are slow in a
-    child. The state of each is 624 words. Next to them is the position, which stays that of a generator that was just
-    seeded. Where a generator keeps its state in another way, its own function is called.
-    """
-    random.seed()
-    words = struct.pack("=624I", *random.getstate()[1][:-1])
-    _RENEWING.append(_renewing(random.seed, id(random._inst) + _STATE_OFFSET, words))  # noqa: SLF001
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and hasattr(numpy.random, "get_bit_generator"):
-        numpy.random.seed()
-        address = numpy.random.get_bit_generator().ctypes.state_address
-        _RENEWING.append(_renewing(numpy.random.seed, address, numpy.random.get_state()[1].tobytes()))
-    elif numpy is not None:
-        _RENEWING.append(Step(_reseed, (numpy.random.seed,), "seed"))
-
-
-def _renewing(seed: Callable[[], object], address: int, words: bytes) -> Step:
-    if ctypes.string_at(address, len(words)) == words:
-        return kernel.calling("getrandom", ctypes.c_void_p(address), len(words), 0)
-    return Step(_reseed, (seed,), "seed")
-
-
-def _reseed(seed: Callable[[], object]) -> int:
-    seed()
-    return 0
-
-
-def _seed(seed: int | None) -> None:
-    """Jobs with the same seed draw the same numbers."""
-    random.seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(seed)
-
-
 def _held_bytes(confinement: Confinement) -> int:
     """Private and writable, or of the address space, as the memory limit counts."""
     pages = usage.read_file("/proc/self/statm").split()
@@ -241,24 +210,19 @@ def _work(sock: socket.socket, got: bytearray, prepared: Prepared) -> None:
     arguments: Sequence[channel.Frame] = rest[len(job.files) :]
     if job.mapped:
         arguments = body.take(sock, job.mapped, arguments)
-    denials = DenialReporter() if job.explain else None
     first, *others = _calls(job, arguments) if job.calls else [arguments]
     program.Current.byte_code = compiled
     run = partial(answer, job, bytes(code), setting=prepared.setting, send=partial(channel.send, sock))
     try:
         if job.env or job.seed is not None:
             _set_environment(job, Path(prepared.scratch))
-        if denials is not None:
-            denials.install()
-        if job.tmp != prepared.confinement.tmp_bytes:
-            prepared.confinement.resize(job.tmp)
-        prepared.confinement.sealing[job.explain].perform()
-        _limit(job, prepared)
+        _confine(job, prepared)
         if job.apart:  # before anything of the job is used
             channel.send(sock, [channel.COMPILED, program.share(job, bytes(code), prepared.setting)])
-        _write_files(job, code, stdin, files, prepared)
-        # After the job's own files, of which the file system says that they do not fit.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (job.tmp, job.tmp))
+        if not prepared.confinement.own_scratch:  # it held the last job's files when this child was parked
+            prepared.directories.perform()
+        if prepared.confinement.programs or job.files or stdin or any(map(code.__contains__, _WORDS)):
+            _write_files(job, code, stdin, files, prepared)
         if job.argv or job.files:
             interpreter.show_arguments(job.argv, job.files)
         frames = run(arguments=first, last=not others)
@@ -287,7 +251,7 @@ def _next_call(job: wire.Run, work: str, run: Callable[[], list[channel.Frame]])
         os.chdir(work)
         output_files.clear(Path(work, output_files.DIRECTORY))
         if job.seed is not None:
-            _seed(job.seed)
+            generators.seed(job.seed)
         _limit_cpu(job)
     except OSError as error:
         return failure(error)
@@ -299,7 +263,7 @@ def _set_environment(job: wire.Run, scratch: Path) -> None:
     if job.env:
         os.environ.update(job.env | _fixed(scratch))
     if job.seed is not None:
-        _seed(job.seed)
+        generators.seed(job.seed)
 
 
 def _fixed(scratch: Path) -> dict[str, str]:
@@ -320,8 +284,6 @@ def _write_files(
     job: wire.Run, code: bytearray, stdin: bytearray, files: Sequence[bytearray], prepared: Prepared
 ) -> None:
     """The work directory with the job's files, and its stdin. Called after the scratch space has its final size."""
-    if not prepared.confinement.own_scratch:  # it held the last job's files when this child was parked
-        prepared.directories.perform()
     for name, content in zip(job.files, files, strict=True):
         if "/" in name:
             Path(prepared.work, name).parent.mkdir(parents=True, exist_ok=True)
@@ -359,19 +321,22 @@ def _write_stdin(scratch: str, stdin: bytearray) -> None:
         os.dup2(held.fileno(), 0)
 
 
+def _confine(job: wire.Run, prepared: Prepared) -> None:
+    """Set soft limits, which end the job with a reason, and hard limits, which it cannot raise; give up all rights."""
+    now_s, confinement = time.process_time(), prepared.confinement
+    if job.tmp != confinement.tmp_bytes:
+        confinement.resize(job.tmp)
+    if job.explain:
+        DenialReporter().install()
+    most_s = math.ceil(now_s + job.cpu_s * max(1, len(job.calls))) + 1
+    memory, tmp = prepared.held_bytes + job.memory + ROOM_BYTES, job.tmp
+    processes = job.processes + (confinement.other_processes or 0)
+    limits = math.ceil(now_s + job.cpu_s), most_s, memory, memory, tmp, tmp, processes, processes
+    LIMITS.pack_into(confinement.limits, 0, *limits)
+    confinement.sealing[job.explain].perform()
+
+
 def _limit_cpu(job: wire.Run) -> None:
     """Of the next call of a chunk."""
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (min(math.ceil(time.process_time() + job.cpu_s), most), most))
-
-
-def _limit(job: wire.Run, prepared: Prepared) -> None:
-    """Soft limits, which end the job with a reason, and hard limits, which the job cannot raise."""
-    now_s, confinement = time.process_time(), prepared.confinement
-    most = math.ceil(now_s + job.cpu_s * max(1, len(job.calls))) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(now_s + job.cpu_s), most))
-    most = prepared.held_bytes + job.memory + ROOM_BYTES
-    resource.setrlimit(confinement.memory_limit, (most, most))
-    if confinement.other_processes is not None:
-        processes = job.processes + confinement.other_processes
-        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))

@@ -19,10 +19,12 @@ that the host refuses is left out, and `Grant.missing` names it.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import resource
+import signal
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from runner import job_mounts, kernel, seccomp
@@ -32,9 +34,13 @@ from runner.job_mounts import JobMounts
 from runner.kernel import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, Filter, Step
 
 PROC = "proc"
+#: Soft and hard limits: CPU in seconds, memory and the size of a file in bytes, processes.
+LIMITS = struct.Struct("=8Q")
 _OOM = "/proc/self/oom_score_adj"
 #: Processes and threads of the runner, the zygote and the next child, where a job shares their user namespace.
 _OF_THE_WORKER = 8
+_STACK_BYTES = 16384
+_CLONE_VM = 0x00000100
 #: What a job may read where it has no mounts of its own.
 _READABLE = (
     "/usr",
@@ -50,6 +56,36 @@ _READABLE = (
 )
 
 
+class Init:
+    """Makes the process 1 of a pid namespace. It only pauses; when it is killed, the whole namespace is.
+
+    It shares the memory of its maker, so that no page tables are copied, and it never runs Python: its only code is
+    libc's pause(). As process 1 it cannot be signalled from inside the namespace.
+    """
+
+    def __init__(self) -> None:
+        stack = kernel.map_room(_STACK_BYTES)
+        kernel.advise(stack, _STACK_BYTES, mmap.MADV_DONTFORK)  # so that a fork copies nothing of it
+        self._top = ctypes.c_void_p(stack + _STACK_BYTES - 64)  # aligned, with room for what clone() puts there
+        self._pause = ctypes.cast(kernel.libc.pause, ctypes.c_void_p)
+        self._every_signal = ctypes.create_string_buffer(b"\xff" * kernel.SIGSET_BYTES, kernel.SIGSET_BYTES)
+        self._mask = kernel.room(bytes(kernel.SIGSET_BYTES))
+
+    def spawning(self, pid: ctypes.c_int) -> list[Step]:
+        """Steps. All inits of one maker share a small stack, since none of them ever returns to it.
+
+        It is private memory. A job that could write to it would choose what the next init runs, as it shares the memory
+        of its maker.
+
+        It starts with every signal blocked, so that it runs none of the maker's handlers and nothing ends its pause.
+        """
+        return [
+            Step(kernel.libc.sigprocmask, (int(signal.SIG_BLOCK), self._every_signal, self._mask), "sigprocmask"),
+            Step(kernel.libc.clone, (self._pause, self._top, _CLONE_VM | signal.SIGCHLD, None), "clone", pid),
+            Step(kernel.libc.sigprocmask, (int(signal.SIG_SETMASK), self._mask, None), "sigprocmask"),
+        ]
+
+
 class PidNamespaces:
     """Steps of the zygote: a pid namespace for each child, with an init whose end ends the whole namespace."""
 
@@ -57,7 +93,7 @@ class PidNamespaces:
         kernel.set_dumpable(True)  # otherwise /proc/self does not belong to this process
         self._own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         kernel.set_dumpable(False)
-        self._inits = kernel.Init()
+        self._inits = Init()
         self.making = kernel.unsharing(CLONE_NEWPID)  #: for what is forked next
         self.leaving = kernel.entering(self._own, CLONE_NEWPID)  #: fork into the zygote's own namespace again
 
@@ -100,10 +136,20 @@ class Confinement:
         self.isolating: list[Step] = [*leaving, *own_files, *mounting, *(rules.making if rules else ()), *last]
         dropping = [kernel.dropping_capabilities()] if self.nested else []
         dropping += rules.applying if rules else []
-        #: Gives up every right. After this only code of the job runs. By whether the job explains what is denied.
+        self.limits = kernel.room(bytes(LIMITS.size))  #: of the job, for `sealing`
+        dropping = [*self._limiting(), *dropping]
+        #: Sets the limits and gives up every right. After this only code of the job runs. By whether the job explains
+        #: what is denied.
         self.sealing = {
             each: CallTable([*dropping, *_filtering(grant, options, explain=each)]) for each in (False, True)
         }
+
+    def _limiting(self) -> Iterator[Step]:
+        kinds = (resource.RLIMIT_CPU, self.memory_limit, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
+        size = LIMITS.size // len(kinds)
+        for number, kind in enumerate(kinds if self.other_processes is not None else kinds[:-1]):
+            place = (ctypes.c_char * size).from_buffer(self.limits, number * size)
+            yield Step(kernel.libc.setrlimit, (kind, place), "setrlimit")
 
     def cover(self) -> None:
         """Called by the zygote: hide what none of its children may see."""

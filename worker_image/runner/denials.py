@@ -33,7 +33,9 @@ _Handler = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p
 
 
 class DenialReporter:
-    """The child installs it before the filter. The handler lives as long as this object: keep a reference."""
+    """The child installs it before the filter. The handler lives as long as this object."""
+
+    _installed: DenialReporter | None = None
 
     def __init__(self) -> None:
         self._names = syscalls.names()
@@ -42,6 +44,7 @@ class DenialReporter:
         self._handler = _Handler(self._denied)
 
     def install(self) -> None:
+        DenialReporter._installed = self
         address = ctypes.cast(self._handler, ctypes.c_void_p).value
         action = struct.pack(f"=Q{_SIGNAL_SET_BYTES}siiQ", address, b"", _SA_SIGINFO, 0, 0)
         if ctypes.CDLL(None).sigaction(signal.SIGSYS, action, None) != 0:

@@ -21,22 +21,20 @@ import os
 import signal
 import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.machinery import SourceFileLoader
 from operator import attrgetter
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import cast
 
-from runner import fault
 from runner.fault import FILENAME
 
 #: What a job's file is called, in sys.argv and in its work directory.
 SCRIPT = "job.py"
-_ROOT = str(Path(__file__).resolve().parent.parent)
+ROOT = str(Path(__file__).resolve().parent.parent)
 _OWN = frozenset({"pool", "runner"})
 #: Modules that a plain interpreter has imported before it looks into the directory of the program.
 _IMPORTED_AT_START = frozenset(sys.builtin_module_names) | {
@@ -51,11 +49,9 @@ _VERSIONED = sys.version_info < (3, 12)
 _trace, _profile = sys.settrace, sys.setprofile
 #: Taken now, because a job may replace them in their modules.
 _run_exit_handlers, _count_exit_handlers = atexit._run_exitfuncs, atexit._ncallbacks  # noqa: SLF001
+_threads, _starting = threading._active, threading._limbo  # type: ignore[attr-defined] # noqa: SLF001
 _join_threads = threading._shutdown  # type: ignore[attr-defined] # noqa: SLF001
 _flush_c = ctypes.CDLL(None).fflush
-_get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
-_USUAL_LIMIT = 1000
-_NO_HOOK = object()
 _IO = frozenset({"io", "_io"})
 #: Modules whose objects have no __del__, and complete or remove a file at their end.
 _CLOSING = frozenset({"_sqlite3", "_gdbm", "_dbm"})
@@ -69,14 +65,17 @@ _REGISTRIES: dict[str, Callable[[ModuleType], Iterable[object]]] = {
 #: What sys has of an exception that ended the program. It holds the variables of all functions that it went through.
 _LAST = ("last_type", "last_value", "last_traceback")
 _STANDARD = ("stdout", "__stdout__", "stderr", "__stderr__")
+_get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
+_USUAL_LIMIT = 1000
 
 
 class _Before:
     """What the child had before its job."""
 
     modules: list[ModuleType] = []  # noqa: RUF012 - kept alive for the functions of the runner
-    work = ""  #: the directory of the job's own modules
+    names: dict[str, dict[str, object]] = {}  # noqa: RUF012 - what the modules of programs have, by module
     builtins_version: int | None = None
+    work = ""  #: the directory of the job's own modules
     exit_handlers = 0
     #: What the exit handlers look at, with its content. None: there are exit handlers that are not known.
     registries: list[tuple[Iterable[object], list[object]]] | None = None
@@ -86,73 +85,22 @@ def hide(work: Path) -> None:
     """In the zygote, for all children: show nothing of the runner. Looking at all modules copies many pages."""
     _take_out(_OWN | {"__main__"})
     _Before.work = str(work)
-    sys.path[:] = [_Before.work, *(path for path in sys.path if path != _ROOT)]
-    for path in [path for path in sys.path_importer_cache if path.startswith(_ROOT)]:
+    sys.path[:] = [_Before.work, *(path for path in sys.path if path != ROOT)]
+    for path in [path for path in sys.path_importer_cache if path.startswith(ROOT)]:
         del sys.path_importer_cache[path]
-    sys.modules["__main__"] = sys.modules["__mp_main__"] = new_module("__main__", work=work)
+    _Before.names = {name: _names_of(name, _Before.work) for name in ("__main__", "job")}
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = new_module("__main__")
     _set_argv(())
-    _tell_of_thread.__module__ = threading.__name__  # so that it is among the public names of that module
-    threading.excepthook = threading.__excepthook__ = _tell_of_thread
-    sys.unraisablehook = sys.__unraisablehook__ = _tell_of_ignored
-    sys.excepthook = sys.__excepthook__ = _tell_of_exception
     _note_registries()
+    note_what_is_there()
     if _VERSIONED:
         _restore_builtins()
         _Before.builtins_version = _builtins_version.value
 
 
-def _tell_of_exception(_: object, raised: BaseException, trace: TracebackType | None, /) -> None:
-    """As `_tell_of_thread`, for a job that calls sys.excepthook or sys.__excepthook__."""
-    if sys.stderr is not None:
-        sys.stderr.write(fault.formatted(raised, _without_runner(raised.__traceback__ or trace)))
-        sys.stderr.flush()
-
-
-def _note_registries() -> None:
-    """If there are no exit handlers but those of the standard library."""
-    loaded = [name for name in _REGISTRIES if name in sys.modules]
-    known = len({"logging", "multiprocessing.util"}.intersection(loaded)) + weakref.finalize._registered_with_atexit  # type: ignore[attr-defined] # noqa: SLF001
-    if _count_exit_handlers() == known:
-        found = [_REGISTRIES[name](sys.modules[name]) for name in loaded]
-        _Before.registries = [(each, list(each)) for each in found]
-
-
-def _tell_of_thread(args: threading.ExceptHookArgs, /) -> None:
-    """Print what Python's own hook prints, with the lines of the source, which that reads from files only."""
-    if args.exc_type is not SystemExit and sys.stderr is not None:
-        name = threading.get_ident() if args.thread is None else args.thread.name
-        told = traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)
-        sys.stderr.write(f"Exception in thread {name}:\n{''.join(told)}")
-        sys.stderr.flush()
-
-
-def _tell_of_ignored(unraisable: sys.UnraisableHookArgs, /) -> None:
-    """The same for an exception in a destructor or an exit handler. Frames of the runner are left out."""
-    if sys.stderr is None:
-        return
-    trace = _without_runner(unraisable.exc_traceback)
-    told = [] if trace is None else ["Traceback (most recent call last):\n", *traceback.format_tb(trace)]
-    told += traceback.format_exception_only(unraisable.exc_type, unraisable.exc_value)
-    where = f": {unraisable.object!r}" if unraisable.object is not None else ":"
-    sys.stderr.write(f"{unraisable.err_msg or 'Exception ignored in'}{where}\n{''.join(told)}")
-    sys.stderr.flush()
-
-
-def _without_runner(trace: TracebackType | None) -> TracebackType | None:
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_ROOT):
-        trace = trace.tb_next
-    return trace
-
-
 def note_thread(pid: int) -> None:
     """Of a child, whose first thread has the number of its process. A fork does not note it."""
     threading.main_thread()._native_id = pid  # type: ignore[attr-defined] # noqa: SLF001
-
-
-def note_what_is_there() -> None:
-    """In the zygote, and after a warm-up. What is there belongs to no job, so `finish` need not look at it."""
-    _Before.exit_handlers = _count_exit_handlers()
-    gc.freeze()
 
 
 def show_arguments(argv: Sequence[str], files: Sequence[str]) -> None:
@@ -179,48 +127,28 @@ def _shadowed(files: Iterable[str]) -> frozenset[str]:
     return frozenset(own | packages) - _IMPORTED_AT_START
 
 
-def new_module(name: str, source: str | None = None, *, work: Path | None = None) -> ModuleType:
+def new_module(name: str, source: str | None = None) -> ModuleType:
     """An empty module with what the module of a program has.
 
     Tracebacks and inspect see its source, by the file name in the byte code and by the file of the module.
     """
     module = ModuleType(name)
-    module.__file__ = file = f"{work or os.getcwd()}/{SCRIPT}"  # noqa: PTH109
-    loader = SourceFileLoader(name, file)
-    vars(module).update(__builtins__=builtins, __cached__=None, __annotations__={}, __loader__=loader)
+    names = _Before.names.get(name) or _names_of(name, os.getcwd())  # noqa: PTH109
+    vars(module).update(names, __annotations__={})
+    file = cast("str", module.__file__)
     if source is not None:
         lines = list(io.StringIO(source, newline=None))
         if lines and not lines[-1].endswith("\n"):
             lines[-1] += "\n"  # as linecache reads a file: where a traceback marks a line depends on it
-        linecache.cache.update({each: (len(source), None, lines, each) for each in (FILENAME, file)})
+        linecache.cache[FILENAME] = (len(source), None, lines, FILENAME)
+        linecache.cache[file] = (len(source), None, lines, file)
     return module
 
 
-def call_hook(raised: BaseException, trace: TracebackType | None) -> BaseException:
-    """Set sys.last_value, and call sys.excepthook if the job has set another. Returns what ends the program."""
-    hook = getattr(sys, "excepthook", _NO_HOOK)
-    sys.last_type, sys.last_value, sys.last_traceback = type(raised), raised, trace
-    if hook is _tell_of_exception:
-        return raised
-    try:
-        if hook is _NO_HOOK:
-            sys.stderr.write("sys.excepthook is missing\n")
-        else:
-            restoring(cast("Callable[..., object]", hook), type(raised), raised, trace)
-    except SystemExit as end:
-        return end
-    except BaseException as error:  # noqa: BLE001 - the hook is the job's
-        with contextlib.suppress(BaseException):
-            _tell_of_hook(error, raised)
-    return raised
-
-
-def _tell_of_hook(error: BaseException, raised: BaseException) -> None:
-    """As Python prints it. After it comes the traceback of the job."""
-    if error.__context__ is raised:
-        error.__context__ = None
-    told = "".join(traceback.format_exception(type(error), error, _without_runner(error.__traceback__)))
-    sys.stderr.write(f"Error in sys.excepthook:\n{told}\nOriginal exception was:\n")
+def _names_of(module: str, directory: str) -> dict[str, object]:
+    file = f"{directory}/{SCRIPT}"
+    loader = SourceFileLoader(module, file)
+    return {"__builtins__": builtins, "__file__": file, "__cached__": None, "__loader__": loader}
 
 
 def restoring(function: Callable[..., object], *arguments: object) -> object:
@@ -239,20 +167,44 @@ def restoring(function: Callable[..., object], *arguments: object) -> object:
 # ---- the end ----
 
 
+def _note_registries() -> None:
+    """If there are no exit handlers but those of the standard library."""
+    loaded = [name for name in _REGISTRIES if name in sys.modules]
+    known = len({"logging", "multiprocessing.util"}.intersection(loaded)) + weakref.finalize._registered_with_atexit  # type: ignore[attr-defined] # noqa: SLF001
+    if _count_exit_handlers() == known:
+        found = [_REGISTRIES[name](sys.modules[name]) for name in loaded]
+        _Before.registries = [(each, list(each)) for each in found]
+
+
+def note_what_is_there() -> None:
+    """In the zygote, and after a warm-up. What is there belongs to no job, so `finish` need not look at it."""
+    _Before.exit_handlers = _count_exit_handlers()
+    gc.freeze()
+
+
 def has_exit_work(*, handlers: bool = True) -> bool:
     """Whether code of the job may still run: a thread or process that Python waits for, or an exit handler."""
-    with contextlib.suppress(BaseException):
-        waited_for = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+    try:
         started = sys.modules.get("multiprocessing.process")
         processes = started is not None and started._children  # noqa: SLF001
-        return bool(waited_for or processes) or (handlers and _count_exit_handlers() != _Before.exit_handlers)
-    return True
+        if processes or ((len(_threads) > 1 or _starting) and _waited_for()):
+            return True
+        return handlers and _count_exit_handlers() != _Before.exit_handlers
+    except BaseException:  # noqa: BLE001 - the job has replaced what is used here
+        return True
 
 
-def finish(take_module: Callable[[], ModuleType]) -> None:
-    """Do what Python does at the end of a program. `take_module`: its caller has the only reference to the job's."""
+def _waited_for() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+
+
+def finish(take_module: Callable[[], ModuleType], *, working: bool) -> None:
+    """Do what Python does at the end of a program. `take_module`: its caller has the only reference to the job's.
+
+    `working`: whether `has_exit_work`.
+    """
     found = _Before.registries
-    nothing_to_handle = found is not None and not has_exit_work() and all(list(each) == held for each, held in found)
+    nothing_to_handle = found is not None and not working and all(list(each) == held for each, held in found)
     # Exit handlers that would find nothing to do are spared: they touch a hundred pages.
     handled = () if nothing_to_handle else (_join_threads, _run_exit_handlers)
     for step in (*handled, flush, partial(_end_objects, take_module)):
@@ -270,8 +222,8 @@ def flush() -> None:
 
 def _end_objects(take_module: Callable[[], ModuleType]) -> None:
     """Only if there are any that do something at their end, because each look at all objects takes long."""
-    closing = any(name in sys.modules for name in _CLOSING)  # isdisjoint would look at the name of each module
-    if closing or any(hasattr(kind, "__del__") for kind in _kinds()):  # files have it too
+    closing = any(map(sys.modules.__contains__, _CLOSING))  # isdisjoint would look at the name of each module
+    if closing or any(hasattr(kind, "__del__") for kind in set(map(type, gc.get_objects()))):  # files have it too
         for step in (_flush_files, partial(_drop, take_module, closing=closing), _close_files):
             with contextlib.suppress(BaseException):
                 restoring(step)

@@ -20,7 +20,6 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
-_CLONE_VM = 0x00000100
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -44,13 +43,10 @@ _FILTER_HEAD = struct.Struct("=H6xQ")
 
 _MADV_COLLAPSE = 25
 
-_STACK_BYTES = 16384
-_SIGSET_BYTES = 128
+SIGSET_BYTES = 128
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
 _MAP_FAILED = ctypes.c_size_t(-1).value
-#: At least the size of sem_t and of pthread_attr_t.
-_OPAQUE_BYTES = 128
 
 #: What prepared calls write to. It lies together: after a fork a page that is written to is copied, a large one split.
 _written = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -164,37 +160,12 @@ def leaving_session() -> Step:
 
 
 def unblocking_signals() -> Step:
-    none = room(bytes(_SIGSET_BYTES))
+    none = room(bytes(SIGSET_BYTES))
     return Step(libc.sigprocmask, (int(signal.SIG_SETMASK), none, None), "sigprocmask")
 
 
 def adopt_orphans() -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def reserve_stacks(count: int, size: int) -> None:
-    """Have the C library keep `count` stacks of `size` bytes for later threads, here and in forks.
-
-    How much is kept is set by glibc.pthread.stack_cache_size when the process starts. The threads run no Python: they
-    wait for a semaphore, so that all of them exist at the same time. Kept stacks have no guard page, but room for one,
-    which is set up when a thread gets the stack. So they lie in one mapping, which a fork copies quicker than many.
-    """
-    gate, attributes = (ctypes.create_string_buffer(_OPAQUE_BYTES) for _ in range(2))
-    libc.sem_init(gate, 0, 0)
-    libc.pthread_attr_init(attributes)
-    libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(size + mmap.PAGESIZE))
-    libc.pthread_attr_setguardsize(attributes, ctypes.c_size_t(0))
-    threads = (ctypes.c_ulong * count)()
-    started = 0
-    for at in range(count):
-        wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
-        if libc.pthread_create(ctypes.byref(threads, at * ctypes.sizeof(ctypes.c_ulong)), attributes, wait, gate):
-            break  # no more processes or memory: fewer stacks are kept
-        started += 1
-    for _ in range(started):
-        libc.sem_post(gate)
-    for thread in threads[:started]:
-        libc.pthread_join(ctypes.c_ulong(thread), None)
 
 
 def map_room(size: int) -> int:
@@ -233,7 +204,7 @@ def _protect(start: int, length: int, rights: int) -> bool:
 
 def collapse(start: int, length: int) -> bool:
     """Put a range of anonymous memory into large pages. False where the kernel cannot, or has none."""
-    return _advise(start, length, _MADV_COLLAPSE)
+    return advise(start, length, _MADV_COLLAPSE)
 
 
 def make_private(start: int, length: int) -> None:
@@ -247,14 +218,14 @@ def make_private(start: int, length: int) -> None:
 
 def forget(start: int, length: int) -> bool:
     """Unmap pages of a file, until they are used again. What was written to them is lost."""
-    return _advise(start, length, mmap.MADV_DONTNEED)
+    return advise(start, length, mmap.MADV_DONTNEED)
 
 
 def forgetting(start: int, length: int) -> Step:
     return Step(libc.madvise, (start, length, mmap.MADV_DONTNEED), "madvise")
 
 
-def _advise(start: int, length: int, advice: int) -> bool:
+def advise(start: int, length: int, advice: int) -> bool:
     return bool(libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), advice) == 0)
 
 
@@ -307,36 +278,6 @@ def writing_own(files: Iterable[tuple[str, bytes]]) -> list[Step]:
         writing = Step(libc.write, (fd, content, len(content)), f"write {path}")
         steps += [opening(path, os.O_WRONLY, fd), writing, closing(fd)]
     return [*steps, _setting(_PR_SET_DUMPABLE, 0)]
-
-
-class Init:
-    """Makes the process 1 of a pid namespace. It only pauses; when it is killed, the whole namespace is.
-
-    It shares the memory of its maker, so that no page tables are copied, and it never runs Python: its only code is
-    libc's pause(). As process 1 it cannot be signalled from inside the namespace.
-    """
-
-    def __init__(self) -> None:
-        stack = map_room(_STACK_BYTES)
-        _advise(stack, _STACK_BYTES, mmap.MADV_DONTFORK)  # so that a fork copies nothing of it
-        self._top = ctypes.c_void_p(stack + _STACK_BYTES - 64)  # aligned, with room for what clone() puts there
-        self._pause = ctypes.cast(libc.pause, ctypes.c_void_p)
-        self._every_signal = ctypes.create_string_buffer(b"\xff" * _SIGSET_BYTES, _SIGSET_BYTES)
-        self._mask = room(bytes(_SIGSET_BYTES))
-
-    def spawning(self, pid: ctypes.c_int) -> list[Step]:
-        """Steps. All inits of one maker share a small stack, since none of them ever returns to it.
-
-        It is private memory. A job that could write to it would choose what the next init runs, as it shares the memory
-        of its maker.
-
-        It starts with every signal blocked, so that it runs none of the maker's handlers and nothing ends its pause.
-        """
-        return [
-            Step(libc.sigprocmask, (int(signal.SIG_BLOCK), self._every_signal, self._mask), "sigprocmask"),
-            Step(libc.clone, (self._pause, self._top, _CLONE_VM | signal.SIGCHLD, None), "clone", pid),
-            Step(libc.sigprocmask, (int(signal.SIG_SETMASK), self._mask, None), "sigprocmask"),
-        ]
 
 
 # ---- mounts ----

@@ -77,7 +77,7 @@ def run(part: str, setting: Setting) -> None:
     # Where children share the scratch directory, files of the last job may still be in it: they are not the warm-up's.
     setting = structs.replace(setting, output=_NO_FILES)
     screen.examine(_JOBS[part], setting.policy, filename=FILENAME)
-    arguments = [bytes(frame) for frame in values.encode(((1,), {}), max_bytes=4096)]
+    arguments = [bytes(frame) for frame in values.encode([[1], {}], max_bytes=4096)]
     main = sys.modules.get("__main__")
     frames = answer(_RUN, _JOBS[part], arguments, setting)
     sys.modules.pop("job", None)
