@@ -7,10 +7,13 @@ reuse    max_jobs 100
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from pool import Client
 from tests.support.daemons import DaemonProcess
 
 IMAGE = os.environ.get("POOL_BENCH_IMAGE", "pool-worker:latest")
@@ -57,3 +60,22 @@ def started(pools: Mapping[str, Pool] = POOLS, **options: Any) -> Iterator[Daemo
         for name in pools:
             daemon.wait_idle(name)
         yield daemon
+
+
+def closed_loop(endpoint: str, clients: int, seconds: float = 2.0) -> float:
+    """Jobs a second of so many clients of the default pool with one job after the other."""
+    end, done = time.monotonic() + seconds, []
+
+    def loop() -> None:
+        with Client(endpoint, timeout=120) as client:
+            while time.monotonic() < end:
+                assert client.run("result = 1").ok
+                done.append(1)
+
+    threads = [threading.Thread(target=loop) for _ in range(clients)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(done) / (time.monotonic() - began)

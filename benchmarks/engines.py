@@ -18,14 +18,13 @@ import itertools
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from pool.client import Client
+from benchmarks.daemon import closed_loop
 from pool.engines.base import Engine, WorkerSpec
 from pool.engines.docker import DockerEngine
 from pool.engines.oci import OciEngine
@@ -67,26 +66,6 @@ def raw_rate(engine: Engine, at_once: int, seconds: float) -> float:
 
 def _raw(engines: dict[str, Engine], name: str, *, at_once: int, seconds: float) -> float:
     return raw_rate(engines[name], at_once, seconds)
-
-
-def pool_rate(daemon: DaemonProcess, seconds: float) -> float:
-    """Jobs a second."""
-    end = time.monotonic() + seconds
-    done: list[int] = []
-
-    def submit() -> None:
-        with Client(daemon.endpoint, timeout=120) as client:
-            while time.monotonic() < end:
-                assert client.run("result = 1").outcome == "ok"
-                done.append(1)
-
-    began = time.monotonic()
-    threads = [threading.Thread(target=submit) for _ in range(WORKERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return len(done) / (time.monotonic() - began)
 
 
 @contextlib.contextmanager
@@ -143,7 +122,7 @@ def main() -> None:
             best = {name: max(best[name], rate) for name, rate in found.items()}
             _show(f"raw, {at_once} at once: containers/s", found)
     with _daemons() as daemons:
-        pools = _in_turns(options.rounds, lambda name: pool_rate(daemons[name], options.seconds))
+        pools = _in_turns(options.rounds, lambda name: closed_loop(daemons[name].endpoint, WORKERS, options.seconds))
     _show("pool, max_jobs: 1: jobs/s", pools)
     _show("pool / best raw", {name: pools[name] / best[name] for name in ENGINES})
 

@@ -18,17 +18,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.daemon import SIZE, Daemon, pool, started
+from benchmarks.daemon import SIZE, Daemon, closed_loop, pool, started
 from pool import Client, Limits
 
-POOL = "growth"
+POOL = "default"
 SETTINGS = {
     "recycle": {"max_jobs": 1_000_000},
     "preload": {"modules": []},
@@ -51,25 +50,6 @@ def jobs(endpoint: str, count: int) -> float:
         for _ in client.map(NOOP, ([n] for n in range(count)), entry="main", chunksize=1):
             pass
         return (time.perf_counter() - began) * 1e6 / count
-
-
-def closed_loop(endpoint: str, clients: int, seconds: float = 2.0) -> float:
-    """Jobs a second of so many clients with one job after the other."""
-    end, done = time.monotonic() + seconds, []
-
-    def loop() -> None:
-        with Client(endpoint, pool=POOL, timeout=120) as client:
-            while time.monotonic() < end:
-                client.run(NOOP, entry="main", args=[1])
-                done.append(1)
-
-    threads = [threading.Thread(target=loop) for _ in range(clients)]
-    began = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return len(done) / (time.monotonic() - began)
 
 
 def payload(endpoint: str, size: int) -> float:

@@ -227,7 +227,7 @@ def test_a_map_that_nobody_iterates_over_cancels_its_jobs(client, daemon):
 
 
 def test_a_daemon_that_stops_ends_the_map(daemon):
-    with Client(daemon.endpoint, timeout=5) as client:
+    with Client(daemon.endpoint, timeout=2) as client:
         results = client.map(hold, [[n] for n in range(3)])
         daemon.open_jobs(3)
         daemon.stop()

@@ -139,7 +139,7 @@ def submitted(daemon):
 
 
 def test_the_error_of_the_first_job_says_whether_a_daemon_may_have_it(path):
-    with FakeDaemon(path) as daemon, Client(path) as client:
+    with FakeDaemon(path) as daemon, Client(path, timeout=2) as client:
         daemon.on(wire.Ping, ignore)
         daemon.on(wire.Submit, ignore)
         waiting = Waiting(client.run, HOLD, job_id="job")

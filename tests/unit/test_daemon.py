@@ -39,10 +39,6 @@ def test_a_function_is_called_and_its_value_comes_back(client):
     assert result.worker.startswith("default-")
 
 
-def test_a_script_gives_the_variable_result(client):
-    assert client.run("result = [1, 2.5, 'x', None, (1, 2)]").value == [1, 2.5, "x", None, (1, 2)]
-
-
 def test_a_script_runs_as_main_and_code_with_an_entry_does_not(client):
     assert client.run("result = __name__").value == "__main__"
     assert client.run("seen = __name__\ndef main(): return seen", entry="main").value == "job"
@@ -184,7 +180,6 @@ def test_the_history_of_a_job_shows_its_steps_while_it_runs_and_after_its_end(da
 
 
 def test_a_second_daemon_on_the_same_directories_is_refused(daemon):
-
     path = daemon.home / "pool.yaml"
     second = python("-m", "pool.testing", "--config", str(path))
     assert second.returncode != 0
