@@ -6,8 +6,9 @@
     │ Request      │◀───────────────│ for                DaemonSocket: the bytes   │           └────────┘
     └──────────────┘   resolved     └──────────────────────────────────────────────┘
 
-1. A ZeroMQ socket belongs to one thread. Callers put a Request into the inbox and wake the thread through an eventfd.
-   Nothing polls.
+1. One thread at a time uses the socket. Callers put a Request into the inbox and wake the thread through an eventfd.
+   Nothing polls. While the thread will wake up within a second anyway, the caller of a job sends it himself, and the
+   thread finds it in the inbox when it wakes up, at the latest with the answer: that saves two changes of threads.
 2. Requests are resolved on the I/O thread. Only code of this package may add a callback to one, and the callback must
    not block: futures that users may wait for or add callbacks to are resolved elsewhere (`futures.py`).
 3. After a fork the child has a context, socket and thread of its own from its first request on. It never touches the
@@ -78,7 +79,10 @@ class Connection:
 
         Raises ClosedError, as the other methods; every other error resolves the request.
         """
-        return self.io.get().post(Request(*submission, on_output))
+        request, io = Request(*submission, on_output), self.io.get()
+        if io.socket is None or not io.socket.send(request):
+            io.post(request)
+        return request
 
     def watch(self, job_id: str, on_output: OnOutput | None = None) -> Request:
         """Ask for the result of a job, and for its output if `on_output` is given."""
@@ -163,6 +167,7 @@ class IOThread:
         self._inbox: deque[tuple[Request, bool]] = deque()  # and whether it is to be forgotten
         self._wake = -1
         self._thread: threading.Thread | None = None
+        self.socket: DaemonSocket | None = None  #: the last one
         self._closed = closed
 
     def post(self, request: Request, *, forget: bool = False) -> Request:
@@ -203,9 +208,9 @@ class IOThread:
             with contextlib.ExitStack() as stack:
                 context = zmq.Context()
                 stack.callback(context.destroy, linger=0)  # unlike `term`, it closes a socket instead of waiting for it
-                socket = DaemonSocket(context, self._endpoint, wake, pending=pending)
+                self.socket = socket = DaemonSocket(context, self._endpoint, wake, self._inbox, pending=pending)
                 stack.callback(socket.close)
-                socket.run(self._inbox, self._closed)
+                socket.run(self._closed)
         except Exception as error:  # noqa: BLE001 - the thread has no caller, but others wait for it
             reason = PoolError(f"the connection to {self._endpoint} failed: {error!r}; the job may go on")
         with self._lock:
@@ -219,45 +224,95 @@ class IOThread:
 
 
 class DaemonSocket:
-    """The socket and the messages that wait to be sent on it. Used by the I/O thread only."""
+    """The socket and the messages that wait to be sent on it. Used by the I/O thread only, except for `send`."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, wake: int, *, pending: PendingRequests
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        wake: int,
+        inbox: deque[tuple[Request, bool]],
+        *,
+        pending: PendingRequests,
     ) -> None:
         self._context = context
         self._endpoint = endpoint
         self._wake = wake
+        self._inbox = inbox
         self._pending = pending
         self._outbox: deque[Frames] = deque()
-        self._due = math.inf  #: when `pending.tick` has something to do
+        self._due = math.inf  #: when the thread wakes up by itself
         self._settled = True  # whether nothing can be sent or received before a descriptor is readable
+        self._using = threading.Lock()  # held while the socket is used
+        self._is_free = False  # whether a caller may send, and the thread will look into the inbox soon
+        self._is_torn = False  # whether a caller was interrupted between two frames, or may have been
         self._epoll = select.epoll()
         self._epoll.register(wake, select.EPOLLIN)
         self._socket, self._monitor = self._open()
 
     def close(self) -> None:
-        self._close()
+        with self._using:
+            self._is_free = False
+            self._close()
         self._epoll.close()
 
-    def run(self, inbox: deque[tuple[Request, bool]], closed: threading.Event) -> None:
+    def send(self, request: Request) -> bool:
+        """Send a request on the thread of its caller. False: the I/O thread has to send it.
+
+        A signal may interrupt the caller anywhere. The thread then opens another socket and sends again what is open.
+        """
+        if not self._is_free or self._using.locked():
+            return False
+        with self._using:
+            if not self._is_free or self._is_torn or not int(self._socket.get(zmq.EVENTS)) & _POLLOUT:
+                return False
+            self._is_torn = True
+            request.sent_at = time.monotonic()
+            self._inbox.append((request, False))
+            with contextlib.suppress(zmq.Again):  # the connection has ended between two frames
+                self._write(request.frames)
+                self._is_torn = False
+            # The thread sleeps on. If it was to be told of a message meanwhile, these calls have taken the notice.
+            if self._is_torn or int(self._socket.get(zmq.EVENTS)) & _POLLIN:
+                os.eventfd_write(self._wake, 1)
+        return True
+
+    def run(self, closed: threading.Event) -> None:
         """Wait until something happens, do what is due, and so on until the client is closed."""
         while not closed.is_set():
-            events = self._wait()
-            now = time.monotonic()
-            while inbox:
-                request, forget = inbox.popleft()
-                if forget:
-                    self._pending.forget(request)
-                else:
-                    self._outbox += self._pending.open(request, now)
-            self._exchange(now)
-            if events or now >= self._due:
-                self._check(now, events)
-                self._settled = False
+            wait_s = max(0.0, self._due - time.monotonic()) if self._settled else 0.0
+            ready = {fd for fd, _ in self._epoll.poll(None if wait_s == math.inf else wait_s)}
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+            with self._using:
+                events = self._monitored() if self._descriptors[1] in ready or not self._settled else set()
+                now, self._settled = time.monotonic(), False
+                self._take_requests(now)
+                if not self._is_torn:
+                    self._receive(now)
+                if events or self._is_torn or now >= self._due:
+                    self._check(now, events)
+                    self._settled = False
+                self._due = self._pending.due(now)
+                self._is_free = self._settled and self._due < math.inf and self._pending.instance is not None
+            self._pending.resolve()
+
+    def _take_requests(self, now: float) -> None:
+        """Open the requests in the inbox, and send those that their caller has not sent."""
+        while self._inbox:
+            request, forget = self._inbox.popleft()
+            if forget:
+                self._pending.forget(request)
+            elif request.sent_at:
+                self._pending.open(request, request.sent_at)
+            else:
+                self._outbox += self._pending.open(request, now)
+        if self._outbox and not self._is_torn:
+            self._flush()
 
     def _check(self, now: float, events: set[int]) -> None:
         try:
-            if zmq.EVENT_DISCONNECTED in events:
+            if zmq.EVENT_DISCONNECTED in events or self._is_torn:
                 # ZeroMQ would connect again by itself, but not after a frame over the cap.
                 self._reopen()
                 self._outbox += self._pending.disconnected(now)
@@ -279,7 +334,7 @@ class DaemonSocket:
         socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS[0])
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
-        self._connected, self._settled = False, False
+        self._connected = self._settled = self._is_torn = False
         monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
         self._descriptors = (socket.FD, monitor.FD)
         for each in self._descriptors:
@@ -297,46 +352,43 @@ class DaemonSocket:
         self._close()
         self._socket, self._monitor = self._open()
 
-    def _wait(self) -> set[int]:
-        """What has happened to the connection meanwhile."""
-        self._due = min(self._pending.deadlines())
-        wait_s = max(0.0, self._due - time.monotonic()) if self._settled else 0.0
-        ready = {fd for fd, _ in self._epoll.poll(None if wait_s == math.inf else wait_s)}
-        if self._wake in ready:
-            os.eventfd_read(self._wake)
+    def _monitored(self) -> set[int]:
+        """What has happened to the connection."""
         events: set[int] = set()
-        if self._descriptors[1] in ready or not self._settled:
-            while int(self._monitor.get(zmq.EVENTS)) & _POLLIN:
-                events.add(recv_monitor_message(self._monitor)["event"])
+        while int(self._monitor.get(zmq.EVENTS)) & _POLLIN:
+            events.add(recv_monitor_message(self._monitor)["event"])
         return events
 
-    def _exchange(self, now: float) -> None:
-        """Send and receive until the socket neither takes nor has anything more. Its descriptor is readable only after
-        a change, so it is not waited for before EVENTS has told so. Large frames are zmq.Frames already (see job.py).
-        """
-        if self._outbox and not self._connected:
+    def _flush(self) -> None:
+        """Send what the socket takes."""
+        if not self._connected:
             # Not before there is something to send: an idle client does not look for an absent daemon.
             self._socket.connect(self._endpoint)
             self._connected = True
-        self._settled = False
+        with contextlib.suppress(zmq.Again):  # the connection has ended between two frames; the monitor reports it
+            while self._outbox and int(self._socket.get(zmq.EVENTS)) & _POLLOUT:
+                self._write(self._outbox[0])
+                self._outbox.popleft()
+
+    def _write(self, frames: Frames) -> None:
+        """Send one message. Large frames are zmq.Frames already (see job.py). Raises zmq.Again."""
+        *others, last = frames
+        for frame in others:
+            self._socket.send(frame, _SNDMORE)
+        self._socket.send(last, _NOBLOCK)
+
+    def _receive(self, now: float) -> None:
+        """Take all messages from the socket. Its descriptor is readable only after a change, so it is waited for when
+        EVENTS has told that there are no more.
+        """
         for _ in range(MESSAGES_PER_TURN):
             events = int(self._socket.get(zmq.EVENTS))
-            if self._outbox and events & _POLLOUT:
-                *frames, last = self._outbox[0]
-                try:
-                    for frame in frames:
-                        self._socket.send(frame, _SNDMORE)
-                    self._socket.send(last, _NOBLOCK)
-                except zmq.Again:  # the connection has ended between two frames; the monitor reports it
-                    return
-                self._outbox.popleft()
-            elif events & _POLLIN:
-                self._outbox += self._pending.receive(self._receive(), now)
-            else:
-                self._settled = True
+            if not events & _POLLIN:
+                self._settled = not (self._outbox and events & _POLLOUT)
                 return
+            self._outbox += self._pending.receive(self._read(), now)
 
-    def _receive(self) -> list[wire.Frame]:
+    def _read(self) -> list[wire.Frame]:
         """Large frames stay in libzmq's memory, writable, so that an array needs no copy. A copy of a small frame is
         cheaper than a handle.
         """

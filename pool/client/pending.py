@@ -117,9 +117,10 @@ class PendingRequests:
         self._timeout_s = timeout_s
         self._interval_s = min(PING_INTERVAL_S, timeout_s / 4)
         self._number = number
-        self._open: dict[int, Request] = {}
-        self._by_job: dict[str, list[Request]] = {}  # an index into _open
-        self._instance: str | None = None
+        self._open: dict[int, Request] = {}  # the oldest first
+        self._by_job: dict[str, list[Request]] = {}  # an index into it
+        self._ended: list[tuple[Request, Delivery | None]] = []  # and not resolved yet
+        self.instance: str | None = None  #: of the daemon that answers; None while that is not known
         self._pings: dict[int, float] = {}  # number to the time it was sent; unanswered ones only
         self._pinged_at = 0.0
         self._received_at = 0.0
@@ -137,7 +138,7 @@ class PendingRequests:
         if isinstance(request.message, wire.Submit) and request.message.session and not request.message.watch:
             self._must_stay = True
         request.sent_at = now
-        return [request.frames] if self._instance or self._pings else [self._ping(now), request.frames]
+        return [request.frames] if self.instance or self._pings else [self._ping(now), request.frames]
 
     def forget(self, request: Request) -> None:
         """Nobody waits for this request any more."""
@@ -181,7 +182,13 @@ class PendingRequests:
         self.strays += not waiting
         for request in waiting:
             self._close(request)
-            request.set_result(delivery if request.wants_result else None)
+            self._ended.append((request, delivery if request.wants_result else None))
+
+    def resolve(self) -> None:
+        """Wake the callers whose jobs have ended. To be called last in a turn: they need the interpreter at once."""
+        ended, self._ended = self._ended, []
+        for request, delivery in ended:
+            request.set_result(delivery)
 
     def _on_accepted(self, message: wire.Accepted) -> None:
         request = self._open.get(message.request)
@@ -221,7 +228,7 @@ class PendingRequests:
             self.strays += 1
             return []
         self._pings = {number: at for number, at in self._pings.items() if number > message.request}
-        before, self._instance = self._instance, message.instance
+        before, self.instance = self.instance, message.instance
         if before not in {None, message.instance}:
             return self._repetitions()
         for request in self._open.values():
@@ -251,31 +258,33 @@ class PendingRequests:
 
     def tick(self, now: float) -> Outgoing:
         """Raises DaemonUnreachableError, which is meant for `fail`, when nothing was received for too long."""
-        silent_until, ping_due = self.deadlines()
-        if now >= silent_until:
+        if not self._open:
+            return []
+        if now >= self._silent_until():
             self._was_there = False
             raise unreachable(self._endpoint, self._timeout_s)
-        if now < ping_due:
+        if now < self._ping_due():
             return []
         for request in self._not_accepted_since(now - self._timeout_s):
             what = f"took longer than {self._timeout_s:g} s to accept"
             self._fail(request, _not_accepted(request.job_id, what))
         return [self._ping(now)] if self._open else []
 
-    def deadlines(self) -> tuple[float, float]:
-        """When the daemon has been silent for too long, and when the next Ping is due: `tick` has to be called then.
+    def due(self, now: float) -> float:
+        """When `tick` has to be called: also once after the last answer, so that callers may send until then."""
+        if self._open:
+            return min(self._silent_until(), self._ping_due())
+        rest_until = self._received_at + self._interval_s
+        return rest_until if rest_until > now else inf
 
-        Infinite while nothing is open.
-        """
-        if not self._open:
-            return inf, inf
+    def _silent_until(self) -> float:
         # A process that was stopped for an hour has received nothing meanwhile, and has to ask before it judges.
         asked = self._pinged_at + self._interval_s / 2 if self._pings else inf
+        return max(self._received_at + self._timeout_s, asked)
+
+    def _ping_due(self) -> float:
         oldest = next(iter(self._open.values()))
-        return (
-            max(self._received_at + self._timeout_s, asked),
-            max(oldest.sent_at, self._pinged_at) + self._interval_s,
-        )
+        return max(oldest.sent_at, self._pinged_at) + self._interval_s
 
     def _not_accepted_since(self, time: float) -> list[Request]:
         return [
@@ -293,6 +302,7 @@ class PendingRequests:
 
     def fail(self, error: PoolError) -> None:
         """Every open request ends with this error, each with a copy of its own."""
+        self.resolve()
         for request in list(self._open.values()):
             sent = request.repeats or "timeout_s" in error.fields
             if isinstance(error, DaemonUnreachableError) and isinstance(request.message, wire.Submit) and sent:
@@ -302,7 +312,7 @@ class PendingRequests:
 
     def new_socket(self) -> None:
         """Which instance of the daemon answers on it is not known."""
-        self._instance = None
+        self.instance = None
         self._pings.clear()
 
     def _fail(self, request: Request, error: PoolError) -> None:

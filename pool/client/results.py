@@ -57,7 +57,10 @@ def to_result(delivery: Delivery | None, decode: Callable[[Sequence[wire.Frame]]
         problem = f"a file of the job is named {wrong!r:.80}, which is no path in its directory, or below another file"
         error = JobError(type="InvalidError", message=problem)
     elif header.outcome is Outcome.OK and error is None and payload[count:] and not header.calls:
-        value, error = _value(payload[count:], decode)
+        try:
+            value = decode(payload[count:])
+        except Exception as what:  # noqa: BLE001 - a job made the bytes, and must not choose the exceptions a caller sees
+            error = _undecodable(what)
     result = _result(header, error=error, findings=findings, output=(stdout, stderr), files=files, value=value)
     return result if header.grade is None else _graded(result, header.grade, graded, decode)
 
@@ -79,7 +82,11 @@ def _graded(
         ended = "the job was not graded" if grade.outcome is None else f"the grader ended {grade.outcome}"
         what = JobError(type="GradeError", message=f"{ended}: {grade.reason}")
         return dataclasses.replace(result, grade_error=error or what)
-    value, error = _value(frames[1:], decode) if frames[1:] else (None, None)
+    value, error = None, None
+    try:
+        value = decode(frames[1:]) if frames[1:] else None
+    except Exception as what:  # noqa: BLE001 - as above
+        error = _undecodable(what)
     return dataclasses.replace(result, grade=value, grade_error=error)
 
 
@@ -93,13 +100,8 @@ def _error(frame: bytes) -> tuple[JobError | None, tuple[Finding, ...]]:
     return JobError(type=fault.type, message=fault.message, traceback=fault.traceback, limit=fault.limit), findings
 
 
-def _value(
-    frames: Sequence[wire.Frame], decode: Callable[[Sequence[wire.Frame]], object]
-) -> tuple[object, JobError | None]:
-    try:
-        return decode(frames), None
-    except Exception as error:  # noqa: BLE001 - a job made the bytes, and must not choose the exceptions a caller sees
-        return None, JobError(type="ValueCodecError", message=f"the job's value cannot be decoded: {error!s:.1000}")
+def _undecodable(error: Exception) -> JobError:
+    return JobError(type="ValueCodecError", message=f"the job's value cannot be decoded: {error!s:.1000}")
 
 
 def _result(

@@ -272,7 +272,7 @@ class Daemon:
                 journal.flush()
             if jobs.to_answer:
                 jobs.answer()
-            due = min([self._chores_at, *[each.next_deadline() for each in pools]])
+            due = min([self._chores_at, jobs.release_at, *[each.next_deadline() for each in pools]])
             if (
                 due <= transport.served_until
                 or self._state != "running"
@@ -295,7 +295,9 @@ class Daemon:
             due = self._tick(served_until)
         if served_until >= self._chores_at or self._jobs.over:
             self._do_chores(served_until)
-        due = min(due, self._chores_at)
+        if served_until >= self._jobs.release_at:
+            self._jobs.release(served_until)
+        due = min(due, self._chores_at, self._jobs.release_at)
         if self._submits.sessions.absent:
             due = min(due, self._submits.sessions.tick(served_until))
         if self._outputs.behind:

@@ -9,6 +9,7 @@ first. While those that were not sent to any are too many, the store is full and
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,10 @@ _RETRY_S = 5.0
 #: How often results are dropped whose time is over, and it is noted which results were sent: a daemon that ends before
 #: that keeps them for longer.
 _TIDY_S = 1.0
+#: How long Accepted of a job that runs waits for its Result. Most jobs end sooner: then both are one write, which wakes
+#: the client once.
+HOLD_S = 0.05
+_NOT_HELD = (0.0, None)
 #: The payload of a job that has ended is taken out of its row if it is larger.
 _SMALL_PAYLOAD_BYTES = 1024
 
@@ -76,6 +81,8 @@ class JobStore:
         self._result_bytes = 0
         self.over = False  #: whether the results take more than they may
         self.to_answer: list[Callable[[], None]] = []  #: what `answer` has to do
+        self.release_at = math.inf  #: monotonic seconds
+        self._held: dict[tuple[str, bytes], tuple[float, wire.Accepted]] = {}  # by job and client, and until when
         self._number = 0  # of the job that was accepted last
         self.unfinished_bytes: Counter[str] = Counter()  #: held by the jobs that are not done, by client
 
@@ -128,6 +135,25 @@ class JobStore:
         calls, self.to_answer = self.to_answer, []
         for call in calls:
             call()
+
+    def wait_for_end(self, job: Job, address: bytes, accepted: wire.Accepted) -> None:
+        """Send this client Accepted and, when the job ends, the result: in one write if it ends soon."""
+        if not job.leased_ns or (job.key, address) in self._held:
+            self._listener.send(address, accepted)
+        else:
+            due = time.monotonic() + HOLD_S
+            self._held[job.key, address] = due, accepted
+            self.release_at = min(self.release_at, due)
+        job.watchers.add(address)
+
+    def release(self, now: float) -> None:
+        """Send each Accepted that has waited long enough. To be called at `release_at`."""
+        for key, (due, accepted) in list(self._held.items()):
+            if due > now:
+                break
+            del self._held[key]
+            self._listener.send(key[1], accepted)
+        self.release_at = next((due for due, _ in self._held.values()), math.inf)
 
     def restore(self, job: Job, *, ended_at: float) -> None:
         """Keep a job of an earlier daemon. They come in the order of their numbers."""
@@ -185,7 +211,10 @@ class JobStore:
             self.over = self._result_bytes > self._max_bytes
             waiting, job.watchers = job.watchers, set()
             for address in waiting:
-                self.send(address, job)
+                _, accepted = self._held.pop((job.key, address), _NOT_HELD)
+                self.send(address, job, first=accepted)
+            if not self._held:
+                self.release_at = math.inf
         if acknowledge is not None:  # last, because the clients wait, and the worker does not
             acknowledge()
 

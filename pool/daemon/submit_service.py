@@ -205,20 +205,23 @@ class SubmitService:
             cancel = ev.CancelRequested(job_id=job.current, cause=f"client {job.client}")
             self._controllers[job.pool].apply(cancel)
             return
-        waits = isinstance(message, wire.Watch) or message.watch
-        if waits and job.result is not None:
+        if not (isinstance(message, wire.Watch) or message.watch):
+            self._listener.send(address, accepted)
+        elif job.result is not None:
             self._jobs.send(address, job, first=accepted)
-            return
-        self._listener.send(address, accepted)
-        if waits and job.run is not None:
+        elif message.stream:
+            self._listener.send(address, accepted)
             job.watchers.add(address)
-            if message.stream:
-                self._stream(job, job.run, address)
+            self._stream(job, address)
+        else:
+            self._jobs.wait_for_end(job, address, accepted)
 
     # ---- watch, cancel ----
 
-    def _stream(self, job: Job, run: wire.Run, address: bytes) -> None:
+    def _stream(self, job: Job, address: bytes) -> None:
         """Send the client what the job prints, from the first byte."""
+        run = job.run
+        assert run is not None, "it has not ended"
         limit = run.output * (wire.CHUNK_ANSWERS if run.calls else 1)
         job.output = job.output or OutputStream(run.job_id, limit=limit)
         self._controllers[job.pool].carrier.stream(job)

@@ -12,8 +12,9 @@ from pool.errors import DaemonUnreachableError
 from tests.support.daemons import DaemonProcess
 
 POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60, "cpu_s": 60}}
-#: Its runs are counted outside of the sandbox, which a plain process does not have.
-CODE = "def main(path, job):\n    open(path, 'a').write(f'{job}\\n')\n    return job"
+#: Its runs are counted outside of the sandbox, which a plain process does not have. It lasts so long that Accepted does not
+#: wait for its result.
+CODE = "import time\ndef main(path, job):\n    open(path, 'a').write(f'{job}\\n')\n    time.sleep(0.15)\n    return job"
 #: For what the daemon does while it starts, on a busy machine.
 WAIT_S = 300
 #: Before and after the job is in the journal, and before and after it is acknowledged.

@@ -38,7 +38,7 @@ def arm(name: str, passes: int) -> None:
         _watch(JournalFile, "commit", reach, after=when == "written")
     else:
         for sender in (ClientListener, WorkerLinks):
-            _watch(sender, "send", lambda _to, message, *_: reach([message]), after=when == "sent")
+            _watch(sender, "send", lambda _to, *said, first=None, **_: reach([first, *said]), after=when == "sent")
 
 
 def _watch(owner: type, method: str, reach: Callable[..., None], *, after: bool) -> None:
@@ -47,10 +47,10 @@ def _watch(owner: type, method: str, reach: Callable[..., None], *, after: bool)
     @wraps(real)
     def watched(self, *arguments, **options):
         if not after:
-            reach(*arguments)
+            reach(*arguments, **options)
         result = real(self, *arguments, **options)
         if after:
-            reach(*arguments)
+            reach(*arguments, **options)
         return result
 
     setattr(owner, method, watched)

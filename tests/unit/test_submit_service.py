@@ -1,5 +1,7 @@
 """Submissions that are digested in a thread: the order of one client's requests, and ids that run once."""
 
+import math
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ from pool import values, wire
 from pool.config import Template
 from pool.core import events as ev
 from pool.daemon import admission
-from pool.daemon.job_store import JobStore
+from pool.daemon.job_store import HOLD_S, JobStore
 from pool.daemon.journal import NoJournal
 from pool.daemon.submit_service import MAX_INLINE_BYTES, SubmitService
 from pool.daemon.worker_handle import Services
@@ -150,6 +152,52 @@ def test_a_request_for_a_result_that_is_there_is_accepted_and_the_result_follows
     assert sent[b"watch"] == [wire.Accepted(request=2, job_id="a"), result]
     assert sent[b"again"] == [wire.Accepted(request=3, job_id="a"), result]
     assert kinds(place, "cancel") == [("Accepted", 4)]
+
+
+@pytest.fixture
+def running(place):
+    """A job that was given to a worker when it was accepted."""
+    accept = place.jobs.accept
+
+    def lease(job, *rest):
+        job.leased_ns = 1
+        accept(job, *rest)
+
+    place.jobs.accept = lease
+    place.listener.client_sends(ANN, submit("a", 1, watch=True), SMALL, b"")
+    return place.jobs.by_key["1000/a"]
+
+
+ENDED = wire.Result(job_id="a", outcome=Outcome.OK)
+
+
+def test_a_job_that_ends_soon_is_accepted_in_the_write_of_its_result(place, running, monkeypatch):
+    writes = []
+    monkeypatch.setattr(place.listener, "send", lambda _, *message, first=None: writes.append((first, message[0])))
+    place.jobs.end(running, ENDED, (b"", b"", b""))
+    assert writes == [(wire.Accepted(request=1, job_id="a"), ENDED)]
+    assert place.jobs.release_at == math.inf
+    place.jobs.release(time.monotonic() + HOLD_S)
+    assert len(writes) == 1
+
+
+def test_a_job_that_goes_on_is_accepted_once_without_its_result(place, running):
+    due = place.jobs.release_at
+    assert due < time.monotonic() + HOLD_S
+    place.jobs.release(due - 1)
+    assert kinds(place) == []
+    place.jobs.release(due)
+    assert (kinds(place), place.jobs.release_at) == ([("Accepted", 1)], math.inf)
+    place.jobs.end(running, ENDED, (b"", b"", b""))
+    assert [message for _, message in place.listener.sent[1:]] == [ENDED]
+
+
+def test_each_request_of_one_client_for_a_running_job_is_accepted(place, running):
+    place.listener.client_sends(ANN, wire.Watch(request=2, job_id="a"))
+    place.jobs.end(running, ENDED, (b"", b"", b""))
+    messages = [message for _, message in place.listener.sent]
+    assert {each.request for each in messages[:-1]} == {1, 2}
+    assert messages[-1] == ENDED
 
 
 def test_a_chunk_may_take_the_wall_limit_of_all_its_calls(place):
