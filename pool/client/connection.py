@@ -261,19 +261,19 @@ class DaemonSocket:
 
         A signal may interrupt the caller anywhere. The thread then opens another socket and sends again what is open.
         """
-        if not self._is_free or self._using.locked():
+        if self._using.locked():
             return False
         with self._using:
-            if not self._is_free or self._is_torn or not int(self._socket.get(zmq.EVENTS)) & _POLLOUT:
+            if not self._is_free or self._is_torn:
                 return False
             self._is_torn = True
             request.sent_at = time.monotonic()
             self._inbox.append((request, False))
-            with contextlib.suppress(zmq.Again):  # the connection has ended between two frames
-                self._write(request.frames)
-                self._is_torn = False
+            self._outbox.append(request.frames)
+            self._flush()
+            self._is_torn = False
             # The thread sleeps on. If it was to be told of a message meanwhile, these calls have taken the notice.
-            if self._is_torn or int(self._socket.get(zmq.EVENTS)) & _POLLIN:
+            if self._outbox or int(self._socket.get(zmq.EVENTS)) & _POLLIN:
                 os.eventfd_write(self._wake, 1)
         return True
 
@@ -294,7 +294,8 @@ class DaemonSocket:
                     self._check(now, events)
                     self._settled = False
                 self._due = self._pending.due(now)
-                self._is_free = self._settled and self._due < math.inf and self._pending.instance is not None
+                free = self._settled and not self._outbox and self._due < math.inf
+                self._is_free = free and self._pending.instance is not None
             self._pending.resolve()
 
     def _take_requests(self, now: float) -> None:
@@ -360,42 +361,35 @@ class DaemonSocket:
         return events
 
     def _flush(self) -> None:
-        """Send what the socket takes."""
+        """Send what the socket takes. Large frames are zmq.Frames already (see job.py)."""
         if not self._connected:
             # Not before there is something to send: an idle client does not look for an absent daemon.
             self._socket.connect(self._endpoint)
             self._connected = True
         with contextlib.suppress(zmq.Again):  # the connection has ended between two frames; the monitor reports it
             while self._outbox and int(self._socket.get(zmq.EVENTS)) & _POLLOUT:
-                self._write(self._outbox[0])
+                *frames, last = self._outbox[0]
+                for frame in frames:
+                    self._socket.send(frame, _SNDMORE)
+                self._socket.send(last, _NOBLOCK)
                 self._outbox.popleft()
-
-    def _write(self, frames: Frames) -> None:
-        """Send one message. Large frames are zmq.Frames already (see job.py). Raises zmq.Again."""
-        *others, last = frames
-        for frame in others:
-            self._socket.send(frame, _SNDMORE)
-        self._socket.send(last, _NOBLOCK)
 
     def _receive(self, now: float) -> None:
         """Take all messages from the socket. Its descriptor is readable only after a change, so it is waited for when
         EVENTS has told that there are no more.
+
+        Large frames stay in libzmq's memory, writable, so that an array needs no copy. A copy of a small frame is
+        cheaper than a handle.
         """
         for _ in range(MESSAGES_PER_TURN):
             events = int(self._socket.get(zmq.EVENTS))
             if not events & _POLLIN:
                 self._settled = not (self._outbox and events & _POLLOUT)
                 return
-            self._outbox += self._pending.receive(self._read(), now)
-
-    def _read(self) -> list[wire.Frame]:
-        """Large frames stay in libzmq's memory, writable, so that an array needs no copy. A copy of a small frame is
-        cheaper than a handle.
-        """
-        more = True
-        frames: list[wire.Frame] = []
-        while more:
-            frame = self._socket.recv(_NOBLOCK, copy=False)
-            frames.append(frame.buffer if len(frame) >= LARGE_BYTES else frame.bytes)
-            more = frame.more
-        return frames
+            frames: list[wire.Frame] = []
+            more = True
+            while more:
+                frame = self._socket.recv(_NOBLOCK, copy=False)
+                frames.append(frame.buffer if len(frame) >= LARGE_BYTES else frame.bytes)
+                more = frame.more
+            self._outbox += self._pending.receive(frames, now)

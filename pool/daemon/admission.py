@@ -55,9 +55,10 @@ def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Templa
     """
     if len(payload) < 2 + len(submit.files):
         raise InvalidJobError("the payload must be code, stdin, one frame for each file, then the arguments")
-    check_code(payload[0], pickled=submit.pickled)
-    if size_bytes > wire.MAX_JOB_BYTES:
-        raise _too_large(size_bytes)
+    if len(payload[0]) > wire.MAX_CODE_BYTES or size_bytes > wire.MAX_JOB_BYTES:
+        raise _too_large(len(payload[0]), size_bytes)
+    if not submit.pickled and 0 in bytes(payload[0]):
+        raise InvalidJobError("code: source text cannot hold a NUL byte; take it out")
     if submit.calls or submit.apart:
         _check_calls(submit, payload)
     if submit.files:
@@ -70,7 +71,13 @@ def prepare(submit: wire.Submit, payload: Sequence[wire.Frame], template: Templa
     return wire.Run(epoch=0, **dict(zip(_FIELDS, _of_job(submit), strict=True)), **limits)
 
 
-def _too_large(size_bytes: int) -> TooLargeError:
+def _too_large(code_bytes: int, size_bytes: int) -> TooLargeError:
+    if code_bytes > wire.MAX_CODE_BYTES:
+        return TooLargeError(
+            f"the code has {code_bytes} bytes, at most {wire.MAX_CODE_BYTES} fit; pass data as arguments or files",
+            size=code_bytes,
+            maximum=wire.MAX_CODE_BYTES,
+        )
     return TooLargeError(
         f"the job has {format_size(size_bytes)}, at most {format_size(wire.MAX_JOB_BYTES)} fit; "
         "put what jobs share into a data set of the template",
@@ -91,18 +98,6 @@ def _check_calls(submit: wire.Submit, payload: Sequence[wire.Frame]) -> None:
     frames = len(payload) - 2 - len(submit.files)
     if sum(submit.calls) != frames:
         raise InvalidJobError(f"calls: they have {sum(submit.calls)} frames of arguments, and {frames} were sent")
-
-
-def check_code(code: wire.Frame, *, pickled: bool) -> None:
-    size = memoryview(code).nbytes
-    if size > wire.MAX_CODE_BYTES:
-        raise TooLargeError(
-            f"the code has {size} bytes, at most {wire.MAX_CODE_BYTES} fit; pass data as arguments or files",
-            size=size,
-            maximum=wire.MAX_CODE_BYTES,
-        )
-    if not pickled and 0 in bytes(code):
-        raise InvalidJobError("code: source text cannot hold a NUL byte; take it out")
 
 
 def _check_files(names: Sequence[str]) -> None:

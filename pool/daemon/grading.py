@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pool import wire
+from pool.config import Template
 from pool.daemon import admission
 from pool.daemon.job import JOB_BYTES, Grader, Job
 from pool.errors import InvalidJobError
@@ -32,17 +33,16 @@ def split(grade: wire.Grader, payload: Sequence[wire.Frame]) -> tuple[Sequence[w
     return payload[:own], payload[own:]
 
 
-def add_grader(job: Job, submit: wire.Submit, frames: Sequence[wire.Frame]) -> None:
+def add_grader(job: Job, submit: wire.Submit, frames: Sequence[wire.Frame], template: Template) -> None:
     """Have the value of this job graded, with the job's limits. Raises InvalidJobError or TooLargeError."""
     grade = submit.grade
     assert grade is not None, "frames of a grader come with one"
-    assert job.run is not None, "a new job"
     code, *arguments = frames
-    admission.check_code(code, pickled=grade.pickled)
     program = {name: getattr(grade, name) for name in ("entry", "pickled", "python")}
-    digests = admission.digest(msgspec.structs.replace(submit, **program), [code])
-    run = msgspec.structs.replace(job.run, files=(), argv=(), explain=False, trace=False, **program)
+    grading = msgspec.structs.replace(submit, files=(), argv=(), explain=False, trace=False, grade=None, **program)
     job.grader_payload = (code, b"", *arguments)
+    run = admission.prepare(grading, job.grader_payload, template, size_bytes=0)
+    digests = admission.digest(grading, [code])
     job.grader = Grader(run=run, code=digests.code, frames=len(job.grader_payload))
 
 

@@ -46,7 +46,7 @@ _TIDY_S = 1.0
 #: How long Accepted of a job that runs waits for its Result. Most jobs end sooner: then both are one write, which wakes
 #: the client once.
 HOLD_S = 0.05
-_NOT_HELD = (0.0, None)
+_NOT_HELD: tuple[float, None] = (0.0, None)
 #: The payload of a job that has ended is taken out of its row if it is larger.
 _SMALL_PAYLOAD_BYTES = 1024
 
@@ -211,8 +211,7 @@ class JobStore:
             self.over = self._result_bytes > self._max_bytes
             waiting, job.watchers = job.watchers, set()
             for address in waiting:
-                _, accepted = self._held.pop((job.key, address), _NOT_HELD)
-                self.send(address, job, first=accepted)
+                self.send(address, job, first=self._held.pop((job.key, address), _NOT_HELD)[1])
             if not self._held:
                 self.release_at = math.inf
         if acknowledge is not None:  # last, because the clients wait, and the worker does not

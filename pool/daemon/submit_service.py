@@ -109,7 +109,7 @@ class SubmitService:
         if submit.trace:
             job.trace = [("client: sent", min(submit.sent_ns, received_ns)), ("daemon: received", received_ns)]
         if rest:
-            grading.add_grader(job, submit, rest)
+            grading.add_grader(job, submit, rest, controller.template)
         if size > MAX_INLINE_BYTES:
             self._digest_in_thread(address, submit, job, payload)
         else:

@@ -1,5 +1,6 @@
 """A signal ends every wait of a caller, also if another thread received it and no system call was interrupted."""
 
+import itertools
 import signal
 import sys
 import threading
@@ -7,6 +8,7 @@ import time
 from queue import Empty, SimpleQueue
 
 import pytest
+import zmq
 
 from pool import Outcome, PoolExecutor
 from pool.client import waiting
@@ -64,6 +66,25 @@ def test_a_wait_ends_when_its_time_is_over_and_not_before(monkeypatch, seconds):
         waiting.take(SimpleQueue(), seconds)
     JobFuture().until_done(seconds)
     assert time.monotonic() - begun >= 2 * seconds
+
+
+def test_a_caller_who_is_interrupted_between_two_frames_leaves_a_client_that_works(client, monkeypatch):
+    interrupt_own_send(monkeypatch, frame=2)
+    with pytest.raises(NoticedError):  # callers send while the last answer is not long ago
+        [client.run("result = 1") for _ in range(1000)]
+    assert [client.run(f"result = {number}").value for number in range(3)] == [0, 1, 2]
+
+
+def interrupt_own_send(monkeypatch, frame):
+    """This frame of the next message that this thread sends is not sent, as if a signal's handler had raised then."""
+    real, me, sent = zmq.Socket.send, threading.get_ident(), itertools.count(1)
+
+    def send(self, *arguments, **options):
+        if threading.get_ident() == me and next(sent) == frame:
+            raise NoticedError
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(zmq.Socket, "send", send)
 
 
 class NoticedError(Exception):
