@@ -14,6 +14,7 @@ import typer
 
 from pool.cli import advise, check, doctor, image, inspect, mine, operate, report, run
 from pool.cli.answer import Version, resolve
+from pool.inherited import put_right
 
 EXIT_STATUS = (
     "Exit status: 0 ok; 1 error (for run: the job did not end ok); 2 wrong usage; 3 the daemon is unreachable; "
@@ -76,6 +77,7 @@ def shared(
 
 
 def main() -> None:
+    put_right()
     for stream in (sys.stdout, sys.stderr):
         # Output and names may have characters that the terminal's encoding lacks; the command must not fail on them.
         if isinstance(stream, io.TextIOWrapper):

@@ -12,6 +12,7 @@ import typer
 
 from pool.cli.answer import ExitStatus, Version, complain_about
 from pool.errors import PoolError
+from pool.inherited import put_right
 
 if TYPE_CHECKING:
     from pool.config import Settings
@@ -90,6 +91,7 @@ def _run(settings: Settings) -> int:
 
 
 def main() -> None:
+    put_right()
     app(prog_name="pool-daemon")
 
 

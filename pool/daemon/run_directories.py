@@ -22,6 +22,10 @@ from pathlib import Path
 from pool.daemon.kept_workers import KeptWorkers
 from pool.errors import ConfigError
 
+#: What a directory of a daemon may have in it, and a new file system.
+_OWN = frozenset(
+    ["journal", "owner", "owner.new", "w", "datasets", "images", "oci", "submit.sock", "admin.sock", "lost+found"]
+)
 #: `sun_path` holds 108 bytes with the terminating NUL.
 SUN_PATH_BYTES = 107
 #: The longest path below run_dir. The names are short, so that a run directory may have 85 bytes.
@@ -32,11 +36,14 @@ class RunDirectories:
     """The directories, locked until `close` or until the process ends."""
 
     def __init__(self, run_dir: Path, state_dir: Path) -> None:
-        """Raises ConfigError for a directory that is too long, not writable, full, or used by another daemon."""
+        """Raises ConfigError for a directory that is too long, not writable, full, or used by others."""
         self.run_dir = run_dir
         self.state_dir = state_dir
         self.instance = secrets.token_hex(6)
         _require_short(run_dir)
+        _require_apart(run_dir, state_dir)
+        for directory in (run_dir, state_dir):
+            _require_own(directory)
         _make(run_dir, 0o711)
         _make(state_dir, 0o700)
         with contextlib.ExitStack() as locks:
@@ -92,6 +99,25 @@ def _require_short(run_dir: Path) -> None:
         raise ConfigError(
             f"daemon.run_dir {run_dir} is too long: the path of a worker's socket would have {longest} bytes and a "
             f"Unix socket takes {SUN_PATH_BYTES}; choose a directory that is {longest - SUN_PATH_BYTES} bytes shorter"
+        )
+
+
+def _require_apart(run_dir: Path, state_dir: Path) -> None:
+    if run_dir.resolve() == state_dir.resolve():
+        raise ConfigError(f"daemon.run_dir and daemon.state_dir are both {run_dir}; name two directories")
+
+
+def _require_own(directory: Path) -> None:
+    """Not /tmp or /var/lib, which a daemon of root would close to all others. A daemon has left its lock in its own."""
+    try:
+        found = {each.name for each in directory.iterdir()}
+    except OSError:  # mostly because it is not there yet; otherwise it cannot be used, which is found next
+        return
+    strange = sorted(found - _OWN)
+    if strange and "lock" not in found:
+        raise ConfigError(
+            f"the directory {directory} has files of others, such as {strange[0]!r}, and the daemon would close it to "
+            "them; name one that only this daemon uses"
         )
 
 

@@ -58,13 +58,37 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path, made):
         made(tmp_path / "file", tmp_path / "state")
 
 
+@pytest.mark.parametrize("name", ["run", "state"])
+def test_a_directory_that_others_use_is_refused_and_stays_open_to_them(tmp_path, made, name):
+    shared = tmp_path / name
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "theirs").touch()
+    with pytest.raises(ConfigError, match=rf"{name} has files of others, such as 'theirs'.*name one that only"):
+        made(tmp_path / "run", tmp_path / "state")
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
+    assert os.listdir(shared) == ["theirs"]
+
+
+def test_a_directory_that_a_daemon_has_used_may_have_more_in_it(tmp_path, made):
+    made(tmp_path / "run", tmp_path / "state").close()
+    (tmp_path / "state" / "notes").touch()
+    made(tmp_path / "run", tmp_path / "state")
+
+
+def test_one_directory_for_both_is_refused_as_such(tmp_path, made):
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"run_dir and daemon\.state_dir are both .*name two"):
+        made(tmp_path / "run", tmp_path / "link")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of 4 KiB, which only root can")
 def test_the_error_for_a_full_disk_says_so(tmp_path, made):
     state = tmp_path / "state"
     state.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=3", "none", state], check=True)
     try:
-        (state / "full").write_bytes(b"x" * 4096)
+        (state / "journal").write_bytes(b"x" * 4096)
         with pytest.raises(ConfigError, match="no space left"):
             made(tmp_path / "run", state)
     finally:

@@ -71,6 +71,7 @@ def _shield() -> None:
     """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by a caller, it would have the kernel reap the children
     kernel.set_dumpable(False)
     if os.getpid() != 1:
         kernel.adopt_orphans()
