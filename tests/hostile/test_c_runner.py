@@ -47,6 +47,30 @@ def test_c6_no_signal_from_a_job_reaches_anybody_but_its_own(unmoved, record):
            stopped_by=["namespaces", "landlock"], seen=result.value, outside="the process is ended by it")  # fmt: skip
 
 
+NAMES = (b"VmHWM:-5 kB", b"VmHWM: 99999999", b"\n\nVmHWM:\t-7", b"a) R 1 1 1 1")
+NAMED = """
+def main(name):
+    LIBC.prctl(15, name, 0, 0, 0)
+    return 1
+"""
+
+
+@pytest.mark.parametrize("name", NAMES, ids=[name.decode("unicode_escape") for name in NAMES])
+def test_c6_a_name_that_reads_as_a_figure_of_the_kernel_is_a_name(unmoved, unbound, record, name):
+    """The runner reads what a process has used from files of the kernel that have its name in them too."""
+    result = unmoved(NAMED, name)
+    assert result.value == 1, result
+    assert 1 << 20 < result.usage.max_rss_bytes < 200 << 20
+    assert 0 < result.usage.cpu_s < 20
+    lines = unbound(
+        f"def main():\n    LIBC.prctl(15, {name!r}, 0, 0, 0)\n    return open('/proc/self/status').read()\n"
+    )
+    first = lines.splitlines()[0]
+    assert first.partition("Name:\t")[2].replace("\\n", "").split(":")[0] in ("VmHWM", "a) R 1 1 1 1")
+    record("C6", "a name of its process that reads as its peak of memory", "INERT", stopped_by=["runner"],
+           seen="1; same worker", outside=first)  # fmt: skip
+
+
 def test_c6_outside_the_same_signals_end_a_process(victim, outside):
     assert outside("import os\ndef main(pid):\n    os.kill(pid, 15)", victim.pid).error == ""
     assert victim.wait(60) == -signal.SIGTERM

@@ -1,7 +1,10 @@
 """What a job and its processes use together, from the counters of a cgroup of either version."""
 
+import os
+from pathlib import Path
+
 import pytest
-from runner.usage import Meter, Usage, read
+from runner.usage import Meter, Usage, of_process, read
 
 from pool import wire
 from pool.model import Outcome
@@ -42,6 +45,21 @@ def cgroup(request, tmp_path):
 def test_the_counters_are_read(cgroup, tmp_path):
     found = read(tmp_path)
     assert (found.cpu_s, found.anonymous, found.shared) == (50.0, 60 * MIB, MIB)
+
+
+@pytest.mark.parametrize(
+    "name", ["VmHWM:-5 kB", "VmHWM: 99999999", "VmHWM:x", "\n\nVmHWM:\t-7", "a) R 1 1 1 1", ")\n) ("]
+)
+def test_a_process_whose_name_reads_as_a_figure_has_the_kernels_figures(name):
+    comm = Path("/proc/self/comm")
+    before = comm.read_text()
+    try:
+        comm.write_text(name)
+        used = of_process(os.getpid())
+    finally:
+        comm.write_text(before.strip())
+    assert 10 * MIB < used.max_rss_bytes < 10_000 * MIB
+    assert 0 < used.cpu_s < 100_000
 
 
 def test_what_was_used_before_the_job_is_not_the_jobs(cgroup, tmp_path):

@@ -71,7 +71,8 @@ def of_process(pid: int) -> Usage:
     with contextlib.suppress(OSError, ValueError, IndexError):
         ticks = sum(map(int, read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()[_CPU_FIELDS]))
         first_s = int(read_file(f"/proc/{pid}/schedstat").split()[0]) / 1e9
-        peak = int(read_file(f"/proc/{pid}/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
+        # From the beginning of a line: the first one has the name of the process, which may be any word.
+        peak = int(read_file(f"/proc/{pid}/status").partition(b"\nVmHWM:")[2].split(None, 1)[0]) * 1024
     return Usage(cpu_s=max(ticks * _TICK_S, first_s), max_rss_bytes=peak)
 
 
