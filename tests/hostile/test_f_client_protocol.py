@@ -208,10 +208,10 @@ def connecting(path):
 
 
 @as_root
-def test_f7_nobody_sees_cancels_or_fetches_a_job_of_another_user(daemon, record):
-    job_id = daemon.submit("import time\ndef main(x):\n    time.sleep(0.7)\n    return x", 7)
+def test_f7_nobody_sees_cancels_reads_or_fetches_a_job_of_another_user(daemon, record):
+    job_id = daemon.submit("import time\ndef main(x):\n    print(x, flush=True)\n    time.sleep(0.7)\n    return x", 7)
     seen, own = as_user(OTHER_USER, reaching_for, daemon.endpoint, job_id)
-    assert len(seen) == 4
+    assert len(seen) == 6
     assert {code for code, _ in seen} == {"unknown_job"}
     assert len({message for _, message in seen}) == 1, "the answers tell whether there is such a job"
     assert own == 1
@@ -222,7 +222,7 @@ def test_f7_nobody_sees_cancels_or_fetches_a_job_of_another_user(daemon, record)
 def reaching_for(endpoint, wanted):
     seen = []
     with Client(endpoint, timeout=120) as client:
-        for act in (client.cancel, client.result):
+        for act in (client.cancel, client.result, lambda job_id: list(client.stream(job_id))):
             for job_id in (wanted, "there-is-none"):
                 try:
                     act(job_id)
