@@ -91,7 +91,7 @@ class StopReason(StrEnum):
     DATASET = "dataset"  #: its data sets are older than those of the pool
     NOT_ADOPTED = "not_adopted"  #: an earlier daemon had left it, and its runner did not prove itself
     OUTDATED = "outdated"  #: an earlier daemon had left it, and it is not what this one would start
-    UNKNOWN_JOB = "unknown_job"  #: an earlier daemon had left it with a job that nobody waits for
+    UNKNOWN_JOB = "unknown_job"  #: an earlier daemon had left it running a job that nobody waits for
 
 
 class Numbers(NamedTuple):

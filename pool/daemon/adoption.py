@@ -3,7 +3,9 @@
     a worker is ready ──▶ note in the run directory, token to its runner
     next daemon: note and container ──find──▶ WorkerFound ──its runner resumes with the token──▶ WorkerAdopted
 
-What a runner says of its job is compared with the lease in the journal; only the same job and epoch go on.
+What a runner says of its job is compared with the lease in the journal; only the same job and epoch go on. A runner
+holds its last answer until it gets another job. If no lease is left for that answer, the end of its job was written, or
+nobody waits for it any more: the runner drops it.
 """
 
 from __future__ import annotations
@@ -110,15 +112,16 @@ class Adoption:
 
     def resumed(self, handle: WorkerHandle, resume: wire.Resume, _: object) -> None:
         assert handle.kept is not None
-        claims_job = resume.state in {"running", "answered"}
-        has_job = claims_job and self._was_left(handle, resume)
+        has_job = resume.state in {"running", "answered"} and self._was_left(handle, resume)
+        drops_answer = resume.state == "answered" and not has_job
         unusable = None
-        if claims_job and not has_job:
+        if resume.state == "running" and not has_job:
             unusable = StopReason.UNKNOWN_JOB
-            self._pool.metrics.late_answers += resume.state == "answered"
         elif handle.kept.template != self._digest:
             unusable = StopReason.OUTDATED
         handle.log.info("a worker was found", action="worker_found", state=resume.state, unusable=unusable)
+        if drops_answer:
+            self._links.send(handle.id, handle.protocol.collected())
         if unusable is None or has_job:
             self._pool.was_ready = True
             most = wire.CHUNK_ANSWERS * self._largest_answer + wire.MAX_HEADER_BYTES if has_job else 0
@@ -127,7 +130,7 @@ class Adoption:
             worker_id=handle.id,
             jobs=resume.jobs,
             shareable=not handle.start.missing,
-            cleaning=resume.state == "cleaning",
+            cleaning=drops_answer or resume.state == "cleaning",
             has_job=has_job,
             epoch=resume.epoch,
             elapsed_s=resume.elapsed_s,

@@ -3,7 +3,10 @@
     Accept ──▶ journal ──▶ Accepted is sent               Dispatch ──▶ journal ──▶ Run is sent to the worker
                   └─ no room: JobWithdrawn, it never was                  └─ no room, or cancelled: JobWithdrawn
 
-    Finish ──▶ its grade, if it has a grader ──▶ journal ──▶ Collected to the worker, the result to the submitter
+    Finish ──▶ its grade, if it has a grader ──▶ journal ──▶ the result to the submitter
+
+A worker holds its answer until it gets another job. So Run is sent after the end of the job before is written, and a
+large answer is acknowledged at once.
 
 A job that finds an idle worker is accepted and dispatched by one command, and written once with its lease.
 
@@ -32,7 +35,7 @@ from pool.core.records import JobRecord
 from pool.daemon import grading
 from pool.daemon.job import Grader, Job
 from pool.daemon.job_body import body_of
-from pool.daemon.journal_entries import Lease, LeaseRow
+from pool.daemon.journal_entries import Lease, LeaseRow, Tidy
 from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
 from pool.daemon.worker_protocol import Phase, largest_answer
@@ -53,6 +56,9 @@ _of_end = attrgetter(*_END)
 _CPU_BEFORE_S = 1.0
 #: Asking for it opens a file of /sys.
 _CORES = os.cpu_count() or 1
+
+#: A larger answer is acknowledged at once, so that a free worker holds no more memory than this for the last one.
+_HELD_BYTES = 64 * 1024
 
 #: What travels with JobEnded and comes back with Finish.
 Answer = tuple[wire.Done, Sequence[wire.Frame]]
@@ -110,7 +116,8 @@ class JobCarrier:
         if job.trace is not None:
             job.mark("daemon: worker chosen")
         lease = LeaseRow(dispatch.epoch, dispatch.attempt, dispatch.worker_id, dispatch.at)
-        self._jobs.accept(job, lease, partial(self._leased, job, dispatch))
+        then = self._leased if job.whole is None else self._lease_grade
+        self._jobs.accept(job, lease, partial(then, job, dispatch))
 
     def _waits(self, job: Job, error: PoolError | None) -> None:
         """The acceptance of a job that waits is written, or cannot be."""
@@ -148,10 +155,14 @@ class JobCarrier:
         if job.output is not None and command.attempt > 1:
             job.output.begin_again()
         if job.whole is not None:
-            self._leased(job, command, None)  # a grade may be given twice
+            self._lease_grade(job, command, None)
             return
         lease = LeaseRow(command.epoch, command.attempt, command.worker_id, command.at)
         self._journal.write(Lease(job.number, lease), partial(self._leased, job, command))
+
+    def _lease_grade(self, job: Job, command: ev.Dispatch, _: PoolError | None) -> None:
+        """A grade may be given twice, so its lease is not written. What is to be written before it still is."""
+        self._journal.write(Tidy(), partial(self._leased, job, command))
 
     def _leased(self, job: Job, command: ev.Dispatch, error: PoolError | None) -> None:
         """The lease is written, perhaps with its acceptance, or cannot be: send the job, unless it has ended or was
@@ -243,9 +254,8 @@ class JobCarrier:
             return
         container = handle.container.id if handle is not None and handle.container is not None else None
         result, answer = result_of(job, command, container=container, memory_bytes=self._memory_bytes)
-        acknowledge = None
-        if (reported := cast("Answer | None", command.attachment)) is not None:
-            # Once the answer is written, the worker need not hold it any more.
+        reported, acknowledge = cast("Answer | None", command.attachment), None
+        if reported is not None and (job.grader is not None or sum(map(len, answer)) > _HELD_BYTES):
             collected = wire.Collected(job_id=reported[0].job_id, epoch=reported[0].epoch)
             acknowledge = partial(self._links.send, command.worker_id or "", collected)
         if self._debugs:

@@ -140,6 +140,11 @@ class WorkerProtocol:
         assert self.phase is Phase.IDLE, self.phase
         self.phase, self._lease, self.streams = Phase.LEASED, (job_id, epoch), False
 
+    def collected(self) -> wire.Collected:
+        """The message by which a runner that resumes drops the answer that it holds. Freed comes next."""
+        self.phase, (job_id, epoch) = Phase.CLEANUP, self._lease
+        return wire.Collected(job_id=job_id, epoch=epoch)
+
     def stream(self) -> wire.Stream | None:
         """The message that asks for the job's output; None if it was asked for before, or the job has ended."""
         if self.streams or self.phase not in {Phase.LEASED, Phase.RUNNING}:

@@ -215,7 +215,6 @@ class LocalWorker:
             if isinstance(message, wire.Printed) and on_piece is not None:
                 on_piece(message.name, message.offset, bytes(frames[0]))
             elif isinstance(message, wire.Done):
-                self._send(wire.Collected(job_id=run.job_id, epoch=epoch))
                 return message, frames
             elif isinstance(message, wire.Broken):
                 raise EngineError(f"the local worker has failed: {message.reason}")

@@ -82,7 +82,8 @@ class Resume(Message, frozen=True, kw_only=True, tag="resume"):
     """The first message of a runner to a new daemon, which has bound the link of a worker that it did not start."""
 
     token: Text  #: from Welcome
-    state: Literal["idle", "running", "answered", "cleaning"]  #: answered: its Done was not acknowledged
+    #: Answered: it holds the Done of its latest job. After Adopted it sends Done, unless Collected came, and Freed.
+    state: Literal["idle", "running", "answered", "cleaning"]
     job_id: OptionalId = ""  #: "" while idle
     epoch: Count = 0  #: of the latest Run, also while idle; 0: none
     jobs: Count  #: that it was sent so far
@@ -100,7 +101,7 @@ class Broken(Message, frozen=True, tag="broken"):
 
 
 class Run(JobFields, frozen=True, kw_only=True, tag="run", omit_defaults=True):
-    """Run this attempt. All limits are set. Payload as in Submit."""
+    """Run this attempt, and drop the Done of the last one. All limits are set. Payload as in Submit."""
 
     epoch: Count
     wall_s: Seconds
@@ -126,7 +127,7 @@ class Stream(AttemptFields, frozen=True, tag="stream"):
 
 
 class Collected(AttemptFields, frozen=True, tag="collected"):
-    """The daemon has the Done of this attempt: drop it."""
+    """Drop the Done of this attempt before the next Run: it is large, or not wanted after Resume."""
 
 
 class Welcome(Message, frozen=True, tag="welcome"):

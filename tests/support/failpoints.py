@@ -12,7 +12,7 @@ from pool.daemon.journal_file import JournalFile
 from pool.daemon.zmtp import ClientListener, WorkerLinks
 
 _KINDS = ("Accept", "Lease", "End", "Collect", "Drop", "SetFact")
-_MESSAGES = ("Accepted", "Run", "Result")
+_MESSAGES = ("Accepted", "Run", "Result", "Collected")
 #: Every point, in about the order in which a job passes them.
 POINTS = (
     *(f"{when}:{kind}" for kind in _KINDS for when in ("write", "written")),

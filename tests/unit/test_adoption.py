@@ -220,6 +220,13 @@ def test_a_job_that_its_worker_never_got_is_dispatched_as_if_for_the_first_time(
     assert (dispatch.job_id, dispatch.attempt) == ("j", 1)
 
 
+def test_a_job_that_its_worker_never_got_waits_until_the_worker_has_dropped_its_last_answer():
+    core = core_with_job(epoch=7, max_workers=1)
+    assert not every(adopt(core, "p-3", jobs=1, epoch=6, cleaning=True), Dispatch)
+    dispatch = only(core.free("p-3"), Dispatch)
+    assert (dispatch.job_id, dispatch.worker_id, dispatch.attempt) == ("j", "p-3", 1)
+
+
 def test_a_job_that_its_worker_got_and_does_not_have_is_lost_and_not_run_again():
     core = core_with_job(epoch=7)
     commands = adopt(core, "p-3", jobs=1, epoch=7)

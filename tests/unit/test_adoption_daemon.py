@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor as Threads
 
 import pytest
 
@@ -113,6 +114,67 @@ def main(directory):
 
 def journaled(home, pool=POOL):
     return DaemonProcess({"default": pool}, home=home, durability="crash")
+
+
+#: Notes its run and returns at once.
+NOTES = """
+def main(directory, name, size):
+    with open(directory + "/runs", "a") as runs: runs.write(name + " ")
+    return name + "x" * size
+"""
+
+
+def killed_at(home, monkeypatch, point, *jobs, size=0, passes=0):
+    """The worker of a daemon that has had these jobs and was killed at this point."""
+    monkeypatch.setenv("POOL_FAILPOINT", f"{point}:{passes}")
+    settings = {"home": home, "durability": "crash", "engine": "failing"}
+    with (
+        DaemonProcess({"default": POOL}, **settings) as first,
+        first.client(timeout=60) as client,
+        Threads() as threads,
+    ):
+        for name in jobs:
+            first.until(lambda: len(idle(first)) == 1)
+            worker, arguments = idle(first), [str(home), name, size]
+            end = threads.submit(client.run, NOTES, entry="main", args=arguments, job_id=name)
+            if name != jobs[-1]:
+                end.result()
+        assert first.process.wait(60) == -signal.SIGKILL, first.words()
+        client.close()
+    return worker
+
+
+@pytest.mark.parametrize("size", [0, 100_000], ids=["small", "large"])
+@pytest.mark.parametrize("point", ["write:End", "written:End", "send:Result"])
+def test_a_worker_that_has_answered_is_adopted_and_its_job_ends_once(home, monkeypatch, point, size):
+    left = killed_at(home, monkeypatch, point, "a", size=size)
+    with journaled(home) as second, second.client(timeout=60) as client:
+        assert client.result("a").value == "a" + "x" * size
+        second.until(lambda: idle(second) == left)
+        assert client.run("result = 1").container in left.values()
+        assert not second.pool()["recycles"], second.words()
+    assert (home / "runs").read_text() == "a "
+
+
+@pytest.mark.parametrize("point", ["send:Collected", "sent:Collected"])
+def test_a_large_answer_is_acknowledged_at_once_and_the_worker_is_adopted_either_way(home, monkeypatch, point):
+    left = killed_at(home, monkeypatch, point, "a", size=100_000)
+    with journaled(home) as second, second.client(timeout=60) as client:
+        assert client.result("a").value == "a" + "x" * 100_000
+        second.until(lambda: idle(second) == left)
+    assert (home / "runs").read_text() == "a "
+
+
+@pytest.mark.parametrize("point", ["write:Accept", "written:Accept", "send:Run", "sent:Run"])
+def test_a_job_that_follows_an_answered_one_runs_once_in_the_same_worker(home, monkeypatch, point):
+    left = killed_at(home, monkeypatch, point, "a", "b", passes=1)
+    with journaled(home) as second, second.client(timeout=60) as client:
+        assert client.result("a").value == "a"
+        if point != "write:Accept":
+            result = client.result("b")
+            assert (result.value, result.container in left.values(), result.attempt) == ("b", True, 1), result
+        second.until(lambda: idle(second) == left)
+    assert (home / "runs").read_text().split() == (["a"] if point == "write:Accept" else ["a", "b"])
 
 
 @pytest.fixture

@@ -203,9 +203,7 @@ def test_a_job_is_said_to_have_started_only_if_it_runs_for_a_while(runner, tmp_p
     epochs = itertools.count(6)
 
     def unannounced():
-        epoch = next(epochs)
-        runner.daemon.send(wire.Collected(job_id="a", epoch=epoch - 1))
-        runner.daemon.run("a", epoch, "def main(): return 7\n")
+        runner.daemon.run("a", next(epochs), "def main(): return 7\n")
         first, _ = runner.daemon.next()
         if isinstance(first, wire.Started):  # a busy machine
             runner.daemon.hear(wire.Done)
@@ -256,13 +254,47 @@ def test_an_acknowledgement_of_another_attempt_does_not_count(runner, daemons):
     assert daemons().resumed().state == "answered"
 
 
-def test_a_job_that_is_sent_before_the_last_answer_was_acknowledged_is_refused(runner):
+def test_the_next_job_acknowledges_the_answer_of_the_last_one(runner, daemons, tmp_path):
     runner.daemon.run("a", 5, "def main(): return 'kept'\n")
     runner.daemon.done()
     runner.daemon.hear(wire.Freed)
-    runner.daemon.send(wire.Run(job_id="b", epoch=6, entry="main", screened=False, **LIMITS), b"", b"")
-    broken, _ = runner.daemon.hear(wire.Broken)
-    assert "acknowledged" in broken.reason
+    runner.daemon.run("b", 6, WAITS, str(tmp_path / "go"))
+    runner.daemon.settle()
+    runner.daemon.kill()
+    second = daemons()
+    resume = second.resumed()
+    assert (resume.state, resume.job_id, resume.epoch, resume.jobs) == ("running", "b", 6, 2)
+    (tmp_path / "go").touch()
+    done, _ = second.hear(wire.Done)
+    assert done.job_id == "b"
+    second.hear(wire.Freed)
+
+
+def test_an_answer_that_the_next_daemon_does_not_want_is_dropped_and_the_runner_says_that_it_is_free(runner, daemons):
+    runner.daemon.run("a", 5, "def main(): return 'kept'\n")
+    runner.daemon.done()
+    runner.daemon.hear(wire.Freed)
+    runner.daemon.kill()
+    second = daemons()
+    resume, _ = second.hear(wire.Resume)
+    assert (resume.state, resume.job_id, resume.epoch) == ("answered", "a", 5)
+    second.send(wire.Collected(job_id="a", epoch=5))
+    second.send(wire.Adopted())
+    freed, _ = second.hear(wire.Freed)
+    assert (freed.epoch, freed.residue) == (5, "")
+    second.run("b", 6, "def main(): return 7\n")
+    done, _ = second.done()
+    assert done.job_id == "b"
+
+
+def test_a_job_that_is_sent_before_the_runner_is_free_is_refused(runner, tmp_path):
+    runner.daemon.run("a", 5, WAITS, str(tmp_path / "go"))
+    runner.daemon.run("b", 6, "def main(): return 7\n")
+    message, _ = runner.daemon.next()
+    if isinstance(message, wire.Started):
+        message, _ = runner.daemon.next()
+    assert isinstance(message, wire.Broken), message
+    assert "not free" in message.reason
 
 
 def test_nothing_but_resume_is_sent_before_the_daemon_has_answered_it(runner, daemons):
@@ -358,7 +390,6 @@ def of_job(daemon, epoch, code):
     daemon.send(wire.Run(job_id=job_id, epoch=epoch, entry="main", **LIMITS), code.encode(), b"")
     done, payload = daemon.done()
     daemon.hear(wire.Freed)
-    daemon.send(wire.Collected(job_id=job_id, epoch=epoch))
     value = values.decode(payload[3:]) if len(payload) > 3 else None
     return done.outcome, bytes(payload[1]).decode(), value
 
@@ -408,7 +439,6 @@ def calls_after_the_first(daemon, epoch):
     daemon.send(run, LONG.encode(), b"", *call, *call)
     _, payload = daemon.done()
     daemon.hear(wire.Freed)
-    daemon.send(wire.Collected(job_id=job_id, epoch=epoch))
     return wire.decode_calls(payload[3])[1:]
 
 

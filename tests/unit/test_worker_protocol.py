@@ -131,6 +131,14 @@ def test_an_answer_after_resume_has_to_be_of_the_attempt_that_resume_named():
     assert send(protocol, done(), freed()) is Effect.FREED
 
 
+def test_an_answer_that_resume_named_and_nobody_wants_may_not_come_any_more():
+    protocol = found(resume("answered", job_id="j", epoch=1))
+    assert protocol.collected() == wire.Collected(job_id="j", epoch=1)
+    with pytest.raises(RemoteProtocolError, match="it sent Done while it cleaned up"):
+        send(protocol, done())
+    assert send(protocol, freed()) is Effect.FREED
+
+
 # ---- the start ----
 
 

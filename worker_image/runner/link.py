@@ -6,7 +6,8 @@
                └────┘ EVENT_CLOSED: nobody accepts; again after a pause
 
 While the link is not up nothing is sent. When a new daemon has bound the socket, Resume tells it in which state the
-worker is. The latest Done is held until a daemon has acknowledged it with Collected.
+worker is. The latest Done is held until the daemon sends the next Run, or Collected: of a large one at once, and after
+Resume if it has that answer already.
 
 A worker that has passed its self-tests has a token. The daemon sent it over the link, the zygote and its children were
 forked before, and no other process can read this one's memory. So only this process can show it to the next daemon.
@@ -25,7 +26,6 @@ from typing import Literal
 import zmq
 
 from pool import wire
-from pool.errors import RemoteProtocolError
 from runner.channel import Frame
 
 #: Pauses between two tries to connect: a new daemon binds the socket within a second or two.
@@ -64,7 +64,7 @@ class Link:
         self.pause_s = _FIRST_PAUSE_S  #: until the next try to connect
         self.used = True  #: whether libzmq may have taken in a message or an event that its descriptors do not show
         self.settled_at = 0.0  #: monotonic; until then this process may have descriptors of an earlier connection
-        self._held: tuple[wire.Done, Sequence[Frame]] | None = None  # not acknowledged
+        self._held: tuple[wire.Done, Sequence[Frame]] | None = None  # of the latest job
         self._freed: wire.Freed | None = None  # of the latest job
         self._latest: wire.Run | None = None
         self._jobs = 0
@@ -125,10 +125,8 @@ class Link:
         ending.join(_LAST_MESSAGE_MS / 1000 + _END_S)
 
     def begin(self, job: wire.Run) -> None:
-        """A job has come. Raises RemoteProtocolError while an answer is held."""
-        if self._held is not None:
-            raise RemoteProtocolError("the daemon sent a job before it had acknowledged the last answer")
-        self._latest, self._freed = job, None
+        """A job has come, by which the daemon says that it has the last answer."""
+        self._held, self._latest, self._freed = None, job, None
         self._jobs += job.epoch > 0
 
     def started(self) -> None:
@@ -137,8 +135,8 @@ class Link:
             self.send(wire.Started(job_id=self._latest.job_id, epoch=self._latest.epoch))
 
     def send(self, message: wire.Message, payload: Sequence[Frame] = ()) -> None:
-        """Send it if the link is up. Freed, and Done unless it is of a self-test, are kept besides."""
-        if isinstance(message, wire.Done) and message.epoch:
+        """Send it if the link is up. Done and Freed are kept besides, if there may be another daemon."""
+        if isinstance(message, wire.Done) and self.token:
             self._held = message, payload
         elif isinstance(message, wire.Freed):
             self._freed = message
@@ -150,7 +148,7 @@ class Link:
                 self._put(frames)
 
     def collected(self, message: wire.Collected) -> None:
-        """The daemon has the answer. About another one this is ignored."""
+        """The daemon has the answer, or does not want it. About another one this is ignored."""
         if self._held is not None and (self._held[0].job_id, self._held[0].epoch) == (message.job_id, message.epoch):
             self._held = None
 
@@ -176,7 +174,7 @@ class Link:
         self._put(wire.encode(resume))
 
     def go_on(self) -> None:
-        """The daemon has answered Resume: send what the last one did not acknowledge."""
+        """The daemon has answered Resume: send what it may not have."""
         self.up, self.settled_at = True, time.monotonic() + _SETTLE_S
         if self._held is not None:
             self.send(*self._held)

@@ -4,7 +4,7 @@ It never decodes, formats or calls anything that a job made: an answer is a repo
 
 Contract with the daemon, over the link:
 1. Hello once, at the start. Then Ready once, when the first child is parked, or Broken and the end.
-2. One Run at a time, and the next one only after Freed and Collected. Each Run is answered by one Done and one Freed,
+2. One Run at a time, and the next one only after Freed. Each Run is answered by one Done and one Freed,
    and before them by Started if the job runs for longer than a few milliseconds. Done is sent when the child's answer
    is complete; for a job that was killed or has died, when everything that it had started is gone. Freed is sent when
    all of that is gone, the job's files are removed and the next child is parked; `residue` names what could not be
@@ -12,9 +12,9 @@ Contract with the daemon, over the link:
 3. Kill of the running attempt leads to Done(cancelled). Kill of another attempt is ignored: its Done is on the way.
 4. Heartbeat every `heartbeat_s` while idle, and as the answer to Probe.
 5. Printed after Stream of the running attempt and Started, until its Done, and never without Stream.
-6. When the daemon ends, the job runs on within its limits, and its Done is held. The first message to the next daemon
-   is Resume, with the token that Welcome had brought; after Adopted come the Done and the Freed that the last daemon
-   had not acknowledged. A worker without a token ends with its daemon.
+6. Done is held until the next Run, or Collected. When the daemon ends, the job runs on within its limits. The first
+   message to the next daemon is Resume, with the token that Welcome had brought; after Adopted come the Done that is
+   still held and the Freed after it, which the last daemon may have had. A worker without a token ends with its daemon.
 """
 
 from __future__ import annotations
