@@ -103,16 +103,9 @@ class Client:
         listeners = Listeners(on_stdout, on_stderr) if on_stdout is not None or on_stderr is not None else None
         submission = self.jobs.make(code, options, on_disconnect="cancel", stream=listeners is not None)
         try:
-            while True:
-                left_s = None if patience is None else patience.left_s()
-                try:
-                    if listeners is not None:
-                        return self._listen(submission, left_s, listeners)
-                    return self._wait(self.connection.submit(submission), left_s)
-                except BacklogFullError as error:
-                    if patience is None:
-                        raise
-                    time.sleep(patience.pause_s(error))
+            if patience is not None or listeners is not None:
+                return self._run(submission, patience, listeners)
+            return self._wait(self.connection.submit(submission), None)
         except PoolError:
             raise
         except BaseException:
@@ -287,14 +280,28 @@ class Client:
             batch.cancel()
             raise
 
+    def _run(self, submission: Submission, patience: Patience | None, listeners: Listeners | None) -> JobResult:
+        """Submit a job whose caller has a time, in which a full backlog is tried again, or reads the output."""
+        while True:
+            left_s = None if patience is None else patience.left_s()
+            try:
+                if listeners is not None:
+                    return self._listen(submission, left_s, listeners)
+                return self._wait(self.connection.submit(submission), left_s)
+            except BacklogFullError as error:
+                if patience is None:
+                    raise
+                time.sleep(patience.pause_s(error))
+
     def _wait(self, request: Request, wait_s: float | None) -> JobResult:
+        done = False
         try:
-            request.until_done(wait_s)
-            if not request.done():
-                raise not_ended(request.job_id, wait_s or 0.0)
+            done = request.until_done(wait_s)
         finally:
-            if not request.done():
+            if not done:
                 self.connection.forget(request)
+        if not done:
+            raise not_ended(request.job_id, wait_s or 0.0)
         return self.to_result(request.result())
 
     def _events(

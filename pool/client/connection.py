@@ -7,8 +7,9 @@
     └──────────────┘   resolved     └──────────────────────────────────────────────┘
 
 1. One thread at a time uses the socket. Callers put a Request into the inbox and wake the thread through an eventfd.
-   Nothing polls. While the thread will wake up within a second anyway, the caller of a job sends it himself, and the
-   thread finds it in the inbox when it wakes up, at the latest with the answer: that saves two changes of threads.
+   Nothing polls. For a second after the last answer the thread will wake up by itself. Until then, the caller of the
+   first job sends it himself, and the thread finds it in the inbox when it wakes up, at the latest with the answer:
+   that saves two changes of threads. Jobs that follow at once are sent together by the thread, which is cheaper.
 2. Requests are resolved on the I/O thread. Only code of this package may add a callback to one, and the callback must
    not block: futures that users may wait for or add callbacks to are resolved elsewhere (`futures.py`).
 3. After a fork the child has a context, socket and thread of its own from its first request on. It never touches the
@@ -244,7 +245,7 @@ class DaemonSocket:
         self._due = math.inf  #: when the thread wakes up by itself
         self._settled = True  # whether nothing can be sent or received before a descriptor is readable
         self._using = threading.Lock()  # held while the socket is used
-        self._is_free = False  # whether a caller may send, and the thread will look into the inbox soon
+        self._is_free = False  # whether a caller may send: the thread will look into the inbox soon
         self._is_torn = False  # whether a caller was interrupted between two frames, or may have been
         self._epoll = select.epoll()
         self._epoll.register(wake, select.EPOLLIN)
@@ -261,7 +262,7 @@ class DaemonSocket:
 
         A signal may interrupt the caller anywhere. The thread then opens another socket and sends again what is open.
         """
-        if self._using.locked():
+        if self._using.locked() or self._inbox:
             return False
         with self._using:
             if not self._is_free or self._is_torn:
@@ -281,7 +282,7 @@ class DaemonSocket:
         """Wait until something happens, do what is due, and so on until the client is closed."""
         while not closed.is_set():
             wait_s = max(0.0, self._due - time.monotonic()) if self._settled else 0.0
-            ready = {fd for fd, _ in self._epoll.poll(None if wait_s == math.inf else wait_s)}
+            ready = dict(self._epoll.poll(None if wait_s == math.inf else wait_s))
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             with self._using:
@@ -294,8 +295,7 @@ class DaemonSocket:
                     self._check(now, events)
                     self._settled = False
                 self._due = self._pending.due(now)
-                free = self._settled and not self._outbox and self._due < math.inf
-                self._is_free = free and self._pending.instance is not None
+                self._is_free = self._settled and self._pending.rests and not self._outbox
             self._pending.resolve()
 
     def _take_requests(self, now: float) -> None:
@@ -366,13 +366,16 @@ class DaemonSocket:
             # Not before there is something to send: an idle client does not look for an absent daemon.
             self._socket.connect(self._endpoint)
             self._connected = True
-        with contextlib.suppress(zmq.Again):  # the connection has ended between two frames; the monitor reports it
-            while self._outbox and int(self._socket.get(zmq.EVENTS)) & _POLLOUT:
-                *frames, last = self._outbox[0]
+        send = self._socket.send
+        while self._outbox and int(self._socket.get(zmq.EVENTS)) & _POLLOUT:
+            *frames, last = self._outbox[0]
+            try:
                 for frame in frames:
-                    self._socket.send(frame, _SNDMORE)
-                self._socket.send(last, _NOBLOCK)
-                self._outbox.popleft()
+                    send(frame, _SNDMORE)
+                send(last, _NOBLOCK)
+            except zmq.Again:  # the connection has ended between two frames; the monitor reports it
+                return
+            self._outbox.popleft()
 
     def _receive(self, now: float) -> None:
         """Take all messages from the socket. Its descriptor is readable only after a change, so it is waited for when
@@ -387,9 +390,9 @@ class DaemonSocket:
                 self._settled = not (self._outbox and events & _POLLOUT)
                 return
             frames: list[wire.Frame] = []
-            more = True
+            more, receive = True, self._socket.recv
             while more:
-                frame = self._socket.recv(_NOBLOCK, copy=False)
+                frame = receive(_NOBLOCK, copy=False)
                 frames.append(frame.buffer if len(frame) >= LARGE_BYTES else frame.bytes)
                 more = frame.more
             self._outbox += self._pending.receive(frames, now)

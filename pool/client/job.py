@@ -87,42 +87,43 @@ class JobMaker:
             raise TypeError(f"a job has no option {min(unknown)!r}; it has {', '.join(JobOptions.__annotations__)}")
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         program = code if isinstance(code, Program) else program_of(code, given.get("entry"), given.get("strip_fences"))
-        arguments: Sequence[Buffer] = ()
         rest = _rest(given) if given.keys() - _CALL else _Rest({})
+        arguments: Sequence[Buffer] = ()
         if calls is not None:
             arguments = [frame for call in calls for frame in call]
         elif _VALUES & given.keys():
             arguments = arguments_of(program, given.get("args", ()), given.get("kwargs"))
-        last = rest.fields.pop("on_disconnect", None) or self._on_disconnect or on_disconnect
+        payload = [program.frame, rest.stdin, *rest.files, *arguments, *rest.grading]
+        how = {"watch": watch, "stream": stream, "calls": tuple(map(len, calls or ())), "apart": apart}
+        return self._encoded(program, how | rest.fields, payload, on_disconnect)
+
+    def _encoded(
+        self, program: Program, fields: dict[str, Any], payload: Sequence[Buffer], on_disconnect: OnDisconnect
+    ) -> Submission:
+        """Raises TooLargeError."""
+        if (size := sum(map(len, payload))) > wire.MAX_JOB_BYTES:
+            what = "the job (code, stdin, files, arguments)"
+            raise checks.too_large(what, size, wire.MAX_JOB_BYTES, "mount large data as a data set")
+        last = fields.pop("on_disconnect", None) or self._on_disconnect or on_disconnect
         message = wire.Submit(
             request=self._connection.next_number() if self._connection else 0,
-            job_id=rest.fields.pop("job_id", None) or os.urandom(16).hex(),
-            pool=rest.fields.pop("pool", self._pool),
+            job_id=fields.pop("job_id", None) or os.urandom(16).hex(),
+            pool=fields.pop("pool", self._pool),
             entry=program.entry,
             pickled=program.pickled,
             python=program.python,
-            watch=watch,
-            stream=stream,
             session=self._connection.io.get().session if self._connection and last == "cancel" else None,
-            calls=tuple(map(len, calls or ())),
-            apart=apart,
-            **rest.fields,
+            **fields,
         )
-        return _submission(message, [program.frame, rest.stdin, *rest.files, *arguments, *rest.grading])
-
-
-def _submission(message: wire.Submit, payload: Sequence[Buffer]) -> Submission:
-    size = sum(map(len, payload))
-    if size > wire.MAX_JOB_BYTES:
-        what = "the job (code, stdin, files, arguments)"
-        raise checks.too_large(what, size, wire.MAX_JOB_BYTES, "mount large data as a data set")
-    try:
-        frames = wire.encode(message, payload)
-    except LocalProtocolError as error:
-        remedy = "use fewer or shorter files, names and environment variables"
-        raise TooLargeError(f"{error.message}; {remedy}") from None
-    copied = [zmq.Frame(each, copy=True) if len(each) >= LARGE_BYTES else bytes(each) for each in frames]
-    return Submission(message, copied)
+        try:
+            frames = wire.encode(message, payload)
+        except LocalProtocolError as error:
+            remedy = "use fewer or shorter files, names and environment variables"
+            raise TooLargeError(f"{error.message}; {remedy}") from None
+        if size < LARGE_BYTES:
+            return Submission(message, [*map(bytes, frames)])
+        copied = [zmq.Frame(each, copy=True) if len(each) >= LARGE_BYTES else bytes(each) for each in frames]
+        return Submission(message, copied)
 
 
 def build(code: Code | Program, options: JobOptions, *, pool: str, stream: bool = False) -> Submission:

@@ -63,13 +63,18 @@ class JobFuture(Future[T]):
     job_id: str
     accepted = False  #: the daemon is known to have the job
 
-    def until_done(self, wait_s: float | None = None) -> None:
-        """Return when it is done, or after `wait_s` seconds (None: whenever that is). Signals can end the wait."""
+    def until_done(self, wait_s: float | None = None) -> bool:
+        """Return when it is done, or after `wait_s` seconds (None: whenever that is): whether it is done. Signals can
+        end the wait.
+        """
         deadline = inf if wait_s is None else time.monotonic() + wait_s
-        left_s = deadline - time.monotonic()
         with self._condition:  # `concurrent.futures.wait` makes an Event and a waiter for each call
-            while not self._condition.wait_for(self.done, max(0.0, min(left_s, waiting.SLICE_S))) and left_s > 0:
+            while not self.done():
                 left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    return False
+                self._condition.wait(min(left_s, waiting.SLICE_S))
+        return True
 
 
 class Request(JobFuture[Delivery | None]):
@@ -120,11 +125,12 @@ class PendingRequests:
         self._open: dict[int, Request] = {}  # the oldest first
         self._by_job: dict[str, list[Request]] = {}  # an index into it
         self._ended: list[tuple[Request, Delivery | None]] = []  # and not resolved yet
-        self.instance: str | None = None  #: of the daemon that answers; None while that is not known
+        self._instance: str | None = None  # of the daemon that answers; None while that is not known
         self._pings: dict[int, float] = {}  # number to the time it was sent; unanswered ones only
         self._pinged_at = 0.0
         self._received_at = 0.0
         self._was_there = False  # a connection was made since the last time that the daemon was unreachable
+        self.rests = False  #: whether nothing is open, and the daemon has just answered; set by `due`
         self.strays = 0  #: messages that answered nothing
 
     # ---- from callers ----
@@ -138,7 +144,7 @@ class PendingRequests:
         if isinstance(request.message, wire.Submit) and request.message.session and not request.message.watch:
             self._must_stay = True
         request.sent_at = now
-        return [request.frames] if self.instance or self._pings else [self._ping(now), request.frames]
+        return [request.frames] if self._instance or self._pings else [self._ping(now), request.frames]
 
     def forget(self, request: Request) -> None:
         """Nobody waits for this request any more."""
@@ -228,7 +234,7 @@ class PendingRequests:
             self.strays += 1
             return []
         self._pings = {number: at for number, at in self._pings.items() if number > message.request}
-        before, self.instance = self.instance, message.instance
+        before, self._instance = self._instance, message.instance
         if before not in {None, message.instance}:
             return self._repetitions()
         for request in self._open.values():
@@ -271,11 +277,13 @@ class PendingRequests:
         return [self._ping(now)] if self._open else []
 
     def due(self, now: float) -> float:
-        """When `tick` has to be called: also once after the last answer, so that callers may send until then."""
+        """When `tick` has to be called: also once after the last answer, because callers may send until then."""
+        self.rests = False
         if self._open:
             return min(self._silent_until(), self._ping_due())
         rest_until = self._received_at + self._interval_s
-        return rest_until if rest_until > now else inf
+        self.rests = rest_until > now and self._instance is not None
+        return rest_until if self.rests else inf
 
     def _silent_until(self) -> float:
         # A process that was stopped for an hour has received nothing meanwhile, and has to ask before it judges.
@@ -312,7 +320,7 @@ class PendingRequests:
 
     def new_socket(self) -> None:
         """Which instance of the daemon answers on it is not known."""
-        self.instance = None
+        self._instance = None
         self._pings.clear()
 
     def _fail(self, request: Request, error: PoolError) -> None:
