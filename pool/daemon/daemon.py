@@ -104,13 +104,11 @@ class Daemon:
         return 0
 
     def _make_transport(self, directories: RunDirectories) -> Transport:
+        settings = self._settings.daemon
         return Transport(
-            submit=directories.submit,
-            admin=directories.admin,
-            links=directories.links,
-            submit_mode=self._settings.daemon.submit_bits,
-            submit_group=self._settings.daemon.submit_group,
-        )
+            submit=directories.submit, admin=directories.admin, links=directories.links,
+            submit_mode=settings.submit_bits, submit_group=settings.submit_group,
+        )  # fmt: skip
 
     def _prepare_engines(self, directories: RunDirectories, engines: Engines) -> None:
         """Check that the engines answer and have the images, and find the containers that an earlier daemon left."""
@@ -213,17 +211,11 @@ class Daemon:
         users = worker_spec.uids(directories.owner, used=sum(past.workers.values()), taken=taken)
         digest, daemon = sources.digest(assets.runner_tree()), self._settings.daemon
         for name, template in self._settings.pools.items():
+            facts = self._chosen[name].facts
             specs = WorkerSpecFactory(
-                pool=name,
-                template=template,
-                owner=directories.owner,
-                instance=directories.instance,
-                sources=digest,
-                engine=self._chosen[name].facts.name,
-                image_id=self._images[name],
-                uids=users,
-                isolates=self._chosen[name].facts.isolates,
-            )
+                pool=name, template=template, owner=directories.owner, instance=directories.instance, sources=digest,
+                engine=facts.name, image_id=self._images[name], uids=users, isolates=facts.isolates,
+            )  # fmt: skip
             datasets = PoolDatasets(template.preload.datasets)
             policy = worker_spec.policy(template, starts=daemon.starts, first_starts=daemon.first_starts)
             numbers = Numbers(epoch=past.era << EPOCH_BITS, worker=past.workers.get(name, 0))
@@ -258,9 +250,8 @@ class Daemon:
     # ---- the loop ----
 
     def _serve(self, transport: Transport) -> None:
-        log.info(
-            "the daemon is starting its workers", action="daemon_start", run_dir=str(self._settings.daemon.run_dir)
-        )
+        run_dir = str(self._settings.daemon.run_dir)
+        log.info("the daemon is starting its workers", action="daemon_start", run_dir=run_dir)
         for controller in self._controllers.values():
             controller.apply(ev.Tick(cause="start"))
         handlers = Handlers(on_submit=self._submits.receive, on_admin=self._admin.receive)
