@@ -137,6 +137,19 @@ def test_an_endless_result_is_bounded_in_time_and_in_the_memory_of_every_process
     assert result.timings.total_ms < 120_000
 
 
+MANY = """
+import os, numpy as np
+for number in range(50): open(f"{os.environ['OUTPUT_DIR']}/{number}", "w").close()
+result = [np.ones(8192) * number for number in range(980)]
+"""
+
+
+def test_arrays_and_files_that_are_too_many_for_one_answer_are_an_error_that_says_so(client):
+    result = client.run(MANY, limits=Limits(memory="512m", result="100m"))
+    assert result.outcome is Outcome.ERROR, result
+    assert "50 files and a value of 981 parts are too many together" in result.error.message
+
+
 class Peak:
     """The most memory that a process has from now on."""
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner import channel
-from runner.channel import ChannelError, Collector, Report
+from runner.channel import Answer, ChannelError, Collector, Report
 
+from pool import wire
 from pool.model import Outcome
 
 
@@ -24,6 +25,13 @@ def pair():
 
 def collect(sock, *, max_bytes=1 << 20, max_frames=16):
     return Collector(sock=sock, max_bytes=max_bytes, max_frames=max_frames)
+
+
+def test_the_largest_answer_fits_into_the_done_that_is_made_of_it():
+    report = Report(Outcome.OK, 0, 0).pack()
+    answer = Answer.of([bytearray(report), *[bytearray()] * (channel.MAX_FRAMES - 1)])
+    done = wire.Done(job_id="j", epoch=1, outcome=Outcome.OK)
+    wire.encode(done, [b"stdout", b"stderr", answer.error, *answer.contents, *answer.value])
 
 
 @given(st.lists(st.binary(max_size=3000), min_size=1, max_size=16))

@@ -18,7 +18,7 @@ from pool import values, wire
 from pool.errors import ValueCodecError
 from pool.outcome import Outcome
 from runner import fault, output_files, program
-from runner.channel import Frame, Report
+from runner.channel import MAX_FRAMES, Frame, Report
 from runner.exception_hooks import call_hook
 from runner.interpreter import finish, flush, has_exit_work
 from runner.program import RejectedError, Setting
@@ -28,6 +28,7 @@ __all__ = ["ROOM_BYTES", "Setting", "answer", "failure"]
 #: Added to a job's memory limit: to report that a job has taken all its memory takes memory too.
 ROOM_BYTES = 4 << 20
 _SMALL_BYTES = 4096
+_TOO_MANY = "{} files and a value of {} parts are too many together; put the files or the arrays of the value into one"
 #: Taken now, because a program may replace them in their module.
 _close, _exit, _getpid, _listdir, _open, _write = os.close, os._exit, os.getpid, os.listdir, os.open, os.write
 
@@ -182,8 +183,10 @@ def _with_files(ending: Ending, job: wire.Run, setting: Setting, *, already: int
         _have_a_descriptor()
     left = job.result - already - _size(ending.value)
     try:
-        return ending._replace(files=output_files.collect(Path(setting.output), max_bytes=left))
+        files = output_files.collect(Path(setting.output), max_bytes=left)
     except ValueCodecError as raised:
-        if ending.outcome is Outcome.ERROR:
-            return ending
-        return _not_carried(raised, ending.ended_ns)
+        return ending if ending.outcome is Outcome.ERROR else _not_carried(raised, ending.ended_ns)
+    if 2 + len(files) + len(ending.value) > MAX_FRAMES:
+        why = ValueCodecError(_TOO_MANY.format(len(files) // 2, len(ending.value)), files=True)
+        return _not_carried(why, ending.ended_ns)
+    return ending._replace(files=files)

@@ -90,7 +90,7 @@ class Attempt:
         self._invalid = ""  # what is wrong with the answer of the child
         self._oom_before = oom_kills
         most = job.result + _ANSWER_MARGIN_BYTES
-        self._collector = Collector(sock=child.sock, max_bytes=most, max_frames=wire.MAX_FRAMES)
+        self._collector = Collector(sock=child.sock, max_bytes=most, max_frames=channel.MAX_FRAMES)
         self.out = Stream("stdout", child.out, job.output)
         self.err = Stream("stderr", child.err, job.output)
         self._chunk = Chunk(job, child.pids[0]) if job.calls else None

@@ -64,6 +64,9 @@ COMPILED = b"compiled"
 #: The most byte code that a child sends: it is held for the later jobs of the worker, and each reads it.
 MAX_CODE_BYTES = 512 * 1024
 
+#: Frames of an answer: the Done that is made of it has the two streams in place of the report, so one more.
+MAX_FRAMES = wire.MAX_FRAMES - 1
+
 Frame = bytes | bytearray | memoryview
 
 

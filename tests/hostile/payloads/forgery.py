@@ -63,6 +63,8 @@ FORGERIES = (
     _f("frames that are empty", "everywhere(message(b'', b'', b''))\ntime.sleep(9)", "crash"),
     _f("one frame only", "everywhere(message(report()))\ntime.sleep(9)", "crash"),
     _f("a thousand empty frames", "everywhere(message(report(), b'', *[b''] * 1000))\ntime.sleep(9)", "ok error"),
+    _f("as many frames as an answer has", "everywhere(message(report(), b'', *[b''] * 1021))\ntime.sleep(9)", "error"),
+    _f("one frame more", "everywhere(message(report(), b'', *[b''] * 1022))\ntime.sleep(9)", "crash"),
     _f("no frames", "everywhere(struct.pack('!I', 0))\ntime.sleep(9)", "crash"),
     _f("4 billion frames", "everywhere(struct.pack('!I', 2**32 - 1))\ntime.sleep(9)", "crash"),
     _f("a frame of 16 exabytes", "everywhere(struct.pack('!IQQQ', 3, 22, 0, 2**64 - 1))\ntime.sleep(9)", "output"),
