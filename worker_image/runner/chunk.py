@@ -44,9 +44,10 @@ class Answers:
         """A call has ended. `frames`: those of its Done."""
         sizes = tuple([memoryview(frame).nbytes for frame in frames])
         fields = {name: getattr(done, name) for name in wire.EndFields.__struct_fields__}
-        self._calls.append(wire.Call(started_ns=done.started_ns, ended_ns=done.ended_ns, sizes=sizes, **fields))
+        call = wire.Call(started_ns=done.started_ns, ended_ns=done.ended_ns, sizes=sizes, **fields)
+        self._calls.append(call)
         self._frames.append(b"".join(frames[2:]))
-        self._bytes += sum(sizes)
+        self._bytes += sum(sizes) + len(wire.encode_calls([call]))  # which names its files: up to 51 KB
         if self._telling is None or self._telling.outcome is Outcome.OK:
             self._telling, self._told_by = done, len(self._calls)
 
