@@ -253,11 +253,6 @@ def _may_retry(pool: State, job: JobRecord) -> bool:
     )
 
 
-def blamable(job: JobRecord) -> str:
-    """The code that a failure of the job's worker counts against. None of a cancelled job: it may be the kill."""
-    return job.code if job.cancelled_at is None else ""
-
-
 def kill_with_worker(pool: State, job: JobRecord, end: PendingEnd) -> None:
     """Its worker is being killed; the job ends when the container is gone."""
     job.pending_end = end
@@ -272,7 +267,8 @@ def _cancel_leased(pool: State, job: JobRecord, _event: CancelRequested) -> None
     assert job.worker_id is not None
     if job.cancelled_at is not None or (job.pending_end is not None and not job.lost):
         return
-    job.cancelled_at, worker = pool.now, pool.workers[job.worker_id]
+    worker = pool.workers[job.worker_id]
+    job.cancelled_at, job.code, worker.code = pool.now, "", ""
     if job.pending_end is not None:  # it was to be tried again
         worker.job = None
         finish(pool, job, job.pending_end)
@@ -283,7 +279,6 @@ def _cancel_leased(pool: State, job: JobRecord, _event: CancelRequested) -> None
     worker.due = answer_deadline(
         job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
     )
-    worker.code = ""  # what becomes of the worker now may be due to the kill
     pool.note(job, f"cancelled; {worker.id} is asked to kill it")
     pool.commands.append(KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
 

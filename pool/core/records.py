@@ -162,7 +162,7 @@ class JobRecord(Struct, kw_only=True, eq=False):
     client: str
     wall_s: float
     submitted_at: float
-    code: str
+    code: str  #: digest, for the poison memory; empty once it is cancelled: a failure may then be due to the kill
     queue_timeout_s: float | None
     priority: int
     loop: str = ""  #: which of the client's loops it belongs to; they have equal shares

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pool.core.events import WorkerFailed, WorkerFrozen, WorkerRemoved, WorkerVanished
-from pool.core.job_transitions import after_removal, blamable, lose, reject_waiting
+from pool.core.job_transitions import after_removal, lose, reject_waiting
 from pool.core.records import PoolPhase, StopReason, WorkerRecord
 from pool.core.state import State
 from pool.core.worker_start import lose_job
@@ -21,7 +21,7 @@ def vanished(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVani
     pool.stop_worker(worker, StopReason.VANISHED)
     if isinstance(event, WorkerVanished):
         if event.has_job and worker.job is not None:
-            worker.code = blamable(worker.job)
+            worker.code = worker.job.code
         worker.blamed = worker.code if pool.state is not PoolPhase.STOPPING else ""
         count_against_code(pool, worker, f"vanished ({event.reason})")  # first: refused code is not tried again
     lose_job(pool, worker, f"worker {worker.id} vanished ({event.reason})")

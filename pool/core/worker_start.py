@@ -137,9 +137,8 @@ def _go_on(pool: State, worker: WorkerRecord, job: JobRecord, *, elapsed_s: floa
     worker.leased_at = job.started_at = pool.now - min(elapsed_s, job.wall_s)
     pool.move(worker, WorkerState.LEASED, f"adopted with {job.id}")
     pool.move(job, JobState.RUNNING, f"goes on; {worker.id} is adopted")
-    if job.cancelled_at is None:
-        worker.code = job.code
-    else:
+    worker.code = job.code
+    if job.cancelled_at is not None:
         job.cancelled_at = pool.now
         pool.commands.append(KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
     worker.due = answer_deadline(

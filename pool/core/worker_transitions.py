@@ -35,7 +35,7 @@ from pool.core.events import (
     WorkerRemoved,
     WorkerVanished,
 )
-from pool.core.job_transitions import blamable, finish, kill_with_worker
+from pool.core.job_transitions import finish, kill_with_worker
 from pool.core.policy import (
     CLEANING_S,
     MISSED_HEARTBEATS,
@@ -100,14 +100,14 @@ def _job_started(pool: State, worker: WorkerRecord, event: JobStarted) -> None:
         worker.due = answer_deadline(
             job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
         )
-    worker.code = blamable(job)
+    worker.code = job.code
     pool.resize = False
 
 
 def _job_ended(pool: State, worker: WorkerRecord, event: JobEnded) -> None:
     job, worker.job = worker.job, None
     assert job is not None
-    worker.code = blamable(job)
+    worker.code = job.code
     end = PendingEnd(event.outcome, event.reason)
     text = f"{event.outcome}, reported by the worker" + (f": {event.reason}" if event.reason else "")
     finish(pool, job, end, text=text, attachment=event.attachment)

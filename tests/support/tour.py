@@ -40,10 +40,11 @@ _JOBS = 6
 #: very busy machine beside each of them.
 _NEXT_CHILD = {
     ("runner/runner.py", "Runner._go_on"),
-    ("runner/runner.py", "Runner._announce"),
     ("runner/runner.py", "Runner._conclude"),
     ("runner/runner.py", "Runner._begin_next"),
-    ("runner/runner.py", "Runner._free"),
+    ("runner/idle.py", "Idle.announce"),
+    ("runner/idle.py", "Idle.end"),
+    ("runner/idle.py", "Idle.go_on"),
     ("runner/children.py", "Children.fork"),
     ("runner/children.py", "Children._receive"),
     ("runner/children.py", "Children._park"),

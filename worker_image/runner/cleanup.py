@@ -31,7 +31,7 @@ from runner import usage
 _ROUNDS = 50
 #: Modules whose code the runner runs. All others are used by the zygote and its children, which have their own memory.
 _OF_THE_RUNNER = frozenset(
-    {"attempt", "channel", "children", "cleanup", "link", "loop", "main", "runner", "usage", "verdict"}
+    {"attempt", "channel", "children", "cleanup", "idle", "link", "loop", "main", "runner", "usage", "verdict"}
 )
 #: The byte code of one part of the functions is compared at each check.
 _CODE_PARTS = 8

@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -27,6 +27,7 @@ import zmq
 
 from pool import wire
 from runner.channel import Frame
+from runner.loop import Loop
 
 #: Pauses between two tries to connect: a new daemon binds the socket within a second or two.
 _FIRST_PAUSE_S = 0.05
@@ -55,6 +56,8 @@ class Link:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], path: Path) -> None:
         """Connect. Nothing is sent until `up` is set."""
+        self.loop = Loop()  #: of the runner
+        self._on_readable: Callable[[], object] = self.receive
         self._context = context
         self.directory = path.parent
         self._endpoint = f"ipc://{path}"
@@ -67,6 +70,7 @@ class Link:
         self._held: tuple[wire.Done, Sequence[Frame]] | None = None  # of the latest job
         self._freed: wire.Freed | None = None  # of the latest job
         self._latest: wire.Run | None = None
+        self._told = True  # whether the daemon knows that the latest job has started
         self._jobs = 0
         self._repeats_freed = False  # whether the daemon that has had Resume expects the last Freed
         self._connect()
@@ -77,6 +81,26 @@ class Link:
         self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
         self.monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
         self.socket.connect(self._endpoint)
+
+    def attend(self, on_readable: Callable[[], object]) -> None:
+        """Have it called when a message or an event may be there, also of each later connection."""
+        self._on_readable = on_readable
+        for each in (self.socket, self.monitor):
+            self.loop.watch(on_readable, each.FD)
+
+    def disconnected(self) -> None:
+        """The connection has ended, or could not be made: try again after a pause.
+
+        Not at once: libzmq loses a descriptor of a socket that is closed while its connection ends.
+        """
+        self.up, self._told = False, True  # Resume tells the next daemon
+        self.loop.timers[self._try_again] = time.monotonic() + self.pause_s
+
+    def _try_again(self) -> None:
+        """Once. The monitor reports how it ended."""
+        self.loop.unwatch(self.socket.FD, self.monitor.FD)
+        self.reconnect()
+        self.attend(self._on_readable)
 
     def reconnect(self) -> None:
         """Drop the connection with all that is queued on it, and try again."""
@@ -98,7 +122,9 @@ class Link:
         self.used = False
         if int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
-            return bool(event == zmq.EVENT_CONNECTED)
+            if connected := bool(event == zmq.EVENT_CONNECTED):
+                self.loop.timers.pop(self._try_again, None)
+            return connected
         if int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             return self.socket.recv_multipart()
         return None
@@ -126,18 +152,19 @@ class Link:
 
     def begin(self, job: wire.Run) -> None:
         """A job has come, by which the daemon says that it has the last answer."""
-        self._held, self._latest, self._freed = None, job, None
+        self._held, self._latest, self._freed, self._told = None, job, None, False
         self._jobs += job.epoch > 0
 
-    def started(self) -> None:
-        """The latest job has run for a while."""
-        if self._latest is not None:
+    def tell_started(self) -> None:
+        """The latest job has run for a while. Nothing is sent if the daemon knows it, also by Done or Resume."""
+        if self._latest is not None and not self._told:
+            self._told = True
             self.send(wire.Started(job_id=self._latest.job_id, epoch=self._latest.epoch))
 
     def send(self, message: wire.Message, payload: Sequence[Frame] = ()) -> None:
         """Send it if the link is up. Done and Freed are kept besides, if there may be another daemon."""
-        if isinstance(message, wire.Done) and self.token:
-            self._held = message, payload
+        if isinstance(message, wire.Done):
+            self._told, self._held = True, (message, payload) if self.token else None
         elif isinstance(message, wire.Freed):
             self._freed = message
         if self.up:
@@ -146,6 +173,9 @@ class Link:
                 self.socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 self._put(frames)
+
+    def welcome(self, message: wire.Welcome) -> None:
+        self.token = message.token
 
     def collected(self, message: wire.Collected) -> None:
         """The daemon has the answer, or does not want it. About another one this is ignored."""

@@ -100,8 +100,9 @@ def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: in
 
     from pool import sources, wire
     from pool._version import __version__
+    from runner.idle import Settings
     from runner.link import Link, start_zmq_reaper
-    from runner.runner import DaemonGoneError, Runner, Settings
+    from runner.runner import DaemonGoneError, Runner
 
     gc.freeze()
     gc.enable()

@@ -23,56 +23,38 @@ import math
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-
-from msgspec import Struct
+from typing import Any
 
 from pool import wire
 from pool.errors import RemoteProtocolError
 from pool.outcome import Outcome
-from runner import body, cleanup, huge_pages, usage
+from runner import body, cleanup, usage
 from runner.attempt import Attempt, Printer
 from runner.body import NoBodyError
 from runner.channel import Frame
 from runner.children import Children
-from runner.cleanup import Baseline
 from runner.code_cache import CodeCache
+from runner.idle import Idle, Settings
 from runner.job_mounts import reads_maps
 from runner.link import Link
-from runner.loop import Loop
 from runner.series import Series
-from runner.usage import Meter
 
 #: The next child is forked beside a job that runs longer than this, and the daemon is told that the job has started. A
 #: fork takes a core for milliseconds, and so a shorter job is answered first, and by Done alone.
 _FORK_AFTER_S = 0.005
 #: How long after an answer the child is ended and the next one forked: daemon and client have the cores until then.
 _CLEAR_AFTER_S = 0.001
-#: The parked child warms up when its worker has been free for so long, or when the running job has taken so long.
-#: Beside a shorter job a warm-up costs the core more than the next job saves by it.
-_WARM_UP_WHEN_FREE_S = 0.05
+#: The parked child warms up when the running job has taken so long. Beside a shorter job a warm-up costs the core more
+#: than the next job saves by it.
 _WARM_UP_BESIDE_S = 0.5
-#: When most of what was read of libraries is needed no more. A worker for one job has ended by then.
-_STARTED_AFTER_S = 2.0
-_release_files = partial(huge_pages.release_files, threads=True)  # those of libzmq
 #: How long after a descriptor was refused the end of the daemon has to be seen, which is the reason for it.
 _DAEMON_ENDS_S = 5.0
-#: When to compare the worker with its baseline again, while libzmq closes the descriptors of an earlier connection.
-_LOOK_AGAIN_S = 0.02
 
 
 class DaemonGoneError(Exception):
     """The daemon has been away for longer than `orphan_s`."""
-
-
-class Settings(Struct, frozen=True, kw_only=True):
-    scratch: tuple[Path, ...]
-    heartbeat_s: float
-    orphan_s: float  #: how long a worker without a job waits for the next daemon
-    born: float  #: monotonic seconds at the start of the process
-    checked: bool  #: whether processes, mounts and limits are the worker's alone, so that a change must be a job's
 
 
 class Runner:
@@ -84,20 +66,23 @@ class Runner:
         self._settings = settings
         self._link = link
         self._hello = hello
-        self._loop = Loop()
+        self._loop = link.loop
         self._children = Children(self._loop, control, zygote_pid, changed=self._go_on)
         self._attempt: Attempt | None = None
         self._series: Series | None = None  # that has calls to begin, or one that runs
         self._printer: Printer | None = None
-        self._freed: wire.Freed | None = None  #: sent once the next child is parked and the link is up
-        self._ready = False
-        self._baseline: Baseline | None = None
-        self._meter: Meter | None = None
-        self._oom_kills = 0  #: before the job, in the worker's memory cgroup
+        self._idle = Idle(settings, link, self._loop, self._children)
         self._code = CodeCache()
-        self._loop.timers[self._send_heartbeat] = 0.0
         self._loop.timers[self._give_up] = time.monotonic() + settings.orphan_s
-        self._watch_link()
+        self._orders: dict[type[wire.ToRunner], Callable[[Any], object]] = {
+            wire.Kill: self._cancel,
+            wire.Stream: self._stream,
+            wire.Collected: link.collected,
+            wire.Welcome: link.welcome,
+            wire.Adopted: self._adopted,
+            wire.Probe: lambda probe: link.send(wire.Heartbeat(seq=probe.seq)),
+        }
+        link.attend(self._receive_from_link)
 
     def serve(self) -> None:
         """Until the zygote is gone, the daemon has been away too long, or the process is killed."""
@@ -105,19 +90,6 @@ class Runner:
             if self._link.used:
                 self._receive_from_link()
             self._loop.turn()
-
-    def _send_heartbeat(self) -> None:
-        self._loop.timers[self._send_heartbeat] = time.monotonic() + self._settings.heartbeat_s
-        if self._ready and self._attempt is None and self._series is None:
-            self._link.send(wire.Heartbeat())
-            if self._freed is None:
-                self._renew_counters()
-
-    def _renew_counters(self) -> None:
-        """In an idle worker. What it uses does not count for the next job."""
-        self._oom_kills = usage.oom_kills()
-        if self._meter is not None:
-            self._meter.renew()
 
     # ---- the daemon ----
 
@@ -129,27 +101,18 @@ class Runner:
             if isinstance(got, bool):
                 self._connection_changed(connected=got)
             else:
-                self._obey(*wire.decode(wire.to_runner, got), header=got[1])
+                message, payload = wire.decode(wire.to_runner, got)
+                if isinstance(message, wire.Run):
+                    self._start(message, [got[1], *payload])
+                else:
+                    self._orders[type(message)](message)
 
-    def _obey(self, message: wire.ToRunner, payload: Sequence[Frame], *, header: Frame) -> None:
-        if isinstance(message, wire.Run):
-            self._start(message, [header, *payload])
-        elif isinstance(message, wire.Kill):
-            self._cancel(message)
-        elif isinstance(message, wire.Stream):
-            attempt = self._running(message)
-            if attempt is not None and not attempt.answered and self._series is None:
-                self._tell_started()
-                self._printer = Printer(attempt, self._link.offer)
-                self._print()
-        elif isinstance(message, wire.Collected):
-            self._link.collected(message)
-        elif isinstance(message, wire.Welcome):
-            self._link.token = message.token
-        elif isinstance(message, wire.Adopted):
-            self._adopted()
-        else:
-            self._link.send(wire.Heartbeat(seq=message.seq))
+    def _stream(self, order: wire.Stream) -> None:
+        attempt = self._running(order)
+        if attempt is not None and not attempt.answered and self._series is None:
+            self._link.tell_started()
+            self._printer = Printer(attempt, self._link.offer)
+            self._print()
 
     def _running(self, order: wire.Kill | wire.Stream) -> Attempt | None:
         """The attempt that an order is about, if it is still there."""
@@ -163,22 +126,16 @@ class Runner:
 
     # ---- the link ----
 
-    def _watch_link(self) -> None:
-        for each in (self._link.socket, self._link.monitor):
-            self._loop.watch(self._receive_from_link, each.FD)
-
     def _connection_changed(self, *, connected: bool) -> None:
         if not connected:
             self._disconnected()
             return
-        self._loop.timers.pop(self._reconnect, None)
         if self._link.greeted:
-            free = self._attempt is None and self._series is None and self._freed is None
-            self._link.resume(running_s=self._running_s(), free=free)
+            self._link.resume(running_s=self._running_s(), free=self._idle.free)
         else:
             self._link.greet(self._hello)
             self._loop.timers.pop(self._give_up, None)
-            self._announce()
+            self._idle.announce()
 
     def _running_s(self) -> float | None:
         """Since the job began; None if none runs."""
@@ -187,55 +144,40 @@ class Runner:
         return self._attempt.elapsed_s if self._attempt is not None and not self._attempt.answered else None
 
     def _disconnected(self) -> None:
-        """Not reconnected at once: libzmq loses a descriptor of a socket that is closed while its connection ends."""
         if self._link.greeted and not self._link.token:
             raise DaemonGoneError
         self._printer = None
-        self._loop.timers.pop(self._link.started, None)  # Resume says so
-        self._link.up = False
-        now = time.monotonic()
-        self._loop.timers.setdefault(self._give_up, now + self._settings.orphan_s)
-        self._loop.timers[self._reconnect] = now + self._link.pause_s
-
-    def _reconnect(self) -> None:
-        """Try once. The monitor reports how it ended."""
         self._loop.timers.pop(self._without_body, None)
-        self._loop.unwatch(self._link.socket.FD, self._link.monitor.FD)
-        self._link.reconnect()
-        self._watch_link()
+        self._loop.timers.setdefault(self._give_up, time.monotonic() + self._settings.orphan_s)
+        self._link.disconnected()
 
-    def _adopted(self) -> None:
+    def _adopted(self, _: wire.Adopted) -> None:
         self._loop.timers.pop(self._give_up, None)
         self._link.go_on()
-        self._free()
+        self._idle.go_on()
 
     def _give_up(self) -> None:
         """No daemon has come. A job runs to its end first, which its own limits bound."""
-        if self._attempt is None and self._series is None:
+        if not self._idle.busy:
             raise DaemonGoneError
         self._loop.timers[self._give_up] = time.monotonic() + self._settings.orphan_s
 
     # ---- a job ----
 
     def _start(self, job: wire.Run, frames: Sequence[Frame]) -> None:
-        busy = self._series is not None or self._attempt is not None or self._freed is not None
-        if busy or self._children.parked is None:
+        if not self._idle.free or self._children.parked is None:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
         file = None
         if job.mapped and (file := self._body()) is None:
             return
+        self._idle.free = False
         self._link.begin(job)
         if job.apart:
             self._series = Series(job, frames)
             self._begin(*self._series.next())
         else:
             self._begin(job, frames, file)
-        self._loop.timers[self._link.started] = time.monotonic() + _FORK_AFTER_S
-
-    def _tell_started(self) -> None:
-        """Now, unless it was done before."""
-        if self._loop.timers.pop(self._link.started, None) is not None:
-            self._link.started()
+        self._loop.timers[self._link.tell_started] = time.monotonic() + _FORK_AFTER_S
 
     def _body(self) -> int | None:
         """A descriptor of the file that comes with a job. None: the job is dropped.
@@ -259,7 +201,7 @@ class Runner:
         self._children.parked = None
         given, sends_code = self._code.frames(job, frames)
         attempt = self._attempt = Attempt(
-            job, child, given, oom_kills=self._oom_kills, meter=self._meter, sends_code=sends_code
+            job, child, given, oom_kills=self._idle.oom_kills, meter=self._idle.meter, sends_code=sends_code
         )
         if file is not None:
             attempt.give(file)
@@ -275,7 +217,7 @@ class Runner:
         """The next call of the series, once nothing is left of the last one and a child is parked."""
         if self._series is None or self._attempt is not None or not self._children.ready:
             return
-        self._renew_counters()
+        self._idle.renew()
         self._begin(*self._series.next())
         if self._series.cancelled and self._attempt is not None:
             self._attempt.kill(Outcome.CANCELLED)
@@ -326,10 +268,6 @@ class Runner:
             if self._series.goes_on():
                 return
             (done, frames), self._series = self._series.done(), None
-        self._end(done, frames)
-
-    def _end(self, done: wire.Done, frames: list[Frame]) -> None:
-        self._loop.timers.pop(self._link.started, None)
         self._link.send(done, frames)
 
     def _clear(self) -> None:
@@ -353,61 +291,19 @@ class Runner:
         self._children.drop(attempt.child)
         if self._series is not None and residue:
             done, self._series = self._series.done(), None
-            self._end(*done)
+            self._link.send(*done)
         if self._series is not None:
             self._begin_next()
             return
-        self._freed = wire.Freed(epoch=attempt.job.epoch, residue=residue)
-        self._free()
-
-    def _free(self) -> None:
-        """Tell the daemon that this worker is free, once the next child is parked and the link is up."""
-        if self._link.up and self._freed is not None and self._children.ready:
-            found = self._deviations()
-            if found and time.monotonic() < self._link.settled_at:
-                self._loop.timers[self._free] = time.monotonic() + _LOOK_AGAIN_S
-                return
-            freed, self._freed = self._freed, None
-            self._renew_counters()
-            self._link.send(wire.Freed(epoch=freed.epoch, residue="; ".join(filter(None, [freed.residue, *found]))))
-            self._loop.timers[self._children.warm_up] = time.monotonic() + _WARM_UP_WHEN_FREE_S
-
-    def _deviations(self) -> list[str]:
-        """The first job is the daemon's self-test. Only after it has libzmq opened all its descriptors."""
-        if self._baseline is not None:
-            return self._baseline.deviations()
-        if self._settings.checked:
-            self._baseline = Baseline(self._children.zygote_pid)
-        return []
-
-    # ---- a worker that is free ----
+        self._loop.timers.pop(self._link.tell_started, None)
+        self._idle.end(attempt.job.epoch, residue)
 
     def _go_on(self) -> None:
         """With what has waited for a child: that it is ready, or gone."""
-        self._announce()
+        self._idle.announce()
         self._conclude()
         self._begin_next()
-        self._free()
-
-    def _announce(self) -> None:
-        """Once the first child is parked and the daemon has had Hello. Either may be the later one."""
-        if self._ready or not self._link.greeted or not self._children.ready:
-            return
-        self._ready = True
-        if self._settings.checked:
-            self._meter = Meter()
-        self._renew_counters()
-        self._loop.timers[_release_files] = time.monotonic() + _STARTED_AFTER_S
-        boot_ms = (time.monotonic() - self._settings.born) * 1000
-        found = self._children
-        self._link.send(
-            wire.Ready(
-                boot_ms=boot_ms,
-                preload_ms=found.preload_ms,
-                isolation=found.isolation,
-                missing=tuple(found.missing),
-            )
-        )
+        self._idle.go_on()
 
 
 def _is_about(order: wire.Kill | wire.Stream, job: wire.Run) -> bool:
