@@ -37,9 +37,9 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from pool import wire
+from pool.client.dealer import Dealer
 from pool.client.endpoint import path_of
 from pool.client.job import LARGE_BYTES, Submission
 from pool.client.pending import Frames, OnOutput, PendingRequests, Request
@@ -47,10 +47,6 @@ from pool.errors import ClosedError, DaemonUnreachableError, PoolError
 
 T = TypeVar("T")
 
-#: Messages that wait in ZeroMQ in each direction; more wait in this process.
-HIGH_WATER_MARK = 1000
-#: First and longest pause between attempts to connect: a new daemon is found soon, an absent one costs little.
-RECONNECT_MS = (20, 500)
 #: Messages read in one turn, so that requests are sent while many results arrive.
 MESSAGES_PER_TURN = 64
 #: As plain numbers: each operation with an Enum makes another one.
@@ -222,6 +218,7 @@ class IOThread:
             if not forget:
                 pending.open(request, 0.0)
         pending.fail(reason)
+        pending.resolve()
 
 
 class DaemonSocket:
@@ -249,7 +246,7 @@ class DaemonSocket:
         self._is_torn = False  # whether a caller was interrupted between two frames, or may have been
         self._epoll = select.epoll()
         self._epoll.register(wake, select.EPOLLIN)
-        self._socket, self._monitor = self._open()
+        self._open()
 
     def close(self) -> None:
         with self._using:
@@ -286,7 +283,8 @@ class DaemonSocket:
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             with self._using:
-                events = self._monitored() if self._descriptors[1] in ready or not self._settled else set()
+                told = self._dealer.descriptors[1] in ready
+                events = self._dealer.events() if told or not self._settled else set()
                 now, self._settled = time.monotonic(), False
                 self._take_requests(now)
                 if not self._is_torn:
@@ -326,39 +324,21 @@ class DaemonSocket:
             self._pending.fail(error)
             self._pending.new_socket()
 
-    def _open(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        """The socket, and one that tells when its connection is lost or cannot be made."""
-        socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
-        socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
-        socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
-        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS[0])
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
+    def _open(self) -> None:
+        self._dealer = Dealer(self._context)
+        self._socket = self._dealer.socket
         self._connected = self._settled = self._is_torn = False
-        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
-        self._descriptors = (socket.FD, monitor.FD)
-        for each in self._descriptors:
+        for each in self._dealer.descriptors:
             self._epoll.register(each, select.EPOLLIN)
-        return socket, monitor
 
     def _close(self) -> None:
-        for each in self._descriptors:
+        for each in self._dealer.descriptors:
             self._epoll.unregister(each)
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close(0)
+        self._dealer.close()
 
     def _reopen(self) -> None:
         self._close()
-        self._socket, self._monitor = self._open()
-
-    def _monitored(self) -> set[int]:
-        """What has happened to the connection."""
-        events: set[int] = set()
-        while int(self._monitor.get(zmq.EVENTS)) & _POLLIN:
-            events.add(recv_monitor_message(self._monitor)["event"])
-        return events
+        self._open()
 
     def _flush(self) -> None:
         """Send what the socket takes. Large frames are zmq.Frames already (see job.py)."""

@@ -124,7 +124,7 @@ class PendingRequests:
         self._number = number
         self._open: dict[int, Request] = {}  # the oldest first
         self._by_job: dict[str, list[Request]] = {}  # an index into it
-        self._ended: list[tuple[Request, Delivery | None]] = []  # and not resolved yet
+        self._ended: list[tuple[Request, Delivery | PoolError | None]] = []  # and not resolved yet
         self._instance: str | None = None  # of the daemon that answers; None while that is not known
         self._pings: dict[int, float] = {}  # number to the time it was sent; unanswered ones only
         self._pinged_at = 0.0
@@ -191,23 +191,27 @@ class PendingRequests:
             self._ended.append((request, delivery if request.wants_result else None))
 
     def resolve(self) -> None:
-        """Wake the callers whose jobs have ended. To be called last in a turn: they need the interpreter at once."""
+        """Resolve the requests that have ended. To be called last in a turn, and while no lock is held: callbacks take
+        locks, and callers who are woken need the interpreter at once.
+        """
         ended, self._ended = self._ended, []
-        for request, delivery in ended:
-            request.set_result(delivery)
+        for request, outcome in ended:
+            if isinstance(outcome, PoolError):
+                request.set_exception(outcome)
+            else:
+                request.set_result(outcome)
 
     def _on_accepted(self, message: wire.Accepted) -> None:
         request = self._open.get(message.request)
         if request is None or isinstance(request.message, wire.Watch):
             self.strays += 1
         elif request.job_id != message.job_id:
-            self._fail(request, RemoteProtocolError(f"job {request.job_id} was accepted as {message.job_id}"))
+            self._end(request, RemoteProtocolError(f"job {request.job_id} was accepted as {message.job_id}"))
         elif request.wants_result:
             request.accepted = True
             request.frames = ()  # they may be large
         else:
-            self._close(request)
-            request.set_result(None)
+            self._end(request, None)
 
     def _on_refused(self, message: wire.Refused, now: float) -> Outgoing:
         request = self._open.get(message.request)
@@ -217,15 +221,14 @@ class PendingRequests:
         error = _rebuilt(message)
         forgotten = request.repeats and isinstance(error, UnknownJobError)
         if forgotten and request.accepted and not isinstance(request.message, wire.Cancel):
-            self._close(request)
-            request.set_result(_lost(request.job_id))
+            self._end(request, _lost(request.job_id))
         elif forgotten and isinstance(request.message, wire.Submit):
             if was_not_accepted(error, sent_at=request.sent_at):
                 self._close(request)
                 return self.open(request, now)
-            self._fail(request, _not_accepted(request.job_id, "was restarted before it accepted"))
+            self._end(request, _not_accepted(request.job_id, "was restarted before it accepted"))
         else:
-            self._fail(request, error)
+            self._end(request, error)
         return []
 
     def _on_pong(self, message: wire.Pong) -> Outgoing:
@@ -249,7 +252,7 @@ class PendingRequests:
         self._was_there = True
         for request in [each for each in self._open.values() if each.repeats >= MAX_REPEATS]:
             error = RemoteProtocolError(f"the connection was lost {MAX_REPEATS} times over job {request.job_id}")
-            self._fail(request, error)
+            self._end(request, error)
         return [self._ping(now), *self._repetitions()] if self._open or self._must_stay else []
 
     def not_connected(self) -> None:
@@ -273,7 +276,7 @@ class PendingRequests:
             return []
         for request in self._not_accepted_since(now - self._timeout_s):
             what = f"took longer than {self._timeout_s:g} s to accept"
-            self._fail(request, _not_accepted(request.job_id, what))
+            self._end(request, _not_accepted(request.job_id, what))
         return [self._ping(now)] if self._open else []
 
     def due(self, now: float) -> float:
@@ -310,22 +313,21 @@ class PendingRequests:
 
     def fail(self, error: PoolError) -> None:
         """Every open request ends with this error, each with a copy of its own."""
-        self.resolve()
         for request in list(self._open.values()):
             sent = request.repeats or "timeout_s" in error.fields
             if isinstance(error, DaemonUnreachableError) and isinstance(request.message, wire.Submit) and sent:
-                self._fail(request, request.unanswered(error))
+                self._end(request, request.unanswered(error))
             else:
-                self._fail(request, type(error)(error.message, **error.fields))
+                self._end(request, type(error)(error.message, **error.fields))
 
     def new_socket(self) -> None:
         """Which instance of the daemon answers on it is not known."""
         self._instance = None
         self._pings.clear()
 
-    def _fail(self, request: Request, error: PoolError) -> None:
+    def _end(self, request: Request, outcome: Delivery | PoolError | None) -> None:
         self._close(request)
-        request.set_exception(error)
+        self._ended.append((request, outcome))
 
     def _close(self, request: Request) -> None:
         del self._open[request.message.request]

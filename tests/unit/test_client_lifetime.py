@@ -38,6 +38,24 @@ def test_several_threads_wait_for_the_same_job(client, daemon):
     assert [each.end().value for each in waiting] == ["all"] * 4
 
 
+@pytest.mark.parametrize("code", ["result = 1", HOLD])
+def test_a_request_is_resolved_while_no_thread_is_kept_from_sending(client, daemon, code):
+    daemon.on(
+        wire.Submit, lambda call: call.refuse("busy") if bytes(call.payload[0]) == HOLD.encode() else call.proceed()
+    )
+    held, ended = [], threading.Event()
+
+    def resolved(_):
+        held.append(client.connection.io.get().socket._using.locked())
+        ended.set()
+
+    for _ in range(5):
+        ended.clear()
+        client.connection.submit(client.jobs.make(code, {})).add_done_callback(resolved)
+        assert ended.wait(60)
+    assert held == [False] * 5
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_client_works_in_a_forked_child_and_goes_on_in_the_parent(client):
     assert client.run("result = 1").value == 1

@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from pool import Client, Outcome, wire
-from pool.client import connection
+from pool.client import dealer
 from pool.client.job import LARGE_BYTES
 from pool.errors import DaemonUnreachableError, DrainingError, RemoteProtocolError, UnknownJobError
 from tests.support.waiting import Waiting, eventually
@@ -224,7 +224,7 @@ class HangingUp:
 
 
 def test_a_peer_that_always_hangs_up_is_given_up_and_not_connected_to_again(tmp_path, path, client, monkeypatch):
-    monkeypatch.setattr(connection, "RECONNECT_MS", (1, 1))
+    monkeypatch.setattr(dealer, "RECONNECT_MS", (1, 1))
     with HangingUp(path) as peer, HangingUp(tmp_path / "other") as other, zmq.Context() as context:
         with pytest.raises((RemoteProtocolError, DaemonUnreachableError)):
             client.run("")
