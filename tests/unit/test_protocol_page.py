@@ -141,6 +141,13 @@ def test_what_the_page_says_of_ids_holds(client):
     assert answer(client)[0]["code"] == "unknown_job"
 
 
+def test_a_job_that_goes_on_is_accepted_while_it_runs(client):
+    client.send("submit", [b"import time; time.sleep(600)", b""], request=1, job_id="long", watch=True)
+    assert answer(client)[0] == {"type": "accepted", "request": 1, "job_id": "long"}
+    client.send("cancel", request=2, job_id="long")
+    assert [answer(client)[0].get("request"), answer(client)[0].get("outcome")] == [2, "cancelled"]
+
+
 def test_what_the_page_says_of_refusals_holds(client, monkeypatch):
     client.send("ping", request=7, colour="red")
     header, _ = answer(client)
