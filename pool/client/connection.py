@@ -1,4 +1,4 @@
-"""The connection to the daemon: one thread that owns the socket, for all threads of a process.
+"""The connection to the daemon: one socket and one I/O thread, for all threads of a process.
 
     any thread                      I/O thread, started by the first request                    daemon
     ┌──────────────┐  inbox, wake   ┌──────────────────────────────────────────────┐  DEALER   ┌────────┐
@@ -7,7 +7,7 @@
     └──────────────┘   resolved     └──────────────────────────────────────────────┘
 
 1. One thread at a time uses the socket. Callers put a Request into the inbox and wake the thread through an eventfd.
-   Nothing polls. For a second after the last answer the thread will wake up by itself. Until then, the caller of the
+   Nothing polls. Within a second of the last answer the thread wakes up by itself. Until then, the caller of the
    first job sends it himself, and the thread finds it in the inbox when it wakes up, at the latest with the answer:
    that saves two changes of threads. Jobs that follow at once are sent together by the thread, which is cheaper.
 2. Requests are resolved on the I/O thread. Only code of this package may add a callback to one, and the callback must
