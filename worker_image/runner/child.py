@@ -15,13 +15,12 @@ import resource
 import select
 import signal
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -37,6 +36,7 @@ from runner import (
     kernel,
     output_files,
     program,
+    streams,
     usage,
     warmup,
 )
@@ -53,8 +53,6 @@ from runner.kernel import Step
 _PID = 2
 #: One byte from the child: it is parked.
 PARKED = b"p"
-#: As in a plain interpreter in the locale C.UTF-8.
-_STREAMS = (("stdin", "r", "surrogateescape"), ("stdout", "w", "surrogateescape"), ("stderr", "w", "backslashreplace"))
 _request = msgspec.msgpack.Decoder(wire.Run)
 #: A job's current directory, in its scratch space.
 WORK = "work"
@@ -64,7 +62,6 @@ USER = "job"
 _OWN_FILE = (b"__file__", b"__loader__", b"argv", interpreter.SCRIPT.removesuffix(".py").encode())
 #: Words in the code of a program that may wait for its stdin, as asyncio does. The kernel lets it wait for no file.
 _WATCHES = (b"connect_read_pipe", b"add_reader", b"epoll", b"DefaultSelector")
-_PIPE_BYTES = 1 << 16  #: what a pipe holds
 #: Its cache of compiled functions looks at the file that the byte code names.
 _NUMBA = b"numba"
 _WORDS = (*_OWN_FILE, *_WATCHES, _NUMBA)
@@ -72,7 +69,7 @@ _WORDS = (*_OWN_FILE, *_WATCHES, _NUMBA)
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Prepared(NamedTuple):
+class Prepared(msgspec.Struct, frozen=True):
     """What the zygote has prepared for every child."""
 
     scratch: str
@@ -127,7 +124,7 @@ def prepare(scratch: Path, setting: Setting, confinement: Confinement, ends: Seq
 def set_up(scratch: Path) -> None:
     """In the zygote, for all children: what would cost each of them many pages."""
     os.environ.update({"USER": USER, "LOGNAME": USER} | _fixed(scratch))
-    _make_streams()
+    streams.make()
     _set_signals()
     resource.setrlimit(resource.RLIMIT_CORE, (min(1, resource.getrlimit(resource.RLIMIT_CORE)[1]),) * 2)
     frames.set_up()
@@ -144,38 +141,12 @@ def _set_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _make_streams() -> None:
-    """Objects for 0, 1 and 2 whose files are of the kind that a child has. Output is sent line by line."""
-    kept = [os.dup(number) for number in range(3)]
-    null, (reading, writing) = os.open(os.devnull, os.O_RDONLY), os.pipe()
-    for number, ((name, mode, errors), source) in enumerate(zip(_STREAMS, (null, writing, writing), strict=True)):
-        os.dup2(source, number)
-        _make_stream(number, name, mode, errors)
-        os.dup2(kept[number], number)
-    for fd in (*kept, null, reading, writing):
-        os.close(fd)
-
-
-def _make_stream(number: int, name: str, mode: str, errors: str) -> None:
-    buffering = 1 if mode == "w" else -1
-    stream: Any = open(number, mode, buffering, "utf-8", errors, "\n", closefd=False)  # noqa: SIM115
-    stream.buffer.raw.name = f"<{name}>"
-    setattr(sys, name, stream)
-    setattr(sys, f"__{name}__", stream)
-
-
 def live(prepared: Prepared, fork: Callable[[Sequence[Step]], None]) -> NoReturn:
     """The whole life of a child. `fork` returns in each child that the zygote forks, once that is parked."""
-    status, sock = 1, prepared.sock
+    status = 1
     try:
         fork(prepared.parking)
-        if not prepared.confinement.nested:
-            interpreter.note_thread(os.getpid())
-        got = prepared.first[: prepared.size.value]
-        if got.startswith(channel.WARM_UP):
-            del got[: len(channel.WARM_UP)]
-            _warm_up(sock, prepared)
-        _work(sock, got, prepared)
+        _work(prepared.sock, prepared)
         status = 0
     except (EOFError, BrokenPipeError, ConnectionResetError):
         status = 0  # the runner does not need this child any more
@@ -202,9 +173,40 @@ def _warm_up(sock: socket.socket, prepared: Prepared) -> None:
     interpreter.note_what_is_there()
 
 
-def _work(sock: socket.socket, got: bytearray, prepared: Prepared) -> None:
-    """Run the job of which `got` has come, and send the answer. The calls of a chunk begin when the runner says so."""
-    header, code, compiled, stdin, *rest = channel.receive(sock, got)
+def rehearse(prepared: Prepared) -> Prepared:
+    """In the zygote: run jobs of ours as a child does, without limits and with all rights.
+
+    So the interpreter has specialised the byte code of all that a child runs. Other code writes to the page of each
+    name in it.
+    """
+    confinement = prepared.confinement
+    sealing, confinement.sealing = confinement.sealing, dict.fromkeys((False, True), CallTable([]))
+    for _ in range(warmup.ZYGOTE_ROUNDS):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, warmup.without_traces():
+            interpreter.note_what_is_there()
+            channel.send(theirs, warmup.job(tmp=confinement.tmp_bytes))
+            prepared.size.value = ours.recv_into(prepared.first)
+            theirs.send(b"e")  # the child may end
+            _work(ours, msgspec.structs.replace(prepared, directories=CallTable([])))
+    confinement.sealing = sealing
+    return msgspec.structs.replace(prepared, held_bytes=_held_bytes(confinement))
+
+
+def _receive(sock: socket.socket, prepared: Prepared) -> list[bytearray]:
+    """The frames of the job, of which the first bytes have come. Before it the child may have to warm up."""
+    if not prepared.confinement.nested:
+        interpreter.note_thread(os.getpid())
+    got = prepared.first[: prepared.size.value]
+    if got.startswith(channel.WARM_UP):
+        del got[: len(channel.WARM_UP)]
+        _warm_up(sock, prepared)
+    return channel.receive(sock, got)
+
+
+def _work(sock: socket.socket, prepared: Prepared) -> None:
+    """Run the job that has come, and send the answer. The calls of a chunk begin when the runner says so."""
+    header, code, compiled, stdin, *rest = _receive(sock, prepared)
     job = _request.decode(header)
     files = rest[: len(job.files)]
     arguments: Sequence[channel.Frame] = rest[len(job.files) :]
@@ -295,30 +297,10 @@ def _write_files(
         _write_script(Path(prepared.work, interpreter.SCRIPT), code)
     if not job.pickled and _NUMBA in code:
         _write_script(Path(prepared.work, FILENAME), code)
-    if len(stdin) <= _PIPE_BYTES and any(word in code for word in _WATCHES):
-        _send_stdin(stdin)
+    if len(stdin) <= streams.PIPE_BYTES and any(word in code for word in _WATCHES):
+        streams.send_stdin(stdin)
     elif stdin:
-        _write_stdin(prepared.scratch, stdin)
-
-
-def _send_stdin(stdin: bytearray) -> None:
-    """Through a pipe, which has room for all of it."""
-    reading, writing = os.pipe()
-    os.write(writing, stdin)
-    os.close(writing)
-    os.dup2(reading, 0)
-    os.close(reading)
-    _make_stream(0, *_STREAMS[0])
-
-
-def _write_stdin(scratch: str, stdin: bytearray) -> None:
-    descriptor = os.open(scratch, os.O_RDWR | os.O_TMPFILE, 0o600)
-    with open(descriptor, "w+b", buffering=0) as held:  # noqa: PTH123 - a descriptor
-        rest = memoryview(stdin)
-        while rest:
-            rest = rest[held.write(rest) :]
-        held.seek(0)
-        os.dup2(held.fileno(), 0)
+        streams.write_stdin(prepared.scratch, stdin)
 
 
 def _confine(job: wire.Run, prepared: Prepared) -> None:

@@ -8,14 +8,18 @@ Beside a job that does not take long no child does that, for it would cost each 
 
 from __future__ import annotations
 
+import contextlib
+import linecache
 import sys
+from collections.abc import Iterator
 
+import msgspec
 from msgspec import structs
 
 from pool import screen, values, wire
 from pool.outcome import Outcome
 from runner.answer import Setting, answer
-from runner.channel import Report
+from runner.channel import Frame, Report
 from runner.fault import FILENAME
 
 #: CPython 3.11 specialises a function's byte code at its eighth call. A few more rounds do no harm.
@@ -72,17 +76,35 @@ def parts() -> list[str]:
     return [library for library in _JOBS if not library or library in sys.modules]
 
 
+def job(*, tmp: int) -> list[Frame]:
+    """The frames of a job in plain Python. `tmp`: its scratch space, in bytes."""
+    header = msgspec.msgpack.encode(structs.replace(_RUN, tmp=tmp))
+    return [header, _JOBS[""], b"", b"", *_arguments()]
+
+
+def _arguments() -> list[Frame]:
+    return [bytes(frame) for frame in values.encode([[1], {}], max_bytes=4096)]
+
+
+@contextlib.contextmanager
+def without_traces() -> Iterator[None]:
+    """What a warm-up leaves in sys.modules and in linecache is removed."""
+    main, cached = sys.modules.get("__main__"), dict(linecache.cache)
+    yield
+    linecache.cache.clear()
+    linecache.cache.update(cached)
+    sys.modules.pop("job", None)
+    if main is not None:
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = main
+
+
 def run(part: str, setting: Setting) -> None:
     """Screen and run one warm-up. Raises WarmUpError with its error."""
     # Where children share the scratch directory, files of the last job may still be in it: they are not the warm-up's.
     setting = structs.replace(setting, output=_NO_FILES)
     screen.examine(_JOBS[part], setting.policy, filename=FILENAME)
-    arguments = [bytes(frame) for frame in values.encode([[1], {}], max_bytes=4096)]
-    main = sys.modules.get("__main__")
-    frames = answer(_RUN, _JOBS[part], arguments, setting)
-    sys.modules.pop("job", None)
-    if main is not None:
-        sys.modules["__main__"] = sys.modules["__mp_main__"] = main
+    with without_traces():
+        frames = answer(_RUN, _JOBS[part], _arguments(), setting)
     report = Report.unpack(frames[0])
     if report is None or report.outcome is not Outcome.OK:
         fault = wire.decode_fault(frames[1])

@@ -93,6 +93,7 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer,
         huge_pages.release_files(threads=False)
     prepared = child.prepare(plan.scratch, setting, confined, server.ends)
     if plan.modules:
+        prepared = child.rehearse(prepared)
         gc.unfreeze()
         immortal.make(mortal=setting.datasets.values())
     gc.freeze()  # the collector would write to every page that it looks at, and each child would have to copy it
