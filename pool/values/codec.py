@@ -8,7 +8,6 @@ inside arrays and frames). Keys that collide are refused.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -142,7 +141,7 @@ def _unpack(frames: Sequence[Buffer], max_bytes: int | None) -> object:
     head, *buffers = frames
     if len(buffers) > MAX_BUFFERS:
         raise ValueError(f"{len(frames)} frames, {MAX_BUFFERS + 1} are allowed")
-    size = sum(memoryview(frame).nbytes for frame in frames)
+    size = len(head) + (sum(memoryview(buffer).nbytes for buffer in buffers) if buffers else 0)
     if max_bytes is not None and size > max_bytes:
         raise ValueCodecError(
             f"the encoded value has {size} bytes, {max_bytes} are allowed", bytes=size, limit=max_bytes
@@ -150,8 +149,10 @@ def _unpack(frames: Sequence[Buffer], max_bytes: int | None) -> object:
     if len(head) > _SCAN_BYTES:
         _check_complete(head)
     if not buffers:
-        with contextlib.suppress(_NotPlainError):
+        try:
             return msgpack.unpackb(head, ext_hook=_stop, **_OPTIONS)
+        except _NotPlainError:
+            pass
     reader = Reader(buffers, scalars.LEAVES, _COMPOSITES, size=size)
     value = msgpack.unpackb(head, list_hook=reader.on_list, ext_hook=reader.on_ext, **_OPTIONS)
     reader.finish()

@@ -12,7 +12,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic_ns  # by name, because a job may replace the function in the module
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
+
+from msgspec import Struct, structs
 
 from pool import values, wire
 from pool.errors import ValueCodecError
@@ -29,11 +31,12 @@ __all__ = ["ROOM_BYTES", "Setting", "answer", "failure"]
 ROOM_BYTES = 4 << 20
 _SMALL_BYTES = 4096
 _TOO_MANY = "{} files and a value of {} parts are too many together; put the files or the arrays of the value into one"
+_OK, _ERROR = Outcome.OK, Outcome.ERROR
 #: Taken now, because a program may replace them in their module.
 _close, _exit, _getpid, _listdir, _open, _write = os.close, os._exit, os.getpid, os.listdir, os.open, os.write
 
 
-class Ending(NamedTuple):
+class Ending(Struct, frozen=True):
     """How a job ended, and what it gives."""
 
     outcome: Outcome
@@ -65,10 +68,10 @@ def answer(
     owner, started_ns, sent = _getpid(), monotonic_ns(), 0
     try:
         ending = _run(job, code, arguments, setting)
-        if send is not None and (last or ending.outcome is not Outcome.OK or has_exit_work(handlers=False)):
+        if send is not None and (last or ending.outcome is not _OK or has_exit_work(handlers=False)):
             if (working := has_exit_work()) and _getpid() == owner:
                 send(_frames(ending, started_ns, pending=True))
-                sent, ending = _size(ending.value), ending._replace(value=())
+                sent, ending = _size(ending.value), structs.replace(ending, value=())
             finish(program.take_module, working=working)
         flush()
         if _getpid() != owner:
@@ -96,7 +99,7 @@ def failure(raised: BaseException) -> list[Frame]:
     """The frames of a job that could not begin: its input does not fit, or the host refuses a part of the isolation."""
     now = monotonic_ns()
     about = "input" if fault.limit_of(raised) in {"tmp", "inodes"} else ""
-    report = Report(outcome=Outcome.ERROR, started_ns=now, ended_ns=now, about=about)
+    report = Report(outcome=_ERROR, started_ns=now, ended_ns=now, about=about)
     return [report.pack(), fault.encoded(raised)]
 
 
@@ -110,7 +113,7 @@ def _run(job: wire.Run, code: bytes, arguments: Sequence[Frame], setting: Settin
         value, exit_code = program.run(job, code, arguments, setting)
         ended_ns = monotonic_ns()
         about = program.why_no_value(job, code) if value is None else ""
-        return Ending(Outcome.OK, ended_ns, exit_code, about, value=values.encode(value, max_bytes=job.result))
+        return Ending(_OK, ended_ns, exit_code, about, value=values.encode(value, max_bytes=job.result))
     except RejectedError as raised:
         return Ending(Outcome.REJECTED, monotonic_ns(), error=fault.rejected(raised.findings, fault.message(raised)))
     except MemoryError as raised:
@@ -128,7 +131,7 @@ def _raised(raised: BaseException) -> Ending:
     last = call_hook(raised, fault.own_trace(raised)) if fault.exit_code(raised) is None else raised
     exit_code = fault.exit_code(last)
     if exit_code == 0:  # of the job's hook
-        return Ending(Outcome.OK, monotonic_ns(), 0, value=values.encode(None, max_bytes=_SMALL_BYTES))
+        return Ending(_OK, monotonic_ns(), 0, value=values.encode(None, max_bytes=_SMALL_BYTES))
     if exit_code is not None and (text := fault.exit_text(last)):
         with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
             sys.stderr.write(f"{text}\n")
@@ -136,18 +139,18 @@ def _raised(raised: BaseException) -> Ending:
         return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
     if type(raised) is KeyboardInterrupt:  # Python does not take an exception that is derived from it for an interrupt
         about = "interrupt"
-    return Ending(Outcome.ERROR, monotonic_ns(), exit_code, about=about, error=fault.encoded(raised))
+    return Ending(_ERROR, monotonic_ns(), exit_code, about=about, error=fault.encoded(raised))
 
 
 def _broken(raised: BaseException) -> Ending:
     if issubclass(type(raised), MemoryError):
         return Ending(Outcome.MEMORY, monotonic_ns())
-    return Ending(Outcome.ERROR, monotonic_ns(), error=fault.UNKNOWN)
+    return Ending(_ERROR, monotonic_ns(), error=fault.UNKNOWN)
 
 
 def _not_carried(raised: ValueCodecError, ended_ns: int) -> Ending:
     """Its value or its files are over a limit, or of a kind that cannot be carried."""
-    outcome = Outcome.OUTPUT if "limit" in raised.fields else Outcome.ERROR
+    outcome = Outcome.OUTPUT if "limit" in raised.fields else _ERROR
     about = "files" if "files" in raised.fields else "value"
     return Ending(outcome, ended_ns, about=about, error=fault.encoded(raised))
 
@@ -156,7 +159,7 @@ def _leave(ending: Ending) -> NoReturn:
     """End a process that the job has forked and that has left the job's code. Only the first process answers."""
     if ending.error and ending.exit_code is None:
         _write(2, wire.decode_fault(ending.error).traceback.encode())
-    _exit(ending.exit_code or int(ending.outcome is not Outcome.OK))
+    _exit(ending.exit_code or int(ending.outcome is not _OK))
 
 
 def _have_a_descriptor() -> None:
@@ -174,7 +177,7 @@ def _size(frames: Sequence[Frame]) -> int:
 
 def _with_files(ending: Ending, job: wire.Run, setting: Setting, *, already: int) -> Ending:
     """With the files in the output directory, also when the job failed. Files and value share one limit."""
-    if ending.outcome not in {Outcome.OK, Outcome.ERROR}:
+    if ending.outcome not in {_OK, _ERROR}:
         return ending
     try:
         if not _listdir(setting.output):  # as most jobs leave it
@@ -185,8 +188,8 @@ def _with_files(ending: Ending, job: wire.Run, setting: Setting, *, already: int
     try:
         files = output_files.collect(Path(setting.output), max_bytes=left)
     except ValueCodecError as raised:
-        return ending if ending.outcome is Outcome.ERROR else _not_carried(raised, ending.ended_ns)
+        return ending if ending.outcome is _ERROR else _not_carried(raised, ending.ended_ns)
     if 2 + len(files) + len(ending.value) > MAX_FRAMES:
         why = ValueCodecError(_TOO_MANY.format(len(files) // 2, len(ending.value)), files=True)
         return _not_carried(why, ending.ended_ns)
-    return ending._replace(files=files)
+    return structs.replace(ending, files=files)

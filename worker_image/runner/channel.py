@@ -24,7 +24,6 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -217,7 +216,7 @@ def _completed(sock: socket.socket, part: bytearray, size: int) -> bytearray:
     return frame
 
 
-class Report(NamedTuple):
+class Report(Struct, frozen=True):
     """What a child claims about the job that it ran."""
 
     outcome: Outcome

@@ -213,7 +213,7 @@ def _work(sock: socket.socket, prepared: Prepared) -> None:
     if job.mapped:
         arguments = body.take(sock, job.mapped, arguments)
     first, *others = _calls(job, arguments) if job.calls else [arguments]
-    program.Current.byte_code = compiled
+    program.current.byte_code = compiled
     run = partial(answer, job, bytes(code), setting=prepared.setting, send=partial(channel.send, sock))
     try:
         if job.env or job.seed is not None:

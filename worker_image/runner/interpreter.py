@@ -69,33 +69,37 @@ _get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
 _USUAL_LIMIT = 1000
 
 
-class _Before:
+class _State:
     """What the child had before its job."""
 
-    modules: list[ModuleType] = []  # noqa: RUF012 - kept alive for the functions of the runner
-    names: dict[str, dict[str, object]] = {}  # noqa: RUF012 - what the modules of programs have, by module
-    builtins_version: int | None = None
-    work = ""  #: the directory of the job's own modules
-    exit_handlers = 0
-    #: What the exit handlers look at, with its content. None: there are exit handlers that are not known.
-    registries: list[tuple[Iterable[object], list[object]]] | None = None
+    def __init__(self) -> None:
+        self.modules: list[ModuleType] = []  #: kept alive for the functions of the runner
+        self.names: dict[str, dict[str, object]] = {}  #: what the modules of programs have, by module
+        self.builtins_version: int | None = None
+        self.work = ""  #: the directory of the job's own modules
+        self.exit_handlers = 0
+        #: What the exit handlers look at, with its content. None: there are exit handlers that are not known.
+        self.registries: list[tuple[Iterable[object], list[object]]] | None = None
+
+
+_before = _State()  #: an attribute of an object is found in fewer pages than one of a class
 
 
 def hide(work: Path) -> None:
     """In the zygote, for all children: show nothing of the runner. Looking at all modules copies many pages."""
     _take_out(_OWN | {"__main__"})
-    _Before.work = str(work)
-    sys.path[:] = [_Before.work, *(path for path in sys.path if path != ROOT)]
+    _before.work = str(work)
+    sys.path[:] = [_before.work, *(path for path in sys.path if path != ROOT)]
     for path in [path for path in sys.path_importer_cache if path.startswith(ROOT)]:
         del sys.path_importer_cache[path]
-    _Before.names = {name: _names_of(name, _Before.work) for name in ("__main__", "job")}
+    _before.names = {name: _names_of(name, _before.work) for name in ("__main__", "job")}
     sys.modules["__main__"] = sys.modules["__mp_main__"] = new_module("__main__")
     _set_argv(())
     _note_registries()
     note_what_is_there()
     if _VERSIONED:
         _restore_builtins()
-        _Before.builtins_version = _builtins_version.value
+        _before.builtins_version = _builtins_version.value
 
 
 def note_thread(pid: int) -> None:
@@ -117,7 +121,7 @@ def _set_argv(argv: Sequence[str]) -> None:
 
 def _take_out(packages: frozenset[str]) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
-        _Before.modules.append(sys.modules.pop(name))
+        _before.modules.append(sys.modules.pop(name))
 
 
 def _shadowed(files: Iterable[str]) -> frozenset[str]:
@@ -133,7 +137,7 @@ def new_module(name: str, source: str | None = None) -> ModuleType:
     Tracebacks and inspect see its source, by the file name in the byte code and by the file of the module.
     """
     module = ModuleType(name)
-    names = _Before.names.get(name) or _names_of(name, os.getcwd())  # noqa: PTH109
+    names = _before.names.get(name) or _names_of(name, os.getcwd())  # noqa: PTH109
     vars(module).update(names, __annotations__={})
     file = cast("str", module.__file__)
     if source is not None:
@@ -160,7 +164,7 @@ def restoring(function: Callable[..., object], *arguments: object) -> object:
         _profile(None)
         if _get_limit() < _USUAL_LIMIT:
             _set_limit(_USUAL_LIMIT)
-        if _builtins_version.value != _Before.builtins_version:
+        if _builtins_version.value != _before.builtins_version:
             _restore_builtins()
 
 
@@ -173,12 +177,12 @@ def _note_registries() -> None:
     known = len({"logging", "multiprocessing.util"}.intersection(loaded)) + weakref.finalize._registered_with_atexit  # type: ignore[attr-defined] # noqa: SLF001
     if _count_exit_handlers() == known:
         found = [_REGISTRIES[name](sys.modules[name]) for name in loaded]
-        _Before.registries = [(each, list(each)) for each in found]
+        _before.registries = [(each, list(each)) for each in found]
 
 
 def note_what_is_there() -> None:
     """In the zygote, and after a warm-up. What is there belongs to no job, so `finish` need not look at it."""
-    _Before.exit_handlers = _count_exit_handlers()
+    _before.exit_handlers = _count_exit_handlers()
     gc.freeze()
 
 
@@ -189,7 +193,7 @@ def has_exit_work(*, handlers: bool = True) -> bool:
         processes = started is not None and started._children  # noqa: SLF001
         if processes or ((len(_threads) > 1 or _starting) and _waited_for()):
             return True
-        return handlers and _count_exit_handlers() != _Before.exit_handlers
+        return handlers and _count_exit_handlers() != _before.exit_handlers
     except BaseException:  # noqa: BLE001 - the job has replaced what is used here
         return True
 
@@ -203,30 +207,38 @@ def finish(take_module: Callable[[], ModuleType], *, working: bool) -> None:
 
     `working`: whether `has_exit_work`.
     """
-    found = _Before.registries
+    found = _before.registries
     nothing_to_handle = found is not None and not working and all(list(each) == held for each, held in found)
     # Exit handlers that would find nothing to do are spared: they touch a hundred pages.
     handled = () if nothing_to_handle else (_join_threads, _run_exit_handlers)
     for step in (*handled, flush, partial(_end_objects, take_module)):
-        with contextlib.suppress(BaseException):  # the job may have replaced anything that this uses
+        try:  # noqa: SIM105 - each job pays for contextlib.suppress()
             restoring(step)
+        except BaseException:  # noqa: BLE001, S110 - the job may have replaced anything that this uses
+            pass
 
 
 def flush() -> None:
     """Write out what was printed. A job that closed or replaced its streams is not an error."""
     for name in _STANDARD:
-        with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
+        try:  # noqa: SIM105
             getattr(sys, name).flush()
+        except BaseException:  # noqa: BLE001, S110 - the stream may be any object by now, or missing
+            pass
     _flush_c(None)  # what libraries have printed with the functions of C
 
 
 def _end_objects(take_module: Callable[[], ModuleType]) -> None:
     """Only if there are any that do something at their end, because each look at all objects takes long."""
     closing = any(map(sys.modules.__contains__, _CLOSING))  # isdisjoint would look at the name of each module
-    if closing or any(hasattr(kind, "__del__") for kind in set(map(type, gc.get_objects()))):  # files have it too
+    if closing or any(map(_has_end, set(map(type, gc.get_objects())))):  # files have it too
         for step in (_flush_files, partial(_drop, take_module, closing=closing), _close_files):
             with contextlib.suppress(BaseException):
                 restoring(step)
+
+
+def _has_end(kind: type) -> bool:
+    return hasattr(kind, "__del__")
 
 
 def _drop(take_module: Callable[[], ModuleType], *, closing: bool) -> None:
@@ -272,7 +284,7 @@ _as_sys.__code__ = _as_sys.__code__.replace(co_firstlineno=_LINE)
 
 def _take_out_own(take_module: Callable[[], ModuleType]) -> list[ModuleType]:
     """The modules that the program has imported from its directory, the last one first, and the program."""
-    modules, work = [each for each in sys.modules.values() if type(each) is ModuleType], f"{_Before.work}/"
+    modules, work = [each for each in sys.modules.values() if type(each) is ModuleType], f"{_before.work}/"
     program = take_module()
     imported = [each for each in modules if each is not program and str(vars(each).get("__file__")).startswith(work)]
     own = [*reversed(imported), program]

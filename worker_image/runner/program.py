@@ -15,7 +15,7 @@ import warnings
 from codecs import BOM_UTF8
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import CodeType, CoroutineType, FunctionType, ModuleType
-from typing import cast
+from typing import Any, cast
 
 from msgspec import Struct
 
@@ -82,28 +82,32 @@ def _run_coroutine(value: Coroutine[object, object, object]) -> object:
 
 def share(job: wire.Run, code: bytes, setting: Setting) -> bytes:
     """Compile the text before anything of the job is used. Returns its byte code for other children; empty if none."""
-    Current.compiled, made = _to_share(code, setting.policy if job.screened else UNSCREENED)
+    current.compiled, made = _to_share(code, setting.policy if job.screened else UNSCREENED)
     return made
 
 
 def namespace() -> dict[str, object]:
     """The names of the job's module."""
-    return vars(Current.module)
+    return vars(current.module)
 
 
 def take_module() -> ModuleType:
     """The job's module, which nothing in this one refers to any more."""
-    module, Current.module, Current.target = Current.module, ModuleType("__main__"), None
+    module, current.module, current.target = current.module, ModuleType("__main__"), None
     return module
 
 
-class Current:
+class _Current:
     """Of the job of this child."""
 
-    module = ModuleType("__main__")
-    target: Callable[..., object] | None = None  #: what each call of a chunk calls
-    compiled: CodeType | None = None  #: the job's text, if that was compiled beforehand
-    byte_code: bytes | bytearray = b""  #: the same from another child, if that has compiled it
+    def __init__(self) -> None:
+        self.module = ModuleType("__main__")
+        self.target: Callable[..., object] | None = None  #: what each call of a chunk calls
+        self.compiled: CodeType | None = None  #: the job's text, if that was compiled beforehand
+        self.byte_code: bytes | bytearray = b""  #: the same from another child, if that has compiled it
+
+
+current = _Current()
 
 
 def why_no_value(job: wire.Run, code: bytes) -> str:
@@ -133,12 +137,13 @@ def _is_expression(line: str) -> bool:
 def _call(job: wire.Run, code: bytes, arguments: Sequence[Frame], setting: Setting) -> object:
     """The code is loaded once for all calls of a chunk. In one function, for it is on the way of each job."""
     own = arguments[: len(arguments) - job.graded]
-    args, kwargs = cast("tuple[Sequence[object], dict[str, object]]", values.decode(own)) if own else ((), {})
+    decoded: Any = values.decode(own) if own else ((), {})
+    args, kwargs = decoded
     if job.graded:  # the first argument of a grader is a value that another job made, as data
         args = (values.decode(arguments[len(own) :]), *args)
-    if job.calls and Current.target is not None:
+    if job.calls and current.target is not None:
         frames.hide_callers()
-        return Current.target(*args, **kwargs)
+        return current.target(*args, **kwargs)
     policy = setting.policy if job.screened else UNSCREENED
     if job.pickled:
         if policy.strict:
@@ -155,7 +160,7 @@ def _call(job: wire.Run, code: bytes, arguments: Sequence[Frame], setting: Setti
         if not callable(target):
             raise _no_entry(module, job.entry)
     if job.calls:
-        Current.target = target
+        current.target = target
     frames.hide_callers()
     return target(*args, **kwargs)
 
@@ -170,9 +175,9 @@ def _unpickle(job: wire.Run, code: bytes) -> Callable[..., object]:
             f"the function was pickled by Python {job.python}, this worker runs {here}, and byte code does not travel "
             f"between versions; submit source text, or run `pool-admin image build --python {job.python}`"
         )
-    Current.module = sys.modules["__main__"]
+    current.module = sys.modules["__main__"]
     target = cloudpickle.loads(code)
-    _show_names(target, vars(Current.module))
+    _show_names(target, vars(current.module))
     return cast("Callable[..., object]", target)
 
 
@@ -192,8 +197,8 @@ def _show_names(target: object, names: dict[str, object]) -> None:
 
 def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, object]) -> ModuleType:
     """Execute the source as the module `__main__`. With an entry it is named `job`, as if it were imported."""
-    module = Current.module = new_module("__main__" if script else "job", source)
-    compiled = Current.compiled or _compiled(source, policy, Current.byte_code)
+    module = current.module = new_module("__main__" if script else "job", source)
+    compiled = current.compiled or _compiled(source, policy, current.byte_code)
     module.__dict__["datasets"] = datasets
     frames.forget_depth()
     frames.hide_callers()
@@ -205,10 +210,12 @@ def _load(source: str, policy: Policy, *, script: bool, datasets: Mapping[str, o
 def _compiled(source: str, policy: Policy, given: bytes | bytearray = b"") -> CodeType:
     """The code of a text. `given`: its byte code, if there is one. Raises RejectedError or SyntaxError."""
     if given:
-        with contextlib.suppress(Exception):
+        try:
             code = marshal.loads(given)  # noqa: S302 - in the sandbox of the job whose text it is
             if type(code) is CodeType:
                 return code
+        except Exception:  # noqa: BLE001, S110
+            pass
     try:
         program = source if policy.mode == "off" else _screened(source, policy)
         return compile(program, FILENAME, "exec", dont_inherit=True)
