@@ -231,14 +231,10 @@ def flush() -> None:
 def _end_objects(take_module: Callable[[], ModuleType]) -> None:
     """Only if there are any that do something at their end, because each look at all objects takes long."""
     closing = any(map(sys.modules.__contains__, _CLOSING))  # isdisjoint would look at the name of each module
-    if closing or any(map(_has_end, set(map(type, gc.get_objects())))):  # files have it too
+    if closing or any(hasattr(kind, "__del__") for kind in set(map(type, gc.get_objects()))):  # files have it too
         for step in (_flush_files, partial(_drop, take_module, closing=closing), _close_files):
             with contextlib.suppress(BaseException):
                 restoring(step)
-
-
-def _has_end(kind: type) -> bool:
-    return hasattr(kind, "__del__")
 
 
 def _drop(take_module: Callable[[], ModuleType], *, closing: bool) -> None:
