@@ -1,6 +1,8 @@
 """What a job and its processes use together, from the counters of a cgroup of either version."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,26 @@ def test_a_process_whose_name_reads_as_a_figure_has_the_kernels_figures(name):
         comm.write_text(before.strip())
     assert 10 * MIB < used.max_rss_bytes < 10_000 * MIB
     assert 0 < used.cpu_s < 100_000
+
+
+BURNS_IN_A_THREAD = """
+import threading, time
+def burn():
+    while time.thread_time() < 0.025: pass
+thread = threading.Thread(target=burn); thread.start(); thread.join()
+print(time.process_time(), flush=True)
+input()
+"""
+
+
+def test_cpu_time_of_threads_counts_exactly():
+    with subprocess.Popen(
+        [sys.executable, "-c", BURNS_IN_A_THREAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        told_s = float(process.stdout.readline())
+        used = of_process(process.pid)
+        process.communicate("\n")
+    assert told_s <= used.cpu_s < told_s + 1
 
 
 def test_what_was_used_before_the_job_is_not_the_jobs(cgroup, tmp_path):
