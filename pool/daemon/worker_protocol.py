@@ -107,6 +107,8 @@ _RESUMED = {"idle": P.IDLE, "running": P.RUNNING, "answered": P.RUNNING, "cleani
 _AFTER_THE_LAST_TEST = Step(P.IDLE, E.READY)
 #: Messages about the job that was sent.
 _OF_A_JOB = (wire.Started, wire.Printed, wire.Done, wire.Freed)
+#: Names of files, and the reason. An honest answer has up to 51,000 bytes of names and 1,000 of reason.
+_MOST_NAMED_BYTES = wire.MAX_HEADER_BYTES - 8192
 _HAS_JOB = frozenset({P.LEASED, P.RUNNING, P.CLEANUP})
 _STARTING = frozenset({P.NEW, P.STARTING, P.TEST_SENT, P.TEST_RUNNING, P.TEST_CLEANUP})
 
@@ -236,6 +238,8 @@ def check_answer(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int
         raise RemoteProtocolError("a worker cannot report the outcome lost")
     if done.files and (not all(map(wire.is_relative_name, done.files)) or len(set(done.files)) < len(done.files)):
         raise RemoteProtocolError("the file names of an answer must be different, plain, relative names")
+    if done.files and len("".join((done.reason, *done.files)).encode()) > _MOST_NAMED_BYTES:
+        raise RemoteProtocolError("the file names of an answer leave no room for the other fields of its result")
     codes_exist = 0 <= (done.exit_code or 0) <= 255 and 0 <= (done.signal or 0) <= signal.NSIG
     if not codes_exist or not _STREAMS.issuperset(done.truncated):
         raise RemoteProtocolError("an answer has an exit code, a signal or a stream that does not exist")

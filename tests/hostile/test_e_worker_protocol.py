@@ -61,6 +61,11 @@ def test_e2_a_result_of_a_finished_job_destroys_the_worker(daemon, record):
     record("E2", "forged result for a finished job", "QUAR", stopped_by=["daemon"])
 
 
+def test_e6_an_answer_whose_header_has_no_room_for_what_the_daemon_adds(daemon, record):
+    assert "leave no room for the other fields" in lose(daemon, "job_a_header_of_the_largest_size")
+    record("E6", "an answer whose header has no room for what the daemon adds", "QUAR", stopped_by=["daemon"])
+
+
 def test_e3_of_two_results_the_first_counts_and_the_second_destroys_the_worker(daemon, record):
     worker = daemon.leasable("job_two_results")
     job_id = daemon.submit(pool="rogue")

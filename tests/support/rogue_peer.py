@@ -227,6 +227,14 @@ def job_start_after_result(peer, run):
     peer.say(started(run))
 
 
+def job_a_header_of_the_largest_size(peer, run):
+    """What the daemon adds to it for the client does not fit any more."""
+    names = tuple(f"{number:03}".ljust(255, "x") for number in range(240))
+    room = wire.MAX_HEADER_BYTES - len(wire.encode(done(run, files=names, reason="x" * 1000))[1])
+    peer.say(done(run, files=names, reason="x" * (1000 + room)), *NOTHING, *[b""] * len(names))
+    peer.say(wire.Freed(epoch=run.epoch))
+
+
 def job_two_results(peer, run):
     from pool import values
 
