@@ -49,6 +49,10 @@ _EVENTS: Mapping[Effect, type[ev.WorkerEvent]] = {
 _NO_ANSWER_DUE = frozenset({Phase.IDLE, Phase.LEASED, Phase.CLEANUP})
 
 
+#: Of a worker that has no directory, and so no link.
+_NO_USER = -1
+
+
 class PoolController:
     """Runs one pool. All methods are called from the loop's thread."""
 
@@ -153,9 +157,14 @@ class PoolController:
 
     def _start_worker(self, command: ev.StartWorker) -> None:
         worker_id, edition = command.worker_id, command.edition
-        directory = self._links.open(worker_id, self)
-        spec = self._specs.spec(worker_id, directory, self.datasets.of(edition))
         protocol = WorkerProtocol(self._specs.start_check(), heartbeat_s=self.template.heartbeat_s)
+        try:
+            directory = self._links.open(worker_id, self)
+            spec = self._specs.spec(worker_id, directory, self.datasets.of(edition))
+        except OSError as error:
+            handle = self.add_handle(worker_id, _NO_USER, number=0, protocol=protocol)
+            self._start_failed(handle, f"its directory in daemon.run_dir cannot be made: {error}")
+            return
         handle = self.add_handle(worker_id, spec.uid, number=int(directory.name), protocol=protocol)
         handle.log.info("starting a worker", action="worker_start", edition=edition, cause=command.cause)
 

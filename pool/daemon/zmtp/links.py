@@ -131,9 +131,13 @@ class WorkerLinks:
         self._owners: dict[str, LinkOwner] = {}
 
     def open(self, worker_id: str, owner: LinkOwner) -> Path:
-        """Bind a link in a new directory, which is to be mounted and is named by a number."""
+        """Bind a link in a new directory, which is to be mounted and is named by a number. Raises OSError."""
         self._count += 1
-        return self._bind(worker_id, owner, self._count)
+        try:
+            return self._bind(worker_id, owner, self._count)
+        except OSError:
+            shutil.rmtree(self._root / str(self._count), ignore_errors=True)
+            raise
 
     def reopen(self, worker_id: str, owner: LinkOwner, number: int) -> None:
         """Bind a link in the directory that an earlier daemon has made."""
