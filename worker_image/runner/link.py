@@ -42,6 +42,8 @@ _SETTLE_S = 10.0
 #: pyzmq copies smaller frames, whatever `copy` says.
 _SENT_WITHOUT_COPY_BYTES = 128 * 1024
 
+#: As plain numbers: pyzmq's flags are enums, and each operation with one of them calls Python functions.
+_READABLE, _AT_ONCE, _MORE = int(zmq.POLLIN), int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 #: The first frame of a monitor's report, by zmq_socket_monitor(3). pyzmq's own reader imports asyncio.
 _EVENT = struct.Struct("=hi")
 
@@ -120,12 +122,12 @@ class Link:
         first one that had succeeded unnoticed, and the daemon refuses second connections.
         """
         self.used = False
-        if int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
             event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
             if connected := bool(event == zmq.EVENT_CONNECTED):
                 self.loop.timers.pop(self._try_again, None)
             return connected
-        if int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if int(self.socket.getsockopt(zmq.EVENTS)) & _READABLE:
             return self.socket.recv_multipart()
         return None
 
@@ -170,7 +172,9 @@ class Link:
         if self.up:
             self.used, frames = True, wire.encode(message, payload)
             try:
-                self.socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+                for each in frames[:-1]:
+                    self.socket.send(each, _MORE, copy=False)
+                self.socket.send(frames[-1], _AT_ONCE, copy=False)
             except zmq.Again:
                 self._put(frames)
 

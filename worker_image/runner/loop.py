@@ -31,6 +31,8 @@ class Loop:
             if handler := self._handlers.get(fd):  # it may have been removed in this turn
                 handler()
         now = time.monotonic()
+        if now < min(self.timers.values()):
+            return
         for timer in [timer for timer, due in self.timers.items() if now >= due]:
             if self.timers.pop(timer, None) is not None:
                 timer()
