@@ -297,6 +297,62 @@ def test_a_job_that_is_sent_before_the_runner_is_free_is_refused(runner, tmp_pat
     assert "not free" in message.reason
 
 
+def parked_child(runner, *, after=None):
+    """The child of its zygote that is not being reaped, and is not `after`, which was there before."""
+    found = []
+
+    def look():
+        children = [each for child in psutil.Process(runner.pid).children() for each in child.children()]
+        found[:] = [each for each in children if each != after and each.status() != psutil.STATUS_ZOMBIE]
+        return found
+
+    eventually(look)
+    return found[0]
+
+
+def test_a_job_whose_child_has_died_before_it_came_runs_in_the_next_one(runner):
+    daemon = runner.daemon
+    child = parked_child(runner)
+    zygote = child.parent()
+    zygote.suspend()  # it reports the death after the job has come
+    child.kill()
+    eventually(lambda: child.status() == psutil.STATUS_ZOMBIE)
+    daemon.run("a", 1, "def main(): return 'it ran'")
+    daemon.settle()
+    zygote.resume()
+    done, _ = daemon.done()
+    freed, _ = daemon.hear(wire.Freed)
+    assert done.outcome is Outcome.OK
+    assert freed.residue.startswith("parked")  # the worker is replaced
+
+
+def test_a_job_that_waits_for_a_child_can_be_cancelled(runner):
+    daemon = runner.daemon
+    child = parked_child(runner)
+    zygote = child.parent()
+    zygote.suspend()
+    child.kill()
+    eventually(lambda: child.status() == psutil.STATUS_ZOMBIE)
+    daemon.run("a", 1, "def main():\n    while True: pass")
+    daemon.send(wire.Kill(job_id="a", epoch=1))
+    daemon.settle()
+    zygote.resume()
+    assert daemon.done()[0].outcome is Outcome.CANCELLED
+
+
+def test_a_worker_whose_parked_child_has_died_serves_once_more_and_ends_if_the_next_one_dies_too(runner):
+    daemon = runner.daemon
+    first = parked_child(runner)
+    first.kill()
+    second = parked_child(runner, after=first)
+    daemon.run("a", 1, "def main(): return 'it ran'")
+    assert daemon.done()[0].outcome is Outcome.OK
+    assert daemon.hear(wire.Freed)[0].residue.startswith("parked")
+    parked_child(runner, after=second).kill()
+    broken, _ = daemon.hear(wire.Broken)
+    assert "a child died" in broken.reason
+
+
 def test_nothing_but_resume_is_sent_before_the_daemon_has_answered_it(runner, daemons):
     runner.daemon.kill()
     second = daemons()

@@ -56,7 +56,8 @@ class Child(Struct):
     pidfd: int | None = None  #: None where the kernel has no pidfds; then `id` is its pid here too
     init: int | None = None  #: pidfd of process 1 of its pid namespace, if it has one
     init_id: int = 0  #: the zygote's name for that
-    ready: bool = False
+    ready: bool = False  #: it is confined and alive
+    died_ready: bool = False
     warm: bool = False  #: it was told to warm up
     pids: tuple[int, ...] = ()  #: as the runner sees them: its own and its init's
     reaped: bool = False  #: whether the zygote was told to reap it
@@ -141,6 +142,7 @@ class Children:
 
     def _end(self, child: Child) -> None:
         """One that has died: end what it has left."""
+        child.ready, child.died_ready = False, child.ready
         child.kill()
         self._reap(child)
 
@@ -214,8 +216,12 @@ class Children:
             self._parked_exited(self.parked, end)
 
     def _parked_exited(self, parked: Child, end: Exit) -> None:
-        """The runner never kills a parked child. If a job did it, the worker must not be used again."""
-        if self.busy is None:
+        """The runner never kills a parked child. If a job did it, the worker must not be used for another one.
+
+        Without a job somebody else has killed it: the host for its memory, or an operator. The next one takes its
+        place, since a Run may be on its way. After the second time the worker ends, as each one could die.
+        """
+        if self.busy is None and (self.residue or not (parked.ready or parked.died_ready)):
             output = Stream("stderr", parked.err, _LAST_OUTPUT_BYTES)
             output.drain(1)
             last = output.kept.decode(errors="replace").strip()

@@ -27,6 +27,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from msgspec import Struct
+
 from pool import wire
 from pool.errors import RemoteProtocolError
 from pool.outcome import Outcome
@@ -57,6 +59,15 @@ class DaemonGoneError(Exception):
     """The daemon has been away for longer than `orphan_s`."""
 
 
+class _Waiting(Struct):
+    """A job whose child died before it came: it begins in the next one."""
+
+    job: wire.Run
+    frames: Sequence[Frame]
+    file: int | None
+    cancelled: bool = False
+
+
 class Runner:
     """Owns the link, the children and at most one attempt."""
 
@@ -68,6 +79,7 @@ class Runner:
         self._hello = hello
         self._loop = link.loop
         self._children = Children(self._loop, control, zygote_pid, changed=self._go_on)
+        self._waiting: _Waiting | None = None
         self._attempt: Attempt | None = None
         self._series: Series | None = None  # that has calls to begin, or one that runs
         self._printer: Printer | None = None
@@ -123,6 +135,8 @@ class Runner:
             attempt.kill(Outcome.CANCELLED)
         if self._series is not None and _is_about(order, self._series.job):
             self._series.cancelled = True
+        if self._waiting is not None and _is_about(order, self._waiting.job):
+            self._waiting.cancelled = True
 
     # ---- the link ----
 
@@ -139,6 +153,8 @@ class Runner:
 
     def _running_s(self) -> float | None:
         """Since the job began; None if none runs."""
+        if self._waiting is not None:
+            return 0.0
         if self._series is not None:
             return self._series.elapsed_s
         return self._attempt.elapsed_s if self._attempt is not None and not self._attempt.answered else None
@@ -165,7 +181,7 @@ class Runner:
     # ---- a job ----
 
     def _start(self, job: wire.Run, frames: Sequence[Frame]) -> None:
-        if not self._idle.free or self._children.parked is None:
+        if not self._idle.free:
             raise RemoteProtocolError("the daemon sent a job to a worker that is not free")
         file = None
         if job.mapped and (file := self._body()) is None:
@@ -174,9 +190,11 @@ class Runner:
         self._link.begin(job)
         if job.apart:
             self._series = Series(job, frames)
-            self._begin(*self._series.next())
-        else:
+            self._begin_next()
+        elif (child := self._children.parked) is not None and child.ready:
             self._begin(job, frames, file)
+        else:
+            self._waiting = _Waiting(job, frames, file)
         self._loop.timers[self._link.tell_started] = time.monotonic() + _FORK_AFTER_S
 
     def _body(self) -> int | None:
@@ -214,12 +232,17 @@ class Runner:
         self._loop.timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
 
     def _begin_next(self) -> None:
-        """The next call of the series, once nothing is left of the last one and a child is parked."""
-        if self._series is None or self._attempt is not None or not self._children.ready:
+        """The job that waits, or the next call of the series, once nothing is left of the last and a child waits."""
+        due = self._series if self._waiting is None else self._waiting
+        if due is None or self._attempt is not None or not self._children.ready:
             return
-        self._idle.renew()
-        self._begin(*self._series.next())
-        if self._series.cancelled and self._attempt is not None:
+        if isinstance(due, _Waiting):
+            self._waiting = None
+            self._begin(due.job, due.frames, due.file)
+        else:
+            self._idle.renew()
+            self._begin(*due.next())
+        if due.cancelled and self._attempt is not None:
             self._attempt.kill(Outcome.CANCELLED)
 
     def _read(self, attempt: Attempt, fd: int) -> None:
