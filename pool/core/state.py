@@ -133,7 +133,7 @@ class State:
         return 1 if self.breaker.failures else self.starts.limit
 
     def free_worker(self, worker: WorkerRecord, text: str) -> None:
-        if self.demand is not None and worker.jobs:
+        if self.demand is not None and worker.leased_at:  # not the job that an adopted one had before this daemon
             self.demand.freed(self.now - worker.leased_at)
         worker.last_used, worker.code = self.now, ""
         worker.due = self.now + MISSED_HEARTBEATS * self.policy.heartbeat_s

@@ -279,3 +279,13 @@ def test_a_recycled_worker_is_stopped_after_the_job_that_was_left_to_it():
     core.handle(RecycleRequested(worker_id="p-3"))
     adopt(core, "p-3", jobs=1, has_job=True, epoch=7)
     assert stopped(core.handle(JobEnded(worker_id="p-3", outcome=Outcome.OK))) == {"p-3": "operator"}
+
+
+def test_the_jobs_that_a_worker_had_before_do_not_count_for_how_long_jobs_take():
+    core = core_with("p-3", client="ann", spare=None, miss_rate=0.05)
+    adopt(core, "p-3", jobs=7)
+    core.submit("a")
+    assert core.pool._state.demand._busy_s == 0.0
+    core.now += 2.0
+    core.end("a")
+    assert core.pool._state.demand._busy_s == pytest.approx(2.0, abs=0.1)
