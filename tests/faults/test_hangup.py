@@ -1,5 +1,6 @@
 """What the daemon does when its terminal is closed."""
 
+import contextlib
 import signal
 
 from tests.support.daemons import DaemonProcess
@@ -7,21 +8,32 @@ from tests.support.daemons import DaemonProcess
 POOLS = {"default": {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}}
 
 
+@contextlib.contextmanager
+def inheriting(handler):
+    """What a process that is started inside does at SIGHUP; the tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_daemon_whose_terminal_is_closed_stops_as_by_sigterm():
-    with DaemonProcess(POOLS) as daemon:
+    with inheriting(signal.SIG_DFL):
+        daemon = DaemonProcess(POOLS).start()
+    try:
         socket = daemon.run_dir / "submit.sock"
         assert socket.exists()
         daemon.process.send_signal(signal.SIGHUP)
         assert daemon.process.wait(60) == 0
         assert not socket.exists()
+    finally:
+        daemon.stop()
 
 
 def test_a_daemon_under_nohup_goes_on():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which its process inherits
-    try:
+    with inheriting(signal.SIG_IGN):
         daemon = DaemonProcess(POOLS).start()
-    finally:
-        signal.signal(signal.SIGHUP, before)
     try:
         daemon.process.send_signal(signal.SIGHUP)
         with daemon.client(timeout=60) as client:

@@ -74,7 +74,7 @@ def test_every_mount_of_a_child_is_allowed(made, options):
     child.cover()
     kernel.perform(child.isolating)
     child.resize(1 << 19)
-    child.sealing[False].perform()
+    kernel.perform(child.sealing[False]._steps)
     assert len(made) > 5
     assert [each for each in made if not allowed(*each)] == []
 

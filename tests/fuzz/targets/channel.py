@@ -54,7 +54,7 @@ def _check_held(collector: Collector) -> None:
     frames = collector._parts or []
     assert len(frames) <= _MOST_FRAMES
     assert sum(map(len, frames)) <= _MOST_BYTES
-    assert len(collector._early) <= 4 + 8 * _MOST_FRAMES + channel._FIRST_READ_BYTES
+    assert len(collector._early) <= 4 + 8 * _MOST_FRAMES + channel.FIRST_READ_BYTES
 
 
 def _plainly(stream: bytes) -> list[bytes] | None:
