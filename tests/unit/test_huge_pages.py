@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
-import mmap
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -55,32 +56,46 @@ def test_only_anonymous_memory_that_is_in_use_is_put_into_large_pages():
     assert found == ["0x10000000", "0x10200000", "0x70000000", "0x70200000"]
 
 
+def imported(body):
+    """The values that this code prints, and the mappings of its process. It has one of its own, because in this one
+    objects may lie in what earlier tests have left free.
+    """
+    code = f"import mmap, sys\nsys.path[:] = sys.argv[1:]\nfrom runner import huge_pages\n{body}\n"
+    code += "print(open('/proc/self/smaps').read())"
+    done = subprocess.run([sys.executable, "-c", code, *sys.path], check=True, capture_output=True, text=True)
+    values, _, smaps = done.stdout.partition("\n")
+    return [int(each) for each in values.split()], mappings(smaps)
+
+
 def test_objects_that_are_made_while_libraries_are_imported_lie_together():
     """Other memory is mapped meanwhile, as libraries are. Arenas of Python have 1 MiB."""
-    objects, others = [], []
-    with huge_pages.gathering():
-        for _ in range(40):
-            objects += [f"object {number}" for number in range(10_000)]
-            others.append(mmap.mmap(-1, 1 << 20))
-    arenas = {id(each) >> 20 for each in objects}
+    arenas, found = imported("""
+objects, others = [], []
+with huge_pages.gathering():
+    for _ in range(40):
+        objects += [f"object {number}" for number in range(10_000)]
+        others.append(mmap.mmap(-1, 1 << 20))
+print(*{id(each) >> 20 for each in objects})
+""")
+    arenas = set(arenas)
     together = max((_run(arenas, first) for first in arenas if first - 1 not in arenas), key=len)
     assert len(together) >= 8
-    found = mappings(Path("/proc/self/smaps").read_text(encoding="ascii"))
     end = next(each.end for each in found if each.start <= together[-1] << 20 < each.end)
     assert end <= together[-1] + 1 << 20, "what is left over was given back"
 
 
 def test_stacks_of_frames_leave_no_gaps_between_the_objects_of_libraries():
     """Python takes memory for them from the same allocator, 16 KiB at a time, and gives it back soon."""
+    (last,), found = imported("""
+def depth(left):
+    return 1 + depth(left - 1) if left else 0
 
-    def depth(left):
-        return 1 + depth(left - 1) if left else 0
-
-    with huge_pages.gathering():
-        assert depth(800) == 800
-        objects = [f"object {number}" for number in range(200_000)]
-    found = mappings(Path("/proc/self/smaps").read_text(encoding="ascii"))
-    gathered = next(each for each in found if each.start <= id(objects[-1]) < each.end)
+with huge_pages.gathering():
+    assert depth(800) == 800
+    objects = [f"object {number}" for number in range(200_000)]
+print(id(objects[-1]))
+""")
+    gathered = next(each for each in found if each.start <= last < each.end)
     assert gathered.end % (1 << 20) == 0
 
 
