@@ -126,8 +126,8 @@ class WorkerVanished(WorkerEvent, frozen=True, kw_only=True):
     """The link broke, or the worker broke the protocol: it is dead or must be treated as dead."""
 
     reason: str
-    has_job: bool = False  #: it was sent a job and has not said that it is free again; it may not have said either that
-    #: the job has started, because a short one is not reported
+    #: It was sent a job, and has not sent Freed since. It sends Started of a long job only.
+    has_job: bool = False
 
 
 class WorkerFrozen(WorkerEvent, frozen=True, kw_only=True):

@@ -45,10 +45,8 @@ _EVENTS: Mapping[Effect, type[ev.WorkerEvent]] = {
     Effect.HEARTBEAT: ev.Heartbeat,
     Effect.STARTED: ev.JobStarted,
 }
-#: An answer that is refused in these phases, and changes them not, is a second one, or one of an attempt before.
+#: An answer that is refused in one of these phases, and leaves it as it is, is a second one or of an earlier attempt.
 _NO_ANSWER_DUE = frozenset({Phase.IDLE, Phase.LEASED, Phase.CLEANUP})
-
-
 #: Of a worker that has no directory, and so no link.
 _NO_USER = -1
 

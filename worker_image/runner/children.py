@@ -57,7 +57,7 @@ class Child(Struct):
     init: int | None = None  #: pidfd of process 1 of its pid namespace, if it has one
     init_id: int = 0  #: the zygote's name for that
     ready: bool = False  #: it is confined and alive
-    died_ready: bool = False
+    died_ready: bool = False  #: it was ready, and has died
     warm: bool = False  #: it was told to warm up
     pids: tuple[int, ...] = ()  #: as the runner sees them: its own and its init's
     reaped: bool = False  #: whether the zygote was told to reap it
