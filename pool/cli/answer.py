@@ -22,6 +22,7 @@ import typer
 
 from pool._version import __version__
 from pool.cli.views import read
+from pool.client.endpoint import ADMIN, SUBMIT, socket_in
 from pool.errors import ConfigError, DaemonUnreachableError, PoolError, UnknownJobError
 from pool.printable import visible
 from pool.status import Jobs, Status
@@ -138,11 +139,12 @@ class Address:
 def resolve(endpoint: str | None, run_dir: str | None) -> Address:
     """Both endpoints, from `--endpoint` and `--run-dir` as typed; `--endpoint` wins."""
     if endpoint is not None:
-        directory, slash, _ = endpoint.rpartition("/")
-        return Address(admin=endpoint, submit=f"{directory}{slash}submit.sock")
+        admin = socket_in(endpoint, ADMIN)
+        directory, slash, _ = admin.rpartition("/")
+        return Address(admin=admin, submit=f"{directory}{slash}{SUBMIT}")
     if run_dir is not None:
         directory = run_dir.rstrip("/")
-        return Address(admin=f"{directory}/admin.sock", submit=f"{directory}/submit.sock")
+        return Address(admin=f"{directory}/{ADMIN}", submit=f"{directory}/{SUBMIT}")
     return Address()
 
 

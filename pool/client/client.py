@@ -41,7 +41,7 @@ class Client:
         with Client() as client:
             result = client.run("def main(x):\n    return x * 2", entry="main", args=[21])
 
-    `endpoint`: the daemon's submit.sock; else POOL_ENDPOINT, else POOL_RUN_DIR, else /run/pool/submit.sock.
+    `endpoint`: the daemon's run directory or submit.sock; else POOL_ENDPOINT, else POOL_RUN_DIR, else /run/pool.
     `pool`: the pool of jobs that name none. `timeout`: seconds without any answer after which the daemon counts as
     unreachable; a job may take longer. Only a daemon that has answered before is waited for. `decode`: where the values
     of jobs are decoded, "inline" or in a "process" of their own (docs/jobs.md). `on_disconnect`: what becomes of jobs

@@ -3,8 +3,9 @@
     submit: argument, else POOL_ENDPOINT, else $POOL_RUN_DIR/submit.sock, else /run/pool/submit.sock
     admin:  argument, else POOL_ADMIN_ENDPOINT, else admin.sock beside the submit socket
 
-An endpoint is `ipc://PATH` or a plain path. There is no other transport, because the kernel's credentials for a Unix
-socket identify the submitter.
+An endpoint is `ipc://PATH` or a plain path: of the daemon's run directory, or of a socket in it. Whichever it names,
+jobs go to submit.sock and operators to admin.sock. There is no other transport, because the kernel's credentials for a
+Unix socket identify the submitter.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pool.errors import ConfigError, DaemonUnreachableError
 
 SCHEME = "ipc://"
 DEFAULT_RUN_DIR = "/run/pool"
+SUBMIT, ADMIN = "submit.sock", "admin.sock"
 #: A daemon's listener accepts at once; this is for a stopped one whose backlog is full.
 CONNECT_S = 1.0
 #: sun_path of a Unix socket has 108 bytes, the last of which is NUL.
@@ -29,25 +31,33 @@ MAX_PATH_BYTES = 107
 def submit_endpoint(given: str | os.PathLike[str] | None = None) -> str:
     """The endpoint for jobs. Raises ConfigError for one that cannot work."""
     if given is not None:
-        return _checked(given, "endpoint")
+        return _checked(given, "endpoint", SUBMIT)
     if named := os.environ.get("POOL_ENDPOINT"):
-        return _checked(named, "POOL_ENDPOINT")
+        return _checked(named, "POOL_ENDPOINT", SUBMIT)
     if run_dir := os.environ.get("POOL_RUN_DIR"):
-        return _checked(os.path.join(run_dir, "submit.sock"), "POOL_RUN_DIR")  # noqa: PTH118 - text, not a path, as yet
-    return f"{SCHEME}{DEFAULT_RUN_DIR}/submit.sock"
+        return _checked(os.path.join(run_dir, SUBMIT), "POOL_RUN_DIR", SUBMIT)  # noqa: PTH118 - text, not a path, as yet
+    return f"{SCHEME}{DEFAULT_RUN_DIR}/{SUBMIT}"
 
 
 def admin_endpoint(given: str | os.PathLike[str] | None = None) -> str:
     """The endpoint for operators. Raises ConfigError for one that cannot work."""
     if given is not None:
-        return _checked(given, "endpoint")
+        return _checked(given, "endpoint", ADMIN)
     if named := os.environ.get("POOL_ADMIN_ENDPOINT"):
-        return _checked(named, "POOL_ADMIN_ENDPOINT")
-    return _checked(Path(path_of(submit_endpoint())).with_name("admin.sock"), "POOL_ENDPOINT")
+        return _checked(named, "POOL_ADMIN_ENDPOINT", ADMIN)
+    return _checked(Path(path_of(submit_endpoint())).with_name(ADMIN), "POOL_ENDPOINT", ADMIN)
 
 
 def path_of(endpoint: str) -> str:
     return endpoint.removeprefix(SCHEME)
+
+
+def socket_in(endpoint: str, name: str) -> str:
+    """The socket of this name in the run directory that the endpoint names, itself or by a socket in it."""
+    directory, slash, last = endpoint.rpartition("/")
+    if last in {SUBMIT, ADMIN}:
+        return f"{directory}{slash}{name}"
+    return os.path.join(endpoint, name) if os.path.isdir(path_of(endpoint)) else endpoint  # noqa: PTH112, PTH118 - text
 
 
 def absent(endpoint: str) -> DaemonUnreachableError | None:
@@ -77,18 +87,18 @@ def obstacle(endpoint: str) -> str:
     except OSError as error:
         return f"no daemon: {path}: {error.strerror}. Start pool-daemon, or set --run-dir / POOL_RUN_DIR."
     if not stat.S_ISSOCK(facts.st_mode):
-        return f"{path} is not a socket. Name the daemon's submit.sock, or set --run-dir / POOL_RUN_DIR."
+        return f"{path} is not a socket. Name the daemon's run directory, or set --run-dir / POOL_RUN_DIR."
     if not os.access(path, os.R_OK | os.W_OK):
         mode = f"{stat.S_IMODE(facts.st_mode):04o}"
         return f"uid {os.getuid()} may not use {path} (mode {mode}). {_remedy(path, facts)}"
     return _refused(path)
 
 
-def _checked(given: str | os.PathLike[str], origin: str) -> str:
-    """The endpoint, or a ConfigError that names where the bad one came from."""
+def _checked(given: str | os.PathLike[str], origin: str, name: str) -> str:
+    """The endpoint, or a ConfigError that names where the bad one came from; `name` of the socket in a directory."""
     try:
         text: object = os.fspath(given)
-        path = path_of(text) if isinstance(text, str) else ""
+        path = path_of(socket_in(text, name)) if isinstance(text, str) else ""
         size = len(os.fsencode(path))
     except (TypeError, UnicodeError):
         path, size, text = "", 0, repr(given)

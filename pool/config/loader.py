@@ -26,6 +26,7 @@ from typing import get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from pool.config.fields import Plain, show
@@ -152,7 +153,7 @@ class _Builder:
             raise _UnreadableError(0, "the file is empty; start from config/pool.yaml")
         root = next(self._events)
         if not isinstance(root, yaml.MappingStartEvent):
-            problem = "the top level must be a mapping with the keys sandbox, daemon and pools"
+            problem = f"the top level must be a mapping with the keys {', '.join(_keys_at(()))}"
             raise _UnreadableError(_line(root), problem)
         self._document.tree = self._mapping(())
         if (second := next(starts, None)) is not None:
@@ -277,15 +278,16 @@ def _sentence(error: ErrorDetails, path: Steps) -> str:
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            return _unknown(str(path[-1]), _keys_at(path[:-1]))
+            return _unknown(path)
         case "literal_error":
             allowed = context["expected"].replace("'", "")
         case "model_type":
-            allowed = f"a mapping with the keys {', '.join(_keys_at(path))}"
+            allowed = f"a mapping with the keys {', '.join(_keys_at(path))}{_as_mapping(error['input'], path)}"
         case "dict_type":
             allowed = "a mapping of names to values"
         case "tuple_type":
-            allowed = "a list"
+            given = error["input"]
+            allowed = f"a list, such as [{show(given)}]" if isinstance(given, Plain) and given else "a list"
         case "too_long" | "too_short":
             return f"{len(error['input'])} entries; allowed: {context.get('max_length', '1 or more')}"
         case _:  # the sentence of `Allowed`
@@ -293,13 +295,37 @@ def _sentence(error: ErrorDetails, path: Steps) -> str:
     return f"got {show(error['input'])}; allowed: {allowed}"
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(path: Steps) -> str:
+    """`path` ends with the unknown key."""
+    name, known = str(path[-1]), _keys_at(path[:-1])
+    homes = [f"below {_key(home)}" if home else "at the top level" for home in _sections() if name in _keys_at(home)]
     close = get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = f"it belongs {' or '.join(homes)}; " if homes else f"did you mean {close[0]}? " if close else ""
     return f"unknown key; {hint}allowed: {', '.join(known)}"
 
 
+def _as_mapping(given: object, path: Steps) -> str:
+    """How to write a list in the place of a section, if one key of the section takes a list."""
+    lists = [name for name, setting in _section_at(path).items() if get_origin(setting.annotation) is tuple]
+    if len(lists) != 1 or not isinstance(given, tuple) or not all(isinstance(each, Plain) for each in given):
+        return ""
+    return f", such as {{{lists[0]}: [{', '.join(map(show, given)):.60}]}}"
+
+
+def _sections(path: Steps = ()) -> Iterator[Steps]:
+    """All sections of the settings, with NAME as the pool: (), ("daemon",), ("pools", "NAME"), ..."""
+    yield path
+    for name, setting in _section_at(path).items():
+        below = (*path, name, "NAME") if get_origin(setting.annotation) is dict else (*path, name)
+        if _section_at(below):
+            yield from _sections(below)
+
+
 def _keys_at(path: Steps) -> list[str]:
+    return list(_section_at(path))
+
+
+def _section_at(path: Steps) -> dict[str, FieldInfo]:
     """The keys that the settings have at this place."""
     place: object = Settings
     for step in path:
@@ -307,7 +333,7 @@ def _keys_at(path: Steps) -> list[str]:
             place = place.model_fields[str(step)].annotation
         elif get_origin(place) is dict:
             place = get_args(place)[1]
-    return list(place.model_fields) if isinstance(place, type) and issubclass(place, BaseModel) else []
+    return place.model_fields if isinstance(place, type) and issubclass(place, BaseModel) else {}
 
 
 def _key(path: Steps) -> str:

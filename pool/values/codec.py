@@ -99,8 +99,8 @@ def _package_writer(base: type) -> WriteFn | None:
 
 def _refuse(_writer: Writer, value: object) -> NoReturn:
     raise RefusalError(
-        "this type cannot be carried; return plain data: convert it with your own code to numbers, text, bytes, "
-        "lists, dicts, dataclasses, arrays or frames",
+        "this type cannot be carried; convert it with your own code to plain data: numbers, text, bytes, lists, dicts, "
+        "dataclasses, arrays or frames",
         kind=type(value),
     )
 

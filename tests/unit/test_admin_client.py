@@ -8,6 +8,7 @@ import pytest
 import zmq
 
 from pool import wire
+from pool.cli.answer import Address, resolve
 from pool.client import AdminClient
 from pool.client.endpoint import admin_endpoint
 from pool.errors import ClosedError, DaemonUnreachableError, RemoteProtocolError, UnknownJobError, VersionMismatchError
@@ -125,3 +126,17 @@ def test_the_admin_socket_is_found_beside_the_submit_socket(monkeypatch, given, 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert admin_endpoint(given) == endpoint
+
+
+@pytest.mark.parametrize("named", ["", "/submit.sock"])
+def test_the_admin_socket_is_found_in_a_run_directory(monkeypatch, tmp_path, named):
+    assert admin_endpoint(f"{tmp_path}{named}") == f"ipc://{tmp_path}/admin.sock"
+    monkeypatch.delenv("POOL_ADMIN_ENDPOINT", raising=False)
+    monkeypatch.setenv("POOL_ENDPOINT", f"{tmp_path}{named}")
+    assert admin_endpoint() == f"ipc://{tmp_path}/admin.sock"
+
+
+@pytest.mark.parametrize("named", ["", "/submit.sock", "/admin.sock"])
+def test_the_commands_find_both_sockets_of_a_run_directory(tmp_path, named):
+    found = resolve(f"{tmp_path}{named}", None)
+    assert found == Address(admin=f"{tmp_path}/admin.sock", submit=f"{tmp_path}/submit.sock")

@@ -283,6 +283,14 @@ def test_the_endpoint_is_the_argument_or_the_environment_or_the_default(monkeypa
     assert submit_endpoint(given) == endpoint
 
 
+@pytest.mark.parametrize("scheme", ["", "ipc://"])
+@pytest.mark.parametrize("named", ["", "/", "/admin.sock"])
+def test_jobs_go_to_the_submit_socket_of_a_run_directory(monkeypatch, tmp_path, scheme, named):
+    assert submit_endpoint(f"{scheme}{tmp_path}{named}") == f"ipc://{tmp_path}/submit.sock"
+    monkeypatch.setenv("POOL_ENDPOINT", f"{scheme}{tmp_path}{named}")
+    assert submit_endpoint() == f"ipc://{tmp_path}/submit.sock"
+
+
 @pytest.mark.parametrize("given", ["tcp://127.0.0.1:1", "", "ipc://", 5, b"/x", "/a\0b", "/" + "x" * 107])
 def test_an_endpoint_that_cannot_work_is_refused_at_once(given):
     with pytest.raises(ConfigError, match="endpoint"):
