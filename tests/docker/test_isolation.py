@@ -1,6 +1,6 @@
 """The isolation of a job, as users see it: a daemon with a pool for each setting, and hosts that refuse parts of it.
 
-A host that refuses a part is a daemon whose containers get another seccomp profile (tests/support/profiled.py).
+A host that refuses a part is a daemon whose containers get another seccomp profile (`profiled` in tests/support/faulty.py).
 """
 
 import json

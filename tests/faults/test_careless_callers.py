@@ -4,24 +4,13 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from tests.support.daemons import DaemonProcess
 
 POOLS = {"default": {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}}
 
 
-@pytest.fixture
-def started(monkeypatch):
-    def start(caller):
-        monkeypatch.setenv("CALLER", caller)
-        return DaemonProcess(POOLS, engine="tests.support.careless", durability="crash")
-
-    return start
-
-
-def test_a_daemon_without_standard_streams_serves_and_writes_to_no_file_of_its_own(started):
-    with started("closes") as daemon:
+def test_a_daemon_without_standard_streams_serves_and_writes_to_no_file_of_its_own():
+    with DaemonProcess(POOLS, engine="closed", durability="crash") as daemon:
         with daemon.client(timeout=60) as client:
             assert client.run("result = 7").value == 7
         streams = [os.readlink(f"/proc/{daemon.process.pid}/fd/{number}") for number in range(3)]
@@ -29,8 +18,8 @@ def test_a_daemon_without_standard_streams_serves_and_writes_to_no_file_of_its_o
         assert daemon.stop() == 0
 
 
-def test_a_daemon_whose_caller_ignores_and_blocks_signals_serves_and_stops_by_sigterm(started):
-    with started("deafens") as daemon:
+def test_a_daemon_whose_caller_ignores_and_blocks_signals_serves_and_stops_by_sigterm():
+    with DaemonProcess(POOLS, engine="deaf", durability="crash") as daemon:
         with daemon.client(timeout=60) as client:
             assert client.submit("result = 7")
             daemon.until(lambda: daemon.pool()["jobs"]["ok"] == 1, timeout=60)

@@ -28,21 +28,7 @@ from pool.images import DEFAULT_TAG, build
 #: Generous: a shared machine, and a worker start is a second of CPU.
 _READY_S = 300
 _STOP_S = 180
-_ENGINES = {
-    "process": "pool.testing",
-    "docker": "pool.cli.daemon",
-    "oci": "pool.cli.daemon",
-    "stale": "tests.support.stale",
-    "stalling": "tests.support.stalling",
-    "rogue": "tests.support.rogue",
-    "profiled": "tests.support.profiled",
-    "failing": "tests.support.failing",
-    "failing_fsync": "tests.support.failing_fsync",
-    "jumping": "tests.support.jumping",
-    "slow_to_remove": "tests.support.slow_to_remove",
-    "trimming": "tests.support.trimming",
-    "unmapped": "tests.support.unmapped",
-}
+_MODULES = {"process": "pool.testing", "docker": "pool.cli.daemon", "oci": "pool.cli.daemon"}
 #: Images that are unpacked for the engine oci: once for all daemons of all tests, and apart from what ./dev builds.
 IMAGE_DIR = Path(__file__).parents[2] / ".cache/test-images"
 _BUILD_LOCK = IMAGE_DIR.with_name("test-build.lock")
@@ -79,16 +65,17 @@ class DaemonProcess:
         patient: bool = False,
         **daemon_settings: object,
     ) -> None:
-        """`engine`: also a module that runs a daemon with an engine of its own.
+        """`engine`: also a fault of tests/support/faulty.py.
 
         `sections`: of the configuration, besides `daemon` and `pools`. Without them, no figure raises an alert.
-        `patient`: with the engine docker or oci, see tests/support/patient.py.
+        `patient`: with the engine docker or oci, see tests/support/faulty.py.
         """
         self.home = Path(home or tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
         self._owns_home = home is None
         self.run_dir, self.state_dir = self.home / "run", self.home / "state"
         self.log = self.home / "log"
-        self._module = "tests.support.patient" if patient else _ENGINES.get(engine, engine)
+        module = None if patient else _MODULES.get(engine)
+        self._program = [module] if module else ["tests.support.faulty", "patient" if patient else engine]
         self._wait_ready = wait_ready
         named = {"engine": engine} if engine in {"docker", "oci"} else {}
         self._config = {
@@ -114,7 +101,7 @@ class DaemonProcess:
         path = self.home / "pool.yaml"
         path.write_text(json.dumps(self._config))  # YAML without aliases
         with self.log.open("ab") as log:
-            command = [sys.executable, "-W", "error", "-m", self._module, "--config", str(path)]
+            command = [sys.executable, "-W", "error", "-m", *self._program, "--config", str(path)]
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | {"NO_COLOR": "1"})
         if self._wait_ready:
             self.until(self._ready)

@@ -9,9 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pool import assets, config, sources
-from pool.daemon.daemon import Daemon
-from pool.daemon.systemd import setup_logging
+from pool import assets, sources
 from pool.daemon.worker_spec import LINK_TARGET
 from pool.testing import ProcessContainer, ProcessEngine
 
@@ -41,16 +39,3 @@ class RogueEngine(ProcessEngine):
             path.rename(self._scripts.parent / f"taken-{worker_id}")
             return script
         return None
-
-
-def main():
-    path = Path(sys.argv[sys.argv.index("--config") + 1])
-    settings = config.load(path)
-    setup_logging(settings.daemon)
-    scripts = path.parent / "rogue"
-    scripts.mkdir(exist_ok=True)
-    sys.exit(Daemon(settings, make_engine=lambda: RogueEngine(scripts)).run())
-
-
-if __name__ == "__main__":
-    main()
