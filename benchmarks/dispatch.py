@@ -28,11 +28,7 @@ from pool.testing import ProcessContainer, ProcessEngine
 
 _DURABILITIES = ("none", "crash")
 _WORKERS, _IN_FLIGHT = 2, 8
-_POOL = {
-    "size": {"min": _WORKERS, "max": _WORKERS},
-    "preload": {"modules": []},
-    "recycle": {"max_jobs": 1_000_000},
-}
+_POOL = {"size": {"min": _WORKERS, "max": _WORKERS}, "preload": {"modules": []}, "recycle": {"max_jobs": 1_000_000}}
 _JOB = "result = 1"
 _ROOT = Path(__file__).parents[1]
 

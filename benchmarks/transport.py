@@ -61,10 +61,7 @@ def floor() -> Iterator[Callable[[], None]]:
     """A function that makes the round trips once."""
     with tempfile.TemporaryDirectory(prefix="pt-") as name, zmq.Context() as context, ExitStack() as stack:
         front, link = f"ipc://{name}/front", f"ipc://{name}/link"
-        processes = [
-            _spawn.Process(target=_broker, args=(front, link)),
-            _spawn.Process(target=_runner, args=(link,)),
-        ]
+        processes = [_spawn.Process(target=_broker, args=(front, link)), _spawn.Process(target=_runner, args=(link,))]
         for process in processes:
             process.start()
             stack.callback(process.join)

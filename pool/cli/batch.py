@@ -81,11 +81,7 @@ def run_batch(endpoint: str | None, paths: Sequence[Path], options: JobOptions, 
     jobs: dict[str, BatchJob] = {uuid.uuid4().hex: {"code": source(file), **options} for file in files}
     names = dict(zip(jobs, map(str, files), strict=True))
     rows: list[Row] = []
-    with (
-        Client(endpoint) as client,
-        closing(_results(client, jobs)) as results,
-        _telling(len(files), report) as tell,
-    ):
+    with Client(endpoint) as client, closing(_results(client, jobs)) as results, _telling(len(files), report) as tell:
         for result in results:
             rows.append((names[result.job_id], result))
             tell(*rows[-1])

@@ -31,9 +31,7 @@ def doctor(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config",
-            metavar="FILE",
-            help="The daemon's configuration: where it is, and what it needs of the host.",
+            "--config", metavar="FILE", help="The daemon's configuration: where it is, and what it needs of the host."
         ),
     ] = None,
     as_json: Json = False,

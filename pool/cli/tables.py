@@ -23,16 +23,7 @@ from rich.text import Text
 from pool.cli.cells import cell, columns, counts, duration, memory, overhead, plain, share, size, state
 from pool.cli.views import PoolPoison, troubles
 from pool.printable import visible
-from pool.status import (
-    DaemonStatus,
-    DatasetStatus,
-    History,
-    Jobs,
-    Mine,
-    PoolStatus,
-    Status,
-    WorkerStatus,
-)
+from pool.status import DaemonStatus, DatasetStatus, History, Jobs, Mine, PoolStatus, Status, WorkerStatus
 from pool.users import with_name
 
 #: Wider than any row, so that a pipe gets one line for each row.
@@ -203,12 +194,7 @@ def _capacity_cells(pool: PoolStatus) -> list[Text]:
 
 
 def _result_cells(pool: PoolStatus) -> list[Text]:
-    return [
-        Text(share(pool.hit_rate)),
-        counts(pool.jobs),
-        Text(overhead(pool.overhead_ms)),
-        counts(pool.recycles),
-    ]
+    return [Text(share(pool.hit_rate)), counts(pool.jobs), Text(overhead(pool.overhead_ms)), counts(pool.recycles)]
 
 
 def _worker_lines(pools: Sequence[PoolStatus]) -> RenderableType:

@@ -43,12 +43,7 @@ Piece = Callable[[wire.StreamName, int, bytes], object]
 
 
 def run_once(
-    code: Code,
-    /,
-    *,
-    on_stdout: OnText | None = None,
-    on_stderr: OnText | None = None,
-    **options: Unpack[JobOptions],
+    code: Code, /, *, on_stdout: OnText | None = None, on_stderr: OnText | None = None, **options: Unpack[JobOptions]
 ) -> JobResult:
     r"""Run one job on this host, locked down, without Docker and without a daemon.
 

@@ -69,11 +69,7 @@ def whole_status(
     daemon: st.DaemonStatus, pools: Mapping[str, PoolController], alerts: Sequence[st.Alert] = ()
 ) -> st.Status:
     now = time.monotonic()
-    return st.Status(
-        daemon=daemon,
-        pools=tuple(_pool(pool, now) for pool in pools.values()),
-        alerts=tuple(alerts),
-    )
+    return st.Status(daemon=daemon, pools=tuple(_pool(pool, now) for pool in pools.values()), alerts=tuple(alerts))
 
 
 def _pool(pool: PoolController, now: float) -> st.PoolStatus:

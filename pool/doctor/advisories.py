@@ -49,11 +49,7 @@ ADVISORIES = (
         "nobody is root in a worker",
     ),
     Advisory(
-        "CVE-2021-30465",
-        "runc",
-        (("0", "1.0.0-rc95"),),
-        "a mount is led out of the container by a race",
-        _NO_MOUNTS,
+        "CVE-2021-30465", "runc", (("0", "1.0.0-rc95"),), "a mount is led out of the container by a race", _NO_MOUNTS
     ),
     Advisory(
         "CVE-2023-27561", "runc", (("0", "1.1.5"),), "mounts over /proc avoid the container's confinement", _NO_MOUNTS

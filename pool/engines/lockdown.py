@@ -120,12 +120,7 @@ def container_arguments(spec: WorkerSpec, seccomp: str) -> dict[str, Any]:
 
 def labels(spec: WorkerSpec) -> dict[str, str]:
     """The labels by which `find` recognises the container. An OCI container has them as annotations."""
-    return {
-        OWNER_LABEL: spec.owner,
-        INSTANCE_LABEL: spec.instance,
-        WORKER_LABEL: spec.worker_id,
-        NAME_LABEL: spec.pool,
-    }
+    return {OWNER_LABEL: spec.owner, INSTANCE_LABEL: spec.instance, WORKER_LABEL: spec.worker_id, NAME_LABEL: spec.pool}
 
 
 def _isolation(spec: WorkerSpec, seccomp: str) -> dict[str, Any]:

@@ -116,11 +116,7 @@ class OciEngine:
         """Write all files that runc needs. The directory appears complete, so that `find` sees no part of it."""
         name = container_name(spec)
         content = bundle.config(
-            spec,
-            self.images.root(spec.image),
-            seccomp=self._seccomp,
-            cgroup=cgroup(name),
-            swap=runc.counts_swap(),
+            spec, self.images.root(spec.image), seccomp=self._seccomp, cgroup=cgroup(name), swap=runc.counts_swap()
         )
         fresh, place = self.directory / f"{name}.new", self._containers / name
         try:

@@ -40,12 +40,7 @@ _CHECKS: tuple[tuple[str, str, dict[str, Any], Judge], ...] = (
     ("an exception names its line", "def main():\n    return {}['k']", {}, lambda found: "line 2" in found.error),
     ("a syntax error is a result", "def main(:", {}, _ended(Outcome.ERROR, Outcome.REJECTED)),
     ("a timeout ends an endless loop", "def main():\n    while True: pass", {"timeout": 0.5}, _ended(Outcome.TIMEOUT)),
-    (
-        "memory is limited",
-        "def main(): return len(bytearray(1 << 40))",
-        {},
-        _ended(Outcome.MEMORY, Outcome.ERROR),
-    ),
+    ("memory is limited", "def main(): return len(bytearray(1 << 40))", {}, _ended(Outcome.MEMORY, Outcome.ERROR)),
     ("no network is reached", _CONNECTS, {"timeout": 10}, _blocked),
     ("no file of the system is written", _WRITES, {}, _blocked),
     (

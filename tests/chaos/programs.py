@@ -43,10 +43,7 @@ class Program:
 PROGRAMS = (
     Program("short", "result = nonce", Outcome.OK, 60),
     Program(
-        "numbers",
-        "import numpy\nresult = nonce if numpy.arange(10_000).sum() == 49_995_000 else None",
-        Outcome.OK,
-        10,
+        "numbers", "import numpy\nresult = nonce if numpy.arange(10_000).sum() == 49_995_000 else None", Outcome.OK, 10
     ),
     Program("long", "import time\ntime.sleep(0.7)\nresult = nonce", Outcome.OK, 6),
     Program("printing", "for n in range(3000): print(n)\nresult = nonce", Outcome.OK, 6),

@@ -13,10 +13,7 @@ PYTHON = ("/usr/bin/python3", "-u", "-c")
 #: What the container runs instead of the runner, and what the history has to say about it.
 PROGRAMS = {
     # A process that is alive and does not connect.
-    "silent": (
-        "import signal; signal.pause()",
-        "its runner has not connected",
-    ),
+    "silent": ("import signal; signal.pause()", "its runner has not connected"),
     # The runner itself, whose zygote does not return from the import of a module that is to be preloaded.
     "stuck": (
         """

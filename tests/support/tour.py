@@ -196,9 +196,7 @@ def _common(ways):
 def _merge(calls, window, regions):
     begin, end = window
     calls = [call for call in calls if begin <= call[0] <= end]
-    done = min(
-        (at for region in regions for at, _, function, message in region if at >= begin and message == "Done"),
-    )
+    done = min((at for region in regions for at, _, function, message in region if at >= begin and message == "Done"))
     for process, region in (("runner", _runner(regions)), ("child", _child(regions, begin, done))):
         calls += [(at, process, file, function) for at, file, function, _ in region if begin <= at <= done]
     return [call[1:] for call in sorted(calls)]

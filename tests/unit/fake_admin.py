@@ -71,11 +71,7 @@ def a_snapshot(*pools: dict[str, Any], **changes: object) -> dict[str, Any]:
         "engine": {"name": "docker", "version": "20.10.5", "runtime": "runc", "cgroups": "v1"},
         "engines": [{"name": "docker", "version": "20.10.5", "runtime": "runc", "cgroups": "v1"}],
     }
-    return {
-        "daemon": daemon,
-        "pools": list(pools or (a_pool(),)),
-        "alerts": [],
-    } | changes
+    return {"daemon": daemon, "pools": list(pools or (a_pool(),)), "alerts": []} | changes
 
 
 Answer = Callable[[dict[str, Any]], object]

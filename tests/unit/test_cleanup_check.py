@@ -61,10 +61,7 @@ CHANGES = {
         "limits",
         "resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))",
     ),
-    "a limit of the zygote": (
-        "limits",
-        "resource.prlimit(zygote.pid, resource.RLIMIT_CPU, (1000, 2000))",
-    ),
+    "a limit of the zygote": ("limits", "resource.prlimit(zygote.pid, resource.RLIMIT_CPU, (1000, 2000))"),
     "the runner's priority": ("scheduling", "os.setpriority(os.PRIO_PROCESS, 0, 17)"),
     "the zygote's priority": ("scheduling", "os.setpriority(os.PRIO_PROCESS, zygote.pid, 17)"),
     "the zygote's cores": (

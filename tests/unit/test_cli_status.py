@@ -107,7 +107,7 @@ def test_alerts_are_shown_below_the_pools():
             alerts=[
                 {"id": "disk", "since": "2026-01-02T00:00:00+00:00", "text": "the state directory is 95 % full"},
                 {"id": "breaker:default", "since": "2026-01-02T00:00:00+00:00", "text": "cannot start workers"},
-            ],
+            ]
         )
     )
     assert "the state directory is 95 % full" in output

@@ -81,9 +81,7 @@ def test_a_container_has_the_memory_that_its_own_cgroup_counts(line, place, stat
     read = Path.read_text
     monkeypatch.setattr(metrics, "_CGROUPS", tmp_path)
     monkeypatch.setattr(
-        Path,
-        "read_text",
-        lambda self, **how: line.format(id="c0ffee") if self.name == "cgroup" else read(self, **how),
+        Path, "read_text", lambda self, **how: line.format(id="c0ffee") if self.name == "cgroup" else read(self, **how)
     )
     assert worker_memory(os.getpid(), "c0ffee") == 4096
     assert worker_memory(os.getpid(), "another") != 4096

@@ -72,8 +72,7 @@ def test_a_worker_with_older_data_sets_than_asked_for_is_not_chosen(reuse_scope)
 
 
 @pytest.mark.parametrize(
-    ("spare", "min_workers", "expected"),
-    [(None, 1, 1), (None, 2, 1), (None, 8, 4), (None, 0, 0), (0, 8, 0), (3, 0, 3)],
+    ("spare", "min_workers", "expected"), [(None, 1, 1), (None, 2, 1), (None, 8, 4), (None, 0, 0), (0, 8, 0), (3, 0, 3)]
 )
 def test_the_default_spare_is_half_of_the_minimum_and_0_for_a_pool_that_may_be_empty(spare, min_workers, expected):
     rules = PoolPolicy(spare=spare, min_workers=min_workers, max_workers=100)
@@ -90,8 +89,7 @@ def test_the_target_follows_the_demand_between_min_and_max(busy, waiting, spare,
 
 
 @pytest.mark.parametrize(
-    ("live", "stopping", "room"),
-    [(0, 0, 4), (4, 0, 0), (3, 4, 1), (2, 5, 1), (0, 8, 0), (5, 0, 0)],
+    ("live", "stopping", "room"), [(0, 0, 4), (4, 0, 0), (3, 4, 1), (2, 5, 1), (0, 8, 0), (5, 0, 0)]
 )
 def test_containers_being_removed_count_only_above_max_of_them(live, stopping, room):
     assert policy.room_for_starts(live=live, stopping=stopping, max_workers=4) == room

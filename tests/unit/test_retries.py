@@ -247,10 +247,7 @@ def test_attempts_are_counted_over_restarts_of_the_daemon(home):
             worker = {each["container"] for each in daemon.workers(state="leased")}
             daemon.kill()
             os.kill(int(worker.pop().removeprefix("process-")), signal.SIGKILL)
-    with (
-        DaemonProcess({"default": POOL}, home=home, durability="crash") as third,
-        third.client(timeout=60) as client,
-    ):
+    with DaemonProcess({"default": POOL}, home=home, durability="crash") as third, third.client(timeout=60) as client:
         result = client.result("j")
         assert (result.outcome, result.attempt, runs(home)) == (Outcome.LOST, 2, 2), result.reason
 

@@ -60,10 +60,7 @@ def meant(number, arguments, *, rules, absent, newest, denied):
     if rule is None:
         return seccomp.ALLOW
     value = arguments[rule.argument] & WORD
-    allowed = {
-        Only: lambda: value in rule.values,
-        Without: lambda: not value & rule.bits,
-    }[type(rule)]()
+    allowed = {Only: lambda: value in rule.values, Without: lambda: not value & rule.bits}[type(rule)]()
     return seccomp.ALLOW if allowed else denied
 
 

@@ -209,10 +209,7 @@ def test_over_a_restart_of_the_daemon_the_jobs_of_clients_that_are_gone_end_and_
     home = tmp_path_factory.mktemp("h")
     pool = SMALL | {"size": {"min": 3, "max": 3}, "limits": {"wall_s": 300, "cpu_s": 300}}
     waits = f"import os, time\nwhile not os.path.exists({str(home / 'go')!r}): time.sleep(0.02)\nresult = 7"
-    with (
-        DaemonProcess({"default": pool}, home=home, durability="crash") as first,
-        first.client(timeout=120) as living,
-    ):
+    with DaemonProcess({"default": pool}, home=home, durability="crash") as first, first.client(timeout=120) as living:
         living.submit(waits, job_id="of-the-living", on_disconnect="cancel")
         with subprocess.Popen([sys.executable, "-c", STAYS, first.endpoint, waits], stdout=subprocess.PIPE) as dead:
             dead.stdout.readline()

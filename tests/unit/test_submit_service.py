@@ -96,12 +96,7 @@ def place():
     jobs = JobStore(journal, listener, ttl_s=60, max_bytes=1 << 20)
     pool = FakePool(jobs)
     services = Services(
-        transport=SimpleNamespace(submit=listener),
-        executors={},
-        jobs=jobs,
-        journal=journal,
-        outputs=None,
-        kept=None,
+        transport=SimpleNamespace(submit=listener), executors={}, jobs=jobs, journal=journal, outputs=None, kept=None
     )
     listener.service = SubmitService({"default": pool}, services, executor=held, instance="instance")
     return SimpleNamespace(listener=listener, pool=pool, held=held, jobs=jobs, service=listener.service)

@@ -80,8 +80,7 @@ def test_an_exit_status_is_not_called_an_exception():
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
-    [(signal.SIGXFSZ, "limits.tmp"), (signal.SIGBUS, "limits.tmp"), (signal.SIGSEGV, "C stack")],
+    ("number", "words"), [(signal.SIGXFSZ, "limits.tmp"), (signal.SIGBUS, "limits.tmp"), (signal.SIGSEGV, "C stack")]
 )
 def test_a_signal_that_a_limit_or_the_stack_leads_to_says_so(number, words):
     verdict = decide(JOB, evidence(status=number))
