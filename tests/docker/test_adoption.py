@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOL = {"size": {"min": 1, "max": 1}, "recycle": {"max_jobs": 1000}, "preload": {"modules": []}}
+POOL = pool_of(1, recycle={"max_jobs": 1000})
 CODE = "import time\nprint('it runs', flush=True)\ntime.sleep(5)\nresult = 'it went on'"
 
 

@@ -7,12 +7,9 @@ import pytest
 
 from pool.client.admin import AdminClient
 from pool.errors import DrainingError, PoolError
+from tests.support.daemons import pool_of
 
-TEMPLATE = {
-    "size": {"min": 1, "max": 3},
-    "preload": {"modules": []},
-    "backlog": {"max_jobs": 10_000, "max_per_client": 10_000},
-}
+TEMPLATE = pool_of(1, 3, backlog={"max_jobs": 10_000, "max_per_client": 10_000})
 NOTHING = "import time; time.sleep(0.02)"
 
 

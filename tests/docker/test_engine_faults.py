@@ -14,16 +14,10 @@ import pytest
 from pool.errors import PoolUnavailableError
 from pool.model import Outcome
 from tests.docker import live
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 from tests.support.engine_proxy import EngineProxy, engine_socket, gone, refusing
 
-POOL = {
-    "size": {"min": 2, "max": 2},
-    "recycle": {"max_jobs": 100_000},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 120, "cpu_s": 120},
-    "boot_timeout_s": 60,
-}
+POOL = pool_of(2, recycle={"max_jobs": 100_000}, limits={"wall_s": 120, "cpu_s": 120}, boot_timeout_s=60)
 #: Tries to start a worker in the time of a test: after 0.75 s at least, then 1.5 s, and so on.
 FEW = 30
 

@@ -7,17 +7,11 @@ import pytest
 
 from pool.model import Limits, Outcome
 from tests.docker import live
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
 WAIT_S = 120
 POOLS = {
-    name: {
-        "engine": name,
-        "size": {"min": 1, "max": 1},
-        "recycle": {"max_jobs": 1000},
-        "preload": {"modules": []},
-        "limits": {"wall_s": 600, "memory": "96m"},
-    }
+    name: pool_of(1, engine=name, recycle={"max_jobs": 1000}, limits={"wall_s": 600, "memory": "96m"})
     for name in ("docker", "oci")
 }
 each_pool = pytest.mark.parametrize("pool", POOLS)

@@ -4,13 +4,11 @@ import pytest
 
 from pool import Limits, Outcome
 from tests.hostile.payloads import forgery
+from tests.support.daemons import pool_of
 
-TEMPLATE = {
-    "size": {"min": 2, "max": 2},
-    "recycle": {"max_jobs": 1000},
-    "preload": {"modules": ["numpy", "pandas"]},
-    "limits": {"wall_s": 30, "cpu_s": 30, "memory": "512m"},
-}
+TEMPLATE = pool_of(
+    2, preload=["numpy", "pandas"], recycle={"max_jobs": 1000}, limits={"wall_s": 30, "cpu_s": 30, "memory": "512m"}
+)
 #: What the grader knows and the graded code must not: the returns that positions earn, and a word to look for.
 RETURNS = [0.01, -0.02, 0.03]
 SECRET = "held-out"

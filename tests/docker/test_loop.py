@@ -9,14 +9,10 @@ import pandas as pd
 import psutil
 
 from pool import AsyncClient, Limits, Outcome, SandboxExecutor
+from tests.support.daemons import pool_of
 from tests.support.process import threads
 
-BARE = {
-    "size": {"min": 2, "max": 2},
-    "recycle": {"max_jobs": 100_000},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 600, "cpu_s": 30, "memory": "512m"},
-}
+BARE = pool_of(2, recycle={"max_jobs": 100_000}, limits={"wall_s": 600, "cpu_s": 30, "memory": "512m"})
 STRATEGIES = {**BARE, "size": {"min": 1, "max": 1}, "preload": {"modules": ["numpy", "pandas"]}}
 POOLS = {"default": BARE, "strategies": STRATEGIES}
 CLOSE = pd.Series(

@@ -4,14 +4,11 @@ import subprocess
 import sys
 import time
 
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-TEMPLATE = {
-    "size": {"min": 2, "max": 3},
-    "recycle": {"max_jobs": 1000},
-    "preload": {"modules": ["numpy", "pandas"]},
-    "limits": {"wall_s": 30, "cpu_s": 30, "memory": "512m"},
-}
+TEMPLATE = pool_of(
+    2, 3, preload=["numpy", "pandas"], recycle={"max_jobs": 1000}, limits={"wall_s": 30, "cpu_s": 30, "memory": "512m"}
+)
 
 
 POOLS = {"default": TEMPLATE, "single": TEMPLATE | {"recycle": {"max_jobs": 1}}}

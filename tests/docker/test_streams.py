@@ -4,12 +4,9 @@ import time
 
 import pytest
 
-TEMPLATE = {
-    "size": {"min": 2, "max": 2},
-    "recycle": {"max_jobs": 1000},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 60, "cpu_s": 60, "memory": "256m", "output": "1m"},
-}
+from tests.support.daemons import pool_of
+
+TEMPLATE = pool_of(2, recycle={"max_jobs": 1000}, limits={"wall_s": 60, "cpu_s": 60, "memory": "256m", "output": "1m"})
 
 
 @pytest.fixture(autouse=True)

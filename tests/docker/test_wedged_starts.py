@@ -7,7 +7,7 @@ import pytest
 from pool.engines.lockdown import OWNER_LABEL, WORKER_LABEL
 from pool.images import DEFAULT_TAG
 from tests.docker.conftest import with_entrypoint
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
 PYTHON = ("/usr/bin/python3", "-u", "-c")
 #: What the container runs instead of the runner, and what the history has to say about it.
@@ -33,12 +33,7 @@ main(sys.argv[1:])
 }
 #: A busy machine takes some seconds until the runner connects.
 TIMEOUT_S = 30
-POOL = {
-    "size": {"min": 1, "max": 1},
-    "limits": {"wall_s": 30, "cpu_s": 30},
-    "preload": {"modules": ["wedge"]},
-    "boot_timeout_s": TIMEOUT_S,
-}
+POOL = pool_of(1, preload=["wedge"], limits={"wall_s": 30, "cpu_s": 30}, boot_timeout_s=TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")

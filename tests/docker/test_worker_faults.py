@@ -12,15 +12,12 @@ import pytest
 
 from pool.model import Outcome
 from tests.docker import live
+from tests.support.daemons import pool_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="signals processes of other users; needs root")
 
 MEMORY_BYTES = 256 << 20
-TEMPLATE = {
-    "size": {"min": 2, "max": 2},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 300, "cpu_s": 300, "memory": MEMORY_BYTES},
-}
+TEMPLATE = pool_of(2, limits={"wall_s": 300, "cpu_s": 300, "memory": MEMORY_BYTES})
 #: Its process has a name that no other one of this host has, and ends when it is told to.
 WAITS = """
 import ctypes, signal

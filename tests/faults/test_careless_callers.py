@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOLS = {"default": {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}}
+POOLS = {"default": pool_of(1)}
 
 
 def test_a_daemon_without_standard_streams_serves_and_writes_to_no_file_of_its_own():

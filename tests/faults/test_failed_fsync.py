@@ -2,9 +2,9 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60, "cpu_s": 60}}
+POOL = pool_of(1, limits={"wall_s": 60, "cpu_s": 60})
 
 
 def test_a_failed_fsync_ends_the_daemon_and_the_next_one_has_exactly_what_was_acknowledged(tmp_path_factory):

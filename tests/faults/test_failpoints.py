@@ -13,10 +13,10 @@ import pytest
 from pool.errors import PoolError, UnknownJobError
 from pool.model import Outcome
 from tests.support import failpoints
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 from tests.support.failpoints import POINTS
 
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60, "cpu_s": 60}}
+POOL = pool_of(1, limits={"wall_s": 60, "cpu_s": 60})
 #: Its runs are counted outside of the sandbox, which a plain process does not have. The value is large, so that kept
 #: results are soon more than may be kept. The answer of every other job is so large that it is acknowledged at once.
 CODE = """

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from pool.errors import StorageFullError
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60, "cpu_s": 60}}
+POOL = pool_of(1, limits={"wall_s": 60, "cpu_s": 60})
 WAITS = (
     "import os, time\ndef main(path):\n    while not os.path.exists(path): time.sleep(0.05)\n    return 'x' * 50_000"
 )

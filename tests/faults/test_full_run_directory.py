@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOL = {"size": {"min": 1, "max": 2}, "preload": {"modules": []}, "limits": {"wall_s": 60}}
+POOL = pool_of(1, 2, limits={"wall_s": 60})
 WAITS = "import os, time\ndef main(path):\n    while not os.path.exists(path): time.sleep(0.05)\n    return 'went'"
 
 

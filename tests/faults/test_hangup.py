@@ -3,9 +3,9 @@
 import contextlib
 import signal
 
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOLS = {"default": {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}}
+POOLS = {"default": pool_of(1)}
 
 
 @contextlib.contextmanager

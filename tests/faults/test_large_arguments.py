@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 
 from pool.model import Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 from tests.support.waiting import Waiting
 
-POOL = {
-    "size": {"min": 1, "max": 1},
-    "preload": {"modules": []},
-    "recycle": {"max_jobs": 1000},
-    "limits": {"wall_s": 60, "cpu_s": 60, "memory": "1g", "result": "100m"},
-}
+POOL = pool_of(1, recycle={"max_jobs": 1000}, limits={"wall_s": 60, "cpu_s": 60, "memory": "1g", "result": "100m"})
 ARRAY = np.arange(3_000_000)
 SUM = "def main(x):\n    return int(x.sum())"
 

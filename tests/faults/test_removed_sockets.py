@@ -4,9 +4,9 @@ import stat
 
 import pytest
 
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOLS = {"default": {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}}
+POOLS = {"default": pool_of(1)}
 DOUBLE = "def main(x): return x * 2"
 
 

@@ -10,9 +10,9 @@ from pool.daemon.journal_entries import Accept
 from pool.daemon.journal_file import JournalFile
 from pool.errors import JobConflictError, UnknownJobError
 from pool.model import Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60, "cpu_s": 60}}
+POOL = pool_of(1, limits={"wall_s": 60, "cpu_s": 60})
 #: Counts its runs outside of the sandbox, which a plain process does not have.
 COUNTED = "def main(path, number):\n    open(path, 'a').write(f'{number}\\n')\n    return number"
 SLOW = "import time\ndef main(path):\n    open(path, 'a').write('slow\\n')\n    time.sleep(600)"

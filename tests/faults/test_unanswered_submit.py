@@ -9,9 +9,9 @@ import pytest
 
 from pool import AsyncClient, Client, SandboxExecutor
 from pool.errors import DaemonUnreachableError
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60, "cpu_s": 60}}
+POOL = pool_of(1, limits={"wall_s": 60, "cpu_s": 60})
 #: Its runs are counted outside of the sandbox, which a plain process does not have. It lasts so long that Accepted does not
 #: wait for its result.
 CODE = "import time\ndef main(path, job):\n    open(path, 'a').write(f'{job}\\n')\n    time.sleep(0.15)\n    return job"

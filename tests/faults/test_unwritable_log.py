@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOLS = {"default": {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}}
+POOLS = {"default": pool_of(1)}
 
 
 class Logging(DaemonProcess):

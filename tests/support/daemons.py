@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -201,6 +201,11 @@ class DaemonProcess:
 
     def words(self) -> str:
         return self.log.read_text()[-8000:] if self.log.exists() else ""
+
+
+def pool_of(workers: int, most: int | None = None, *, preload: Sequence[str] = (), **template: Any) -> dict[str, Any]:
+    """A template of so many workers, or of up to `most`, which import these modules before their first job."""
+    return {"size": {"min": workers, "max": most or workers}, "preload": {"modules": [*preload]}, **template}
 
 
 def module_daemon(

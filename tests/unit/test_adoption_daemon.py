@@ -8,9 +8,9 @@ import pytest
 
 from pool.model import Outcome
 from pool.testing import start_of
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}
+POOL = pool_of(1)
 
 
 def idle(daemon):

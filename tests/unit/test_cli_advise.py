@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pool.cli.admin import app
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOL = {"size": {"min": 1, "max": 2}, "preload": {"modules": []}}
+POOL = pool_of(1, 2)
 JOBS = 12
 
 

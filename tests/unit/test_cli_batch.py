@@ -13,14 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pool.cli.admin import app
-from tests.support.daemons import module_daemon
+from tests.support.daemons import module_daemon, pool_of
 
-POOL = {
-    "size": {"min": 2, "max": 2},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 60, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"},
-    "backlog": {"max_jobs": 5},
-}
+POOL = pool_of(
+    2, limits={"wall_s": 60, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"}, backlog={"max_jobs": 5}
+)
 
 
 daemon = module_daemon({"default": POOL})

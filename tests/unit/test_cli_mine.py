@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60}}
+POOL = pool_of(1, limits={"wall_s": 60})
 
 
 @pytest.fixture

@@ -18,13 +18,9 @@ from typer.testing import CliRunner
 from pool.cli import answer, run
 from pool.cli.admin import app
 from pool.model import JobError, JobResult, Outcome, StartKind, Timings
-from tests.support.daemons import module_daemon
+from tests.support.daemons import module_daemon, pool_of
 
-POOL = {
-    "size": {"min": 1, "max": 2},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 20, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"},
-}
+POOL = pool_of(1, 2, limits={"wall_s": 20, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"})
 
 
 # ---- what is shown of a result ----

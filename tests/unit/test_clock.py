@@ -10,7 +10,7 @@ from pool.daemon import journal_file
 from pool.daemon.journal_entries import Accept
 from pool.daemon.journal_file import JournalFile
 from pool.model import Limits, Outcome
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
 ROOT = Path(__file__).parents[2]
 HOUR = 3600
@@ -46,13 +46,7 @@ def test_no_other_place_asks_for_the_time_of_day():
     assert found == KNOWN.keys()
 
 
-POOL = {
-    "size": {"min": 1, "max": 1},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 300, "cpu_s": 300},
-    "recycle": {"max_age_s": 1800},
-    "backlog": {"queue_timeout_s": 1800},
-}
+POOL = pool_of(1, limits={"wall_s": 300, "cpu_s": 300}, recycle={"max_age_s": 1800}, backlog={"queue_timeout_s": 1800})
 WAITS = "import os, time\nwhile not os.path.exists({!r}): time.sleep(0.02)\nresult = 'it went on'"
 
 

@@ -11,14 +11,9 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.support.daemons import module_daemon
+from tests.support.daemons import module_daemon, pool_of
 
-POOL = {
-    "size": {"min": 2, "max": 2},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 900, "cpu_s": 900},
-    "max_limits": {"wall_s": 900, "cpu_s": 900},
-}
+POOL = pool_of(2, limits={"wall_s": 900, "cpu_s": 900}, max_limits={"wall_s": 900, "cpu_s": 900})
 #: How many jobs each program has under way, beyond what two workers run.
 JOBS = 5
 BEGIN = """

@@ -10,14 +10,10 @@ import pytest
 from pool.errors import PoolUnavailableError, UnknownJobError, UnknownPoolError
 from pool.model import Limits, Outcome
 from pool.testing import start_of
-from tests.support.daemons import DaemonProcess, module_daemon
+from tests.support.daemons import DaemonProcess, module_daemon, pool_of
 from tests.support.process import python
 
-SMALL = {
-    "size": {"min": 2, "max": 3},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 100, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"},
-}
+SMALL = pool_of(2, 3, limits={"wall_s": 100, "cpu_s": 20, "memory": "256m", "output": "64k", "result": "1m"})
 
 
 daemon = module_daemon({"default": SMALL, "single": SMALL | {"recycle": {"max_jobs": 1}}})

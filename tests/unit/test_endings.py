@@ -3,11 +3,9 @@
 import pytest
 
 from pool.model import Outcome
-from tests.support.daemons import module_daemon
+from tests.support.daemons import module_daemon, pool_of
 
-daemon = module_daemon(
-    {"default": {"size": {"min": 1, "max": 1}, "limits": {"wall_s": 20}, "preload": {"modules": []}}}
-)
+daemon = module_daemon({"default": pool_of(1, limits={"wall_s": 20})})
 
 
 def inner(x):

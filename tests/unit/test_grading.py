@@ -12,9 +12,9 @@ from pool.daemon import grading
 from pool.daemon.job import Grader, Job
 from pool.errors import InvalidJobError, TooLargeError, ValueCodecError
 from tests.support.core import Core
-from tests.support.daemons import DaemonProcess, module_daemon
+from tests.support.daemons import DaemonProcess, module_daemon, pool_of
 
-POOL = {"size": {"min": 2, "max": 2}, "preload": {"modules": []}, "limits": {"wall_s": 30}}
+POOL = pool_of(2, limits={"wall_s": 30})
 DOUBLE = "def main(x):\n    return x * 2"
 CLOSENESS = "def grade(value, expected):\n    return abs(value - expected)"
 

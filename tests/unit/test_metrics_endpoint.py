@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from pool.config import MetricsSettings
 from pool.daemon.exporter import Exporter
 from pool.errors import ConfigError
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 from tests.support.process import python
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}, "limits": {"wall_s": 60}}
+POOL = pool_of(1, limits={"wall_s": 60})
 
 
 @pytest.fixture(scope="module")

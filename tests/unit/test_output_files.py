@@ -13,11 +13,9 @@ from pool import wire
 from pool.errors import ValueCodecError
 from pool.model import Limits, Outcome
 from pool.screen import Policy
-from tests.support.daemons import module_daemon
+from tests.support.daemons import module_daemon, pool_of
 
-daemon = module_daemon(
-    {"default": {"size": {"min": 1, "max": 1}, "limits": {"wall_s": 20, "result": "1m"}, "preload": {"modules": []}}}
-)
+daemon = module_daemon({"default": pool_of(1, limits={"wall_s": 20, "result": "1m"})})
 
 
 def collected(directory, *, most=1 << 20):

@@ -10,14 +10,11 @@ from pool import wire
 from pool.daemon import admission
 from pool.errors import InvalidJobError, JobRefusedError, PoisonedCodeError, UnknownPoolError
 from pool.model import Outcome
-from tests.support.daemons import module_daemon
+from tests.support.daemons import module_daemon, pool_of
 
-POOL = {
-    "size": {"min": 1, "max": 1},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 60, "cpu_s": 60, "memory": "256m"},
-    "poison": {"kills": 2, "window_s": 600, "refuse_s": 600},
-}
+POOL = pool_of(
+    1, limits={"wall_s": 60, "cpu_s": 60, "memory": "256m"}, poison={"kills": 2, "window_s": 600, "refuse_s": 600}
+)
 HELD = "def main(x):\n    import time\n    time.sleep(x)\n    return x"
 OTHER = "result = 6 * 7"
 

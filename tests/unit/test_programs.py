@@ -10,10 +10,10 @@ import pytest
 
 from pool.errors import InvalidJobError
 from pool.model import Limits, Outcome
-from tests.support.daemons import module_daemon
+from tests.support.daemons import module_daemon, pool_of
 from tests.support.process import python
 
-POOL = {"size": {"min": 1, "max": 1}, "screen": "off", "limits": {"wall_s": 20}, "preload": {"modules": []}}
+POOL = pool_of(1, screen="off", limits={"wall_s": 20})
 daemon = module_daemon({"default": POOL, "screened": POOL | {"screen": "standard"}})
 
 

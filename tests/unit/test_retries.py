@@ -21,7 +21,7 @@ from pool.core.events import (
 from pool.core.policy import ADOPTION_S
 from pool.model import JobState, Outcome
 from tests.support.core import Core, every, only
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 
 # ---- the core ----
 
@@ -196,7 +196,7 @@ def test_a_restored_job_whose_attempt_was_lost_waits_for_the_next_one():
 
 # ---- a daemon ----
 
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}
+POOL = pool_of(1)
 #: Notes each of its runs; the last of them, counted, goes on to its end.
 WAITS = """
 import os, time

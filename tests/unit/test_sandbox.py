@@ -9,17 +9,12 @@ import pytest
 
 from pool import Outcome, SandboxExecutor, wire
 from pool.errors import ConfigError, InvalidJobError
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 from tests.support.waiting import in_child
 from tests.unit.fake_daemon import FakeDaemon
 
 DOUBLE = "def main(x):\n    return x * 2"
-POOL = {
-    "size": {"min": 2, "max": 2},
-    "preload": {"modules": ["numpy", "pandas"]},
-    "screen": "standard",
-    "limits": {"wall_s": 30, "memory": "512m"},
-}
+POOL = pool_of(2, preload=["numpy", "pandas"], screen="standard", limits={"wall_s": 30, "memory": "512m"})
 CLOSE = pd.Series(
     100 * np.cumprod(1 + 0.01 * np.sin(np.arange(300.0))), index=pd.bdate_range("2024-01-01", periods=300)
 )

@@ -9,10 +9,10 @@ from pool.core.events import Finish, Tick
 from pool.core.policy import PoolPolicy
 from pool.model import Limits
 from tests.support.core import Core, every
-from tests.support.daemons import DaemonProcess
+from tests.support.daemons import DaemonProcess, pool_of
 from tests.support.waiting import eventually
 
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}
+POOL = pool_of(1)
 #: The job needs half a second of it on an idle machine.
 WALL_S = 10
 #: Prints in more pieces than the daemon reads in one turn, and ends in time.

@@ -17,7 +17,7 @@ from pool.daemon.submit_service import MAX_INLINE_BYTES, SubmitService
 from pool.daemon.worker_handle import Services
 from pool.errors import DrainingError, JobConflictError
 from pool.model import Outcome
-from tests.support.daemons import module_daemon
+from tests.support.daemons import module_daemon, pool_of
 
 SMALL, LARGE = b"x", bytes(MAX_INLINE_BYTES + 1)
 ANN, BOB = "1000", "1001"
@@ -290,11 +290,7 @@ def test_a_digest_covers_every_frame_and_field_but_not_how_the_job_was_asked_for
 
 # ---- with a real daemon ----
 
-POOL = {
-    "size": {"min": 1, "max": 1},
-    "preload": {"modules": []},
-    "limits": {"wall_s": 30, "cpu_s": 30, "memory": "512m", "output": "64k", "result": "1m"},
-}
+POOL = pool_of(1, limits={"wall_s": 30, "cpu_s": 30, "memory": "512m", "output": "64k", "result": "1m"})
 CODE = "import time\ndef main(x):\n    time.sleep(0.2)\n    return time.monotonic_ns()"
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from pool.model import Outcome
-from tests.support.daemons import module_daemon
+from tests.support.daemons import module_daemon, pool_of
 
-POOL = {"size": {"min": 1, "max": 1}, "preload": {"modules": []}}
+POOL = pool_of(1)
 STEPS = [
     "client: sent",
     "daemon: received",
