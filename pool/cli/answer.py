@@ -139,7 +139,7 @@ class Address:
 def resolve(endpoint: str | None, run_dir: str | None) -> Address:
     """Both endpoints, from `--endpoint` and `--run-dir` as typed; `--endpoint` wins."""
     if endpoint is not None:
-        admin = socket_in(endpoint, ADMIN)
+        admin = socket_in(endpoint, ADMIN, instead_of=SUBMIT)
         directory, slash, _ = admin.rpartition("/")
         return Address(admin=admin, submit=f"{directory}{slash}{SUBMIT}")
     if run_dir is not None:

@@ -3,9 +3,9 @@
     submit: argument, else POOL_ENDPOINT, else $POOL_RUN_DIR/submit.sock, else /run/pool/submit.sock
     admin:  argument, else POOL_ADMIN_ENDPOINT, else admin.sock beside the submit socket
 
-An endpoint is `ipc://PATH` or a plain path: of the daemon's run directory, or of a socket in it. Whichever it names,
-jobs go to submit.sock and operators to admin.sock. There is no other transport, because the kernel's credentials for a
-Unix socket identify the submitter.
+An endpoint is `ipc://PATH` or a plain path, of a socket or of the daemon's run directory. There is no other transport,
+because the kernel's credentials for a Unix socket identify the submitter. Jobs never go to admin.sock. An AdminClient
+may use submit.sock, where each user sees his own jobs.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def path_of(endpoint: str) -> str:
     return endpoint.removeprefix(SCHEME)
 
 
-def socket_in(endpoint: str, name: str) -> str:
-    """The socket of this name in the run directory that the endpoint names, itself or by a socket in it."""
+def socket_in(endpoint: str, name: str, *, instead_of: str = "") -> str:
+    """The socket of this name in the run directory that the endpoint names, by itself or by the socket `instead_of`."""
     directory, slash, last = endpoint.rpartition("/")
-    if last in {SUBMIT, ADMIN}:
+    if last and last == instead_of:
         return f"{directory}{slash}{name}"
     return os.path.join(endpoint, name) if os.path.isdir(path_of(endpoint)) else endpoint  # noqa: PTH112, PTH118 - text
 
@@ -98,7 +98,8 @@ def _checked(given: str | os.PathLike[str], origin: str, name: str) -> str:
     """The endpoint, or a ConfigError that names where the bad one came from; `name` of the socket in a directory."""
     try:
         text: object = os.fspath(given)
-        path = path_of(socket_in(text, name)) if isinstance(text, str) else ""
+        named = socket_in(text, name, instead_of=ADMIN) if isinstance(text, str) else ""
+        path = path_of(named)
         size = len(os.fsencode(path))
     except (TypeError, UnicodeError):
         path, size, text = "", 0, repr(given)

@@ -128,11 +128,11 @@ def test_the_admin_socket_is_found_beside_the_submit_socket(monkeypatch, given, 
     assert admin_endpoint(given) == endpoint
 
 
-@pytest.mark.parametrize("named", ["", "/submit.sock"])
-def test_the_admin_socket_is_found_in_a_run_directory(monkeypatch, tmp_path, named):
-    assert admin_endpoint(f"{tmp_path}{named}") == f"ipc://{tmp_path}/admin.sock"
+def test_the_admin_socket_is_found_in_a_run_directory(monkeypatch, tmp_path):
+    assert admin_endpoint(tmp_path) == f"ipc://{tmp_path}/admin.sock"
+    assert admin_endpoint(tmp_path / "submit.sock") == f"ipc://{tmp_path}/submit.sock"  # for AdminClient.mine
     monkeypatch.delenv("POOL_ADMIN_ENDPOINT", raising=False)
-    monkeypatch.setenv("POOL_ENDPOINT", f"{tmp_path}{named}")
+    monkeypatch.setenv("POOL_ENDPOINT", str(tmp_path))
     assert admin_endpoint() == f"ipc://{tmp_path}/admin.sock"
 
 
