@@ -2,8 +2,8 @@
 
     python -m benchmarks.starts [IMAGE ...] [--rounds N] [--preload MODULES] [--engine docker|oci|both]
 
-A start is the container, runner, zygote and first child (until Ready), then the daemon's two self-tests: the no-op job
-and the lockdown probe, each until Freed. What is counted is the CPU time of the worker's cgroup, which every process of
+A start is the container, runner, zygote and first child (until Ready), then the daemon's self-test, the lockdown probe,
+until Freed. What is counted is the CPU time of the worker's cgroup, which every process of
 it counts to; with oci also that of runc, which is a child of this process. Images and engines take turns; figures are
 medians of the rounds. Needs root for oci.
 """
@@ -28,7 +28,7 @@ from pool.engines.oci import OciEngine
 from tests.support.daemons import IMAGE_DIR
 
 ENGINES = ("docker", "oci")
-PARTS = ("until Ready", "no-op job", "lockdown probe", "all of it", "runc")
+PARTS = ("until Ready", "lockdown probe", "all of it", "runc")
 
 
 def measure(engine: Engine, image: str, preload: str) -> list[float]:

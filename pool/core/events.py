@@ -90,7 +90,7 @@ class WorkerConnected(WorkerEvent, frozen=True, kw_only=True):
 
 
 class WorkerReady(WorkerEvent, frozen=True, kw_only=True):
-    """The handshake is done, the daemon's no-op job returned the right value, and the lockdown holds."""
+    """The handshake is done, the daemon's self-test returned the right value, and the lockdown holds."""
 
     shareable: bool = True  #: False: its isolation is incomplete, so no worker of the pool may serve two clients
 
@@ -116,7 +116,7 @@ class WorkerAdopted(WorkerEvent, frozen=True, kw_only=True):
 
 
 class WorkerFailed(WorkerEvent, frozen=True, kw_only=True):
-    """The start failed: engine error, refused handshake, wrong no-op result."""
+    """The start failed: engine error, refused handshake, failed self-test."""
 
     reason: str
     permanent: bool = False  #: another try cannot help, for example because the image is missing

@@ -1,32 +1,36 @@
 """The lockdown probe: a job that tries to break out of its worker. It runs in a worker, never in the daemon.
 
-`main` returns a row for each attempt: [name, verdict, observation]. "held": the attempt was refused. "broken": it
+`main` returns what it was sent and the next number, by which the daemon sees that arguments and values pass, and a row
+for each attempt: [name, verdict, observation]. "held": the attempt was refused. "broken": it
 succeeded, or failed for another reason. "skipped": the part of the lockdown that would refuse it is missing on this
-host, and the worker has reported that. The daemon sends this file as text, so it imports nothing of the project. An
-attempt that succeeds does no harm.
+host, and the worker has reported that. The daemon sends this file as text, so it imports nothing of the project, and
+nothing that a worker has not imported. An attempt that succeeds does no harm.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import ctypes
 import errno
 import mmap
 import os
-import platform
 import resource
 import signal
 import socket
 import stat
 import sys
-import threading
+import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 HELD, BROKEN, SKIPPED = "held", "broken", "skipped"
 REFUSED = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EROFS}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+#: Without the hooks of Python's modules, which write to hundreds of pages. The children call the kernel and end.
+_fork = ctypes.PyDLL(None).fork
 #: Numbers on x86_64 and aarch64; with arguments that do nothing where they are allowed.
 _CALLS: dict[str, tuple[int, int, tuple[int, ...]]] = {
     "ptrace": (101, 117, (0x4206, 1, 0, 0)),  # PTRACE_SEIZE of process 1
@@ -50,19 +54,30 @@ _CALLS: dict[str, tuple[int, int, tuple[int, ...]]] = {
     "socket": (41, 198, (socket.AF_UNIX, socket.SOCK_STREAM, 0)),
 }
 _PR_GET_DUMPABLE, _PR_GET_SECCOMP, _PR_GET_NO_NEW_PRIVS = 3, 21, 39
-_NATIVE = 0 if platform.machine() == "x86_64" else 1
+_STACK_BYTES = 1 << 18
+_NATIVE = 0 if os.uname().machine == "x86_64" else 1
 
 
 class ThroughError(Exception):
     """An attempt that succeeded, with its result."""
 
 
-def main(missing: Sequence[str], options: Sequence[str], processes: int, memory: int, tmp: int) -> list[list[str]]:
+def main(
+    number: int, missing: Sequence[str], options: Sequence[str], processes: int, memory: int, tmp: int
+) -> list[Any]:
     """Try everything. `missing`: parts of the lockdown that the host refuses; `options` and limits: of the template."""
+    attempts = _attempts(missing, options, processes, memory, tmp)
+    return [[number, number + 1], [_row(name, attempt if wanted else None) for name, wanted, attempt in attempts]]
+
+
+def _attempts(
+    missing: Sequence[str], options: Sequence[str], processes: int, memory: int, tmp: int
+) -> list[tuple[str, bool, Callable[[], str]]]:
+    """Each with its name, and whether something has to stop it."""
     nested = not any(each.startswith(("user", "namespaces")) for each in missing)
     mounted = nested and not any(each.startswith("mount") for each in missing)
     covered = mounted or not any(each.startswith("landlock") for each in missing)
-    attempts: list[tuple[str, bool, Callable[[], str]]] = [
+    return [
         ("privileges", True, _privileges),
         ("capabilities", True, _capabilities),
         *((f"system call {name}", True, _call(name)) for name in _CALLS),
@@ -82,7 +97,6 @@ def main(missing: Sequence[str], options: Sequence[str], processes: int, memory:
         ("processes past the limit", nested, lambda: _processes(processes)),
         ("memory past the limit", True, lambda: _memory(memory)),
     ]
-    return [_row(name, attempt if wanted else None) for name, wanted, attempt in attempts]
 
 
 # ---- the result of an attempt ----
@@ -170,7 +184,7 @@ def _execute() -> str:
 
 def _run_program() -> int:
     """Run the attempt in a child, because a program that starts replaces the process."""
-    child = os.fork()
+    child = _fork()
     if child == 0:
         number = 255
         try:
@@ -195,7 +209,7 @@ def _other_interfaces() -> str:
 
 def _dies(attempt: Callable[[], int]) -> str:
     """The signal or the error that ends a child's attempt; "" if it succeeded."""
-    child = os.fork()
+    child = _fork()
     if child == 0:
         answer = -1
         with contextlib.suppress(BaseException):
@@ -272,10 +286,12 @@ def _link() -> str:
 
 
 def _read_others() -> str:
-    for pid in range(1, 65):
-        for name in ("mem", "environ", "maps", "cmdline"):
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123
-                raise ThroughError(f"{file.name} can be read")
+    for path in [f"/proc/{pid}/{name}" for pid in range(1, 65) for name in ("mem", "environ", "maps", "cmdline")]:
+        try:
+            os.close(os.open(path, os.O_RDONLY))
+        except OSError:
+            continue
+        raise ThroughError(f"{path} can be read")
     return "none of /proc/1 to /proc/64"
 
 
@@ -317,21 +333,26 @@ def _descriptors() -> str:
 
 
 def _processes(limit: int) -> str:
-    """Start threads up to the limit. They count as processes and are cheaper."""
-    done = threading.Event()
-    threads: list[threading.Thread] = []
+    """Start threads up to the limit. They count as processes, and with small stacks take next to no memory."""
+    running, done = _thread._count, _thread.allocate_lock()  # noqa: SLF001 - the module threading has no cheaper way
+    before, usual = running(), _thread.stack_size(_STACK_BYTES)
+    done.acquire()
     try:
-        while len(threads) <= limit:
-            threads.append(threading.Thread(target=done.wait))
-            threads[-1].start()
+        for _ in range(limit + 1):
+            _thread.start_new_thread(_pass, (done,))
     except RuntimeError:
-        threads.pop()
-        return f"{len(threads) + 1} at the same time"
+        return f"{running() - before + 1} at the same time"
     finally:
-        done.set()
-        for thread in threads:
-            thread.join()
+        _thread.stack_size(usual)
+        done.release()
+        while running() > before:
+            time.sleep(0.0001)
     raise ThroughError(f"{limit + 2} at the same time, {limit} are the limit")
+
+
+def _pass(done: _thread.LockType) -> None:
+    with done:
+        pass
 
 
 def _memory(limit: int) -> str:
@@ -343,5 +364,5 @@ def _memory(limit: int) -> str:
 
 
 if __name__ == "__main__":  # to run the probe without a sandbox
-    for row in main([], [], 32, 256 << 20, 64 << 20):
+    for row in main(0, [], [], 32, 256 << 20, 64 << 20)[1]:
         sys.stdout.write(f"{row[0]:45}{row[1]:10}{row[2]}\n")

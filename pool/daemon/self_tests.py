@@ -1,9 +1,10 @@
-"""The tests that a worker must pass before its first job: the right sources, a no-op job, a lockdown that holds.
+"""The tests that a worker must pass before its first job: the right sources, a right value, a lockdown that holds.
 
     Hello    the digest of its runner's sources is that of this daemon's own
     Ready    the level of isolation, and which parts of it this host refuses
-    no-op    a job through the whole path returns the right value
-    lockdown a job that tries to break out (probe_inside.py, sent as text) fails with every attempt
+    lockdown a job through the whole path, which tries to break out (probe_inside.py, sent as text), fails with every
+             attempt, and returns the right value
+    no-op    in its place where there is no lockdown: a job that returns the right value
 
 A failure ends the start of the worker with a reason. It is permanent if another start cannot succeed either; that opens
 the pool's breaker at once.
@@ -26,7 +27,7 @@ from pool.status import ProbeRow
 NOOP_ID = "noop"
 PROBE_ID = "lockdown-probe"
 _NOOP_CODE = b"def main(x):\n    return [x, x + 1]\n"
-_NOOP_ARGUMENT, _NOOP_VALUE = 41, [41, 42]
+_ARGUMENT, _VALUE = 41, [41, 42]
 _NOOP_BYTES = 4096
 _PROBE_CODE = Path(__file__).with_name("probe_inside.py")
 _PROBE_BYTES = 64 * 1024
@@ -95,12 +96,13 @@ class StartCheck:
             )
 
     def take_ready(self, ready: wire.Ready) -> None:
-        """Note the isolation, and prepare the self-tests, which depend on it."""
+        """Note the isolation, and prepare the self-test, which depends on it."""
         self.isolation, self.missing, self.boot_ms = ready.isolation, ready.missing, ready.boot_ms
-        self._tests.append(SelfTest(*_noop(self.limits), _judge_noop))
         if self.verified:
             probe = lockdown_probe(self.limits, missing=self.missing, allow=self.allow)
             self._tests.append(SelfTest(*probe, self._judge_lockdown))
+        else:
+            self._tests.append(SelfTest(*_noop(self.limits), _judge_noop))
 
     def check_done(self, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
         """The only payloads that the daemon decodes: the answers to its own self-tests, which are small."""
@@ -140,7 +142,7 @@ def _error_of(payload: Sequence[wire.Frame]) -> str:
 
 
 def _noop(limits: dict[str, Any]) -> tuple[wire.Run, list[wire.Frame]]:
-    arguments = values.encode(((_NOOP_ARGUMENT,), {}), max_bytes=_NOOP_BYTES)
+    arguments = values.encode(((_ARGUMENT,), {}), max_bytes=_NOOP_BYTES)
     return wire.Run(job_id=NOOP_ID, epoch=0, entry="main", screened=False, **limits), [_NOOP_CODE, b"", *arguments]
 
 
@@ -151,8 +153,12 @@ def _judge_noop(payload: Sequence[wire.Frame]) -> None:
         value = values.decode(payload[3:])
     except ValueCodecError as error:
         raise StartFailed(f"its no-op job returned no value: {error}") from None
-    if value != _NOOP_VALUE:
-        raise StartFailed("its no-op job returned a wrong value")
+    _judge_value(value)
+
+
+def _judge_value(value: object) -> None:
+    if value != _VALUE:
+        raise StartFailed("its self-test returned a wrong value")
 
 
 def _size(payload: Sequence[wire.Frame]) -> int:
@@ -166,7 +172,7 @@ def lockdown_probe(
     limits: dict[str, Any], *, missing: Sequence[str], allow: Sequence[str]
 ) -> tuple[wire.Run, list[wire.Frame]]:
     """A job that tries to break out. It skips the attempts that the `missing` parts of the isolation would stop."""
-    arguments = (list(missing), list(allow), limits["processes"], limits["memory"], limits["tmp"])
+    arguments = (_ARGUMENT, list(missing), list(allow), limits["processes"], limits["memory"], limits["tmp"])
     frames = values.encode((arguments, {}), max_bytes=_PROBE_BYTES)
     run = wire.Run(job_id=PROBE_ID, epoch=0, entry="main", screened=False, **limits)
     return run, [_PROBE_CODE.read_bytes(), b"", *frames]
@@ -174,7 +180,7 @@ def lockdown_probe(
 
 def probe_rows(payload: Sequence[wire.Frame]) -> tuple[ProbeRow, ...]:
     """The table in the probe's answer. It comes from a sandbox that has proved nothing yet, so its size and types are
-    checked. Raises RemoteProtocolError for anything but a table.
+    checked. Raises RemoteProtocolError for anything but a table, and StartFailed for a wrong value before it.
     """
     if _size(payload) > _PROBE_BYTES:
         raise RemoteProtocolError("the table of the lockdown probe is too large")
@@ -182,9 +188,15 @@ def probe_rows(payload: Sequence[wire.Frame]) -> tuple[ProbeRow, ...]:
         found = values.decode(payload[3:])
     except ValueCodecError as error:
         raise RemoteProtocolError(f"the lockdown probe returned no table: {error}") from None
-    if not isinstance(found, list) or not 0 < len(found) <= _PROBE_ROWS or not all(map(_is_row, found)):
+    if not isinstance(found, list) or len(found) != 2 or not _is_table(found[1]):
         raise RemoteProtocolError("the lockdown probe returned a value that is no table")
-    return tuple(ProbeRow(probe=_bounded(name), verdict=verdict, seen=_bounded(seen)) for name, verdict, seen in found)
+    value, rows = found
+    _judge_value(value)
+    return tuple(ProbeRow(probe=_bounded(name), verdict=verdict, seen=_bounded(seen)) for name, verdict, seen in rows)
+
+
+def _is_table(found: object) -> bool:
+    return isinstance(found, list) and 0 < len(found) <= _PROBE_ROWS and all(map(_is_row, found))
 
 
 def _is_row(row: object) -> bool:

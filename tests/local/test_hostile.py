@@ -182,9 +182,10 @@ def test_several_processes_together_are_held_to_the_memory_of_the_job_where_ther
 
 def test_every_attempt_of_the_lockdown_probe_is_refused(local):
     """The job with which a daemon tries each container."""
-    found = local(PROBE.read_text(), [], [], 24, 256 << 20, 16 << 20)
+    found = local(PROBE.read_text(), 41, [], [], 24, 256 << 20, 16 << 20)
     assert found["outcome"] == "ok", found
-    assert [row for row in found["value"] if row[1] != "held"] == []
+    assert found["value"][0] == [41, 42]
+    assert [row for row in found["value"][1] if row[1] != "held"] == []
 
 
 def test_the_screen_refuses_before_anything_runs(local):

@@ -1,4 +1,4 @@
-"""The checks of a worker's start: sources, no-op job, lockdown probe; which end the start, and which end it for good."""
+"""The checks of a worker's start: sources, lockdown probe or no-op; which end the start, and which end it for good."""
 
 import msgpack
 import pytest
@@ -28,27 +28,30 @@ def answer(value, *, stderr=b""):
     return [b"", stderr, b"", *values.encode(value, max_bytes=1 << 24)]
 
 
+def table(rows, value=(41, 42)):
+    """The answer of the lockdown probe."""
+    return answer([list(value), rows])
+
+
 def start(**fields):
     return StartCheck(sources="digest", limits=LIMITS, **fields)
 
 
 def noop_next(ready=READY, **fields):
-    """A start whose no-op job comes next."""
+    """A start of an engine without a lockdown, whose no-op job comes next."""
+    return probe_next(ready, verified=False, **fields)
+
+
+def probe_next(ready=READY, **fields):
+    """A start whose lockdown probe comes next."""
     check = start(**fields)
     check.take_ready(ready)
     return check
 
 
-def probe_next(ready=READY, **fields):
-    """A start whose lockdown probe comes next."""
-    check = noop_next(ready, **fields)
-    check.check_done(done(), answer([41, 42]))
-    return check
-
-
 def judged(rows, **fields):
     check = probe_next(**fields)
-    check.check_done(done(PROBE_ID), answer(rows))
+    check.check_done(done(PROBE_ID), table(rows))
     return check
 
 
@@ -61,19 +64,19 @@ def failed(call, *arguments):
 # ---- the tests ----
 
 
-def test_both_self_tests_must_pass_and_what_the_worker_reported_is_kept():
-    check = noop_next()
-    assert check.test.run.job_id == NOOP_ID
-    check.check_done(done(), answer([41, 42]))
+def test_the_probe_must_pass_and_what_the_worker_reported_is_kept():
+    check = probe_next()
     assert check.test.run.job_id == PROBE_ID
-    check.check_done(done(PROBE_ID), answer(HELD))
+    check.check_done(done(PROBE_ID), table(HELD))
     assert check.test is None
     assert (check.isolation, check.missing, check.boot_ms) == ("namespaces", (), 12.5)
     assert [(row.probe, row.verdict, row.seen) for row in check.rows] == [tuple(row) for row in HELD]
 
 
 def test_a_worker_of_an_engine_without_a_lockdown_has_the_no_op_only():
-    check = probe_next(verified=False)
+    check = noop_next()
+    assert check.test.run.job_id == NOOP_ID
+    check.check_done(done(), answer([41, 42]))
     assert (check.test, check.lockdown, check.rows) == (None, "none", ())
 
 
@@ -88,7 +91,7 @@ def test_the_probe_is_told_what_is_missing_and_what_the_template_allows():
     ready = wire.Ready(boot_ms=1, preload_ms=1, isolation="partial", missing=("mount namespace: no",))
     test = probe_next(ready, allow=("subprocess",)).test
     args, kwargs = values.decode(test.payload[2:])
-    assert args == (["mount namespace: no"], ["subprocess"], 8, 64 << 20, 1 << 20)
+    assert args == (41, ["mount namespace: no"], ["subprocess"], 8, 64 << 20, 1 << 20)
     assert kwargs == {}
     compile(test.payload[0], "probe", "exec")
 
@@ -104,10 +107,13 @@ def test_other_sources_are_refused_for_good_with_the_command_that_mends_it():
 
 
 @pytest.mark.parametrize("value", [None, [41], [42, 42], [41, 42, 43], (41, 42), "41", {"x": 1}, [41, "42"]], ids=repr)
-def test_a_wrong_answer_to_the_no_op_ends_the_start(value):
-    error = failed(noop_next().check_done, done(), answer(value))
-    assert str(error) == "its no-op job returned a wrong value"
-    assert not error.permanent
+def test_a_wrong_value_ends_the_start(value):
+    for error in (
+        failed(noop_next().check_done, done(), answer(value)),
+        failed(probe_next().check_done, done(PROBE_ID), answer([value, HELD])),
+    ):
+        assert str(error) == "its self-test returned a wrong value"
+        assert not error.permanent
 
 
 def test_a_no_op_that_returns_bytes_or_too_many_ends_the_start():
@@ -150,7 +156,7 @@ def test_a_self_test_that_left_something_behind_ends_the_start(check):
 def test_a_probe_that_gets_through_ends_the_start_for_good_and_is_named():
     rows = [*HELD, ["ptrace", "broken", "it went through (0)"], ["signal", "broken", "process 7"]]
     check = probe_next()
-    error = failed(check.check_done, done(PROBE_ID), answer(rows))
+    error = failed(check.check_done, done(PROBE_ID), table(rows))
     assert error.permanent
     assert str(error) == (
         "its lockdown does not hold: ptrace (it went through (0)); signal (process 7); see pool-admin doctor"
@@ -170,28 +176,29 @@ ILL_FORMED = [
 
 @pytest.mark.parametrize("value", ILL_FORMED, ids=lambda value: repr(value)[:40])
 def test_a_value_that_is_no_table_ends_the_start_for_good(value):
-    error = failed(probe_next().check_done, done(PROBE_ID), answer(value))
-    assert error.permanent
-    assert "no table" in str(error)
+    for payload in (table(value), answer(value), answer([[41, 42], HELD, HELD]), answer([[41, 42]])):
+        error = failed(probe_next().check_done, done(PROBE_ID), payload)
+        assert error.permanent
+        assert "no table" in str(error)
 
 
 def test_a_table_that_is_too_large_is_not_even_decoded():
     rows = [["a", "held", "x" * 70_000]]
     with pytest.raises(RemoteProtocolError, match="too large"):
-        probe_rows(answer(rows))
+        probe_rows(table(rows))
     with pytest.raises(RemoteProtocolError, match="too large"):
-        probe_rows([b"x" * 70_000, b"", b"", *values.encode(HELD, max_bytes=4096)])
+        probe_rows([b"x" * 70_000, b"", b"", *values.encode([[41, 42], HELD], max_bytes=4096)])
 
 
 def test_the_text_of_a_table_is_short_and_shows_no_control_characters():
-    (row,) = probe_rows(answer([["\x1b[2Jname" + "n" * 500, "held", "\u202e\n\ud800" * 300]]))
+    (row,) = probe_rows(table([["\x1b[2Jname" + "n" * 500, "held", "\u202e\n\ud800" * 300]]))
     assert len(row.probe) <= 200
     assert len(row.seen) <= 200
     assert (row.probe + row.seen).isprintable()
 
 
 def test_a_full_table_of_a_hundred_rows_is_taken():
-    assert len(probe_rows(answer([["a", "skipped", "b"]] * 100))) == 100
+    assert len(probe_rows(table([["a", "skipped", "b"]] * 100))) == 100
 
 
 JUNK = st.recursive(
@@ -232,7 +239,8 @@ def taken(payload):
 @HOSTILE
 @given(value=JUNK | ROWS)
 def test_any_value_is_a_table_or_ends_the_start(value):
-    rows = taken(answer(value))
+    rows = taken(table(value))
+    assert taken(answer(value)) is None
     well_formed = isinstance(value, list) and value and all(isinstance(row, list) and len(row) == 3 for row in value)
     assert rows is None or well_formed
 
@@ -268,7 +276,7 @@ def test_the_lockdown_in_one_word():
     assert judged(HELD).lockdown == "verified"
     check = probe_next(partial("landlock: this kernel has none"))
     assert check.lockdown == "unproven", "what is missing does not count before the probe"
-    check.check_done(done(PROBE_ID), answer(HELD))
+    check.check_done(done(PROBE_ID), table(HELD))
     assert check.lockdown == "degraded"
 
 
@@ -339,7 +347,8 @@ ALL_NAMES = {
 def test_only_what_a_missing_part_would_stop_is_skipped(missing, skipped, monkeypatch):
     monkeypatch.setattr(probe_inside, "_row", lambda name, attempt: [name, "held" if attempt else "skipped", ""])
     options = ["subprocess"] if missing == {"-"} else []
-    rows = probe_inside.main(sorted(missing), options, 8, 1, 1)
+    value, rows = probe_inside.main(41, sorted(missing), options, 8, 1, 1)
+    assert value == [41, 42]
     assert {name for name, verdict, _ in rows if verdict == "skipped"} == skipped
     assert len(rows) == len({name for name, *_ in rows}) <= 100
 

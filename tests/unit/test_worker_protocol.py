@@ -44,11 +44,8 @@ def answer(value):
 START = [
     ((HELLO, ()), Phase.STARTING, Effect.CONNECTED),
     ((READY, ()), Phase.TEST_SENT, Effect.SEND_TEST),
-    ((started(NOOP_ID, 0), ()), Phase.TEST_RUNNING, Effect.NOTHING),
-    ((done(NOOP_ID, 0), answer([41, 42])), Phase.TEST_CLEANUP, Effect.NOTHING),
-    ((freed(0), ()), Phase.TEST_SENT, Effect.SEND_TEST),
     ((started(PROBE_ID, 0), ()), Phase.TEST_RUNNING, Effect.NOTHING),
-    ((done(PROBE_ID, 0), answer([["mount", "held", "EPERM"]])), Phase.TEST_CLEANUP, Effect.NOTHING),
+    ((done(PROBE_ID, 0), answer([[41, 42], [["mount", "held", "EPERM"]]])), Phase.TEST_CLEANUP, Effect.NOTHING),
     ((freed(0), ()), Phase.IDLE, Effect.READY),
 ]
 
@@ -142,7 +139,7 @@ def test_an_answer_that_resume_named_and_nobody_wants_may_not_come_any_more():
 # ---- the start ----
 
 
-def test_a_start_leads_through_hello_ready_and_both_self_tests_to_idle():
+def test_a_start_leads_through_hello_ready_and_the_self_test_to_idle():
     protocol = new()
     assert (protocol.phase, protocol.starting) == (Phase.NEW, True)
     for (message, payload), phase, effect in START:
@@ -153,15 +150,15 @@ def test_a_start_leads_through_hello_ready_and_both_self_tests_to_idle():
 
 def test_a_worker_of_an_engine_without_a_lockdown_runs_the_no_op_only():
     protocol = WorkerProtocol(StartCheck(sources="digest", limits=LIMITS, verified=False), heartbeat_s=2)
-    for (message, payload), _, _ in START[:4]:
+    for message, payload in (*(each[0] for each in START[:2]), (done(NOOP_ID, 0), answer([41, 42]))):
         protocol.receive(message, payload, 0)
     assert send(protocol, freed(0)) is Effect.READY
     assert protocol.phase is Phase.IDLE
 
 
 ALL = {
-    "hello": HELLO, "ready": READY, "started": started(NOOP_ID, 0), "printed": printed(NOOP_ID, 0),
-    "done": done(NOOP_ID, 0), "freed": freed(0), "heartbeat": HEARTBEAT,
+    "hello": HELLO, "ready": READY, "started": started(PROBE_ID, 0), "printed": printed(PROBE_ID, 0),
+    "done": done(PROBE_ID, 0), "freed": freed(0), "heartbeat": HEARTBEAT,
 }  # fmt: skip
 ALLOWED = [
     (0, Phase.NEW, {"hello"}),
@@ -202,10 +199,10 @@ def test_a_worker_may_report_at_any_time_that_it_is_broken(messages):
     ("before", "message", "payload"),
     [
         (0, wire.Hello(runner="1", sources="another digest", python="3.11"), ()),
-        (3, done(NOOP_ID, 0), answer([41])),
+        (3, done(PROBE_ID, 0), answer([[41], [["mount", "held", "EPERM"]]])),
         (4, wire.Freed(epoch=0, residue="files: a"), ()),
     ],
-    ids=["hello", "no-op", "freed"],
+    ids=["hello", "probe", "freed"],
 )
 def test_a_failed_check_keeps_the_worker_from_the_next_phase(before, message, payload):
     protocol = new(before)
@@ -215,9 +212,9 @@ def test_a_failed_check_keeps_the_worker_from_the_next_phase(before, message, pa
     assert protocol.phase is phase
 
 
-@pytest.mark.parametrize("other", [started("j", 0), started(NOOP_ID, 1)])
+@pytest.mark.parametrize("other", [started("j", 0), started(PROBE_ID, 1)])
 def test_a_self_test_is_a_lease_as_any_other(other):
-    with pytest.raises(RemoteProtocolError, match=f"it had been sent {NOOP_ID}, epoch 0"):
+    with pytest.raises(RemoteProtocolError, match=f"it had been sent {PROBE_ID}, epoch 0"):
         send(new(2), other)
 
 
@@ -297,11 +294,10 @@ def test_the_end_of_a_short_job_says_that_it_had_started():
 def test_short_self_tests_are_checked_as_others():
     protocol = new(2)
     with pytest.raises(StartFailed):
-        protocol.receive(done(NOOP_ID, 0), answer([41]), 0)
+        protocol.receive(done(PROBE_ID, 0), answer([41]), 0)
     assert protocol.phase is Phase.TEST_SENT
     protocol = new(2)
-    for message, payload in (START[each][0] for each in (3, 4, 6)):
-        protocol.receive(message, payload, 0)
+    protocol.receive(*START[3][0], 0)
     assert send(protocol, freed(0)) is Effect.READY
 
 
