@@ -1,9 +1,10 @@
 """The digest of the code in an image.
 
 The image holds a tree at /opt/pool: `runner/**.py`, and of `pool/` the modules named in LEAVES below a minimal
-`pool/__init__.py`. The runner computes the digest of its own tree when it starts and sends it in Hello. The daemon
-compares it with the digest of the tree that it would put into an image. So a stale image is refused whatever its labels
-claim, and nobody has to keep a version number up to date.
+`pool/__init__.py`. The last step of the build writes the digest of this tree into the file with the tree's byte code
+(runner/byte_code.py), and the runner sends it in Hello. Without such a file it computes the digest of its own tree. The
+daemon compares it with the digest of the tree that it would put into an image. So a stale image is refused whatever its
+labels claim, and nobody has to keep a version number up to date.
 
 Standard library only: this module is copied into the image too.
 """

@@ -13,7 +13,9 @@ import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pool import assets
@@ -29,6 +31,8 @@ from pool.images.worker import labels_of, write_tree
 
 #: Where a step finds its inputs and leaves its result, inside the base.
 INPUTS, RESULT = "/build", "/rootfs"
+#: The last step of all writes the byte code into the worker's root, next to the runner.
+OPT = "/opt"
 #: The capabilities that the steps of a Docker build also use: change owners and modes, and ldconfig's chroot.
 _CAPABILITIES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SYS_CHROOT")
 
@@ -65,7 +69,7 @@ def _base(roots: Roots, python: str | None, *, progress: Progress) -> Base:
     with tempfile.TemporaryDirectory(prefix="pool-build-") as scratch:
         answer = Path(scratch, "answer")
         script = f"import sys; sys.stdout = open('{RESULT}/answer', 'w')\n{PROBE}"
-        run_step(roots.root(tag).path, ["python3", "-I", "-c", script], Path(scratch), Path(scratch))
+        run_step(roots.root(tag).path, ["python3", "-I", "-c", script], {RESULT: Path(scratch)})
         return described(tag, image.id, answer.read_bytes())
 
 
@@ -101,6 +105,7 @@ def _fill_worker(
         # Hard links: no file of a root is changed after it was made, and most of them are the libraries'.
         shutil.copytree(roots.root(libraries).path, root, symlinks=True, dirs_exist_ok=True, copy_function=link)
         shutil.copytree(result, root, symlinks=True, dirs_exist_ok=True)
+    run_step(root, _byte_code(), {OPT: Path(root, OPT.lstrip("/"))})
 
 
 def link(source: str, target: str) -> None:
@@ -111,13 +116,18 @@ def link(source: str, target: str) -> None:
 def _assemble(roots: Roots, base: Base, arguments: list[str], context: Path, result: Path) -> None:
     """Run assemble.py of `context` in the base. Its output is in `result`."""
     program = ["python3", "-I", f"{INPUTS}/assemble.py"]
-    run_step(roots.root(base.name).path, [*program, *arguments], context, result)
+    run_step(roots.root(base.name).path, [*program, *arguments], {RESULT: result}, {INPUTS: context})
 
 
-def run_step(root: Path, command: list[str], inputs: Path, result: Path) -> None:
-    """Run a program in a base as root, without network. Raises EngineError with its last output."""
+def run_step(
+    root: Path, command: list[str], results: Mapping[str, Path], inputs: Mapping[str, Path] = MappingProxyType({})
+) -> None:
+    """Run a program in a root as root, without network. Raises EngineError with its last output.
+
+    `results`, `inputs`: directories that it may write to or read, by their place in the root.
+    """
     with tempfile.TemporaryDirectory(prefix="pool-step-") as bundle:
-        content = _config(root, command, inputs, result)
+        content = _config(root, command, results, inputs)
         Path(bundle, "config.json").write_text(json.dumps(content), encoding="utf-8")
         name = Path(bundle).name
         call = [PROGRAM, "--root", f"{bundle}/state", "run", "--bundle", bundle, name]
@@ -130,12 +140,13 @@ def run_step(root: Path, command: list[str], inputs: Path, result: Path) -> None
         raise EngineError(f"a step of the build ended with exit code {done.returncode}: {words}")
 
 
-def _config(root: Path, command: list[str], inputs: Path, result: Path) -> dict[str, Any]:
+def _config(root: Path, command: list[str], results: Mapping[str, Path], inputs: Mapping[str, Path]) -> dict[str, Any]:
     scratch = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]}  # noqa: S108
     memory = {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["mode=1777"]}  # noqa: S108
     binds = [
-        {"destination": INPUTS, "type": "bind", "source": str(inputs), "options": ["bind", "ro"]},
-        {"destination": RESULT, "type": "bind", "source": str(result), "options": ["bind", "rw"]},
+        {"destination": place, "type": "bind", "source": str(source), "options": ["bind", mode]}
+        for mode, directories in (("ro", inputs), ("rw", results))
+        for place, source in directories.items()
     ]
     return {
         "ociVersion": "1.0.2",
@@ -154,10 +165,18 @@ def _config(root: Path, command: list[str], inputs: Path, result: Path) -> dict[
 
 
 def _entrypoint() -> tuple[str, ...]:
-    """The entrypoint, as the Dockerfile has it."""
+    return tuple(_commands("ENTRYPOINT")[0])
+
+
+def _byte_code() -> list[str]:
+    """The last step of the build."""
+    return _commands("RUN")[-1]
+
+
+def _commands(keyword: str) -> list[list[str]]:
+    """As the Dockerfile has them."""
     lines = (assets.worker_image() / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    (line,) = (line for line in lines if line.startswith("ENTRYPOINT "))
-    return tuple(json.loads(line.removeprefix("ENTRYPOINT ")))
+    return [json.loads(line.removeprefix(keyword)) for line in lines if line.startswith(f"{keyword} ")]
 
 
 def _id(*parts: str) -> str:

@@ -173,7 +173,7 @@ def test_an_image_is_built_without_a_docker_engine(oci_engine, oci_spec, build_r
     assert lines[-1] == "worker: built:1, up to date"
     base = next(root for root in (build_roots.directory / "roots").iterdir() if (root / "rootfs").exists())
     with pytest.raises(EngineError, match=r"exit code 1: .*no way"):
-        direct.run_step(base, ["python3", "-c", "raise SystemExit('no way')"], base / "tmp", base / "tmp")
+        direct.run_step(base, ["python3", "-c", "raise SystemExit('no way')"], {})
 
 
 def _files(directory):

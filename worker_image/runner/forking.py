@@ -21,6 +21,10 @@ _KNOWN = frozenset({"threading", "logging", "random", "concurrent.futures.thread
 _LOOKED_UP = sys.version_info < (3, 12)
 
 
+#: For a process with one thread that has imported nothing but the runner.
+quick_fork: Callable[[], int] = kernel.fork if _LOOKED_UP else os.fork
+
+
 class Hooks:
     """Notes which modules register hooks. Made before any library is imported."""
 
@@ -36,4 +40,4 @@ class Hooks:
     def fork(self) -> Callable[[], int]:
         """Call it after the libraries are imported. The function by which the zygote forks."""
         setattr(os, "register_at_fork", self._register)  # noqa: B010
-        return kernel.fork if _LOOKED_UP and self._modules <= _KNOWN else os.fork
+        return quick_fork if self._modules <= _KNOWN else os.fork

@@ -1,19 +1,20 @@
 """Which parts of a job's isolation this host grants. Each worker tries them once, before it imports anything.
 
-Each part is tried in a process of its own. Ready tells the daemon which parts are missing, and why.
+They are tried in two processes, of which the second one is in the namespaces that the first one has made: a refusal
+leaves the worker as it was. Ready tells the daemon which parts are missing, and why.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
-from runner import job_mounts, kernel
+from runner import forking, job_mounts, kernel
 from runner.job_mounts import JobMounts
 from runner.kernel import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID
 
@@ -42,16 +43,15 @@ BARE = Grant(frozenset())
 
 
 def probe() -> Grant:
-    """Try each part in a process of its own, so that a refusal leaves this process as it was."""
+    """Try all parts."""
     parts, missing = {"seccomp"}, []
-    for name, refusal in _try_namespaces():
-        if refusal:
-            missing.append(f"{name} namespace: {refusal}" if name != "user" else f"user and pid namespaces: {refusal}")
-        else:
+    for name, refusal in _in_a_fork(_try_all):
+        if not refusal:
             parts.add(name)
-    found = dict(_in_a_fork(_try_kernel))
-    parts.update(name for name, refusal in found.items() if not refusal)
-    missing += [f"{name}: {refusal}" for name, refusal in found.items() if refusal and name != DATA_LIMIT]
+        elif name in NAMESPACES:
+            missing.append(f"{name} namespace: {refusal}" if name != "user" else f"user and pid namespaces: {refusal}")
+        elif name != DATA_LIMIT:
+            missing.append(f"{name}: {refusal}")
     return Grant(frozenset(parts), tuple(missing))
 
 
@@ -61,18 +61,13 @@ def without_namespaces(grant: Grant) -> Grant:
     return Grant(grant.parts - NAMESPACES.keys(), ("namespaces: the template's isolation is plain", *others))
 
 
-def _try_namespaces() -> Sequence[tuple[str, str]]:
-    refusals: list[tuple[str, str]] = _in_a_fork(_try_all)
-    return refusals
-
-
 def _try_all() -> list[tuple[str, str]]:
+    of_the_kernel = _try_kernel()
     try:
         kernel.own_user_namespace(CLONE_NEWPID)
-        inner: list[tuple[str, str]] = _in_a_fork(_try_as_a_child)
+        return [*_in_a_fork(_try_as_a_child), *of_the_kernel]
     except OSError as error:
-        return [("user", str(error))]
-    return inner
+        return [("user", str(error)), *of_the_kernel]
 
 
 def _try_as_a_child() -> list[tuple[str, str]]:
@@ -143,17 +138,17 @@ def _refusal(attempt: Callable[[], object]) -> str:
 
 
 def _in_a_fork(work: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
-    """Call a function in a process of its own."""
+    """Call a function in a process of its own. Raises OSError if that dies."""
     reading, writing = os.pipe()
-    pid = os.fork()
+    pid = forking.quick_fork()
     if pid == 0:
         with contextlib.suppress(BaseException):
-            os.write(writing, json.dumps(work()).encode())
+            os.write(writing, "\0".join(chain.from_iterable(work())).encode())
         os._exit(0)
     os.close(writing)
     with open(reading, "rb") as answers:  # noqa: PTH123 - a descriptor
-        answer = answers.read()
+        words = answers.read().decode().split("\0")
     os.waitpid(pid, 0)
-    if not answer:
+    if len(words) == 1:
         raise OSError(0, "the process that tried it died")
-    return [(str(name), str(refusal)) for name, refusal in json.loads(answer)]
+    return list(zip(words[::2], words[1::2], strict=True))

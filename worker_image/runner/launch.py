@@ -16,7 +16,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from runner import isolation, kernel
+from runner import byte_code, forking, isolation, kernel
 from runner.isolation import BARE, Grant
 from runner.kernel import CLONE_NEWPID
 
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 def launch(plan: Plan) -> tuple[socket.socket, int]:
     """Start the zygote. Returns its control socket and its pid as the runner sees it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
+    pid = forking.quick_fork()
     if pid == 0:
         ours.close()
         _launch(theirs, plan)
@@ -69,7 +69,7 @@ def _launch(control: socket.socket, plan: Plan) -> NoReturn:
         grant = _grant(plan.isolation)
         if grant.parts >= {"user"}:
             kernel.own_user_namespace(CLONE_NEWPID)  # the pid namespace is for what this process forks next
-            if (pid := os.fork()) > 0:
+            if (pid := forking.quick_fork()) > 0:
                 control.send(_PID.pack(pid))
                 os._exit(0)
         else:
@@ -78,6 +78,7 @@ def _launch(control: socket.socket, plan: Plan) -> NoReturn:
         kernel.die_with_parent()  # again, for its parent is another process by now
         from runner import zygote
 
+        byte_code.release()
         zygote.live(control, plan, grant)
     finally:
         os._exit(1)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pool.errors import RemoteProtocolError
-from runner import channel, kernel, launch  # noqa: F401
+from runner import byte_code, channel, kernel, launch  # noqa: F401
 from runner.launch import Plan
 
 #: The options and their defaults; "" where there is none. `argparse` would be imported for the daemon's call alone.
@@ -43,7 +43,7 @@ _REQUIRED = ("--link", "--scratch")
 def main(arguments: Sequence[str]) -> None:
     """Serve until the end. The Broken message says why it ended; the exit code does not."""
     born = time.monotonic()
-    gc.disable()  # what is imported stays; the collector would look at all of it time and again
+    gc.disable()  # for the imports after the fork too
     options = _parse(arguments)
     _shield()
     control, zygote_pid = launch.launch(_plan(options))
@@ -115,7 +115,8 @@ def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: in
         born=born,
         checked=options["--isolation"][0] != "none",
     )
-    digest = sources.digest(sources.read_tree(Path(__file__).resolve().parent.parent))
+    digest = byte_code.sources() or sources.digest(sources.read_tree(Path(__file__).resolve().parent.parent))
+    byte_code.release()
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     hello = wire.Hello(runner=__version__, sources=digest, python=python)
     link = Link(context, Path(options["--link"][0]))

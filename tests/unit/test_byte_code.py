@@ -1,0 +1,60 @@
+"""The file with the byte code of what a start imports: the modules are those that Python itself would have found."""
+
+import json
+
+import pytest
+
+from pool.assets import runner_tree
+from pool.images.worker import write_tree
+from tests.support.process import python
+
+#: Prints what each module says of itself, and what the finders keep.
+REPORT = """
+import json, sys
+sys.argv[1:] and sys.path.insert(0, sys.argv[1])
+from runner import byte_code
+if sys.argv[2:]:
+    byte_code.use()
+from runner import zygote, runner
+import pool.sources
+byte_code.release()
+def said(module):
+    spec = module.__spec__
+    return [
+        spec.name, type(spec.loader).__name__, spec.origin, spec.cached, spec.submodule_search_locations, spec.parent,
+        spec.has_location, type(module.__loader__).__name__, getattr(module, "__file__", None),
+        getattr(module, "__cached__", None), list(getattr(module, "__path__", [])), module.__package__, module.__doc__,
+        spec.loader.get_code(spec.name) is not None if hasattr(spec.loader, "get_code") else None,
+    ]
+found = {name: said(module) for name, module in sys.modules.items() if getattr(module, "__spec__", None)}
+found.pop("__main__", None)
+print(json.dumps([found, [type(each).__name__ for each in sys.meta_path], sorted(map(str, sys.path_importer_cache))]))
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    write_tree(runner_tree(), tmp_path / "tree")
+    python(tmp_path / "tree/runner/byte_code.py", check=True)
+    return tmp_path / "tree"
+
+
+def report(tree, *more):
+    return json.loads(python("-c", REPORT, tree, *more, check=True).stdout)
+
+
+def test_a_module_from_the_file_is_like_one_that_python_has_found(tree):
+    plain, finders, _ = report(tree)
+    from_file, same_finders, looked_into = report(tree, "from the file")
+    assert from_file == plain
+    assert same_finders == finders
+    assert not [each for each in looked_into if each.startswith(str(tree / "pool"))]  # it was the file, then
+
+
+def test_a_file_of_another_python_or_none_leaves_all_to_python(tree):
+    content = (tree / "byte-code").read_bytes()
+    (tree / "byte-code").write_bytes(b"\0\0\0\0" + content[4:])
+    _, _, looked_into = report(tree, "from the file")
+    assert str(tree / "pool") in looked_into
+    (tree / "byte-code").unlink()
+    assert report(tree, "from the file")[2] == looked_into
