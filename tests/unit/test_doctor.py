@@ -45,9 +45,7 @@ KERNELS: list[tuple[str, str, dict[str, Any], str]] = [
     ("cgroup-controllers", "problem", {"controllers": frozenset({"cpu", "pids"})}, "cgroup_enable=memory"),
     ("user-namespaces", "unknown", {"namespaces": None}, "workers"),
     (
-        "user-namespaces",
-        "problem",
-        {"namespaces": "ENOSPC", "max_user_namespaces": 0},
+        "user-namespaces", "problem", {"namespaces": "ENOSPC", "max_user_namespaces": 0},
         "sysctl user.max_user_namespaces=",
     ),
     ("user-namespaces", "problem", {"namespaces": "EPERM", "userns_clone": 0}, "unprivileged_userns_clone=1"),
@@ -68,14 +66,7 @@ KERNELS: list[tuple[str, str, dict[str, Any], str]] = [
     ("overcommit", "warning", {"overcommit": 2}, "overcommit_memory=0"),
     ("swap", "warning", {"swap": True}, "encrypt"),
     ("core-dumps", "warning", {"core_pattern": "|/usr/share/apport/apport %p"}, "core_pattern=core"),
-]
-
-
-@pytest.mark.parametrize(("name", "verdict", "kernel", "advice"), KERNELS)
-def test_problems_of_a_kernel_are_found_with_a_remedy(name, verdict, kernel, advice):
-    finding = the(name, a_host(kernel=kernel))
-    assert finding.verdict == verdict
-    assert advice in finding.advice
+]  # fmt: skip
 
 
 ENGINES: list[tuple[str, str, dict[str, Any], str]] = [
@@ -86,13 +77,6 @@ ENGINES: list[tuple[str, str, dict[str, Any], str]] = [
     ("engine-seccomp", "problem", {"options": frozenset({"apparmor"})}, "built with seccomp"),
     ("docker-endpoint", "problem", {"warnings": ("API is accessible on http://0.0.0.0:2375",)}, "hosts"),
 ]
-
-
-@pytest.mark.parametrize(("name", "verdict", "docker", "advice"), ENGINES)
-def test_problems_of_an_engine_are_found_with_a_remedy(name, verdict, docker, advice):
-    finding = the(name, a_host(docker=docker))
-    assert finding.verdict == verdict
-    assert advice in finding.advice
 
 
 FILES: list[tuple[str, str, dict[str, Any], str]] = [
@@ -109,19 +93,28 @@ FILES: list[tuple[str, str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "verdict", "changes", "advice"), FILES)
-def test_users_with_too_many_rights_are_found_with_a_remedy(name, verdict, changes, advice):
+PROBLEMS = [
+    *((name, verdict, {"kernel": kernel}, advice) for name, verdict, kernel, advice in KERNELS),
+    *((name, verdict, {"docker": docker}, advice) for name, verdict, docker, advice in ENGINES),
+    *FILES,
+]
+
+
+@pytest.mark.parametrize(("name", "verdict", "changes", "advice"), PROBLEMS)
+def test_problems_of_a_kernel_an_engine_and_of_rights_are_found_with_a_remedy(name, verdict, changes, advice):
     finding = the(name, a_host(**changes))
     assert finding.verdict == verdict
     assert advice in finding.advice
 
 
 def test_every_finding_has_a_host_on_which_it_is_not_ok():
-    listed = {name for name, *_ in (*KERNELS, *ENGINES, *FILES)}
-    apart = {"engine-oci", "engine-runtimes", "engine-users"} | {
-        name for name in TITLES if name.startswith("advisories-")
+    apart = {
+        "engine-oci",
+        "engine-runtimes",
+        "engine-users",
+        *(name for name in TITLES if name.startswith("advisories-")),
     }
-    assert listed | apart == set(TITLES)
+    assert {name for name, *_ in PROBLEMS} | apart == set(TITLES)
 
 
 @pytest.mark.parametrize(
