@@ -1,5 +1,7 @@
 """What holds for all tests."""
 
+import asyncio
+import inspect
 import os
 import signal
 from pathlib import Path
@@ -42,6 +44,16 @@ def pytest_configure():
     """What runs in the background of a shell may ignore SIGINT, and every program that a test starts would too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """A test that is a coroutine runs on an event loop of its own, for a minute at most."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    fixtures = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**fixtures), 60))
+    return True
 
 
 @pytest.hookimpl(optionalhook=True)

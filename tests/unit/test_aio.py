@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import threading
 
 import pytest
@@ -14,14 +15,11 @@ from tests.unit.fake_daemon import HOLD
 DOUBLE = "def main(x):\n    return x * 2"
 
 
-def with_client(daemon, work, **options):
-    """What `work(client)` returns, on an event loop of its own."""
-
-    async def go():
-        async with AsyncClient(daemon.endpoint, timeout=60, **options) as client:
-            return await asyncio.wait_for(work(client), 60)
-
-    return asyncio.run(go())
+@pytest.fixture
+def client(daemon):
+    it = AsyncClient(daemon.endpoint, timeout=60)
+    yield it
+    asyncio.run(it.close())
 
 
 async def until(condition):
@@ -33,131 +31,111 @@ async def until(condition):
 # ---- one job ----
 
 
-def test_run_gives_the_value(daemon):
-    result = with_client(daemon, lambda client: client.run(DOUBLE, entry="main", args=[21]))
+async def test_run_gives_the_value(client):
+    result = await client.run(DOUBLE, entry="main", args=[21])
     assert (result.outcome, result.value) == (Outcome.OK, 42)
 
 
-def test_a_job_that_was_submitted_is_asked_for_by_its_id(daemon):
-    async def work(client):
-        job_id = await client.submit("result = 1", job_id="mine")
-        return await client.result(job_id, timeout=60)
-
-    result = with_client(daemon, work)
+async def test_a_job_that_was_submitted_is_asked_for_by_its_id(client):
+    job_id = await client.submit("result = 1", job_id="mine")
+    result = await client.result(job_id, timeout=60)
     assert (result.job_id, result.value) == ("mine", 1)
 
 
-def test_what_is_wrong_with_a_job_is_raised_before_it_is_sent(daemon):
+async def test_what_is_wrong_with_a_job_is_raised_before_it_is_sent(client, daemon):
     with pytest.raises(InvalidJobError, match="seed"):
-        with_client(daemon, lambda client: client.run("x = 1", seed=-1))
+        await client.run("x = 1", seed=-1)
     assert not daemon.received
 
 
-def test_the_errors_of_the_daemon_are_raised(daemon):
+async def test_the_errors_of_the_daemon_are_raised(client, daemon):
     daemon.on(wire.Submit, lambda call: call.refuse("busy", "the backlog is full"))
     with pytest.raises(BusyError, match="the backlog is full"):
-        with_client(daemon, lambda client: client.run("x = 1"))
+        await client.run("x = 1")
     with pytest.raises(UnknownJobError):
-        with_client(daemon, lambda client: client.result("nobody"))
+        await client.result("nobody")
 
 
-def test_a_timeout_ends_the_wait_and_not_the_job(daemon):
+async def test_a_timeout_ends_the_wait_and_not_the_job(client, daemon):
     with pytest.raises(ResultTimeoutError, match="goes on"):
-        with_client(daemon, lambda client: client.run(HOLD, timeout=0.05))
+        await client.run(HOLD, timeout=0.05)
+    await client.close()
     assert not daemon.of(wire.Cancel)
 
 
-def test_a_value_is_decoded_in_a_process_of_its_own_if_asked_for(daemon):
-    result = with_client(daemon, lambda client: client.run("result = [1, 2]"), decode="process")
-    assert result.value == [1, 2]
+async def test_a_value_is_decoded_in_a_process_of_its_own_if_asked_for(daemon):
+    async with AsyncClient(daemon.endpoint, timeout=60, decode="process") as client:
+        assert (await client.run("result = [1, 2]")).value == [1, 2]
 
 
-def test_a_closed_client_says_so(daemon):
-    async def work():
-        client = AsyncClient(daemon.endpoint)
-        await client.close()
+async def test_a_closed_client_says_so(client):
+    await client.close()
+    with pytest.raises(ClosedError):
         await client.run("x = 1")
 
+
+async def test_close_fails_the_calls_that_wait(client, daemon):
+    waiting = asyncio.create_task(client.run(HOLD))
+    await until(lambda: daemon.of(wire.Submit))
+    await client.close()
     with pytest.raises(ClosedError):
-        asyncio.run(work())
-
-
-def test_close_fails_the_calls_that_wait(daemon):
-    async def work():
-        client = AsyncClient(daemon.endpoint)
-        waiting = asyncio.create_task(client.run(HOLD))
-        await until(lambda: daemon.of(wire.Submit))
-        await client.close()
         await waiting
-
-    with pytest.raises(ClosedError):
-        asyncio.run(work())
 
 
 # ---- cancelling ----
 
 
-def test_cancelling_the_task_cancels_the_job(daemon):
-    async def work(client):
-        task = asyncio.create_task(client.run(HOLD, job_id="held"))
-        await until(lambda: "held" in daemon.jobs)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    with_client(daemon, work)
-    assert [each.job_id for each in daemon.of(wire.Cancel)] == ["held"]  # `close` has waited for it
-
-
-def test_asyncio_timeout_cancels_the_job(daemon):
-    async def work(client):
-        async with asyncio.timeout(0.1):
-            await client.run(HOLD, job_id="held")
-
-    with pytest.raises(TimeoutError):
-        with_client(daemon, work)
+async def test_cancelling_the_task_cancels_the_job(client, daemon):
+    task = asyncio.create_task(client.run(HOLD, job_id="held"))
+    await until(lambda: "held" in daemon.jobs)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await client.close()  # it waits for the daemon
     assert [each.job_id for each in daemon.of(wire.Cancel)] == ["held"]
 
 
-def test_a_failure_in_a_task_group_cancels_the_jobs_of_the_others(daemon):
+async def test_asyncio_timeout_cancels_the_job(client, daemon):
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await client.run(HOLD, job_id="held")
+    await client.close()
+    assert [each.job_id for each in daemon.of(wire.Cancel)] == ["held"]
+
+
+async def test_a_failure_in_a_task_group_cancels_the_jobs_of_the_others(client, daemon):
     async def fail():
         await until(lambda: len(daemon.jobs) == 2)
         raise ValueError("of mine")
 
-    async def work(client):
+    async def together():
         async with asyncio.TaskGroup() as group:
-            group.create_task(client.run(HOLD, job_id="a"))
-            group.create_task(client.run(HOLD, job_id="b"))
-            group.create_task(fail())
+            for each in (client.run(HOLD, job_id="a"), client.run(HOLD, job_id="b"), fail()):
+                group.create_task(each)
 
     with pytest.raises(ExceptionGroup):
-        with_client(daemon, work)
+        await together()
+    await client.close()
     assert sorted(each.job_id for each in daemon.of(wire.Cancel)) == ["a", "b"]
 
 
-def test_cancelling_a_task_that_waits_for_a_submitted_job_leaves_the_job_alone(daemon):
-    async def work(client):
-        task = asyncio.create_task(client.result(await client.submit(HOLD)))
-        await until(lambda: daemon.of(wire.Watch))
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    with_client(daemon, work)
+async def test_cancelling_a_task_that_waits_for_a_submitted_job_leaves_the_job_alone(client, daemon):
+    task = asyncio.create_task(client.result(await client.submit(HOLD)))
+    await until(lambda: daemon.of(wire.Watch))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await client.close()
     assert not daemon.of(wire.Cancel)
 
 
-def test_an_answer_that_comes_after_its_task_was_cancelled_disturbs_nobody(daemon):
+async def test_an_answer_that_comes_after_its_task_was_cancelled_disturbs_nobody(client, daemon):
     daemon.on(wire.Cancel, lambda call: (daemon.finish("held", value=1), call.proceed()))
-
-    async def work(client):
-        task = asyncio.create_task(client.run(HOLD, job_id="held"))
-        await until(lambda: "held" in daemon.jobs)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        return await client.run("result = 2")
-
-    assert with_client(daemon, work).value == 2
+    task = asyncio.create_task(client.run(HOLD, job_id="held"))
+    await until(lambda: "held" in daemon.jobs)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (await client.run("result = 2")).value == 2
 
 
 # ---- many ----
@@ -166,46 +144,36 @@ def test_an_answer_that_comes_after_its_task_was_cancelled_disturbs_nobody(daemo
 def test_a_thousand_jobs_at_once_need_no_thread_each(daemon):
     seen = set()
 
-    async def work(client):
-        running = [asyncio.create_task(client.run(HOLD, job_id=f"j{n}")) for n in range(1000)]
-        await until(lambda: len(daemon.jobs) == 1000)
-        seen.update(threads())
-        for n in range(1000):
-            daemon.finish(f"j{n}", value=n)
-        return await asyncio.gather(*running)
+    async def work():
+        async with AsyncClient(daemon.endpoint, timeout=60) as client:
+            running = [asyncio.create_task(client.run(HOLD, job_id=f"j{n}")) for n in range(1000)]
+            await until(lambda: len(daemon.jobs) == 1000)
+            seen.update(threads())
+            for n in range(1000):
+                daemon.finish(f"j{n}", value=n)
+            assert [each.value for each in await asyncio.gather(*running)] == list(range(1000))
 
     before = threads()
-    results = with_client(daemon, work)
-    assert [each.value for each in results] == list(range(1000))
+    asyncio.run(work())
     assert len(seen - before) <= 1
 
 
-def test_map_gives_the_results_in_the_order_of_the_inputs(daemon):
-    async def work(client):
-        done = []
-        results = client.map(
-            DOUBLE, ([n] for n in range(300)), entry="main", window=7, progress=lambda *n: done.append(n)
-        )
-        return [each.value async for each in results], done
-
-    values, done = with_client(daemon, work)
-    assert values == [2 * n for n in range(300)]
+async def test_map_gives_the_results_in_the_order_of_the_inputs(client):
+    done = []
+    inputs = ([n] for n in range(300))
+    results = client.map(DOUBLE, inputs, entry="main", window=7, progress=lambda *n: done.append(n))
+    assert [each.value async for each in results] == [2 * n for n in range(300)]
     assert done[-1] == (300, None)
 
 
-def test_a_map_of_endless_inputs_that_is_left_cancels_what_is_under_way(daemon):
-    def inputs():
-        while True:
-            yield []
-
-    async def work(client):
-        async with contextlib.aclosing(client.map("def hold(): pass", inputs(), entry="hold", window=3)) as results:
-            async for _ in results:
-                break
-        return await client.run("result = 'goes on'")
-
+async def test_a_map_of_endless_inputs_that_is_left_cancels_what_is_under_way(client, daemon):
     daemon.on(wire.Submit, hold_all_but_the_first(daemon))
-    assert with_client(daemon, work).value == "goes on"
+    results = client.map("def hold(): pass", itertools.repeat([]), entry="hold", window=3)
+    async with contextlib.aclosing(results):
+        async for _ in results:
+            break
+    assert (await client.run("result = 'goes on'")).value == "goes on"
+    await client.close()
     assert len(daemon.of(wire.Cancel)) == len(daemon.of(wire.Submit)) - 2
 
 
@@ -220,7 +188,7 @@ def hold_all_but_the_first(daemon):
     return react
 
 
-def test_a_map_waits_for_a_busy_pool(daemon):
+async def test_a_map_waits_for_a_busy_pool(client, daemon):
     def react(call):
         if len(daemon.of(wire.Submit)) % 2:
             call.refuse("busy", "later", retry_after_s=0.01)
@@ -228,58 +196,45 @@ def test_a_map_waits_for_a_busy_pool(daemon):
             call.proceed()
 
     daemon.on(wire.Submit, react)
-
-    async def work(client):
-        return [each.value async for each in client.map(DOUBLE, ([n] for n in range(9)), entry="main")]
-
-    assert with_client(daemon, work) == [2 * n for n in range(9)]
+    results = client.map(DOUBLE, ([n] for n in range(9)), entry="main")
+    assert [each.value async for each in results] == [2 * n for n in range(9)]
 
 
-def test_a_map_ends_at_its_deadline(daemon):
-    async def work(client):
-        return [each async for each in client.map("def main(): pass", [[]], entry="main", timeout=0.1)]
-
+async def test_a_map_ends_at_its_deadline(client, daemon):
     daemon.on(wire.Submit, lambda call: call.refuse("busy", "full", retry_after_s=60.0))
     with pytest.raises(ResultTimeoutError, match=r"1 job has not ended within 0\.1 s"):
-        with_client(daemon, work)
+        await anext(client.map("def main(): pass", [[]], entry="main", timeout=0.1))
 
 
-def test_many_jobs_are_submitted_and_asked_for_as_they_end(daemon):
-    async def work(client):
-        batch = await client.submit_many([{"code": f"result = {n}"} for n in range(5)] + [{"code": "", "seed": -1}])
-        return batch, [each async for each in client.results(batch)]
-
-    batch, results = with_client(daemon, work)
+async def test_many_jobs_are_submitted_and_asked_for_as_they_end(client):
+    batch = await client.submit_many([{"code": f"result = {n}"} for n in range(5)] + [{"code": "", "seed": -1}])
+    results = [each async for each in client.results(batch)]
     assert sorted(each.value for each in results if each.ok) == list(range(5))
     assert [each.job_id for each in results if each.outcome is Outcome.REJECTED] == list(batch.refused)
 
 
-def test_a_submit_many_that_cannot_go_on_says_what_was_submitted(daemon):
+async def test_a_submit_many_that_cannot_go_on_says_what_was_submitted(client):
     def jobs():
         yield {"code": "result = 1", "job_id": "one"}
         raise ValueError("no more")
 
     with pytest.raises(BatchError, match="no more"):
-        with_client(daemon, lambda client: client.submit_many(jobs()))
+        await client.submit_many(jobs())
 
 
 # ---- output ----
 
 
-def test_stream_gives_the_output_while_the_job_runs_and_then_the_result(daemon):
-    async def work(client):
-        await client.submit(HOLD, job_id="j")
-        events = client.stream("j", timeout=120)
-        first = asyncio.ensure_future(anext(events))
-        await until(lambda: daemon.jobs["j"].watchers)
-        daemon.print("j", "stdout", 0, b"one\n")
-        seen = [await first]
-        daemon.finish("j", value=3, output=(b"one\ntwo\n", b"err"))
-        return seen + [each async for each in events]
-
-    *texts, result = with_client(daemon, work)
+async def test_stream_gives_the_output_while_the_job_runs_and_then_the_result(client, daemon):
+    await client.submit(HOLD, job_id="j")
+    events = client.stream("j", timeout=120)
+    first = asyncio.ensure_future(anext(events))
+    await until(lambda: daemon.jobs["j"].watchers)
+    daemon.print("j", "stdout", 0, b"one\n")
+    assert await first == OutputEvent(stream="stdout", text="one\n", offset=0)
+    daemon.finish("j", value=3, output=(b"one\ntwo\n", b"err"))
+    *texts, result = [each async for each in events]
     assert texts == [
-        OutputEvent(stream="stdout", text="one\n", offset=0),
         OutputEvent(stream="stdout", text="two\n", offset=4),
         OutputEvent(stream="stderr", text="err", offset=0),
     ]
@@ -287,30 +242,23 @@ def test_stream_gives_the_output_while_the_job_runs_and_then_the_result(daemon):
     assert result.value == 3
 
 
-def test_callbacks_get_the_output_on_the_event_loop(daemon):
+async def test_callbacks_get_the_output_on_the_event_loop(client, daemon):
     seen = []
-
-    async def work(client):
-        running = asyncio.create_task(
-            client.run(HOLD, job_id="j", on_stdout=lambda text: seen.append((text, threading.get_ident())))
-        )
-        await until(lambda: "j" in daemon.jobs and daemon.jobs["j"].watchers)
-        daemon.print("j", "stdout", 0, b"one")
-        await until(lambda: seen)
-        daemon.finish("j", output=(b"one", b""))
-        return await running
-
-    assert with_client(daemon, work).stdout == "one"
+    listen = {"on_stdout": lambda text: seen.append((text, threading.get_ident()))}
+    running = asyncio.create_task(client.run(HOLD, job_id="j", **listen))
+    await until(lambda: "j" in daemon.jobs and daemon.jobs["j"].watchers)
+    daemon.print("j", "stdout", 0, b"one")
+    await until(lambda: seen)
+    daemon.finish("j", output=(b"one", b""))
+    assert (await running).stdout == "one"
     assert seen == [("one", threading.get_ident())]
 
 
-def test_a_stream_ends_at_its_deadline_and_the_job_goes_on(daemon):
-    async def work(client):
-        await client.submit(HOLD, job_id="j")
-        return [each async for each in client.stream("j", timeout=0.05)]
-
+async def test_a_stream_ends_at_its_deadline_and_the_job_goes_on(client, daemon):
+    await client.submit(HOLD, job_id="j")
     with pytest.raises(ResultTimeoutError, match="goes on"):
-        with_client(daemon, work)
+        await anext(client.stream("j", timeout=0.05))
+    await client.close()
     assert not daemon.of(wire.Cancel)
 
 
