@@ -6,18 +6,10 @@ import threading
 
 import pytest
 
-from pool import Client, Limits, wire
+from pool import Client, Limits, errors, wire
 from pool import values as codec
 from pool.client import Batch, BatchError, retry, waiting
 from pool.client.pending import Request
-from pool.errors import (
-    BacklogFullError,
-    ClosedError,
-    DaemonUnreachableError,
-    InvalidJobError,
-    LimitExceededError,
-    ResultTimeoutError,
-)
 from tests.support.waiting import Waiting, eventually
 from tests.unit.fake_daemon import HOLD
 from tests.unit.test_executor import hold
@@ -161,9 +153,9 @@ def test_a_refused_job_is_sent_again_as_soon_as_another_has_ended(client, daemon
 
 def test_a_pool_that_stays_busy_ends_the_map_with_the_reason_when_its_time_is_over(client, daemon):
     Busy(daemon, room=0)
-    with pytest.raises(ResultTimeoutError, match="the pool was busy: The backlog is full") as caught:
+    with pytest.raises(errors.ResultTimeoutError, match="the pool was busy: The backlog is full") as caught:
         list(client.map(DOUBLE, [[1]], entry="main", timeout=3))
-    assert isinstance(caught.value.__cause__, BacklogFullError)
+    assert isinstance(caught.value.__cause__, errors.BacklogFullError)
 
 
 def test_the_timeout_names_the_refusal_also_while_the_job_is_sent_again():
@@ -172,18 +164,18 @@ def test_the_timeout_names_the_refusal_also_while_the_job_is_sent_again():
     def ask():
         asked.append(request := Request(wire.Cancel(request=1, job_id="j")))
         if len(asked) == 1:
-            request.set_exception(BacklogFullError("full", retry_after_s=0))
+            request.set_exception(errors.BacklogFullError("full", retry_after_s=0))
         return request
 
     retrying = retry.Retry(0.3)
     retrying.start(0, ask)
-    with pytest.raises(ResultTimeoutError, match=r"1 job has not ended within 0\.3 s; the pool was busy: full"):
+    with pytest.raises(errors.ResultTimeoutError, match=r"1 job has not ended within 0\.3 s; the pool was busy: full"):
         retrying.next()
     assert len(asked) == 2
 
 
 def test_map_cancels_what_is_left_when_its_time_is_over(client, daemon):
-    with pytest.raises(ResultTimeoutError, match=r"5 jobs have not ended within 0\.3 s"):
+    with pytest.raises(errors.ResultTimeoutError, match=r"5 jobs have not ended within 0\.3 s"):
         list(client.map(hold, [[n] for n in range(5)], timeout=0.3))
     eventually(lambda: len(daemon.of(wire.Cancel)) == 5 and not daemon.open_jobs())
 
@@ -231,7 +223,7 @@ def test_a_daemon_that_stops_ends_the_map(daemon):
         results = client.map(hold, [[n] for n in range(3)])
         daemon.open_jobs(3)
         daemon.stop()
-        with pytest.raises(DaemonUnreachableError):
+        with pytest.raises(errors.DaemonUnreachableError):
             next(results)
 
 
@@ -239,7 +231,7 @@ def test_a_client_that_is_closed_ends_the_map(client, daemon):
     results = client.map(hold, [[1]])
     daemon.open_jobs(1)
     client.close()
-    with pytest.raises(ClosedError):
+    with pytest.raises(errors.ClosedError):
         next(results)
 
 
@@ -263,7 +255,7 @@ def test_progress_gets_the_count_of_ended_jobs_and_the_total_if_it_is_known(clie
     ],
 )
 def test_an_error_in_the_options_of_map_is_raised_at_once(client, daemon, options, field):
-    with pytest.raises(InvalidJobError, match=field):
+    with pytest.raises(errors.InvalidJobError, match=field):
         client.map(DOUBLE, [[1]], **MAIN, **options)
     assert daemon.received == []
 
@@ -309,7 +301,7 @@ def test_refused_jobs_are_named_and_the_others_are_in_the_pool(client, daemon):
     assert set(batch.refused) == {*batch[1:4], batch[5]}
     assert "type str" in batch.refused[batch[3]].message
     assert "no 'code'" in batch.refused[batch[5]].message
-    assert isinstance(batch.refused["refused-there"], LimitExceededError)
+    assert isinstance(batch.refused["refused-there"], errors.LimitExceededError)
     assert batch.refused["refused-there"].fields["maximum"] == 1
     results = {result.job_id: result for result in client.results(batch)}
     assert [str(results[job_id].outcome) for job_id in batch] == [
@@ -347,7 +339,7 @@ def test_an_error_that_ends_submit_many_has_the_submitted_jobs(client, daemon):
     with pytest.raises(BatchError, match=r"2 jobs were submitted and go on; then: 3 jobs have not") as caught:
         client.submit_many(jobs, timeout=3)
     assert caught.value.batch == ["j0", "j1"]
-    assert isinstance(caught.value.__cause__, ResultTimeoutError)
+    assert isinstance(caught.value.__cause__, errors.ResultTimeoutError)
     assert not {"j0", "j1"} & {order.job_id for order in daemon.of(wire.Cancel)}
 
 
@@ -379,7 +371,7 @@ def test_a_progress_function_that_raises_loses_no_submitted_job(client, daemon):
 
 def test_results_leaves_the_jobs_alone_when_its_time_is_over(client, daemon):
     batch = client.submit_many([{"code": HOLD}])
-    with pytest.raises(ResultTimeoutError):
+    with pytest.raises(errors.ResultTimeoutError):
         list(client.results(batch, timeout=0.1))
     assert not daemon.of(wire.Cancel)
     daemon.finish(batch[0], value=1)

@@ -8,17 +8,8 @@ import traceback
 
 import pytest
 
-from pool import Client, Limits, Outcome, PoolExecutor, wire
+from pool import Client, Limits, Outcome, PoolExecutor, errors, wire
 from pool.client import JobOutcomeError
-from pool.errors import (
-    BusyError,
-    DaemonUnreachableError,
-    DrainingError,
-    InvalidJobError,
-    JobFailedError,
-    ValueCodecError,
-    outcome_error,
-)
 from pool.model import JobError, JobResult
 from tests.support.waiting import eventually, in_child
 
@@ -72,7 +63,9 @@ def test_the_executors_limits_and_pool_hold_for_its_jobs(daemon):
 
 def test_an_exception_of_the_job_comes_as_data_inside_job_failed_error(executor):
     future = executor.submit(bad, "the test says so")
-    with pytest.raises(JobFailedError, match=r"ValueError: the test says so \(outcome error\)\nTraceback") as caught:
+    with pytest.raises(
+        errors.JobFailedError, match=r"ValueError: the test says so \(outcome error\)\nTraceback"
+    ) as caught:
         future.result(WAIT_S)
     error = future.exception(WAIT_S)
     assert error is caught.value
@@ -85,7 +78,7 @@ def test_an_exception_of_the_job_comes_as_data_inside_job_failed_error(executor)
 def test_every_outcome_but_ok_is_raised_by_the_future(executor, daemon, outcome):
     future = executor.submit(hold)
     daemon.finish(*daemon.open_jobs(1), outcome=outcome)
-    with pytest.raises(JobFailedError, match=rf"the test says so \(outcome {outcome}\)") as caught:
+    with pytest.raises(errors.JobFailedError, match=rf"the test says so \(outcome {outcome}\)") as caught:
         future.result(WAIT_S)
     assert caught.value.result.outcome is outcome
 
@@ -98,14 +91,14 @@ def test_the_error_survives_a_pickle(executor):
 
 def test_a_refusal_by_the_daemon_is_raised_by_the_future(executor, daemon):
     daemon.on(wire.Submit, lambda call: call.refuse("backlog_full", "full"))
-    assert isinstance(executor.submit(double, 1).exception(WAIT_S), BusyError)
+    assert isinstance(executor.submit(double, 1).exception(WAIT_S), errors.BusyError)
 
 
 def test_a_request_that_is_wrong_is_raised_at_the_line_at_fault(executor, daemon):
-    with pytest.raises(ValueCodecError, match=r"args\[0\]"):
+    with pytest.raises(errors.ValueCodecError, match=r"args\[0\]"):
         executor.submit(double, object())
     lock = threading.Lock()
-    with pytest.raises(InvalidJobError, match="cannot be pickled"):
+    with pytest.raises(errors.InvalidJobError, match="cannot be pickled"):
         executor.submit(lambda: lock)
     with pytest.raises(TypeError, match="submit_code"):
         executor.submit("result = 1")
@@ -200,7 +193,7 @@ def test_map_raises_a_failure_at_the_place_of_its_value_and_cancels_the_rest(exe
 
     values = executor.map(third_fails, range(5))
     assert [next(values), next(values)] == [0, 1]
-    with pytest.raises(JobFailedError, match="third"):
+    with pytest.raises(errors.JobFailedError, match="third"):
         next(values)
     assert list(values) == []
 
@@ -235,7 +228,7 @@ def test_map_that_nobody_iterates_over_cancels_its_jobs(executor, daemon):
 
 
 def test_map_cancels_what_it_began_when_a_later_argument_cannot_be_carried(executor, daemon):
-    with pytest.raises(ValueCodecError):
+    with pytest.raises(errors.ValueCodecError):
         executor.map(hold, [1, 2, object()])
     daemon.wait_for(wire.Cancel, 2)
 
@@ -258,7 +251,7 @@ def test_map_pickles_its_function_once(executor):
 
 def test_futures_fail_when_there_is_no_daemon(tmp_path):
     with Client(tmp_path / "s", timeout=0.3) as client, PoolExecutor(client=client) as executor:
-        assert isinstance(executor.submit(double, 1).exception(WAIT_S), DaemonUnreachableError)
+        assert isinstance(executor.submit(double, 1).exception(WAIT_S), errors.DaemonUnreachableError)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -274,7 +267,7 @@ def test_an_executor_works_in_a_forked_child_and_goes_on_in_the_parent(executor,
     "kind", [KeyError, ValueError, OSError, TimeoutError, UnicodeDecodeError, SyntaxError, Exception]
 )
 def test_a_built_in_exception_of_the_job_is_caught_by_its_own_type_and_as_a_failed_job(kind):
-    error = outcome_error(failed(kind.__name__))
+    error = errors.outcome_error(failed(kind.__name__))
     with pytest.raises(kind, match=f"{kind.__name__}: the cause") as caught:
         raise error
     assert isinstance(caught.value, JobOutcomeError)
@@ -290,7 +283,7 @@ def test_a_built_in_exception_of_the_job_is_caught_by_its_own_type_and_as_a_fail
     ["StopIteration", "SystemExit", "KeyboardInterrupt", "ExceptionGroup", "my.KeyError", "print", "", "__doc__"],
 )
 def test_what_a_job_calls_its_exception_makes_no_other_type_than_a_built_in_error(name):
-    assert type(outcome_error(failed(name))) is JobOutcomeError
+    assert type(errors.outcome_error(failed(name))) is JobOutcomeError
 
 
 def failed(name):
@@ -323,7 +316,7 @@ def test_a_future_that_has_no_result_says_why_when_it_is_asked_what_the_job_prin
         future.job_result(WAIT_S)
     daemon.on(wire.Submit, lambda call: call.refuse("draining"))
     refused = executor.submit(double, 1)
-    with pytest.raises(DrainingError):
+    with pytest.raises(errors.DrainingError):
         _ = refused.stdout
 
 
@@ -332,5 +325,5 @@ def test_an_executor_sends_what_it_allows_each_job_in_further_attempts(daemon):
         executor.submit_code("result = 1").result()
         executor.submit_code("result = 1", retries=0).result()
     assert [each.retries for each in daemon.of(wire.Submit)] == [2, 0]
-    with pytest.raises(InvalidJobError, match="retries"):
+    with pytest.raises(errors.InvalidJobError, match="retries"):
         PoolExecutor(retries=11)

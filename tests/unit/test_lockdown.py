@@ -6,20 +6,13 @@ from dataclasses import replace
 import pytest
 
 from pool.assets import seccomp_profile
-from pool.engines.lockdown import (
-    MASKED_PATHS,
-    OWN_KERNEL_PROCESSES,
-    READ_ONLY_PATHS,
-    container_arguments,
-    container_name,
-    maps_files,
-)
+from pool.engines import lockdown
 from tests.support.worker_spec import SPEC
 
 
 @pytest.fixture
 def arguments():
-    return container_arguments(SPEC, '{"defaultAction": "SCMP_ACT_ERRNO"}')
+    return lockdown.container_arguments(SPEC, '{"defaultAction": "SCMP_ACT_ERRNO"}')
 
 
 def test_the_arguments_are_plain_values(arguments):
@@ -31,7 +24,7 @@ def test_nothing_but_the_image_and_the_limits_comes_from_the_spec(arguments):
         SPEC, worker_id="w2", pool="p", owner="o", instance="i", image="x", uid=1, command=(), mounts=(), memory_bytes=1,
         cpus=9.0, processes=1, tmp_bytes=1, tmp_inodes=1, nofile=1,
     )  # fmt: skip
-    changed = container_arguments(other, '{"defaultAction": "SCMP_ACT_ERRNO"}')
+    changed = lockdown.container_arguments(other, '{"defaultAction": "SCMP_ACT_ERRNO"}')
     host, changed_host = arguments.pop("HostConfig"), changed.pop("HostConfig")
     assert _differs(arguments, changed) == {"Image", "Cmd", "User", "Labels"}
     assert _differs(host, changed_host) == {
@@ -61,7 +54,7 @@ def test_memory_and_swap_together_are_the_limit(arguments):
 def test_cores_become_a_quota(arguments):
     host = arguments["HostConfig"]
     assert host["CpuQuota"] / host["CpuPeriod"] == 1.5
-    tiny = container_arguments(replace(SPEC, cpus=0.0001), "{}")["HostConfig"]
+    tiny = lockdown.container_arguments(replace(SPEC, cpus=0.0001), "{}")["HostConfig"]
     assert tiny["CpuQuota"] == 1000, "the kernel refuses less"
 
 
@@ -75,22 +68,29 @@ def test_every_mount_is_read_only_and_private(arguments):
 
 def test_a_runtime_is_named_only_if_the_spec_names_one(arguments):
     assert "Runtime" not in arguments["HostConfig"]
-    assert container_arguments(replace(SPEC, runtime="runsc"), "{}")["HostConfig"]["Runtime"] == "runsc"
+    assert lockdown.container_arguments(replace(SPEC, runtime="runsc"), "{}")["HostConfig"]["Runtime"] == "runsc"
 
 
 def test_a_runtime_with_a_kernel_of_its_own_has_room_for_its_threads(arguments):
-    own = container_arguments(replace(SPEC, runtime="runsc"), "{}")["HostConfig"]
-    assert own["PidsLimit"] == SPEC.processes + OWN_KERNEL_PROCESSES
-    assert container_arguments(replace(SPEC, runtime="crun"), "{}")["HostConfig"]["PidsLimit"] == SPEC.processes
+    own = lockdown.container_arguments(replace(SPEC, runtime="runsc"), "{}")["HostConfig"]
+    assert own["PidsLimit"] == SPEC.processes + lockdown.OWN_KERNEL_PROCESSES
+    assert (
+        lockdown.container_arguments(replace(SPEC, runtime="crun"), "{}")["HostConfig"]["PidsLimit"] == SPEC.processes
+    )
     assert arguments["HostConfig"]["PidsLimit"] == SPEC.processes
 
 
 def test_what_is_masked_is_named_here_and_not_left_to_the_engine(arguments):
     host = arguments["HostConfig"]
-    assert (tuple(host["MaskedPaths"]), tuple(host["ReadonlyPaths"])) == (MASKED_PATHS, READ_ONLY_PATHS)
+    assert (tuple(host["MaskedPaths"]), tuple(host["ReadonlyPaths"])) == (
+        lockdown.MASKED_PATHS,
+        lockdown.READ_ONLY_PATHS,
+    )
     # Engines mask these by default, so a list of our own must have them too.
-    assert {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware"} <= set(MASKED_PATHS)
-    assert not set(MASKED_PATHS) & set(READ_ONLY_PATHS)
+    assert {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware"} <= set(
+        lockdown.MASKED_PATHS
+    )
+    assert not set(lockdown.MASKED_PATHS) & set(lockdown.READ_ONLY_PATHS)
 
 
 def test_no_process_may_raise_its_priority_dump_core_or_lock_memory(arguments):
@@ -104,13 +104,13 @@ def test_no_process_may_raise_its_priority_dump_core_or_lock_memory(arguments):
 def test_nothing_of_the_daemons_environment_is_passed_on(arguments, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "x")
     monkeypatch.setenv("PATH", "/opt/elsewhere")
-    assert container_arguments(SPEC, '{"defaultAction": "SCMP_ACT_ERRNO"}') == arguments
+    assert lockdown.container_arguments(SPEC, '{"defaultAction": "SCMP_ACT_ERRNO"}') == arguments
     assert "PATH=/usr/bin" in arguments["Env"]
 
 
 def test_two_runs_of_a_daemon_never_use_the_same_container_name():
-    assert container_name(SPEC) == "pool-run1-w1"
-    assert container_name(replace(SPEC, instance="run2")) != container_name(SPEC)
+    assert lockdown.container_name(SPEC) == "pool-run1-w1"
+    assert lockdown.container_name(replace(SPEC, instance="run2")) != lockdown.container_name(SPEC)
 
 
 # ---- seccomp -------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_no_name_is_listed_twice_unless_its_argument_differs(profile):
 
 
 def test_a_job_maps_no_file_of_the_daemon_where_it_would_see_its_path_or_the_kernel_is_another_one():
-    assert maps_files(None, ())
-    assert maps_files("runc", ("subprocess",))
-    assert not maps_files(None, ("proc",))
-    assert not maps_files("runsc", ())
+    assert lockdown.maps_files(None, ())
+    assert lockdown.maps_files("runc", ("subprocess",))
+    assert not lockdown.maps_files(None, ("proc",))
+    assert not lockdown.maps_files("runsc", ())

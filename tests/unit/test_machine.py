@@ -4,26 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pool.core import events, job_transitions, pool_transitions, worker_transitions
-from pool.core.events import (
-    Accept,
-    CancelRequested,
-    Dispatch,
-    Event,
-    Finish,
-    Heartbeat,
-    JobEnded,
-    JobStarted,
-    JobSubmitted,
-    KillJob,
-    ProbeWorker,
-    WorkerConnected,
-    WorkerFailed,
-    WorkerFreed,
-    WorkerFrozen,
-    WorkerReady,
-    WorkerRemoved,
-)
+from pool.core import events as ev
+from pool.core import job_transitions, pool_transitions, worker_transitions
 from pool.core.machine import InvalidTransition, PoolState
 from pool.core.policy import CLEANING_S
 from pool.core.records import MAX_ENTRIES, MAX_PAST_ENTRIES
@@ -45,14 +27,14 @@ def test_every_pair_of_state_and_event_has_an_entry(module):
 
 
 def test_every_event_has_a_row_in_a_table():
-    kinds = {each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)}
-    abstract = {Event, events.WorkerEvent, events.JobEvent, events.NewJob}
+    kinds = {each for each in vars(ev).values() if isinstance(each, type) and issubclass(each, ev.Event)}
+    abstract = {ev.Event, ev.WorkerEvent, ev.JobEvent, ev.NewJob}
     assert {kind for module in TABLES for _, kind in module.TABLE} == kinds - abstract
 
 
 def test_a_row_without_an_entry_for_a_state_cannot_be_made():
     with pytest.raises(TypeError, match="exactly one entry for each of queued, leased, running, done"):
-        row(JobStarted, JobState, queued=Ignore("why"), leased=Ignore("why"), running=Ignore("why"))
+        row(ev.JobStarted, JobState, queued=Ignore("why"), leased=Ignore("why"), running=Ignore("why"))
 
 
 def everything(pool: PoolState) -> tuple[object, ...]:
@@ -67,14 +49,14 @@ def everything(pool: PoolState) -> tuple[object, ...]:
 @pytest.mark.parametrize(
     "event",
     [
-        WorkerConnected(worker_id="p-1"),
-        WorkerReady(worker_id="p-1"),
-        WorkerReady(worker_id="p-2"),
-        WorkerFreed(worker_id="p-1"),
-        WorkerFreed(worker_id="p-2"),
-        JobStarted(worker_id="p-1"),
-        JobStarted(worker_id="p-2"),
-        JobEnded(worker_id="p-2", outcome=Outcome.OK),
+        ev.WorkerConnected(worker_id="p-1"),
+        ev.WorkerReady(worker_id="p-1"),
+        ev.WorkerReady(worker_id="p-2"),
+        ev.WorkerFreed(worker_id="p-1"),
+        ev.WorkerFreed(worker_id="p-2"),
+        ev.JobStarted(worker_id="p-1"),
+        ev.JobStarted(worker_id="p-2"),
+        ev.JobEnded(worker_id="p-2", outcome=Outcome.OK),
     ],
 )
 def test_an_illegal_event_raises_with_the_history_and_changes_nothing(event):
@@ -92,7 +74,11 @@ def test_an_illegal_event_raises_with_the_history_and_changes_nothing(event):
 
 @pytest.mark.parametrize(
     "event",
-    [JobStarted(worker_id="p-1"), JobEnded(worker_id="p-1", outcome=Outcome.ERROR), WorkerReady(worker_id="p-1")],
+    [
+        ev.JobStarted(worker_id="p-1"),
+        ev.JobEnded(worker_id="p-1", outcome=Outcome.ERROR),
+        ev.WorkerReady(worker_id="p-1"),
+    ],
 )
 def test_what_a_worker_says_of_its_job_after_the_end_of_the_job_is_illegal(event):
     core = Core(min_workers=1).up()
@@ -108,7 +94,7 @@ def test_what_a_worker_says_of_its_job_after_the_end_of_the_job_is_illegal(event
 def test_a_submitted_job_is_accepted_first_and_then_dispatched_to_the_idle_worker_as_parked():
     core = Core(min_workers=1).up()
     accept, dispatch = core.submit("j", attachment="reply to 7")
-    assert isinstance(accept, Accept)
+    assert isinstance(accept, ev.Accept)
     assert (accept.job_id, accept.attachment) == ("j", "reply to 7")
     assert (dispatch.worker_id, dispatch.job_id, dispatch.attempt, dispatch.start) == ("p-1", "j", 1, StartKind.PARKED)
     assert core.pool.jobs["j"].state is JobState.LEASED
@@ -120,17 +106,17 @@ def test_a_submitted_job_is_accepted_first_and_then_dispatched_to_the_idle_worke
 def test_a_job_that_waits_for_a_container_to_start_is_cold():
     core = Core(min_workers=1, max_workers=1)
     core.tick()
-    assert isinstance(only(core.submit("early"), Accept), Accept)
-    assert only(core.ready("p-1"), Dispatch).start is StartKind.COLD
+    assert isinstance(only(core.submit("early"), ev.Accept), ev.Accept)
+    assert only(core.ready("p-1"), ev.Dispatch).start is StartKind.COLD
 
 
 def test_a_worker_that_cleans_up_gets_no_job_until_it_is_free():
     core = Core(min_workers=1, max_workers=1).up()
     core.submit("first")
-    assert only(core.report("first"), Finish).outcome is Outcome.OK
+    assert only(core.report("first"), ev.Finish).outcome is Outcome.OK
     assert core.states() == {"cleaning": 1}
-    assert not every(core.submit("second"), Dispatch)
-    assert only(core.free("p-1"), Dispatch).job_id == "second"
+    assert not every(core.submit("second"), ev.Dispatch)
+    assert only(core.free("p-1"), ev.Dispatch).job_id == "second"
 
 
 def test_a_worker_that_does_not_become_free_is_replaced_and_its_job_stays_ended():
@@ -153,9 +139,9 @@ def test_a_worker_that_vanishes_while_it_cleans_up_loses_no_job():
 def test_a_job_that_waits_for_another_job_is_dispatched_as_warm_when_its_worker_is_free():
     core = Core(min_workers=1, max_workers=1).up()
     core.submit("first")
-    assert not every(core.submit("second"), Dispatch)
+    assert not every(core.submit("second"), ev.Dispatch)
     assert core.pool.backlog_length == 1
-    dispatch = only(core.end("first"), Dispatch)
+    dispatch = only(core.end("first"), ev.Dispatch)
     assert (dispatch.job_id, dispatch.start) == ("second", StartKind.WARM)
 
 
@@ -164,7 +150,7 @@ def test_the_workers_answer_ends_the_job_and_is_handed_over_unread_with_its_hist
     core.submit("j")
     core.start("j")
     answer = object()
-    finish = only(core.handle(JobEnded(worker_id="p-1", outcome=Outcome.MEMORY, attachment=answer)), Finish)
+    finish = only(core.handle(ev.JobEnded(worker_id="p-1", outcome=Outcome.MEMORY, attachment=answer)), ev.Finish)
     assert (finish.outcome, finish.worker_id, finish.attempt, finish.started_at) == ("memory", "p-1", 1, core.now)
     assert finish.attachment is answer
     assert [(entry.state, entry.text) for entry in finish.history] == [
@@ -181,7 +167,7 @@ def test_the_workers_answer_ends_the_job_and_is_handed_over_unread_with_its_hist
 def test_a_short_job_ends_without_a_word_of_its_start():
     core = Core(min_workers=1).up()
     core.submit("j")
-    finish = only(core.report("j"), Finish)
+    finish = only(core.report("j"), ev.Finish)
     assert (finish.outcome, finish.started_at, finish.attachment) == ("ok", None, "the answer")
     assert [entry.state for entry in finish.history] == ["queued", "leased", "done"]
     assert core.pool.workers["p-1"].state is WorkerState.CLEANING
@@ -193,9 +179,9 @@ def test_a_client_at_its_quota_gets_another_worker_when_one_of_its_jobs_has_ende
     core = Core(min_workers=2, max_workers=2, running_per_client=1).up()
     core.submit("a")
     core.submit("b")
-    assert every(core.log, Dispatch)[-1].job_id == "a"
+    assert every(core.log, ev.Dispatch)[-1].job_id == "a"
     core.end("a")
-    assert every(core.log, Dispatch)[-1].job_id == "b"
+    assert every(core.log, ev.Dispatch)[-1].job_id == "b"
 
 
 def test_a_client_whose_job_took_long_waits_until_others_have_had_as_much_time():
@@ -203,7 +189,7 @@ def test_a_client_whose_job_took_long_waits_until_others_have_had_as_much_time()
     for job_id, client in (("a0", "ann"), ("a1", "ann"), ("b0", "bob"), ("b1", "bob"), ("b2", "bob")):
         core.submit(job_id, client, wall_s=1000.0)
     for job_id, took_s in (("a0", 100.0), ("b0", 1.0), ("b1", 1.0), ("b2", 1.0), ("a1", 1.0)):
-        assert every(core.log, Dispatch)[-1].job_id == job_id
+        assert every(core.log, ev.Dispatch)[-1].job_id == job_id
         core.start(job_id)
         core.now += took_s
         core.end(job_id)
@@ -213,7 +199,7 @@ def test_every_dispatch_has_its_own_epoch():
     core = Core(min_workers=1).up()
     for number in range(5):
         core.run(f"j{number}")
-    epochs = [command.epoch for command in every(core.log, Dispatch)]
+    epochs = [command.epoch for command in every(core.log, ev.Dispatch)]
     assert epochs == sorted(set(epochs))
 
 
@@ -223,11 +209,11 @@ def test_events_about_what_is_gone_or_unknown_are_ignored_and_noted_in_the_histo
     assert core.submit("waits") == [], "the same job again"
     core.end("waits")
     for event in [
-        WorkerRemoved(worker_id="p-99"),
-        Heartbeat(worker_id="p-99"),
-        JobEnded(worker_id="p-99", outcome=Outcome.ERROR),
-        CancelRequested(job_id="unheard-of"),
-        CancelRequested(job_id="waits"),
+        ev.WorkerRemoved(worker_id="p-99"),
+        ev.Heartbeat(worker_id="p-99"),
+        ev.JobEnded(worker_id="p-99", outcome=Outcome.ERROR),
+        ev.CancelRequested(job_id="unheard-of"),
+        ev.CancelRequested(job_id="waits"),
     ]:
         assert core.handle(event) == []
     assert "no such worker" in core.pool.history("p-99")[0].text
@@ -241,12 +227,12 @@ def test_a_worker_that_is_being_stopped_is_not_heard_any_more():
     core.vanish("p-1")
     assert core.pool.workers["p-1"].state is WorkerState.STOPPING
     for event in [
-        WorkerReady(worker_id="p-1"),
-        WorkerFailed(worker_id="p-1", reason="late"),
-        Heartbeat(worker_id="p-1"),
-        JobStarted(worker_id="p-1"),
-        JobEnded(worker_id="p-1", outcome=Outcome.OK),
-        WorkerFreed(worker_id="p-1"),
+        ev.WorkerReady(worker_id="p-1"),
+        ev.WorkerFailed(worker_id="p-1", reason="late"),
+        ev.Heartbeat(worker_id="p-1"),
+        ev.JobStarted(worker_id="p-1"),
+        ev.JobEnded(worker_id="p-1", outcome=Outcome.OK),
+        ev.WorkerFreed(worker_id="p-1"),
     ]:
         assert core.handle(event) == []
     assert core.finishes()["j"].outcome is Outcome.LOST
@@ -255,7 +241,7 @@ def test_a_worker_that_is_being_stopped_is_not_heard_any_more():
 def test_an_id_can_be_used_again_when_its_job_is_done():
     core = Core(min_workers=1).up()
     core.run("j")
-    assert only(core.submit("j"), Dispatch).job_id == "j"
+    assert only(core.submit("j"), ev.Dispatch).job_id == "j"
 
 
 def test_the_cause_of_an_event_is_carried_by_its_commands_and_its_history():
@@ -271,8 +257,8 @@ def test_histories_are_bounded():
         core.run(f"j{number}")
     assert len(core.pool.history("p-1")) == MAX_ENTRIES
     for number in range(MAX_PAST_ENTRIES + 1):
-        core.pool.handle(CancelRequested(job_id=f"unknown {number}"), core.now)
-        core.pool.handle(CancelRequested(job_id="asked again and again"), core.now)
+        core.pool.handle(ev.CancelRequested(job_id=f"unknown {number}"), core.now)
+        core.pool.handle(ev.CancelRequested(job_id="asked again and again"), core.now)
     assert core.pool.history("unknown 0") == []
     assert len(core.pool.history("asked again and again")) == MAX_ENTRIES
 
@@ -282,7 +268,7 @@ def test_the_history_of_a_job_does_not_grow_with_the_requests_of_its_client():
     core.submit("j")
     for _ in range(100):
         core.cancel("j")
-        core.handle(JobSubmitted(job_id="j", client="ann", wall_s=1.0))
+        core.handle(ev.JobSubmitted(job_id="j", client="ann", wall_s=1.0))
     assert len(core.pool.history("j")) == 3
 
 
@@ -299,19 +285,19 @@ def test_a_queued_job_that_is_cancelled_ends_at_once_and_did_not_run():
     core = Core(min_workers=1, max_workers=1).up()
     core.submit("first")
     core.submit("second")
-    finish = only(core.cancel("second"), Finish)
+    finish = only(core.cancel("second"), ev.Finish)
     assert (finish.outcome, finish.attachment, finish.worker_id) == (Outcome.CANCELLED, None, None)
     assert "did not run" in finish.reason
-    assert not every(core.end("first"), Dispatch)
+    assert not every(core.end("first"), ev.Dispatch)
 
 
 def test_a_running_job_is_killed_once_however_often_it_is_cancelled():
     core = Core(min_workers=1).up()
     core.submit("j")
-    kill = only(core.cancel("j"), KillJob)
+    kill = only(core.cancel("j"), ev.KillJob)
     assert (kill.worker_id, kill.epoch) == ("p-1", core.pool.workers["p-1"].epoch)
     assert core.cancel("j") == []
-    assert only(core.end("j", Outcome.CANCELLED), Finish).attachment == "the answer"
+    assert only(core.end("j", Outcome.CANCELLED), ev.Finish).attachment == "the answer"
     assert core.pool.workers["p-1"].state is WorkerState.IDLE
 
 
@@ -319,7 +305,7 @@ def test_a_job_that_ended_before_the_kill_arrived_keeps_its_own_outcome():
     core = Core(min_workers=1).up()
     core.submit("j")
     core.cancel("j")
-    assert only(core.end("j", Outcome.OK), Finish).outcome is Outcome.OK
+    assert only(core.end("j", Outcome.OK), ev.Finish).outcome is Outcome.OK
 
 
 def test_a_worker_that_does_not_answer_a_cancel_is_killed_and_only_then_the_job_is_cancelled():
@@ -329,10 +315,10 @@ def test_a_worker_that_does_not_answer_a_cancel_is_killed_and_only_then_the_job_
     assert not stopped(core.pass_time(1.9))
     commands = core.pass_time(0.2)
     assert stopped(commands) == {"p-1": "job_deadline"}
-    assert not every(commands, Finish)
+    assert not every(commands, ev.Finish)
     assert core.cancel("j") == []
     assert core.vanish("p-1") == []
-    finish = only(core.remove_stopped(), Finish)
+    finish = only(core.remove_stopped(), ev.Finish)
     assert (finish.outcome, finish.attachment) == (Outcome.CANCELLED, None)
 
 
@@ -344,9 +330,9 @@ def test_a_worker_silent_past_the_wall_limit_is_killed_and_only_then_its_job_tim
     assert not stopped(core.pass_time(11.9))
     commands = core.pass_time(0.2)
     assert stopped(commands) == {"p-1": "job_deadline"}
-    assert not every(commands, Finish)
+    assert not every(commands, ev.Finish)
     assert core.end("j") == []
-    finish = only(core.remove_stopped(), Finish)
+    finish = only(core.remove_stopped(), ev.Finish)
     assert finish.outcome is Outcome.TIMEOUT
     assert "wall limit of 10 s" in finish.reason
     assert "killed" in finish.reason
@@ -362,7 +348,7 @@ def test_a_job_that_waits_longer_than_its_queue_timeout_times_out_and_did_not_ru
     core = Core(min_workers=1, max_workers=1).up()
     core.submit("first", wall_s=1000)
     core.submit("second", queue_timeout_s=5.0)
-    finish = only(core.pass_time(5.1), Finish)
+    finish = only(core.pass_time(5.1), ev.Finish)
     assert (finish.job_id, finish.outcome, finish.worker_id) == ("second", Outcome.TIMEOUT, None)
     assert "waited 5 s in the backlog" in finish.reason
     assert "did not run" in finish.reason
@@ -378,7 +364,7 @@ def test_the_job_of_a_worker_that_vanishes_is_lost_at_once_with_the_reason_that_
     if began:
         core.start("j")
     commands = core.vanish("p-1")
-    finish = only(commands, Finish)
+    finish = only(commands, ev.Finish)
     assert (finish.outcome, finish.worker_id) == (Outcome.LOST, "p-1")
     assert "link closed" in finish.reason
     assert "unknown" in finish.reason
@@ -390,8 +376,8 @@ def test_a_frozen_worker_is_replaced_and_its_job_is_lost_and_not_blamed():
     core = Core(min_workers=1, poison_kills=1).up()
     core.submit("j", code="innocent")
     core.start("j")
-    commands = core.handle(WorkerFrozen(worker_id="p-1", reason="it was paused"))
-    finish = only(commands, Finish)
+    commands = core.handle(ev.WorkerFrozen(worker_id="p-1", reason="it was paused"))
+    finish = only(commands, ev.Finish)
     assert (finish.outcome, finish.worker_id) == (Outcome.LOST, "p-1")
     assert "it was paused" in finish.reason
     assert stopped(commands) == {"p-1": "frozen"}
@@ -402,15 +388,15 @@ def test_a_frozen_worker_is_replaced_and_its_job_is_lost_and_not_blamed():
 def test_the_boot_timeout_judges_a_worker_that_is_frozen_while_it_starts():
     core = Core(min_workers=1)
     core.tick()
-    assert core.handle(WorkerFrozen(worker_id="p-1", reason="it was paused")) == []
+    assert core.handle(ev.WorkerFrozen(worker_id="p-1", reason="it was paused")) == []
     assert core.states() == {"starting": 1}
 
 
 def test_the_job_of_a_container_that_is_removed_from_outside_is_lost():
     core = Core(min_workers=1).up()
     core.submit("j")
-    commands = core.handle(WorkerRemoved(worker_id="p-1"))
-    assert only(commands, Finish).outcome is Outcome.LOST
+    commands = core.handle(ev.WorkerRemoved(worker_id="p-1"))
+    assert only(commands, ev.Finish).outcome is Outcome.LOST
     assert stopped(commands) == {}
     assert "p-1" not in core.pool.workers
 
@@ -418,8 +404,8 @@ def test_the_job_of_a_container_that_is_removed_from_outside_is_lost():
 def test_a_start_reported_as_failed_after_the_worker_was_ready_is_a_worker_that_vanished():
     core = Core(min_workers=1).up()
     core.submit("j")
-    commands = core.handle(WorkerFailed(worker_id="p-1", reason="the engine gave up"))
-    assert only(commands, Finish).outcome is Outcome.LOST
+    commands = core.handle(ev.WorkerFailed(worker_id="p-1", reason="the engine gave up"))
+    assert only(commands, ev.Finish).outcome is Outcome.LOST
     assert core.pool.breaker.failures == 0
 
 
@@ -427,7 +413,7 @@ def test_a_worker_with_residue_of_a_job_is_not_used_again():
     core = Core(min_workers=1).up()
     core.submit("j")
     commands = core.end("j", residue="a process was left")
-    assert only(commands, Finish).outcome is Outcome.OK
+    assert only(commands, ev.Finish).outcome is Outcome.OK
     assert stopped(commands) == {"p-1": "dirty"}
 
 
@@ -437,32 +423,32 @@ def test_a_worker_that_is_gone_has_no_record_but_a_history():
     core.remove_stopped()
     assert "p-1" not in core.pool.workers
     assert core.pool.history("p-1")[-1].state == "gone"
-    assert core.handle(WorkerRemoved(worker_id="p-1")) == []
+    assert core.handle(ev.WorkerRemoved(worker_id="p-1")) == []
 
 
 def test_a_silent_idle_worker_is_probed_and_stays_if_it_answers():
     core = Core(min_workers=1, heartbeat_s=1.0).up()
     core.pass_time(2)
-    core.handle(Heartbeat(worker_id="p-1"))
+    core.handle(ev.Heartbeat(worker_id="p-1"))
     assert core.pass_time(2.9) == []
-    assert only(core.pass_time(0.2), ProbeWorker).worker_id == "p-1"
+    assert only(core.pass_time(0.2), ev.ProbeWorker).worker_id == "p-1"
     assert core.pool.workers["p-1"].state is WorkerState.SUSPECT
-    core.handle(Heartbeat(worker_id="p-1"))
+    core.handle(ev.Heartbeat(worker_id="p-1"))
     assert core.pool.workers["p-1"].state is WorkerState.IDLE
 
 
 def test_a_suspect_gets_no_job_and_is_stopped_if_it_stays_silent():
     core = Core(min_workers=1, max_workers=1, heartbeat_s=1.0).up()
     core.pass_time(3.1)
-    assert not every(core.submit("j"), Dispatch)
+    assert not every(core.submit("j"), ev.Dispatch)
     assert stopped(core.pass_time(2)) == {"p-1": "heartbeat"}
-    assert only(core.ready("p-2"), Dispatch).job_id == "j"
+    assert only(core.ready("p-2"), ev.Dispatch).job_id == "j"
 
 
 def test_a_daemon_that_was_suspended_for_long_probes_its_workers_and_replaces_none():
     core = Core(min_workers=4, max_workers=8, heartbeat_s=1.0).up()
     commands = core.tick(after=3600)
-    assert len(every(commands, ProbeWorker)) == 4
+    assert len(every(commands, ev.ProbeWorker)) == 4
     assert stopped(commands) == {}
     assert started(commands) == []
 
@@ -471,7 +457,7 @@ def test_a_busy_worker_is_never_judged_by_its_heartbeats():
     core = Core(min_workers=1, heartbeat_s=1.0).up()
     core.submit("j", wall_s=500)
     core.start("j")
-    assert not every(core.pass_time(400), ProbeWorker)
+    assert not every(core.pass_time(400), ev.ProbeWorker)
     assert core.pool.workers["p-1"].state is WorkerState.LEASED
 
 

@@ -2,15 +2,7 @@
 
 import pytest
 
-from pool.core.events import (
-    DrainRequested,
-    PardonRequested,
-    RecycleRequested,
-    ShutdownRequested,
-    WorkerFailed,
-    WorkerRemoved,
-    WorkerVanished,
-)
+from pool.core import events as ev
 from pool.core.poison import LISTED_CHARS, MAX_CODES, Poison
 from pool.core.policy import CLEANING_S
 from pool.errors import JobRefusedError
@@ -191,7 +183,7 @@ def is_cancelled_before_it_begins_and_vanishes(core, job_id):
 def is_cancelled_before_it_begins_and_vanishes_with_it(core, job_id):
     core.submit(job_id, code=BAD)
     core.cancel(job_id)
-    core.handle(WorkerVanished(worker_id=core.worker_of(job_id), reason="link closed", has_job=True))
+    core.handle(ev.WorkerVanished(worker_id=core.worker_of(job_id), reason="link closed", has_job=True))
 
 
 def is_cancelled_and_leaves_something_behind(core, job_id):
@@ -207,16 +199,16 @@ def is_cancelled_and_does_not_answer(core, job_id):
 
 
 def is_removed(core, job_id):
-    core.handle(WorkerRemoved(worker_id=running(core, job_id)))
+    core.handle(ev.WorkerRemoved(worker_id=running(core, job_id)))
 
 
 def is_said_to_have_failed(core, job_id):
-    core.handle(WorkerFailed(worker_id=running(core, job_id), reason="engine"))
+    core.handle(ev.WorkerFailed(worker_id=running(core, job_id), reason="engine"))
 
 
 def is_recycled(core, job_id):
     worker = running(core, job_id)
-    core.handle(RecycleRequested(worker_id=worker))
+    core.handle(ev.RecycleRequested(worker_id=worker))
     core.end(job_id)
 
 
@@ -248,7 +240,7 @@ def test_a_failure_that_is_not_due_to_the_code_does_not_count(happens):
 def test_a_worker_that_vanishes_with_a_job_counts_also_if_it_has_not_said_that_the_job_started():
     core = pool(poison_kills=1)
     core.submit("j", code=BAD)
-    core.handle(WorkerVanished(worker_id=core.worker_of("j"), reason="link closed", has_job=True))
+    core.handle(ev.WorkerVanished(worker_id=core.worker_of("j"), reason="link closed", has_job=True))
     core.recover()
     assert refused(core, "after")
 
@@ -264,7 +256,7 @@ def test_a_worker_that_is_not_clean_after_a_short_job_counts():
 def test_a_shutdown_counts_nothing():
     core = pool(poison_kills=1)
     worker = running(core, "j")
-    core.handle(ShutdownRequested(deadline=core.now + 1))
+    core.handle(ev.ShutdownRequested(deadline=core.now + 1))
     core.vanish(worker, "killed")
     assert core.pool.poison(core.now) == []
 
@@ -331,7 +323,7 @@ def vanish_with_the_engine(core, *workers):
     for worker in workers:
         core.vanish(worker)
     for worker in workers:
-        core.handle(WorkerRemoved(worker_id=worker, engine_away=True))
+        core.handle(ev.WorkerRemoved(worker_id=worker, engine_away=True))
 
 
 def test_workers_that_vanish_while_the_engine_is_away_do_not_count_and_waiting_jobs_of_their_code_run():
@@ -388,9 +380,9 @@ def test_a_pardon_lets_it_run_at_once_and_forgets_its_history():
     core = pool()
     for number in range(2):
         kill(core, f"j{number}")
-    core.handle(PardonRequested(code="another"))
+    core.handle(ev.PardonRequested(code="another"))
     assert refused(core, "not pardoned")
-    core.handle(PardonRequested(code=BAD))
+    core.handle(ev.PardonRequested(code=BAD))
     assert refused(core, "pardoned") is None
     kill(core, "first again")
     assert refused(core, "still taken") is None
@@ -400,8 +392,8 @@ def test_a_pardon_of_everything_works_while_the_pool_drains():
     core = pool(poison_kills=1)
     kill(core, "j")
     kill(core, "k", code="more")
-    core.handle(DrainRequested())
-    core.handle(PardonRequested())
+    core.handle(ev.DrainRequested())
+    core.handle(ev.PardonRequested())
     assert core.pool.poison(core.now) == []
 
 
@@ -417,7 +409,7 @@ def test_the_histories_of_pool_and_code_show_what_happened():
     core = pool(poison_kills=1)
     kill(core, "j")
     assert refusal(core.submit("after", code=BAD))
-    core.handle(PardonRequested())
+    core.handle(ev.PardonRequested())
     of_code = [entry.text for entry in core.pool.history(BAD)]
     assert of_code[0] == "cost p-1: vanished (link closed)"
     assert of_code[1].startswith("is refused for 50 s")

@@ -7,17 +7,7 @@ import signal
 
 import pytest
 
-from pool.core.events import (
-    Dispatch,
-    Finish,
-    JobEnded,
-    JobRestored,
-    Lease,
-    ShutdownRequested,
-    WorkerAdopted,
-    WorkerFound,
-    WorkerRemoved,
-)
+from pool.core import events as ev
 from pool.core.policy import ADOPTION_S
 from pool.model import JobState, Outcome
 from tests.support.core import Core, every, only
@@ -37,21 +27,21 @@ def running(**job: object) -> Core:
 def test_the_job_of_a_worker_that_vanished_is_dispatched_again_once_the_container_is_gone():
     core = running(retries=1)
     first = core.pool.workers["p-1"].epoch
-    assert every(core.vanish("p-1"), Finish) == []
+    assert every(core.vanish("p-1"), ev.Finish) == []
     core.remove_stopped()
     assert core.pool.jobs["j"].state is JobState.QUEUED
-    again = only(core.ready("p-2"), Dispatch)
+    again = only(core.ready("p-2"), ev.Dispatch)
     assert (again.job_id, again.attempt) == ("j", 2)
     assert again.epoch > first
     core.start("j")
-    end = only(core.end("j"), Finish)
+    end = only(core.end("j"), ev.Finish)
     assert (end.outcome, end.attempt, end.worker_id) == (Outcome.OK, 2, "p-2")
     assert any("attempt 1 is lost: worker p-1 vanished" in each.text for each in end.history)
 
 
 def test_a_container_that_was_removed_from_outside_costs_an_attempt():
     core = running(retries=1)
-    core.handle(WorkerRemoved(worker_id="p-1"))
+    core.handle(ev.WorkerRemoved(worker_id="p-1"))
     core.all_ready()
     assert core.pool.jobs["j"].attempt == 2
 
@@ -60,7 +50,7 @@ def test_no_more_attempts_are_made_than_the_submitter_allows():
     core = running(retries=2)
     for attempt in (1, 2, 3):
         assert core.pool.jobs["j"].attempt == attempt
-        core.handle(WorkerRemoved(worker_id=core.worker_of("j")))
+        core.handle(ev.WorkerRemoved(worker_id=core.worker_of("j")))
         core.all_ready()
     end = core.finishes()["j"]
     assert (end.outcome, end.attempt) == (Outcome.LOST, 3)
@@ -69,7 +59,7 @@ def test_no_more_attempts_are_made_than_the_submitter_allows():
 @pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.TIMEOUT, Outcome.MEMORY, Outcome.CRASH, Outcome.OUTPUT])
 def test_what_the_job_itself_did_is_never_tried_again(outcome):
     core = running(retries=5)
-    assert only(core.end("j", outcome), Finish).attempt == 1
+    assert only(core.end("j", outcome), ev.Finish).attempt == 1
 
 
 def test_a_job_that_is_killed_with_its_worker_at_its_deadline_is_not_tried_again():
@@ -84,7 +74,7 @@ def test_code_that_is_refused_because_it_kills_its_workers_is_not_tried_again():
     core.vanish("p-1")
     core.recover()
     core.start("j")
-    assert only(core.vanish("p-2"), Finish).outcome is Outcome.LOST
+    assert only(core.vanish("p-2"), ev.Finish).outcome is Outcome.LOST
     assert core.finishes()["j"].attempt == 2
 
 
@@ -122,7 +112,7 @@ def test_a_cancel_while_it_waits_for_another_attempt_tells_of_the_earlier_one():
     core = running(retries=5)
     core.vanish("p-1")
     core.remove_stopped()
-    end = only(core.cancel("j"), Finish)
+    end = only(core.cancel("j"), ev.Finish)
     assert end.outcome is Outcome.CANCELLED
     assert "it was not run again after attempt 1; worker p-1 vanished" in end.reason
 
@@ -142,7 +132,7 @@ def test_the_queue_timeout_counts_from_the_lost_attempt():
 
 def test_a_pool_that_shuts_down_tries_nothing_again():
     core = running(retries=5)
-    core.handle(ShutdownRequested(deadline=core.now + 60, keep_waiting=True))
+    core.handle(ev.ShutdownRequested(deadline=core.now + 60, keep_waiting=True))
     core.vanish("p-1")
     core.remove_stopped()
     assert core.finishes()["j"].outcome is Outcome.LOST
@@ -151,9 +141,9 @@ def test_a_pool_that_shuts_down_tries_nothing_again():
 def test_a_late_answer_of_the_attempt_that_was_given_up_changes_nothing():
     core = running(retries=1)
     core.vanish("p-1")
-    assert core.handle(JobEnded(worker_id="p-1", outcome=Outcome.OK, attachment="late")) == []
+    assert core.handle(ev.JobEnded(worker_id="p-1", outcome=Outcome.OK, attachment="late")) == []
     core.remove_stopped()
-    assert core.handle(JobEnded(worker_id="p-1", outcome=Outcome.OK, attachment="late")) == []
+    assert core.handle(ev.JobEnded(worker_id="p-1", outcome=Outcome.OK, attachment="late")) == []
     core.all_ready()
     core.start("j")
     core.end("j")
@@ -163,10 +153,10 @@ def test_a_late_answer_of_the_attempt_that_was_given_up_changes_nothing():
 def left_to_p1(**job: object) -> Core:
     """An earlier daemon has left worker p-1 with job `j`, in its first attempt."""
     core = Core(min_workers=1, max_workers=1)
-    core.handle(WorkerFound(worker_id="p-1", started_at=core.now - 10, edition=1, client="ann"))
-    left = Lease("p-1", 7, core.now - 5)
+    core.handle(ev.WorkerFound(worker_id="p-1", started_at=core.now - 10, edition=1, client="ann"))
+    left = ev.Lease("p-1", 7, core.now - 5)
     core.handle(
-        JobRestored(job_id="j", client="ann", wall_s=60, submitted_at=core.now - 6, attempt=1, left=left, **job)
+        ev.JobRestored(job_id="j", client="ann", wall_s=60, submitted_at=core.now - 6, attempt=1, left=left, **job)
     )
     return core
 
@@ -180,14 +170,14 @@ def test_a_worker_that_cannot_be_adopted_costs_an_attempt():
 
 def test_a_runner_that_has_neither_the_job_nor_its_answer_costs_an_attempt():
     core = left_to_p1(retries=1)
-    commands = core.handle(WorkerAdopted(worker_id="p-1", jobs=1, epoch=7))
-    assert (only(commands, Dispatch).attempt, only(commands, Dispatch).worker_id) == (2, "p-1")
+    commands = core.handle(ev.WorkerAdopted(worker_id="p-1", jobs=1, epoch=7))
+    assert (only(commands, ev.Dispatch).attempt, only(commands, ev.Dispatch).worker_id) == (2, "p-1")
 
 
 def test_a_restored_job_whose_attempt_was_lost_waits_for_the_next_one():
     core = Core(min_workers=1, max_workers=1)
     core.handle(
-        JobRestored(job_id="j", client="ann", wall_s=60, submitted_at=0.0, attempt=2, retries=3, lost="it is gone")
+        ev.JobRestored(job_id="j", client="ann", wall_s=60, submitted_at=0.0, attempt=2, retries=3, lost="it is gone")
     )
     core.tick()
     core.all_ready()

@@ -4,21 +4,9 @@ import logging
 
 import pytest
 
-from pool import Client, JobResult, Outcome, SandboxExecutor, wire
+from pool import Client, JobResult, Outcome, SandboxExecutor, errors, wire
 from pool.client.fallback import LocalFallback
 from pool.client.routing import RouteCounter, falls_back
-from pool.errors import (
-    BacklogFullError,
-    ClosedError,
-    ConfigError,
-    DaemonUnreachableError,
-    InvalidJobError,
-    NoLockdownError,
-    PoisonedCodeError,
-    PoolUnavailableError,
-    UnknownJobError,
-    VersionMismatchError,
-)
 from tests.support.waiting import eventually
 from tests.unit.fake_daemon import FakeDaemon
 
@@ -38,12 +26,16 @@ def test_a_job_that_ended_never_falls_back(outcome, idempotent):
     assert not falls_back(ended(outcome), sent=False, idempotent=idempotent)
 
 
-@pytest.mark.parametrize("error", [InvalidJobError(), PoisonedCodeError(), ClosedError(), VersionMismatchError()])
+@pytest.mark.parametrize(
+    "error", [errors.InvalidJobError(), errors.PoisonedCodeError(), errors.ClosedError(), errors.VersionMismatchError()]
+)
 def test_what_is_refused_or_not_understood_never_falls_back(error):
     assert not falls_back(error, sent=False, idempotent=True)
 
 
-@pytest.mark.parametrize("error", [BacklogFullError(), PoolUnavailableError(), DaemonUnreachableError()])
+@pytest.mark.parametrize(
+    "error", [errors.BacklogFullError(), errors.PoolUnavailableError(), errors.DaemonUnreachableError()]
+)
 def test_a_job_that_the_pool_did_not_take_falls_back(error):
     assert falls_back(error, sent=False, idempotent=False)
 
@@ -52,7 +44,7 @@ def test_a_job_that_only_waited_falls_back():
     assert falls_back(ended(Outcome.TIMEOUT, None, 0), sent=False, idempotent=False)
 
 
-@pytest.mark.parametrize("end", [ended(Outcome.LOST), UnknownJobError(), DaemonUnreachableError()])
+@pytest.mark.parametrize("end", [ended(Outcome.LOST), errors.UnknownJobError(), errors.DaemonUnreachableError()])
 def test_what_may_have_run_falls_back_only_if_it_is_idempotent(end):
     assert not falls_back(end, sent=True, idempotent=False)
     assert falls_back(end, sent=True, idempotent=True)
@@ -151,7 +143,7 @@ def test_a_failure_of_its_own_stays_in_the_pool(daemon, local):
 
 def test_a_host_that_cannot_lock_it_down_runs_nothing(tmp_path, monkeypatch):
     def run(*_):
-        raise NoLockdownError("this host refuses a part of the lockdown: landlock")
+        raise errors.NoLockdownError("this host refuses a part of the lockdown: landlock")
 
     monkeypatch.setattr(LocalFallback, "run", run)
     with SandboxExecutor(tmp_path / "s", wait_s=0.1, fallback="local") as sandbox:
@@ -178,7 +170,7 @@ def test_a_word_that_means_nothing_is_refused(given, monkeypatch):
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     options = {name: value for name, value in given.items() if name.islower()}
-    with pytest.raises(ConfigError, match="allowed"):
+    with pytest.raises(errors.ConfigError, match="allowed"):
         SandboxExecutor("/tmp/s", **options)
 
 

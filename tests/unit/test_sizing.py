@@ -6,18 +6,8 @@ from random import Random
 
 import pytest
 
+from pool.core import events as ev
 from pool.core.breaker import OPEN_AFTER
-from pool.core.events import (
-    Dispatch,
-    Finish,
-    RecycleRequested,
-    ResizeRequested,
-    ResumeRequested,
-    WorkerConnected,
-    WorkerFailed,
-    WorkerRemoved,
-    WorkerVanished,
-)
 from pool.core.policy import CLIENT_PAUSE_S, CLIENT_TURN_S, IDLE_HOLD_S, JITTER, REPLACE_AFTER_S
 from pool.errors import ConfigError
 from pool.model import WorkerState
@@ -43,7 +33,7 @@ def test_a_backlog_makes_the_pool_grow_up_to_its_maximum():
     for number in range(10):
         core.submit(f"j{number}")
     assert core.states() == {"leased": 1, "starting": 2}
-    assert only(core.ready("p-2"), Dispatch).job_id == "j1"
+    assert only(core.ready("p-2"), ev.Dispatch).job_id == "j1"
 
 
 def test_an_idle_spare_is_held_beyond_those_that_are_leased():
@@ -105,19 +95,19 @@ def test_a_resize_stops_what_is_above_the_new_maximum_the_cheapest_first():
     core = Core(min_workers=4, max_workers=4).up()
     core.submit("j")
     busy = core.worker_of("j")
-    commands = core.handle(ResizeRequested(min_workers=1, max_workers=1))
+    commands = core.handle(ev.ResizeRequested(min_workers=1, max_workers=1))
     assert set(stopped(commands).values()) == {"resize"}
     assert len(stopped(commands)) == 3
     assert busy not in stopped(commands)
     core.remove_stopped()
-    assert started(core.handle(ResizeRequested(min_workers=3, max_workers=3))) == ["p-5", "p-6"]
+    assert started(core.handle(ev.ResizeRequested(min_workers=3, max_workers=3))) == ["p-5", "p-6"]
 
 
 def test_a_busy_worker_above_the_new_maximum_finishes_its_job_first():
     core = Core(min_workers=2, max_workers=2).up()
     core.submit("j")
     core.submit("k")
-    assert stopped(core.handle(ResizeRequested(min_workers=1, max_workers=1))) == {}
+    assert stopped(core.handle(ev.ResizeRequested(min_workers=1, max_workers=1))) == {}
     assert core.states() == {"leased": 1, "draining": 1}
     (draining,) = core.ids(WorkerState.DRAINING)
     assert stopped(core.end("j" if core.worker_of("j") == draining else "k")) == {draining: "resize"}
@@ -126,7 +116,7 @@ def test_a_busy_worker_above_the_new_maximum_finishes_its_job_first():
 def test_an_impossible_resize_is_refused_and_changes_nothing():
     core = Core(min_workers=1, max_workers=2).up()
     with pytest.raises(ConfigError):
-        core.handle(ResizeRequested(min_workers=3, max_workers=2))
+        core.handle(ev.ResizeRequested(min_workers=3, max_workers=2))
     assert core.pool.policy.max_workers == 2
 
 
@@ -285,13 +275,13 @@ def test_only_one_worker_at_a_time_is_replaced_for_its_age(max_workers):
 
 def test_a_pool_that_cannot_start_workers_keeps_the_old_ones():
     core = Core(min_workers=1, max_workers=1, max_age_s=100, boot_timeout_s=5).up()
-    core.handle(ResizeRequested(min_workers=2, max_workers=2))
+    core.handle(ev.ResizeRequested(min_workers=2, max_workers=2))
     for _ in range(OPEN_AFTER):
         core.pass_time(60)
     assert core.pool.breaker.open
     core.pass_time(1000)
     assert "p-1" in core.ids(WorkerState.IDLE)
-    assert only(core.submit("j"), Dispatch).worker_id == "p-1"
+    assert only(core.submit("j"), ev.Dispatch).worker_id == "p-1"
 
 
 def test_recycling_one_worker_replaces_it_at_once_or_after_its_job():
@@ -299,17 +289,17 @@ def test_recycling_one_worker_replaces_it_at_once_or_after_its_job():
     core.submit("j")
     busy = core.worker_of("j")
     (idle,) = core.ids(WorkerState.IDLE)
-    assert stopped(core.handle(RecycleRequested(worker_id=idle))) == {idle: "operator"}
-    assert stopped(core.handle(RecycleRequested(worker_id=busy))) == {}
+    assert stopped(core.handle(ev.RecycleRequested(worker_id=idle))) == {idle: "operator"}
+    assert stopped(core.handle(ev.RecycleRequested(worker_id=busy))) == {}
     assert stopped(core.end("j")) == {busy: "operator"}
 
 
 def test_recycling_all_replaces_one_worker_after_another_and_the_pool_serves_meanwhile():
     core = Core(min_workers=3, max_workers=3).up()
-    core.handle(RecycleRequested())
+    core.handle(ev.RecycleRequested())
     for number in range(3):
         assert core.states() == {"idle": 2, "starting": 1, "stopping": 1}
-        assert only(core.submit(f"j{number}"), Dispatch)
+        assert only(core.submit(f"j{number}"), ev.Dispatch)
         core.end(f"j{number}")
         core.ready(f"p-{4 + number}")
         core.remove_stopped()
@@ -323,7 +313,7 @@ def test_recycling_all_replaces_one_worker_after_another_and_the_pool_serves_mea
 def fail(core: Core, *, permanent: bool = False) -> float:
     """Let the start that is under way fail; seconds until the next try."""
     (worker_id,) = core.ids(WorkerState.STARTING)
-    commands = core.handle(WorkerFailed(worker_id=worker_id, reason="engine says no", permanent=permanent))
+    commands = core.handle(ev.WorkerFailed(worker_id=worker_id, reason="engine says no", permanent=permanent))
     assert stopped(commands) == {worker_id: "start_failed"}
     assert started(commands) == []
     core.remove_stopped()
@@ -345,7 +335,7 @@ def test_after_a_failure_one_start_tries_and_a_success_lets_the_others_follow():
     core = Core(min_workers=3, max_workers=3, start_concurrency=3)
     core.tick()
     for worker_id in core.ids():
-        core.handle(WorkerFailed(worker_id=worker_id, reason="engine says no"))
+        core.handle(ev.WorkerFailed(worker_id=worker_id, reason="engine says no"))
     core.remove_stopped()
     assert core.pool.breaker.open
     assert len(started(core.pass_time(4))) == 1
@@ -371,7 +361,9 @@ def test_the_waits_of_pools_that_fail_together_differ_and_follow_from_the_random
     assert set(waits(Random(1))).isdisjoint(waits(Random(2)))
 
 
-@pytest.mark.parametrize("event", [WorkerVanished(worker_id="p-1", reason="died"), WorkerRemoved(worker_id="p-1")])
+@pytest.mark.parametrize(
+    "event", [ev.WorkerVanished(worker_id="p-1", reason="died"), ev.WorkerRemoved(worker_id="p-1")]
+)
 def test_a_worker_that_dies_before_it_is_ready_is_a_failed_start(event):
     core = Core(min_workers=1, max_workers=1)
     core.tick()
@@ -391,7 +383,7 @@ def test_a_worker_that_is_not_ready_in_time_is_a_failed_start():
 def test_the_runner_of_a_start_that_took_too_long_is_said_to_have_connected_if_it_has():
     core = Core(min_workers=1, max_workers=1, boot_timeout_s=30)
     core.tick()
-    core.handle(WorkerConnected(worker_id="p-1"))
+    core.handle(ev.WorkerConnected(worker_id="p-1"))
     core.pass_time(30)
     assert core.pool.breaker.last_reason.endswith("its runner connected and did not become ready")
 
@@ -404,7 +396,7 @@ def test_jobs_are_refused_while_the_breaker_is_open_and_there_is_no_worker():
     error = refusal(core.submit("j"))
     assert (error.code, error.fields["retry_after_s"]) == ("pool_unavailable", wait_s)
     assert "engine says no" in error.message
-    assert only(core.pass_time(31), Finish).job_id == "waits"
+    assert only(core.pass_time(31), ev.Finish).job_id == "waits"
 
 
 def test_jobs_are_accepted_while_the_breaker_is_open_as_long_as_there_is_a_worker():
@@ -412,7 +404,7 @@ def test_jobs_are_accepted_while_the_breaker_is_open_as_long_as_there_is_a_worke
     core.tick()
     core.ready("p-1")
     fail(core, permanent=True)
-    assert only(core.submit("j"), Dispatch)
+    assert only(core.submit("j"), ev.Dispatch)
     assert refusal(core.submit("k")) is None
 
 
@@ -420,7 +412,7 @@ def test_a_resume_closes_the_breaker_and_tries_at_once():
     core = Core(min_workers=1, max_workers=1)
     core.tick()
     fail(core, permanent=True)
-    assert started(core.handle(ResumeRequested())) == ["p-2"]
+    assert started(core.handle(ev.ResumeRequested())) == ["p-2"]
     assert not core.pool.breaker.open
 
 
@@ -458,7 +450,7 @@ def test_in_a_full_pool_the_foreign_worker_that_was_idle_the_longest_makes_room(
     core.submit("c", "cid")
     commands = core.pass_time(CLIENT_PAUSE_S)
     assert stopped(commands) == {oldest: "foreign"}
-    assert only(core.ready(started(commands)[0]), Dispatch).job_id == "c"
+    assert only(core.ready(started(commands)[0]), ev.Dispatch).job_id == "c"
 
 
 def test_a_client_that_keeps_every_worker_busy_cannot_keep_another_client_out():
@@ -481,6 +473,6 @@ def test_no_worker_is_taken_from_its_client_while_no_start_can_be_tried():
     core.run("a", "ann")
     core.submit("b", "bob")
     fail(core, permanent=True)
-    core.handle(ResizeRequested(min_workers=1, max_workers=1))
+    core.handle(ev.ResizeRequested(min_workers=1, max_workers=1))
     assert stopped(core.pass_time(40)) == {}
     assert stopped(core.pass_time(30)) == {"p-1": "foreign"}
