@@ -43,8 +43,16 @@ def encode(value: object, *, max_bytes: int) -> list[bytes | memoryview]:
     MemoryError where the machine has no more.
     """
     try:
-        if (head := plain.packed(value, max_bytes, depth=MAX_DEPTH)) is not None:
-            return [head]
+        try:  # most values are plain and small, and need no Writer
+            if type(value) in plain.SCALARS or (
+                (type(value) is list or type(value) is dict)
+                and plain.is_plain(value, min(max_bytes, plain.SMALL), depth=MAX_DEPTH)
+            ):
+                head = msgpack.Packer(strict_types=True, buf_size=plain.FIRST_BUFFER).pack(value)  # type: ignore[call-arg] # the stubs lack it
+                if len(head) <= max_bytes:
+                    return [head]
+        except (plain.OverLimitError, OverflowError, UnicodeEncodeError):
+            pass  # the Writer has a way for it, or says which part it is
         writer = Writer(max_bytes, _writer_for)
         writer.write(value)
         writer.finish()
@@ -124,7 +132,12 @@ _SCAN_BYTES = 1024
 def decode(frames: Sequence[Buffer], *, max_bytes: int | None = None) -> object:
     """The value of the frames that `encode` made. Raises ValueCodecError for other frames, or MemoryError."""
     try:
-        value = _unpack(frames, max_bytes)
+        if len(frames) > 1 or len(frames[0]) > _SCAN_BYTES or max_bytes is not None:
+            _check_size(frames, max_bytes)
+        try:  # most values are plain, and are read without a Reader, which is called for each list
+            value = _read(frames) if len(frames) > 1 else msgpack.unpackb(frames[0], ext_hook=_stop, **_OPTIONS)
+        except _NotPlainError:
+            value = _read(frames)
         if len(frames[0]) > MAX_DEPTH and plain.is_deeper(value, MAX_DEPTH):
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")  # noqa: TRY301 - as every other fault of the bytes
     except ImportError as error:
@@ -136,24 +149,26 @@ def decode(frames: Sequence[Buffer], *, max_bytes: int | None = None) -> object:
     return value
 
 
-def _unpack(frames: Sequence[Buffer], max_bytes: int | None) -> object:
-    """Most values are plain: they are read without a Reader, which is called for each list."""
-    head, *buffers = frames
-    if len(buffers) > MAX_BUFFERS:
+def _check_size(frames: Sequence[Buffer], max_bytes: int | None) -> None:
+    if len(frames) > MAX_BUFFERS + 1:
         raise ValueError(f"{len(frames)} frames, {MAX_BUFFERS + 1} are allowed")
-    size = len(head) + (sum(memoryview(buffer).nbytes for buffer in buffers) if buffers else 0)
+    size = _size(frames)
     if max_bytes is not None and size > max_bytes:
         raise ValueCodecError(
             f"the encoded value has {size} bytes, {max_bytes} are allowed", bytes=size, limit=max_bytes
         )
-    if len(head) > _SCAN_BYTES:
-        _check_complete(head)
-    if not buffers:
-        try:
-            return msgpack.unpackb(head, ext_hook=_stop, **_OPTIONS)
-        except _NotPlainError:
-            pass
-    reader = Reader(buffers, scalars.LEAVES, _COMPOSITES, size=size)
+    if len(frames[0]) > _SCAN_BYTES:
+        _check_complete(frames[0])
+
+
+def _size(frames: Sequence[Buffer]) -> int:
+    return sum(memoryview(frame).nbytes for frame in frames)
+
+
+def _read(frames: Sequence[Buffer]) -> object:
+    """A value that may have arrays, frames, or objects of other types than those of msgpack."""
+    head, *buffers = frames
+    reader = Reader(buffers, scalars.LEAVES, _COMPOSITES, size=_size(frames))
     value = msgpack.unpackb(head, list_hook=reader.on_list, ext_hook=reader.on_ext, **_OPTIONS)
     reader.finish()
     return value

@@ -20,38 +20,22 @@ _MAX_LEVEL = 1 << 20
 _MANY = 1024
 
 #: The packer's default buffer is 256 KiB, which costs more than packing a small value. It grows when needed.
-_FIRST_BUFFER = 1024
+FIRST_BUFFER = 1024
 
 _TEXT = frozenset({str, bytes})
 _NESTED = frozenset({list, dict})
-_SCALARS = frozenset({type(None), bool, int, float})
-_FLAT = _SCALARS | _TEXT
+SCALARS = frozenset({type(None), bool, int, float})
+_FLAT = SCALARS | _TEXT
 _PLAIN = _FLAT | _NESTED
 _KEYS = frozenset({str})
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 #: Characters and items of a value that is packed at once as a whole. A larger one is searched level by level anyway.
-_SMALL = 64 * 1024
+SMALL = 64 * 1024
 
 
 class OverLimitError(Exception):
     """The value exceeds the limit. Raised before anything is written."""
-
-
-def packed(value: object, limit: int, *, depth: int) -> bytes | None:
-    """A small plain list or dict, a number, bool or None as msgpack of at most `limit` bytes; None for other values,
-    and for those with a lone surrogate, which `pack` takes.
-    """
-    try:
-        if type(value) is list or type(value) is dict:
-            if not is_plain(value, min(limit, _SMALL), depth=depth):
-                return None
-        elif type(value) not in _SCALARS:
-            return None
-        chunk = msgpack.Packer(strict_types=True, buf_size=_FIRST_BUFFER).pack(value)  # type: ignore[call-arg] # the stubs lack it
-    except (OverLimitError, OverflowError, UnicodeEncodeError):
-        return None
-    return chunk if len(chunk) <= limit else None
 
 
 def is_plain(value: list[Any] | dict[Any, Any], limit: int, *, depth: int) -> bool:
@@ -138,7 +122,7 @@ def _is_text(item: object) -> bool:
 def pack(value: object) -> bytes:
     """One plain value as msgpack. Raises OverflowError for an int of more than 64 bits, TypeError for the rest."""
     try:
-        return msgpack.Packer(strict_types=True, buf_size=_FIRST_BUFFER).pack(value)  # type: ignore[call-arg] # the stubs lack it
+        return msgpack.Packer(strict_types=True, buf_size=FIRST_BUFFER).pack(value)  # type: ignore[call-arg] # the stubs lack it
     except UnicodeEncodeError:  # a lone surrogate: rare, and the option that packs them makes the packer half as fast
         return msgpack.Packer(strict_types=True, unicode_errors="surrogatepass").pack(value)
 
