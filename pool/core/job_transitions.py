@@ -13,13 +13,16 @@ attempt begins after that. Only a container of an Engine that is away may still 
 
 from __future__ import annotations
 
+from pool.core.backlog import MOST_UNCOUNTED
 from pool.core.events import (
     Accept,
     CancelRequested,
     Dispatch,
     Event,
     Finish,
+    JobEnded,
     JobRestored,
+    JobStarted,
     JobSubmitted,
     JobWithdrawn,
     KillJob,
@@ -28,10 +31,11 @@ from pool.core.events import (
     ShutdownRequested,
     Tick,
 )
-from pool.core.policy import answer_deadline
-from pool.core.records import HistoryEntry, JobRecord, PendingEnd, PoolPhase, WorkerRecord
+from pool.core.policy import CLEANING_S, answer_deadline
+from pool.core.records import HistoryEntry, JobRecord, PendingEnd, PoolPhase, StopReason, WorkerRecord
 from pool.core.refusals import refusal
-from pool.core.state import Ignore, Illegal, State, Table, row, table
+from pool.core.state import Ignore, Illegal, InvalidTransition, State, Table, row, table
+from pool.core.turns import Use
 from pool.errors import DrainingError, PoolError
 from pool.model import JobState, Outcome, StartKind, WorkerState
 
@@ -130,7 +134,10 @@ def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -
     worker.job, worker.epoch, worker.leased_at = job, pool.epoch, pool.now
     worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
     job.worker_id, job.leased_at, job.attempt, job.lost = worker.id, pool.now, job.attempt + 1, ""
-    job.charged_s = pool.backlog.turns.begin(job.client, job.loop)
+    job.use = Use(job.client, job.loop)
+    pool.backlog.uses.append(job.use)
+    if len(pool.backlog.uses) >= MOST_UNCOUNTED:
+        pool.backlog.count()
     if pool.editions.mixed:
         pool.editions.served(job.client, worker.edition)
     pool.move(worker, WorkerState.LEASED, f"leased to {job.id}")
@@ -172,8 +179,9 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
     """The job is done. Its record is dropped; its history goes to the daemon, which keeps it with the result."""
     pool.move(job, JobState.DONE, text or ": ".join(filter(None, end)))
     del pool.jobs[job.id]
-    if job.charged_s is not None:
-        pool.backlog.turns.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
+    if job.use is not None:
+        job.use.took_s = pool.now - job.leased_at
+        pool.backlog.uses.append(job.use)
     pool.commands.append(
         Finish(
             job_id=job.id,
@@ -209,54 +217,44 @@ def reject(pool: State, job: JobRecord, reason: str) -> None:
     finish(pool, job, PendingEnd(Outcome.LOST if job.attempt else Outcome.REJECTED, reason))
 
 
-# ---- lost attempts ----
+# ---- in the worker ----
 
 
-def lose(pool: State, job: JobRecord, reason: str) -> bool:
-    """Its worker is of no use any more: the job ends, unless it may be tried again. Returns whether it may.
-
-    Then the caller calls `after_removal` once no process of this attempt is left.
-    """
-    unknown = f"{reason}; whether the job had an effect is unknown"
-    if job.pending_end is None and _may_retry(pool, job):
-        job.lost, job.pending_end = unknown, PendingEnd(Outcome.LOST, unknown)
-        pool.note(job, f"attempt {job.attempt} is lost: {reason}; it may be tried again")
-        return True
-    finish(pool, job, job.pending_end or PendingEnd(Outcome.LOST, unknown))
-    return False
-
-
-def after_removal(pool: State, job: JobRecord) -> None:
-    """The container is gone: the job waits again if that is still possible, or ends as it was going to end."""
-    assert job.pending_end is not None, "its worker was being killed"
-    if not (job.lost and _may_retry(pool, job)):
-        finish(pool, job, job.pending_end)
-        return
-    if job.charged_s is not None:
-        pool.backlog.turns.end(job.client, job.loop, charged_s=job.charged_s, took_s=pool.now - job.leased_at)
-    job.worker_id = job.started_at = job.pending_end = job.charged_s = None
-    job.waits_since = pool.now
-    pool.move(job, JobState.QUEUED, f"waits for attempt {job.attempt + 1} of {1 + job.retries}")
-    enqueue(pool, job)
+def started(pool: State, worker: WorkerRecord, event: JobStarted) -> None:
+    """Its worker has reported that it runs. A short job has no such event."""
+    job = worker.job
+    if job is None or job.state is not JobState.LEASED:
+        raise InvalidTransition(worker, event, "its job has started before")
+    job.started_at = pool.now
+    pool.move(job, JobState.RUNNING, f"started by {worker.id}")
+    worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
+    if job.cancelled_at is not None or pool.shutdown_at is not None:
+        worker.due = answer_deadline(
+            job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
+        )
+    worker.code = job.code
+    pool.resize = False
 
 
-def _may_retry(pool: State, job: JobRecord) -> bool:
-    """Whether the job gets another attempt after a fault that was not its own: it has one left, and the pool goes on.
+def ended(pool: State, worker: WorkerRecord, event: JobEnded) -> None:
+    """Its worker has reported its end. The worker cleans up, or is stopped if it has served its time."""
+    job, worker.job = worker.job, None
+    assert job is not None
+    worker.code = job.code
+    end = PendingEnd(event.outcome, event.reason)
+    text = f"{event.outcome}, reported by the worker" + (f": {event.reason}" if event.reason else "")
+    finish(pool, job, end, text=text, attachment=event.attachment)
+    if worker.leaving is not None:
+        pool.stop_worker(worker, worker.leaving)
+    elif worker.jobs >= worker.jobs_limit:
+        pool.stop_worker(worker, StopReason.MAX_JOBS)
+    else:
+        worker.due = pool.now + CLEANING_S
+        pool.move(worker, WorkerState.CLEANING, f"{job.id} ended {event.outcome}; cleaning up")
+        pool.resize = False  # it is free in a moment, and then the sizes are checked
 
-    Code that has cost so many workers that it is refused is at fault itself.
-    """
-    return (
-        job.attempt <= job.retries
-        and job.cancelled_at is None
-        and pool.state is not PoolPhase.STOPPING
-        and pool.poison.refused_s(job.code, pool.now) is None
-    )
 
-
-def kill_with_worker(pool: State, job: JobRecord, end: PendingEnd) -> None:
-    """Its worker is being killed; the job ends when the container is gone."""
-    job.pending_end = end
-    pool.note(job, f"killed together with its worker; {end.outcome} once the container is gone")
+# ---- cancelled, withdrawn, timed out ----
 
 
 def _cancel_waiting(pool: State, job: JobRecord, _event: CancelRequested) -> None:

@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from msgspec import Struct, field
 
+from pool.core.turns import Use
 from pool.model import JobState, Outcome, WorkerState
 
 #: Entries kept of one worker or pool: the last dozen or so jobs of a worker.
@@ -171,7 +172,7 @@ class JobRecord(Struct, kw_only=True, eq=False):
     cancelled_at: float | None = None  #: when the worker was asked to kill it
     worker_id: str | None = None
     leased_at: float = 0.0
-    charged_s: float | None = None  #: what its loop was charged at the lease; None: no lease of this pool's
+    use: Use | None = None  #: of its worker, since the lease; None: no lease of this pool's
     retries: int = 0  #: further attempts after faults that were not its own
     attempt: int = 0
     lost: str = ""  #: why its last attempt was lost, if it may have another one

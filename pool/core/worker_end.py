@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pool.core.events import WorkerFailed, WorkerFrozen, WorkerRemoved, WorkerVanished
-from pool.core.job_transitions import after_removal, lose, reject_waiting
-from pool.core.records import PoolPhase, StopReason, WorkerRecord
+from pool.core.job_transitions import enqueue, finish, reject_waiting
+from pool.core.records import JobRecord, PendingEnd, PoolPhase, StopReason, WorkerRecord
 from pool.core.state import State
-from pool.core.worker_start import lose_job
-from pool.model import WorkerState
+from pool.model import JobState, Outcome, WorkerState
 
 
 def stop_unclean(pool: State, worker: WorkerRecord, what: str) -> None:
@@ -74,3 +73,60 @@ def _judge(pool: State, worker: WorkerRecord, *, engine_away: bool) -> None:
     text = "not counted, because the engine was away" + ("; it is not refused any more" if freed else "")
     pool.note_past(code, f"{worker.id}: {text}")
     pool.note(pool, f"code {code}, {worker.id}: {text}")
+
+
+# ---- its job ----
+
+
+def lose(pool: State, job: JobRecord, reason: str) -> bool:
+    """Its worker is of no use any more: the job ends, unless it may be tried again. Returns whether it may.
+
+    Then the caller calls `after_removal` once no process of this attempt is left.
+    """
+    unknown = f"{reason}; whether the job had an effect is unknown"
+    if job.pending_end is None and _may_retry(pool, job):
+        job.lost, job.pending_end = unknown, PendingEnd(Outcome.LOST, unknown)
+        pool.note(job, f"attempt {job.attempt} is lost: {reason}; it may be tried again")
+        return True
+    finish(pool, job, job.pending_end or PendingEnd(Outcome.LOST, unknown))
+    return False
+
+
+def after_removal(pool: State, job: JobRecord) -> None:
+    """The container is gone: the job waits again if that is still possible, or ends as it was going to end."""
+    assert job.pending_end is not None, "its worker was being killed"
+    if not (job.lost and _may_retry(pool, job)):
+        finish(pool, job, job.pending_end)
+        return
+    if job.use is not None:
+        job.use.took_s = pool.now - job.leased_at
+        pool.backlog.uses.append(job.use)
+    job.worker_id = job.started_at = job.pending_end = job.use = None
+    job.waits_since = pool.now
+    pool.move(job, JobState.QUEUED, f"waits for attempt {job.attempt + 1} of {1 + job.retries}")
+    enqueue(pool, job)
+
+
+def _may_retry(pool: State, job: JobRecord) -> bool:
+    """Whether the job gets another attempt after a fault that was not its own: it has one left, and the pool goes on.
+
+    Code that has cost so many workers that it is refused is at fault itself.
+    """
+    return (
+        job.attempt <= job.retries
+        and job.cancelled_at is None
+        and pool.state is not PoolPhase.STOPPING
+        and pool.poison.refused_s(job.code, pool.now) is None
+    )
+
+
+def kill_with_worker(pool: State, job: JobRecord, end: PendingEnd) -> None:
+    """Its worker is being killed; the job ends when the container is gone."""
+    job.pending_end = end
+    pool.note(job, f"killed together with its worker; {end.outcome} once the container is gone")
+
+
+def lose_job(pool: State, worker: WorkerRecord, reason: str) -> None:
+    """The worker is as good as gone, and is stopped now."""
+    if worker.job is not None and not lose(pool, worker.job, reason):
+        worker.job = None

@@ -21,10 +21,11 @@ from pool.core.events import (
     WorkerReady,
     WorkerVanished,
 )
-from pool.core.job_transitions import NOT_RUN, after_removal, enqueue, finish, lose
+from pool.core.job_transitions import NOT_RUN, enqueue, finish
 from pool.core.policy import ADOPTION_S, CLEANING_S, answer_deadline
 from pool.core.records import JobRecord, PendingEnd, StopReason, WorkerRecord
 from pool.core.state import State
+from pool.core.worker_end import after_removal, lose, lose_job
 from pool.model import JobState, Outcome, WorkerState
 
 #: The weight of the latest start in the mean.
@@ -158,12 +159,6 @@ def _take_back(pool: State, worker: WorkerRecord, job: JobRecord, event: WorkerA
         job.worker_id, job.attempt = None, job.attempt - 1
         pool.move(job, JobState.QUEUED, f"waits again: it was never sent to {worker.id}")
         enqueue(pool, job)
-
-
-def lose_job(pool: State, worker: WorkerRecord, reason: str) -> None:
-    """The worker is as good as gone, and is stopped now."""
-    if worker.job is not None and not lose(pool, worker.job, reason):
-        worker.job = None
 
 
 def not_adopted(pool: State, worker: WorkerRecord, _event: Tick) -> None:

@@ -35,7 +35,7 @@ from pool.core.events import (
     WorkerRemoved,
     WorkerVanished,
 )
-from pool.core.job_transitions import finish, kill_with_worker
+from pool.core.job_transitions import ended, started
 from pool.core.policy import (
     CLEANING_S,
     MISSED_HEARTBEATS,
@@ -44,8 +44,8 @@ from pool.core.policy import (
     served_in_s,
 )
 from pool.core.records import JobRecord, PendingEnd, StopReason, WorkerRecord
-from pool.core.state import Ignore, Illegal, InvalidTransition, State, Table, row, table
-from pool.core.worker_end import count_against_code, frozen, removed, stop_unclean, vanished
+from pool.core.state import Ignore, Illegal, State, Table, row, table
+from pool.core.worker_end import count_against_code, frozen, kill_with_worker, removed, stop_unclean, vanished
 from pool.core.worker_start import (
     adopted,
     connected,
@@ -56,7 +56,7 @@ from pool.core.worker_start import (
     start_failed,
     start_overdue,
 )
-from pool.model import JobState, Outcome, WorkerState
+from pool.model import Outcome, WorkerState
 
 # ---- without a job ----
 
@@ -87,38 +87,6 @@ def _still_silent(pool: State, worker: WorkerRecord, _event: Tick) -> None:
 
 
 # ---- with a job ----
-
-
-def _job_started(pool: State, worker: WorkerRecord, event: JobStarted) -> None:
-    job = worker.job
-    if job is None or job.state is not JobState.LEASED:
-        raise InvalidTransition(worker, event, "its job has started before")
-    job.started_at = pool.now
-    pool.move(job, JobState.RUNNING, f"started by {worker.id}")
-    worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
-    if job.cancelled_at is not None or pool.shutdown_at is not None:
-        worker.due = answer_deadline(
-            job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
-        )
-    worker.code = job.code
-    pool.resize = False
-
-
-def _job_ended(pool: State, worker: WorkerRecord, event: JobEnded) -> None:
-    job, worker.job = worker.job, None
-    assert job is not None
-    worker.code = job.code
-    end = PendingEnd(event.outcome, event.reason)
-    text = f"{event.outcome}, reported by the worker" + (f": {event.reason}" if event.reason else "")
-    finish(pool, job, end, text=text, attachment=event.attachment)
-    if worker.leaving is not None:
-        pool.stop_worker(worker, worker.leaving)
-    elif worker.jobs >= worker.jobs_limit:
-        pool.stop_worker(worker, StopReason.MAX_JOBS)
-    else:
-        worker.due = pool.now + CLEANING_S
-        pool.move(worker, WorkerState.CLEANING, f"{job.id} ended {event.outcome}; cleaning up")
-        pool.resize = False  # it is free in a moment, and then the sizes are checked
 
 
 def _freed(pool: State, worker: WorkerRecord, event: WorkerFreed) -> None:
@@ -279,13 +247,13 @@ TABLE: Table[WorkerState, WorkerRecord] = table(
     ),
     row(
         JobStarted, STATES,
-        found=UNPROVEN, starting=NO_JOB, idle=NO_JOB, leased=_job_started, cleaning=NO_JOB, suspect=NO_JOB,
-        draining=_job_started, stopping=STOPPING,
+        found=UNPROVEN, starting=NO_JOB, idle=NO_JOB, leased=started, cleaning=NO_JOB, suspect=NO_JOB,
+        draining=started, stopping=STOPPING,
     ),
     row(
         JobEnded, STATES,
-        found=UNPROVEN, starting=NO_JOB, idle=NO_JOB, leased=_job_ended, cleaning=NO_JOB, suspect=NO_JOB,
-        draining=_job_ended, stopping=STOPPING,
+        found=UNPROVEN, starting=NO_JOB, idle=NO_JOB, leased=ended, cleaning=NO_JOB, suspect=NO_JOB,
+        draining=ended, stopping=STOPPING,
     ),
     row(
         WorkerFreed, STATES,

@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool.core.backlog import FIRST_COST_S, SMALL_HEAP, Backlog, StrikeHeap, Turns
+from pool.core.backlog import MOST_UNCOUNTED, Backlog
+from pool.core.events import JobEnded, JobSubmitted, WorkerFreed
+from pool.core.turns import FIRST_COST_S, SMALL_HEAP, StrikeHeap, Turns
+from pool.model import Outcome
+from tests.support.core import Core
 
 
 def backlog(*, max_jobs: int = 1000, max_per_client: int = 1000) -> Backlog:
@@ -260,6 +264,32 @@ def test_the_hint_when_to_try_again_follows_how_fast_jobs_end():
     for _ in range(4):
         queue.turns.begin("ann", "")
     assert queue.retry_after_s() == pytest.approx(2.0, rel=0.1)
+
+
+def run_jobs(core: Core, count: int, *, last_runs_on: bool = False) -> None:
+    """Jobs of ann, one after the other, without the checks that a Core makes: they ask for shares."""
+    for number in range(count):
+        core.pool.handle(JobSubmitted(job_id=str(number), client="ann", wall_s=1.0), core.now)
+        if last_runs_on and number == count - 1:
+            return
+        worker_id = core.worker_of(str(number))
+        core.pool.handle(JobEnded(worker_id=worker_id, outcome=Outcome.OK), core.now)
+        core.pool.handle(WorkerFreed(worker_id=worker_id), core.now)
+
+
+def test_the_use_of_workers_is_counted_when_a_share_is_asked_for():
+    core = Core(min_workers=2, max_workers=2).up()
+    run_jobs(core, 3, last_runs_on=True)
+    backlog = core.pool._state.backlog
+    assert len(backlog.uses) == 5
+    assert (backlog.turns["ann"].running, backlog.turns.running) == (1, 1)
+    assert not backlog.uses
+
+
+def test_uses_that_nobody_asks_for_are_counted_when_they_are_many():
+    core = Core(min_workers=2, max_workers=2, max_jobs=10_000).up()
+    run_jobs(core, MOST_UNCOUNTED)
+    assert len(core.pool._state.backlog.uses) < MOST_UNCOUNTED
 
 
 def test_shares_of_loops_that_are_gone_are_forgotten():
