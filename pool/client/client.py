@@ -105,7 +105,9 @@ class Client:
         try:
             if patience is not None or listeners is not None:
                 return self._run(submission, patience, listeners)
-            return self._wait(self.connection.submit(submission), None)
+            request = self.connection.submit(submission)
+            request.until_done()
+            return self.to_result(request.result())
         except PoolError:
             raise
         except BaseException:

@@ -42,7 +42,7 @@ from pool import wire
 from pool.client.dealer import Dealer
 from pool.client.endpoint import path_of
 from pool.client.job import LARGE_BYTES, Submission
-from pool.client.pending import Frames, OnOutput, PendingRequests, Request
+from pool.client.pending import Frames, Inbox, OnOutput, PendingRequests, Request
 from pool.errors import ClosedError, DaemonUnreachableError, PoolError
 
 T = TypeVar("T")
@@ -161,7 +161,7 @@ class IOThread:
         self._timeout_s = timeout_s
         self._number = number
         self._lock = threading.Lock()
-        self._inbox: deque[tuple[Request, bool]] = deque()  # and whether it is to be forgotten
+        self._inbox: Inbox = deque()
         self._wake = -1
         self._thread: threading.Thread | None = None
         self.socket: DaemonSocket | None = None  #: the last one
@@ -199,13 +199,15 @@ class IOThread:
 
     def _run(self, wake: int) -> None:
         """The I/O thread. However it ends, no caller is left waiting, and the next request starts another one."""
-        pending = PendingRequests(self._endpoint, self._timeout_s, number=self._number, session=self.session)
+        pending = PendingRequests(
+            self._endpoint, self._timeout_s, self._inbox, number=self._number, session=self.session
+        )
         reason: PoolError = ClosedError("the client was closed before the answer came")
         try:
             with contextlib.ExitStack() as stack:
                 context = zmq.Context()
                 stack.callback(context.destroy, linger=0)  # unlike `term`, it closes a socket instead of waiting for it
-                self.socket = socket = DaemonSocket(context, self._endpoint, wake, self._inbox, pending=pending)
+                self.socket = socket = DaemonSocket(context, self._endpoint, wake, pending=pending)
                 stack.callback(socket.close)
                 socket.run(self._closed)
         except Exception as error:  # noqa: BLE001 - the thread has no caller, but others wait for it
@@ -213,10 +215,8 @@ class IOThread:
         with self._lock:
             os.close(wake)
             self._thread = None
-            left, self._inbox = self._inbox, deque()
-        for request, forget in left:
-            if not forget:
-                pending.open(request, 0.0)
+            self._inbox = deque()
+        pending.take(0.0)
         pending.fail(reason)
         pending.resolve()
 
@@ -225,33 +225,24 @@ class DaemonSocket:
     """The socket and the messages that wait to be sent on it. Used by the I/O thread only, except for `send`."""
 
     def __init__(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        endpoint: str,
-        wake: int,
-        inbox: deque[tuple[Request, bool]],
-        *,
-        pending: PendingRequests,
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, wake: int, *, pending: PendingRequests
     ) -> None:
-        self._context = context
-        self._endpoint = endpoint
         self._wake = wake
-        self._inbox = inbox
         self._pending = pending
         self._outbox: deque[Frames] = deque()
         self._due = math.inf  #: when the thread wakes up by itself
-        self._settled = True  # whether nothing can be sent or received before a descriptor is readable
+        self._settled = False  # whether nothing can be sent or received before a descriptor is readable
         self._using = threading.Lock()  # held while the socket is used
         self._is_free = False  # whether a caller may send: the thread will look into the inbox soon
         self._is_torn = False  # whether a caller was interrupted between two frames, or may have been
         self._epoll = select.epoll()
         self._epoll.register(wake, select.EPOLLIN)
-        self._open()
+        self._dealer = Dealer(context, endpoint, self._epoll)
 
     def close(self) -> None:
         with self._using:
             self._is_free = False
-            self._close()
+            self._dealer.close()
         self._epoll.close()
 
     def send(self, request: Request) -> bool:
@@ -259,19 +250,19 @@ class DaemonSocket:
 
         A signal may interrupt the caller anywhere. The thread then opens another socket and sends again what is open.
         """
-        if self._using.locked() or self._inbox:
+        if self._using.locked() or self._pending.inbox:
             return False
         with self._using:
             if not self._is_free or self._is_torn:
                 return False
             self._is_torn = True
             request.sent_at = time.monotonic()
-            self._inbox.append((request, False))
+            self._pending.inbox.append((request, False))
             self._outbox.append(request.frames)
             self._flush()
             self._is_torn = False
             # The thread sleeps on. If it was to be told of a message meanwhile, these calls have taken the notice.
-            if self._outbox or int(self._socket.get(zmq.EVENTS)) & _POLLIN:
+            if self._outbox or int(self._dealer.socket.get(zmq.EVENTS)) & _POLLIN:
                 os.eventfd_write(self._wake, 1)
         return True
 
@@ -286,8 +277,10 @@ class DaemonSocket:
                 told = self._dealer.descriptors[1] in ready
                 events = self._dealer.events() if told or not self._settled else set()
                 now, self._settled = time.monotonic(), False
-                self._take_requests(now)
+                self._outbox += self._pending.take(now)
                 if not self._is_torn:
+                    if self._outbox:
+                        self._flush()
                     self._receive(now)
                 if events or self._is_torn or now >= self._due:
                     self._check(now, events)
@@ -295,19 +288,6 @@ class DaemonSocket:
                 self._due = self._pending.due(now)
                 self._is_free = self._settled and self._pending.rests and not self._outbox
             self._pending.resolve()
-
-    def _take_requests(self, now: float) -> None:
-        """Open the requests in the inbox, and send those that their caller has not sent."""
-        while self._inbox:
-            request, forget = self._inbox.popleft()
-            if forget:
-                self._pending.forget(request)
-            elif request.sent_at:
-                self._pending.open(request, request.sent_at)
-            else:
-                self._outbox += self._pending.open(request, now)
-        if self._outbox and not self._is_torn:
-            self._flush()
 
     def _check(self, now: float, events: set[int]) -> None:
         try:
@@ -324,30 +304,16 @@ class DaemonSocket:
             self._pending.fail(error)
             self._pending.new_socket()
 
-    def _open(self) -> None:
-        self._dealer = Dealer(self._context)
-        self._socket = self._dealer.socket
-        self._connected = self._settled = self._is_torn = False
-        for each in self._dealer.descriptors:
-            self._epoll.register(each, select.EPOLLIN)
-
-    def _close(self) -> None:
-        for each in self._dealer.descriptors:
-            self._epoll.unregister(each)
-        self._dealer.close()
-
     def _reopen(self) -> None:
-        self._close()
-        self._open()
+        self._dealer.reopen()
+        self._settled = self._is_torn = False
 
     def _flush(self) -> None:
         """Send what the socket takes. Large frames are zmq.Frames already (see job.py)."""
-        if not self._connected:
-            # Not before there is something to send: an idle client does not look for an absent daemon.
-            self._socket.connect(self._endpoint)
-            self._connected = True
-        send = self._socket.send
-        while self._outbox and int(self._socket.get(zmq.EVENTS)) & _POLLOUT:
+        if not self._dealer.connected:
+            self._dealer.connect()
+        socket, send = self._dealer.socket, self._dealer.socket.send
+        while self._outbox and int(socket.get(zmq.EVENTS)) & _POLLOUT:
             *frames, last = self._outbox[0]
             try:
                 for frame in frames:
@@ -364,13 +330,14 @@ class DaemonSocket:
         Large frames stay in libzmq's memory, writable, so that an array needs no copy. A copy of a small frame is
         cheaper than a handle.
         """
+        socket = self._dealer.socket
         for _ in range(MESSAGES_PER_TURN):
-            events = int(self._socket.get(zmq.EVENTS))
+            events = int(socket.get(zmq.EVENTS))
             if not events & _POLLIN:
                 self._settled = not (self._outbox and events & _POLLOUT)
                 return
             frames: list[wire.Frame] = []
-            more, receive = True, self._socket.recv
+            more, receive = True, socket.recv
             while more:
                 frame = receive(_NOBLOCK, copy=False)
                 frames.append(frame.buffer if len(frame) >= LARGE_BYTES else frame.bytes)

@@ -1,12 +1,14 @@
 """The ZeroMQ socket of a client, and a second one that tells what happens to its connection.
 
-    Dealer.socket     DEALER, connected by its user
+    Dealer.socket     DEALER; another one after `reopen`
     Dealer.events()   what its monitor has told: the connection was lost, or cannot be made
 
 Both descriptors are for an epoll: that of the socket is readable only after a change, that of the monitor as a file's.
 """
 
 from __future__ import annotations
+
+import select
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -21,10 +23,22 @@ _POLLIN = int(zmq.POLLIN)
 
 
 class Dealer:
-    """Not connected at first. Used by one thread at a time."""
+    """Not connected at first. Used by one thread at a time. Its descriptors are in `epoll` until it is closed."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        self.socket = context.socket(zmq.DEALER)
+    descriptors: tuple[int, ...] = ()  #: of the socket and its monitor
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, epoll: select.epoll) -> None:
+        self._context = context
+        self._endpoint = endpoint
+        self._epoll = epoll
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Replace the socket. Messages that wait in it are lost."""
+        if self.descriptors:
+            self.close()
+        self.connected = False
+        self.socket = self._context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
         self.socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
@@ -33,6 +47,13 @@ class Dealer:
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
         self.descriptors = (self.socket.FD, self._monitor.FD)
+        for each in self.descriptors:
+            self._epoll.register(each, select.EPOLLIN)
+
+    def connect(self) -> None:
+        """Not before there is something to send: an idle client does not look for an absent daemon."""
+        self.socket.connect(self._endpoint)
+        self.connected = True
 
     def events(self) -> set[int]:
         """EVENT_DISCONNECTED and EVENT_CONNECT_RETRIED, if they have come since the last call."""
@@ -42,6 +63,8 @@ class Dealer:
         return events
 
     def close(self) -> None:
+        for each in self.descriptors:
+            self._epoll.unregister(each)
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(0)

@@ -1,4 +1,4 @@
-"""The endpoints of the daemon's sockets, and the error for a daemon that does not answer.
+"""The endpoints of the daemon's sockets, and the errors for a daemon that does not answer.
 
     submit: argument, else POOL_ENDPOINT, else $POOL_RUN_DIR/submit.sock, else /run/pool/submit.sock
     admin:  argument, else POOL_ADMIN_ENDPOINT, else admin.sock beside the submit socket
@@ -17,13 +17,14 @@ import socket
 import stat
 from pathlib import Path
 
-from pool.errors import ConfigError, DaemonUnreachableError
+from pool.errors import ConfigError, DaemonUnreachableError, PoolError
 
 SCHEME = "ipc://"
 DEFAULT_RUN_DIR = "/run/pool"
 SUBMIT, ADMIN = "submit.sock", "admin.sock"
 #: A daemon's listener accepts at once; this is for a stopped one whose backlog is full.
 CONNECT_S = 1.0
+_NS_PER_S = 1e9
 #: sun_path of a Unix socket has 108 bytes, the last of which is NUL.
 MAX_PATH_BYTES = 107
 
@@ -73,6 +74,30 @@ def unreachable(endpoint: str, timeout_s: float) -> DaemonUnreachableError:
         "log, or allow more time (timeout=...)."
     )
     return DaemonUnreachableError(message, endpoint=endpoint, timeout_s=timeout_s)
+
+
+def not_accepted(job_id: str, what: str) -> DaemonUnreachableError:
+    return DaemonUnreachableError(
+        f"the daemon {what} job {job_id}, so whether it ran is unknown; "
+        "ask with result(job_id), or submit it again under the same job id",
+        job_id=job_id,
+    )
+
+
+def unanswered(error: DaemonUnreachableError, job_id: str, *, sent_at: float) -> DaemonUnreachableError:
+    """The error of a Submit that a daemon may have received. Its fields are what `was_not_accepted` needs."""
+    message = f"{error.message} Whether job {job_id} was accepted is unknown: ask with result(job_id)."
+    return DaemonUnreachableError(message, **{**error.fields, "job_id": job_id, "sent_at": sent_at})
+
+
+def was_not_accepted(error: PoolError, *, sent_at: object) -> bool:
+    """Whether a job that a daemon does not know was certainly never accepted. `sent_at`: monotonic seconds.
+
+    A daemon knows all jobs that were accepted after a certain time: with a journal also those of earlier daemons, and
+    without it those since its own start. Results that it has dropped move this time.
+    """
+    known_since_ns = error.fields.get("known_since_ns")
+    return isinstance(known_since_ns, int) and isinstance(sent_at, float) and known_since_ns < sent_at * _NS_PER_S
 
 
 def obstacle(endpoint: str) -> str:

@@ -24,6 +24,7 @@ Rules:
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from math import inf
@@ -33,13 +34,12 @@ import zmq
 
 from pool import wire
 from pool.client import waiting
-from pool.client.endpoint import absent, unreachable
+from pool.client.endpoint import absent, not_accepted, unanswered, unreachable, was_not_accepted
 from pool.errors import DaemonUnreachableError, PoolError, RemoteProtocolError, UnknownJobError, from_code
 from pool.model import Outcome
 
 T = TypeVar("T")
 
-_NS_PER_S = 1e9
 #: Short enough to notice a restart soon, long enough to cost nothing.
 PING_INTERVAL_S = 1.0
 #: An answer that breaks the connection whenever it is sent, as one over the frame cap does, is asked for so often.
@@ -95,12 +95,6 @@ class Request(JobFuture[Delivery | None]):
         self.sent_at = 0.0
         self.wants_result = isinstance(message, wire.Watch) or (isinstance(message, wire.Submit) and message.watch)
 
-    def unanswered(self, error: DaemonUnreachableError) -> DaemonUnreachableError:
-        """The error of a Submit that a daemon may have received. Its fields are what `was_not_accepted` needs."""
-        message = f"{error.message} Whether job {self.job_id} was accepted is unknown: ask with result(job_id)."
-        fields = {**error.fields, "job_id": self.job_id, "sent_at": self.sent_at}
-        return DaemonUnreachableError(message, **fields)
-
     def repetition(self) -> Frames:
         self.repeats += 1
         if isinstance(self.message, wire.Cancel):
@@ -110,13 +104,18 @@ class Request(JobFuture[Delivery | None]):
 
 
 Outgoing = list[Frames]
+#: Requests of callers, and whether each is to be forgotten.
+Inbox = deque[tuple[Request, bool]]
 
 
 class PendingRequests:
     """Used by one thread. Methods that return messages: they are to be sent in order."""
 
-    def __init__(self, endpoint: str, timeout_s: float, *, number: Callable[[], int], session: str) -> None:
+    def __init__(
+        self, endpoint: str, timeout_s: float, inbox: Inbox, *, number: Callable[[], int], session: str
+    ) -> None:
         self._endpoint = endpoint
+        self.inbox = inbox
         self._session = session
         self._must_stay = False  # jobs that nobody waits for are cancelled when this client is gone
         self._timeout_s = timeout_s
@@ -135,21 +134,27 @@ class PendingRequests:
 
     # ---- from callers ----
 
-    def open(self, request: Request, now: float) -> Outgoing:
-        """Take the request; it will be resolved, whatever happens."""
-        if not self._open:
-            self._received_at = now
-        self._open[request.message.request] = request
-        self._by_job.setdefault(request.job_id, []).append(request)
-        if isinstance(request.message, wire.Submit) and request.message.session and not request.message.watch:
-            self._must_stay = True
-        request.sent_at = now
-        return [request.frames] if self._instance or self._pings else [self._ping(now), request.frames]
-
-    def forget(self, request: Request) -> None:
-        """Nobody waits for this request any more."""
-        if self._open.get(request.message.request) is request:
-            self._close(request)
+    def take(self, now: float) -> Outgoing:
+        """Take the requests in the inbox: they will be resolved, whatever happens. Returns the messages of those that
+        their callers have not sent themselves.
+        """
+        outgoing: Outgoing = []
+        while self.inbox:
+            request, forget = self.inbox.popleft()
+            if forget:
+                if self._open.get(request.message.request) is request:  # it was not answered meanwhile
+                    self._close(request)
+                continue
+            if not self._open:
+                self._received_at = request.sent_at or now
+            self._open[request.message.request] = request
+            self._by_job.setdefault(request.job_id, []).append(request)
+            if isinstance(request.message, wire.Submit) and request.message.session and not request.message.watch:
+                self._must_stay = True
+            if not request.sent_at:
+                request.sent_at = now
+                outgoing += [request.frames] if self._instance or self._pings else [self._ping(now), request.frames]
+        return outgoing
 
     # ---- from the daemon ----
 
@@ -218,15 +223,17 @@ class PendingRequests:
         if request is None:
             self.strays += 1
             return []
-        error = _rebuilt(message)
+        error = from_code(message.code, message.message, message.fields)
         forgotten = request.repeats and isinstance(error, UnknownJobError)
         if forgotten and request.accepted and not isinstance(request.message, wire.Cancel):
             self._end(request, _lost(request.job_id))
         elif forgotten and isinstance(request.message, wire.Submit):
             if was_not_accepted(error, sent_at=request.sent_at):
                 self._close(request)
-                return self.open(request, now)
-            self._end(request, _not_accepted(request.job_id, "was restarted before it accepted"))
+                request.sent_at = 0.0
+                self.inbox.appendleft((request, False))
+                return self.take(now)
+            self._end(request, not_accepted(request.job_id, "was restarted before it accepted"))
         else:
             self._end(request, error)
         return []
@@ -276,7 +283,7 @@ class PendingRequests:
             return []
         for request in self._not_accepted_since(now - self._timeout_s):
             what = f"took longer than {self._timeout_s:g} s to accept"
-            self._end(request, _not_accepted(request.job_id, what))
+            self._end(request, not_accepted(request.job_id, what))
         return [self._ping(now)] if self._open else []
 
     def due(self, now: float) -> float:
@@ -316,7 +323,7 @@ class PendingRequests:
         for request in list(self._open.values()):
             sent = request.repeats or "timeout_s" in error.fields
             if isinstance(error, DaemonUnreachableError) and isinstance(request.message, wire.Submit) and sent:
-                self._end(request, request.unanswered(error))
+                self._end(request, unanswered(error, request.job_id, sent_at=request.sent_at))
             else:
                 self._end(request, type(error)(error.message, **error.fields))
 
@@ -337,31 +344,6 @@ class PendingRequests:
             del self._by_job[request.job_id]
 
 
-def was_not_accepted(error: PoolError, *, sent_at: object) -> bool:
-    """Whether a job that a daemon does not know was certainly never accepted. `sent_at`: monotonic seconds.
-
-    A daemon knows all jobs that were accepted after a certain time: with a journal also those of earlier daemons, and
-    without it those since its own start. Results that it has dropped move this time.
-    """
-    known_since_ns = error.fields.get("known_since_ns")
-    return isinstance(known_since_ns, int) and isinstance(sent_at, float) and known_since_ns < sent_at * _NS_PER_S
-
-
-def _rebuilt(refused: wire.Refused) -> PoolError:
-    try:
-        return from_code(refused.code, refused.message, refused.fields)
-    except TypeError:  # a field that has the name of a parameter
-        return from_code(refused.code, refused.message, {})
-
-
 def _lost(job_id: str) -> Delivery:
     reason = "the daemon was restarted while the job was under way and does not know it; whether it ran is unknown"
     return Delivery(wire.Result(job_id=job_id, outcome=Outcome.LOST, reason=reason), (b"", b"", b""))
-
-
-def _not_accepted(job_id: str, what: str) -> DaemonUnreachableError:
-    return DaemonUnreachableError(
-        f"the daemon {what} job {job_id}, so whether it ran is unknown; "
-        "ask with result(job_id), or submit it again under the same job id",
-        job_id=job_id,
-    )

@@ -23,9 +23,9 @@ from typing import Any, Final, Self
 
 from pool.client import checks, routing, strategy
 from pool.client.client import Client
+from pool.client.endpoint import was_not_accepted
 from pool.client.fallback import LocalFallback, chosen, is_enabled
 from pool.client.options import Code
-from pool.client.pending import was_not_accepted
 from pool.client.routing import Fallback, Route, RouteCounter, SandboxStats
 from pool.errors import BusyError, ConfigError, DaemonUnreachableError, JobRefusedError, PoolError, UnknownJobError
 from pool.model import JobResult, Limits, Outcome, Timings

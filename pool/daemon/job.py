@@ -83,6 +83,8 @@ class Job(Struct, kw_only=True, eq=False):
     leased_ns: int = 0
     start: StartKind | None = None
     watchers: set[bytes] = set()  #: addresses of the clients that wait for the result
+    held_until: float = 0.0  #: monotonic seconds: Accepted waits for the result until then; 0: it does not
+    unsent: dict[bytes, wire.Accepted] = {}  #: those that wait, by watcher
     output: OutputStream | None = None  #: set once a client has asked for the output
     result: wire.Result | None = None
     answer: Sequence[wire.Frame] = ()

@@ -15,6 +15,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import Protocol
 
 import msgspec
 
@@ -46,12 +47,23 @@ _TIDY_S = 1.0
 #: How long Accepted of a job that runs waits for its Result. Most jobs end sooner: then both are one write, which wakes
 #: the client once.
 HOLD_S = 0.05
-_NOT_HELD: tuple[float, None] = (0.0, None)
 #: The payload of a job that has ended is taken out of its row if it is larger.
 _SMALL_PAYLOAD_BYTES = 1024
 
 
 _encoder = msgspec.msgpack.Encoder()
+
+
+class _End(Protocol):
+    """Called when a job has ended like this. Each job has one end. `acknowledge` is called when that is written."""
+
+    def __call__(
+        self,
+        job: Job,
+        result: wire.Result,
+        answer: Sequence[wire.Frame],
+        acknowledge: Callable[[], object] | None = None,
+    ) -> None: ...
 
 
 class JobStore:
@@ -82,7 +94,8 @@ class JobStore:
         self.over = False  #: whether the results take more than they may
         self.to_answer: list[Callable[[], None]] = []  #: what `answer` has to do
         self.release_at = math.inf  #: monotonic seconds
-        self._held: dict[tuple[str, bytes], tuple[float, wire.Accepted]] = {}  # by job and client, and until when
+        self._held: dict[str, Job] = {}  # those that may end soon, the oldest first
+        self.end: _End = self._write_end if journal.durable else self._ended
         self._number = 0  # of the job that was accepted last
         self.unfinished_bytes: Counter[str] = Counter()  #: held by the jobs that are not done, by client
 
@@ -104,11 +117,14 @@ class JobStore:
         self._number = job.number = self._number + 1
         self.unfinished_bytes[job.client] += job.held_bytes
         self._jobs[job.key] = job
-        if job.whole is not None:
-            then(None)  # the whole is in the journal
-            return
-        if not self._journal.durable:  # nothing has to be encoded
-            self._accepted(job, then, None)
+        if job.leased_ns and job.whole is None:
+            job.held_until, self._held[job.key] = time.monotonic() + HOLD_S, job
+            self.release_at = min(self.release_at, job.held_until)
+        if job.whole is not None or not self._journal.durable:  # the whole is in the journal, or there is none
+            job.written = True
+            if job.trace is not None:
+                job.mark("journal: job written")
+            then(None)
             return
         frames = job.payload if job.grader is None else job.frames()
         accepted_at = job.received_ns / _NS_PER_S
@@ -136,24 +152,18 @@ class JobStore:
         for call in calls:
             call()
 
-    def wait_for_end(self, job: Job, address: bytes, accepted: wire.Accepted) -> None:
-        """Send this client Accepted and, when the job ends, the result: in one write if it ends soon."""
-        if not job.leased_ns or (job.key, address) in self._held:
-            self._listener.send(address, accepted)
-        else:
-            due = time.monotonic() + HOLD_S
-            self._held[job.key, address] = due, accepted
-            self.release_at = min(self.release_at, due)
-        job.watchers.add(address)
-
     def release(self, now: float) -> None:
-        """Send each Accepted that has waited long enough. To be called at `release_at`."""
-        for key, (due, accepted) in list(self._held.items()):
-            if due > now:
-                break
-            del self._held[key]
-            self._listener.send(key[1], accepted)
-        self.release_at = next((due for due, _ in self._held.values()), math.inf)
+        """Send each Accepted that has waited long enough for a Result. To be called at `release_at`."""
+        while self._held:
+            job = next(iter(self._held.values()))
+            if job.held_until > now:
+                self.release_at = job.held_until
+                return
+            del self._held[job.key]
+            job.held_until, unsent, job.unsent = 0.0, job.unsent, {}
+            for address, accepted in unsent.items():
+                self._listener.send(address, accepted)
+        self.release_at = math.inf
 
     def restore(self, job: Job, *, ended_at: float) -> None:
         """Keep a job of an earlier daemon. They come in the order of their numbers."""
@@ -161,26 +171,23 @@ class JobStore:
         self._jobs[job.key] = job
         self.unfinished_bytes[job.client] += job.held_bytes
         if job.result is not None:
-            self._ended(job, job.result, job.answer, None, None)
+            self._ended(job, job.result, job.answer)
             job.expires_at = ended_at + self._ttl_s
 
     def forget(self, job: Job) -> None:
         """Its acceptance could not be written, so there is no such job; or it has graded another job, and has ended."""
         if self._jobs.get(job.key) is job:
+            self._held.pop(job.key, None)
             self.unfinished_bytes.subtract({job.client: job.held_bytes})
             del self._jobs[job.key]
 
-    def end(
+    def _write_end(
         self,
         job: Job,
         result: wire.Result,
         answer: Sequence[wire.Frame],
         acknowledge: Callable[[], object] | None = None,
     ) -> None:
-        """The job has ended like this. Each job has one end. `acknowledge` is called when that is written."""
-        if not self._journal.durable:
-            self._ended(job, result, answer, acknowledge, None)
-            return
         large = job.held_bytes > JOB_BYTES + _SMALL_PAYLOAD_BYTES
         end = End(job.number, _encoder.encode(result), answer, time.monotonic(), empty=large)
         self._journal.write(end, partial(self._ended, job, result, answer, acknowledge))
@@ -190,8 +197,8 @@ class JobStore:
         job: Job,
         result: wire.Result,
         answer: Sequence[wire.Frame],
-        acknowledge: Callable[[], object] | None,
-        _: PoolError | None,
+        acknowledge: Callable[[], object] | None = None,
+        _: PoolError | None = None,
     ) -> None:
         """The end is written: send the result to the clients that wait for it, and keep it."""
         if job.trace is not None:
@@ -209,11 +216,14 @@ class JobStore:
             self._finished[job.key] = job
             self._result_bytes += job.held_bytes
             self.over = self._result_bytes > self._max_bytes
-            waiting, job.watchers = job.watchers, set()
+            if job.held_until:
+                job.held_until = 0.0
+                del self._held[job.key]
+                if not self._held:
+                    self.release_at = math.inf
+            waiting, unsent, job.watchers, job.unsent = job.watchers, job.unsent, set(), {}
             for address in waiting:
-                self.send(address, job, first=self._held.pop((job.key, address), _NOT_HELD)[1])
-            if not self._held:
-                self.release_at = math.inf
+                self.send(address, job, first=unsent.get(address))
         if acknowledge is not None:  # last, because the clients wait, and the worker does not
             acknowledge()
 

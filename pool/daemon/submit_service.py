@@ -209,12 +209,14 @@ class SubmitService:
             self._listener.send(address, accepted)
         elif job.result is not None:
             self._jobs.send(address, job, first=accepted)
-        elif message.stream:
+        elif job.held_until and not message.stream and address not in job.unsent:
+            job.unsent[address] = accepted
+            job.watchers.add(address)
+        else:
             self._listener.send(address, accepted)
             job.watchers.add(address)
-            self._stream(job, address)
-        else:
-            self._jobs.wait_for_end(job, address, accepted)
+            if message.stream:
+                self._stream(job, address)
 
     # ---- watch, cancel ----
 

@@ -269,10 +269,10 @@ def test_the_hint_when_to_try_again_follows_how_fast_jobs_end():
 def run_jobs(core: Core, count: int, *, last_runs_on: bool = False) -> None:
     """Jobs of ann, one after the other, without the checks that a Core makes: they ask for shares."""
     for number in range(count):
-        core.pool.handle(JobSubmitted(job_id=str(number), client="ann", wall_s=1.0), core.now)
+        accepted = core.pool.handle(JobSubmitted(job_id=str(number), client="ann", wall_s=1.0), core.now)[0]
         if last_runs_on and number == count - 1:
             return
-        worker_id = core.worker_of(str(number))
+        worker_id = accepted.dispatch.worker_id
         core.pool.handle(JobEnded(worker_id=worker_id, outcome=Outcome.OK), core.now)
         core.pool.handle(WorkerFreed(worker_id=worker_id), core.now)
 

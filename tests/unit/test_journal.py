@@ -177,7 +177,7 @@ def test_jobs_are_known_since_the_journal_began_to_be_that_of_each_daemon_of_the
 
 def test_a_result_that_is_dropped_moves_the_time_since_which_jobs_are_known():
     written = []
-    journal = SimpleNamespace(write=lambda operation, _: written.append(operation))
+    journal = SimpleNamespace(durable=True, write=lambda operation, _: written.append(operation))
     store = JobStore(journal, None, ttl_s=60, max_bytes=1, known_since_ns=1)
     store.drop(7, received_ns=1)
     assert written == [Drop(7)]

@@ -119,9 +119,9 @@ def test_a_small_submission_is_queued_at_once(place):
 
 def test_a_result_is_sent_before_its_worker_is_told_and_accepted_after_all_that_the_write_leads_to(place, monkeypatch):
     written = []
-    monkeypatch.setattr(
-        place.jobs, "_journal", SimpleNamespace(durable=True, write=lambda _, then: written.append(then))
-    )
+    journal = SimpleNamespace(durable=True, write=lambda _, then: written.append(then))
+    monkeypatch.setattr(place.jobs, "_journal", journal)
+    monkeypatch.setattr(place.jobs, "end", place.jobs._write_end)
     place.listener.client_sends(ANN, submit("a", watch=True), SMALL, b"")
     written.pop()(None)
     assert kinds(place) == [], "its worker is sent the job first"
