@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import secrets
 import shutil
@@ -42,10 +43,11 @@ class RunDirectories:
         self.instance = secrets.token_hex(6)
         _require_short(run_dir)
         _require_apart(run_dir, state_dir)
-        for directory in (run_dir, state_dir):
+        for directory, mode in ((run_dir, 0o711), (state_dir, 0o700)):
             _require_own(directory)
-        _make(run_dir, 0o711)
-        _make(state_dir, 0o700)
+            _require_trusted(directory)
+            _make(directory, mode)
+            _require_trusted(directory, *directory.iterdir())  # now nobody else can add to it
         with contextlib.ExitStack() as locks:
             for directory in (run_dir, state_dir):
                 locks.callback(os.close, _lock(directory))
@@ -119,6 +121,17 @@ def _require_own(directory: Path) -> None:
             f"the directory {directory} has files of others, such as {strange[0]!r}, and the daemon would close it to "
             "them; name one that only this daemon uses"
         )
+
+
+def _require_trusted(*paths: Path) -> None:
+    """No other user has made what the daemon reads, writes or closes to others: a link, a journal or a lock."""
+    for path, look in itertools.product(paths, (Path.lstat, Path.stat)):
+        with contextlib.suppress(OSError):  # it is not there yet, or cannot be used, which is found next
+            if (user := look(path).st_uid) not in {0, os.geteuid()}:
+                raise ConfigError(
+                    f"{path} belongs to user {user}, who could change what the daemon of user {os.geteuid()} keeps "
+                    "there; remove it, give it to the daemon's user, or name another directory"
+                )
 
 
 def _make(directory: Path, mode: int) -> None:

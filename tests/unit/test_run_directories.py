@@ -70,6 +70,66 @@ def test_a_directory_that_others_use_is_refused_and_stays_open_to_them(tmp_path,
     assert os.listdir(shared) == ["theirs"]
 
 
+def _place_of_another_user(path, kind):
+    """As he makes it in a directory that is open to all, before the daemon is started for the first time."""
+    if kind == "link":
+        path.symlink_to("/nonexistent")
+    elif kind == "file":
+        path.touch()
+    else:
+        path.mkdir()
+    os.chown(path, 65533, 65533, follow_symlinks=False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@pytest.mark.parametrize("kind", ["directory", "link"])
+@pytest.mark.parametrize("name", ["run", "state"])
+def test_a_directory_of_another_user_is_refused_and_stays_as_it_is(tmp_path, made, name, kind):
+    _place_of_another_user(tmp_path / name, kind)
+    before = os.lstat(tmp_path / name).st_mode
+    with pytest.raises(ConfigError, match=rf"{name} belongs to user 65533.*remove it"):
+        made(tmp_path / "run", tmp_path / "state")
+    assert os.lstat(tmp_path / name).st_mode == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("run/w", "link"), ("run/w", "directory"), ("run/journal", "link"), ("run/lock", "file"),
+     ("state/datasets", "link"), ("state/owner", "file"), ("state/journal", "directory")],
+)  # fmt: skip
+def test_what_another_user_has_put_into_a_directory_is_refused_and_not_followed(tmp_path, made, name, kind):
+    directory = (tmp_path / name).parent
+    directory.mkdir()
+    directory.chmod(0o777)
+    (directory / "lock").touch()
+    (tmp_path / name).unlink(missing_ok=True)
+    _place_of_another_user(tmp_path / name, kind)
+    with pytest.raises(ConfigError, match=rf"{name} belongs to user 65533.*remove it"):
+        made(tmp_path / "run", tmp_path / "state")
+    assert os.lstat(tmp_path / name).st_uid == 65533
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_link_of_another_user_does_not_have_a_directory_of_the_host_closed(tmp_path, made):
+    """Without the check the daemon set the mode of what `w` led to."""
+    (tmp_path / "host").mkdir(mode=0o755)
+    (tmp_path / "run").mkdir(mode=0o777)
+    (tmp_path / "run" / "lock").touch()
+    (tmp_path / "run" / "w").symlink_to(tmp_path / "host")
+    os.chown(tmp_path / "run" / "w", 65533, 65533, follow_symlinks=False)
+    with pytest.raises(ConfigError, match="belongs to user 65533"):
+        made(tmp_path / "run", tmp_path / "state")
+    assert stat.S_IMODE((tmp_path / "host").stat().st_mode) == 0o755
+
+
+def test_a_link_of_the_daemons_own_user_to_another_disk_is_used(tmp_path, made):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "state").symlink_to(tmp_path / "disk")
+    made(tmp_path / "run", tmp_path / "state")
+    assert (tmp_path / "disk" / "owner").exists()
+
+
 def test_a_directory_that_a_daemon_has_used_may_have_more_in_it(tmp_path, made):
     made(tmp_path / "run", tmp_path / "state").close()
     (tmp_path / "state" / "notes").touch()
