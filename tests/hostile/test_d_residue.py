@@ -34,6 +34,7 @@ def test_the_next_job_sees_nothing_of_it(alone, untouched, record, leaving):
     replaced = alone.recycles("dirty")
     dirty = alone.run(leaving.code, limits={"wall_s": 20 if "timeout" not in leaving.outcomes else 1})
     assert dirty.outcome in leaving.outcomes, (dirty.reason, dirty.error)
+    assert dirty.value in (1, None), "it has done its worst"
     after = probe(alone)
     changed = {
         name: (value, after.value[name]) for name, value in untouched.value.items() if after.value[name] != value
@@ -104,6 +105,11 @@ def main():
     return [one != other for one, other in zip(before, look("shared"))]
 """
     assert outside(code).value == "[True, True, True]"
+
+
+def test_the_next_pipes_of_a_user_with_many_are_small(outside):
+    leaving = next(each for each in LEAVINGS if "so many pipes" in each.title)
+    assert outside(leaving.code, user=65533).value == "1"
 
 
 def test_jobs_that_follow_a_hundred_dirty_ones_are_right(alone, untouched, record):

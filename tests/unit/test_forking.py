@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import resource
 import socket
 
 import pytest
@@ -72,3 +73,16 @@ def test_a_child_that_cannot_be_asked_for_costs_the_runner_no_descriptor():
             fork_server.request(runner_end)
         assert len(os.listdir("/proc/self/fd")) == len(open_before) - 1
     assert errno.ETOOMANYREFS in fork_server.EXHAUSTED
+
+
+def test_pipes_that_a_job_has_made_small_are_not_given_to_the_next_child(monkeypatch):
+    """Without a job they are: then nothing of a job makes them so, and the worker would have no child."""
+    monkeypatch.setattr(fork_server, "_PIPE_BYTES", 17 * resource.getpagesize())
+    runner_end, zygote_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with runner_end, zygote_end:
+        open_before = os.listdir("/proc/self/fd")
+        with pytest.raises(OSError, match="too many pipes") as refused:
+            fork_server.request(runner_end, beside_job=True)
+        assert refused.value.errno in fork_server.EXHAUSTED
+        assert len(os.listdir("/proc/self/fd")) == len(open_before)
+        fork_server.request(runner_end).close()

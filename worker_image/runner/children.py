@@ -117,7 +117,7 @@ class Children:
     def fork(self) -> None:
         """Ask for the next one. Called once for each job: by a timer beside a long one, or after a short one."""
         try:
-            self.forking = fork_server.request(self._control)
+            self.forking = fork_server.request(self._control, beside_job=self.busy is not None)
         except OSError as error:
             if error.errno not in fork_server.EXHAUSTED:
                 raise

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import gc
+import mmap
 import os
 import signal
 import socket
@@ -55,6 +57,10 @@ _CLOSED_ON_EXEC = 0x40000000  #: MSG_CMSG_CLOEXEC
 EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE})
 
 
+#: A pipe's, by pipe(7). The kernel makes smaller ones for a user whose pipes have more than its bound together.
+_PIPE_BYTES = 16 * mmap.PAGESIZE
+
+
 class Ends(NamedTuple):
     """Ends of a child's channel, stdout and stderr."""
 
@@ -68,12 +74,17 @@ class Ends(NamedTuple):
         os.close(self.err)
 
 
-def request(control: socket.socket) -> Ends:
-    """Called by the runner: ask for a child. Raises OSError; one of EXHAUSTED while a job has taken all there is."""
+def request(control: socket.socket, *, beside_job: bool = False) -> Ends:
+    """Called by the runner: ask for a child. Raises OSError; one of EXHAUSTED while a job has taken all there is.
+
+    `beside_job`: whether a job runs. Its pipes would make those of the next job small, so these are made later.
+    """
     sock, sock_end = socket.socketpair()
     (out, out_end), (err, err_end) = os.pipe(), os.pipe()
     ends = Ends(sock, out, err)
     try:
+        if beside_job:
+            _require_whole(out, err)
         socket.send_fds(control, [_ORDER.pack(_FORK, 0, 0, 0)], [sock_end.fileno(), out_end, err_end])
     except OSError:
         ends.close()
@@ -81,6 +92,12 @@ def request(control: socket.socket) -> Ends:
     finally:
         Ends(sock_end, out_end, err_end).close()
     return ends
+
+
+def _require_whole(*pipes: int) -> None:
+    """Raises OSError for pipes that are small."""
+    if min(fcntl.fcntl(each, fcntl.F_GETPIPE_SZ) for each in pipes) < _PIPE_BYTES:
+        raise OSError(errno.ENFILE, "a job has too many pipes")
 
 
 def reap(control: socket.socket, child: int, init: int, *, wait: bool = True) -> None:

@@ -38,6 +38,20 @@ def held():
             pass
     return there
 
+def open_files():
+    sizes = [fcntl.fcntl(number, fcntl.F_GETPIPE_SZ) for number in (1, 2)]
+    made = os.pipe()
+    sizes += [fcntl.fcntl(number, fcntl.F_GETPIPE_SZ) for number in made]
+    asked = [fcntl.fcntl(number, what) for number in (0, 1, 2) for what in (fcntl.F_GETOWN, fcntl.F_GETSIG)]
+    options = []
+    for number in [number for number, kind in held().items() if kind == 12]:
+        with socket.socket(fileno=os.dup(number)) as sock:  # sizes of its buffers, where it peeks, marks of its messages
+            options += [sock.getsockopt(socket.SOL_SOCKET, n) for n in (3, 7, 8, 42, 16, 34, 20, 21, 15, 36)]
+        options.append(fcntl.fcntl(number, fcntl.F_GETFL))
+    for number in made:
+        os.close(number)
+    return sizes, asked, options
+
 def free():
     null = os.open("/dev/null", os.O_RDONLY)
     try:
@@ -95,7 +109,7 @@ def main():
         "files": {place: tree(place) for place in ("/tmp", "/dev/shm", "/run", "/dev/mqueue", os.environ["HOME"])},
         "room": [(os.statvfs(p).f_bfree, os.statvfs(p).f_ffree) for p in ("/tmp", "/dev/shm")],
         "mounts": [os.stat(p).st_dev == os.stat("/").st_dev for p in ("/", "/tmp", "/dev/shm", "/proc", "/sys", "/usr", "/etc", "/run")],
-        "streams": [fcntl.fcntl(number, fcntl.F_GETFL) for number in (0, 1, 2)], "null is free": free(), "devices": devices(),
+        "streams": [fcntl.fcntl(number, fcntl.F_GETFL) for number in (0, 1, 2)], "null is free": free(), "open files": open_files(), "devices": devices(),
         "processes": alive(), "descriptors": held(), "threads": threading.active_count(),
         "identity": (os.getpid(), os.getppid(), os.getpgid(0), os.getsid(0), os.getuid(), os.uname()[1]),
         "environment": dict(os.environ), "directory": os.getcwd(), "umask": umask,
@@ -330,6 +344,20 @@ def main():
     fcntl.fcntl(0, 37, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0))
     return 1
 """),
+    _l("D15", "so many pipes that the kernel makes the next ones of its user small", """
+import fcntl
+def main():
+    kept = []
+    try:
+        while True:
+            kept.append(os.pipe())
+            fcntl.fcntl(kept[-1][1], fcntl.F_SETPIPE_SZ, 1 << 20)
+    except OSError:
+        kept += [os.pipe() for _ in range(20)]
+    if fcntl.fcntl(kept[-1][1], fcntl.F_GETPIPE_SZ) > 8192: return 0
+    time.sleep(0.2)  # the runner makes the pipes of the next child meanwhile
+    return 1
+""", stopped_by=("runner",)),
     _l("D12", "the times of each file that it reaches", """
 def main():
     for place, names, files in os.walk("/"):
