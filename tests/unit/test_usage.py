@@ -32,9 +32,14 @@ class Version2:
         self._root = root
         (root / "cgroup.controllers").write_text("cpu memory pids\n")
 
-    def say(self, *, cpu_s=0.0, anonymous=0, shared=0):
+    def say(self, *, cpu_s=0.0, anonymous=0, shared=0, kernel=""):
         (self._root / "cpu.stat").write_text(f"usage_usec {int(cpu_s * 1e6)}\nuser_usec 1\nsystem_usec 1\n")
-        (self._root / "memory.stat").write_text(f"anon {anonymous}\nfile 1\nshmem {shared}\n")
+        (self._root / "memory.stat").write_text(f"anon {anonymous}\nfile 1\n{kernel}shmem {shared}\n")
+
+
+def kernel(held, files=0):
+    """Lines of memory.stat: what the kernel holds, and how much of it is names of files."""
+    return f"kernel {held}\nkernel_stack 1\nslab_reclaimable {files}\n"
 
 
 @pytest.fixture(params=[Version1, Version2])
@@ -115,6 +120,29 @@ def test_more_memory_than_the_limit_is_memory_whether_it_is_private_or_shared(cg
     outcome, reason = meter.excess(JOB)
     assert outcome is Outcome.MEMORY
     assert f"its limit is {100 * MIB}" in reason
+
+
+@pytest.fixture
+def second(tmp_path):
+    made = Version2(tmp_path)
+    made.say(cpu_s=50, anonymous=60 * MIB, kernel=kernel(20 * MIB, 8 * MIB))
+    return made
+
+
+def test_page_tables_and_other_memory_of_the_kernel_count_as_the_jobs(second, tmp_path):
+    meter = Meter(tmp_path)
+    second.say(cpu_s=50, anonymous=60 * MIB, kernel=kernel(72 * MIB, 8 * MIB))
+    assert meter.excess(JOB) is None
+    second.say(cpu_s=50, anonymous=60 * MIB, kernel=kernel(260 * MIB, 8 * MIB))
+    outcome, reason = meter.excess(JOB)
+    assert outcome is Outcome.MEMORY
+    assert f"held {176 * MIB} bytes" in reason
+
+
+def test_names_of_files_that_the_kernel_keeps_are_not_the_jobs(second, tmp_path):
+    meter = Meter(tmp_path)
+    second.say(cpu_s=50, anonymous=60 * MIB, kernel=kernel(460 * MIB, 440 * MIB))
+    assert meter.excess(JOB) is None
 
 
 def test_files_in_the_scratch_space_are_not_memory(cgroup, tmp_path):
