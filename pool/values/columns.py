@@ -210,15 +210,27 @@ def _read_strings(reader: Reader, parts: list[Any]) -> object:
     items, storage, nullable = parts
     if not _TEXTS.issuperset(map(type, exact(list, items))) or storage not in {"python", "pyarrow"}:
         raise TypeError("not a column of text")
-    missing = pd.NA if exact(bool, nullable) else np.nan
-    return pd.array(exact(list, items), dtype=_string_dtype(storage, missing))
+    if not exact(bool, nullable) and not _has_text_with_nan():
+        return np.array([np.nan if item is None else item for item in items], dtype=object)
+    return pd.array(exact(list, items), dtype=_string_dtype(storage, {} if nullable else {"na_value": np.nan}))
 
 
-def _string_dtype(storage: Any, missing: object) -> Any:
+def _has_text_with_nan() -> bool:
+    """Pandas has it from 2.3 on. Before, its columns of text are columns of objects."""
+    import numpy as np
+    import pandas as pd
+
+    try:
+        pd.StringDtype("python", na_value=np.nan)
+    except TypeError:
+        return False
+    return True
+
+
+def _string_dtype(storage: Any, arguments: dict[str, Any]) -> Any:
     """The dtype of the other side; stored in Python objects where pyarrow is missing here."""
     import pandas as pd
 
-    arguments: dict[str, Any] = {} if missing is pd.NA else {"na_value": missing}
     try:
         return pd.StringDtype(storage, **arguments)
     except ImportError:

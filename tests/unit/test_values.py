@@ -125,6 +125,16 @@ def test_text_of_any_length_in_numpy_is_carried(missing):
         assert same(carried(each), each)
 
 
+def test_text_of_a_newer_pandas_arrives_as_objects_where_pandas_has_no_such_dtype(monkeypatch):
+    frame = pd.DataFrame({"text": pd.array(["a", None], "str")}, index=pd.Index(["x", "y"], dtype="str"))
+    sent = encode(frame, max_bytes=MIB)
+    monkeypatch.setattr(pd, "StringDtype", lambda storage=None: storage)
+    found = decode(sent)
+    assert (found["text"].dtype, found.index.dtype) == (object, object)
+    assert found["text"].tolist() == ["a", pytest.approx(np.nan, nan_ok=True)]
+    assert found.index.tolist() == ["x", "y"]
+
+
 def test_a_record_array_and_a_matrix_travel_as_plain_arrays():
     for odd in (np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]), np.ones((2, 2)).view(np.matrix)):
         out = carried(odd)
