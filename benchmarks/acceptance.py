@@ -5,8 +5,6 @@ python -m benchmarks.acceptance [--waiting 100000]
 Three daemons with one worker each, which a job keeps busy, so every other job waits. Submissions to them take turns.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -3,8 +3,6 @@
 python -m benchmarks.backlog
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import statistics

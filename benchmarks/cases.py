@@ -12,8 +12,6 @@ arms take turns; the figures are medians, those of `forks` by the job's own cloc
 `benchmarks.chunks`.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

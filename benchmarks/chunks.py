@@ -6,8 +6,6 @@ The arms take turns, and each figure is the median of the rounds' ratios to `chu
 is a real one with two workers that are not recycled, numpy and pandas preloaded; its image is that of POOL_BENCH_IMAGE.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

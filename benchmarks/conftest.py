@@ -1,7 +1,5 @@
 """What the benchmarks share: one daemon and one client for all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

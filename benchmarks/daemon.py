@@ -4,8 +4,6 @@ single   max_jobs 1: every job sees a container that no one has used
 reuse    max_jobs 100
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -3,8 +3,6 @@
 `python benchmarks/decode.py` needs no daemon: the frames are those that a job would send.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Sequence

@@ -6,8 +6,6 @@ Needs no Docker. The workers only answer and run nothing (`answering_worker.py`)
 client that keeps some in flight. There is a daemon for each durability, and they take turns.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import subprocess

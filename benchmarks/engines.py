@@ -10,8 +10,6 @@
 The engines take turns, so that a busy host is unfair to none; figures are medians of the rounds. Needs root and runc.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import itertools

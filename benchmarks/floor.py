@@ -13,8 +13,6 @@ busy host is unfair to none, and each figure is the median of the rounds' ratios
 Each arm has a process or a worker for each core, all of them busy for a round.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import secrets

@@ -13,8 +13,6 @@ take turns; 10,000 jobs and more are measured once. `x` is a figure over the fir
 an hour, so they need `--jobs 100000`; `--most` leaves out the points above it in all series.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

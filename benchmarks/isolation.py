@@ -10,8 +10,6 @@ take turns, so that a busy host is unfair to none. `none` is a plain fork, which
     free       from the job on the link until the next child is parked: what a job costs that finds none
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -4,8 +4,6 @@ Each job is a source text with a `main`, as a loop would send it; every way comp
 has not seen before.
 """
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ worker's is the proportional set size (PSS) of all processes of its container, w
 The init of a child's pid namespace has no memory of its own but runs in that of the zygote, which is counted once.
 """
 
-from __future__ import annotations
-
 import argparse
 import ctypes
 import json

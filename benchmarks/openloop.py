@@ -8,8 +8,6 @@ measured first, by a closed loop. Arrivals are by Poisson, or in bursts of BURST
 histograms, 3 digits.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -4,8 +4,6 @@
 printed (NAME.md) and their pictures (NAME.png), and writes report.md beside them. One that was not run has no section.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

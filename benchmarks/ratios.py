@@ -7,8 +7,6 @@ A ratio is of two figures of one run, so that a faster or busier machine changes
 the medians: how many times cheaper the pool is. Exit status 1: a ratio is beyond its bound or has no figure.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

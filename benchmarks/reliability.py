@@ -5,8 +5,6 @@ python -m benchmarks.reliability [--kills 20] [--faults 5] [--seconds 30]
 The first two need Docker and root, because they kill and stop processes of other users.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -5,8 +5,6 @@ same job at the median, and what it costs over running the same text in-process.
 whether the bar is met.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -7,8 +7,6 @@ is the time from a kill to the first candidate that ends after it. The same sear
 best strategy: results depend on the seed only. Each number of `--kills` is a run; 0 measures the loop alone.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

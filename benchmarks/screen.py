@@ -6,8 +6,6 @@ refuse: it imports what is not allowed, opens files, runs text as code, walks fr
 other refused program is a *false refusal*, and is listed by the rule that is responsible.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import gzip

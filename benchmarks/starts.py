@@ -8,8 +8,6 @@ it counts to; with oci also that of runc, which is a child of this process. Imag
 medians of the rounds. Needs root for oci.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import itertools

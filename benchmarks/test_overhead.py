@@ -13,8 +13,6 @@ again, as they are in a loop that computes between its jobs: a warm hit is what 
 refilling cost when nobody thinks shows back to back, and in the jobs a second that a closed loop gets.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import statistics
 import subprocess

@@ -6,8 +6,6 @@ The floor has as many processes as the way of a job, and they do nothing but pas
 ─pipe─▶ child, and back. Both arms take turns, with the same gap before each job, in which the workers become idle.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

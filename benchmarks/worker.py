@@ -3,8 +3,6 @@
 What is counted is the work of the worker and of the kernel for it, as CPU time of the container's cgroup.
 """
 
-from __future__ import annotations
-
 import secrets
 import shutil
 import tempfile

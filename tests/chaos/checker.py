@@ -7,8 +7,6 @@
 5. Nothing is left: container, process, mount, directory, descriptor.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 A record is written with one system call, so a process that is killed leaves whole lines and at most one that is cut.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import threading

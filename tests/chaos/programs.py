@@ -1,7 +1,5 @@
 """The jobs of a campaign: what each does, and how it may end when no fault strikes it."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from random import Random

@@ -10,8 +10,6 @@ slopes between all pairs of samples, with its interval of 95 %. It fails if an i
 there is growth, or there were too few jobs to show that there is none.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import signal

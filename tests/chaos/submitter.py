@@ -6,8 +6,6 @@ Each thread waits PAUSE seconds after each job. The process ends when its standa
 has submitted. A submission without an answer is asked for by its id: the daemon either has the job or does not know it.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 import time

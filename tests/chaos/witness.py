@@ -4,8 +4,6 @@ A job names its process after its nonce (`programs.py`). The proc connector of L
 listens as root, so neither the daemon nor the worker has a part in the count. See include/uapi/linux/cn_proc.h.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -1,7 +1,5 @@
 """One program of a corpus with what it is run with: the same for the pool and for the plain process."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

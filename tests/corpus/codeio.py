@@ -4,8 +4,6 @@ A record has a program with `main_solution` and a generator of its inputs. Both 
 neither is code that anybody has vetted.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 

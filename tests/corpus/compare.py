@@ -4,8 +4,6 @@ The causes are tried in this order. The first is proven: the plain process has r
 from itself in every field in question. The pool's preloads are proven too, by a plain process that has them.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Which change breaks a solution is found out in the plain process: the first of its mutants that ends in an error there.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Samples of the daemon's memory during a run, to show that it does not grow."""
 
-from __future__ import annotations
-
 import threading
 from typing import NamedTuple, Self
 

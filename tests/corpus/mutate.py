@@ -1,7 +1,5 @@
 """Changes that break a function: one at a time, in a fixed order, those that are most likely noticed first."""
 
-from __future__ import annotations
-
 import ast
 import copy
 from collections.abc import Iterator

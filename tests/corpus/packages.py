@@ -4,8 +4,6 @@ They are named in pyproject.toml, in the dependency group `corpus`, and locked i
 and never imported, so ./dev corpus installs them without what they need.
 """
 
-from __future__ import annotations
-
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path

@@ -3,8 +3,6 @@
 What is kept of a result is what is compared and what is counted, so that a whole run fits into memory.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

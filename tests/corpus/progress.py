@@ -1,7 +1,5 @@
 """How far a long run is: a bar on a terminal, else a line every ten seconds."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import time

@@ -3,8 +3,6 @@
 A program and its files are the files of a job; the job puts them where they belong and runs the program as `__main__`.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path

@@ -6,8 +6,6 @@
 Nothing of the pool's runner runs in there, and none of its isolation: a default container without a network.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil

@@ -3,8 +3,6 @@
 Prints the table of docs/screen.md. Nothing of the programs is run.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The run in figures, as Markdown: for the terminal and for docs/corpus.md."""
 
-from __future__ import annotations
-
 import os
 import platform
 import statistics

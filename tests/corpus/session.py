@@ -4,8 +4,6 @@ cases ─▶ Reference.look ─────────────────�
   └────▶ by_threads ─▶ by_batches ─▶ differences ◀───┴── those that differ once more in the plain process
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ in the image, so a job gets them in an archive. Its value says how many tests ra
 with what.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from functools import cache

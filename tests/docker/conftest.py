@@ -1,7 +1,5 @@
 """The worker image, and a stand-in of it that runs a Python program instead of the runner."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

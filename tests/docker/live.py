@@ -3,8 +3,6 @@
 `seen_mounts` and `intended_mounts` give the same shape, {target: Mounted}, so that a test can ask for equality.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from dataclasses import dataclass

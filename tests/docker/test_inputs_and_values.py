@@ -1,7 +1,5 @@
 """The inputs and the value of a job, through the real client, the real daemon and real containers."""
 
-from __future__ import annotations
-
 import asyncio
 import datetime as dt
 import math

@@ -3,8 +3,6 @@
 What a target has found stays in .cache/fuzz/TARGET: the next run goes on from there.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import json

@@ -4,8 +4,6 @@ corpus/TARGET/NAME     read by every run and every test; inputs that once broke 
                        and small ones of other kinds that a run with coverage kept, as kept-*
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path

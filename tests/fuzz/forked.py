@@ -7,8 +7,6 @@
 The inputs follow from the seed, from what was kept and from the findings before: one input of each kind that the target tells apart.
 """
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import gc

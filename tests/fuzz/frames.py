@@ -3,8 +3,6 @@
 A frame of 65,535 bytes or more has that number in the place of its size, and then its size in four bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 _LONG = 0xFFFF

@@ -1,7 +1,5 @@
 """Mutations of inputs: as bytes, as msgpack, as text. Each keeps most of an input and changes a little of it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from random import Random
 from typing import Any

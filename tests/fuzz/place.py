@@ -1,7 +1,5 @@
 """Where things are, and the environment in which every process of a fuzzer runs."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

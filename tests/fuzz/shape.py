@@ -3,8 +3,6 @@
 A value is a tree of msgpack. A rule changes one node of it, or builds a hostile value from nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 from random import Random

@@ -1,7 +1,5 @@
 """What a target is, and which there are."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

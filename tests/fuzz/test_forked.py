@@ -1,7 +1,5 @@
 """The fuzzer that forks finds crashes, hangs and broken contracts; and each kind that `pool.values` refuses, when it does not."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import re

@@ -4,8 +4,6 @@
 range). Everything else comes out, and a crash of native code ends the process, which `forked.py` sees.
 """
 
-from __future__ import annotations
-
 import copy
 import datetime as dt
 import functools

@@ -5,8 +5,6 @@ allocate, by tracemalloc. That makes everything five times as slow, so an engine
 chosen by its bytes; the others are held by the peak of the resident set, which no input may push up far.
 """
 
-from __future__ import annotations
-
 import resource
 import time
 import tracemalloc

@@ -14,8 +14,6 @@ With POOL_HOSTILE_ENGINE=oci the workers are started without a Docker Engine.
 After each test the pool is whole again: an honest job gives the right value.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

@@ -3,8 +3,6 @@
 One JSON file for each test process, below .cache/hostile; `python -m tests.hostile.table` makes the table of them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """State that no attack may change: of the daemon, the host's files, the workers and their processes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import psutil

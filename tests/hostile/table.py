@@ -7,8 +7,6 @@
 Each attack counts once, with its newest record. Those of class A have one with the screen and one without it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

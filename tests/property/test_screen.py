@@ -1,7 +1,5 @@
 """The screen on random programs: it always answers, always the same, and what it passes is what compile() takes."""
 
-from __future__ import annotations
-
 import ast
 import warnings
 

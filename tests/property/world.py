@@ -4,8 +4,6 @@ It knows only the commands it was given, never the pool's records, and asserts w
 out. Each action takes a number and makes its choices from it, so that hypothesis and a plain random walk can drive it.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The calls go to a shared mapping of a file, one region for each process, because a job's process closes every descriptor.
 """
 
-from __future__ import annotations
-
 import json
 import mmap
 import os

@@ -1,7 +1,5 @@
 """Through the value codec and back, or not; and bytes that are made by hand."""
 
-from __future__ import annotations
-
 import dataclasses
 import typing
 

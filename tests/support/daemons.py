@@ -1,7 +1,5 @@
 """A real daemon in a process of its own, for tests: with Docker workers, or with plain processes where none is wanted."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -6,8 +6,6 @@ with EngineProxy(path, engine="/var/run/docker.sock") as proxy:
     proxy.answer = None
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

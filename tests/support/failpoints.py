@@ -1,7 +1,5 @@
 """Has a daemon killed at a named point: before and after each write to the journal and each message. For test daemons."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ The docstring of each function of FAULTS says which fault it makes. The function
 the daemon, and returns what makes its engine. None: the engine of the configuration.
 """
 
-from __future__ import annotations
-
 import atexit
 import ctypes
 import errno

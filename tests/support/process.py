@@ -4,8 +4,6 @@ Sets and not counts: what an earlier test left in the same process may end while
 then be lower than expected.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`same` compares bit by bit where Python's `==` is too kind: types, NaN, signed zeros, dtypes, order of keys, frequency."""
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 import struct

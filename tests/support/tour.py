@@ -7,8 +7,6 @@ client and daemon all calls between `Client.run` and its return are kept; of the
 because what it does afterwards is not on the job's way.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Waits for conditions, calls on threads of their own, and functions in forked children."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Feeds a decoder as a connection does, without a socket."""
 
-from __future__ import annotations
-
 from pool.daemon.zmtp.codec import Decoder, Event
 
 

@@ -1,7 +1,5 @@
 """The daemon's admin socket, played by a real ROUTER in a thread with canned answers; and ways to call pool-admin."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Facts of imaginary hosts: one without a problem, and functions that change it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Known vulnerabilities by version: ranges, the forms that distributions give versions, and what they have mended."""
 
-from __future__ import annotations
-
 import re
 from typing import get_args
 

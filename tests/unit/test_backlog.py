@@ -1,7 +1,5 @@
 """The queue of a pool: fairness, bounds, and the removal of jobs."""
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from itertools import count, pairwise

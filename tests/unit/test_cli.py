@@ -1,7 +1,5 @@
 """The commands of pool-admin against a real ZeroMQ ROUTER that plays the daemon's admin socket."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

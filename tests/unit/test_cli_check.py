@@ -1,7 +1,5 @@
 """pool-admin check: files in, findings out, no daemon."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

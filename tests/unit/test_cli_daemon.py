@@ -1,7 +1,5 @@
 """`pool-daemon`: its options, and its errors for a configuration or an engine that it cannot use."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import tempfile

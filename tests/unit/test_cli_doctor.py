@@ -1,7 +1,5 @@
 """The output and exit status of `pool-admin doctor`, with workers of every kind and without a daemon."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import closing

@@ -1,7 +1,5 @@
 """`pool-admin run`: its output for a result, and whole runs with a real daemon whose workers are plain processes."""
 
-from __future__ import annotations
-
 import json
 import math
 import signal

@@ -1,7 +1,5 @@
 """What `pool-admin status` and `workers` show of a snapshot: at a glance, narrow, piped, and of hostile text."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Client and a daemon that is absent, dies or stops answering."""
 
-from __future__ import annotations
-
 import os
 import socket
 import tempfile

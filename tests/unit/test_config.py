@@ -1,7 +1,5 @@
 """Configuration: what is accepted, its types, and that everything else is refused with key and range."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How the corpus run compares: equal values have equal text, a mutant differs, and no difference goes without a cause."""
 
-from __future__ import annotations
-
 import ast
 import collections
 import dataclasses

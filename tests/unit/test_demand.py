@@ -1,7 +1,5 @@
 """A measured spare: `size: {spare: measured}` keeps as many idle workers as the arriving jobs need."""
 
-from __future__ import annotations
-
 import heapq
 from random import Random
 

@@ -1,7 +1,5 @@
 """./dev: its help, its errors and the summary of the tests. What it installs and starts is not tested here."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

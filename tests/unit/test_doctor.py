@@ -1,7 +1,5 @@
 """The findings about imaginary hosts: each finding where there is a problem, and where there is none."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

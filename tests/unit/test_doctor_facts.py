@@ -1,7 +1,5 @@
 """Facts that are read: of the host that runs the tests, of files made for it, and of an Engine's answers."""
 
-from __future__ import annotations
-
 import gc
 import gzip
 import os

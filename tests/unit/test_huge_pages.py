@@ -1,7 +1,5 @@
 """Which memory of the zygote is put into large pages."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import itertools

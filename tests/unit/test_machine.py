@@ -1,7 +1,5 @@
 """One transition after another: how the core answers each event about a job or a worker."""
 
-from __future__ import annotations
-
 import pytest
 
 from pool.core import events as ev

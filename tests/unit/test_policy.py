@@ -1,7 +1,5 @@
 """The decisions as pure functions, without a pool."""
 
-from __future__ import annotations
-
 from random import Random
 from types import SimpleNamespace
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """`retries`: a further attempt after a fault that is not the job's, and after no other end."""
 
-from __future__ import annotations
-
 import os
 import signal
 

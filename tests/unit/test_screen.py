@@ -1,7 +1,5 @@
 """The screen: each rule refuses what it is meant for, and accepts similar harmless code."""
 
-from __future__ import annotations
-
 import ast
 import sys
 import warnings

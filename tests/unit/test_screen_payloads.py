@@ -1,7 +1,5 @@
 """The payloads of class A: the screen's answer to each, and that each works without a sandbox."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib.util import find_spec

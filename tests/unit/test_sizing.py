@@ -1,7 +1,5 @@
 """How many workers a pool has, when it replaces them, and whom it serves."""
 
-from __future__ import annotations
-
 from random import Random
 
 import pytest

@@ -1,7 +1,5 @@
 """Values that the codec refuses, with the text of each error; and hostile values, which do it no harm."""
 
-from __future__ import annotations
-
 import io
 import tracemalloc
 from time import thread_time

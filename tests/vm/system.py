@@ -6,8 +6,6 @@ Made once and kept, until its recipe or the wheel's dependencies change. Nothing
 debootstrap mounts and starts is gone with the process that makes it, however that ends.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -4,8 +4,6 @@ It knows the rules by which a value of the pool may come out as another type (an
 dict), and nothing of how the pool carries values. Runs in the plain process and, for results of the pool, outside.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 

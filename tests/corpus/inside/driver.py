@@ -3,8 +3,6 @@
 python3 driver.py BATCH     ─▶ {"at": 0, "outcome": "ok", "value": ..., "stdout": ..., ...}
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

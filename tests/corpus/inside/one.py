@@ -6,8 +6,6 @@ The streams, the seeds, `__name__`, the file name of the code and the end of the
 else is. It shares no code with the pool.
 """
 
-from __future__ import annotations
-
 import binascii
 import contextlib
 import json

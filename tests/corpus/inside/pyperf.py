@@ -3,8 +3,6 @@
 `told` says for each benchmark that was run what its function gave, where that is no time.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import inspect

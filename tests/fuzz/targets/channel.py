@@ -3,8 +3,6 @@
 They go through a real socket, and what the runner makes of them is compared with the plainest reader there can be.
 """
 
-from __future__ import annotations
-
 import socket
 import struct
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The operator's YAML, also when it is somebody else's file: an input is the text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random

@@ -4,8 +4,6 @@ whether it comes as bytes or as text, and the source.
 That nothing of it runs is watched by the interpreter's own audit events, while the screen looks at it.
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 import unicodedata

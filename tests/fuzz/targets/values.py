@@ -1,7 +1,5 @@
 """Results of jobs, in the daemon's and the client's process: an input is the frames."""
 
-from __future__ import annotations
-
 import datetime as dt
 import re
 import tracemalloc

@@ -1,7 +1,5 @@
 """Headers of messages, for each of the sockets: an input is a byte for the decoder, and the frames."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from random import Random
 

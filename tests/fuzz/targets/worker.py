@@ -4,8 +4,6 @@ A word is a byte that says which, and bytes that fill it in; `_receive` passes i
 made here are valid ones at the wrong time; words in raw bytes are anything that decodes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 

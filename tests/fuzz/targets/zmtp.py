@@ -4,8 +4,6 @@ It is read twice: whole, with the decoder's sizes as they are; and in pieces, by
 100 bytes and have pages from 256 bytes on, so that a small input reaches both. Both must give the same events.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from random import Random

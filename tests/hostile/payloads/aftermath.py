@@ -4,8 +4,6 @@ It leaves in `result` what it came to see: processes, descriptors, places it cou
 marks that somebody else's job has left, in files, in the environment, and in every page of memory that can be read.
 """
 
-from __future__ import annotations
-
 import secrets
 
 #: Where a job has nothing to write.

@@ -5,8 +5,6 @@ in alone.py, `channel()` is the job's channel to the runner, and outside a pair 
 `inside`: the words that a job may see. `works`: one that a process without a sandbox sees, "" if it is not tried there.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

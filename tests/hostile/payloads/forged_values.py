@@ -4,8 +4,6 @@
 Its value shows that the bytes are what they claim, or the process dies of it (`dies`). Only data.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass

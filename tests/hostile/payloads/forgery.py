@@ -3,8 +3,6 @@
 `outcomes`: how such a job may end. Only data.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 VALUE = "forged"

@@ -3,8 +3,6 @@
 Each defines `main`. `seen`: what it has to return, as an expression over `value`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 

@@ -7,8 +7,6 @@ off, all of them have to be INERT. Where `gains` is False, the code ends in an e
 runs, and there is no `result` to look at.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
