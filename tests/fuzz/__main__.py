@@ -101,16 +101,8 @@ def _say(outcome: Outcome) -> None:
 
 
 _COLUMNS = (
-    "target",
-    "inputs",
-    "time",
-    "CPU",
-    "inputs/s of CPU",
-    "edges",
-    "slowest input",
-    "memory for one",
-    "peak RSS",
-)
+    "target", "inputs", "time", "CPU", "inputs/s of CPU", "edges", "slowest input", "memory for one", "peak RSS",
+)  # fmt: skip
 
 
 def _cells(outcome: Outcome) -> list[str]:

@@ -35,17 +35,8 @@ _BUFFERS = (
     b"\xff\xff\x10\0", b"\0\0\x11\0",
 )  # fmt: skip
 _NUMBERS = (
-    b"1",
-    b"1e6144",
-    b"1e-6144",
-    b"1e999999",
-    b"9e99999999999",
-    b"NaN",
-    b"sNaN",
-    b"-Infinity",
-    b"0e-9999",
-    b"1" * 99,
-)
+    b"1", b"1e6144", b"1e-6144", b"1e999999", b"9e99999999999", b"NaN", b"sNaN", b"-Infinity", b"0e-9999", b"1" * 99,
+)  # fmt: skip
 
 
 def mark(code: int) -> msgpack.ExtType:

@@ -22,17 +22,8 @@ OUTCOMES = {
 }
 #: The layers that can stop one, outermost last.
 LAYERS = (
-    "screen",
-    "job filter",
-    "landlock",
-    "namespaces",
-    "limits",
-    "runner",
-    "container",
-    "seccomp",
-    "daemon",
-    "image",
-)
+    "screen", "job filter", "landlock", "namespaces", "limits", "runner", "container", "seccomp", "daemon", "image",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

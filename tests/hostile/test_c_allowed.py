@@ -147,16 +147,9 @@ def test_c8_a_job_that_may_see_proc_sees_itself_only(processes, record):
     assert seen["other"] == []
     assert len(seen["tasks"]) == 1
     refused = (
-        "self/mem",
-        "self/environ",
-        "1/status",
-        "self/../1/status",
-        "kcore",
-        "kallsyms",
-        "sys/kernel/hostname",
-        "sysrq-trigger",
-        "net/unix",
-    )
+        "self/mem", "self/environ", "1/status", "self/../1/status", "kcore", "kallsyms", "sys/kernel/hostname",
+        "sysrq-trigger", "net/unix",
+    )  # fmt: skip
     assert {seen[name] for name in refused} <= {"EACCES", "ENOENT"}, seen
     assert set(seen["write"].values()) == {"EACCES"}, seen
     assert "proc" in seen["root"]

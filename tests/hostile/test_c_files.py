@@ -255,15 +255,9 @@ def test_c39_no_client_sets_a_variable_that_loads_code(client, record):
     from pool.errors import InvalidJobError
 
     names = (
-        "LD_PRELOAD",
-        "LD_AUDIT",
-        "LD_LIBRARY_PATH",
-        "GLIBC_TUNABLES",
-        "PYTHONPATH",
-        "PYTHONSTARTUP",
-        "PYTHONHOME",
+        "LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME",
         "PATH",
-    )
+    )  # fmt: skip
     for name in names:
         with pytest.raises(InvalidJobError, match="env"):
             client.run("result = 1", env={name: "/tmp/x"}, pool="open")

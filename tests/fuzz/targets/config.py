@@ -12,77 +12,12 @@ from tests.fuzz.target import Target
 _ROOT = Path(__file__).parents[3]
 _ENVIRON = {"A": "5", "B": "text", "C": "", "D": "${A}", "E": "on", "F": "\udc80"}
 _WORDS = tuple(
-    word.encode()
-    for word in [
-        "pools:",
-        "default:",
-        "sandbox:",
-        "daemon:",
-        "size:",
-        "min:",
-        "max:",
-        "limits:",
-        "max_limits:",
-        "memory:",
-        "wall_s:",
-        "preload:",
-        "modules:",
-        "recycle:",
-        "screen:",
-        "engine:",
-        "image:",
-        "reuse_scope:",
-        "backlog:",
-        "null",
-        "true",
-        "false",
-        "yes",
-        "on",
-        "0",
-        "-1",
-        "0660",
-        "1:30",
-        "1_000",
-        "1e400",
-        ".inf",
-        ".nan",
-        "0x10",
-        "512m",
-        "64g",
-        "1.5",
-        '""',
-        "''",
-        "~",
-        "${A}",
-        "${B}",
-        "${C}",
-        "${D}",
-        "${F}",
-        "${X}",
-        "${X:y}",
-        "$${A}",
-        "${A:${B}}",
-        "${",
-        "&a",
-        "*a",
-        "!!python/object:os.system",
-        "!!binary",
-        "<<",
-        "-",
-        "?",
-        ":",
-        "|",
-        ">",
-        "[",
-        "]",
-        "{",
-        "}",
-        ",",
-        "#",
-        "---",
-        "...",
-        "%YAML",
-    ]
+    b"""
+pools: default: sandbox: daemon: size: min: max: limits: max_limits: memory: wall_s: preload: modules: recycle:
+screen: engine: image: reuse_scope: backlog: null true false yes on 0 -1 0660 1:30 1_000 1e400 .inf .nan 0x10
+512m 64g 1.5 "" '' ~ ${A} ${B} ${C} ${D} ${F} ${X} ${X:y} $${A} ${A:${B}} ${ &a *a !!python/object:os.system
+!!binary << - ? : | > [ ] { } , # --- ... %YAML
+""".split()
 )
 
 

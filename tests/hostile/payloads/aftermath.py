@@ -8,19 +8,8 @@ import secrets
 
 #: Where a job has nothing to write.
 FORBIDDEN = (
-    "/",
-    "/etc",
-    "/opt/pool",
-    "/run",
-    "/usr/lib",
-    "/proc",
-    "/sys",
-    "/dev",
-    "/datasets",
-    "/var",
-    "/home",
-    "/root",
-)
+    "/", "/etc", "/opt/pool", "/run", "/usr/lib", "/proc", "/sys", "/dev", "/datasets", "/var", "/home", "/root",
+)  # fmt: skip
 #: Where somebody else's job could have left something.
 READ = ("/tmp", "/dev/shm", "/run", "/proc", "/sys", "/var", "/home", "/root", "/etc", "/datasets", "/opt/pool")
 
