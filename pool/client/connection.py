@@ -34,7 +34,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import wait
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
 import zmq
 
@@ -76,7 +76,7 @@ class Connection:
 
         Raises ClosedError, as the other methods; every other error resolves the request.
         """
-        request, io = Request(*submission, on_output), self.io.get()
+        request, io = Request(*submission, on_output), self.io[os.getpid()]
         if io.socket is None or not io.socket.send(request):
             io.post(request)
         return request
@@ -84,14 +84,14 @@ class Connection:
     def watch(self, job_id: str, on_output: OnOutput | None = None) -> Request:
         """Ask for the result of a job, and for its output if `on_output` is given."""
         message = wire.Watch(request=self.next_number(), job_id=job_id, stream=on_output is not None)
-        return self.io.get().post(Request(message, on_output=on_output))
+        return self.io[os.getpid()].post(Request(message, on_output=on_output))
 
     def cancel(self, job_id: str) -> Request:
-        return self.io.get().post(Request(wire.Cancel(request=self.next_number(), job_id=job_id)))
+        return self.io[os.getpid()].post(Request(wire.Cancel(request=self.next_number(), job_id=job_id)))
 
     def forget(self, request: Request) -> None:
         """Nobody waits for this request any more; the job goes on."""
-        if (io := self.io.peek()) is not None and not request.done():
+        if (io := self.io.get(os.getpid())) is not None and not request.done():
             with contextlib.suppress(ClosedError):
                 io.post(request, forget=True)
 
@@ -117,38 +117,31 @@ class Connection:
         _release(self.io, wait=True)
 
 
-class PerProcess(Generic[T]):
-    """One T for each process: made when it is first used, and made anew after a fork.
+class PerProcess(dict[int, T]):
+    """One T for each process, by its pid: made when it is first asked for, and made anew after a fork.
 
     A forked child inherits locks that nobody will release, queues that nobody will read and sockets that it must not
     touch. So it makes its own and leaves the parent's as they are.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
+        super().__init__()
         self._make = make
         self._locks: dict[int, threading.Lock] = {}
-        self._made: tuple[int, T] | None = None
 
-    def peek(self) -> T | None:
-        """This process's T, if it has been made."""
-        made = self._made
-        return made[1] if made is not None and made[0] == os.getpid() else None
-
-    def get(self) -> T:
-        made = self._made
-        if made is not None and made[0] == os.getpid():
-            return made[1]
+    def __missing__(self, pid: int) -> T:
         # setdefault is atomic. The lock is this process's own, so one that was held during the fork does not matter.
-        with self._locks.setdefault(os.getpid(), threading.Lock()):
-            found = self.peek()
+        with self._locks.setdefault(pid, threading.Lock()):
+            found = self.get(pid)
             if found is None:
                 found = self._make()
-                self._made = (os.getpid(), found)
+                self.clear()
+                self[pid] = found
             return found
 
 
 def _release(threads: PerProcess[IOThread], *, wait: bool = False) -> None:
-    if (io := threads.peek()) is not None:
+    if (io := threads.get(os.getpid())) is not None:
         io.close(wait=wait)
 
 

@@ -78,10 +78,10 @@ class ProcessDecoder:
 
     def decode(self, frames: Sequence[wire.Frame]) -> object:
         """The value. Raises ValueCodecError, also when the helper crashes or goes over a limit."""
-        return self._helpers.get().decode(frames)
+        return self._helpers[os.getpid()].decode(frames)
 
     def close(self) -> None:
-        helpers = self._helpers.peek()
+        helpers = self._helpers.get(os.getpid())
         if helpers is not None:
             helpers.close()
 

@@ -87,12 +87,12 @@ class PoolExecutor(Executor):
         if not callable(fn):
             raise TypeError(f"submit takes a callable, got {type(fn).__name__}; give source text to submit_code")
         submission = self._build(job.program_of(fn), {"args": args, "kwargs": kwargs})
-        return cast("PoolFuture[T]", self._resolver.get().start(submission))
+        return cast("PoolFuture[T]", self._resolver[os.getpid()].start(submission))
 
     def submit_code(self, code: str, /, **options: Unpack[JobOptions]) -> PoolFuture[object]:
         """Run source text in the pool; options as for `Client.run`."""
         self._check_open()
-        return self._resolver.get().start(self._build(code, options))
+        return self._resolver[os.getpid()].start(self._build(code, options))
 
     def map(
         self,
@@ -115,7 +115,7 @@ class PoolExecutor(Executor):
         if checks.whole("chunksize", chunksize, 1, 1 << 31) > 1:
             return self._map_chunks(fn, lists, timeout=timeout, chunksize=chunksize, width=min(width, MAX_WINDOW))
         program = job.program_of(fn)
-        resolver = self._resolver.get()
+        resolver = self._resolver[os.getpid()]
         submissions = (self._build(program, {"args": each}) for each in lists)
         begins = (partial(resolver.start, each) for each in submissions)
         window = Window(begins, Retry(timeout, before_waiting=resolver.check_waiter), width=width)
@@ -131,14 +131,14 @@ class PoolExecutor(Executor):
         width: int,
     ) -> Iterator[T]:
         batches, options = self._client.batches, self._options.copy()
-        retry = Retry[Answer](timeout, before_waiting=self._resolver.get().check_waiter)
+        retry = Retry[Answer](timeout, before_waiting=self._resolver[os.getpid()].check_waiter)
         jobs = batches.map(fn, lists, options, retry=retry, width=width, progress=None, chunksize=chunksize)
         return _values_of(jobs.run(leave=batches.cancel))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - the stdlib's
         """Accept no more jobs. `wait` for those under way, unless a callback of one of them calls this."""
         self._shut = True
-        resolver = self._resolver.peek()
+        resolver = self._resolver.get(os.getpid())
         if resolver is None:
             self._close()
             return
@@ -167,7 +167,7 @@ def _leave_open() -> None:
 
 
 def _release(resolvers: PerProcess[FutureResolver]) -> None:
-    resolver = resolvers.peek()
+    resolver = resolvers.get(os.getpid())
     if resolver is not None:
         resolver.finish()
 

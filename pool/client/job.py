@@ -112,7 +112,7 @@ class JobMaker:
             entry=program.entry,
             pickled=program.pickled,
             python=program.python,
-            session=self._connection.io.get().session if self._connection and last == "cancel" else None,
+            session=self._connection.io[os.getpid()].session if self._connection and last == "cancel" else None,
             **fields,
         )
         try:

@@ -13,7 +13,7 @@ of calls that run apart.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -51,6 +51,18 @@ def body_of(job: Job, run: wire.Run, journal: Journal) -> Body | None:
         os.close(descriptor)
         return None
     return Body(descriptor, run, payload)
+
+
+def offered(
+    job: Job, run: wire.Run, journal: Journal, offer: Callable[[int], bool]
+) -> tuple[wire.Run, Sequence[wire.Frame]]:
+    """The part of a job that is sent. The rest is in a file that the worker is offered. `offer`: gets its descriptor;
+    False if the worker cannot have it.
+    """
+    body = body_of(job, run, journal)
+    if body is None or not offer(body.descriptor):
+        return run, job.payload
+    return body.run, body.payload
 
 
 def _mapped(lengths: Sequence[int], *, first: int) -> Mapped:

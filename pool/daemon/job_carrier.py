@@ -34,7 +34,7 @@ from pool.core.machine import PoolState
 from pool.core.records import JobRecord
 from pool.daemon import grading
 from pool.daemon.job import Grader, Job
-from pool.daemon.job_body import body_of
+from pool.daemon.job_body import offered
 from pool.daemon.journal_entries import Lease, LeaseRow, Tidy
 from pool.daemon.metrics import Metrics
 from pool.daemon.worker_handle import Services, WorkerHandle
@@ -185,7 +185,8 @@ class JobCarrier:
             job.mark("daemon: sent to the worker")
         payload = job.payload
         if job.held_bytes > wire.MAPPED_BYTES and self._maps:
-            run, payload = self._with_body(job, command, run)
+            refused = partial(self._refused_body, job, command, run)
+            run, payload = offered(job, run, self._journal, partial(self._links.offer, worker_id, on_refused=refused))
         if not self._links.send(worker_id, run, payload, answer_bytes=most):
             self._pool.lost(worker_id, "it did not take a job")
             return
@@ -195,15 +196,6 @@ class JobCarrier:
         if self._debugs:
             ids = {"job": job.key, "client": job.client, "worker": worker_id, "cause": command.cause}
             self._log.debug("a job is sent to a worker", action="job_sent", epoch=command.epoch, **ids)
-
-    def _with_body(self, job: Job, command: ev.Dispatch, run: wire.Run) -> tuple[wire.Run, Sequence[wire.Frame]]:
-        """The part of a large job that is sent. The rest is offered to the worker as a file."""
-        body = body_of(job, run, self._journal)
-        if body is None or not self._links.offer(
-            command.worker_id, body.descriptor, partial(self._refused_body, job, command, run)
-        ):
-            return run, job.payload
-        return body.run, body.payload
 
     def _refused_body(self, job: Job, command: ev.Dispatch, run: wire.Run) -> None:
         """The worker cannot map the file, and has dropped Run: send it again, with the payload."""

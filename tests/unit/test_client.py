@@ -61,7 +61,7 @@ def test_jobs_of_calls_that_wait_end_with_their_client_and_submitted_jobs_do_not
     list(client.map("def main(n): return n", [[1]], entry="main"))
     client.submit("", job_id="submit")
     client.submit_many([{"code": "", "job_id": "many"}, {"code": "", "job_id": "own", "on_disconnect": "cancel"}])
-    session = client.connection.io.get().session
+    session = client.connection.io[os.getpid()].session
     asked = {submit.job_id: submit.session for submit in daemon.of(wire.Submit)}
     kept = {job_id: asked.pop(job_id) for job_id in ("submit", "many")}
     assert kept == {"submit": None, "many": None}

@@ -39,7 +39,7 @@ def decode(made):
 
 
 def helpers(made):
-    return [each.pid for each in made._helpers.get()._idle]
+    return [each.pid for each in made._helpers[os.getpid()]._idle]
 
 
 def gone(pid):
@@ -108,7 +108,7 @@ def test_bytes_that_are_no_value_are_refused_and_the_helper_goes_on(made):
 )
 def test_a_helper_that_crashes_ends_this_value_only(made, ended_by, seen):
     assert made.decode(frames_of(1)) == 1
-    (helper,) = made._helpers.get()._idle
+    (helper,) = made._helpers[os.getpid()]._idle
     pid = helper.pid
     os.kill(pid, signal.SIGSTOP)
     decoding = Waiting(made.decode, frames_of(2))
@@ -250,7 +250,7 @@ def test_closing_the_client_ends_its_helpers(daemon):
 def test_a_helper_ends_with_the_process_that_started_it(daemon):
     program = (
         "import os, sys; from pool import Client; client = Client(sys.argv[1], decode='process')\n"
-        "client.run('result = 1')\nprint(client._decoder._helpers.get()._idle[0].pid, flush=True)\nos._exit(0)"
+        "client.run('result = 1')\nprint(client._decoder._helpers[os.getpid()]._idle[0].pid, flush=True)\nos._exit(0)"
     )
     done = python("-c", program, daemon.endpoint, check=True)
     eventually(lambda: gone(int(done.stdout)))
@@ -265,8 +265,8 @@ def test_where_to_decode_is_inline_or_process(bad):
 def test_nothing_is_started_before_the_first_value(daemon):
     before = threads()
     with Client(daemon.endpoint, decode="process") as client:
-        assert client._decoder._helpers.peek() is None
+        assert client._decoder._helpers.get(os.getpid()) is None
         client.submit("")
-        assert client._decoder._helpers.peek() is None
+        assert client._decoder._helpers.get(os.getpid()) is None
     assert threads() <= before
     assert daemon.of(wire.Submit)

@@ -2,6 +2,7 @@
 
 import concurrent.futures as cf
 import gc
+import os
 import threading
 
 import pytest
@@ -105,7 +106,7 @@ def test_submit_waits_while_too_many_jobs_are_pending(daemon):
 
 
 def waiting_for_room(executor):
-    return executor._resolver.peek()._changed._waiters
+    return executor._resolver[os.getpid()]._changed._waiters
 
 
 def test_a_callback_may_submit_although_too_many_were_pending(daemon):
