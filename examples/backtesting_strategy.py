@@ -56,7 +56,7 @@ def prices_of(days: int = 300) -> pd.DataFrame:
 def evaluate(sandbox: SandboxExecutor, candidate: str) -> ExecutionResult:
     """`metrics` has profit and trades; `error` says what is wrong with the candidate."""
     prices = prices_of()
-    return sandbox.execute(candidate + RUN, [prices], entry="trades", timeout=120, grade=GRADER, grade_args=[prices])
+    return sandbox.execute(candidate + RUN, [prices], entry="trades", timeout=60, grade=GRADER, grade_args=[prices])
 
 
 if __name__ == "__main__":

@@ -99,7 +99,10 @@ def decode(frame: bytes) -> object:
 
 def main() -> int:
     entry, *args = sys.argv[1:]
-    path = os.environ.get("POOL_ENDPOINT", "/run/pool/submit.sock").removeprefix("ipc://")
+    run_dir = os.environ.get("POOL_RUN_DIR", "/run/pool")
+    path = os.environ.get("POOL_ENDPOINT", f"{run_dir}/submit.sock").removeprefix("ipc://")
+    if not os.path.exists(path):  # noqa: PTH110
+        sys.exit(f"no daemon: {path} does not exist")
     client = BareClient(path)
     header, (stdout, _stderr, error, *value) = client.run(sys.stdin.read(), entry, list(map(ast.literal_eval, args)))
     client.close()

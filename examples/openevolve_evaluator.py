@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from examples.evolution_task import FAILED, score
 from pool import SandboxExecutor
+
+try:
+    from examples.evolution_task import FAILED, score
+except ModuleNotFoundError:  # run by its path, where only the directory of this file is searched
+    from evolution_task import FAILED, score  # type: ignore[import-not-found, no-redef]
 
 try:
     from openevolve.evaluation_result import EvaluationResult  # type: ignore[import-not-found]

@@ -13,8 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.evolution_task import FAILED, NoPoolError, score
 from pool import ExecutionResult, SandboxExecutor
+
+try:
+    from examples.evolution_task import FAILED, NoPoolError, score
+except ModuleNotFoundError:  # run by its path, where only the directory of this file is searched
+    from evolution_task import FAILED, NoPoolError, score  # type: ignore[import-not-found, no-redef]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

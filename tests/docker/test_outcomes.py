@@ -91,6 +91,13 @@ def test_a_limit_has_its_own_outcome_and_says_which_it_was(name, client, daemon)
     print(f"\n{name}: {result.outcome}, {result.reason}")
 
 
+@pytest.mark.parametrize("code", ["import not_here", "import email.not_here", "def f(): import not_here\nf()"])
+def test_a_module_that_the_image_lacks_has_its_remedy_in_the_reason(code, client):
+    missing = client.run(code)
+    assert (missing.error.type, "pool-admin image build" in missing.reason) == ("ModuleNotFoundError", True)
+    assert "image build" not in client.run("raise ImportError('not_here')").reason
+
+
 @pytest.mark.parametrize("code", ["import os\nos.kill(os.getpid(), 9)", "import os\nos._exit(137)", "exit(137)"])
 def test_that_it_was_memory_is_never_guessed_from_how_a_process_ended(code, client):
     assert client.run(code).outcome in {Outcome.CRASH, Outcome.ERROR}

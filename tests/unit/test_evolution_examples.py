@@ -1,12 +1,14 @@
 """The evaluators for evolution frameworks, with a live daemon whose workers are plain processes."""
 
 import json
+import shutil
 
 import pytest
 
-from examples import openevolve_evaluator, shinka_evaluate
+from examples import evolution_task, openevolve_evaluator, shinka_evaluate
 from examples.evolution_task import NoPoolError, score
 from pool import SandboxExecutor
+from tests.support.process import python
 
 pytest_plugins = ["pool.pytest_plugin"]
 
@@ -27,6 +29,16 @@ print('{"combined_score": 99.0}')
 def _here(pool_endpoint, monkeypatch):
     monkeypatch.setenv("POOL_ENDPOINT", pool_endpoint)
     monkeypatch.setattr(openevolve_evaluator, "_sandbox", SandboxExecutor(pool_endpoint))
+
+
+def test_an_evaluator_runs_by_its_path_where_no_package_of_examples_is_installed(tmp_path):
+    for each in (shinka_evaluate.__file__, evolution_task.__file__):
+        shutil.copy(each, tmp_path)
+    (tmp_path / "examples.py").write_text("")  # found before the package that is installed here
+    options = ("--program_path", program(tmp_path, GOOD), "--results_dir", tmp_path / "results")
+    done = python(tmp_path / "shinka_evaluate.py", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "results/correct.json").read_text())["correct"]
 
 
 def program(tmp_path, source):

@@ -161,8 +161,15 @@ def test_what_the_page_says_of_refusals_holds(client, monkeypatch):
     assert (header["code"], header["request"], header["fields"]) == ("version_mismatch", 0, {"theirs": 1, "ours": 2})
 
 
-def test_the_bare_client_is_a_command(pool_endpoint):
-    environment = {"POOL_ENDPOINT": pool_endpoint, "PATH": "/usr/bin:/bin"}
+def test_the_bare_client_says_where_it_looked_for_a_daemon(tmp_path):
+    done = python(bare_client.__file__, "main", input="", env={"POOL_RUN_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"})
+    assert (done.returncode, done.stderr) == (1, f"no daemon: {tmp_path}/submit.sock does not exist\n")
+
+
+@pytest.mark.parametrize("variable", ["POOL_ENDPOINT", "POOL_RUN_DIR"])
+def test_the_bare_client_is_a_command(pool_endpoint, variable):
+    place = pool_endpoint if variable == "POOL_ENDPOINT" else str(Path(pool_endpoint.removeprefix("ipc://")).parent)
+    environment = {variable: place, "PATH": "/usr/bin:/bin"}
     source = "def main(x): return x * 2"
     done = python(bare_client.__file__, "main", "21", input=source, env=environment)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["ok", "42"], "")

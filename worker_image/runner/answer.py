@@ -139,6 +139,8 @@ def _raised(raised: BaseException) -> Ending:
         return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
     if type(raised) is KeyboardInterrupt:  # Python does not take an exception that is derived from it for an interrupt
         about = "interrupt"
+    if type(raised) is ModuleNotFoundError:
+        about = "module"
     return Ending(_ERROR, monotonic_ns(), exit_code, about=about, error=fault.encoded(raised))
 
 

@@ -53,6 +53,7 @@ ABOUT = (
     "not called",
     "not returned",
     "interrupt",
+    "module",
 )
 _NO_EXIT_CODE = -1
 

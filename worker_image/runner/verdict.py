@@ -115,6 +115,8 @@ def _error(job: wire.Run, report: Report) -> str:
         f"{job.tmp} bytes (limits.tmp)",
         "files": "the code ended, and one of its files cannot be carried; the error says which",
         "interrupt": f"{raised}: KeyboardInterrupt, which ends a program by SIGINT",
+        "module": f"{raised}: neither the worker image nor the job's files have the module; pool-admin image build "
+        "adds libraries, with --profile science or --requirements FILE",
         "programs": f"{raised}: jobs of this pool may not start programs (allow: [subprocess] in the template); "
         "threads and multiprocessing with its start method fork work without that",
         "value": "the code ended, and what it gives cannot be carried; the error says what, and where in it",
