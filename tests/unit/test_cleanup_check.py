@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from runner import cleanup
+from runner import baseline
 
 from pool.daemon.metrics import RESIDUE
 from tests.support.process import python
@@ -25,7 +25,7 @@ for target in [line.split()[4] for line in open("/proc/self/mountinfo")]:
     if alone and any(part in target for part in ("docker", "netns", "overlay2", "/containers/")):  # whoever removes such a directory takes the mount along
         libc.umount2(target.encode(), 2)
 from runner import attempt, cleanup, runner, usage
-from runner.cleanup import Baseline
+from runner.baseline import Baseline
 zygote = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 try:
     while not os.path.exists(f"/proc/{zygote.pid}/task"):
@@ -151,7 +151,7 @@ def test_a_mount_is_told():
 )
 def test_what_the_host_changes_of_a_file_system_is_no_change_of_what_is_mounted_where(other, seen):
     before = b"1080 1057 254:0 /run/w/1 /run/pool ro,relatime master:3 - ext4 /dev/vda rw\n"
-    assert (cleanup._mounts(other) != cleanup._mounts(before)) is seen
+    assert (baseline._mounts(other) != baseline._mounts(before)) is seen
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")

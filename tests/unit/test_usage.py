@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runner.usage import Meter, Usage, of_process, read
+from runner.usage import Counters, Meter, Usage, of_process
 
 from pool import wire
 from pool.model import Outcome
@@ -50,7 +50,7 @@ def cgroup(request, tmp_path):
 
 
 def test_the_counters_are_read(cgroup, tmp_path):
-    found = read(tmp_path)
+    found = Counters(tmp_path).read()
     assert (found.cpu_s, found.anonymous, found.shared) == (50.0, 60 * MIB, MIB)
 
 
@@ -174,6 +174,6 @@ def test_an_idle_worker_is_the_new_measure(cgroup, tmp_path):
 
 
 def test_where_nothing_can_be_read_there_is_no_verdict(tmp_path):
-    assert read(tmp_path) is None
+    assert Counters(tmp_path).read() is None
     assert Meter(tmp_path).excess(JOB) is None
     assert Meter(tmp_path).used() == Usage()

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from pool import wire
 from runner import huge_pages, usage
-from runner.cleanup import Baseline
+from runner.baseline import Baseline
 from runner.usage import Meter
 
 if TYPE_CHECKING:

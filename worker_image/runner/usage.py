@@ -9,6 +9,7 @@ where neither can be read, only the limits of each process hold.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import time
@@ -99,25 +100,47 @@ class Reading(Struct, frozen=True):
     kernel: int = 0
 
 
-def read(root: Path = _ROOT) -> Reading | None:
-    """The counters now, or None where they cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        if os.access(f"{root}/cgroup.controllers", os.F_OK):
-            memory, cpu = read_file(f"{root}/memory.stat"), read_file(f"{root}/cpu.stat")
-            used_s = _number(cpu, b"usage_usec") / 1e6
-            kernel = _number(memory, b"kernel") - _number(memory, b"slab_reclaimable") if b"\nkernel " in memory else 0
-            return Reading(used_s, _number(memory, b"anon"), _number(memory, b"shmem"), kernel)
-        memory = read_file(f"{root}/memory/memory.stat")
-        used_s = int(read_file(f"{root}/cpuacct/cpuacct.usage")) / 1e9
-        return Reading(used_s, _number(memory, b"total_rss"), _number(memory, b"total_shmem"))
-    return None
+class Counters:
+    """The files in which the cgroup counts. They stay open, because each job reads them several times."""
+
+    def __init__(self, root: Path = _ROOT) -> None:
+        self._unified = os.access(f"{root}/cgroup.controllers", os.F_OK)
+        paths = ("memory.stat", "cpu.stat") if self._unified else ("memory/memory.stat", "cpuacct/cpuacct.usage")
+        self._files = [_opened(f"{root}/{path}") for path in paths]
+
+    def read(self) -> Reading | None:
+        """The counters now, or None where they cannot be read."""
+        with contextlib.suppress(OSError, ValueError):
+            memory, cpu = [os.pread(file, _SOME_BYTES, 0) for file in self._files]
+            if self._unified:
+                used_s = _number(cpu, b"usage_usec") / 1e6
+                return Reading(used_s, _number(memory, b"anon"), _number(memory, b"shmem"), _of_kernel(memory))
+            return Reading(int(cpu) / 1e9, _number(memory, b"total_rss"), _number(memory, b"total_shmem"))
+        return None
+
+
+def _of_kernel(memory: bytes) -> int:
+    return _number(memory, b"kernel") - _number(memory, b"slab_reclaimable") if b"\nkernel " in memory else 0
+
+
+def _opened(path: str) -> int:
+    """-1 for a file that cannot be opened."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+@functools.cache
+def _of_oom_kills() -> int:
+    found = map(_opened, ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"))
+    return next((file for file in found if file >= 0), -1)
 
 
 def oom_kills() -> int:
     """How many processes the kernel has killed in this worker's memory cgroup; 0 where that cannot be read."""
-    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
-        with contextlib.suppress(OSError, ValueError):
-            return _number(read_file(path), b"oom_kill")
+    with contextlib.suppress(OSError, ValueError):
+        return _number(os.pread(_of_oom_kills(), _SOME_BYTES, 0), b"oom_kill")
     return 0
 
 
@@ -125,12 +148,12 @@ class Meter:
     """Measures the jobs of one worker. `renew` is called while the worker is idle, so that it delays no job."""
 
     def __init__(self, root: Path = _ROOT) -> None:
-        self._root = root
+        self._counters = Counters(root)
         self.renew()
 
     def renew(self) -> None:
         """Start counting anew, for the next job."""
-        self._before = read(self._root)
+        self._before = self._counters.read()
         self._most_held = 0
         self._call, self._call_cpu_s = 0, self._before.cpu_s if self._before is not None else 0.0
 
@@ -139,7 +162,7 @@ class Meter:
 
         CPU time is that of the present `call` of a chunk, from the first time that this is asked during the call.
         """
-        now = read(self._root) if self._before is not None else None
+        now = self._counters.read() if self._before is not None else None
         if now is None or self._before is None:
             return None
         if call != self._call:
@@ -161,7 +184,7 @@ class Meter:
         The CPU slack is subtracted, for the next child may have used it. The preloaded pages count as the job's but
         are not included, and they are more than what the next child holds.
         """
-        now = read(self._root) if self._before is not None else None
+        now = self._counters.read() if self._before is not None else None
         if now is None or self._before is None:
             return Usage()
         cpu_s = now.cpu_s - self._before.cpu_s - _SLACK_CPU_S
