@@ -113,6 +113,13 @@ def descriptors(pid):
     return {path.name: os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
 
 
+def opened_for(pid, number):
+    """O_RDONLY, O_WRONLY, O_RDWR or O_PATH."""
+    text = Path(f"/proc/{pid}/fdinfo/{number}").read_text()
+    flags = int(text.partition("flags:")[2].split()[0], 8)
+    return flags & (os.O_ACCMODE | os.O_PATH)
+
+
 def unix_sockets(pid):
     """Inodes of the unix sockets in this process's net namespace."""
     return {line.split()[6] for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]}

@@ -3,11 +3,13 @@
 import ctypes
 import gc
 import itertools
+import os
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
+import pytest
 from runner import huge_pages, kernel
 from runner.huge_pages import mappings
 
@@ -150,6 +152,72 @@ def test_what_the_dynamic_linker_has_protected_becomes_one_with_the_variables_be
 def test_constants_that_were_never_written_stay_apart_from_the_variables_behind_them():
     constants = library((0x7F00_0000_0000, "r--p", 0x0000, ""), (0x7F00_0000_1000, "rw-p", 0x1000, "ac"))
     assert [*huge_pages.sealed(mappings(constants))] == []
+
+
+def variables(begin: int, size_kib: int, **fields: object) -> str:
+    """Of a library: all written."""
+    usual = {"inode": 77, "device": "fe:00", "name": "/usr/lib/a.so", "written": size_kib}
+    return mapping(begin, size_kib, **{**usual, **fields})
+
+
+def behind(begin: int, size_kib: int, **fields: object) -> str:
+    """Memory that is not of a file."""
+    return variables(begin, size_kib, **{"inode": 0, "device": "00:00", "name": "", **fields})
+
+
+def groups(*texts: str) -> list[tuple[int, int]]:
+    return [*huge_pages.groups(mappings("".join(texts)))]
+
+
+def test_variables_of_a_library_and_memory_behind_them_are_a_group():
+    libraries = variables(0x1000_0000, 8), behind(0x1000_2000, 4), variables(0x1000_3000, 4), behind(0x2000_0000, 4)
+    assert groups(*libraries) == [(0x1000_0000, 16 << 10)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        behind(0x1000_2000, 1 << 10),
+        behind(0x1000_2000, 128, written=4),
+        behind(0x1000_3000, 4),
+        behind(0x1000_2000, 4, name="[stack]"),
+        behind(0x1000_2000, 4, accounted="ac wf"),
+        variables(0x1000_2000, 4, rights="r-xp"),
+        variables(0x1000_2000, 4, rights="rw-s"),
+    ],
+    ids=["of objects", "hardly used", "elsewhere", "a stack", "empty in a child", "code", "shared"],
+)
+def test_other_memory_belongs_to_no_group(other):
+    assert groups(variables(0x1000_0000, 8), other) == []
+
+
+MERGING = """
+import ctypes, decimal, hashlib, json, sqlite3, ssl, zlib
+used = lambda: (hashlib.sha256(b"x").hexdigest(), str(decimal.Decimal(1) / 3), json.dumps([1.5, None]), zlib.crc32(b"x"),
+    sqlite3.connect(":memory:").execute("select 1 + 1").fetchone(), ssl.create_default_context().verify_mode.value)
+huge_pages.merge_libraries()
+before, found = used(), [*huge_pages.groups(huge_pages._own())]
+content = [ctypes.string_at(*each) for each in found]
+huge_pages.merge_variables()
+same = [ctypes.string_at(*each) == old for each, old in zip(found, content)]
+print(len(found), same.count(False), len([*huge_pages.groups(huge_pages._own())]), int(used() == before))
+"""
+
+
+@pytest.mark.skipif(os.uname().machine not in huge_pages._MOVING, reason="no machine code for this machine")
+def test_groups_of_variables_become_one_mapping_each_with_the_same_content():
+    """Not the content of the interpreter's own group, which changes from one line to the next."""
+    (groups, changed, left, same), _ = imported(MERGING)
+    assert groups > 1
+    assert changed <= 2
+    assert left == 0
+    assert same
+
+
+def test_on_a_machine_without_machine_code_the_variables_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(huge_pages, "_own", lambda: pytest.fail("it looks for variables"))
+    monkeypatch.setattr(huge_pages, "_MOVING", {})
+    huge_pages.merge_variables()
 
 
 def test_the_mappings_of_the_libraries_of_this_process_are_understood():

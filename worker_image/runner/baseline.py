@@ -19,7 +19,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from operator import is_, itemgetter
+from operator import attrgetter, call, is_, itemgetter
 from types import FunctionType
 from typing import Any
 
@@ -154,7 +154,7 @@ class _Answers:
 
     def _counting(self, path: str) -> Step:
         """Its stat has the number of its entries, in all kernels in which the check counts them so."""
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         return kernel.calling("newfstatat", fd, b"", self._place(), _AT_EMPTY_PATH)
 
     def _about_mounts(self) -> Step:
@@ -228,10 +228,11 @@ class _Code:
     """The runner's functions in memory: their identity and their byte code. The files are read-only anyway."""
 
     def __init__(self) -> None:
-        self._lookups = [(itemgetter(*names), place) for place, names in _places()]
+        self._places, names = zip(*_places(), strict=True)
+        self._lookups = [itemgetter(*each) for each in names]
         self._functions = [*self._found()]
-        self._codes = [function.__code__ for function in self._functions]
-        self._sums = [zlib.crc32(code.co_code) for code in self._codes]
+        self._parts = [self._functions[number::_CODE_PARTS] for number in range(_CODE_PARTS)]
+        self._sums = [_sums(part) for part in self._parts]
         self._part = 0
 
     def changed(self) -> bool:
@@ -240,16 +241,18 @@ class _Code:
             same = all(map(is_, self._found(), self._functions))
         except KeyError:
             same = False
-        return not same or self._part_changed()
-
-    def _part_changed(self) -> bool:
-        self._part = (self._part + 1) % _CODE_PARTS
-        part = slice(self._part, None, _CODE_PARTS)
-        codes = [function.__code__ for function in self._functions[part]]
-        return [zlib.crc32(code.co_code) for code in codes] != self._sums[part]
+        self._part = part = (self._part + 1) % _CODE_PARTS
+        return not same or _sums(self._parts[part]) != self._sums[part]
 
     def _found(self) -> Iterator[FunctionType]:
-        return chain.from_iterable([get(place) for get, place in self._lookups])
+        return chain.from_iterable(map(call, self._lookups, self._places))
+
+
+_byte_code = attrgetter("__code__.co_code")
+
+
+def _sums(functions: Sequence[FunctionType]) -> list[int]:
+    return [*map(zlib.crc32, map(_byte_code, functions))]
 
 
 def _places() -> Iterator[tuple[Mapping[str, object], list[str]]]:

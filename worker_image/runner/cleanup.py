@@ -62,7 +62,8 @@ def _alone_with(own: Collection[int]) -> bool:
     This looks at one directory; the walk below opens a file for each thread.
     """
     with contextlib.suppress(OSError):
-        return os.getpid() == 1 and {int(name) for name in os.listdir("/proc") if name.isdigit()} <= {1, *own}  # noqa: PTH208
+        others = {*os.listdir("/proc")}.difference(map(str, (1, *own)))  # noqa: PTH208
+        return os.getpid() == 1 and not any(map(str.isdigit, others))
     return False
 
 

@@ -7,7 +7,8 @@ imported it takes it from one range. A page that a child writes to is still copi
 A library has three mappings that are never written: headers, code and constants, of which only code may be run. Where
 all three may be run they are one. Its table of addresses, which the dynamic linker protects once it is complete, is one
 with its variables where it may be written. A job gains nothing by either: it may map memory that can be run, and change
-what may be done with its own memory.
+what may be done with its own memory. Variables that begin with a value are mapped from the file, those behind them are
+not: once all of them are copies without a file, they are one mapping too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from runner import call_table, kernel
 from runner.kernel import Step
 
 _HUGE_BYTES = 2 << 20
+#: What Python takes at once for objects.
+_ARENA_BYTES = 1 << 20
 #: More than what most libraries need. What is left over is given back.
 _ARENAS_BYTES = 64 << 20
 #: Takes a `_Room` in rdi and a size in rsi. Returns the next piece of the room, or what Python's own allocator returns:
@@ -39,6 +42,26 @@ _TAKING = {
         "488b4710 488b7f18 ffe0"  # own: mov rax, [rdi+16]; mov rdi, [rdi+24]; jmp rax
     )
 }
+#: Takes the first of some `_Move` in rdi and their end in rsi. Copies what lies at each place and puts the copy there.
+#: Returns the one that the kernel has refused, or the end.
+_MOVING = {
+    "x86_64": bytes.fromhex(
+        "53 55 4889fb 4889f5"  # push rbx, rbp; mov rbx, rdi; mov rbp, rsi
+        "4839eb 7433"  # next: cmp rbx, rbp; je end
+        "488b3b 488b7310 488b4b08 f3a4"  # mov rdi, [rbx]; mov rsi, [rbx+16]; mov rcx, [rbx+8]; rep movsb
+        "488b3b 488b7308 4889f2"  # mov rdi, [rbx]; mov rsi, [rbx+8]; mov rdx, rsi
+        "41ba03000000 4c8b4310"  # mov r10, MREMAP_MAYMOVE | MREMAP_FIXED; mov r8, [rbx+16]
+        "b819000000 0f05"  # mov eax, mremap; syscall
+        "4885c0 7806 4883c318 ebc8"  # test rax, rax; js end; add rbx, 24; jmp next
+        "4889d8 5d 5b c3"  # end: mov rax, rbx; pop rbp, rbx; ret
+    )
+}
+#: Of a mapping of variables, what may not be written yet. More of it would take memory.
+_MOST_UNWRITTEN_BYTES = 64 << 10
+#: In VmFlags of memory that nothing special is asked for: it may be read, written and run, and counts as used.
+_PLAIN = {"rd", "wr", "mr", "mw", "me", "ac"}
+#: The same: its pages are watched for writes, as those of all memory are.
+_WATCHED = {"sd"}
 #: A mapping of which less is in use, such as one of thread stacks, would take more memory in large pages.
 _LEAST_USED = 0.75
 #: The kernel refuses to move a page that something else uses at the moment.
@@ -63,6 +86,7 @@ class Mapping(NamedTuple):
     used_bytes: int
     written_bytes: int  #: of them, those that differ from the file
     accounted: bool  #: whether it was writable at some time
+    plain: bool = True  #: whether nothing special was asked for, such as that a fork leaves it out
 
     @property
     def size(self) -> int:
@@ -84,6 +108,14 @@ class Mapping(NamedTuple):
         return self.of_file and not self.accounted and self.rights in {"r--", "r-x"}
 
     @property
+    def variables(self) -> bool:
+        """Of a library, or small memory such as what follows its variables. Not memory for objects."""
+        if not self.plain or self.rights != "rw-" or not (self.of_file or not self.file):
+            return False
+        most = _HUGE_BYTES if self.of_file else _ARENA_BYTES
+        return self.size < most and self.size - self.written_bytes <= _MOST_UNWRITTEN_BYTES
+
+    @property
     def unwritten(self) -> bool:
         """Of a file, and the same as in the file."""
         return self.of_file and not self.written_bytes
@@ -97,6 +129,12 @@ class _Allocator(ctypes.Structure):
     """PyObjectArenaAllocator: where Python's allocator of objects takes memory from, 1 MiB at a time."""
 
     _fields_ = (("context", ctypes.c_void_p), ("take", ctypes.c_void_p), ("give_back", ctypes.c_void_p))
+
+
+class _Move(ctypes.Structure):
+    """A copy that takes the place of what it is a copy of."""
+
+    _fields_ = (("copy", ctypes.c_void_p), ("size", ctypes.c_size_t), ("place", ctypes.c_void_p))
 
 
 class _Room(ctypes.Structure):
@@ -148,6 +186,18 @@ def merge_libraries() -> None:
         kernel.allow_running(start, size)
 
 
+def merge_variables() -> None:
+    """In a process with one thread: nothing else may write to the variables while they are copied."""
+    code = _MOVING.get(os.uname().machine)
+    moving = call_table.runnable(code) if code is not None else None
+    if moving is None:
+        return
+    found = [*groups(_own())]
+    moves = (_Move * len(found))(*[_Move(kernel.map_room(size), size, start) for start, size in found])
+    begin = ctypes.addressof(moves)
+    kernel.function_at(moving)(begin, begin + ctypes.sizeof(moves))
+
+
 def release_files(*, threads: bool) -> None:
     """After the start: unmap what was read of files and not written. What is used again comes from the page cache.
 
@@ -180,6 +230,7 @@ def mappings(smaps: str) -> list[Mapping]:
             used_bytes=int(used_kib) * 1024,
             written_bytes=int(written_kib) * 1024,
             accounted=" ac" in flags,
+            plain={*flags.split()} - _WATCHED == _PLAIN,
         )
         for start, end, rights, offset, file, name, used_kib, written_kib, flags in _MAPPING.findall(smaps)
     ]
@@ -203,6 +254,18 @@ def runs(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
         if len(run) > 1:
             yield run[0].start, run[-1].end - run[0].start
         run = [each] if each is not None else []
+
+
+def groups(found: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
+    """Start and length of variables that lie together in several mappings, one of a file among them."""
+    group: list[Mapping] = []
+    for each in [*found, None]:
+        if each is not None and each.variables and (not group or each.start == group[-1].end):
+            group.append(each)
+            continue
+        if len(group) > 1 and any(one.of_file for one in group):
+            yield group[0].start, group[-1].end - group[0].start
+        group = [each] if each is not None and each.variables else []
 
 
 def ranges(found: Sequence[Mapping]) -> Iterator[int]:

@@ -10,6 +10,7 @@ imported before the fork is copied, page by page, as soon as either process coun
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -76,10 +77,15 @@ def _launch(control: socket.socket, plan: Plan) -> NoReturn:
             control.send(_PID.pack(os.getpid()))
         control.recv(1)
         kernel.die_with_parent()  # again, for its parent is another process by now
-        from runner import zygote
+        from runner import huge_pages
+
+        gathering = contextlib.ExitStack()
+        if plan.modules:
+            gathering.enter_context(huge_pages.gathering())
+        from runner import zygote  # its objects lie together with those of the libraries
 
         byte_code.release()
-        zygote.live(control, plan, grant)
+        zygote.live(control, plan, grant, gathering)
     finally:
         os._exit(1)
 

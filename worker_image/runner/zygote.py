@@ -8,7 +8,6 @@ few jobs use, to put memory into large pages, to look for garbage in what was im
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import gc
 import importlib
@@ -18,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -52,11 +52,14 @@ _OFTEN_USED = ("asyncio", "dataclasses")
 _SHARED_ROWS = 128
 
 
-def live(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
-    """The whole life of the zygote: load, then fork children until the runner goes away."""
+def live(control: socket.socket, plan: Plan, grant: Grant, gathering: ExitStack) -> NoReturn:
+    """The whole life of the zygote: load, then fork children until the runner goes away.
+
+    `gathering`: is in force until the libraries are imported, see huge_pages.py.
+    """
     try:
         started = time.monotonic()
-        server, prepared = _without_decimal_context(_load, control, plan, grant)
+        server, prepared = _without_decimal_context(_load, control, plan, grant, gathering)
         lines = "\n".join((grant.level, *grant.missing))
         control.send(LOADED + LOADED_BODY.pack((time.monotonic() - started) * 1000) + lines.encode())
         child.live(prepared, server.serve)
@@ -68,7 +71,7 @@ def live(control: socket.socket, plan: Plan, grant: Grant) -> NoReturn:
         os._exit(0)
 
 
-def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer, child.Prepared]:
+def _load(control: socket.socket, plan: Plan, grant: Grant, gathering: ExitStack) -> tuple[ForkServer, child.Prepared]:
     """Everything that is the same for all children."""
     gc.freeze()  # the collector would write to what the runner has as well, and so copy it
     if plan.isolation == "namespaces" and grant.level != "namespaces":
@@ -76,8 +79,8 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer,
             f"this host refuses {'; '.join(grant.missing)}; see pool-admin doctor, or set isolation: auto"
         )
     hooks = Hooks()
-    with huge_pages.gathering() if plan.modules else contextlib.nullcontext():
-        setting = _load_libraries(plan)
+    setting = _load_libraries(plan)
+    gathering.close()
     if plan.modules:
         gc.collect()
         huge_pages.collapse()
@@ -86,6 +89,8 @@ def _load(control: socket.socket, plan: Plan, grant: Grant) -> tuple[ForkServer,
         stacks.set_up()
         private_memory.replace_shared()
     _require_single_thread()
+    if plan.modules:
+        huge_pages.merge_variables()
     confined = Confinement(grant, plan.allow, tmp_bytes=plan.tmp_bytes, tmp_inodes=plan.tmp_inodes)
     confined.cover()
     server = ForkServer(control, PidNamespaces() if confined.nested else None, hooks.fork())
