@@ -28,6 +28,21 @@ def client(daemon):
         yield it
 
 
+@pytest.fixture
+def home(tmp_path_factory):
+    """The directory of a daemon, or of one after the other. Its path is short, because sockets are below it."""
+    return tmp_path_factory.mktemp("h")
+
+
+@pytest.fixture
+def next_job_is_served(request):
+    """Whatever a test has done to the daemon of its client, the daemon serves the next job."""
+    client = request.getfixturevalue("client") if "client" in request.fixturenames else None
+    yield
+    if client is not None:
+        assert client.run("result = 6 * 7").value == 42
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _hypothesis_has_begun():
     """Its first example registers a source of random numbers, and warns if a thread collects garbage at that moment."""

@@ -1,22 +1,9 @@
 """A container with a running job outlives its daemon, on each engine."""
 
-import shutil
-import tempfile
-from pathlib import Path
-
-import pytest
-
 from tests.support.daemons import DaemonProcess, pool_of
 
 POOL = pool_of(1, recycle={"max_jobs": 1000})
 CODE = "import time\nprint('it runs', flush=True)\ntime.sleep(5)\nresult = 'it went on'"
-
-
-@pytest.fixture
-def home():
-    path = Path(tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
 
 
 def test_a_running_job_goes_on_in_its_container_and_its_result_arrives(each_engine, home):

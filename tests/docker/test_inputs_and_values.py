@@ -29,12 +29,7 @@ TEMPLATE = {
 }
 IDENTITY = "def main(x):\n    return x"
 MIB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def next_job_is_untouched(client):
-    yield
-    assert client.run("result = 6 * 7").value == 42
+pytestmark = pytest.mark.usefixtures("next_job_is_served")
 
 
 # ---- values --------------------------------------------------------------------------------------------------------

@@ -7,12 +7,7 @@ import pytest
 from tests.support.daemons import pool_of
 
 TEMPLATE = pool_of(2, recycle={"max_jobs": 1000}, limits={"wall_s": 60, "cpu_s": 60, "memory": "256m", "output": "1m"})
-
-
-@pytest.fixture(autouse=True)
-def next_job_is_served(client):
-    yield
-    assert client.run("result = 6 * 7").value == 42
+pytestmark = pytest.mark.usefixtures("next_job_is_served")
 
 
 def test_what_is_flushed_arrives_while_the_job_runs(client):

@@ -7,8 +7,7 @@ from tests.support.daemons import DaemonProcess, pool_of
 POOL = pool_of(1, limits={"wall_s": 60, "cpu_s": 60})
 
 
-def test_a_failed_fsync_ends_the_daemon_and_the_next_one_has_exactly_what_was_acknowledged(tmp_path_factory):
-    home = tmp_path_factory.mktemp("pool")
+def test_a_failed_fsync_ends_the_daemon_and_the_next_one_has_exactly_what_was_acknowledged(home):
     fails = home / "fsync-fails"
     daemon = DaemonProcess({"default": POOL}, engine="failing_fsync", home=home, durability="power")
     with daemon, daemon.client(timeout=600) as client, ThreadPoolExecutor() as threads:

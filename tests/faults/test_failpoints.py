@@ -89,8 +89,8 @@ class Loop:
             daemon.stop(signal.SIGKILL)
 
 
-def test_at_every_point_where_the_daemon_can_be_killed_what_it_acknowledged_is_kept(tmp_path_factory, monkeypatch):
-    home, loop = tmp_path_factory.mktemp("pool"), Loop(tmp_path_factory.mktemp("seen") / "effects")
+def test_at_every_point_where_the_daemon_can_be_killed_what_it_acknowledged_is_kept(home, tmp_path, monkeypatch):
+    loop = Loop(tmp_path / "effects")
     settings = {"home": home, "durability": "crash", "result_bytes": "1m"}
     for at, (point, passes) in enumerate(PASSES.items()):
         monkeypatch.setenv("POOL_FAILPOINT", f"{point}:{passes}")

@@ -16,9 +16,8 @@ WAITS = (
 
 
 @pytest.fixture
-def disk(tmp_path_factory):
+def disk(home):
     """The home of a daemon whose journal is on a file system of 4 MiB."""
-    home = tmp_path_factory.mktemp("pool")
     journal = home / "state" / "journal"
     journal.mkdir(parents=True, mode=0o700)
     if (

@@ -1,9 +1,6 @@
 """Large arguments are a file of the journal that the job maps: they arrive whole, whoever ends in between."""
 
-import shutil
 import signal
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +12,6 @@ from tests.support.waiting import Waiting
 POOL = pool_of(1, recycle={"max_jobs": 1000}, limits={"wall_s": 60, "cpu_s": 60, "memory": "1g", "result": "100m"})
 ARRAY = np.arange(3_000_000)
 SUM = "def main(x):\n    return int(x.sum())"
-
-
-@pytest.fixture
-def home():
-    path = Path(tempfile.mkdtemp(prefix="pool.", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture

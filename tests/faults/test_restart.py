@@ -19,8 +19,8 @@ SLOW = "import time\ndef main(path):\n    open(path, 'a').write('slow\\n')\n    
 
 
 @pytest.fixture
-def start(tmp_path_factory):
-    home, started = tmp_path_factory.mktemp("pool"), []
+def start(home):
+    started = []
 
     def start_it(*, durability="crash", pools=None, wait_ready=True, **settings):
         daemon = DaemonProcess(

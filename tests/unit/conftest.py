@@ -38,9 +38,3 @@ def no_pool_in_the_environment(monkeypatch):
     """No test depends on the variables of a daemon that the user of this host has."""
     for name in [name for name in os.environ if name.startswith("POOL_")]:
         monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def home(tmp_path_factory):
-    """The directory of a daemon, or of one after the other. Its path is short, because sockets are below it."""
-    return tmp_path_factory.mktemp("h")

@@ -31,14 +31,7 @@ FAST = settings(max_examples=150, deadline=None, suppress_health_check=list(Heal
 
 
 daemon = module_daemon({"default": POOL})
-
-
-@pytest.fixture(autouse=True)
-def next_job_is_untouched(request):
-    client = request.getfixturevalue("client") if "client" in request.fixturenames else None
-    yield
-    if client is not None:
-        assert client.run("result = 6 * 7").value == 42
+pytestmark = pytest.mark.usefixtures("next_job_is_served")
 
 
 @pytest.fixture(scope="module")

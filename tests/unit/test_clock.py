@@ -50,8 +50,7 @@ POOL = pool_of(1, limits={"wall_s": 300, "cpu_s": 300}, recycle={"max_age_s": 18
 WAITS = "import os, time\nwhile not os.path.exists({!r}): time.sleep(0.02)\nresult = 'it went on'"
 
 
-def test_jumps_by_an_hour_end_no_job_no_worker_and_no_result_and_stretch_no_limit(tmp_path_factory):
-    home = tmp_path_factory.mktemp("h")
+def test_jumps_by_an_hour_end_no_job_no_worker_and_no_result_and_stretch_no_limit(home):
     clock = home / "clock"
     clock.write_text("0")
     with (

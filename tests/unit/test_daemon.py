@@ -19,13 +19,7 @@ SMALL = pool_of(2, 3, limits={"wall_s": 100, "cpu_s": 20, "memory": "256m", "out
 daemon = module_daemon({"default": SMALL, "single": SMALL | {"recycle": {"max_jobs": 1}}})
 
 
-@pytest.fixture(autouse=True)
-def next_job_is_served(request):
-    """Whatever a test has done to it, the daemon serves the next job."""
-    client = request.getfixturevalue("client") if "client" in request.fixturenames else None
-    yield
-    if client is not None:
-        assert client.run("result = 6 * 7").value == 42
+pytestmark = pytest.mark.usefixtures("next_job_is_served")
 
 
 def test_a_function_is_called_and_its_value_comes_back(client):

@@ -32,10 +32,7 @@ def step(name):
 daemon = module_daemon({"default": POOL})
 
 
-@pytest.fixture(autouse=True)
-def next_job_is_served(client):
-    yield
-    assert client.run("result = 6 * 7").value == 42
+pytestmark = pytest.mark.usefixtures("next_job_is_served")
 
 
 class Steps:

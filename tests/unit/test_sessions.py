@@ -203,10 +203,7 @@ time.sleep(600)
 """
 
 
-def test_over_a_restart_of_the_daemon_the_jobs_of_clients_that_are_gone_end_and_those_of_the_others_go_on(
-    tmp_path_factory,
-):
-    home = tmp_path_factory.mktemp("h")
+def test_over_a_restart_of_the_daemon_the_jobs_of_clients_that_are_gone_end_and_those_of_the_others_go_on(home):
     pool = SMALL | {"size": {"min": 3, "max": 3}, "limits": {"wall_s": 300, "cpu_s": 300}}
     waits = f"import os, time\nwhile not os.path.exists({str(home / 'go')!r}): time.sleep(0.02)\nresult = 7"
     with DaemonProcess({"default": pool}, home=home, durability="crash") as first, first.client(timeout=120) as living:

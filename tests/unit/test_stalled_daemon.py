@@ -3,8 +3,6 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from pool.core.events import Finish, Tick
 from pool.core.policy import PoolPolicy
 from pool.model import Limits
@@ -25,11 +23,6 @@ for number in range(40):
 pathlib.Path({ended!r}).touch()
 result = "in time"
 """
-
-
-@pytest.fixture
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("h")
 
 
 def test_a_tick_judges_only_what_was_due_when_the_last_messages_were_read():
