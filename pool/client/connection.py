@@ -34,7 +34,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import wait
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import zmq
 
@@ -43,9 +43,8 @@ from pool.client.dealer import Dealer
 from pool.client.endpoint import path_of
 from pool.client.job import LARGE_BYTES, Submission
 from pool.client.pending import Frames, Inbox, OnOutput, PendingRequests, Request
-from pool.errors import ClosedError, DaemonUnreachableError, PoolError
-
-T = TypeVar("T")
+from pool.client.per_process import PerProcess
+from pool.errors import BusyError, ClosedError, DaemonUnreachableError, PoolError
 
 #: Messages read in one turn, so that requests are sent while many results arrive.
 MESSAGES_PER_TURN = 64
@@ -54,6 +53,9 @@ _POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 #: `close` waits this long for the thread, which does not wait for anything itself.
 JOIN_S = 5.0
+#: A caller uses the socket for microseconds, unless a signal handler, a destructor or a debugger runs in between. The
+#: thread then goes on with another socket, because these may wait for an answer.
+CALLER_S = 1.0
 #: How long a caller who leaves waits until the daemon has confirmed that his jobs are cancelled.
 CANCEL_S = 1.0
 #: And for each of many jobs.
@@ -117,29 +119,6 @@ class Connection:
         _release(self.io, wait=True)
 
 
-class PerProcess(dict[int, T]):
-    """One T for each process, by its pid: made when it is first asked for, and made anew after a fork.
-
-    A forked child inherits locks that nobody will release, queues that nobody will read and sockets that it must not
-    touch. So it makes its own and leaves the parent's as they are.
-    """
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        super().__init__()
-        self._make = make
-        self._locks: dict[int, threading.Lock] = {}
-
-    def __missing__(self, pid: int) -> T:
-        # setdefault is atomic. The lock is this process's own, so one that was held during the fork does not matter.
-        with self._locks.setdefault(pid, threading.Lock()):
-            found = self.get(pid)
-            if found is None:
-                found = self._make()
-                self.clear()
-                self[pid] = found
-            return found
-
-
 def _release(threads: PerProcess[IOThread], *, wait: bool = False) -> None:
     if (io := threads.get(os.getpid())) is not None:
         io.close(wait=wait)
@@ -153,7 +132,7 @@ class IOThread:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._number = number
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may use the client that its thread is using
         self._inbox: Inbox = deque()
         self._wake = -1
         self._thread: threading.Thread | None = None
@@ -167,6 +146,8 @@ class IOThread:
                 raise ClosedError("this client has been closed; make a new one")
             if self._thread is None:
                 self._start()
+            elif self._thread.ident is None:  # the handler of a signal that came in `_start`
+                raise BusyError("this client is starting its thread; call it again when the signal's handler has ended")
             self._inbox.append((request, forget))
             os.eventfd_write(self._wake, 1)
         return request
@@ -183,12 +164,17 @@ class IOThread:
         wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         name = f"pool client {path_of(self._endpoint)}"
         thread = threading.Thread(target=self._run, args=(wake,), name=name, daemon=True)
+        if self._thread is not None:  # a signal's handler has started it meanwhile
+            os.close(wake)
+            return
+        self._wake, self._thread = wake, thread
         try:
             thread.start()
-        except RuntimeError:
-            os.close(wake)
+        except BaseException:
+            if thread not in threading.enumerate():
+                self._thread = None
+                os.close(wake)
             raise
-        self._wake, self._thread = wake, thread
 
     def _run(self, wake: int) -> None:
         """The I/O thread. However it ends, no caller is left waiting, and the next request starts another one."""
@@ -225,39 +211,58 @@ class DaemonSocket:
         self._outbox: deque[Frames] = deque()
         self._due = math.inf  #: when the thread wakes up by itself
         self._settled = False  # whether nothing can be sent or received before a descriptor is readable
-        self._using = threading.Lock()  # held while the socket is used
         self._is_free = False  # whether a caller may send: the thread will look into the inbox soon
-        self._is_torn = False  # whether a caller was interrupted between two frames, or may have been
         self._epoll = select.epoll()
         self._epoll.register(wake, select.EPOLLIN)
-        self._dealer = Dealer(context, endpoint, self._epoll)
+        self._make_dealer = partial(Dealer, context, endpoint, self._epoll)
+        self._dealer = self._make_dealer()
+        self._left: list[Dealer] = []  # to be closed when their callers do not use them any more
+        self._is_repeating = False  # whether a caller has sent a request with one of these
 
     def close(self) -> None:
-        with self._using:
-            self._is_free = False
-            self._dealer.close()
+        if not self._dealer.using.acquire(timeout=CALLER_S):
+            self._replace()
+        self._is_free = False
+        self._dealer.close()
+        self._dealer.using.release()
         self._epoll.close()
 
     def send(self, request: Request) -> bool:
-        """Send a request on the thread of its caller. False: the I/O thread has to send it.
+        """Send a request on the thread of its caller. False: the I/O thread has to take it.
 
         A signal may interrupt the caller anywhere. The thread then opens another socket and sends again what is open.
         """
-        if self._using.locked() or self._pending.inbox:
+        dealer = self._dealer
+        if self._pending.inbox or not dealer.using.acquire(blocking=False):
             return False
-        with self._using:
-            if not self._is_free or self._is_torn:
+        try:
+            if dealer is not self._dealer or not self._is_free or dealer.is_torn:
                 return False
-            self._is_torn = True
-            request.sent_at = time.monotonic()
+            dealer.is_torn, request.sent_at = True, time.monotonic()
+            sent, told = _send(dealer.socket, request.frames), int(dealer.socket.get(zmq.EVENTS)) & _POLLIN
+            dealer.is_torn = False
+            if not sent:
+                request.sent_at = 0.0
+                return False
             self._pending.inbox.append((request, False))
-            self._outbox.append(request.frames)
-            self._flush()
-            self._is_torn = False
-            # The thread sleeps on. If it was to be told of a message meanwhile, these calls have taken the notice.
-            if self._outbox or int(self._dealer.socket.get(zmq.EVENTS)) & _POLLIN:
+            if told and not dealer.is_left:  # the thread sleeps on, and these calls have taken the notice for it
                 os.eventfd_write(self._wake, 1)
-        return True
+            return not dealer.is_left or self._is_taken(request)
+        except zmq.ZMQError:
+            if not dealer.is_left:
+                raise
+            return False  # the client was closed meanwhile
+        finally:
+            dealer.using.release()
+
+    def _is_taken(self, request: Request) -> bool:
+        """Whether the thread, which has another socket now, has this request from the inbox already."""
+        self._is_repeating = True
+        try:
+            self._pending.inbox.remove((request, False))
+        except ValueError:
+            return True
+        return False
 
     def run(self, closed: threading.Event) -> None:
         """Wait until something happens, do what is due, and so on until the client is closed."""
@@ -266,25 +271,43 @@ class DaemonSocket:
             ready = dict(self._epoll.poll(None if wait_s == math.inf else wait_s))
             if self._wake in ready:
                 os.eventfd_read(self._wake)
-            with self._using:
-                told = self._dealer.descriptors[1] in ready
-                events = self._dealer.events() if told or not self._settled else set()
+            if not self._dealer.using.acquire(timeout=CALLER_S):
+                self._replace()
+            dealer = self._dealer
+            try:
+                told = dealer.descriptors[1] in ready
+                events = dealer.events() if told or not self._settled else set()
                 now, self._settled = time.monotonic(), False
+                if self._is_repeating:
+                    dealer.is_torn, self._is_repeating = True, False
                 self._outbox += self._pending.take(now)
-                if not self._is_torn:
+                if not dealer.is_torn:
                     if self._outbox:
                         self._flush()
                     self._receive(now)
-                if events or self._is_torn or now >= self._due:
+                if events or dealer.is_torn or now >= self._due:
                     self._check(now, events)
                     self._settled = False
                 self._due = self._pending.due(now)
                 self._is_free = self._settled and self._pending.rests and not self._outbox
+            finally:
+                dealer.using.release()
             self._pending.resolve()
+
+    def _replace(self) -> None:
+        """Leave the socket to the caller who uses it for long, and open another one, locked for this thread."""
+        for each in [each for each in self._left if each.using.acquire(blocking=False)]:
+            self._left.remove(each)
+            each.close()
+        following = self._make_dealer()
+        following.using.acquire()
+        self._dealer.leave()
+        self._left.append(self._dealer)
+        self._dealer, self._is_repeating = following, True
 
     def _check(self, now: float, events: set[int]) -> None:
         try:
-            if zmq.EVENT_DISCONNECTED in events or self._is_torn:
+            if zmq.EVENT_DISCONNECTED in events or self._dealer.is_torn:
                 # ZeroMQ would connect again by itself, but not after a frame over the cap.
                 self._reopen()
                 self._outbox += self._pending.disconnected(now)
@@ -299,21 +322,13 @@ class DaemonSocket:
 
     def _reopen(self) -> None:
         self._dealer.reopen()
-        self._settled = self._is_torn = False
+        self._settled = False
 
     def _flush(self) -> None:
-        """Send what the socket takes. Large frames are zmq.Frames already (see job.py)."""
+        """Send what the socket takes."""
         if not self._dealer.connected:
             self._dealer.connect()
-        socket, send = self._dealer.socket, self._dealer.socket.send
-        while self._outbox and int(socket.get(zmq.EVENTS)) & _POLLOUT:
-            *frames, last = self._outbox[0]
-            try:
-                for frame in frames:
-                    send(frame, _SNDMORE)
-                send(last, _NOBLOCK)
-            except zmq.Again:  # the connection has ended between two frames; the monitor reports it
-                return
+        while self._outbox and _send(self._dealer.socket, self._outbox[0]):
             self._outbox.popleft()
 
     def _receive(self, now: float) -> None:
@@ -323,16 +338,30 @@ class DaemonSocket:
         Large frames stay in libzmq's memory, writable, so that an array needs no copy. A copy of a small frame is
         cheaper than a handle.
         """
-        socket = self._dealer.socket
+        dealer = self._dealer
         for _ in range(MESSAGES_PER_TURN):
-            events = int(socket.get(zmq.EVENTS))
+            events = int(dealer.socket.get(zmq.EVENTS))
             if not events & _POLLIN:
                 self._settled = not (self._outbox and events & _POLLOUT)
                 return
             frames: list[wire.Frame] = []
-            more, receive = True, socket.recv
+            more, receive = True, dealer.socket.recv
             while more:
                 frame = receive(_NOBLOCK, copy=False)
                 frames.append(frame.buffer if len(frame) >= LARGE_BYTES else frame.bytes)
                 more = frame.more
             self._outbox += self._pending.receive(frames, now)
+
+
+def _send(socket: zmq.Socket[bytes], message: Frames) -> bool:
+    """Whether the socket has taken the message. Large frames are zmq.Frames already (see job.py)."""
+    if not int(socket.get(zmq.EVENTS)) & _POLLOUT:
+        return False
+    *frames, last = message
+    try:
+        for frame in frames:
+            socket.send(frame, _SNDMORE)
+        socket.send(last, _NOBLOCK)
+    except zmq.Again:  # the connection has ended between two frames; the monitor reports it
+        return False
+    return True

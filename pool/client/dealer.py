@@ -9,6 +9,7 @@ Both descriptors are for an epoll: that of the socket is readable only after a c
 from __future__ import annotations
 
 import select
+import threading
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -23,7 +24,7 @@ _POLLIN = int(zmq.POLLIN)
 
 
 class Dealer:
-    """Not connected at first. Used by one thread at a time. Its descriptors are in `epoll` until it is closed."""
+    """Not connected at first. Used by the thread that holds `using`. Its descriptors are in `epoll` until it closes."""
 
     descriptors: tuple[int, ...] = ()  #: of the socket and its monitor
 
@@ -31,6 +32,8 @@ class Dealer:
         self._context = context
         self._endpoint = endpoint
         self._epoll = epoll
+        self.using = threading.Lock()
+        self.is_left = False  #: whether another one is used instead, because a caller uses this one for long
         self.reopen()
 
     def reopen(self) -> None:
@@ -38,6 +41,7 @@ class Dealer:
         if self.descriptors:
             self.close()
         self.connected = False
+        self.is_torn = False  #: whether a message was begun, and perhaps not sent to its end
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
@@ -61,6 +65,13 @@ class Dealer:
         while int(self._monitor.get(zmq.EVENTS)) & _POLLIN:
             events.add(recv_monitor_message(self._monitor)["event"])
         return events
+
+    def leave(self) -> None:
+        """A caller uses it for long: it is closed later."""
+        self.is_left = True
+        for each in self.descriptors:
+            self._epoll.unregister(each)
+        self.descriptors = ()
 
     def close(self) -> None:
         for each in self.descriptors:

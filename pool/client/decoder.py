@@ -31,7 +31,7 @@ from typing import Final
 import msgspec
 
 from pool import values, wire
-from pool.client.connection import PerProcess
+from pool.client.per_process import PerProcess
 from pool.errors import ValueCodecError
 
 #: The most helpers of one client. Further callers wait for one.

@@ -31,10 +31,10 @@ from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from pool.client import checks, job
 from pool.client.client import Client
-from pool.client.connection import PerProcess
 from pool.client.futures import FutureResolver, PoolFuture, cancel
 from pool.client.job import Submission
 from pool.client.options import Code, JobOptions, Program
+from pool.client.per_process import PerProcess
 from pool.client.retry import Retry
 from pool.client.window import MAX_WINDOW, WINDOW, Answer, Window
 from pool.errors import ConfigError, ExecutorClosedError, outcome_error

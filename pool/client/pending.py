@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 #: Short enough to notice a restart soon, long enough to cost nothing.
 PING_INTERVAL_S = 1.0
+#: The least wait for an acceptance: the daemon holds it for up to 50 ms, to send it with the result.
+LEAST_ACCEPT_S = 0.1
 #: An answer that breaks the connection whenever it is sent, as one over the frame cap does, is asked for so often.
 MAX_REPEATS = 10
 
@@ -281,8 +283,9 @@ class PendingRequests:
             raise unreachable(self._endpoint, self._timeout_s)
         if now < self._ping_due():
             return []
-        for request in self._not_accepted_since(now - self._timeout_s):
-            what = f"took longer than {self._timeout_s:g} s to accept"
+        accept_s = max(self._timeout_s, LEAST_ACCEPT_S)
+        for request in self._not_accepted_since(now - accept_s):
+            what = f"took longer than {accept_s:g} s to accept"
             self._end(request, not_accepted(request.job_id, what))
         return [self._ping(now)] if self._open else []
 

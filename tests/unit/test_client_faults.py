@@ -5,6 +5,8 @@ import socket
 import tempfile
 import threading
 import time
+from collections import deque
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ import pytest
 
 from pool import Client, wire
 from pool.client import connection
-from pool.client.pending import PendingRequests
+from pool.client.pending import PendingRequests, Request
 from pool.errors import DaemonUnreachableError
 from tests.support.waiting import Waiting, eventually, in_child
 from tests.unit.fake_daemon import HOLD, FakeDaemon, ignore, read_all
@@ -188,6 +190,23 @@ def test_a_result_that_no_caller_waits_for_is_not_pinged_for(daemon, an_hour_pas
         an_hour_passes()
         client.submit("")
     assert len(daemon.of(wire.Ping)) == 1
+
+
+def test_an_acceptance_that_is_held_for_the_result_is_waited_for_by_a_client_with_a_shorter_timeout():
+    pending = PendingRequests("ipc:///s", 0.03, deque(), number=count(100).__next__, session="s")
+    request = Request(wire.Submit(request=1, job_id="x", watch=True))
+    pending.inbox.append((request, False))
+    pending.take(0.0)
+    for hundredth in range(1, 6):
+        now = hundredth / 100
+        pending.receive(wire.encode(wire.Pong(request=99, version="", instance="one")), now)
+        pending.tick(now)
+    pending.resolve()
+    assert not request.done()
+    pending.receive(wire.encode(wire.Pong(request=99, version="", instance="one")), 0.2)
+    pending.tick(0.2)
+    pending.resolve()
+    assert isinstance(request.exception(), DaemonUnreachableError)
 
 
 def test_a_submit_that_a_living_daemon_does_not_answer_fails_alone(hasty, daemon):

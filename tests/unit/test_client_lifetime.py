@@ -47,7 +47,7 @@ def test_a_request_is_resolved_while_no_thread_is_kept_from_sending(client, daem
     held, ended = [], threading.Event()
 
     def resolved(_):
-        held.append(client.connection.io[os.getpid()].socket._using.locked())
+        held.append(client.connection.io[os.getpid()].socket._dealer.using.locked())
         ended.set()
 
     for _ in range(5):

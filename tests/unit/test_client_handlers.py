@@ -1,0 +1,61 @@
+"""A signal handler that uses the client which its thread is using: at every line of the connection's code."""
+
+import sys
+from itertools import count
+
+import pytest
+
+from pool import Client
+from pool.client import connection, dealer, per_process
+from pool.errors import BusyError
+from tests.support.waiting import Waiting
+
+FILES = frozenset({connection.__file__, dealer.__file__, per_process.__file__})
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(connection, "CALLER_S", 0.05)
+
+
+def test_a_handler_may_use_the_client_that_it_has_interrupted(client):
+    """The client has just been used, so the caller sends the job himself."""
+    for number in count(1):
+        client.run("result = 0")
+        answers = Waiting(interrupted, number, client).end()
+        assert answers in ([2], [1, 2])
+        if answers == [2]:
+            break
+    assert number > 20, "the call has that many lines at least"
+
+
+def test_a_handler_may_use_a_client_whose_first_call_it_has_interrupted(daemon):
+    for number in count(1):
+        with Client(daemon.endpoint, timeout=60) as client:
+            answers = Waiting(interrupted, number, client).end()
+            assert answers in ([2], [1, 2], ["the thread is being started", 2])
+            assert client.run("result = 3").value == 3
+        if answers == [2]:
+            break
+    assert number > 25, "the call has that many lines at least"
+
+
+def interrupted(number, client):
+    """What a call answers, after what another call answers that is made at that line of it, if it has so many."""
+    lines, answers = count(1), []
+
+    def local(_frame, event, _argument):
+        if event == "line" and next(lines) == number:
+            sys.settrace(None)
+            try:
+                answers.append(client.run("result = 1").value)
+            except BusyError:
+                answers.append("the thread is being started")
+        return local
+
+    sys.settrace(lambda frame, *_: local if frame.f_code.co_filename in FILES else None)
+    try:
+        answers.append(client.run("result = 2").value)
+    finally:
+        sys.settrace(None)
+    return answers
