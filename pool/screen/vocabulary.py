@@ -35,10 +35,12 @@ DENIED = {
     "gc": "callbacks garbage get_objects get_referents get_referrers",
     "io": "FileIO OpenWrapper open open_code",
     "logging": "FileHandler config handlers",
-    "numpy": "DataSource compat core ctypeslib distutils f2py fromfile load memmap save savez savez_compressed "
-    "lib.format lib.npyio testing.extbuild",
+    "numpy": "DataSource compat core ctypeslib distutils f2py fromfile fromregex load memmap rec.fromfile save savez "
+    "savez_compressed lib.format lib.npyio testing.extbuild testing.rundocs testing.runstring",
     "pandas": "ExcelFile ExcelWriter HDFStore compat core eval io read_clipboard read_excel read_gbq read_hdf "
     "read_html read_pickle read_sql read_sql_query read_sql_table read_xml util",
+    "six": "exec_ moves.cPickle moves.getoutput moves.http_client moves.http_server moves.reload_module "
+    "moves.socketserver moves.urllib moves.xmlrpc_client moves.xmlrpc_server",
     "string": "Formatter",
     "sys": "activate_stack_trampoline addaudithook audit breakpointhook call_tracing displayhook excepthook exc_info "
     "get_asyncgen_hooks getprofile gettrace last_exc last_traceback last_value meta_path modules monitoring "

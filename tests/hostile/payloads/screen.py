@@ -180,6 +180,7 @@ except AttributeError as error:
     _p("A29", "subprocess of asyncio", "import asyncio\nresult = asyncio.base_events.subprocess.__name__", "S304"),
     _p("A30", "query reaches a module", "import pandas as pd\nd = pd.DataFrame({'a': [1]})\nresult = len(d.query('@pd.compat.sys.maxsize > a'))", "S403", needs="pandas"),
     _p("A30", "pd.eval", "import pandas as pd\nresult = pd.eval('6 * 7')", "S304", needs="pandas"),
+    _p("A26", "text run by numpy's tests", "import numpy.testing as t\nseen = {}\nt.runstring('result = 6 * 7', seen)\nresult = seen['result']", "S304", needs="numpy"),
     _p("A30", "read_pickle", "import pandas as pd\nresult = bool(pd.read_pickle)", "S305", needs="pandas"),
     _p("A30", "address", "import pandas as pd\nresult = pd.read_csv('http://192.0.2.1/x.csv')", "S405", gains=False, needs="pandas"),
     _p("A32", "sqlite", "import sqlite3\nresult = sqlite3.connect(':memory:').execute('select 7').fetchone()[0]", "S101"),
