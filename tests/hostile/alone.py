@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from pool.images import DEFAULT_TAG, build
 from pool.model import Limits
 from tests.docker import live
-from tests.support.daemons import DaemonProcess, worker_image
+from tests.support.daemons import DaemonProcess, build_lock
 
 TEMPLATE = {
     "size": {"min": 1, "max": 1},
@@ -27,6 +28,9 @@ TEMPLATE = {
 }
 #: What starts the workers.
 ENGINE = os.environ.get("POOL_HOSTILE_ENGINE", "docker")
+#: The version of Python in the workers, "" for that of the standard image.
+PYTHON = os.environ.get("POOL_HOSTILE_PYTHON", "")
+IMAGE = f"pool-worker-python{PYTHON}:latest" if PYTHON else DEFAULT_TAG
 #: For the code of a job: raw calls, and what an action comes to.
 PRELUDE = """
 import ctypes, errno, fcntl, os, resource, signal, socket, struct, sys, time
@@ -50,10 +54,15 @@ only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may look int
 _SIGNALS = ("SigBlk", "SigIgn", "SigCgt", "TracerPid", "State", "NoNewPrivs", "Seccomp")
 
 
+def make_image():
+    with build_lock():
+        build(IMAGE, progress=print, python=PYTHON or None)
+
+
 @contextlib.contextmanager
 def one_worker(daemon_settings=None, **template):
-    worker_image()
-    pools = {"default": TEMPLATE | template}
+    make_image()
+    pools = {"default": TEMPLATE | {"image": IMAGE} | template}
     with (
         DaemonProcess(pools, engine=ENGINE, patient=True, **(daemon_settings or {})) as daemon,
         daemon.client(timeout=120) as client,

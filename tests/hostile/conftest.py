@@ -9,7 +9,7 @@
 
     record(...)     what it came to, for the table of docs/security.md
 
-With POOL_HOSTILE_ENGINE=oci the workers are started without a Docker Engine.
+With POOL_HOSTILE_ENGINE=oci the workers are started without a Docker Engine; POOL_HOSTILE_PYTHON=3.13 is the Python in them.
 
 After each test the pool is whole again: an honest job gives the right value.
 """
@@ -24,12 +24,13 @@ import pytest
 
 from pool.model import Limits
 from tests.hostile import record as records
-from tests.hostile.alone import ENGINE, PRELUDE, bystander, one_worker
+from tests.hostile.alone import ENGINE, IMAGE, PRELUDE, bystander, make_image, one_worker
 from tests.hostile.surroundings import Surroundings
-from tests.support.daemons import DaemonProcess, worker_image
+from tests.support.daemons import DaemonProcess
 from tests.support.process import python
 
 TEMPLATE = {
+    "image": IMAGE,
     "size": {"min": 1, "max": 2},
     "recycle": {"max_jobs": 100_000},
     "preload": {"modules": ["numpy", "pandas"]},
@@ -66,7 +67,7 @@ class Outside:
 
 @pytest.fixture(scope="session")
 def daemon():
-    worker_image()
+    make_image()
     with DaemonProcess(POOLS, engine=ENGINE, patient=True) as running:
         yield running
 
