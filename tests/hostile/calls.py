@@ -37,6 +37,12 @@ _LEFT_BY_THE_OUTER = {
     "prctl_no_new_privileges": ("C29", 157, 38, 99, 0, 0, 0), "prctl_ambient": ("C29", 157, 47, 99, 0, 0, 0),
     "prctl_bounding_set": ("C29", 157, 24, 99, 0, 0, 0), "prctl_secure_bits": ("C29", 157, 28, 0, 0, 0, 0),
     "sched_setscheduler": ("D16", 144, 0, 99, 0),
+    "mmap_huge_pages": ("B18", 9, 0, 2 << 20, 3, 0x40022, -1, 0),
+    "mmap_huge_pages_shared": ("B18", 9, 0, 2 << 20, 1, 0x40021, -1, 0),
+    "madvise_mergeable": ("B18", 28, 0, 0, 12), "madvise_poison": ("B18", 28, 1, 0, 100),
+    "madvise_offline": ("B18", 28, 1, 0, 101), "madvise_unknown": ("B18", 28, 1, 0, 26),
+    "arch_prctl_tagged": ("C41", 158, 0x4002, 64), "arch_prctl_cpuid": ("C41", 158, 0x1012, 1),
+    "arch_prctl_guest": ("C41", 158, 0x1025, 99), "arch_prctl_shadow_stack": ("C41", 158, 0x5002, 0),
     "fcntl_setown": ("C41", 72, -1, _F_SETOWN, 1), "fcntl_setsig": ("C41", 72, -1, _F_SETSIG, 9),
     "fcntl_setlease": ("C41", 72, -1, _F_SETLEASE, 1), "fcntl_notify": ("C44", 72, -1, _F_NOTIFY, 1),
 }  # fmt: skip

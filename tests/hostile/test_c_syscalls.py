@@ -18,6 +18,7 @@ pytestmark = [
 
 TITLES = {
     "B": "scheduling, locked memory and timers of the kernel",
+    "B18": "huge pages of the host, merged and poisoned pages",
     "C1": "unshare of any namespace",
     "C2": "clone and clone3 into new namespaces",
     "C3": "setns into any namespace",

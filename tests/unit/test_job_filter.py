@@ -3,6 +3,7 @@ the container's own filter would refuse anyway.
 """
 
 import json
+import mmap
 import re
 from pathlib import Path
 
@@ -148,6 +149,13 @@ def test_limits_are_the_callers_own_pairs_are_local_and_a_terminal_takes_no_byte
     assert not {0x5412, 0x541C, 0x5423} & set(PLAIN["ioctl"].values)  # TIOCSTI, TIOCLINUX, TIOCSETD
 
 
+def test_memory_is_the_jobs_own_and_no_huge_page_of_the_host():
+    assert PLAIN["mmap"] == Without(3, 0x40000)
+    mergeable, poisoned, offline = 12, 100, 101
+    assert not {mergeable, poisoned, offline} & set(PLAIN["madvise"].values)
+    assert {mmap.MADV_DONTNEED, mmap.MADV_FREE, mmap.MADV_HUGEPAGE, 102} <= set(PLAIN["madvise"].values)
+
+
 def test_the_limit_of_core_dumps_stays_as_it_is():
     core = 4
     assert PLAIN["setrlimit"] == Kept(argument=0, value=core, pointer=1)
@@ -213,7 +221,7 @@ def test_where_both_look_at_an_argument_the_job_gets_no_value_that_the_container
 
 def test_where_only_the_jobs_filter_looks_at_an_argument_it_takes_away():
     only_inside = {name for name, rule in PLAIN.items() if rule is not None} - OUTER.bound.keys()
-    assert only_inside == {"fcntl", "setrlimit"}
+    assert only_inside == {"arch_prctl", "fcntl", "madvise", "mmap", "setrlimit"}
     assert isinstance(PLAIN["fcntl"], Only)
     # owner, signal, owner again, lease, notices, hints of a file and of a descriptor, delegation
     assert not {8, 10, 15, 1024, 1026, 1036, 1038, 1040} & set(PLAIN["fcntl"].values)

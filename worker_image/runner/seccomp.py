@@ -135,11 +135,11 @@ SUBPROCESS = "subprocess"
 _ANY = """
 brk close_range exit exit_group futex futex_requeue futex_wait futex_waitv futex_wake get_robust_list getcpu getegid
 geteuid getgid getgroups getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage
-getsid gettid getuid kill madvise membarrier mmap mprotect mremap msync munmap pause pidfd_open pidfd_send_signal
+getsid gettid getuid kill membarrier mprotect mremap msync munmap pause pidfd_open pidfd_send_signal
 restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait
 sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getparam sched_getscheduler
 sched_rr_get_interval sched_yield set_robust_list set_tid_address setpgid setrlimit setsid sigaltstack sysinfo tgkill
-times umask uname wait4 waitid arch_prctl capget
+times umask uname wait4 waitid capget
 
 alarm clock_getres clock_gettime clock_nanosleep getitimer gettimeofday nanosleep setitimer time timerfd_create
 timerfd_gettime timerfd_settime
@@ -175,10 +175,22 @@ _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 16, 36, 37, 38, 1025, 1027, 1028, 1030
 #: have the host run the helper that takes its core.
 _CORE = 4
 
+#: MAP_HUGETLB: pages that the host has set aside for another program. No limit of memory counts them.
+_MAP_HUGETLB = 0x40000
+#: All that is about the caller's own memory. Not among them: MADV_MERGEABLE, which has a thread of the kernel look for
+#: equal pages, in nobody's CPU time, and MADV_HWPOISON and MADV_SOFT_OFFLINE, which take memory from the host.
+_ADVICES = (0, 1, 2, 3, 4, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 102, 103)
+#: ARCH_SET_GS, ARCH_SET_FS, ARCH_GET_FS, ARCH_GET_GS, ARCH_GET_CPUID, ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM,
+#: ARCH_REQ_XCOMP_PERM. Not among them: what changes the layout of addresses, the stack's shadow or what CPUID says.
+_ARCH_PRCTLS = (0x1001, 0x1002, 0x1003, 0x1004, 0x1011, 0x1021, 0x1022, 0x1023)
+
 _WITH_RULE: dict[str, Rule] = {
+    "arch_prctl": Only(0, _ARCH_PRCTLS),
     "clone": Without(0, _NEW_NAMESPACES | _OF_ANOTHER | _REFUSED_OUTSIDE),
     "fcntl": Only(1, _FCNTLS),
     "ioctl": Only(1, _IOCTLS),
+    "madvise": Only(2, _ADVICES),
+    "mmap": Without(3, _MAP_HUGETLB),
     "prctl": Only(0, _PRCTLS),
     "prlimit64": Kept(1, _CORE, 2, Only(0, (0,))),  # its own
     "setrlimit": Kept(0, _CORE, 1),

@@ -270,7 +270,7 @@ def main():
     huge = refused(lambda: mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000))
     ahead = refused(lambda: mmap.mmap(-1, 1 << 40, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
     return huge, ahead
-""", "ok", "limits, container", "value == ('ENOMEM', 'ENOMEM') or value == ['ENOMEM', 'ENOMEM']", memory="64m"),
+""", "ok", "job filter, limits, container", "value == ('EPERM', 'ENOMEM')", memory="64m"),
     _a("B19", "locked memory", "def main():\n    return raw(149, id(0), 4096), raw(151, 3), raw(325, id(0), 4096, 1)", "ok", "job filter, seccomp, limits", "set(value) <= {'EPERM', 'ENOSYS', 'ENOMEM'}"),
     _a("B19", "locked by mmap", "import mmap\ndef main():\n    return refused(lambda: mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x2000))", "ok", "limits", "value in ('EPERM', 'EAGAIN')"),
     # ---- time ----
