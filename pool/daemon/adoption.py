@@ -93,13 +93,16 @@ class Adoption:
             self._note(handle, msgspec.structs.replace(handle.kept, client=client))
 
     def find(self, kept: KeptWorker, container: Container) -> None:
-        """An earlier daemon has left this worker. Its runner may connect now, and has to prove itself."""
+        """An earlier daemon has left this worker. Its runner may connect now, and has to prove itself.
+
+        Raises OSError if its link cannot be made: then the pool does not have it.
+        """
+        self._links.reopen(kept.worker_id, self._pool, kept.number)
         start = self._specs.start_check()
         start.restore(kept.isolation, kept.missing, kept.rows)
         protocol = WorkerProtocol(start, heartbeat_s=self._heartbeat_s, token=kept.token)
         handle = self._pool.add_handle(kept.worker_id, kept.uid, number=kept.number, protocol=protocol)
         handle.kept = kept
-        self._links.reopen(handle.id, self._pool, kept.number)
         self._executor.attach(handle.id, container, on_up=lambda launched: self._pool.launched(handle, launched))
         found = ev.WorkerFound(
             worker_id=handle.id,

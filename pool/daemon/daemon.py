@@ -79,7 +79,8 @@ class Daemon:
 
     def _run_with(self, directories: RunDirectories, engines: Engines) -> int:
         self._prepare_engines(directories, engines)
-        transport = self._make_transport(directories)
+        with directories.in_use():
+            transport = self._make_transport(directories)
         threads = LoopExecutor(self._settings.daemon.starts + 2, name="engine", call_soon=transport.call_soon)
         digests = LoopExecutor(_DIGEST_THREADS, name="digest", call_soon=transport.call_soon)
         watcher = self._make_watcher(directories, transport)
@@ -88,10 +89,12 @@ class Daemon:
                 name: EngineExecutor(chosen.engine, threads, owner=directories.owner, instance=directories.instance)
                 for name, chosen in self._by_name.items()
             }
-            self._open(directories, transport, digests=digests)
+            with directories.in_use():
+                self._open(directories, transport, digests=digests)
             self._install_signals(transport)
             watcher.start()
             self._serve(transport)
+            directories.forget_workers()
         finally:
             if self._watch is not None:
                 self._watch.close()
@@ -141,7 +144,12 @@ class Daemon:
         chosen = None if note is None else self._chosen.get(note.pool)
         if note is None or chosen is None or chosen.facts.name != engine or not found.running:
             return None
-        self._controllers[note.pool].adoption.find(note, found.container)
+        try:
+            self._controllers[note.pool].adoption.find(note, found.container)
+        except OSError as error:
+            text = "a worker that an earlier daemon left cannot be reached and is removed"
+            log.warning(text, action="not_adopted", worker=note.worker_id, error=str(error))
+            return None
         return note.number
 
     def _open(self, directories: RunDirectories, transport: Transport, *, digests: LoopExecutor) -> None:

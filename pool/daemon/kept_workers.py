@@ -9,6 +9,7 @@ boot of the host, because its times are monotonic.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
@@ -78,7 +79,8 @@ class KeptWorkers:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:
         return self._links / f"{number}.json"

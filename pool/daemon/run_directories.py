@@ -18,6 +18,8 @@ import itertools
 import os
 import secrets
 import shutil
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from pool.daemon.kept_workers import KeptWorkers
@@ -87,11 +89,30 @@ class RunDirectories:
         except OSError as error:
             raise _unusable(path, error) from error
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Raises ConfigError in place of what the file systems, or the limit of open files, refuse to a daemon that
+        starts.
+        """
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"the daemon cannot start: {error}; {self._remedy(error)}") from error
+
+    def _remedy(self, error: OSError | sqlite3.Error) -> str:
+        if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+            return "raise its limit of open files (LimitNOFILE= of the service, or ulimit -n)"
+        return f"check owner, free space and file system of {self.run_dir} and {self.state_dir}"
+
+    def forget_workers(self) -> None:
+        """The daemon has ended all of them. One that fails leaves them to the next daemon."""
+        shutil.rmtree(self.links, ignore_errors=True)
+
     def close(self) -> None:
         """Remove the sockets and unlock the directories."""
-        shutil.rmtree(self.links, ignore_errors=True)
         for path in (self.submit, self.admin):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the file system may have become read-only
+                path.unlink(missing_ok=True)
         self._locks.close()
 
 

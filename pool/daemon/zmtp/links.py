@@ -115,7 +115,6 @@ class WorkerLink:
         self._stop_listening()
         self.withdraw()
         self.drop_connection()
-        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class WorkerLinks:
@@ -140,16 +139,16 @@ class WorkerLinks:
             raise
 
     def reopen(self, worker_id: str, owner: LinkOwner, number: int) -> None:
-        """Bind a link in the directory that an earlier daemon has made."""
+        """Bind a link in the directory that an earlier daemon has made. Raises OSError."""
         self._count = max(self._count, number)
         self._bind(worker_id, owner, number)
         self._links[worker_id].adopting = True
 
     def _bind(self, worker_id: str, owner: LinkOwner, number: int) -> Path:
-        self._owners[worker_id] = owner
         on_readable = partial(self.ready.setdefault, worker_id)
         directory = self._root / str(number)
         self._links[worker_id] = WorkerLink(self._poller, worker_id, directory, self._terms, on_readable=on_readable)
+        self._owners[worker_id] = owner
         return directory
 
     def close(self, worker_id: str) -> None:
@@ -159,10 +158,13 @@ class WorkerLinks:
         self.ready.pop(worker_id, None)
         if link is not None:
             link.close()
+            shutil.rmtree(link.directory, ignore_errors=True)
 
     def close_all(self) -> None:
-        for worker_id in list(self._links):
-            self.close(worker_id)
+        """Leave the directories, so that the next daemon can adopt their workers."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
 
     def send(
         self, worker_id: str, message: wire.Message, payload: Sequence[wire.Frame] = (), *, answer_bytes: int = 0
