@@ -427,15 +427,15 @@ def test_an_exit_handler_that_never_ends_is_ended_at_the_deadline_and_the_value_
         "import signal\n    while True: signal.pause()",
     ):
         code = f"import atexit\n@atexit.register\ndef end():\n    {body}\nresult = {{'score': 12}}\n"
-        result = client.run(code, limits=Limits(wall_s=4))
+        result = client.run(code, limits=Limits(wall_s=2))
         assert (result.outcome, result.value) == (Outcome.OK, {"score": 12}), result
         assert "exit handlers" in result.reason
-        assert "4 s" in result.reason
+        assert "2 s" in result.reason
 
 
 def test_a_thread_that_never_ends_is_ended_at_the_deadline_and_the_value_is_kept(client):
     code = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\nresult = bytes(300_000)"
-    result = client.run(code, limits=Limits(wall_s=4))
+    result = client.run(code, limits=Limits(wall_s=2))
     assert (result.outcome, len(result.value)) == (Outcome.OK, 300_000)
 
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from pool import testing
 from pool.cli import report as cli
 from pool.client.sandbox import ExecutionResult
 from pool.errors import PoolError
@@ -15,8 +16,6 @@ from pool.report.decision import Results, decide, figures, projected
 from pool.report.measure import Case, Parallel, sweeps_for
 from tests.support.process import python
 from tools import promises
-
-pytest_plugins = ["pool.pytest_plugin"]
 
 PASSED = [Check("a value comes back", passed=True)]
 
@@ -149,14 +148,21 @@ def test_a_limit_of_the_pool_that_is_too_low_is_said_before_anything_is_measured
         cli._measure(Limited(), [0.001, 60.0], iterations=1, image="", parallel=False)
 
 
+@pytest.fixture(scope="module")
+def endpoint():
+    """Of a pool whose workers have imported what a backtest needs: each job would import it again."""
+    with testing.daemon(preload={"modules": ["numpy", "pandas"]}) as it:
+        yield it
+
+
 def report(endpoint, out, *arguments):
     command = ["-m", "pool.cli.admin", "--run-dir", str(endpoint).removesuffix("/submit.sock")]
     return python(*command, "report", "--out", out, "--no-cold", *arguments, timeout=300)
 
 
-def test_the_command_measures_a_pool_and_writes_the_report(pool_endpoint, tmp_path):
+def test_the_command_measures_a_pool_and_writes_the_report(endpoint, tmp_path):
     short = ["--iterations", "2", "--backtest", "0.003", "--no-parallel"]
-    done = report(pool_endpoint, tmp_path / "out", *short)
+    done = report(endpoint, tmp_path / "out", *short)
     written = (tmp_path / "out" / "report.md").read_text()
     assert done.returncode == 1, done.stderr  # no backtest of a second was asked for, so nothing is enabled
     assert "no backtest of 1 s or more was measured" in written
@@ -168,11 +174,11 @@ def test_the_command_measures_a_pool_and_writes_the_report(pool_endpoint, tmp_pa
     assert len(measured["cases"][0]["samples"]["warm pool"]) == 2
 
 
-def test_the_command_says_what_is_wrong_with_what_it_is_given(pool_endpoint, tmp_path):
-    assert "0 is not between 0.001 and 600" in report(pool_endpoint, tmp_path, "--backtest", "0").stderr
+def test_the_command_says_what_is_wrong_with_what_it_is_given(endpoint, tmp_path):
+    assert "0 is not between 0.001 and 600" in report(endpoint, tmp_path, "--backtest", "0").stderr
     (tmp_path / "file").write_text("")
-    assert "file/out: Not a directory" in report(pool_endpoint, tmp_path / "file" / "out").stderr
+    assert "file/out: Not a directory" in report(endpoint, tmp_path / "file" / "out").stderr
     assert (
         "the pool cannot run the backtest: there is no pool 'none'"
-        in report(pool_endpoint, tmp_path / "out", "--pool", "none").stderr
+        in report(endpoint, tmp_path / "out", "--pool", "none").stderr
     )
