@@ -1,10 +1,12 @@
-"""Bounds on the ratios of a benchmark run, and the comparison with an earlier run: with made-up figures."""
+"""The benchmarks' own parts, with made-up figures: ratios and their bounds, the report, and the open loop."""
 
+import asyncio
 import json
+import time
 
 import pytest
 
-from benchmarks import floor, ratios, report
+from benchmarks import floor, openloop, ratios, report
 from benchmarks.jobs import JOBS
 
 DOCKER, PROCESS = "no-op: docker run / pool, max_jobs 100", "no-op: process pool / pool, max_jobs 100"
@@ -16,13 +18,15 @@ BOUNDS = [
 ]
 
 
-def entry(group, case, median_s):
-    return {"group": group, "extra_info": {"case": case}, "stats": {"median": median_s, "data": [median_s]}}
+def entry(group, case, data_s, **extra):
+    """A measurement in the form that pytest-benchmark writes."""
+    median = sorted(data_s)[len(data_s) // 2]
+    return {"group": group, "extra_info": {"case": case, **extra}, "stats": {"median": median, "data": data_s}}
 
 
 def run(pool_s=0.004, **others):
-    found = [entry("no-op", name.replace("_", " "), value) for name, value in others.items()]
-    return {"benchmarks": [entry("no-op", "pool, max_jobs 100", pool_s), *found]}
+    found = [entry("no-op", name.replace("_", " "), [value]) for name, value in others.items()]
+    return {"benchmarks": [entry("no-op", "pool, max_jobs 100", [pool_s]), *found]}
 
 
 @pytest.fixture
@@ -95,3 +99,70 @@ def test_every_bound_of_the_baseline_is_on_a_ratio_that_a_full_run_has():
     arms = {(job, arm): floor.Figures([1.0], [1.0]) for job in floor.JOBS for arm in ("pool", "fork loop")}
     possible = {*ratios.of_rows(jobs), *floor.ratios(arms, "fork loop")}
     assert {bound.ratio for bound in ratios.read_bounds(ratios.BASELINE)} <= possible
+
+
+# ---- the report ----
+
+
+def measured(*, pandas_pool_s=0.010):
+    return [
+        entry("no-op", "in-process", [0.0001] * 5),
+        entry("no-op", "docker run", [0.300] * 5),
+        entry("no-op", "pool, max_jobs 1", [0.002] * 5, starts={"parked": 5}),
+        entry("no-op", "pool, max_jobs 100", [0.001] * 19 + [0.004], p50_ms={"dispatch_ms": 0.4}),
+        entry("pandas", "docker run", [0.700] * 5),
+        entry("pandas", "pool, max_jobs 1", [pandas_pool_s] * 5),
+        entry("sustained", "pool, max_jobs 1", [10.0], jobs=20, starts={"cold": 18, "parked": 2}),
+    ]
+
+
+def read(directory, entries):
+    (directory / "bench.json").write_text(json.dumps({"benchmarks": entries}))
+    return report.read(directory / "bench.json")
+
+
+def test_the_bar_is_met_when_the_worst_warm_pool_of_each_job_meets_it(tmp_path):
+    assert "is met: no-op 150 times, pandas 70 times" in report.verdict(read(tmp_path, measured()))
+
+
+def test_the_bar_is_not_met_when_one_job_misses_it(tmp_path):
+    rows = read(tmp_path, measured(pandas_pool_s=0.020))
+    assert "NOT met: no-op 150 times, pandas 35 times" in report.verdict(rows)
+
+
+# ---- the open loop ----
+
+
+class Client:
+    """Its first job ends 50 ms after the other two."""
+
+    def __init__(self):
+        self.open = 3
+        self.others_ended = asyncio.Event()
+
+    async def run(self, *_arguments, **_options):
+        first, self.open = self.open == 3, self.open - 1
+        if first:
+            await self.others_ended.wait()
+            await asyncio.sleep(0.05)
+        elif self.open == 0:
+            self.others_ended.set()
+        return type("Result", (), {"value": 1})
+
+
+async def test_a_job_that_takes_long_does_not_delay_the_next_ones():
+    found = await openloop.send(Client(), [0.0, 0.01, 0.02])
+    assert found.get_total_count() == 3
+    assert found.get_max_value() >= 50_000
+
+
+async def test_a_job_that_is_sent_late_has_the_delay_in_its_latency():
+    class Blocked(Client):
+        async def run(self, *_arguments, **_options):
+            if self.open == 3:
+                time.sleep(0.3)  # noqa: ASYNC251 - as if the sender had not had a core
+            self.open -= 1
+            return type("Result", (), {"value": 1})
+
+    found = await openloop.send(Blocked(), [0.0, 0.05])
+    assert found.get_value_at_percentile(1) >= 200_000
