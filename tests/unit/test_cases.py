@@ -1,6 +1,5 @@
 """`run_tests`: one candidate against many cases, with the fake daemon; and the judge by itself."""
 
-import asyncio
 import threading
 
 import numpy as np
@@ -79,13 +78,10 @@ def test_a_check_is_the_grader_of_its_case(client, daemon):
     assert (submit.grade.entry, submit.grade.arguments) == ("check", 1)
 
 
-def test_the_async_client_runs_tests(daemon):
-    async def main(**options):
-        async with AsyncClient(daemon.endpoint, timeout=60) as client:
-            return await client.run_tests(SQUARE, HALF_RIGHT, **MAIN, **options)
-
-    assert asyncio.run(main()).passed == 2
-    stopped = asyncio.run(main(stop_on_first_failure=True))
+async def test_the_async_client_runs_tests(daemon):
+    async with AsyncClient(daemon.endpoint, timeout=60) as client:
+        assert (await client.run_tests(SQUARE, HALF_RIGHT, **MAIN)).passed == 2
+        stopped = await client.run_tests(SQUARE, HALF_RIGHT, **MAIN, stop_on_first_failure=True)
     assert [row.job is None for row in stopped.cases] == [False] + [True] * 4
 
 

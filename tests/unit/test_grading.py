@@ -1,6 +1,5 @@
 """Jobs with a grader, end to end: the daemon, its client, and workers that are plain processes."""
 
-import asyncio
 import signal
 
 import pytest
@@ -112,12 +111,9 @@ def test_the_futures_of_an_executor_with_a_grader_have_the_grade(client):
             executor.submit(str, 1).result(60)
 
 
-def test_asyncio_jobs_are_graded(daemon):
-    async def work():
-        async with AsyncClient(daemon.endpoint, timeout=120) as client:
-            return await client.run("result = 2", grade=lambda value: value**2)
-
-    assert asyncio.run(work()).grade == 4
+async def test_asyncio_jobs_are_graded(daemon):
+    async with AsyncClient(daemon.endpoint, timeout=120) as client:
+        assert (await client.run("result = 2", grade=lambda value: value**2)).grade == 4
 
 
 def test_cancelling_a_job_that_is_being_graded_ends_the_grader_and_keeps_the_value(client, daemon):
