@@ -11,8 +11,6 @@ So files that are installed together never contradict each other, and a loop and
 takes the newest releases of these only, and adds what pyproject.toml has gained. `./dev update` calls it.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -6,8 +6,6 @@ What stands between `<!-- pool-admin report -->` and `<!-- end -->` is replaced 
 inputs, its table "Side by side" and its lines about the machine, as they are.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

@@ -6,8 +6,6 @@
 stands on the page and encodes it again.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

@@ -1,7 +1,5 @@
 """The value encoding as docs/protocol.md has it: the table of codes, and test vectors. Written by tools/protocol.py."""
 
-from __future__ import annotations
-
 import datetime as dt
 import re
 import struct
