@@ -40,7 +40,7 @@ def conversation(out="/dev/null", job=JOB, **options):
 def test_an_answer_does_not_wait_until_what_the_job_has_started_stops_printing():
     with conversation("/dev/zero") as (attempt, theirs):
         channel.send(theirs, ANSWER)
-        attempt.read(attempt.child.sock.fileno())
+        attempt.collect()
         assert attempt.complete
         done, payload = attempt.answer()
     assert (done.outcome, done.truncated) == (Outcome.OK, ("stdout",))
@@ -54,13 +54,13 @@ def test_each_call_of_a_chunk_has_the_whole_wall_limit_and_begins_when_the_runne
         channel.receive(theirs, bytearray())
         first_deadline = attempt.deadline
         channel.send(theirs, ANSWER)
-        attempt.read(attempt.child.sock.fileno())
+        attempt.collect()
         assert (attempt.answer(), attempt.call, theirs.recv(10)) == (None, 1, NEXT)
         assert attempt.deadline > first_deadline
         assert attempt.running
         channel.send(theirs, ANSWER)
         assert not attempt.complete
-        attempt.read(attempt.child.sock.fileno())
+        attempt.collect()
         done, payload = attempt.answer()
     calls = wire.decode_calls(payload[3])
     assert (done.calls, [each.outcome for each in calls]) == (2, [Outcome.OK] * 2)
@@ -80,7 +80,7 @@ def test_usage_counts_what_the_job_has_started_and_nobody_has_waited_for(tmp_pat
         meter.excess(JOB)
         time.sleep(2 * INTERVAL_S)  # one that has ended by then can have used next to nothing
         channel.send(theirs, ANSWER)
-        attempt.read(attempt.child.sock.fileno())
+        attempt.collect()
         done, _ = attempt.answer()
     assert done.cpu_s == pytest.approx(5000, abs=1)
     assert done.max_rss_bytes == 1 << 40
@@ -107,6 +107,6 @@ def test_byte_code_is_taken_only_from_a_child_that_was_asked_for_it_and_only_as_
     with conversation(sends_code=sends_code) as (attempt, theirs):
         for message in messages:
             channel.send(theirs, message)
-        attempt.read(attempt.child.sock.fileno())
+        attempt.collect()
         assert attempt.compiled == taken
         assert attempt.complete == (messages[-1] is ANSWER)

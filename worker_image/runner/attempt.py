@@ -43,7 +43,7 @@ class Stream(Struct):
     open: bool = True
     start: int = 0  #: where in `kept` the present call begins
 
-    def drain(self, reads: int) -> None:
+    def drain(self, reads: int = _READS_PER_TURN) -> None:
         """Read what is there, with at most `reads` reads."""
         try:
             while reads and self.open:
@@ -113,17 +113,8 @@ class Attempt:
             self.child.kill()
         self.child.sock.setblocking(False)
 
-    def read(self, fd: int) -> bool:
-        """Read what is there. False: nothing more will come from this descriptor."""
-        if fd == self.descriptors[2]:
-            self._collect()
-            last = self._claimed is not None and self._chunk is None
-            return not (self._collector.closed or last or self._invalid)
-        stream = self.out if fd == self.out.fd else self.err
-        stream.drain(_READS_PER_TURN)
-        return stream.open
-
-    def _collect(self) -> None:
+    def collect(self) -> bool:
+        """Take what the child has sent. False: nothing more will come."""
         try:
             self._collector.feed()
         except ChannelError as error:
@@ -131,6 +122,8 @@ class Attempt:
         else:
             if self._collector.frames is not None and self._claimed is None:
                 self._take(self._collector.frames)
+        last = self._claimed is not None and self._chunk is None
+        return not (self._collector.closed or last or self._invalid)
 
     def _take(self, frames: list[bytearray]) -> None:
         """Byte code is taken only as the first message: what comes later may be the job's."""
@@ -139,13 +132,13 @@ class Attempt:
         if expected and (compiled := channel.byte_code(frames)) is not None:
             self.compiled = compiled
             self._collector.next_message()
-            self._collect()
+            self.collect()
         elif answer is None or (answer.report.pending and self._pending is not None):
             self._reject("it does not begin with a report")
         elif answer.report.pending:
             self._pending = answer
             self._collector.next_message()
-            self._collect()
+            self.collect()
         else:
             if self._pending is not None and answer.report.outcome is self._pending.report.outcome:
                 answer = structs.replace(answer, value=self._pending.value)
@@ -221,7 +214,7 @@ class Attempt:
         self.out.drain(_LAST_READS)
         self.err.drain(_LAST_READS)
         if not self._invalid:
-            self._collect()
+            self.collect()
         evidence = Evidence(
             killed_for=self.killed_for,
             killed_because=self.killed_because,

@@ -33,7 +33,7 @@ from pool import wire
 from pool.errors import RemoteProtocolError
 from pool.outcome import Outcome
 from runner import body, cleanup, usage
-from runner.attempt import Attempt, Printer
+from runner.attempt import Attempt, Printer, Stream
 from runner.body import NoBodyError
 from runner.channel import Frame
 from runner.children import Children
@@ -224,8 +224,9 @@ class Runner:
         if file is not None:
             attempt.give(file)
             os.close(file)
-        for fd in attempt.descriptors:
-            self._loop.watch(partial(self._read, attempt, fd), fd)
+        self._loop.watch(partial(self._read_answer, attempt), child.sock.fileno())
+        for stream in (attempt.out, attempt.err):
+            self._loop.watch(partial(self._read_output, stream), stream.fd)
         now = time.monotonic()
         self._loop.timers[self._children.fork] = now + _FORK_AFTER_S
         self._loop.timers[self._children.warm_up] = now + (_WARM_UP_BESIDE_S if self._series is None else math.inf)
@@ -245,13 +246,17 @@ class Runner:
         if due.cancelled and self._attempt is not None:
             self._attempt.kill(Outcome.CANCELLED)
 
-    def _read(self, attempt: Attempt, fd: int) -> None:
-        more = attempt.read(fd)
+    def _read_answer(self, attempt: Attempt) -> None:
+        more = attempt.collect()
         if attempt.complete:
             self._answer(attempt)
-            return
-        if not more:
-            self._loop.unwatch(fd)
+        elif not more:
+            self._loop.unwatch(attempt.child.sock.fileno())
+
+    def _read_output(self, stream: Stream) -> None:
+        stream.drain()
+        if not stream.open:
+            self._loop.unwatch(stream.fd)
         if self._printer is not None:
             self._print()
 
