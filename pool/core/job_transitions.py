@@ -133,6 +133,7 @@ def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -
     worker.jobs, pool.epoch = worker.jobs + 1, pool.epoch + 1
     worker.job, worker.epoch, worker.leased_at = job, pool.epoch, pool.now
     worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
+    pool.wake_at = min(pool.wake_at, worker.due)
     job.worker_id, job.leased_at, job.attempt, job.lost = worker.id, pool.now, job.attempt + 1, ""
     job.use = Use(job.client, job.loop)
     pool.backlog.uses.append(job.use)
@@ -156,6 +157,8 @@ def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -
 def enqueue(pool: State, job: JobRecord) -> None:
     deadline = None if job.queue_timeout_s is None else job.waits_since + job.queue_timeout_s
     pool.backlog.push(job.id, job.client, loop=job.loop, priority=job.priority, deadline=deadline)
+    if deadline is not None:
+        pool.wake_at = min(pool.wake_at, deadline)
 
 
 def restore(pool: State, _: State, event: JobRestored) -> None:
@@ -227,11 +230,12 @@ def started(pool: State, worker: WorkerRecord, event: JobStarted) -> None:
         raise InvalidTransition(worker, event, "its job has started before")
     job.started_at = pool.now
     pool.move(job, JobState.RUNNING, f"started by {worker.id}")
-    worker.due = pool.now + job.wall_s + pool.policy.kill_grace_s
+    due = pool.now + job.wall_s + pool.policy.kill_grace_s
     if job.cancelled_at is not None or pool.shutdown_at is not None:
-        worker.due = answer_deadline(
+        due = answer_deadline(
             job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
         )
+    pool.set_due(worker, due)
     worker.code = job.code
     pool.resize = False
 
@@ -250,6 +254,7 @@ def ended(pool: State, worker: WorkerRecord, event: JobEnded) -> None:
         pool.stop_worker(worker, StopReason.MAX_JOBS)
     else:
         worker.due = pool.now + CLEANING_S
+        pool.wake_at = min(pool.wake_at, worker.due)
         pool.move(worker, WorkerState.CLEANING, f"{job.id} ended {event.outcome}; cleaning up")
         pool.resize = False  # it is free in a moment, and then the sizes are checked
 
@@ -274,9 +279,10 @@ def _cancel_leased(pool: State, job: JobRecord, _event: CancelRequested) -> None
     if worker.state is WorkerState.FOUND:
         pool.note(job, f"cancelled; {worker.id} is asked to kill it when it is adopted")
         return
-    worker.due = answer_deadline(
+    due = answer_deadline(
         job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
     )
+    pool.set_due(worker, due)
     pool.note(job, f"cancelled; {worker.id} is asked to kill it")
     pool.commands.append(KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
 

@@ -12,8 +12,8 @@ Contract:
 2. JobSubmitted leads to exactly one Accept or Refuse, as its first command, unless the pool has a job of that id. Each
    accepted or restored job gets exactly one Finish, unless it waits at a shutdown that keeps the waiting jobs; then the
    core has no record of it any more.
-3. A Tick is delivered soon after `next_deadline()`, and after all events that had arrived by `Tick.until`. It clears
-   every deadline up to that time, so the next one always lies after it.
+3. A Tick is delivered soon after `wake_at`, and after all events that had arrived by `Tick.until`. No deadline lies
+   before `wake_at`. A Tick clears every deadline up to its time, so the next one always lies after it.
 4. An event that cannot happen raises InvalidTransition and changes nothing. `handle` raises nothing else, except
    ConfigError for a ResizeRequested that makes no sense, which also changes nothing.
 """
@@ -60,6 +60,7 @@ class PoolState:
         `edition`: of the data sets; 0 if no worker can be started before one is offered.
         """
         jitter = Random(seed) if jitter is None else jitter  # noqa: S311 - protects nothing
+        self.wake_at = 0.0  #: monotonic seconds: when the next Tick is due; infinite: not before the next event
         self._state = State(name, policy, seed=seed, jitter=jitter, edition=edition, numbers=numbers)
         #: The workers whose container exists or may exist, and the accepted jobs that are not done; to be read only.
         self.workers: Mapping[str, WorkerRecord] = MappingProxyType(self._state.workers)
@@ -70,7 +71,7 @@ class PoolState:
         pool = self._state
         pool.now = max(pool.now, now)
         pool.cause = event.cause or type(event).__name__
-        pool.commands, pool.resize, pool.deadline = [], True, None
+        pool.commands, pool.resize = [], True
         if isinstance(event, WorkerEvent) and (worker := pool.workers.get(event.worker_id)) is not None:
             worker_transitions.TABLE[worker.state, type(event)](pool, worker, event)
         elif isinstance(event, JobEvent) and (job := pool.jobs.get(event.job_id)) is not None:
@@ -81,17 +82,17 @@ class PoolState:
             _ignore_unknown(pool, event)
         if pool.resize:
             settle(pool)
+        if pool.wake_at <= pool.now:
+            pool.wake_at = self.next_deadline()
+        self.wake_at = pool.wake_at
         return pool.commands
 
     def next_deadline(self) -> float:
-        """The latest time for the next Tick; infinite: no Tick is needed before the next event."""
+        """The next deadline; infinite: there is none before the next event. It looks at all workers."""
         pool = self._state
-        if pool.deadline is not None:
-            return pool.deadline
         deadline: float = min([pool.review_at, *filter(None, map(_due_of, pool.workers.values()))])
         if pool.backlog.waiting and (at := pool.backlog.next_deadline()) is not None:
             deadline = min(deadline, at)
-        pool.deadline = deadline
         return deadline
 
     def history(self, record_id: str) -> list[HistoryEntry]:
@@ -155,6 +156,7 @@ class PoolState:
         """Assert every invariant across the collections. Raises AssertionError with the name of the record."""
         pool = self._state
         pool.backlog.validate()
+        assert self.wake_at <= self.next_deadline(), "a deadline lies before the next Tick"
         for worker_id, worker in pool.workers.items():
             assert worker.id == worker_id
             _check_worker(pool, worker)

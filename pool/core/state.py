@@ -77,10 +77,10 @@ class State:
         self.target = 0
         self.stopping = 0  #: workers that are STOPPING
         self.review_at = 0.0  #: when the sizes must be checked next; in a new pool at once
+        self.wake_at = 0.0  #: no deadline lies before it
         self.now = 0.0
         self.cause = ""
         self.commands: list[Command] = []  #: the commands of the present event
-        self.deadline: float | None = None  #: the next one; None: it has to be found again, because of an event
         self.resize = True  #: whether the sizes must be checked after the present event
         self._numbered = numbers.worker
         self._started = 0
@@ -89,6 +89,12 @@ class State:
     def review(self, at: float) -> None:
         """Check the sizes again then, at the latest."""
         self.review_at = min(self.review_at, at)
+        self.wake_at = min(self.wake_at, at)
+
+    def set_due(self, worker: WorkerRecord, at: float) -> None:
+        """The deadline of the state that the worker is in."""
+        worker.due = at
+        self.wake_at = min(self.wake_at, at)
 
     # ---- history and states ----
 
@@ -118,8 +124,9 @@ class State:
             started_at=self.now,
             jobs_limit=jobs_limit(self.policy.max_jobs, self._rng, young=young),
             retire_at=self.now + age_limit_s(self.policy.max_age_s, self._rng, young=young),
-            due=self.now + self.policy.boot_timeout_s,
+            due=None,
         )
+        self.set_due(worker, self.now + self.policy.boot_timeout_s)
         self.workers[worker.id] = worker
         self.starts.began(worker.id, self.now)
         self.note(worker, "starting" if worker.edition == 1 else f"starting, with data sets {worker.edition}")
@@ -136,7 +143,7 @@ class State:
         if self.demand is not None and worker.leased_at:  # not the job that an adopted one had before this daemon
             self.demand.freed(self.now - worker.leased_at)
         worker.last_used, worker.code = self.now, ""
-        worker.due = self.now + MISSED_HEARTBEATS * self.policy.heartbeat_s
+        self.set_due(worker, self.now + MISSED_HEARTBEATS * self.policy.heartbeat_s)
         self.move(worker, WorkerState.IDLE, text)
 
     def take_over(self, worker_id: str, *, started_at: float, edition: int) -> WorkerRecord:
@@ -149,8 +156,9 @@ class State:
             started_at=started_at,
             jobs_limit=jobs_limit(self.policy.max_jobs, self._rng, young=False),
             retire_at=started_at + age_limit_s(self.policy.max_age_s, self._rng, young=False),
-            due=self.now + ADOPTION_S,
+            due=None,
         )
+        self.set_due(worker, self.now + ADOPTION_S)
         self.workers[worker_id] = worker
         return worker
 

@@ -121,7 +121,7 @@ def adopted(pool: State, worker: WorkerRecord, event: WorkerAdopted) -> None:
     if unusable is not None:
         pool.stop_worker(worker, unusable)
     elif event.cleaning:
-        worker.due = pool.now + CLEANING_S
+        pool.set_due(worker, pool.now + CLEANING_S)
         pool.move(worker, WorkerState.CLEANING, "adopted; it cleans up after its last job")
     else:
         pool.free_worker(worker, "adopted")
@@ -142,9 +142,10 @@ def _go_on(pool: State, worker: WorkerRecord, job: JobRecord, *, elapsed_s: floa
     if job.cancelled_at is not None:
         job.cancelled_at = pool.now
         pool.commands.append(KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
-    worker.due = answer_deadline(
+    due = answer_deadline(
         job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
     )
+    pool.set_due(worker, due)
 
 
 def _take_back(pool: State, worker: WorkerRecord, job: JobRecord, event: WorkerAdopted) -> None:

@@ -67,18 +67,18 @@ def _removed_before_ready(pool: State, worker: WorkerRecord, event: WorkerRemove
 
 
 def _heartbeat(pool: State, worker: WorkerRecord, _event: Heartbeat) -> None:
-    worker.due = pool.now + MISSED_HEARTBEATS * pool.policy.heartbeat_s
+    pool.set_due(worker, pool.now + MISSED_HEARTBEATS * pool.policy.heartbeat_s)
     pool.resize = False
 
 
 def _silent(pool: State, worker: WorkerRecord, _event: Tick) -> None:
-    worker.due = pool.now + SUSPECT_HEARTBEATS * pool.policy.heartbeat_s
+    pool.set_due(worker, pool.now + SUSPECT_HEARTBEATS * pool.policy.heartbeat_s)
     pool.move(worker, WorkerState.SUSPECT, f"{MISSED_HEARTBEATS} heartbeats missed; asked for one")
     pool.commands.append(ProbeWorker(worker_id=worker.id, cause=pool.cause))
 
 
 def _heartbeat_again(pool: State, worker: WorkerRecord, _event: Heartbeat) -> None:
-    worker.due = pool.now + MISSED_HEARTBEATS * pool.policy.heartbeat_s
+    pool.set_due(worker, pool.now + MISSED_HEARTBEATS * pool.policy.heartbeat_s)
     pool.move(worker, WorkerState.IDLE, "heartbeat received")
 
 
@@ -180,9 +180,10 @@ def _shut_down(pool: State, worker: WorkerRecord, _event: ShutdownRequested) -> 
     if worker.leaving is None:
         retire(pool, worker, StopReason.SHUTDOWN)
     if (job := worker.job) is not None and worker.state is not WorkerState.FOUND:
-        worker.due = answer_deadline(
+        due = answer_deadline(
             job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
         )
+        pool.set_due(worker, due)
 
 
 # ---- the table ----

@@ -271,7 +271,7 @@ class Daemon:
                 journal.flush()
             if jobs.to_answer:
                 jobs.answer()
-            due = min([self._chores_at, jobs.release_at, *[each.next_deadline() for each in pools]])
+            due = min([self._chores_at, jobs.release_at, *[each.wake_at for each in pools]])
             if (
                 due <= transport.served_until
                 or self._state != "running"
@@ -289,7 +289,7 @@ class Daemon:
         A deadline of a worker or client is judged in a turn that began after it. So everything that it sent in time has
         been received by then, even if the daemon did not run for a while, because of a slow disk or SIGSTOP.
         """
-        due = min([controller.state.next_deadline() for controller in self._controllers.values()])
+        due = min([controller.state.wake_at for controller in self._controllers.values()])
         if due <= served_until:
             due = self._tick(served_until)
         if served_until >= self._chores_at or self._jobs.over:
@@ -323,9 +323,9 @@ class Daemon:
     def _tick(self, until: float) -> float:
         """Tell the pools that have a deadline of the time. Returns when the next deadline comes."""
         for controller in self._controllers.values():
-            if controller.state.next_deadline() <= until:
+            if controller.state.wake_at <= until:
                 controller.apply(ev.Tick(until=until, cause="clock"))
-        return min(controller.state.next_deadline() for controller in self._controllers.values())
+        return min(controller.state.wake_at for controller in self._controllers.values())
 
     # ---- begin and end ----
 
