@@ -183,20 +183,12 @@ def _execute() -> str:
 
 
 def _run_program() -> int:
-    """Run the attempt in a child, because a program that starts replaces the process."""
-    child = _fork()
-    if child == 0:
-        number = 255
-        try:
-            os.execv(sys.executable, [sys.executable, "-c", ""])  # noqa: S606
-        except OSError as error:
-            number = error.errno or number
-        finally:
-            os._exit(number)
-    number = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if number != 0:
-        raise OSError(number, os.strerror(number))
-    return number
+    """In a child, because a program that starts replaces the process. The C library makes it without a copy of memory
+    and passes on the error of execve.
+    """
+    child = os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {})
+    os.waitpid(child, 0)
+    return child
 
 
 def _other_interfaces() -> str:

@@ -16,10 +16,13 @@ import marshal
 import mmap
 import os
 import sys
-from collections.abc import Iterator
-from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader
-from importlib.util import MAGIC_NUMBER
-from types import CodeType, ModuleType
+from importlib._bootstrap import ModuleSpec
+from importlib._bootstrap_external import MAGIC_NUMBER, ExtensionFileLoader, SourceFileLoader
+
+TYPE_CHECKING = False  # without the module typing, and other modules that come from the file
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import CodeType, ModuleType
 
 #: The directory of the tree, and the file in it.
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - before pathlib is there

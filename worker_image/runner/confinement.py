@@ -24,7 +24,7 @@ import os
 import resource
 import signal
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from runner import job_mounts, kernel, seccomp
@@ -105,6 +105,17 @@ class PidNamespaces:
         kernel.perform([self.leaving])
 
 
+class _Sealing(dict[bool, CallTable]):
+    """The table of the usual jobs is prepared. A child whose job explains what is denied makes the other one."""
+
+    def __init__(self, make: Callable[[bool], CallTable]) -> None:
+        super().__init__({False: make(False)})
+        self._make = make
+
+    def __missing__(self, explain: bool) -> CallTable:  # noqa: FBT001
+        return self._make(explain)
+
+
 class Confinement:
     """Made once by the zygote, after it has loaded; used by each child."""
 
@@ -140,9 +151,9 @@ class Confinement:
         dropping = [*self._limiting(), *dropping]
         #: Sets the limits and gives up every right. After this only code of the job runs. By whether the job explains
         #: what is denied.
-        self.sealing = {
-            each: CallTable([*dropping, *_filtering(grant, options, explain=each)]) for each in (False, True)
-        }
+        self.sealing: dict[bool, CallTable] = _Sealing(
+            lambda explain: CallTable([*dropping, *_filtering(grant, options, explain=explain)])
+        )
 
     def _limiting(self) -> Iterator[Step]:
         kinds = (resource.RLIMIT_CPU, self.memory_limit, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)

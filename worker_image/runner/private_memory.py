@@ -13,7 +13,8 @@ from pathlib import Path
 
 from runner import kernel
 
-_SMAPS = Path("/proc/self/smaps")
+_MAPS, _SMAPS = Path("/proc/self/maps"), Path("/proc/self/smaps")
+_ANY_SHARED = re.compile(r"^\S+ r\S\Ss ", re.MULTILINE)
 _SHARED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) r\S\Ss .*\n(?:\w+:.*\n)*?VmFlags:(.*)", re.MULTILINE)
 #: In VmFlags: it is or can be made writable. A file that was opened for reading only cannot.
 _MAY_WRITE = "mw"
@@ -21,7 +22,8 @@ _MAY_WRITE = "mw"
 
 def replace_shared() -> None:
     """After the preloaded modules are imported, before the first child is forked."""
-    if _SMAPS.exists():
+    # The list of the mappings alone costs a tenth of what is known of each.
+    if _SMAPS.exists() and _ANY_SHARED.search(_MAPS.read_text(encoding="ascii", errors="replace")):
         for start, length in shared(_SMAPS.read_text(encoding="ascii", errors="replace")):
             kernel.make_private(start, length)
 

@@ -55,7 +55,9 @@ def _after_import(name: str, follow: Callable[[], None]) -> None:
 
     A module of this name that the job brings along is found by another finder, before this one.
     """
-    finder = sys.path_importer_cache.get(os.path.dirname(os.__file__))  # noqa: PTH120
+    directory = os.path.dirname(os.__file__)  # noqa: PTH120
+    PathFinder.find_spec(name, [directory])  # makes the finder, if all modules so far are from byte_code.py
+    finder = sys.path_importer_cache.get(directory)
     if not isinstance(finder, FileFinder):  # the standard library is no directory
         importlib.import_module(name)
         follow()
