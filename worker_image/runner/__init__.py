@@ -4,5 +4,6 @@
                             ▲                                          │
                             └──── channel, stdout, stderr, pidfd ◀─────┘   handed over by the zygote at the fork
 
-It imports the standard library, zmq, the codecs and the leaf modules of `pool` that are copied into the image.
+It imports the standard library, the codecs and the leaf modules of `pool` that are copied into the image, and calls
+libzmq without pyzmq.
 """
