@@ -109,10 +109,11 @@ def _sentence(
     pool: PoolArrivals, jobs: Sequence[Arrival], forecasts: Sequence[Forecast], spare: int, miss: float
 ) -> str:
     size = enough(forecasts, miss=miss)
-    fits = f"{size} workers keep misses within {miss:.2%}" if size else f"no size here keeps misses within {miss:.2%}"
+    enough_are = "1 worker keeps" if size == 1 else f"{size} workers keep" if size else "no size here keeps"
     start = f"{pool.start_s:.2f} s" if pool.start_s is not None else "an unknown time"
     return (
-        f"{len(jobs)} jobs, {rate_of(jobs):.2f} a second; a start takes {start}. For these jobs {fits}. "
+        f"{len(jobs)} jobs, {rate_of(jobs):.2f} a second; a start takes {start}. "
+        f"For these jobs {enough_are} misses within {miss:.2%}. "
         f"At this rate spare: {spare} covers what comes during one start."
     )
 

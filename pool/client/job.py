@@ -166,7 +166,8 @@ def program_of(code: Code, entry: object = None, strip_fences: object = None) ->
 
 def _callable(code: object, entry: object) -> Program:
     if not callable(code):
-        raise checks.invalid("code", f"it is {checks.kind(code)}", "give source text (str) or a callable")
+        how = ", such as path.read_text()" if isinstance(code, os.PathLike) else ""
+        raise checks.invalid("code", f"it is {checks.kind(code)}", f"give source text (str{how}) or a callable")
     if entry is not None:
         raise checks.invalid("entry", "a callable has none", "leave it out, or submit source text")
     from pool.client.pickling import pickled  # a loop that submits source text needs no cloudpickle

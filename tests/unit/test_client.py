@@ -302,3 +302,11 @@ def test_a_run_directory_whose_socket_path_would_be_too_long_is_named(monkeypatc
     monkeypatch.setenv("POOL_RUN_DIR", "/tmp/" + "d" * 100)
     with pytest.raises(ConfigError, match=r"POOL_RUN_DIR.*117 bytes, 107 fit"):
         Client()
+
+
+def test_a_path_is_no_code_and_the_refusal_says_how_to_read_it(tmp_path):
+    with (
+        Client(tmp_path / "s") as client,
+        pytest.raises(errors.InvalidJobError, match=r"path\.read_text"),
+    ):
+        client.run(tmp_path / "strategy.py")

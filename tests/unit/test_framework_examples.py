@@ -8,6 +8,7 @@ import pytest
 
 from pool import Client, Limits, PoolExecutor, SandboxExecutor
 from pool.errors import DaemonUnreachableError, InvalidJobError, JobOutcomeError
+from tests.newcomer.place import blocks, promised
 from tests.support.daemons import DaemonProcess
 
 joblib = pytest.importorskip("joblib")
@@ -52,6 +53,13 @@ def executor(client):
 def backend(client):
     with joblib.parallel_config(backend="pool", client=client):
         yield
+
+
+def test_the_block_of_the_page_prints_what_stands_behind_it(endpoint, monkeypatch, capsys):
+    monkeypatch.setenv("POOL_ENDPOINT", endpoint)
+    (code,) = blocks("docs/frameworks.md", "python")
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == promised(code)
 
 
 def test_a_grid_search_has_the_same_scores_in_the_pool(client):
