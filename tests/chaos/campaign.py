@@ -72,15 +72,9 @@ class Campaign:
         self.records.mkdir(parents=True)
         self.engine = docker.APIClient(version="auto", timeout=30, **kwargs_from_env())
         self.daemon = DaemonProcess(
-            {"default": TEMPLATE},
-            engine="docker",
-            home=directory / "d",
-            durability=durability,
-            drain_timeout_s=5,
-            log_level="info",
-            result_ttl_s=KEPT_S,
-            result_bytes="1g",
-        )
+            {"default": TEMPLATE}, engine="docker", home=directory / "d", durability=durability, drain_timeout_s=5,
+            log_level="info", result_ttl_s=KEPT_S, result_bytes="1g",
+        )  # fmt: skip
         self.submitters: list[subprocess.Popen[bytes]] = []
         self.recoveries: list[float] = []  #: seconds from the start of a new daemon to a daemon that runs
         self.name = secrets.token_hex(4)  #: in the ids of its jobs

@@ -81,22 +81,10 @@ def seen(place, tmp_path_factory):
     (host / "prices.csv").write_text("1,2\n")
     host.chmod(0o755)
     spec = WorkerSpec(
-        worker_id="probe",
-        pool="default",
-        owner=OWNER,
-        instance="probe",
-        image=place.image,
-        runtime=None,
-        uid=UID,
-        command=(PROBE,),
-        mounts=(Mount(source=host, target="/datasets/prices"),),
-        memory_bytes=MEMORY_BYTES,
-        cpus=0.5,
-        processes=PROCESSES,
-        tmp_bytes=TMP_BYTES,
-        tmp_inodes=TMP_INODES,
-        nofile=NOFILE,
-    )
+        worker_id="probe", pool="default", owner=OWNER, instance="probe", image=place.image, runtime=None, uid=UID,
+        command=(PROBE,), mounts=(Mount(source=host, target="/datasets/prices"),), memory_bytes=MEMORY_BYTES,
+        cpus=0.5, processes=PROCESSES, tmp_bytes=TMP_BYTES, tmp_inodes=TMP_INODES, nofile=NOFILE,
+    )  # fmt: skip
     container = place.engine.launch(spec)
     status, output = place.end(container)
     assert status == 0, output.decode()

@@ -24,13 +24,9 @@ class Host:
     def __init__(self, root, timeouts=TIMEOUTS):
         (root / "w").mkdir(exist_ok=True)
         self.transport = Transport(
-            submit=root / "s",
-            admin=root / "a",
-            links=root / "w",
-            submit_mode=0o660,
-            submit_group=None,
+            submit=root / "s", admin=root / "a", links=root / "w", submit_mode=0o660, submit_group=None,
             timeouts=timeouts,
-        )
+        )  # fmt: skip
         self.root = root
         self.from_clients, self.from_workers, self.losses = [], [], []
         self.payload = ()

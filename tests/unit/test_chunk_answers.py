@@ -11,16 +11,9 @@ from pool.model import Outcome
 
 LIMITS = {"output": 4096, "result": 65536}
 JOB = wire.Run(
-    job_id="j",
-    epoch=1,
-    wall_s=9,
-    cpu_s=2,
-    memory=1 << 27,
-    tmp=1 << 24,
-    processes=4,
-    calls=(1,) * wire.MAX_CALLS,
+    job_id="j", epoch=1, wall_s=9, cpu_s=2, memory=1 << 27, tmp=1 << 24, processes=4, calls=(1,) * wire.MAX_CALLS,
     **LIMITS,
-)
+)  # fmt: skip
 NAMES = tuple(f"{number:03}".ljust(255, "x") for number in range(wire.MAX_FILES_OUT))
 
 

@@ -63,13 +63,9 @@ def test_a_cut_output_is_said_to_be_cut(capsys):
 def test_a_result_as_json_keeps_what_json_can_carry_and_the_repr_of_the_value(capsys):
     value = {"sharpe": math.nan, "curve": np.array([1.0, 2.5]), 3: (b"\xff", datetime(2026, 1, 2, tzinfo=UTC)), "z": 1j}
     result = JobResult(
-        job_id="j",
-        outcome=Outcome.OK,
-        value=value,
-        files={"a.bin": b"\x00"},
-        timings=Timings(run_ms=1.5),
+        job_id="j", outcome=Outcome.OK, value=value, files={"a.bin": b"\x00"}, timings=Timings(run_ms=1.5),
         start=StartKind.WARM,
-    )
+    )  # fmt: skip
     out, err = shown(result, capsys, as_json=True)
     described = json.loads(out, parse_constant=pytest.fail)
     assert err == ""

@@ -26,17 +26,9 @@ COMPLAINTS = st.lists(
     max_size=100,
 ).map(tuple)
 RUN = wire.Run(
-    job_id="j",
-    epoch=0,
-    wall_s=5,
-    cpu_s=5,
-    memory=1 << 30,
-    tmp=1 << 20,
-    output=65536,
-    result=65536,
-    processes=8,
+    job_id="j", epoch=0, wall_s=5, cpu_s=5, memory=1 << 30, tmp=1 << 20, output=65536, result=65536, processes=8,
     entry="main",
-)
+)  # fmt: skip
 
 
 def result_of(fault, *, outcome=Outcome.REJECTED):

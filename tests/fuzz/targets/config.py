@@ -53,13 +53,6 @@ def seeds() -> Iterable[bytes]:
 
 
 TARGET = Target(
-    contract="ConfigError with its problems, or settings",
-    one=one,
-    mutate=mutate,
-    seeds=seeds,
-    words=_WORDS,
-    inputs=100_000,
-    max_len=2048,
-    base_bytes=2 << 20,
-    per_byte=4000,
-)
+    contract="ConfigError with its problems, or settings", one=one, mutate=mutate, seeds=seeds, words=_WORDS,
+    inputs=100_000, max_len=2048, base_bytes=2 << 20, per_byte=4000,
+)  # fmt: skip

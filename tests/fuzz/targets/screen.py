@@ -129,14 +129,6 @@ def found() -> Iterable[bytes]:
 
 
 TARGET = Target(
-    contract="SyntaxError or findings, the same each time; nothing is executed",
-    one=one,
-    mutate=mutate,
-    seeds=seeds,
-    found=found,
-    words=_WORDS,
-    inputs=100_000,
-    max_len=2048,
-    base_bytes=1 << 20,
-    per_byte=4000,
-)
+    contract="SyntaxError or findings, the same each time; nothing is executed", one=one, mutate=mutate, seeds=seeds,
+    found=found, words=_WORDS, inputs=100_000, max_len=2048, base_bytes=1 << 20, per_byte=4000,
+)  # fmt: skip
