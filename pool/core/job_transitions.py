@@ -66,9 +66,7 @@ def submitted(pool: State, _: State, event: JobSubmitted) -> None:
         pool.resize = len(pool.workers) - pool.stopping < pool.policy.max_workers
     else:
         enqueue(pool, job)
-    pool.commands.append(
-        Accept(job_id=job.id, attachment=event.attachment, dispatch=dispatch, cause=pool.cause),
-    )
+    pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, dispatch=dispatch, cause=pool.cause))
 
 
 def submitted_late(pool: State, _: State, event: JobSubmitted) -> None:

@@ -264,10 +264,7 @@ def _retire_outgoing(pool: State, census: Census) -> bool:
     if worker is None or worker.worn is None or worker.leaving is not None:
         return False
     free_to_go = rules.may_retire(
-        ready=census.ready,
-        target=pool.target,
-        starting=census.starting,
-        full=census.live >= pool.policy.max_workers,
+        ready=census.ready, target=pool.target, starting=census.starting, full=census.live >= pool.policy.max_workers
     )
     # While no start can be tried, an old worker is better than none.
     if not free_to_go or (census.ready < pool.target and pool.breaker.blocked(pool.now)):

@@ -36,13 +36,7 @@ from pool.core.events import (
     WorkerVanished,
 )
 from pool.core.job_transitions import ended, started
-from pool.core.policy import (
-    CLEANING_S,
-    MISSED_HEARTBEATS,
-    SUSPECT_HEARTBEATS,
-    answer_deadline,
-    served_in_s,
-)
+from pool.core.policy import CLEANING_S, MISSED_HEARTBEATS, SUSPECT_HEARTBEATS, answer_deadline, served_in_s
 from pool.core.records import JobRecord, PendingEnd, StopReason, WorkerRecord
 from pool.core.state import Ignore, Illegal, State, Table, row, table
 from pool.core.worker_end import count_against_code, frozen, kill_with_worker, removed, stop_unclean, vanished

@@ -85,13 +85,7 @@ class PoolController:
         self.adoption = Adoption(
             self, services, specs, heartbeat_s=template.heartbeat_s, largest_answer=self._largest_answer
         )
-        self.carrier = JobCarrier(
-            self,
-            services,
-            self._metrics,
-            bind=self.adoption.bind,
-            template=template,
-        )
+        self.carrier = JobCarrier(self, services, self._metrics, bind=self.adoption.bind, template=template)
         self._commands: dict[type[ev.Command], Callable[..., PoolError | None]] = {
             ev.StartWorker: self._start_worker,
             ev.StopWorker: self._stop_worker,

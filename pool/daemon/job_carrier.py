@@ -79,13 +79,7 @@ class JobCarrier:
     """Carries out Accept, Refuse, Dispatch, KillJob and Finish for one pool. Called from the loop's thread."""
 
     def __init__(
-        self,
-        pool: Pool,
-        services: Services,
-        metrics: Metrics,
-        *,
-        bind: Callable[[str, str], None],
-        template: Template,
+        self, pool: Pool, services: Services, metrics: Metrics, *, bind: Callable[[str, str], None], template: Template
     ) -> None:
         """`bind` notes a worker's client before a job is sent to it."""
         #: Whether the pool's workers can map a file of the daemon.

@@ -22,15 +22,7 @@ import msgspec
 from pool import wire
 from pool.daemon.job import JOB_BYTES, Job
 from pool.daemon.journal import Journal, Then
-from pool.daemon.journal_entries import (
-    KNOWN_SINCE,
-    Accept,
-    Collect,
-    Drop,
-    End,
-    LeaseRow,
-    SetFact,
-)
+from pool.daemon.journal_entries import KNOWN_SINCE, Accept, Collect, Drop, End, LeaseRow, SetFact
 from pool.daemon.journal_file import INLINE_BYTES
 from pool.daemon.zmtp import ClientListener
 from pool.errors import PoolError, StorageFullError

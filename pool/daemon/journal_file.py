@@ -28,15 +28,7 @@ from typing import Final
 import structlog
 
 from pool.daemon.journal_bodies import Bodies
-from pool.daemon.journal_entries import (
-    KNOWN_SINCE,
-    JobRow,
-    LeaseRow,
-    Operation,
-    SetFact,
-    head_of,
-    split,
-)
+from pool.daemon.journal_entries import KNOWN_SINCE, JobRow, LeaseRow, Operation, SetFact, head_of, split
 from pool.errors import ConfigError
 from pool.wire import Frame
 

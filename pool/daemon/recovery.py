@@ -77,10 +77,7 @@ class Recovery:
     """Used once, before the daemon serves."""
 
     def __init__(
-        self,
-        jobs: JobStore,
-        controllers: Mapping[str, PoolController],
-        ending: Mapping[str, Future[None]],
+        self, jobs: JobStore, controllers: Mapping[str, PoolController], ending: Mapping[str, Future[None]]
     ) -> None:
         """`ending`: the workers whose containers are being removed, and when they are gone."""
         self._ending = ending

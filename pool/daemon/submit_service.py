@@ -42,12 +42,7 @@ class SubmitService:
     """Takes jobs from clients and gives them results. Called from the loop's thread."""
 
     def __init__(
-        self,
-        controllers: Mapping[str, PoolController],
-        services: Services,
-        *,
-        executor: LoopExecutor,
-        instance: str,
+        self, controllers: Mapping[str, PoolController], services: Services, *, executor: LoopExecutor, instance: str
     ) -> None:
         self.sessions = Sessions(services.transport.submit, services.jobs, self._cancel_orphan)
         self.sessions.restore(time.monotonic())

@@ -174,11 +174,7 @@ def test_a_worker_that_ends_at_the_dispatch_or_within_its_answer_is_noticed_long
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
-    [
-        ("boot_random_bytes", "greeting"),
-        ("boot_no_hello", "had not sent Hello"),
-    ],
+    ("script", "words"), [("boot_random_bytes", "greeting"), ("boot_no_hello", "had not sent Hello")]
 )
 def test_e11_what_is_no_handshake_is_a_failed_start(daemon, record, script, words):
     assert words in end(daemon, script)
