@@ -13,24 +13,8 @@ attempt begins after that. Only a container of an Engine that is away may still 
 
 from __future__ import annotations
 
+from pool.core import events as ev
 from pool.core.backlog import MOST_UNCOUNTED
-from pool.core.events import (
-    Accept,
-    CancelRequested,
-    Dispatch,
-    Event,
-    Finish,
-    JobEnded,
-    JobRestored,
-    JobStarted,
-    JobSubmitted,
-    JobWithdrawn,
-    KillJob,
-    NewJob,
-    Refuse,
-    ShutdownRequested,
-    Tick,
-)
 from pool.core.policy import CLEANING_S, answer_deadline
 from pool.core.records import HistoryEntry, JobRecord, PendingEnd, PoolPhase, StopReason, WorkerRecord
 from pool.core.refusals import refusal
@@ -45,7 +29,7 @@ NOT_RUN = "it did not run"
 # ---- submission ----
 
 
-def submitted(pool: State, _: State, event: JobSubmitted) -> None:
+def submitted(pool: State, _: State, event: ev.JobSubmitted) -> None:
     """Give the job an idle worker at once, or a place in the backlog, or refuse it."""
     worker = None
     if pool.policy.running_per_client is None or pool.backlog.may_run(event.client):
@@ -66,10 +50,10 @@ def submitted(pool: State, _: State, event: JobSubmitted) -> None:
         pool.resize = len(pool.workers) - pool.stopping < pool.policy.max_workers
     else:
         enqueue(pool, job)
-    pool.commands.append(Accept(job_id=job.id, attachment=event.attachment, dispatch=dispatch, cause=pool.cause))
+    pool.commands.append(ev.Accept(job_id=job.id, attachment=event.attachment, dispatch=dispatch, cause=pool.cause))
 
 
-def submitted_late(pool: State, _: State, event: JobSubmitted) -> None:
+def submitted_late(pool: State, _: State, event: ev.JobSubmitted) -> None:
     if event.follow_up and pool.state is PoolPhase.DRAINING:
         submitted(pool, pool, event)  # a draining pool finishes what it has accepted
         return
@@ -78,9 +62,9 @@ def submitted_late(pool: State, _: State, event: JobSubmitted) -> None:
     _refuse(pool, event, DrainingError(draining if pool.state is PoolPhase.DRAINING else stopping))
 
 
-def _refuse(pool: State, event: JobSubmitted, error: PoolError) -> None:
+def _refuse(pool: State, event: ev.JobSubmitted, error: PoolError) -> None:
     pool.note_past(event.job_id, f"refused: {error.code}: {error.message}")
-    pool.commands.append(Refuse(job_id=event.job_id, error=error, attachment=event.attachment, cause=pool.cause))
+    pool.commands.append(ev.Refuse(job_id=event.job_id, error=error, attachment=event.attachment, cause=pool.cause))
 
 
 # ---- acceptance and lease ----
@@ -105,7 +89,7 @@ def choose_worker(pool: State, client: str) -> WorkerRecord | None:
     return chosen
 
 
-def add(pool: State, event: NewJob, *, submitted_at: float, by: str = "") -> JobRecord:
+def add(pool: State, event: ev.NewJob, *, submitted_at: float, by: str = "") -> JobRecord:
     """Make the record of a job. The caller gives it a worker or a place in the backlog. `by`: who has accepted it."""
     job = JobRecord(
         id=event.job_id,
@@ -124,7 +108,7 @@ def add(pool: State, event: NewJob, *, submitted_at: float, by: str = "") -> Job
     return job
 
 
-def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -> Dispatch:
+def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -> ev.Dispatch:
     """Give an idle worker a job that waits, or that has just been accepted. The caller adds the command."""
     if worker.client != job.client:
         worker.client, worker.bound_at = job.client, pool.now
@@ -141,7 +125,7 @@ def lease(pool: State, worker: WorkerRecord, job: JobRecord, start: StartKind) -
         pool.editions.served(job.client, worker.edition)
     pool.move(worker, WorkerState.LEASED, f"leased to {job.id}")
     pool.move(job, JobState.LEASED, f"leased by {worker.id} ({start})")
-    return Dispatch(
+    return ev.Dispatch(
         worker_id=worker.id,
         job_id=job.id,
         epoch=worker.epoch,
@@ -159,7 +143,7 @@ def enqueue(pool: State, job: JobRecord) -> None:
         pool.wake_at = min(pool.wake_at, deadline)
 
 
-def restore(pool: State, _: State, event: JobRestored) -> None:
+def restore(pool: State, _: State, event: ev.JobRestored) -> None:
     """A job of an earlier daemon waits again, or is with a worker that was found. The next Tick checks the sizes."""
     job = add(pool, event, submitted_at=min(event.submitted_at, pool.now), by=" by an earlier daemon")
     job.attempt, job.lost = event.attempt, event.lost
@@ -184,7 +168,7 @@ def finish(pool: State, job: JobRecord, end: PendingEnd, *, text: str = "", atta
         job.use.took_s = pool.now - job.leased_at
         pool.backlog.uses.append(job.use)
     pool.commands.append(
-        Finish(
+        ev.Finish(
             job_id=job.id,
             outcome=end.outcome,
             reason=end.reason,
@@ -221,7 +205,7 @@ def reject(pool: State, job: JobRecord, reason: str) -> None:
 # ---- in the worker ----
 
 
-def started(pool: State, worker: WorkerRecord, event: JobStarted) -> None:
+def started(pool: State, worker: WorkerRecord, event: ev.JobStarted) -> None:
     """Its worker has reported that it runs. A short job has no such event."""
     job = worker.job
     if job is None or job.state is not JobState.LEASED:
@@ -238,7 +222,7 @@ def started(pool: State, worker: WorkerRecord, event: JobStarted) -> None:
     pool.resize = False
 
 
-def ended(pool: State, worker: WorkerRecord, event: JobEnded) -> None:
+def ended(pool: State, worker: WorkerRecord, event: ev.JobEnded) -> None:
     """Its worker has reported its end. The worker cleans up, or is stopped if it has served its time."""
     job, worker.job = worker.job, None
     assert job is not None
@@ -260,11 +244,11 @@ def ended(pool: State, worker: WorkerRecord, event: JobEnded) -> None:
 # ---- cancelled, withdrawn, timed out ----
 
 
-def _cancel_waiting(pool: State, job: JobRecord, _event: CancelRequested) -> None:
+def _cancel_waiting(pool: State, job: JobRecord, _event: ev.CancelRequested) -> None:
     finish_waiting(pool, job, Outcome.CANCELLED, "cancelled while it waited in the backlog")
 
 
-def _cancel_leased(pool: State, job: JobRecord, _event: CancelRequested) -> None:
+def _cancel_leased(pool: State, job: JobRecord, _event: ev.CancelRequested) -> None:
     assert job.worker_id is not None
     if job.cancelled_at is not None or (job.pending_end is not None and not job.lost):
         return
@@ -282,15 +266,15 @@ def _cancel_leased(pool: State, job: JobRecord, _event: CancelRequested) -> None
     )
     pool.set_due(worker, due)
     pool.note(job, f"cancelled; {worker.id} is asked to kill it")
-    pool.commands.append(KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
+    pool.commands.append(ev.KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
 
 
-def _withdraw_waiting(pool: State, job: JobRecord, event: JobWithdrawn) -> None:
+def _withdraw_waiting(pool: State, job: JobRecord, event: ev.JobWithdrawn) -> None:
     pool.backlog.remove(job.id)
     finish(pool, job, PendingEnd(event.outcome, event.reason))
 
 
-def _withdraw_leased(pool: State, job: JobRecord, event: JobWithdrawn) -> None:
+def _withdraw_leased(pool: State, job: JobRecord, event: ev.JobWithdrawn) -> None:
     """The worker has not been sent the job, so it is free, or done if it was to leave after this job."""
     if job.pending_end is not None:
         return
@@ -306,13 +290,13 @@ def _withdraw_leased(pool: State, job: JobRecord, event: JobWithdrawn) -> None:
         pool.free_worker(worker, f"free: {job.id} was withdrawn before it was sent")
 
 
-def _queue_timeout(pool: State, job: JobRecord, _event: Tick) -> None:
+def _queue_timeout(pool: State, job: JobRecord, _event: ev.Tick) -> None:
     waited_s, limit_s = pool.now - job.waits_since, job.queue_timeout_s or 0.0
     why = f"waited {waited_s:.3g} s in the backlog, over its queue timeout of {limit_s:g} s"
     finish_waiting(pool, job, Outcome.TIMEOUT, why)
 
 
-def _shut_down_waiting(pool: State, job: JobRecord, event: ShutdownRequested) -> None:
+def _shut_down_waiting(pool: State, job: JobRecord, event: ev.ShutdownRequested) -> None:
     if event.keep_waiting:
         pool.backlog.remove(job.id)
         del pool.jobs[job.id]
@@ -328,15 +312,15 @@ SENT = Illegal("it was sent to its worker")
 
 STATES = (JobState.QUEUED, JobState.LEASED, JobState.RUNNING)
 TABLE: Table[JobState, JobRecord] = table(
-    row(JobSubmitted, STATES, queued=SAME, leased=SAME, running=SAME),
-    row(JobRestored, STATES, queued=SAME, leased=SAME, running=SAME),
-    row(JobWithdrawn, STATES, queued=_withdraw_waiting, leased=_withdraw_leased, running=SENT),
-    row(CancelRequested, STATES, queued=_cancel_waiting, leased=_cancel_leased, running=_cancel_leased),
-    row(ShutdownRequested, STATES, queued=_shut_down_waiting, leased=RUNS_ON, running=RUNS_ON),
-    row(Tick, STATES, queued=_queue_timeout, leased=NOT_WAITING, running=NOT_WAITING),
+    row(ev.JobSubmitted, STATES, queued=SAME, leased=SAME, running=SAME),
+    row(ev.JobRestored, STATES, queued=SAME, leased=SAME, running=SAME),
+    row(ev.JobWithdrawn, STATES, queued=_withdraw_waiting, leased=_withdraw_leased, running=SENT),
+    row(ev.CancelRequested, STATES, queued=_cancel_waiting, leased=_cancel_leased, running=_cancel_leased),
+    row(ev.ShutdownRequested, STATES, queued=_shut_down_waiting, leased=RUNS_ON, running=RUNS_ON),
+    row(ev.Tick, STATES, queued=_queue_timeout, leased=NOT_WAITING, running=NOT_WAITING),
 )
 
 
-def apply(pool: State, job: JobRecord, event: Event) -> None:
+def apply(pool: State, job: JobRecord, event: ev.Event) -> None:
     """Do what the table says for the state of this job."""
     TABLE[job.state, type(event)](pool, job, event)

@@ -10,17 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pool.core.events import (
-    KillJob,
-    Tick,
-    WorkerAdopted,
-    WorkerConnected,
-    WorkerFailed,
-    WorkerFound,
-    WorkerFrozen,
-    WorkerReady,
-    WorkerVanished,
-)
+from pool.core import events as ev
 from pool.core.job_transitions import NOT_RUN, enqueue, finish
 from pool.core.policy import ADOPTION_S, CLEANING_S, answer_deadline
 from pool.core.records import JobRecord, PendingEnd, StopReason, WorkerRecord
@@ -34,12 +24,12 @@ _START_WEIGHT = 0.3
 # ---- start ----
 
 
-def connected(pool: State, worker: WorkerRecord, _event: WorkerConnected) -> None:
+def connected(pool: State, worker: WorkerRecord, _event: ev.WorkerConnected) -> None:
     worker.connected = True
     pool.note(worker, "its runner has connected")
 
 
-def ready(pool: State, worker: WorkerRecord, event: WorkerReady) -> None:
+def ready(pool: State, worker: WorkerRecord, event: ev.WorkerReady) -> None:
     worker.ready_at = pool.now
     _note_isolation(pool, worker, shareable=event.shareable)
     pool.breaker.close()
@@ -59,13 +49,13 @@ def _note_isolation(pool: State, worker: WorkerRecord, *, shareable: bool) -> No
         pool.note(pool, f"the isolation of {worker.id} is incomplete: from now on a worker serves one client only")
 
 
-def start_failed(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished) -> None:
-    permanent = isinstance(event, WorkerFailed) and event.permanent
+def start_failed(pool: State, worker: WorkerRecord, event: ev.WorkerFailed | ev.WorkerVanished) -> None:
+    permanent = isinstance(event, ev.WorkerFailed) and event.permanent
     count_failed_start(pool, worker, event.reason, permanent=permanent)
     pool.stop_worker(worker, StopReason.START_FAILED)
 
 
-def start_overdue(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+def start_overdue(pool: State, worker: WorkerRecord, _event: ev.Tick) -> None:
     progress = "connected and did not become ready" if worker.connected else "has not connected"
     reason = f"{worker.id} was not ready within {pool.policy.boot_timeout_s:g} s: its runner {progress}"
     count_failed_start(pool, worker, reason)
@@ -94,7 +84,7 @@ def replace_older_editions(pool: State) -> None:
                 worker.worn, worker.retire_at = StopReason.DATASET, pool.now
 
 
-def find(pool: State, event: WorkerFound) -> None:
+def find(pool: State, event: ev.WorkerFound) -> None:
     """Make the record of a worker that an earlier daemon started."""
     worker = pool.take_over(event.worker_id, started_at=event.started_at, edition=event.edition)
     worker.client, worker.bound_at, pool.resize = event.client, pool.now, False  # more may be found
@@ -103,7 +93,7 @@ def find(pool: State, event: WorkerFound) -> None:
         pool.stop_worker(worker, StopReason.RESIZE)
 
 
-def adopted(pool: State, worker: WorkerRecord, event: WorkerAdopted) -> None:
+def adopted(pool: State, worker: WorkerRecord, event: ev.WorkerAdopted) -> None:
     worker.ready_at, worker.jobs = pool.now, min(event.jobs, worker.jobs_limit)
     _note_isolation(pool, worker, shareable=event.shareable)
     if worker.edition:
@@ -141,14 +131,14 @@ def _go_on(pool: State, worker: WorkerRecord, job: JobRecord, *, elapsed_s: floa
     worker.code = job.code
     if job.cancelled_at is not None:
         job.cancelled_at = pool.now
-        pool.commands.append(KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
+        pool.commands.append(ev.KillJob(worker_id=worker.id, job_id=job.id, epoch=worker.epoch, cause=pool.cause))
     due = answer_deadline(
         job, leased_at=worker.leased_at, kill_grace_s=pool.policy.kill_grace_s, shutdown_at=pool.shutdown_at
     )
     pool.set_due(worker, due)
 
 
-def _take_back(pool: State, worker: WorkerRecord, job: JobRecord, event: WorkerAdopted) -> None:
+def _take_back(pool: State, worker: WorkerRecord, job: JobRecord, event: ev.WorkerAdopted) -> None:
     """The job was left to this worker, which does not have it. One that was never sent waits again."""
     worker.job = None
     if event.epoch >= worker.epoch or event.unusable is StopReason.UNKNOWN_JOB:
@@ -162,14 +152,16 @@ def _take_back(pool: State, worker: WorkerRecord, job: JobRecord, event: WorkerA
         enqueue(pool, job)
 
 
-def not_adopted(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+def not_adopted(pool: State, worker: WorkerRecord, _event: ev.Tick) -> None:
     reason = f"its runner did not prove itself within {ADOPTION_S:g} s"
     pool.note(worker, reason)
     lose_job(pool, worker, f"worker {worker.id} was left by an earlier daemon, and {reason}")
     pool.stop_worker(worker, StopReason.NOT_ADOPTED)
 
 
-def not_adoptable(pool: State, worker: WorkerRecord, event: WorkerFailed | WorkerVanished | WorkerFrozen) -> None:
+def not_adoptable(
+    pool: State, worker: WorkerRecord, event: ev.WorkerFailed | ev.WorkerVanished | ev.WorkerFrozen
+) -> None:
     pool.note(worker, f"cannot be adopted: {event.reason}")
     lose_job(pool, worker, f"worker {worker.id} was left by an earlier daemon and cannot be adopted ({event.reason})")
     pool.stop_worker(worker, StopReason.NOT_ADOPTED)

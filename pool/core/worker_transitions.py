@@ -17,24 +17,7 @@ from __future__ import annotations
 
 from math import inf
 
-from pool.core.events import (
-    Event,
-    Heartbeat,
-    JobEnded,
-    JobStarted,
-    ProbeWorker,
-    ShutdownRequested,
-    Tick,
-    WorkerAdopted,
-    WorkerConnected,
-    WorkerFailed,
-    WorkerFound,
-    WorkerFreed,
-    WorkerFrozen,
-    WorkerReady,
-    WorkerRemoved,
-    WorkerVanished,
-)
+from pool.core import events as ev
 from pool.core.job_transitions import ended, started
 from pool.core.policy import CLEANING_S, MISSED_HEARTBEATS, SUSPECT_HEARTBEATS, answer_deadline, served_in_s
 from pool.core.records import JobRecord, PendingEnd, StopReason, WorkerRecord
@@ -55,35 +38,35 @@ from pool.model import Outcome, WorkerState
 # ---- without a job ----
 
 
-def _removed_before_ready(pool: State, worker: WorkerRecord, event: WorkerRemoved) -> None:
+def _removed_before_ready(pool: State, worker: WorkerRecord, event: ev.WorkerRemoved) -> None:
     count_failed_start(pool, worker, f"the container of {worker.id} was removed before it was ready")
     removed(pool, worker, event)
 
 
-def _heartbeat(pool: State, worker: WorkerRecord, _event: Heartbeat) -> None:
+def _heartbeat(pool: State, worker: WorkerRecord, _event: ev.Heartbeat) -> None:
     pool.set_due(worker, pool.now + MISSED_HEARTBEATS * pool.policy.heartbeat_s)
     pool.resize = False
 
 
-def _silent(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+def _silent(pool: State, worker: WorkerRecord, _event: ev.Tick) -> None:
     pool.set_due(worker, pool.now + SUSPECT_HEARTBEATS * pool.policy.heartbeat_s)
     pool.move(worker, WorkerState.SUSPECT, f"{MISSED_HEARTBEATS} heartbeats missed; asked for one")
-    pool.commands.append(ProbeWorker(worker_id=worker.id, cause=pool.cause))
+    pool.commands.append(ev.ProbeWorker(worker_id=worker.id, cause=pool.cause))
 
 
-def _heartbeat_again(pool: State, worker: WorkerRecord, _event: Heartbeat) -> None:
+def _heartbeat_again(pool: State, worker: WorkerRecord, _event: ev.Heartbeat) -> None:
     pool.set_due(worker, pool.now + MISSED_HEARTBEATS * pool.policy.heartbeat_s)
     pool.move(worker, WorkerState.IDLE, "heartbeat received")
 
 
-def _still_silent(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+def _still_silent(pool: State, worker: WorkerRecord, _event: ev.Tick) -> None:
     pool.stop_worker(worker, StopReason.HEARTBEAT)
 
 
 # ---- with a job ----
 
 
-def _freed(pool: State, worker: WorkerRecord, event: WorkerFreed) -> None:
+def _freed(pool: State, worker: WorkerRecord, event: ev.WorkerFreed) -> None:
     if event.residue:
         stop_unclean(pool, worker, f"was not clean after the job ({event.residue})")
         return
@@ -127,11 +110,11 @@ def _left_s(pool: State, worker: WorkerRecord) -> float:
     return served_in_s(jobs=worker.jobs, limit=worker.jobs_limit, age_s=pool.now - worker.started_at)
 
 
-def _not_freed(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+def _not_freed(pool: State, worker: WorkerRecord, _event: ev.Tick) -> None:
     stop_unclean(pool, worker, f"was not free {CLEANING_S:g} s after the job")
 
 
-def _unanswered(pool: State, worker: WorkerRecord, _event: Tick) -> None:
+def _unanswered(pool: State, worker: WorkerRecord, _event: ev.Tick) -> None:
     """The worker has not reported the end of its job in time: it is killed, and the job with it."""
     job = worker.job
     assert job is not None
@@ -170,7 +153,7 @@ def retire(pool: State, worker: WorkerRecord, reason: StopReason) -> None:
         pool.stop_worker(worker, reason)
 
 
-def _shut_down(pool: State, worker: WorkerRecord, _event: ShutdownRequested) -> None:
+def _shut_down(pool: State, worker: WorkerRecord, _event: ev.ShutdownRequested) -> None:
     if worker.leaving is None:
         retire(pool, worker, StopReason.SHUTDOWN)
     if (job := worker.job) is not None and worker.state is not WorkerState.FOUND:
@@ -196,78 +179,78 @@ NO_DEADLINE = Illegal("it has no deadline")
 STATES = tuple(state for state in WorkerState if state is not WorkerState.GONE)
 TABLE: Table[WorkerState, WorkerRecord] = table(
     row(
-        WorkerFound, STATES,
+        ev.WorkerFound, STATES,
         found=KNOWN, starting=KNOWN, idle=KNOWN, leased=KNOWN, cleaning=KNOWN, suspect=KNOWN, draining=KNOWN,
         stopping=KNOWN,
     ),
     row(
-        WorkerAdopted, STATES,
+        ev.WorkerAdopted, STATES,
         found=adopted, starting=NOT_FOUND, idle=NOT_FOUND, leased=NOT_FOUND, cleaning=NOT_FOUND,
         suspect=NOT_FOUND, draining=NOT_FOUND, stopping=STOPPING,
     ),
     row(
-        WorkerConnected, STATES,
+        ev.WorkerConnected, STATES,
         found=UNPROVEN, starting=connected, idle=READY_TWICE, leased=READY_TWICE, cleaning=READY_TWICE,
         suspect=READY_TWICE, draining=READY_TWICE, stopping=STOPPING,
     ),
     row(
-        WorkerReady, STATES,
+        ev.WorkerReady, STATES,
         found=UNPROVEN, starting=ready, idle=READY_TWICE, leased=READY_TWICE, cleaning=READY_TWICE,
         suspect=READY_TWICE, draining=READY_TWICE, stopping=STOPPING,
     ),
     row(  # the engine may report a failed start after the runner has connected
-        WorkerFailed, STATES,
+        ev.WorkerFailed, STATES,
         found=not_adoptable, starting=start_failed, idle=vanished, leased=vanished, cleaning=vanished,
         suspect=vanished, draining=vanished, stopping=STOPPING,
     ),
     row(
-        WorkerVanished, STATES,
+        ev.WorkerVanished, STATES,
         found=not_adoptable, starting=start_failed, idle=vanished, leased=vanished, cleaning=vanished,
         suspect=vanished, draining=vanished, stopping=STOPPING,
     ),
     row(
-        WorkerFrozen, STATES,
+        ev.WorkerFrozen, STATES,
         found=not_adoptable, starting=BOOTING, idle=frozen, leased=frozen, cleaning=frozen, suspect=frozen,
         draining=frozen, stopping=STOPPING,
     ),
     row(
-        WorkerRemoved, STATES,
+        ev.WorkerRemoved, STATES,
         found=removed, starting=_removed_before_ready, idle=removed, leased=removed, cleaning=removed,
         suspect=removed, draining=removed, stopping=removed,
     ),
     row(
-        Heartbeat, STATES,
+        ev.Heartbeat, STATES,
         found=UNPROVEN, starting=BOOTING, idle=_heartbeat, leased=BUSY, cleaning=BUSY,
         suspect=_heartbeat_again, draining=BUSY, stopping=STOPPING,
     ),
     row(
-        JobStarted, STATES,
+        ev.JobStarted, STATES,
         found=UNPROVEN, starting=NO_JOB, idle=NO_JOB, leased=started, cleaning=NO_JOB, suspect=NO_JOB,
         draining=started, stopping=STOPPING,
     ),
     row(
-        JobEnded, STATES,
+        ev.JobEnded, STATES,
         found=UNPROVEN, starting=NO_JOB, idle=NO_JOB, leased=ended, cleaning=NO_JOB, suspect=NO_JOB,
         draining=ended, stopping=STOPPING,
     ),
     row(
-        WorkerFreed, STATES,
+        ev.WorkerFreed, STATES,
         found=UNPROVEN, starting=NOT_CLEANING, idle=NOT_CLEANING, leased=NOT_CLEANING, cleaning=_freed,
         suspect=NOT_CLEANING, draining=NOT_CLEANING, stopping=STOPPING,
     ),
     row(
-        ShutdownRequested, STATES,
+        ev.ShutdownRequested, STATES,
         found=_shut_down, starting=_shut_down, idle=_shut_down, leased=_shut_down, cleaning=_shut_down,
         suspect=_shut_down, draining=_shut_down, stopping=STOPPING,
     ),
     row(  # only after its deadline
-        Tick, STATES,
+        ev.Tick, STATES,
         found=not_adopted, starting=start_overdue, idle=_silent, leased=_unanswered, cleaning=_not_freed,
         suspect=_still_silent, draining=_unanswered, stopping=NO_DEADLINE,
     ),
 )  # fmt: skip
 
 
-def apply(pool: State, worker: WorkerRecord, event: Event) -> None:
+def apply(pool: State, worker: WorkerRecord, event: ev.Event) -> None:
     """Do what the table says for the state of this worker."""
     TABLE[worker.state, type(event)](pool, worker, event)
