@@ -11,7 +11,6 @@ import time
 import psutil
 import pytest
 import zmq
-from runner import libzmq
 from runner.link import Link
 
 from pool import values, wire
@@ -504,14 +503,14 @@ def calls_after_the_first(daemon, epoch):
 
 def test_the_reason_why_a_runner_cannot_begin_comes_after_its_hello(place, daemons):
     daemon = daemons()
-    Link(libzmq.Context(), place).leave(HELLO, wire.Broken(reason="no namespaces", permanent=True))
+    Link(zmq.Context(), place).leave(HELLO, wire.Broken(reason="no namespaces", permanent=True))
     daemon.hear(wire.Hello)
     broken, _ = daemon.hear(wire.Broken)
     assert (broken.reason, broken.permanent) == ("no namespaces", True)
 
 
 def test_the_reason_why_a_runner_cannot_begin_waits_for_somebody_who_accepts_it(place, daemons, monkeypatch):
-    link, tries = Link(libzmq.Context(), place), []
+    link, tries = Link(zmq.Context(), place), []
     reconnect = link.reconnect
     monkeypatch.setattr(link, "reconnect", lambda: tries.append(reconnect()))
     leaving = threading.Thread(target=link.leave, args=(HELLO, wire.Broken(reason="no namespaces")))

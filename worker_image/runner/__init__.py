@@ -4,6 +4,5 @@
                             ▲                                          │
                             └──── channel, stdout, stderr, pidfd ◀─────┘   handed over by the zygote at the fork
 
-It imports the standard library, the codecs and the leaf modules of `pool` that are copied into the image, and calls
-libzmq without pyzmq.
+It imports the standard library, zmq, the codecs and the leaf modules of `pool` that are copied into the image.
 """

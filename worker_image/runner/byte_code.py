@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 #: The directory of the tree, and the file in it.
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - before pathlib is there
 FILE = f"{TREE}/byte-code"
-#: What the processes of a worker import at their start, and what the runner looks for.
-_IMPORTED, _FOUND = ("runner.main", "runner.zygote", "runner.runner", "pool.sources"), ("zmq",)
+#: What the processes of a worker import at their start, and with the first large message.
+_IMPORTED = ("runner.main", "runner.zygote", "runner.runner", "pool.sources", "zmq.utils.garbage")
 #: Python's number for its byte code, and where the index ends.
 _HEAD_BYTES = len(MAGIC_NUMBER) + 8
 
@@ -120,16 +120,14 @@ class _Recorder:
 
 def write() -> None:
     """Import what a start imports, and write the file."""
-    from importlib.util import find_spec
     from pathlib import Path
 
     recorder = _Recorder()
     sys.meta_path.append(recorder)
     for name in _IMPORTED:
         __import__(name)
-    found = [(name, spec) for name in _FOUND if (spec := find_spec(name))]
     content, places, origins = bytearray(), {}, {}
-    for name, spec in (*_specs(), *found):
+    for name, spec in _specs():
         origins[name] = spec.origin, spec.cached, spec.submodule_search_locations is not None
         if isinstance(spec.loader, SourceFileLoader):
             code = marshal.dumps(spec.loader.get_code(name))

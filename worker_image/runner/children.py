@@ -22,7 +22,7 @@ from runner.attempt import Stream
 from runner.channel import WARM_UP
 from runner.fork_server import Ends
 from runner.launch import PreloadError, ProcessDiedError
-from runner.link import Loop
+from runner.loop import Loop
 
 _LAST_OUTPUT_BYTES = 8192
 #: When to try again after the zygote could not fork because a job had taken all processes.

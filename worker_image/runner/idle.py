@@ -21,7 +21,8 @@ from runner.usage import Meter
 
 if TYPE_CHECKING:
     from runner.children import Children
-    from runner.link import Link, Loop
+    from runner.link import Link
+    from runner.loop import Loop
 
 #: The parked child warms up when its worker has been free for so long.
 _WARM_UP_WHEN_FREE_S = 0.05

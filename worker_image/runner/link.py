@@ -1,4 +1,4 @@
-"""The runner's loop, and its end of the link, which outlives the daemon.
+"""The runner's end of its link, which outlives the daemon.
 
         open            Hello               EVENT_DISCONNECTED
     ───────▶ CONNECTING ─────▶ UP ───────────────────────────────▶ CONNECTING ──Resume──▶ waits ──Adopted──▶ UP
@@ -15,7 +15,6 @@ forked before, and no other process can read this one's memory. So only this pro
 
 from __future__ import annotations
 
-import select
 import struct
 import threading
 import time
@@ -24,9 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import zmq
+
 from pool import wire
-from runner import libzmq
 from runner.channel import Frame
+from runner.loop import Loop
 
 #: Pauses between two tries to connect: a new daemon binds the socket within a second or two.
 _FIRST_PAUSE_S = 0.05
@@ -38,43 +39,15 @@ _LAST_MESSAGE_MS = 20_000
 _END_S = 2.0
 #: libzmq closes sockets in a thread of its own, which may wait for a core on a busy machine.
 _SETTLE_S = 10.0
-#: The first frame of a monitor's report, by zmq_socket_monitor(3).
+#: pyzmq copies smaller frames, whatever `copy` says.
+_SENT_WITHOUT_COPY_BYTES = 128 * 1024
+
+#: As plain numbers: pyzmq's flags are enums, and each operation with one of them calls Python functions.
+_READABLE, _AT_ONCE, _MORE = int(zmq.POLLIN), int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+#: The first frame of a monitor's report, by zmq_socket_monitor(3). pyzmq's own reader imports asyncio.
 _EVENT = struct.Struct("=hi")
 
 State = Literal["idle", "running", "answered", "cleaning"]
-
-
-class Loop:
-    """Calls handlers of descriptors that are readable, and timers that are due."""
-
-    def __init__(self) -> None:
-        #: What to call when, in monotonic seconds. Each is called once.
-        self.timers: dict[Callable[[], object], float] = {}
-        self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[], object]] = {}  #: by descriptor
-
-    def watch(self, handler: Callable[[], object], fd: int) -> None:
-        self._epoll.register(fd, select.EPOLLIN)
-        self._handlers[fd] = handler
-
-    def unwatch(self, *fds: int | None) -> None:
-        """Those that are watched. Call it before they are closed."""
-        for fd in fds:
-            if fd is not None and self._handlers.pop(fd, None) is not None:
-                self._epoll.unregister(fd)
-
-    def turn(self) -> None:
-        """Wait for what comes next, and handle all that has come."""
-        wait_s = min(self.timers.values()) - time.monotonic()
-        for fd, _ in self._epoll.poll(max(0.0, wait_s)):
-            if handler := self._handlers.get(fd):  # it may have been removed in this turn
-                handler()
-        now = time.monotonic()
-        if now < min(self.timers.values()):
-            return
-        for timer in [timer for timer, due in self.timers.items() if now >= due]:
-            if self.timers.pop(timer, None) is not None:
-                timer()
 
 
 class Link:
@@ -83,7 +56,7 @@ class Link:
     A broken socket is replaced, because libzmq would send to the next daemon what was queued for the last one.
     """
 
-    def __init__(self, context: libzmq.Context, path: Path) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], path: Path) -> None:
         """Connect. Nothing is sent until `up` is set."""
         self.loop = Loop()  #: of the runner
         self._on_readable: Callable[[], object] = self.receive
@@ -106,15 +79,16 @@ class Link:
 
     def _connect(self) -> None:
         self.used = True
-        self.socket = self._context.socket()
-        self.monitor = self.socket.monitor(libzmq.CONNECTED | libzmq.DISCONNECTED | libzmq.CLOSED)
+        self.socket = self._context.socket(zmq.PAIR)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
         self.socket.connect(self._endpoint)
 
     def attend(self, on_readable: Callable[[], object]) -> None:
         """Have it called when a message or an event may be there, also of each later connection."""
         self._on_readable = on_readable
         for each in (self.socket, self.monitor):
-            self.loop.watch(on_readable, each.fd)
+            self.loop.watch(on_readable, each.FD)
 
     def disconnected(self) -> None:
         """The connection has ended, or could not be made: try again after a pause.
@@ -126,17 +100,17 @@ class Link:
 
     def _try_again(self) -> None:
         """Once. The monitor reports how it ended."""
-        self.loop.unwatch(self.socket.fd, self.monitor.fd)
+        self.loop.unwatch(self.socket.FD, self.monitor.FD)
         self.reconnect()
         self.attend(self._on_readable)
 
     def reconnect(self) -> None:
         """Drop the connection with all that is queued on it, and try again."""
         self.up = False
-        self.socket.settle()  # libzmq ends what belongs to the connection before the socket is closed
-        self.socket.stop_monitor()
-        self.monitor.close()
-        self.socket.close()
+        self.socket.getsockopt(zmq.EVENTS)  # libzmq ends what belongs to the connection before the socket is closed
+        self.socket.disable_monitor()
+        self.monitor.close(linger=0)
+        self.socket.close(linger=0)
         self._connect()
         self.pause_s = min(2 * self.pause_s, _LONGEST_PAUSE_S)
 
@@ -148,12 +122,14 @@ class Link:
         first one that had succeeded unnoticed, and the daemon refuses second connections.
         """
         self.used = False
-        if (report := self.monitor.take()) is not None:
-            event, _ = _EVENT.unpack(report[0])
-            if connected := bool(event == libzmq.CONNECTED):
+        if int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+            event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
+            if connected := bool(event == zmq.EVENT_CONNECTED):
                 self.loop.timers.pop(self._try_again, None)
             return connected
-        return self.socket.take()
+        if int(self.socket.getsockopt(zmq.EVENTS)) & _READABLE:
+            return self.socket.recv_multipart()
+        return None
 
     # ---- messages, and which of them are kept ----
 
@@ -164,7 +140,7 @@ class Link:
 
     def leave(self, hello: wire.Hello, last: wire.Broken) -> None:
         """Send the last message. The first connection may still have to be made; a later one is not waited for."""
-        while not self.greeted and libzmq.poll({self.monitor: libzmq.POLLIN}, _LAST_MESSAGE_MS):
+        while not self.greeted and self.monitor.poll(_LAST_MESSAGE_MS):
             if self.receive() is True:
                 self.greet(hello)
             else:
@@ -172,7 +148,7 @@ class Link:
                 self.reconnect()
         self.send(last)
         # libzmq may wait for ever for its own end, so this one has a limit.
-        ending = threading.Thread(target=partial(self._context.end, _LAST_MESSAGE_MS), daemon=True)
+        ending = threading.Thread(target=partial(self._context.destroy, linger=_LAST_MESSAGE_MS), daemon=True)
         ending.start()
         ending.join(_LAST_MESSAGE_MS / 1000 + _END_S)
 
@@ -196,8 +172,10 @@ class Link:
         if self.up:
             self.used, frames = True, wire.encode(message, payload)
             try:
-                self.socket.send(frames)
-            except BlockingIOError:
+                for each in frames[:-1]:
+                    self.socket.send(each, _MORE, copy=False)
+                self.socket.send(frames[-1], _AT_ONCE, copy=False)
+            except zmq.Again:
                 self._put(frames)
 
     def welcome(self, message: wire.Welcome) -> None:
@@ -243,8 +221,8 @@ class Link:
             return False
         self.used = True
         try:
-            self.socket.send(wire.encode(message, payload))
-        except BlockingIOError:
+            self.socket.send_multipart(wire.encode(message, payload), zmq.NOBLOCK)
+        except zmq.Again:
             return False
         return True
 
@@ -253,9 +231,24 @@ class Link:
         self.used = True
         while True:
             try:
-                self.socket.send(frames)
-            except BlockingIOError:
-                if self.monitor in libzmq.poll({self.socket: libzmq.POLLOUT, self.monitor: libzmq.POLLIN}):
+                self.socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                poller = zmq.Poller()
+                poller.register(self.socket, zmq.POLLOUT)
+                poller.register(self.monitor, zmq.POLLIN)
+                if self.monitor in dict(poller.poll()):
                     return
             else:
                 return
+
+
+def start_zmq_reaper(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """Large frames are sent without a copy, and pyzmq frees them in a thread that starts with the first of them.
+
+    It is started now, so that a worker has the same threads and descriptors before its first job and after each.
+    """
+    with context.socket(zmq.PAIR) as sending, context.socket(zmq.PAIR) as receiving:
+        receiving.bind("inproc://large")
+        sending.connect("inproc://large")
+        sending.send(bytes(_SENT_WITHOUT_COPY_BYTES), copy=False)
+        receiving.recv()

@@ -95,16 +95,19 @@ def _names(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: int, born: float) -> None:
-    """Opening the link starts threads."""
+    """Importing zmq and opening the link start threads."""
+    import zmq
+
     from pool import sources, wire
     from pool._version import __version__
     from runner.idle import Settings
-    from runner.libzmq import Context
-    from runner.link import Link
+    from runner.link import Link, start_zmq_reaper
     from runner.runner import DaemonGoneError, Runner
 
     gc.freeze()
     gc.enable()
+    context = zmq.Context()
+    start_zmq_reaper(context)
     settings = Settings(
         scratch=tuple(map(Path, options["--scratch"])),
         heartbeat_s=float(options["--heartbeat-s"][0]),
@@ -116,7 +119,7 @@ def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: in
     byte_code.release()
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     hello = wire.Hello(runner=__version__, sources=digest, python=python)
-    link = Link(Context(), Path(options["--link"][0]))
+    link = Link(context, Path(options["--link"][0]))
     runner = Runner(settings, link, hello, control=control, zygote_pid=zygote_pid)
     try:
         runner.serve()
@@ -128,4 +131,4 @@ def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: in
     except Exception:  # noqa: BLE001 - a bug of ours: into the log of the container
         traceback.print_exc()
     finally:
-        os._exit(1)  # the end of libzmq may wait without limit for a socket
+        os._exit(1)  # the ends of libzmq and of pyzmq may wait without limit for a socket

@@ -51,6 +51,15 @@ def read_file(path: str) -> bytes:
         os.close(fd)
 
 
+def _read_record(path: str) -> bytes:
+    """The same of a file about one process, which the kernel gives in one piece."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, _SOME_BYTES)
+    finally:
+        os.close(fd)
+
+
 def _number(text: bytes, name: bytes) -> int:
     """The number that follows a name at the beginning of a line. Raises ValueError where there is none."""
     _, found, rest = (b"\n" + text).partition(b"\n" + name + b" ")
@@ -75,16 +84,9 @@ def of_process(pid: int) -> Usage:
     """
     ticks, clock_s, peak = 0, 0.0, 0
     with contextlib.suppress(OSError, ValueError, IndexError):
-        texts = []
-        for name in ("stat", "status"):  # each of which the kernel gives in one piece
-            fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                texts.append(os.read(fd, _SOME_BYTES))
-            finally:
-                os.close(fd)
-        ticks = sum(map(int, texts[0].rpartition(b")")[2].split()[_CPU_FIELDS]))
+        ticks = sum(map(int, _read_record(f"/proc/{pid}/stat").rpartition(b")")[2].split()[_CPU_FIELDS]))
         # From the beginning of a line: the first one has the name of the process, which may be any word.
-        peak = int(texts[1].partition(b"\nVmHWM:")[2].split(None, 1)[0]) * 1024
+        peak = int(_read_record(f"/proc/{pid}/status").partition(b"\nVmHWM:")[2].split(None, 1)[0]) * 1024
         clock_s = time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
     return Usage(cpu_s=max(ticks * _TICK_S, clock_s), max_rss_bytes=peak)
 

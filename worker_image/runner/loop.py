@@ -1,0 +1,38 @@
+"""The runner's loop: calls handlers of descriptors that are readable, and timers that are due."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+
+
+class Loop:
+    def __init__(self) -> None:
+        #: What to call when, in monotonic seconds. Each is called once.
+        self.timers: dict[Callable[[], object], float] = {}
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], object]] = {}  #: by descriptor
+
+    def watch(self, handler: Callable[[], object], fd: int) -> None:
+        self._epoll.register(fd, select.EPOLLIN)
+        self._handlers[fd] = handler
+
+    def unwatch(self, *fds: int | None) -> None:
+        """Those that are watched. Call it before they are closed."""
+        for fd in fds:
+            if fd is not None and self._handlers.pop(fd, None) is not None:
+                self._epoll.unregister(fd)
+
+    def turn(self) -> None:
+        """Wait for what comes next, and handle all that has come."""
+        wait_s = min(self.timers.values()) - time.monotonic()
+        for fd, _ in self._epoll.poll(max(0.0, wait_s)):
+            if handler := self._handlers.get(fd):  # it may have been removed in this turn
+                handler()
+        now = time.monotonic()
+        if now < min(self.timers.values()):
+            return
+        for timer in [timer for timer, due in self.timers.items() if now >= due]:
+            if self.timers.pop(timer, None) is not None:
+                timer()
