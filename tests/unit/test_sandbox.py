@@ -247,7 +247,7 @@ def test_a_strategy_that_needs_more_prices_than_a_beginning_has_is_told_how_many
 
 @pytest.mark.parametrize("first", [50, 150, 250])
 def test_a_strategy_that_looks_ahead_in_a_part_of_the_prices_is_refused(strategies, first):
-    code = f"def strategy(p):\n    q = p * 0\n    q.iloc[{first}:] = (p.shift(-1) > 0).iloc[{first}:].astype(float)\n    return q"
+    code = f"def strategy(p):\n    q = (p.shift(-1) > 0).astype(float)\n    q.iloc[:{first}] = 0.0\n    return q"
     result = strategies.execute_strategy_safe(code, CLOSE)
     assert (result.success, result.error.partition(":")[0]) == (False, "the strategy looks ahead")
 
