@@ -1,6 +1,6 @@
 """Latency under load that does not wait for the pool: jobs are sent when they are planned, at 30 to 90 % of capacity.
 
-    python -m benchmarks.openloop [--seconds S] [--loads 30 50 70 90] [--json FILE]
+    python -m benchmarks.openloop [--seconds S] [--loads 30 50 70 90] [--engine oci] [--json FILE]
 
 A latency is from the planned time, not from the time of sending, so jobs that queue in the client count too. The pool
 has two workers with numpy and pandas, `max_jobs: 50`, and room for two more: recycling is in the figures. Capacity is
@@ -135,10 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="of capacity, and of each load")
     parser.add_argument("--loads", type=int, nargs="+", default=LOADS, help="per cent of capacity")
+    parser.add_argument("--engine", choices=("docker", "oci"), default="docker", help="what starts the workers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also write a picture there")
     options = parser.parse_args(arguments)
-    with started(POOLS) as daemon:
+    with started(POOLS, engine=options.engine) as daemon:
         most, found = asyncio.run(measure(daemon.endpoint, options.loads, options.seconds))
     print(table(most, found))
     if options.plot:
