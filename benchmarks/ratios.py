@@ -22,7 +22,7 @@ FLOOR = HERE / "results" / "floor.json"
 RATIOS = HERE / "results" / "ratios.json"
 
 OTHERS = (BASE, "subprocess", "process pool")
-POOLS = ("pool, max_jobs 1", "pool, max_jobs 100", "back to back, max_jobs 100")
+POOLS = ("pool, max_jobs 1", "pool, max_jobs 100", "5 ms apart, max_jobs 100", "back to back, max_jobs 100")
 #: Against another run: a ratio that got worse by more than this has fallen. Two runs of one version differ by up to a
 #: third on a machine with two cores and other work.
 WORSE = 1.5

@@ -6,17 +6,19 @@
     docker run            a fresh container of the worker's image for each job
     pool, max_jobs 1      the warm pool, each container used once
     pool, max_jobs 100    the warm pool
+    5 ms apart            the same, the next job 5 ms after the last one is back
     back to back          the same, the next job the moment the last one is back
 
-Nothing here asserts on time; report.py makes the table. A round of the pool waits, untimed, until its workers are idle
-again, as they are in a loop that computes between its jobs: a warm hit is what is compared. What clearing up and
-refilling cost when nobody thinks shows back to back, and in the jobs a second that a closed loop gets.
+Nothing here asserts on time; report.py makes the table. A round of the pool begins, untimed, with workers that have
+been idle for PAUSE_S, as they are in a loop that computes between its jobs. What clearing up and refilling cost when
+nobody computes shows in the rows without this pause, and in the jobs a second that a closed loop gets.
 """
 
 import multiprocessing
 import statistics
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -37,6 +39,8 @@ SUBPROCESS_ROUNDS = 30
 DOCKER_ROUNDS = 10
 SINGLE_ROUNDS = 30
 LOOP_JOBS = 20
+PAUSE_S = 0.1
+SHORT_PAUSE_S = 0.005
 LIMITS = Limits(wall_s=20)
 
 T = TypeVar("T")
@@ -108,6 +112,11 @@ def run_in_pool(client: Client, pool: str, source: str, *, results: list[JobResu
     return result.value
 
 
+def pause(daemon: Daemon, pool: str) -> None:
+    daemon.wait_idle(pool)
+    time.sleep(PAUSE_S)
+
+
 def test_in_process(bench: Bench, job: BenchJob) -> None:
     preload()
     bench.measure("in-process", partial(call, job.source), rounds=QUICK_ROUNDS)
@@ -131,7 +140,7 @@ def test_docker_run(bench: Bench, job: BenchJob) -> None:
 def test_pool_max_jobs_1(bench: Bench, job: BenchJob, daemon: Daemon, client: Client) -> None:
     results: list[JobResult] = []
     once = partial(run_in_pool, client, "single", job.source, results=results)
-    bench.measure("pool, max_jobs 1", once, rounds=SINGLE_ROUNDS, setup=partial(daemon.wait_idle, "single"))
+    bench.measure("pool, max_jobs 1", once, rounds=SINGLE_ROUNDS, setup=partial(pause, daemon, "single"))
     bench.note(results)
     assert len({each.container for each in results}) == len(results)
 
@@ -140,7 +149,15 @@ def test_pool_max_jobs_100(bench: Bench, job: BenchJob, daemon: Daemon, client: 
     daemon.wait_idle("single")
     results: list[JobResult] = []
     once = partial(run_in_pool, client, "reuse", job.source, results=results)
-    bench.measure("pool, max_jobs 100", once, rounds=QUICK_ROUNDS, setup=partial(daemon.wait_idle, "reuse"))
+    bench.measure("pool, max_jobs 100", once, rounds=QUICK_ROUNDS, setup=partial(pause, daemon, "reuse"))
+    bench.note(results)
+
+
+def test_pool_5_ms_apart(bench: Bench, job: BenchJob, daemon: Daemon, client: Client) -> None:
+    daemon.wait_idle("reuse")
+    results: list[JobResult] = []
+    once = partial(run_in_pool, client, "reuse", job.source, results=results)
+    bench.measure("5 ms apart, max_jobs 100", once, rounds=QUICK_ROUNDS, setup=partial(time.sleep, SHORT_PAUSE_S))
     bench.note(results)
 
 
