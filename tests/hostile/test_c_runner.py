@@ -7,10 +7,11 @@ are to the letter what they were, and the same worker serves on.
 import errno
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
-from tests.hostile.alone import only_root
+from tests.hostile.alone import PRELUDE, only_root
 
 pytestmark = [pytest.mark.docker, only_root]
 
@@ -225,3 +226,55 @@ def test_b41_a_job_that_has_all_descriptors_of_its_user_in_flight_keeps_no_next_
     assert outside(IN_FLIGHT, 0, user=65533).value.endswith(f", {errno.ETOOMANYREFS})")
     record("B41", "all descriptors of its user are in flight", "INERT", stopped_by=["runner"],
            seen=f"the next child comes after it ({sent} messages of 250)", outside="the same")  # fmt: skip
+
+
+# ---- watched descriptors ---------------------------------------------------------------------------------------------
+
+WATCHES = Path("/proc/sys/fs/epoll/max_user_watches")
+FEW = 8000
+WATCHING = """
+import array, select
+def in_flight():
+    ends = []
+    try:
+        while True:
+            ends.append(socket.socketpair())
+            ends[-1][0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 250))])
+    except OSError:
+        return ends
+def watch():
+    targets, kept = [os.eventfd(0) for _ in range(100)], []
+    try:
+        for _ in range(100):
+            kept.append(select.epoll())
+            for each in targets:
+                kept[-1].register(each)
+    except OSError as error:
+        return kept, errno.errorcode[error.errno]
+    return kept, "none"
+def main(pause):
+    ends = in_flight()  # so the runner makes the next child when all watches are taken
+    kept, told = watch()
+    for each in sum(ends, ()):
+        each.close()
+    time.sleep(pause)
+    return told
+"""
+
+
+@pytest.fixture
+def few_watches():
+    """As a host of little memory has, which the kernel gives each user."""
+    before = WATCHES.read_text()
+    WATCHES.write_text(str(FEW))
+    yield
+    WATCHES.write_text(before)
+
+
+@pytest.mark.usefixtures("few_watches")
+def test_b41_a_job_that_has_all_watches_of_its_user_does_not_end_the_runner(unmoved, outside, record):
+    assert outside(PRELUDE + WATCHING, 0, user=65533).value == "'ENOSPC'"
+    seen = unmoved(WATCHING, 0.5)
+    assert (seen.outcome, seen.value) == ("ok", "ENOSPC"), seen
+    record("B41", "all descriptors that its user may watch by epoll", "INERT", stopped_by=["runner"],
+           seen="the runner makes the next child beside it", outside="ENOSPC")  # fmt: skip

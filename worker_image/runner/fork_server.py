@@ -54,7 +54,9 @@ _SPARE_BYTES = 8
 _CLOSED_ON_EXEC = 0x40000000  #: MSG_CMSG_CLOEXEC
 #: A fork fails with these when a running job has taken all processes, memory, namespaces or descriptors. It succeeds
 #: once the job has ended.
-EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE})
+EXHAUSTED = frozenset(
+    {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
+)
 
 
 #: A pipe's, by pipe(7). The kernel makes smaller ones for a user whose pipes have more than its bound together.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import time
 from collections.abc import Callable
@@ -11,23 +12,24 @@ class Loop:
     def __init__(self) -> None:
         #: What to call when, in monotonic seconds. Each is called once.
         self.timers: dict[Callable[[], object], float] = {}
-        self._epoll = select.epoll()
+        #: Not epoll: the kernel bounds the descriptors that all epolls of a user watch, and a job is of the same user.
+        self._poll = select.poll()
         self._handlers: dict[int, Callable[[], object]] = {}  #: by descriptor
 
     def watch(self, handler: Callable[[], object], fd: int) -> None:
-        self._epoll.register(fd, select.EPOLLIN)
+        self._poll.register(fd, select.POLLIN)
         self._handlers[fd] = handler
 
     def unwatch(self, *fds: int | None) -> None:
         """Those that are watched. Call it before they are closed."""
         for fd in fds:
             if fd is not None and self._handlers.pop(fd, None) is not None:
-                self._epoll.unregister(fd)
+                self._poll.unregister(fd)
 
     def turn(self) -> None:
         """Wait for what comes next, and handle all that has come."""
         wait_s = min(self.timers.values()) - time.monotonic()
-        for fd, _ in self._epoll.poll(max(0.0, wait_s)):
+        for fd, _ in self._poll.poll(max(0, math.ceil(wait_s * 1000))):
             if handler := self._handlers.get(fd):  # it may have been removed in this turn
                 handler()
         now = time.monotonic()
