@@ -135,6 +135,15 @@ def _clear_up(client: docker.APIClient) -> None:
     Another build may be using a stage, so this is left to the last of several. The Engine serves one removal at a time.
     What it refuses now is removed by the next build.
     """
-    for label in (STAGE_LABEL, RECIPE_LABEL):
-        with contextlib.suppress(APIError):
-            client.prune_images(filters={"dangling": True, "label": label})  # type: ignore[no-untyped-call]
+    with contextlib.suppress(APIError):
+        client.prune_images(filters={"dangling": True, "label": STAGE_LABEL})  # type: ignore[no-untyped-call]
+        for image in client.images(filters={"dangling": True, "label": RECIPE_LABEL}):
+            with contextlib.suppress(APIError):
+                if _is_worker_image(client, image["Id"]):
+                    client.remove_image(image["Id"])
+
+
+def _is_worker_image(client: docker.APIClient, image: str) -> bool:
+    """Its last step sets our labels. An image that a user builds from a worker image has them too, and steps after it."""
+    last, *_ = client.history(image)  # type: ignore[no-untyped-call]
+    return "LABEL pool." in last["CreatedBy"]

@@ -257,6 +257,17 @@ def test_builds_leave_no_nameless_images_behind(worker_image, sdk):
     eventually(lambda: nameless() == [], deadline_s=300)
 
 
+def test_a_nameless_image_that_a_user_has_built_from_a_worker_image_is_kept(worker_image, sdk):
+    recipe = io.BytesIO(f"FROM {DEFAULT_TAG}\nENV MINE=1\n".encode())
+    events = list(sdk.build(fileobj=recipe, rm=True, decode=True))
+    (mine,) = [event["aux"]["ID"] for event in events if "aux" in event]
+    try:
+        build(progress=lambda _: None)
+        assert sdk.inspect_image(mine)["Id"] == mine
+    finally:
+        sdk.remove_image(mine)
+
+
 BUILDING = """
 import sys
 from pool.images import worker
