@@ -144,6 +144,6 @@ def _clear_up(client: docker.APIClient) -> None:
 
 
 def _is_worker_image(client: docker.APIClient, image: str) -> bool:
-    """Its last step sets our labels. An image that a user builds from a worker image has them too, and steps after it."""
+    """Its last step sets our labels. An image that a user has built from one has them too, and steps after it."""
     last, *_ = client.history(image)  # type: ignore[no-untyped-call]
     return "LABEL pool." in last["CreatedBy"]

@@ -18,7 +18,9 @@ of_file = mmap.mmap(file.fileno(), mmap.PAGESIZE)
 anonymous[:4] = of_file[:4] = b"mine"
 lock, taken = multiprocessing.Lock(), multiprocessing.Lock()
 taken.acquire()
-if sys.argv[1] == "private":
+if sys.argv[1] == "private without smaps":
+    private_memory._SMAPS = private_memory.Path("/nowhere")
+if sys.argv[1] != "shared":
     private_memory.replace_shared()
 if os.fork() == 0:
     anonymous[:4] = of_file[:4] = b"evil"
@@ -31,7 +33,12 @@ print(anonymous[:4], of_file[:4], lock.acquire(block=False), taken.acquire(block
 
 
 @pytest.mark.parametrize(
-    ("memory", "seen"), [("shared", "b'evil' b'evil' False True"), ("private", "b'mine' b'mine' True False")]
+    ("memory", "seen"),
+    [
+        ("shared", "b'evil' b'evil' False True"),
+        ("private", "b'mine' b'mine' True False"),
+        ("private without smaps", "b'mine' b'mine' True False"),
+    ],
 )
 def test_a_child_does_not_write_to_memory_and_locks_that_were_made_private(memory, seen):
     done = python("-c", _PROGRAM, memory, "worker_image", ".", check=True)
@@ -51,3 +58,13 @@ def test_memory_that_is_private_or_cannot_be_written_is_left_as_it_is():
         )
     )
     assert [*private_memory.shared(smaps)] == [(0x1000, 0x1000), (0x3000, 0x2000)]
+
+
+def test_without_smaps_a_file_that_is_mapped_for_reading_is_left_as_it_is():
+    maps = (
+        "1000-2000 rw-s 00000000 00:01 5    /dev/shm/x\n"
+        "3000-5000 r--s 00000000 00:01 5    /dev/zero (deleted)\n"
+        "6000-7000 r--s 00000000 08:01 5    /data/prices.npy\n"
+        "8000-9000 rw-p 00000000 00:00 0    [heap]\n"
+    )
+    assert [*private_memory.shared_in_maps(maps)] == [(0x1000, 0x1000), (0x3000, 0x2000)]

@@ -16,16 +16,21 @@ from runner import kernel
 _MAPS, _SMAPS = Path("/proc/self/maps"), Path("/proc/self/smaps")
 _ANY_SHARED = re.compile(r"^\S+ r\S\Ss ", re.MULTILINE)
 _SHARED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) r\S\Ss .*\n(?:\w+:.*\n)*?VmFlags:(.*)", re.MULTILINE)
+#: In a /proc/PID/maps: what is written, or belongs to no file that others can open. It does not tell what can be made
+#: writable.
+_SHARED_IN_MAPS = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (?:rw\Ss.*|r-\Ss.* \(deleted\))$", re.MULTILINE)
 #: In VmFlags: it is or can be made writable. A file that was opened for reading only cannot.
 _MAY_WRITE = "mw"
 
 
 def replace_shared() -> None:
-    """After the preloaded modules are imported, before the first child is forked."""
-    # The list of the mappings alone costs a tenth of what is known of each.
-    if _SMAPS.exists() and _ANY_SHARED.search(_MAPS.read_text(encoding="ascii", errors="replace")):
-        for start, length in shared(_SMAPS.read_text(encoding="ascii", errors="replace")):
-            kernel.make_private(start, length)
+    """After the preloaded modules are imported, before the first child is forked. Raises OSError without /proc."""
+    maps = _MAPS.read_text(encoding="ascii", errors="replace")
+    if not _ANY_SHARED.search(maps):  # smaps, which some kernels do not have, costs ten times as much
+        return
+    found = shared(_SMAPS.read_text(encoding="ascii", errors="replace")) if _SMAPS.exists() else shared_in_maps(maps)
+    for start, length in found:
+        kernel.make_private(start, length)
 
 
 def shared(smaps: str) -> Iterator[tuple[int, int]]:
@@ -33,3 +38,9 @@ def shared(smaps: str) -> Iterator[tuple[int, int]]:
     for start, end, flags in _SHARED.findall(smaps):
         if _MAY_WRITE in flags.split():
             yield int(start, 16), int(end, 16) - int(start, 16)
+
+
+def shared_in_maps(maps: str) -> Iterator[tuple[int, int]]:
+    """As `shared`, of a /proc/PID/maps."""
+    for start, end in _SHARED_IN_MAPS.findall(maps):
+        yield int(start, 16), int(end, 16) - int(start, 16)
