@@ -312,6 +312,7 @@ class Daemon:
         for executor in self._executors.values():
             if now >= executor.left.ask_at:
                 executor.ask_again()
+        self._journal.look()
         if now >= self._frozen.look_at:
             self._frozen.look()
         if self._watch is not None and now >= self._watch.look_at:

@@ -79,6 +79,9 @@ class Journal(Protocol):
     def write(self, operation: Operation, then: Then) -> None:
         """Write the operation, then call `then`, with an error if it is essential and could not be written."""
 
+    def look(self) -> None:
+        """To be called now and then: notice that the files were removed, which no write tells."""
+
     def flush(self) -> None:
         """To be called after each turn of the loop: do the writes of this turn."""
 
@@ -102,6 +105,9 @@ class NoJournal:
 
     def write(self, _operation: Operation, then: Then) -> None:
         then(None)
+
+    def look(self) -> None:
+        pass
 
     def flush(self) -> None:
         pass
@@ -141,6 +147,7 @@ class FileJournal:
         self._woken_at = time.monotonic()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self.unwritten: list[_Item] = []  #: since the last `flush`
+        self._is_removed = False  # for the next daemon, though this one goes on writing to it
         self._open = 0  # items of the thread whose `then` was not called yet
         self._owed: list[Operation] = []  # not written yet, though their `then` was called; of the thread
         self._full = False  # of the thread; the loop reads `trouble`
@@ -204,8 +211,21 @@ class FileJournal:
     def _note(self, size_bytes: int, no_room: StorageFullError | None) -> None:
         self.size_bytes = size_bytes
         error = no_room or (self._too_large(size_bytes) if size_bytes > self._max_bytes else None)
+        if not self._is_removed:
+            self._set_trouble(error)
+
+    def _set_trouble(self, error: StorageFullError | None) -> None:
         since = self.trouble.since if self.trouble is not None else time.monotonic()
         self.trouble = Trouble(error, since) if error is not None else None
+
+    def look(self) -> None:
+        if self._is_removed or self._file.is_there():
+            return
+        self._is_removed = True
+        text = f"the journal in {self._file.directory} was removed or replaced, so no job can be accepted"
+        log.error(text, action="journal_removed")
+        remedy = "start the daemon again. Jobs that have not ended by then are lost"
+        self._set_trouble(StorageFullError(f"{text}; {remedy}", directory=str(self._file.directory)))
 
     def _too_large(self, size_bytes: int) -> StorageFullError:
         return StorageFullError(

@@ -101,6 +101,7 @@ class JournalFile:
                 self._set_aside(error)
                 self._connection = self._open()
             self._cursor = self._connection.cursor()
+            self._identity = _identity_of(self._path)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(
                 f"cannot use the journal in {directory}: {error}; check the directory's owner, file system and free "
@@ -213,6 +214,10 @@ class JournalFile:
         pages = _pragma(self._connection, "page_count") - _pragma(self._connection, "freelist_count")
         return pages * _pragma(self._connection, "page_size") + self.bodies.size_bytes
 
+    def is_there(self) -> bool:
+        """Whether the next daemon would find this file. SQLite goes on writing to one that was removed."""
+        return _identity_of(self._path) == self._identity
+
     def close(self) -> None:
         self._connection.close()
 
@@ -267,6 +272,15 @@ class JournalFile:
 
 
 # ---- SQLite ----
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode; None if there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -43,6 +43,7 @@ def test_a_run_directory_that_was_moved_and_comes_back_has_its_sockets(daemon):
     daemon.run_dir.rename(aside)
     with pytest.raises(FileNotFoundError):
         (daemon.run_dir / "submit.sock").stat()
+    daemon.until(lambda: "action=socket_missing" in daemon.words())
     aside.rename(daemon.run_dir)
     daemon.until((daemon.run_dir / "submit.sock").exists, timeout=20)
     with daemon.client(timeout=60) as client:

@@ -1,6 +1,7 @@
 """Jobs and results of a daemon that was killed, in the next daemon. Workers are plain processes."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -8,7 +9,7 @@ import pytest
 
 from pool.daemon.journal_entries import Accept
 from pool.daemon.journal_file import JournalFile
-from pool.errors import JobConflictError, UnknownJobError
+from pool.errors import JobConflictError, StorageFullError, UnknownJobError
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess, pool_of
 
@@ -214,3 +215,15 @@ def test_with_power_durability_jobs_run_and_survive(start):
     first.stop(signal.SIGKILL)
     with start(durability="power").client() as client:
         assert client.result(job_id).value == 1
+
+
+def test_a_journal_that_is_removed_under_the_daemon_is_an_alert_and_no_job_is_accepted(start):
+    daemon = start()
+    with daemon.client(timeout=60) as client:
+        finished = client.submit("result = 1")
+        assert client.result(finished).value == 1
+        shutil.rmtree(daemon.state_dir / "journal")
+        daemon.until(lambda: "was removed" in str(daemon.status()["alerts"]))
+        with pytest.raises(StorageFullError, match="was removed or replaced, so no job can be accepted; start"):
+            client.submit("result = 2")
+        assert client.result(finished).value == 1

@@ -138,6 +138,7 @@ class ClientListener:
         self._incoming = Budget(each=caps.incoming_each, total=caps.incoming)
         self._outgoing = Budget(each=caps.outgoing_each, total=caps.outgoing)
         self._logged = 0
+        self._is_missing = False  # whether the socket was removed, and could not be made again
         self._listening = False
         self._listen()
 
@@ -154,12 +155,16 @@ class ClientListener:
             return
         try:
             fresh = self._bind()
-        except (OSError, ConfigError):  # the directory is gone too, or no descriptor is left; it is tried again
+        except (OSError, ConfigError) as error:  # the directory is gone too, or no descriptor is left
+            if not self._is_missing:
+                text = "the socket was removed and cannot be made again, so nobody can connect; it is tried each second"
+                log.error(text, action="socket_missing", socket=str(self._socket.path), error=str(error))  # noqa: TRY400
+            self._is_missing = True
             return
         self._accept()  # who has connected before
         self._poller.remove(self._socket.fileno())
         self._socket.close()
-        self._socket, self._listening = fresh, False
+        self._socket, self._listening, self._is_missing = fresh, False, False
         log.warning("the socket was removed and is there again", action="socket_restored", socket=self._name)
 
     def _accept(self) -> None:
