@@ -28,13 +28,12 @@ from pool.client.arrival import Arrival, ended
 from pool.client.batch import Batch, BatchJob, Handover
 from pool.client.cases import Case, TestReport, TestRun
 from pool.client.client import Client, Decode, not_ended
-from pool.client.connection import CANCEL_S
 from pool.client.job import Submission
 from pool.client.options import Code, JobOptions, OnDisconnect
 from pool.client.pending import Delivery, Request
 from pool.client.results import Listeners, OnText, OutputReader, Piece
 from pool.client.retry import Retry
-from pool.client.waiting import Patience
+from pool.client.waiting import CANCEL_S, Patience
 from pool.client.window import Answer, Counter, Progress
 from pool.errors import BacklogFullError, ClosedError, PoolError, ResultTimeoutError
 from pool.model import JobResult, OutputEvent

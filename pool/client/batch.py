@@ -16,8 +16,10 @@ concern all jobs are raised: the time is over, the daemon is unreachable, the cl
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from functools import partial
 from typing import NamedTuple, Required, Self
 
@@ -29,12 +31,15 @@ from pool.client.options import Code, JobOptions, OnDisconnect, Program
 from pool.client.pending import Request
 from pool.client.results import ToResult
 from pool.client.retry import Retry
+from pool.client.waiting import CANCEL_S
 from pool.client.window import MAX_WINDOW, WINDOW, Answer, Begin, Counter, Progress, Window
-from pool.errors import BatchError, JobRefusedError, UnknownJobError
+from pool.errors import BatchError, ClosedError, JobRefusedError, UnknownJobError
 from pool.model import JobError, JobResult, Outcome
 
 #: The most jobs that `results` waits for at a time. Each has entries in two tables, and a result.
 WATCHED = 1000
+#: How much longer than `CANCEL_S` a caller who leaves waits, for each of many jobs.
+_CANCEL_EACH_S = 0.001
 
 
 class BatchJob(JobOptions, total=False):
@@ -190,7 +195,15 @@ class Batches:
             return _refusal(ended.job_id, error)
 
     def cancel(self, left: Iterable[Answer]) -> None:
-        self._connection.cancel_all(each for each in left if isinstance(each, Request))
+        """Cancel the jobs of these requests and forget the requests. Waits a moment for the daemon to confirm."""
+        with contextlib.suppress(ClosedError):
+            wait([self._connection.give_up(each) for each in left if isinstance(each, Request)], CANCEL_S)
+
+    def cancel_jobs(self, job_ids: Iterable[str]) -> None:
+        """Cancel jobs that nobody will ask for. Waits a moment for the daemon to confirm."""
+        with contextlib.suppress(ClosedError):
+            cancelling = [self._connection.cancel(each) for each in job_ids]
+            wait(cancelling, CANCEL_S + _CANCEL_EACH_S * len(cancelling))
 
     def forget(self, left: Iterable[Answer]) -> None:
         for each in left:

@@ -19,7 +19,7 @@ from typing import Final, Literal, Self, Unpack
 from pool.client import checks, job
 from pool.client.batch import WATCHED, Batch, Batches, BatchJob, Handover
 from pool.client.cases import Case, TestReport, TestRun, collect
-from pool.client.connection import CANCEL_S, Connection
+from pool.client.connection import Connection
 from pool.client.decoder import ProcessDecoder
 from pool.client.endpoint import submit_endpoint
 from pool.client.job import Submission
@@ -27,7 +27,7 @@ from pool.client.options import Code, JobOptions, OnDisconnect
 from pool.client.pending import Request
 from pool.client.results import Listeners, OnText, OutputReader, ToResult, to_result
 from pool.client.retry import Retry
-from pool.client.waiting import Patience
+from pool.client.waiting import CANCEL_S, Patience
 from pool.client.window import Answer, Counter, Progress
 from pool.errors import BacklogFullError, PoolError, ResultTimeoutError, UnknownJobError
 from pool.model import JobResult, OutputEvent
@@ -220,7 +220,7 @@ class Client:
         Raises BatchError when it cannot go on; its `batch` has what was submitted, its cause says why.
         """
         retry = Retry[Answer](checks.waiting("timeout", timeout))
-        handover = Handover(self.batches, jobs, progress, cancel=self.connection.cancel_jobs)
+        handover = Handover(self.batches, jobs, progress, cancel=self.batches.cancel_jobs)
         try:
             for _ in handover.window(retry).run(in_order=False, leave=self.batches.cancel):
                 pass

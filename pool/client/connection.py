@@ -31,8 +31,7 @@ import time
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import wait
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -56,10 +55,6 @@ JOIN_S = 5.0
 #: A caller uses the socket for microseconds, unless a signal handler, a destructor or a debugger runs in between. The
 #: thread then goes on with another socket, because these may wait for an answer.
 CALLER_S = 1.0
-#: How long a caller who leaves waits until the daemon has confirmed that his jobs are cancelled.
-CANCEL_S = 1.0
-#: And for each of many jobs.
-CANCEL_EACH_S = 0.001
 
 
 class Connection:
@@ -96,17 +91,6 @@ class Connection:
         if (io := self.io.get(os.getpid())) is not None and not request.done():
             with contextlib.suppress(ClosedError):
                 io.post(request, forget=True)
-
-    def cancel_all(self, requests: Iterable[Request]) -> None:
-        """Cancel the jobs of these requests and forget the requests. Waits a moment for the daemon to confirm."""
-        with contextlib.suppress(ClosedError):
-            wait([self.give_up(each) for each in requests], CANCEL_S)
-
-    def cancel_jobs(self, job_ids: Iterable[str]) -> None:
-        """Cancel jobs that nobody will ask for. Waits a moment for the daemon to confirm."""
-        with contextlib.suppress(ClosedError):
-            cancelling = [self.cancel(each) for each in job_ids]
-            wait(cancelling, CANCEL_S + CANCEL_EACH_S * len(cancelling))
 
     def give_up(self, request: Request) -> Request:
         """Cancel the job of this request and forget the request."""
@@ -206,8 +190,7 @@ class DaemonSocket:
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, wake: int, *, pending: PendingRequests
     ) -> None:
-        self._wake = wake
-        self._pending = pending
+        self._wake, self._pending = wake, pending
         self._outbox: deque[Frames] = deque()
         self._due = math.inf  #: when the thread wakes up by itself
         self._settled = False  # whether nothing can be sent or received before a descriptor is readable

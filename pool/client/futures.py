@@ -14,11 +14,11 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
-from pool.client.connection import CANCEL_S, Connection
+from pool.client.connection import Connection
 from pool.client.job import Submission
 from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
-from pool.client.waiting import until_ended, until_true
+from pool.client.waiting import CANCEL_S, until_ended, until_true
 from pool.errors import ClosedError, ExecutorClosedError, PoolError, outcome_error
 from pool.model import JobResult, Timings, Usage
 

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: The longest time, in seconds, until a signal is noticed.
 SLICE_S = 1.0
+#: How long a caller who leaves waits until the daemon has confirmed that his jobs are cancelled.
+CANCEL_S = 1.0
 #: The pause before a request is sent again where the daemon names none; and the longest one, so that a repaired pool is
 #: found soon.
 RETRY_S, RETRY_MOST_S = 1.0, 5.0
