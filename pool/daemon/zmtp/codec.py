@@ -13,18 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
+from pool.daemon.zmtp import commands
 from pool.daemon.zmtp.body import Body
-from pool.daemon.zmtp.commands import (
-    GREETING_BYTES,
-    Greeting,
-    Peer,
-    Ping,
-    Pong,
-    check_greeting,
-    read_command,
-    read_greeting,
-    read_ready,
-)
 from pool.errors import RemoteProtocolError
 from pool.wire import Frame
 
@@ -44,7 +34,7 @@ Buffer = bytes | memoryview
 
 
 #: A list of frames is a whole message.
-Event = Greeting | Peer | Ping | Pong | list[Frame]
+Event = commands.Greeting | commands.Peer | commands.Ping | commands.Pong | list[Frame]
 
 
 # ---- what comes in ----
@@ -142,13 +132,13 @@ class Decoder:
         return frames
 
     def _greet(self) -> Event | None:
-        greeting = self._data[:GREETING_BYTES]
-        check_greeting(greeting)
-        if len(greeting) < GREETING_BYTES:
+        greeting = self._data[: commands.GREETING_BYTES]
+        commands.check_greeting(greeting)
+        if len(greeting) < commands.GREETING_BYTES:
             return self._wait()
-        self._greeted, self._at = True, GREETING_BYTES
+        self._greeted, self._at = True, commands.GREETING_BYTES
         self.pending = self._at < len(self._data)
-        return read_greeting(greeting)
+        return commands.read_greeting(greeting)
 
     def _take_other(self, flags: int, start: int, size: int) -> Event | None:
         """A command, a frame that is not here whole, or one that is not allowed."""
@@ -182,10 +172,10 @@ class Decoder:
         self._at = start + size
         self.pending = self._at < len(self._data)
         if self._allowed is _HANDSHAKE_FLAGS:
-            peer = read_ready(body)
+            peer = commands.read_ready(body)
             self._allowed = _HANDSHAKE_FLAGS | _MESSAGE_FLAGS
             return peer
-        return read_command(body)
+        return commands.read_command(body)
 
     def _fill(self, body: Body) -> bool:
         """Give a body the bytes that are here of it; whether it is whole."""
