@@ -73,19 +73,27 @@ run_parts() {
 
 # run_part PART ARGUMENT...: adds to `titles` and `statuses` of run_parts
 run_part() {
-  local status=0 color=no title markers workers=() log=.cache/test-$1.log
+  local status=0 color=no title markers workers=() elsewhere=() log=.cache/test-$1.log
   [[ ! -t 1 ]] || color=yes
   case $1 in
     # Many of these wait, and they share nothing. In the order of the directories the long files come first; xdist's own
     # order would begin them last, since they have few tests.
-    quick) title="without Docker" markers="not docker" workers=(-n 4 --dist loadfile --no-loadscope-reorder) ;;
+    # Directories without a test of the part are not even read, which takes each process seconds.
+    quick)
+      title="without Docker" markers="not docker" workers=(-n 4 --dist loadfile --no-loadscope-reorder)
+      elsewhere=(corpus docker newcomer)
+      ;;
     # These wait more. The first file, the campaign of faults, takes as long as most others together.
-    docker) title="with Docker" markers="docker" workers=(-n 3 --dist loadfile --no-loadscope-reorder) ;;
+    docker)
+      title="with Docker" markers="docker" workers=(-n 3 --dist loadfile --no-loadscope-reorder)
+      elsewhere=(corpus faults fuzz local property unit)
+      ;;
   esac
   say "Tests $title"
   : >".cache/test-$1.failed"
   POOL_FAILED_TESTS=.cache/test-$1.failed "${launcher[@]}" "$tested/bin/python" -m pytest --color="$color" \
-    -m "$markers and not benchmark and not corpus" --hypothesis-profile="$profile" "${workers[@]}" "${@:2}" 2>&1 |
+    -m "$markers and not benchmark and not corpus" --hypothesis-profile="$profile" "${workers[@]}" \
+    "${elsewhere[@]/#/--ignore=tests/}" "${@:2}" 2>&1 |
     tee "$log" || status=$?
   titles+=("$title")
   statuses+=("$status")

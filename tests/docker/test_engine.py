@@ -8,6 +8,7 @@ import time
 import docker
 import pytest
 
+from pool.doctor.host import read_engine
 from pool.engines.docker import DockerEngine
 from pool.errors import EngineUnavailableError, ImageMissingError, StartError
 from tests.docker import live
@@ -182,3 +183,10 @@ def test_an_engine_that_never_answers_is_given_up(engine_at, tmp_path, spec):
         deaf.listen()
         with pytest.raises(EngineUnavailableError, match="in time"):
             engine_at(tmp_path / "deaf.sock", timeout_s=1).launch(spec())
+
+
+def test_the_facts_of_the_engine_of_this_host_are_read():
+    facts = read_engine()
+    assert facts.runtime in facts.runtimes
+    assert facts.storage
+    assert set(facts.components) == {"runc", "containerd"}

@@ -166,6 +166,15 @@ def test_property_tests_have_the_same_examples_in_every_run_unless_random_ones_a
     assert set(re.findall(r"--hypothesis-profile=(\w+)", told.stdout)) == {profile}
 
 
+def test_no_part_of_the_tests_leaves_out_a_directory_with_a_test_of_its_own():
+    found = re.findall(r" elsewhere=\((.+)\)", (ROOT / "tools/tests.sh").read_text())
+    quick, docker = ({*names.split()} - {"corpus"} for names in found)  # whose tests belong to neither part
+    for path in ROOT.glob("tests/*/test_*.py"):
+        name = path.parent.name
+        needs_docker = name == "docker" or "pytest.mark." + "docker" in path.read_text()
+        assert name not in (docker if needs_docker else quick), path
+
+
 def test_a_part_that_fails_without_a_test_is_named_with_its_log(checkout):
     write_python(checkout, ONE_FAILS.replace('echo "tests/unit/test_a.py::test_b[x y]" >"$POOL_FAILED_TESTS"', ""))
     told = dev("test", root=checkout)

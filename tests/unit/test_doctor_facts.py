@@ -102,14 +102,6 @@ def test_a_host_without_an_engine_is_read_all_the_same(monkeypatch, tmp_path):
     assert host.kernel.release == platform.release()
 
 
-@pytest.mark.docker
-def test_the_engine_of_this_host_is_read():
-    docker = facts.read_engine()
-    assert docker.runtime in docker.runtimes
-    assert docker.storage
-    assert set(docker.components) == {"runc", "containerd"}
-
-
 # ---- cgroups ----
 
 
