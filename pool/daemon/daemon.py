@@ -27,7 +27,7 @@ from pool.daemon.admin import AdminService
 from pool.daemon.alerts import engine_alerts, journal_alerts
 from pool.daemon.controller import PoolController
 from pool.daemon.datasets import DatasetWatcher, PoolDatasets, Report
-from pool.daemon.engine_choice import Chosen, Engines, MakeEngine, makers, require_supported
+from pool.daemon.engine_choice import Chosen, Engines, MakeEngine, image_of, makers, require_supported
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
 from pool.daemon.frozen_workers import FrozenWorkers
 from pool.daemon.job_store import JobStore
@@ -118,7 +118,7 @@ class Daemon:
         pools = self._settings.pools
         self._chosen = {name: engines.choose(pool.engine, pool.image) for name, pool in pools.items()}
         self._by_name: dict[str, Chosen] = {chosen.facts.name: chosen for chosen in self._chosen.values()}
-        self._images = {name: self._chosen[name].engine.image(pool.image).id for name, pool in pools.items()}
+        self._images = {name: image_of(self._chosen[name].engine, name, pool.image) for name, pool in pools.items()}
         self._found = {name: chosen.engine.find(owner=directories.owner) for name, chosen in self._by_name.items()}
 
     def _take_over(self, directories: RunDirectories) -> dict[str, Future[None]]:

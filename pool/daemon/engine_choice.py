@@ -13,7 +13,7 @@ import structlog
 
 from pool.config import Settings
 from pool.config.settings import DaemonSettings
-from pool.engines.base import Engine, EngineFacts
+from pool.engines.base import RUNNER_LABEL, Engine, EngineFacts
 from pool.errors import ConfigError, EngineError, EngineUnavailableError
 
 log = structlog.get_logger(__name__)
@@ -110,3 +110,15 @@ def require_supported(settings: Settings) -> None:
             "environment (SANDBOX_FALLBACK=local) or argument; the daemon runs jobs in containers only",
             action="fallback",
         )
+
+
+def image_of(engine: Engine, pool: str, image: str) -> str:
+    """The id of a pool's image. Raises EngineError if there is none, or if it is no worker image."""
+    facts = engine.image(image)
+    if not facts.runner:
+        raise EngineError(
+            f"pools.{pool}.image: {image!r} is no worker image: it lacks the label {RUNNER_LABEL}; build one with "
+            "`pool-admin image build`, or name an image that is built from one",
+            image=image,
+        )
+    return facts.id

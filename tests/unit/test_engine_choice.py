@@ -3,9 +3,9 @@
 import pytest
 
 from pool.config.settings import DaemonSettings
-from pool.daemon.engine_choice import Engines, makers
+from pool.daemon.engine_choice import Engines, image_of, makers
 from pool.engines.base import EngineFacts, ImageFacts
-from pool.errors import EngineUnavailableError, ImageMissingError
+from pool.errors import EngineError, EngineUnavailableError, ImageMissingError
 
 
 class Fake:
@@ -72,3 +72,10 @@ def test_images_are_below_the_state_directory_unless_they_have_a_directory_of_th
     assert DaemonSettings(state_dir=tmp_path, image_dir=tmp_path / "x").images == tmp_path / "x"
     engine = makers(DaemonSettings(state_dir=tmp_path))["oci"]()
     assert (engine.name, engine.images.directory) == ("oci", tmp_path / "images")
+
+
+def test_an_image_without_a_runner_is_refused_when_the_daemon_starts():
+    with pytest.raises(
+        EngineError, match=r"pools\.default\.image: 'debian' is no worker image: .*pool-admin image build"
+    ):
+        image_of(Fake("docker"), "default", "debian")
