@@ -38,6 +38,7 @@ from typing import Final
 import zmq
 
 from pool import wire
+from pool.client import waiting
 from pool.client.dealer import Dealer
 from pool.client.endpoint import path_of
 from pool.client.job import LARGE_BYTES, Submission
@@ -166,6 +167,7 @@ class IOThread:
             self._endpoint, self._timeout_s, self._inbox, number=self._number, session=self.session
         )
         reason: PoolError = ClosedError("the client was closed before the answer came")
+        waiting.receiving.add(me := threading.get_ident())
         try:
             with contextlib.ExitStack() as stack:
                 context = zmq.Context()
@@ -182,6 +184,7 @@ class IOThread:
         pending.take(0.0)
         pending.fail(reason)
         pending.resolve()
+        waiting.receiving.discard(me)
 
 
 class DaemonSocket:

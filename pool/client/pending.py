@@ -23,6 +23,7 @@ Rules:
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -70,6 +71,10 @@ class JobFuture(Future[T]):
         end the wait.
         """
         deadline = inf if wait_s is None else time.monotonic() + wait_s
+        if self.done():
+            return True
+        if threading.get_ident() in waiting.receiving:
+            raise waiting.never_answered()
         with self._condition:  # `concurrent.futures.wait` makes an Event and a waiter for each call
             while not self.done():
                 left_s = deadline - time.monotonic()
@@ -260,7 +265,10 @@ class PendingRequests:
         self.new_socket()
         self._was_there = True
         for request in [each for each in self._open.values() if each.repeats >= MAX_REPEATS]:
-            error = RemoteProtocolError(f"the connection was lost {MAX_REPEATS} times over job {request.job_id}")
+            error = RemoteProtocolError(
+                f"the connection was lost {MAX_REPEATS} times over job {request.job_id}: the daemon refuses more than "
+                "256 connections of one user (share a Client), or the answer is larger than a message may be"
+            )
             self._end(request, error)
         return [self._ping(now), *self._repetitions()] if self._open or self._must_stay else []
 

@@ -30,9 +30,22 @@ RETRY_S, RETRY_MOST_S = 1.0, 5.0
 #: The most that is added to a named pause, as a share of it.
 JITTER = 0.5
 
+#: Threads that receive the answers of a client, by their idents.
+receiving: set[int] = set()
+
+
+def never_answered() -> RuntimeError:
+    """The error of a wait for an answer on one of these threads."""
+    return RuntimeError(
+        "a destructor, which the garbage collector has called on the thread of a Client, waits for a job: that thread "
+        "could then not receive the answer; wait in another thread"
+    )
+
 
 def take(queue: SimpleQueue[T], wait_s: float | None) -> T:
     """The next item. Raises queue.Empty after `wait_s` seconds (None: never)."""
+    if threading.get_ident() in receiving:
+        raise never_answered()
     deadline = math.inf if wait_s is None else time.monotonic() + wait_s
     while True:
         left_s = deadline - time.monotonic()

@@ -1,6 +1,7 @@
 """A signal handler that uses the client which its thread is using: at every line of the connection's code."""
 
 import sys
+import threading
 from itertools import count
 
 import pytest
@@ -59,3 +60,19 @@ def interrupted(number, client):
     finally:
         sys.settrace(None)
     return answers
+
+
+def test_a_destructor_that_waits_on_the_thread_of_the_client_gets_an_error_and_the_client_goes_on(client):
+    errors, ended = [], threading.Event()
+
+    def destroyed(_):
+        try:
+            client.run("result = 1")
+        except RuntimeError as error:
+            errors.append(str(error))
+        ended.set()
+
+    client.connection.submit(client.jobs.make("result = 2", {})).add_done_callback(destroyed)
+    assert ended.wait(60)
+    assert ["a destructor" in each for each in errors] == [True]
+    assert client.run("result = 3").value == 3
