@@ -205,6 +205,32 @@ result = [Trap()]
 # ---- A37, A38, A39: source ----
 
 
+HIDDEN = """
+import os, time
+def main(turn):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            while time.process_time() < 1: pass
+        os._exit(0)
+    os.wait()
+    time.sleep(0.7)
+    return turn
+"""
+
+
+def test_a34_the_processor_time_of_a_process_that_nobody_waits_for_is_its_calls(client, unharmed, outside, record):
+    """Each call ends while the process still runs, and another one may find it: both are of one program."""
+    results = list(client.map(HIDDEN, [(1,), (2,)], entry="main", chunksize=2, pool="open"))
+    assert [each.value for each in results] == [1, 2]
+    assert all(each.usage.cpu_s > 0.15 for each in results), [each.usage for each in results]
+    alone = "import resource\n" + HIDDEN.replace(
+        "return turn", "return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime"
+    )
+    assert float(outside(alone, 1).value) < 0.15, "it does not count for the process that has started it"
+    record("A34", "a chunk: processor time in processes that nobody waits for", "INERT", stopped_by=["runner"],
+           seen="it counts for the call", outside="it counts for nobody")  # fmt: skip
+
+
 def test_a37_what_reads_a_program_is_the_python_that_runs_it(client, script, record):
     version = client.run("import sys\nresult = tuple(sys.version_info[:2])\n", pool="open").value
     assert version == (tuple(map(int, PYTHON.split("."))) if PYTHON else sys.version_info[:2])

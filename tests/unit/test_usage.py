@@ -166,6 +166,15 @@ def test_what_was_used_together_is_told_but_for_what_the_next_child_may_have_had
     assert meter.used() == Usage()
 
 
+def test_what_a_call_of_a_chunk_used_counts_from_the_first_look_at_it(cgroup, tmp_path):
+    meter = Meter(tmp_path)
+    cgroup.say(cpu_s=51, anonymous=60 * MIB)
+    assert meter.used(1).cpu_s == 0, "nobody has looked at it yet"
+    assert meter.excess(JOB, 1) is None
+    cgroup.say(cpu_s=51.8, anonymous=60 * MIB)
+    assert meter.used(1).cpu_s == pytest.approx(0.7)
+
+
 def test_an_idle_worker_is_the_new_measure(cgroup, tmp_path):
     meter = Meter(tmp_path)
     cgroup.say(cpu_s=90, anonymous=300 * MIB)

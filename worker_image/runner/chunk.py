@@ -92,5 +92,5 @@ class Chunk(Answers):
         return usage.data_bytes(self._pid) - self._held_before < self._job.memory * _MOST_KEPT
 
     def done(self, stdout: Frame, stderr: Frame, *, cpu_s: float) -> tuple[wire.Done, list[Frame]]:
-        """The Done of the whole chunk, which ends as its last call did."""
-        return self._done(stdout, stderr, cpu_s=cpu_s)
+        """The Done of the whole chunk, which ends as its last call did. `cpu_s`: of the child."""
+        return self._done(stdout, stderr, cpu_s=max(cpu_s, sum(call.cpu_s for call in self._calls)))

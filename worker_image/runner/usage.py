@@ -187,8 +187,8 @@ class Meter:
             return Outcome.MEMORY, f"it and what it started held {held} bytes of memory, its limit is {job.memory}"
         return None
 
-    def used(self) -> Usage:
-        """A lower bound for what the job and all that it started used.
+    def used(self, call: int = 0) -> Usage:
+        """A lower bound for what the job, or this call of a chunk, and all that it started used.
 
         The CPU slack is subtracted, for the next child may have used it. The preloaded pages count as the job's but
         are not included, and they are more than what the next child holds.
@@ -196,5 +196,5 @@ class Meter:
         now = self._counters.read() if self._before is not None else None
         if now is None or self._before is None:
             return Usage()
-        cpu_s = now.cpu_s - self._before.cpu_s - _SLACK_CPU_S
+        cpu_s = now.cpu_s - self._call_cpu_s - _SLACK_CPU_S if call == self._call else 0.0
         return Usage(cpu_s=max(0.0, cpu_s), max_rss_bytes=self._most_held)
