@@ -236,10 +236,8 @@ class PendingRequests:
             self._end(request, _lost(request.job_id))
         elif forgotten and isinstance(request.message, wire.Submit):
             if was_not_accepted(error, sent_at=request.sent_at):
-                self._close(request)
-                request.sent_at = 0.0
-                self.inbox.appendleft((request, False))
-                return self.take(now)
+                request.sent_at, self._open[message.request] = now, self._open.pop(message.request)  # the youngest now
+                return [request.frames]
             self._end(request, not_accepted(request.job_id, "was restarted before it accepted"))
         else:
             self._end(request, error)
