@@ -4,16 +4,13 @@ import stat
 
 import pytest
 
-from tests.support.daemons import DaemonProcess, pool_of
+from tests.support.daemons import module_daemon, pool_of
 
 POOLS = {"default": pool_of(1)}
 DOUBLE = "def main(x): return x * 2"
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with DaemonProcess(POOLS, submit_mode="0660") as running:
-        yield running
+daemon = module_daemon(POOLS, submit_mode="0660")
 
 
 def test_a_removed_submit_socket_is_made_again(daemon):

@@ -111,14 +111,19 @@ def test_a_file_is_run_with_arguments_and_its_value_printed(daemon, tmp_path):
     assert (result.exit_code, result.stdout, result.stderr) == (0, "out\n[1.5, {'c': None}]\n", "err\n")
 
 
+def running(daemon, file, **options):
+    """`pool-admin run` in a process of its own."""
+    command = [sys.executable, "-m", "pool.cli.admin", "--run-dir", str(daemon.run_dir), "run", str(file)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
 def test_what_a_job_prints_is_shown_while_it_runs_and_not_with_json(daemon, tmp_path):
     file = tmp_path / "job.py"
     file.write_text(
         "import os, sys, time\nprint('out')\nprint('err', file=sys.stderr, end='', flush=True)\n"
         f"while not os.path.exists({str(tmp_path / 'go')!r}):\n    time.sleep(0.01)\nresult = 7\n"
     )
-    command = [sys.executable, "-m", "pool.cli.admin", "--run-dir", str(daemon.run_dir), "run", str(file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with running(daemon, file, text=True) as process:
         assert process.stdout.readline() == "out\n"  # the job waits for us
         assert process.stderr.read(3) == "err"
         (tmp_path / "go").touch()
@@ -130,8 +135,7 @@ def test_what_a_job_prints_is_shown_while_it_runs_and_not_with_json(daemon, tmp_
 def test_a_reader_of_the_output_that_goes_away_ends_the_job(daemon, tmp_path):
     file = tmp_path / "job.py"
     file.write_text("import time\nwhile True:\n    print('more')\n    time.sleep(0.02)\n")
-    command = [sys.executable, "-m", "pool.cli.admin", "--run-dir", str(daemon.run_dir), "run", str(file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with running(daemon, file) as process:
         assert process.stdout.readline() == b"more\n"
         process.stdout.close()
         assert process.wait(60) == 1
@@ -227,9 +231,7 @@ def test_a_job_for_a_daemon_that_is_not_there_ends_3(tmp_path):
 def test_ctrl_c_cancels_the_job_and_ends_130(daemon, tmp_path):
     file = tmp_path / "endless.py"
     file.write_text("while True: pass\n")
-    command = [sys.executable, "-m", "pool.cli.admin", "--run-dir", str(daemon.run_dir), "run", str(file)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with process:
+    with running(daemon, file) as process:
         daemon.until(lambda: any(job["state"] == "running" for job in daemon.call("jobs")["jobs"]))
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)

@@ -197,8 +197,8 @@ def main(directory, last):
 
 
 def kill_worker(daemon):
-    (container,) = {each["container"] for each in daemon.workers(state="leased")}
-    os.kill(int(container.removeprefix("process-")), signal.SIGKILL)
+    (worker,) = daemon.workers(state="leased")
+    os.kill(daemon.pid_of(worker), signal.SIGKILL)
 
 
 def runs(home):
@@ -232,9 +232,9 @@ def test_attempts_are_counted_over_restarts_of_the_daemon(home):
                 with daemon.client(timeout=60) as client:
                     client.submit(WAITS, entry="main", args=[str(home), 9], job_id="j", retries=1)
             daemon.until(lambda n=attempt: runs(home) == n)
-            worker = {each["container"] for each in daemon.workers(state="leased")}
+            (worker,) = daemon.workers(state="leased")
             daemon.kill()
-            os.kill(int(worker.pop().removeprefix("process-")), signal.SIGKILL)
+            os.kill(daemon.pid_of(worker), signal.SIGKILL)
     with DaemonProcess({"default": POOL}, home=home, durability="crash") as third, third.client(timeout=60) as client:
         result = client.result("j")
         assert (result.outcome, result.attempt, runs(home)) == (Outcome.LOST, 2, 2), result.reason
