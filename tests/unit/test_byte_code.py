@@ -1,4 +1,4 @@
-"""The file with the byte code of what a start imports: the modules are those that Python itself would have found."""
+"""The files with the byte code of what a start imports: the modules are those that Python itself would have found."""
 
 import json
 
@@ -8,15 +8,19 @@ from pool.assets import runner_tree
 from pool.images.worker import write_tree
 from tests.support.process import python
 
-#: Prints what each module says of itself, and what the finders keep.
+#: Imports what the two files are for, prints what each module says of itself, and what the finders keep.
 REPORT = """
 import json, sys
-sys.argv[1:] and sys.path.insert(0, sys.argv[1])
+sys.path.insert(0, sys.argv[1])
 from runner import byte_code
 if sys.argv[2:]:
-    byte_code.use()
+    byte_code.use(byte_code.START)
 from runner import zygote, runner
 import pool.sources
+byte_code.release()
+if sys.argv[2:]:
+    byte_code.use(byte_code.LIBRARIES)
+import asyncio, dataclasses, numpy, pandas
 byte_code.release()
 def said(module):
     spec = module.__spec__
@@ -43,18 +47,22 @@ def report(tree, *more):
     return json.loads(python("-c", REPORT, tree, *more, check=True).stdout)
 
 
-def test_a_module_from_the_file_is_like_one_that_python_has_found(tree):
+def test_a_module_from_a_file_is_like_one_that_python_has_found(tree):
     plain, finders, _ = report(tree)
-    from_file, same_finders, looked_into = report(tree, "from the file")
+    from_file, same_finders, looked_into = report(tree, "from the files")
     assert from_file == plain
     assert same_finders == finders
-    assert not [each for each in looked_into if each.startswith(str(tree / "pool"))]  # it was the file, then
+    for package in (str(tree / "pool"), "/pandas/core/"):  # it was the files, then
+        assert not [each for each in looked_into if package in f"{each}/"], package
 
 
 def test_a_file_of_another_python_or_none_leaves_all_to_python(tree):
-    content = (tree / "byte-code").read_bytes()
-    (tree / "byte-code").write_bytes(b"\0\0\0\0" + content[4:])
-    _, _, looked_into = report(tree, "from the file")
+    for name in ("byte-code", "byte-code-libraries"):
+        content = (tree / name).read_bytes()
+        (tree / name).write_bytes(b"\0\0\0\0" + content[4:])
+    _, _, looked_into = report(tree, "from the files")
     assert str(tree / "pool") in looked_into
-    (tree / "byte-code").unlink()
-    assert report(tree, "from the file")[2] == looked_into
+    assert [each for each in looked_into if each.endswith("/pandas/core")]
+    for name in ("byte-code", "byte-code-libraries"):
+        (tree / name).unlink()
+    assert report(tree, "from the files")[2] == looked_into

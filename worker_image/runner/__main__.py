@@ -9,7 +9,7 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noq
 
 from runner import byte_code  # noqa: E402 - after the path is set
 
-byte_code.use()
+byte_code.use(byte_code.START)
 
 from runner.main import main  # noqa: E402 - from the byte code
 

@@ -1,12 +1,13 @@
-"""The byte code of the modules that each start imports, in one file of the image.
+"""The byte code of the modules that starts import, in two files of the image.
 
-A start imports 200 modules of the runner, its libraries and the standard library. For each of them Python looks into
-several directories, and opens and reads a file. With one file these imports take four fifths of the time.
+A start imports 200 modules of the runner, its libraries and the standard library, and pandas 500 more. For each of them
+Python looks into several directories, and opens and reads a file. With one file for all, the imports take four fifths
+of the time.
 
-    python3 /opt/pool/runner/byte_code.py    a step of the build, inside the image: imports what a start imports, and
-                                             writes the file
+    python3 /opt/pool/runner/byte_code.py    a step of the build, inside the image: imports what starts import, and
+                                             writes the files
 
-A module that came from the file is like any other, with the loader that Python would have given it. Where there is no
+A module that came from a file is like any other, with the loader that Python would have given it. Where there is no
 such file, as in a checkout, or where another Python has written it, Python's own finders find all modules.
 """
 
@@ -21,14 +22,15 @@ from importlib._bootstrap_external import MAGIC_NUMBER, ExtensionFileLoader, Sou
 
 TYPE_CHECKING = False  # without the module typing, and other modules that come from the file
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import CodeType, ModuleType
 
-#: The directory of the tree, and the file in it.
+#: The directory of the tree, and the files in it: for each start, and for those that preload modules.
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - before pathlib is there
-FILE = f"{TREE}/byte-code"
+START, LIBRARIES = f"{TREE}/byte-code", f"{TREE}/byte-code-libraries"
 #: What the processes of a worker import at their start, and with the first large message.
 _IMPORTED = ("runner.main", "runner.zygote", "runner.runner", "pool.sources", "zmq.utils.garbage")
+#: What most templates preload; an image may lack some.
+_PRELOADED = ("asyncio", "dataclasses", "numpy", "pandas")
 #: Python's number for its byte code, and where the index ends.
 _HEAD_BYTES = len(MAGIC_NUMBER) + 8
 
@@ -87,9 +89,9 @@ class _Finder:
 _finder = _Finder()
 
 
-def use() -> None:
-    """Import from the file, if there is one."""
-    _finder.open(FILE)
+def use(file: str) -> None:
+    """Import from START or LIBRARIES, if it is there."""
+    _finder.open(file)
     sys.meta_path.insert(0, _finder)
 
 
@@ -119,34 +121,50 @@ class _Recorder:
 
 
 def write() -> None:
-    """Import what a start imports, and write the file."""
-    from pathlib import Path
-
+    """Import what starts import, and write the files."""
     recorder = _Recorder()
     sys.meta_path.append(recorder)
     for name in _IMPORTED:
         __import__(name)
+    start = _specs()
+    _write(START, start, frozenset(recorder.absent))
+    for name in _PRELOADED:
+        try:
+            __import__(name)
+        except ImportError:
+            continue
+    # Libraries also ask by other means what is there, so none is said to be absent.
+    _write(LIBRARIES, {name: spec for name, spec in _specs().items() if name not in start}, frozenset())
+
+
+def _write(file: str, specs: dict[str, ModuleSpec], absent: frozenset[str]) -> None:
+    from pathlib import Path
+
+    from pool.sources import digest, read_tree
+
     content, places, origins = bytearray(), {}, {}
-    for name, spec in _specs():
+    for name, spec in specs.items():
         origins[name] = spec.origin, spec.cached, spec.submodule_search_locations is not None
         if isinstance(spec.loader, SourceFileLoader):
             code = marshal.dumps(spec.loader.get_code(name))
             places[name] = len(content), len(content) + len(code)
             content += code
-    from pool.sources import digest, read_tree
-
-    index = marshal.dumps((places, origins, frozenset(recorder.absent), digest(read_tree(Path(TREE)))))
+    index = marshal.dumps((places, origins, absent, digest(read_tree(Path(TREE)))))
     end = (_HEAD_BYTES + len(index)).to_bytes(_HEAD_BYTES - len(MAGIC_NUMBER), "little")
-    Path(FILE).write_bytes(b"".join((MAGIC_NUMBER, end, index, content)))
-    Path(FILE).chmod(0o644)
+    Path(file).write_bytes(b"".join((MAGIC_NUMBER, end, index, content)))
+    Path(file).chmod(0o644)
 
 
-def _specs() -> Iterator[tuple[str, ModuleSpec]]:
+def _specs() -> dict[str, ModuleSpec]:
     """Of the modules that come from files."""
-    for name, module in list(sys.modules.items()):
-        spec = getattr(module, "__spec__", None)
-        if isinstance(spec, ModuleSpec) and isinstance(spec.loader, SourceFileLoader | ExtensionFileLoader):
-            yield name, spec
+    found = {name: getattr(module, "__spec__", None) for name, module in list(sys.modules.items())}
+    return {
+        name: spec
+        for name, spec in found.items()
+        if isinstance(spec, ModuleSpec)
+        and spec.name == name
+        and isinstance(spec.loader, SourceFileLoader | ExtensionFileLoader)
+    }
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import NoReturn, TypeVar
 
 from pool.screen import Policy
 from runner import (
+    byte_code,
     child,
     datasets,
     huge_pages,
@@ -112,9 +113,12 @@ def _load_libraries(plan: Plan) -> Setting:
         _set_up_libraries(plan)
     fetched = datasets.fetch(tuple(map(Source.parse, plan.datasets)))  # before any library is imported here
     os.environ.update(without_programs.thread_caps())
+    if plan.modules:
+        byte_code.use(byte_code.LIBRARIES)
     for name in (*_OFTEN_USED, *plan.modules) if plan.modules else ():
         _import(name)
     named = datasets.unpack(fetched)  # imports NumPy and pandas if no module has
+    byte_code.release()
     _stop_threads_of_blas()
     setting = Setting(
         named,
