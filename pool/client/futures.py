@@ -132,8 +132,13 @@ class FutureResolver:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="pool executor", daemon=True)
                 self._thread.start()
-            request = self._open[future] = self._connection.submit(submission)
-            request.add_done_callback(partial(self._answered, future))
+            try:
+                request = self._open[future] = self._connection.submit(submission)
+                request.add_done_callback(partial(self._answered, future))
+            except BaseException:  # such as KeyboardInterrupt: `finish` would wait for an answer that never comes
+                if self._open.pop(future, None) is not None:
+                    self._connection.cancel(future.job_id)
+                raise
         return future
 
     def cancel_all(self) -> None:

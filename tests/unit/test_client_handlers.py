@@ -6,8 +6,9 @@ from itertools import count
 
 import pytest
 
-from pool import Client
+from pool import Client, PoolExecutor
 from pool.client import connection, dealer, per_process
+from pool.client.pending import Request
 from pool.errors import BusyError
 from tests.support.waiting import Waiting
 
@@ -76,3 +77,16 @@ def test_a_destructor_that_waits_on_the_thread_of_the_client_gets_an_error_and_t
     assert ended.wait(60)
     assert ["a destructor" in each for each in errors] == [True]
     assert client.run("result = 3").value == 3
+
+
+def test_an_executor_whose_submit_was_interrupted_ends(daemon, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    executor = PoolExecutor(daemon.endpoint)
+    with monkeypatch.context() as patched:
+        patched.setattr(Request, "add_done_callback", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit_code("result = 1")
+    assert executor.submit_code("result = 2").result(60) == 2
+    assert Waiting(executor.shutdown).end() is None
