@@ -1,5 +1,6 @@
 """The worker image, and a stand-in of it that runs a Python program instead of the runner."""
 
+import contextlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import docker
 import msgspec
 import pytest
+from docker.errors import APIError
 from docker.utils import kwargs_from_env
 
 from pool.engines.base import ImageFacts, WorkerSpec
@@ -83,8 +85,12 @@ def with_entrypoint(sdk: docker.APIClient, base: str, tag: str, command: Sequenc
     """
     text = f"FROM {base}\nENTRYPOINT {json.dumps(command)}\n"
     with daemons.build_lock(), worker._under_way():
+        earlier = {each["Id"] for each in sdk.images(tag)}
         for event in sdk.build(fileobj=io.BytesIO(text.encode()), tag=tag, decode=True, rm=True, network_mode="none"):
             assert "error" not in event, event
+        for image in earlier - {each["Id"] for each in sdk.images(tag)}:
+            with contextlib.suppress(APIError):  # a container has it still
+                sdk.remove_image(image)
     return tag
 
 

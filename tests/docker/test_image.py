@@ -13,7 +13,7 @@ import pytest
 from pool import __version__
 from pool.engines.docker import DockerEngine
 from pool.errors import EngineError, ImageMissingError
-from pool.images import DEFAULT_TAG, base, build, libraries, runner_tree
+from pool.images import DEFAULT_TAG, base, build, libraries, runner_tree, worker
 from pool.sources import IMAGE_ROOT, digest
 from pool.wire import PROTOCOL_VERSION
 from tests.support.process import python
@@ -250,9 +250,10 @@ def test_builds_leave_no_nameless_images_behind(worker_image, sdk):
 
     def nameless():
         build(progress=lambda _: None)
-        labels = ("pool.image.stage", "pool.image.recipe")
-        found = [each["Id"] for label in labels for each in sdk.images(filters={"dangling": True, "label": label})]
-        return [image for image in found if not _is_used(sdk, image)]
+        stages = [each["Id"] for each in sdk.images(filters={"dangling": True, "label": "pool.image.stage"})]
+        others = [each["Id"] for each in sdk.images(filters={"dangling": True, "label": "pool.image.recipe"})]
+        ours = [image for image in others if worker._is_worker_image(sdk, image)]  # others are built from ours
+        return [image for image in (*stages, *ours) if not _is_used(sdk, image)]
 
     eventually(lambda: nameless() == [], deadline_s=300)
 

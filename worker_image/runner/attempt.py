@@ -243,9 +243,8 @@ class Attempt:
         if self._chunk is not None:
             used = structs.replace(used, cpu_s=max(0.0, used.cpu_s - self._cpu_before_s))
         if self._meter is not None and now_ns - self._begun_ns > usage.INTERVAL_S * 1e9:
-            used |= self._meter.used(
-                self.call
-            )  # a shorter job cannot have used much in processes that nobody waited for
+            # A shorter job cannot have used much in processes that nobody waited for.
+            used |= self._meter.used(self.call)
         output = [each.kept[each.start :] if each.start else each.kept for each in (self.out, self.err)]
         done = wire.Done(
             job_id=self.job.job_id,
