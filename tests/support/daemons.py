@@ -63,7 +63,7 @@ class DaemonProcess:
         patient: bool = False,
         **daemon_settings: object,
     ) -> None:
-        """`engine`: also a fault of tests/support/faulty.py.
+        """`engine`: also a fault of tests/support/faulty.py, or a module that runs a daemon with an engine of its own.
 
         `sections`: of the configuration, besides `daemon` and `pools`. Without them, no figure raises an alert.
         `patient`: with the engine docker or oci, see tests/support/faulty.py.
@@ -72,7 +72,7 @@ class DaemonProcess:
         self._owns_home = home is None
         self.run_dir, self.state_dir = self.home / "run", self.home / "state"
         self.log = self.home / "log"
-        module = None if patient else _MODULES.get(engine)
+        module = None if patient else _MODULES.get(engine, engine if "." in engine else None)
         self._program = [module] if module else ["tests.support.faulty", "patient" if patient else engine]
         self._wait_ready = wait_ready
         named = {"engine": engine} if engine in {"docker", "oci"} else {}

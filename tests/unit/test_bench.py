@@ -2,13 +2,18 @@
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from benchmarks import floor, openloop, ratios, report
 from benchmarks.jobs import JOBS
 
+ROOT = Path(__file__).parents[2]
 DOCKER, PROCESS = "no-op: docker run / pool, max_jobs 100", "no-op: process pool / pool, max_jobs 100"
 CPU = "no-op: CPU of pool / fork loop"
 BOUNDS = [
@@ -166,3 +171,10 @@ async def test_a_job_that_is_sent_late_has_the_delay_in_its_latency():
 
     found = await openloop.send(Blocked(), [0.0, 0.05])
     assert found.get_value_at_percentile(1) >= 200_000
+
+
+def test_the_daemon_alone_is_measured_for_each_durability():
+    command = [sys.executable, "-m", "benchmarks.dispatch", "--jobs", "20", "--rounds", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(re.search(rf"{durability}\W+\d", done.stdout) for durability in ("none", "crash")), done.stdout
