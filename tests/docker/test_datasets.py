@@ -14,6 +14,7 @@ import pytest
 
 from pool.model import Outcome
 from tests.support.daemons import DaemonProcess
+from tests.support.waiting import eventually
 
 TEMPLATE = {"size": {"min": 2, "max": 3}, "limits": {"wall_s": 600, "cpu_s": 60, "memory": "512m"}}
 #: Several workers start one after the other, and a busy machine takes many seconds for each.
@@ -181,11 +182,20 @@ def test_memory_of_a_worker_does_not_grow_with_its_jobs(client, daemon):
     code = "datasets['array'][:] = 1\nresult = float(datasets['feather']['float'].sum() + datasets['array'].sum())"
 
     def run(count):
+        """What the workers have once it changes no more: one may be starting, and parked children warm up."""
         for _ in range(count):
             client.run(code)
-        time.sleep(0.5)
-        return sum(worker["rss_bytes"] for worker in daemon.workers())
+        looks = [0]
 
+        def steady():
+            time.sleep(0.5)
+            looks.append(sum(worker["rss_bytes"] for worker in daemon.workers()))
+            return abs(looks[-1] - looks[-2]) < 64 << 10
+
+        eventually(steady)
+        return looks[-1]
+
+    eventually(lambda: {worker["state"] for worker in daemon.workers()} == {"idle"})
     early, late = run(60), run(500)
     assert late < early + (4 << 20), (early, late)
 
