@@ -1,13 +1,12 @@
 """A daemon that cannot start says why, and leaves the workers and jobs of the last one to the next."""
 
-import os
 import re
-import subprocess
 
 import pytest
 
 from pool import Outcome
 from tests.support.daemons import DaemonProcess, pool_of
+from tests.support.small_disk import FEW_FILES, mounted, touched
 
 POOL = pool_of(1, limits={"wall_s": 600})
 WAITS = "import os, time\ndef main(path):\n    while not os.path.exists(path): time.sleep(0.05)\n    return 'went'"
@@ -23,11 +22,8 @@ def small(home):
     """Its run directory has room for few files."""
     run = home / "run"
     run.mkdir()
-    options = "size=1m,nr_inodes=40"
-    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", run], check=False).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    yield home
-    subprocess.run(["umount", "--lazy", run], check=True)
+    with mounted(run, FEW_FILES):
+        yield home
 
 
 def test_a_start_that_fails_leaves_running_jobs_to_the_next_daemon(home, tmp_path):
@@ -84,11 +80,3 @@ def left_running(home, tmp_path):
             first.worker_of(job_id)
         first.kill()
     return job_id
-
-
-def touched(path):
-    try:
-        path.touch()
-    except OSError:
-        return False
-    return True

@@ -1,13 +1,12 @@
 """A full disk: new jobs are refused with an error, accepted ones go on, and nothing has to be restarted."""
 
-import os
-import subprocess
 import time
 
 import pytest
 
 from pool.errors import StorageFullError
 from tests.support.daemons import DaemonProcess, pool_of
+from tests.support.small_disk import mounted
 
 POOL = pool_of(1, limits={"wall_s": 60, "cpu_s": 60})
 WAITS = (
@@ -20,13 +19,8 @@ def disk(home):
     """The home of a daemon whose journal is on a file system of 4 MiB."""
     journal = home / "state" / "journal"
     journal.mkdir(parents=True, mode=0o700)
-    if (
-        os.getuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", journal], check=False).returncode
-    ):
-        pytest.skip("needs the right to mount a small file system")
-    yield home
-    subprocess.run(["umount", "--lazy", journal], check=True)
+    with mounted(journal, "size=4m"):
+        yield home
 
 
 def fill(path):

@@ -1,11 +1,9 @@
 """A full run directory: no worker can be started, which the daemon says, and it goes on when there is room."""
 
-import os
-import subprocess
-
 import pytest
 
 from tests.support.daemons import DaemonProcess, pool_of
+from tests.support.small_disk import FEW_FILES, mounted, touched
 
 POOL = pool_of(1, 2, limits={"wall_s": 60})
 WAITS = "import os, time\ndef main(path):\n    while not os.path.exists(path): time.sleep(0.05)\n    return 'went'"
@@ -17,11 +15,8 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("pool")
     run = home / "run"
     run.mkdir()
-    options = "size=1m,nr_inodes=40"
-    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", run], check=False).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    yield home
-    subprocess.run(["umount", "--lazy", run], check=True)
+    with mounted(run, FEW_FILES):
+        yield home
 
 
 @pytest.mark.parametrize("left", [0, 1, 2, 3])
@@ -40,11 +35,3 @@ def test_a_worker_that_cannot_be_given_its_files_is_a_failed_start_and_no_end_of
             daemon.until(lambda: daemon.pool()["running"] == 2)
             (tmp_path / "go").touch()
             assert [client.result(each).value for each in waiting] == ["went", "went"]
-
-
-def touched(path):
-    try:
-        path.touch()
-    except OSError:
-        return False
-    return True
