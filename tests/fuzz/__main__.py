@@ -11,10 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,55 +34,31 @@ class Outcome(NamedTuple):
     reproducers: list[Path]
 
 
-def _run(name: str, inputs: int, commands: Callable[[str, int, Path], list[list[str]]]) -> Outcome:
+def _run(name: str, inputs: int) -> Outcome:
     directory = HOME / name
     (directory / "corpus").mkdir(parents=True, exist_ok=True)
-    for old in directory.glob("figures*"):
-        old.unlink()
+    (directory / "figures").unlink(missing_ok=True)
     known = set(_reproducers(directory))
-    with (directory / "log").open("ab") as out:
-        out.truncate(0)
-        running = [
-            subprocess.Popen([sys.executable, "-m", *command], stdout=out, stderr=out, cwd=ROOT)
-            for command in commands(name, inputs or load(name).inputs, directory)
-        ]
-        statuses = [process.wait() for process in running]
-    outcome = _outcome(name, next(filter(None, statuses), 0), directory, known)
+    command = [sys.executable, "-m", "tests.fuzz.engine", name, str(inputs or load(name).inputs), str(directory)]
+    with (directory / "log").open("wb") as out:
+        status = subprocess.run(command, stdout=out, stderr=out, cwd=ROOT, check=False).returncode
+    outcome = _outcome(name, status, directory, known)
     _say(outcome)
     return outcome
 
 
-def _with_coverage(name: str, inputs: int, directory: Path) -> list[list[str]]:
-    return [["tests.fuzz.engine", name, str(inputs), str(directory)]]
-
-
-def _forked(name: str, inputs: int, directory: Path, *, jobs: int) -> list[list[str]]:
-    """A process with a seed of its own for each share of the inputs."""
-    shares = [inputs // jobs + (seed < inputs % jobs) for seed in range(jobs)]
-    return [["tests.fuzz.forked", name, str(share), str(directory), str(seed)] for seed, share in enumerate(shares)]
-
-
 def _reproducers(directory: Path) -> list[Path]:
     """Written by libFuzzer, the newest last."""
-    found = [
-        path
-        for kind in ("crash-*", "hang-*", "broke-*", "timeout-*", "oom-*", "leak-*")
-        for path in directory.glob(kind)
-    ]
+    found = [path for kind in ("crash-*", "timeout-*", "oom-*", "leak-*") for path in directory.glob(kind)]
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
 def _outcome(name: str, status: int, directory: Path, known: set[Path]) -> Outcome:
-    told = total([json.loads(path.read_text()) for path in directory.glob("figures*")])
+    figures = directory / "figures"
+    told = json.loads(figures.read_text()) if figures.exists() else {}
     reached = re.findall(r"cov: (\d+)", (directory / "log").read_text(errors="replace"))
     new = [path for path in _reproducers(directory) if path not in known]
     return Outcome(name, status, told, reached[-1] if reached else "-", new or _reproducers(directory)[-1:])
-
-
-def total(figures: list[dict[str, float]]) -> dict[str, float]:
-    """The figures of processes that ran together."""
-    counted, keys = {"inputs", "cpu_s", "kinds", "findings"}, dict.fromkeys(chain.from_iterable(figures))
-    return {key: (sum if key in counted else max)(each[key] for each in figures) for key in keys}
 
 
 def _say(outcome: Outcome) -> None:
@@ -138,15 +111,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--inputs", type=int, default=0, metavar="N", help="for each target; else over a million in all"
     )
-    parser.add_argument("--no-coverage", action="store_true", help="without atheris, in a child that may crash")
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="run this input of .cache/fuzz/TARGET again")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="with --no-coverage: processes for a target")
     given = parser.parse_args()
     unknown = set(given.targets) - set(NAMES)
     if unknown or given.inputs < 0:
         parser.error(f"there is no target {', '.join(sorted(unknown))}" if unknown else "--inputs is a count")
-    if given.jobs < 1 or (given.jobs > 1 and not given.no_coverage):
-        parser.error("--jobs is a count, and goes with --no-coverage")
     if given.repeat is not None and not (given.repeat.is_file() and given.repeat.resolve().parent.name in NAMES):
         parser.error("--repeat takes a file in a directory that has the name of its target")
     return given
@@ -157,15 +126,14 @@ def main() -> int:
     if given.repeat is not None:
         _repeat(given.repeat)
         return 0
-    commands = partial(_forked, jobs=given.jobs) if given.no_coverage else _with_coverage
-    if not given.no_coverage and importlib.util.find_spec("atheris") is None:
+    if importlib.util.find_spec("atheris") is None:
         print("atheris is not installed; run ./dev fuzz, which installs it", file=sys.stderr)
         return 1
     started = time.monotonic()
     names = [name for name in NAMES if name in given.targets or not given.targets]
     with ThreadPoolExecutor(_TOGETHER) as pool:
         try:
-            outcomes = list(pool.map(lambda name: _run(name, given.inputs, commands), names))
+            outcomes = list(pool.map(lambda name: _run(name, given.inputs), names))
         except KeyboardInterrupt:  # the engines have it too
             pool.shutdown(cancel_futures=True)
             return 130

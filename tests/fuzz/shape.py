@@ -14,6 +14,7 @@ from pool.values.codes import Code
 from tests.fuzz.mutate import bend_bytes, bend_tree
 
 _PRIME = (1 << 61) - 1
+_LARGE = 0.002  #: the share of records and keys that are very many
 _UNITS = ("", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
 _COUNTS = ("", "0", "1", "2", "7", "25", "1000", "999999999", "-1", "4294967296")
 _PLAIN = (
@@ -146,16 +147,16 @@ def _wrap(tree: Any, random: Random, other: bytes) -> Any:
     ))  # fmt: skip
 
 
-def scalars(tree: Any, random: Random, _other: bytes) -> Any:
+def _scalars(tree: Any, random: Random, _other: bytes) -> Any:
     """A numpy scalar of any dtype, alone or beside another in a set."""
     one, two = ([mark(Code.SCALAR), dtype_name(random), random.choice(_BUFFERS)] for _ in range(2))
     return random.choice((one, [mark(Code.SET), one, two], [one, two, tree], [mark(Code.DICT), one, 1, two, 2]))
 
 
-def record(tree: Any, random: Random, _other: bytes, *, large: float = 0.002) -> Any:
-    """An array of records whose fields lie anywhere; `large` is the share of those with many fields and records."""
+def _record(_tree: Any, random: Random, _other: bytes) -> Any:
+    """An array of records whose fields lie anywhere."""
     count, length = random.choice((1, 2, 3, 30)), random.choice((0, 1, 2, 9))
-    if random.random() < large:
+    if random.random() < _LARGE:
         count, length = 1500, 20_000
     size, step = random.choice((1, 1, 4, count)), random.choice((0, 1, 1, 2))
     offsets = [at * step % size for at in range(count)]
@@ -166,14 +167,12 @@ def record(tree: Any, random: Random, _other: bytes, *, large: float = 0.002) ->
     return [mark(Code.ARRAY), [size, *fields], [length], "C", bytes(min(size * length, 100_000))]
 
 
-def collide(
-    tree: Any, random: Random, _other: bytes, *, large: float = 0.002, make: Callable[[int, int], Any] | None = None
-) -> Any:
-    """Many keys with one hash, of one type or of several, alone or within tuples; `large` is the share of very many."""
+def _collide(tree: Any, random: Random, _other: bytes) -> Any:
+    """Many keys with one hash, of one type or of several, alone or within tuples."""
     residue = random.choice((0, 1, 2, 5, -3))
-    make = make or random.choice((colliding_int, colliding_decimal, colliding_fraction, colliding_tuple))
+    make = random.choice((_colliding_int, _colliding_decimal, _colliding_fraction, _colliding_tuple))
     most = 150_000 // len(pack(make(1 << 70, 1)))
-    count = random.choice((300, most)) if random.random() < large else random.choice((3, 5, 5, 9, 9, 40))
+    count = random.choice((300, most)) if random.random() < _LARGE else random.choice((3, 5, 5, 9, 9, 40))
     keys = [make(residue + _PRIME * at, at) for at in range(count)]
     if random.random() < 0.5:
         keys[0] = msgpack.ExtType(Code.DECIMAL, str(residue).encode())
@@ -192,33 +191,24 @@ def number(value: int) -> Any:
     return msgpack.ExtType(Code.BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
 
 
-def colliding_int(value: int, _at: int) -> Any:
+def _colliding_int(value: int, _at: int) -> Any:
     return number(value)
 
 
-def colliding_decimal(value: int, at: int) -> Any:
+def _colliding_decimal(value: int, at: int) -> Any:
     return msgpack.ExtType(Code.DECIMAL, str(value).encode()) if at % 2 else number(value)
 
 
-def colliding_fraction(value: int, _at: int) -> Any:
+def _colliding_fraction(value: int, _at: int) -> Any:
     return [mark(Code.FRACTION), number(value), 1]
 
 
-def colliding_tuple(value: int, _at: int) -> Any:
+def _colliding_tuple(value: int, _at: int) -> Any:
     return [mark(Code.TUPLE), *([[mark(Code.FRACTION), 1, 3]] * 10), [mark(Code.FRACTION), number(value), 1]]
-
-
-def amplify(tree: Any, random: Random, _other: bytes, *, size: int = 4 << 20) -> Any:
-    """The value over and over in a list of this many bytes."""
-    return [tree] * min(size // len(pack(tree)), 300_000)
-
-
-def _rarely_amplify(tree: Any, random: Random, other: bytes) -> Any:
-    return amplify(tree, random, other) if random.random() < 0.00005 else _leaf(tree, random, other)
 
 
 Rule = Callable[[Any, Random, bytes], Any]
 _RULES: tuple[Rule, ...] = (
-    _leaf, _leaf, _leaf, _leaf, _leaf, _leaf, _splice, _splice, _wrap, _wrap, scalars, record, collide, _rarely_amplify,
+    _leaf, _leaf, _leaf, _leaf, _leaf, _leaf, _leaf, _splice, _splice, _wrap, _wrap, _scalars, _record, _collide,
     lambda tree, random, _other: bend_tree(tree, random),
 )  # fmt: skip

@@ -14,7 +14,7 @@ class Target:
     """`one` raises for a broken contract and returns for anything else."""
 
     contract: str  #: in one line, for the table
-    one: Callable[[bytes], str | None]  #: may say what an input came to; `forked.py` keeps one of each kind
+    one: Callable[[bytes], None]
     mutate: Callable[[bytes, Random], bytes]  #: an input that is bent, by the rules of its grammar
     seeds: Callable[[], Iterable[bytes]]  #: small ones, of every kind; `corpus.py` keeps them as files
     found: Callable[[], Iterable[bytes]] = tuple  #: more of them, from the checkout

@@ -1,7 +1,7 @@
 """What a program may do with a value: print, compare, hash, sort, compute and pickle it.
 
 `use` raises nothing for errors that honest values can have as well (two types that have no order, a sum that is out of
-range). Everything else comes out, and a crash of native code ends the process, which `forked.py` sees.
+range). Everything else comes out, and a crash of native code ends the process, which libFuzzer reports.
 """
 
 import copy

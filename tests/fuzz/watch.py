@@ -34,20 +34,14 @@ class Watch:
         target.one(b"")  # what is made once is no input's fault
 
     def run(self, data: bytes) -> Spent:
-        cpu_s, _ = self.told(data)
-        traced = 0 if zlib.crc32(data) % self._every else self._traced(data)
-        return Spent(cpu_s, traced)
-
-    def told(self, data: bytes) -> tuple[float, str | None]:
-        """CPU seconds, and what the target says of it; its memory is not counted to the byte."""
         peak, started = peak_rss(), time.thread_time()
-        said = self._target.one(data)
+        self._target.one(data)
         cpu_s, pushed = time.thread_time() - started, peak_rss() - peak
         if pushed > _PUSH_BYTES + self._target.per_byte * len(data):
             raise BoundError(f"{len(data)} bytes of input made the process grow by {pushed} bytes")
         if cpu_s > self._target.cpu_s:
             raise BoundError(f"{len(data)} bytes of input took {cpu_s:.2f} s of CPU")
-        return cpu_s, said
+        return Spent(cpu_s, 0 if zlib.crc32(data) % self._every else self._traced(data))
 
     def _traced(self, data: bytes) -> int:
         tracemalloc.start(1)
