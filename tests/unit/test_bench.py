@@ -55,11 +55,6 @@ def fallen(judgements):
     return [each.ratio for each in judgements if each.fell]
 
 
-def test_a_ratio_says_how_many_times_cheaper_the_pool_is_than_another_way(results):
-    save(results, run(docker_run=0.4, process_pool=0.0004))
-    assert ratios.of_rows(report.read(results / "latest")) == pytest.approx({DOCKER: 100, PROCESS: 0.1})
-
-
 def test_a_ratio_below_its_least_or_above_its_most_has_fallen():
     assert fallen(ratios.check({DOCKER: 29.9, PROCESS: 0.2, CPU: 3.1}, BOUNDS, quick=False)) == [DOCKER, CPU]
 

@@ -83,11 +83,6 @@ def test_an_unknown_command_is_wrong_usage():
     assert "there is no command tset" in told.stderr
 
 
-@pytest.mark.parametrize("script", ["dev", ".ci/run"])
-def test_the_commands_are_executable(script):
-    assert os.access(ROOT / script, os.X_OK)
-
-
 @pytest.mark.parametrize("script", ["dev", ".ci/run", *(path.name for path in (ROOT / "tools").glob("*.sh"))])
 def test_the_scripts_parse(script):
     path = ROOT / script if (ROOT / script).exists() else ROOT / "tools" / script

@@ -15,11 +15,6 @@ def entry(number="B1", title="fork bomb", outcome="KILL", **more):
     return Entry(number, title, outcome, **fields)
 
 
-def test_attacks_are_in_the_natural_order_of_their_numbers():
-    shown = table.rows([entry(number) for number in ("B10", "F1", "B", "B9", "A2", "A12", "B1")])
-    assert [row.number for row in shown] == ["A2", "A12", "B1", "B9", "B10", "B", "F1"]
-
-
 def test_an_attack_with_the_screen_on_and_off_is_one_line():
     on = entry("A1", "walk", "REJ", stopped_by=("screen",), seen="S301", screen_off=False)
     off = entry("A1", "walk", "INERT", stopped_by=("landlock", "job filter"), seen="a | <b>\n", outside="it works")
