@@ -24,7 +24,6 @@ from pool.values.writer import RefusalError, WriteFn, Writer
 if TYPE_CHECKING:
     import numpy as np
 
-#: The dtypes that numpy can pickle.
 _MAX_DIMENSIONS = 32
 _NAT = -(1 << 63)
 #: Types of the placeholder for a missing text. No other decoded type has one of these names.

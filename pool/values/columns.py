@@ -304,9 +304,7 @@ def _read_intervals(reader: Reader, parts: list[Any]) -> object:
     for end in (left, right):
         if not isinstance(end, pd.Index) or isinstance(end, pd.MultiIndex | pd.RangeIndex):
             raise TypeError("not the parts of intervals")  # a range would make any number of intervals of a few bytes
-        if (
-            len(end) and end.dtype.kind not in _ORDERED_KINDS
-        ):  # pandas can make these, but can neither print nor iterate over them
+        if len(end) and end.dtype.kind not in _ORDERED_KINDS:  # pandas can neither print them nor iterate over them
             raise TypeError("intervals of what has no order")
     return pd.arrays.IntervalArray.from_arrays(left, right, closed=exact_side(closed))
 
