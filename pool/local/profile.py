@@ -22,7 +22,7 @@ def outer_filter(profile: str, machine: str = "") -> bytes:
     found = json.loads(profile)
     if found["defaultAction"] != _ERRNO:
         raise ValueError(f"the profile's default action is {found['defaultAction']}, only {_ERRNO} is known here")
-    actions: dict[int, Rule | int] = {}
+    actions: dict[int, Rule] = {}
     for name, rules in _by_name(found["syscalls"]).items():
         if name in numbers:
             actions[numbers[name]] = _action(name, rules)
@@ -43,7 +43,7 @@ def _by_name(rules: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
     return found
 
 
-def _action(name: str, rules: list[Mapping[str, Any]]) -> Rule | int:
+def _action(name: str, rules: list[Mapping[str, Any]]) -> Rule:
     """The action for a call, from all rules about it."""
     conditions = [rule.get("args", []) for rule in rules]
     if len(rules) == 1 and not conditions[0]:

@@ -44,6 +44,13 @@ _LEFT_BY_THE_OUTER = {
     "arch_prctl_tagged": ("C41", 158, 0x4002, 64), "arch_prctl_cpuid": ("C41", 158, 0x1012, 1),
     "arch_prctl_guest": ("C41", 158, 0x1025, 99), "arch_prctl_shadow_stack": ("C41", 158, 0x5002, 0),
     "fcntl_setown": ("C41", 72, -1, _F_SETOWN, 1), "fcntl_setsig": ("C41", 72, -1, _F_SETSIG, 9),
+    "membarrier_global": ("C41", 324, 1, 0, 0), "membarrier_of_all": ("C41", 324, 2, 0, 0),
+    "preadv2_nowait": ("C42", 327, -1, 0, 0, 0, 0, 8), "preadv2_dontcache": ("C42", 327, -1, 0, 0, 0, 0, 128),
+    "fadvise_dontneed": ("C42", 221, -1, 0, 0, 4), "openat2": ("C42", 437, -1, 0, 0, 24),
+    "open_direct": ("C42", 2, 0, 0x4000, 0), "openat_direct": ("C42", 257, -1, 0, 0x4000, 0),
+    "fcntl_direct": ("C42", 72, -1, 4, 0x4000),
+    "getsockopt_cookie": ("C23", 55, -1, 1, 57, 0, 0), "getsockopt_netns_cookie": ("C23", 55, -1, 1, 71, 0, 0),
+    "getsockopt_peer_pidfd": ("C6", 55, -1, 1, 77, 0, 0),
     "fcntl_setlease": ("C41", 72, -1, _F_SETLEASE, 1), "fcntl_notify": ("C44", 72, -1, _F_NOTIFY, 1),
 }  # fmt: skip
 #: Refused by the outer filter too, and not in its table.
@@ -62,7 +69,7 @@ CALLS = {name: (_NUMBERED.get(name, entry), *rest) for name, (entry, *rest) in R
     **_MORE,
 }
 #: Newer than what the filters know, or listed so: they answer ENOSYS, and a library does it the old way.
-ABSENT = {name for name, (_, number, *_) in CALLS.items() if number > syscalls.NEWEST} | {"clone3"}
+ABSENT = {name for name, (_, number, *_) in CALLS.items() if number > syscalls.NEWEST} | {"clone3", "openat2"}
 
 PROGRAM = """
 import ctypes, errno, os, signal
@@ -142,12 +149,14 @@ def inner_refuses(number, *arguments):
     rules = seccomp.allowed(())
     if names_of(number) not in rules:
         return True
-    rule = rules[names_of(number)]
+    rule, given = rules[names_of(number)], [*arguments] + [0] * 6
     if isinstance(rule, seccomp.Kept):
+        if given[rule.argument] == rule.value and given[rule.other] & rule.bits:
+            return True
         rule = rule.rule
     if rule is None:
         return False
-    value = ([*arguments] + [0] * 6)[rule.argument] & 0xFFFFFFFF
+    value = given[rule.argument] & 0xFFFFFFFF
     if isinstance(rule, seccomp.Without):
         return bool(value & rule.bits)
     return value not in rule.values

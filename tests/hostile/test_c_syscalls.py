@@ -45,7 +45,7 @@ TITLES = {
     "C36": "sockets of any kind",
     "C38": "programs and memory files",
     "C41": "filters, terminals, process options",
-    "C42": "page cache residence (mincore)",
+    "C42": "the page cache: what is in it, pages dropped, reads past it",
     "C43": "System V and POSIX ipc, pipes spliced",
     "C44": "files watched, and opened by handle",
     "D3": "reaper of others' children",

@@ -44,7 +44,8 @@ NEVER = {
     "changes the machine": "reboot settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname acct "
     "quotactl quotactl_fd syslog vhangup nfsservctl lookup_dcookie iopl ioperm modify_ldt _sysctl sysfs ustat",
     "makes the host write to its disks": "sync syncfs sync_file_range sync_file_range2",
-    "hides its flags from a filter": "clone3",
+    "hides its flags from a filter": "clone3 openat2",
+    "tells which files others have read": "mincore cachestat",
 }
 #: Names of x86_64 that younger machines do not have: what they have instead is allowed as well.
 INSTEAD = {
@@ -158,7 +159,7 @@ def test_memory_is_the_jobs_own_and_no_huge_page_of_the_host():
 
 def test_the_limit_of_core_dumps_stays_as_it_is():
     core = 4
-    assert PLAIN["setrlimit"] == Kept(argument=0, value=core, pointer=1)
+    assert PLAIN["setrlimit"] == Kept(argument=0, value=core, other=1)
     assert PLAIN["prlimit64"][:3] == (1, core, 2)
 
 
@@ -221,12 +222,28 @@ def test_where_both_look_at_an_argument_the_job_gets_no_value_that_the_container
 
 def test_where_only_the_jobs_filter_looks_at_an_argument_it_takes_away():
     only_inside = {name for name, rule in PLAIN.items() if rule is not None} - OUTER.bound.keys()
-    assert only_inside == {"arch_prctl", "fcntl", "madvise", "mmap", "setrlimit"}
-    assert isinstance(PLAIN["fcntl"], Only)
+    assert only_inside == {
+        "arch_prctl", "fadvise64", "fcntl", "fdatasync", "fsync", "getsockopt", "madvise", "membarrier", "mmap", "msync",
+        "open", "openat", "preadv2", "setrlimit",
+    }  # fmt: skip
     # owner, signal, owner again, lease, notices, hints of a file and of a descriptor, delegation
-    assert not {8, 10, 15, 1024, 1026, 1036, 1038, 1040} & set(PLAIN["fcntl"].values)
+    assert not {8, 10, 15, 1024, 1026, 1036, 1038, 1040} & set(PLAIN["fcntl"].rule.values)
+
+
+@pytest.mark.parametrize(("machine", "direct"), [("x86_64", 0o40000), ("aarch64", 0o200000)])
+def test_no_read_goes_past_the_page_cache(machine, direct):
+    rules = seccomp.allowed((), machine)
+    assert rules["openat"] == Without(2, direct)
+    assert rules["open"] == Without(1, direct)
+    assert rules["fcntl"][:4] == (1, 4, 2, direct)
+
+
+def test_the_disk_of_the_host_is_not_made_to_write_out_its_cache():
+    assert PLAIN["fsync"] == PLAIN["fdatasync"] == seccomp.DONE
+    assert PLAIN["msync"] == Without(2, 4, seccomp.DONE)
 
 
 def test_there_is_no_answer_but_the_intended_ones():
     assert seccomp.DENY == 0x00050000 | 1
     assert seccomp.ABSENT == 0x00050000 | 38
+    assert seccomp.DONE == 0x00050000

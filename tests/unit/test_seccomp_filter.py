@@ -54,14 +54,14 @@ def meant(number, arguments, *, rules, absent, newest, denied):
         return denied
     rule = rules[number]
     if isinstance(rule, Kept):
-        if arguments[rule.argument] & WORD == rule.value and arguments[rule.pointer] & DOUBLE:
+        if arguments[rule.argument] & WORD == rule.value and arguments[rule.other] & rule.bits:
             return denied
         rule = rule.rule
-    if rule is None:
-        return seccomp.ALLOW
+    if rule is None or isinstance(rule, int):
+        return seccomp.ALLOW if rule is None else rule
     value = arguments[rule.argument] & WORD
     allowed = {Only: lambda: value in rule.values, Without: lambda: not value & rule.bits}[type(rule)]()
-    return seccomp.ALLOW if allowed else denied
+    return seccomp.ALLOW if allowed else getattr(rule, "otherwise", 0) or denied
 
 
 class Job:
@@ -71,8 +71,8 @@ class Job:
         numbers = syscalls.numbers(machine)
         self.arch = syscalls.audit_arch(machine)
         self.denied = seccomp.TRAP if explain else seccomp.DENY
-        self.rules = {numbers[n]: rule for n, rule in seccomp.allowed(options).items() if n in numbers}
-        self.absent = {numbers["clone3"]}
+        self.rules = {numbers[n]: rule for n, rule in seccomp.allowed(options, machine).items() if n in numbers}
+        self.absent = {numbers["clone3"], numbers["openat2"]}
         self.steps = instructions(seccomp.job_filter(options, explain=explain, machine=machine))
 
     def answers(self, number, arguments=(0,) * 6):
@@ -98,9 +98,9 @@ def test_every_number_is_answered_as_the_rules_say(job):
 
 
 @EVERY
-def test_the_answers_are_of_four_kinds_and_each_of_them_occurs(job):
+def test_the_answers_are_of_five_kinds_and_each_of_them_occurs(job):
     seen = {job.answers(number) for number in range(601)}
-    assert seen == {seccomp.ALLOW, seccomp.DENY, seccomp.ABSENT}
+    assert seen == {seccomp.ALLOW, seccomp.DENY, seccomp.ABSENT, seccomp.DONE}
     assert run(job.steps, 0, arch=0) == seccomp.KILL
 
 
@@ -108,7 +108,9 @@ def test_the_answers_are_of_four_kinds_and_each_of_them_occurs(job):
 @settings(max_examples=300, deadline=None)
 @given(chosen=st.data())
 def test_arguments_decide_as_the_rules_say_and_only_by_their_low_half(job, chosen):
-    number = chosen.draw(st.sampled_from(sorted(number for number, rule in job.rules.items() if rule is not None)))
+    number = chosen.draw(
+        st.sampled_from(sorted(number for number, rule in job.rules.items() if isinstance(rule, tuple)))
+    )
     rule = job.rules[number]
     near = rule.values if hasattr(rule, "values") else [1 << bit for bit in range(32)]
     interesting = st.sampled_from([*near, *(value ^ 1 for value in near), *(value | 1 << 32 for value in near)])
@@ -162,8 +164,16 @@ def test_to_explain_what_is_refused_is_trapped_and_nothing_else_changes(machine)
 RULES = st.one_of(
     st.none(),
     st.builds(Only, st.integers(0, 5), st.lists(st.integers(0, WORD), min_size=1, max_size=9).map(tuple)),
-    st.builds(Without, st.integers(0, 5), st.integers(1, WORD)),
-    st.builds(Kept, st.integers(0, 5), st.integers(0, 3), st.integers(0, 5), st.sampled_from([None, Only(0, (0, 1))])),
+    st.just(seccomp.DONE),
+    st.builds(Without, st.integers(0, 5), st.integers(1, WORD), st.sampled_from([0, seccomp.DONE])),
+    st.builds(
+        Kept,
+        st.integers(0, 5),
+        st.integers(0, 3),
+        st.integers(0, 5),
+        st.sampled_from([DOUBLE, 0x4000, 1 << 40]),
+        st.sampled_from([None, Only(0, (0, 1))]),
+    ),
 )
 
 

@@ -18,6 +18,7 @@ instead of a list of comparisons.
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -44,6 +45,8 @@ def fail(number: int) -> int:
 
 DENY = fail(errno.EPERM)
 ABSENT = fail(errno.ENOSYS)
+#: The call succeeds, and the kernel does nothing.
+DONE = fail(0)
 
 
 class Only(NamedTuple):
@@ -54,35 +57,36 @@ class Only(NamedTuple):
 
 
 class Without(NamedTuple):
-    """Allowed with none of these bits in one argument."""
+    """Allowed with none of these bits in one argument. With one it gets the action `otherwise`, or is denied."""
 
     argument: int
     bits: int
+    otherwise: int = 0
 
 
 class Kept(NamedTuple):
-    """As the rule says, but a call with this value of one argument may only read: its pointer to a new setting, another
-    argument, is null.
+    """As the rule says, but a call with this value of one argument has none of these bits in another one. All bits: it
+    only reads, since its pointer to a new setting is null.
     """
 
     argument: int
     value: int
-    pointer: int
+    other: int
+    bits: int = 0xFFFFFFFFFFFFFFFF
     rule: Only | None = None
 
 
-Rule = Only | Without | Kept | None
+#: None: any arguments. A number: the action for each call.
+Rule = Only | Without | Kept | int | None
 
 
-def compile_filter(
-    allowed: Mapping[int, Rule | int], *, arch: int, newest: int, absent: Sequence[int], denied: int
-) -> bytes:
-    """The program for the kernel. `allowed`: rule or action by number, None for any arguments. `absent` and all numbers
-    above `newest` fail with ENOSYS, everything else gets the action `denied`.
+def compile_filter(allowed: Mapping[int, Rule], *, arch: int, newest: int, absent: Sequence[int], denied: int) -> bytes:
+    """The program for the kernel. `allowed`: rule by number. `absent` and all numbers above `newest` fail with ENOSYS,
+    everything else gets the action `denied`.
     """
-    steps: list[tuple[int, int | Rule]] = []
+    steps: list[tuple[int, Rule]] = []
     for number in range(newest + 1):
-        action: int | Rule = denied
+        action: Rule = denied
         if number in absent:
             action = ABSENT
         elif number in allowed:
@@ -100,7 +104,7 @@ def compile_filter(
     return b"".join(_LAYOUT.pack(*each) for each in program)
 
 
-def _search(steps: Sequence[tuple[int, int | Rule]], denied: int) -> list[Instruction]:
+def _search(steps: Sequence[tuple[int, Rule]], denied: int) -> list[Instruction]:
     """The action for a number, given the first number of each step."""
     if len(steps) == 1:
         return _leaf(steps[0][1], denied)
@@ -112,18 +116,19 @@ def _search(steps: Sequence[tuple[int, int | Rule]], denied: int) -> list[Instru
     return [(_AT_LEAST, 0, 1, first), (_JUMP, 0, 0, len(below)), *below, *above]
 
 
-def _leaf(action: int | Rule, denied: int) -> list[Instruction]:
+def _leaf(action: Rule, denied: int) -> list[Instruction]:
     if isinstance(action, int):
         return [(_RETURN, 0, 0, action)]
     if action is None:
         return [(_RETURN, 0, 0, ALLOW)]
     load = (_LOAD, 0, 0, _ARGUMENTS + 8 * action.argument)  # its low half: every architecture here is little endian
     if isinstance(action, Kept):
-        low = _ARGUMENTS + 8 * action.pointer
-        null = [(_LOAD, 0, 0, low), (_EQUAL, 0, 2, 0), (_LOAD, 0, 0, low + 4), (_EQUAL, 1, 0, 0)]
-        return [load, (_EQUAL, 0, 5, action.value), *null, (_RETURN, 0, 0, denied), *_leaf(action.rule, denied)]
+        low = _ARGUMENTS + 8 * action.other
+        below, above = action.bits & 0xFFFFFFFF, action.bits >> 32
+        none = [(_LOAD, 0, 0, low), (_SET, 2, 0, below), (_LOAD, 0, 0, low + 4), (_SET, 0, 1, above)]
+        return [load, (_EQUAL, 0, 5, action.value), *none, (_RETURN, 0, 0, denied), *_leaf(action.rule, denied)]
     if isinstance(action, Without):
-        return [load, (_SET, 0, 1, action.bits), (_RETURN, 0, 0, denied), (_RETURN, 0, 0, ALLOW)]
+        return [load, (_SET, 0, 1, action.bits), (_RETURN, 0, 0, action.otherwise or denied), (_RETURN, 0, 0, ALLOW)]
     tests = [(_EQUAL, len(action.values) - at, 0, value) for at, value in enumerate(action.values)]
     return [load, *tests, (_RETURN, 0, 0, denied), (_RETURN, 0, 0, ALLOW)]
 
@@ -135,7 +140,7 @@ SUBPROCESS = "subprocess"
 _ANY = """
 brk close_range exit exit_group futex futex_requeue futex_wait futex_waitv futex_wake get_robust_list getcpu getegid
 geteuid getgid getgroups getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage
-getsid gettid getuid kill membarrier mprotect mremap msync munmap pause pidfd_open pidfd_send_signal
+getsid gettid getuid kill mprotect mremap munmap pause pidfd_open pidfd_send_signal
 restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait
 sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getparam sched_getscheduler
 sched_rr_get_interval sched_yield set_robust_list set_tid_address setpgid setrlimit setsid sigaltstack sysinfo tgkill
@@ -144,15 +149,15 @@ times umask uname wait4 waitid capget
 alarm clock_getres clock_gettime clock_nanosleep getitimer gettimeofday nanosleep setitimer time timerfd_create
 timerfd_gettime timerfd_settime
 
-access chdir chmod close copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate fchdir fchmod
-fchmodat fchmodat2 fdatasync fgetxattr flistxattr flock fstat fstatfs fsync ftruncate getcwd getdents64 getxattr
-lgetxattr link linkat listxattr llistxattr lseek lstat mkdir mkdirat newfstatat open openat openat2 pipe pipe2 pread64
-preadv preadv2 pwrite64 pwritev pwritev2 read readlink readlinkat readv rename renameat renameat2 rmdir sendfile stat
+access chdir chmod close copy_file_range creat dup dup2 dup3 faccessat faccessat2 fallocate fchdir fchmod
+fchmodat fchmodat2 fgetxattr flistxattr flock fstat fstatfs ftruncate getcwd getdents64 getxattr
+lgetxattr link linkat listxattr llistxattr lseek lstat mkdir mkdirat newfstatat pipe pipe2 pread64
+preadv pwrite64 pwritev pwritev2 read readlink readlinkat readv rename renameat renameat2 rmdir sendfile stat
 statfs statx symlink symlinkat truncate unlink unlinkat utime utimensat utimes write writev
 
 epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 poll ppoll pselect6 select
 
-getpeername getsockname getsockopt recvfrom recvmsg sendmsg sendto shutdown
+getpeername getsockname recvfrom recvmsg sendmsg sendto shutdown
 """
 #: Only with the option `subprocess`: start another program, which gets the same filter.
 _PROGRAMS = "execve vfork"
@@ -183,34 +188,66 @@ _ADVICES = (0, 1, 2, 3, 4, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
 #: ARCH_SET_GS, ARCH_SET_FS, ARCH_GET_FS, ARCH_GET_GS, ARCH_GET_CPUID, ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM,
 #: ARCH_REQ_XCOMP_PERM. Not among them: what changes the layout of addresses, the stack's shadow or what CPUID says.
 _ARCH_PRCTLS = (0x1001, 0x1002, 0x1003, 0x1004, 0x1011, 0x1021, 0x1022, 0x1023)
+# Files of the image and data sets are on the disks of the host, and their pages are in the cache for all workers. A job
+# reads them. It neither finds out what others have read, nor has pages dropped, nor keeps the disk busy with them.
+#: To find it out: RWF_NOWAIT, and openat2() with RESOLVE_CACHED, which is in memory. RWF_DONTCACHE drops pages.
+_READS = (0,)
+#: All but POSIX_FADV_DONTNEED, which drops pages.
+_FILE_ADVICES = (0, 1, 2, 3, 5)
+#: Reads that go to the disk each time.
+_O_DIRECT = {"aarch64": 0o200000}
+_F_SETFL = 4
+#: fsync() of a file that is open for reading has the disk write out its cache, which others then wait for. The scratch
+#: space is memory, where it does nothing.
+_MS_SYNC = 4
 
-_WITH_RULE: dict[str, Rule] = {
-    "arch_prctl": Only(0, _ARCH_PRCTLS),
-    "clone": Without(0, _NEW_NAMESPACES | _OF_ANOTHER | _REFUSED_OUTSIDE),
-    "fcntl": Only(1, _FCNTLS),
-    "ioctl": Only(1, _IOCTLS),
-    "madvise": Only(2, _ADVICES),
-    "mmap": Without(3, _MAP_HUGETLB),
-    "prctl": Only(0, _PRCTLS),
-    "prlimit64": Kept(1, _CORE, 2, Only(0, (0,))),  # its own
-    "setrlimit": Kept(0, _CORE, 1),
-    "socketpair": Only(0, (_AF_UNIX,)),
-}
-#: Fails with ENOSYS, so that the C library falls back to clone, whose flags a filter can look at.
-_ABSENT = ("clone3",)
+#: Options of a socket that are about it alone. Not among them: its cookie, a count of the kernel that goes on from job
+#: to job, and the pidfd of the process at its other end.
+_SOCKET_OPTIONS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 15, 16, 17, 18, 19, 20, 21, 30, 38, 39)
+#: Queries, and barriers among the caller's threads. Not among them: barriers that interrupt all processors.
+_BARRIERS = (0, 8, 16, 32, 64, 128, 256, 512)
 
 
-def allowed(options: Collection[str]) -> dict[str, Rule]:
-    """Rule by name, None for any arguments."""
+def _with_rule(machine: str) -> dict[str, Rule]:
+    direct = _O_DIRECT.get(machine or os.uname().machine, 0o40000)
+    return {
+        "arch_prctl": Only(0, _ARCH_PRCTLS),
+        "clone": Without(0, _NEW_NAMESPACES | _OF_ANOTHER | _REFUSED_OUTSIDE),
+        "fadvise64": Only(3, _FILE_ADVICES),
+        "fcntl": Kept(1, _F_SETFL, 2, direct, rule=Only(1, _FCNTLS)),
+        "fdatasync": DONE,
+        "fsync": DONE,
+        "getsockopt": Only(2, _SOCKET_OPTIONS),
+        "ioctl": Only(1, _IOCTLS),
+        "madvise": Only(2, _ADVICES),
+        "membarrier": Only(0, _BARRIERS),
+        "mmap": Without(3, _MAP_HUGETLB),
+        "msync": Without(2, _MS_SYNC, DONE),
+        "open": Without(1, direct),
+        "openat": Without(2, direct),
+        "preadv2": Only(5, _READS),
+        "prctl": Only(0, _PRCTLS),
+        "prlimit64": Kept(1, _CORE, 2, rule=Only(0, (0,))),  # its own
+        "setrlimit": Kept(0, _CORE, 1),
+        "socketpair": Only(0, (_AF_UNIX,)),
+    }
+
+
+#: Fail with ENOSYS, so that libraries fall back to clone and openat, whose flags a filter can look at.
+_ABSENT = ("clone3", "openat2")
+
+
+def allowed(options: Collection[str], machine: str = "") -> dict[str, Rule]:
+    """Rule by name."""
     names = _ANY.split() + (_PROGRAMS.split() if SUBPROCESS in options else [])
-    return {**dict.fromkeys(names), **_WITH_RULE}
+    return {**dict.fromkeys(names), **_with_rule(machine)}
 
 
 def job_filter(options: Collection[str] = (), *, explain: bool = False, machine: str = "") -> bytes:
     """The filter for this machine. `explain`: a refused call raises SIGSYS, so that denials.py can report it."""
     numbers = syscalls.numbers(machine)
     return compile_filter(
-        {numbers[name]: rule for name, rule in allowed(options).items() if name in numbers},
+        {numbers[name]: rule for name, rule in allowed(options, machine).items() if name in numbers},
         arch=syscalls.audit_arch(machine),
         newest=syscalls.NEWEST,
         absent=[numbers[name] for name in _ABSENT],

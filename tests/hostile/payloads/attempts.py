@@ -187,6 +187,33 @@ def main():
             told.append(attempt(lambda: left.connect(to)))
     return sorted(set(told) - {"EPIPE", "ECONNRESET"}) or ["EPERM"]
 """, by="job filter, landlock, namespaces"),
+    # ---- files that all workers have ----
+    _a("C42", "what is in the page cache, by reads that do not wait", "EPERM", """
+def main():
+    at = ctypes.create_string_buffer(64)
+    told = []
+    for path in ("/etc/passwd", os.__file__):
+        fd = os.open(path, os.O_RDONLY)
+        for flags in (8, 128, 8 | 1):  # RWF_NOWAIT, RWF_DONTCACHE
+            told.append(call(327, fd, struct.pack("QQ", ctypes.addressof(at), 64), *map(ctypes.c_long, (1, 0, 0, flags))))
+    return told
+""", works="ok"),
+    _a("C42", "files that others have opened, by a search that only the cache answers", "ENOSYS", """
+def main():
+    how = struct.pack("QQQ", 0, 0, 0x20)  # RESOLVE_CACHED
+    return [call(437, -100, path.encode(), how, ctypes.c_long(24)) for path in (os.__file__, "/usr/share/zoneinfo/Africa/Lagos")]
+""", works="ok"),
+    _a("C42", "reads that go past the page cache to the disk", "EPERM", """
+def main():
+    fd = os.open("/etc/passwd", os.O_RDONLY)
+    told = [attempt(lambda: os.open(path, os.O_RDONLY | os.O_DIRECT)) for path in ("/etc/passwd", os.__file__)]
+    return told + [call(2, b"/etc/passwd", os.O_DIRECT), call(72, fd, 4, os.O_DIRECT)]
+""", works="ok"),
+    _a("D24", "the kernel's count of sockets, which goes on from job to job", "EPERM", """
+def main():
+    left, right = socket.socketpair()
+    return [attempt(lambda: each.getsockopt(socket.SOL_SOCKET, option, 8)) for option in (57, 71) for each in (left, right)]
+""", works="ok"),
     # ---- clones ----
     _a("C2", "clones that leave their parent, its namespace or its reaper", "EPERM ENOSYS EINVAL", """
 def main():
