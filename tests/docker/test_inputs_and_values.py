@@ -1,22 +1,19 @@
 """The inputs and the value of a job, through the real client, the real daemon and real containers."""
 
 import asyncio
-import datetime as dt
 import math
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from pool.errors import InvalidJobError
 from pool.model import Limits, Outcome, StartKind
+from tests.fuzz.targets.values import of_every_kind
 from tests.support.same import same
 
 TEMPLATE = {
@@ -34,43 +31,12 @@ pytestmark = pytest.mark.usefixtures("next_job_is_served")
 
 # ---- values --------------------------------------------------------------------------------------------------------
 
-TIMES = pd.date_range("2024-10-27", periods=5, freq="h", tz="Europe/Berlin")
-SAMPLES = {
-    "plain": [None, True, False, 0, -1, 2**63, -(2**200), 1.5, -0.0, math.inf, -math.inf, 1e-320, "", "ü\0\ud800", b"\0\xff"],
-    "nan": [math.nan, complex(math.nan, -0.0)],
-    "containers": [[], (), {}, set(), frozenset({1}), {1: "a", (1, 2): None, None: [], 1.5: b"", frozenset({3}): {}}],
-    "times": [dt.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")), dt.datetime.fromisoformat("0001-01-01"), dt.date.max,
-              dt.time(1, 2, 3, 4), dt.timedelta(-1, 2, 3), dt.datetime(2024, 1, 1, tzinfo=dt.UTC)],
-    "decimals": [Decimal("1.10"), Decimal("-0"), Decimal("NaN"), Decimal("Infinity"), Decimal(10) ** 100],
-    "numpy scalars": [np.float32(1.5), np.int8(-1), np.uint64(2**64 - 1), np.bool_(True), np.complex64(1j), np.str_("a"), np.bytes_(b"a"),
-                      np.datetime64("2024-01-01T00", "h"), np.timedelta64(5, "ns"), np.longdouble(1) / 3, np.float16("nan")],
-    "every dtype": [np.arange(3).astype(kind) for kind in "?bhilqBHILQefdgFDG"],
-    "big endian": [np.arange(5).astype(kind) for kind in (">i4", ">f8", ">u2", ">c16", ">M8[s]")],
-    "texts of numpy": [np.array(["a", "bcd", ""]), np.array([b"x", b"yz"]), np.array(["ü"], dtype=">U3")],
-    "times of numpy": [np.array(["2024-01-01", "NaT"], "M8[D]"), np.array([1, 2], "m8[us]")],
-    "structured": [np.array([(1, 2.5, "ab", (1, 2))], [("a", "<i4"), ("b", ">f8"), ("c", "U2"), ("d", "i2", 2)])],
-    "shapes": [np.array(5.0), np.zeros((0, 3)), np.asfortranarray(np.arange(12.0).reshape(3, 4)), np.arange(20)[::3], np.ones((1,) * 20)],
-    "text of any length": [np.array(["a", "x" * 99], np.dtypes.StringDType()), np.array([], np.dtypes.StringDType(na_object=None))],
-    "objects": [np.array([1, "a", None, [2.5]], object)],
-    "series": [pd.Series([1.0, np.nan], name="x"), pd.Series(["a", None], dtype="string"), pd.Series([1, None], dtype="Int8"),
-               pd.Series([True, None], dtype="boolean"), pd.Series(list("aba"), dtype="category"), pd.Series([0.5, None], dtype="Float32"),
-               pd.Series(pd.period_range("2024", periods=3, freq="Q")), pd.Series(pd.interval_range(0, 3)), pd.Series(TIMES)],
-    "index": [pd.RangeIndex(0, 10**4, 7), pd.Index(["a", "b"], name="n"), TIMES, pd.period_range("2024-01", periods=3, freq="M"),
-              pd.timedelta_range(0, periods=3, freq="D"), pd.CategoricalIndex(["x", "y"], ordered=True), pd.interval_range(0.0, 2.0),
-              pd.MultiIndex.from_product([["a", "b"], TIMES[:2]], names=["k", None])],
-    "frame": [pd.DataFrame({"t": TIMES, "c": pd.Categorical(list("abcab")), "s": pd.array(["a", None, "b", "c", "d"], dtype="string"),
-                            "i": pd.array([1, None, 3, 4, 5], dtype="Int64"), "f": np.arange(5.0), "o": [1, "a", None, b"", 2.5]}, index=TIMES),
-              pd.DataFrame(np.arange(6).reshape(2, 3), columns=pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)])), pd.DataFrame()],
-    "stamps": [pd.Timestamp("2024-01-01", tz="UTC"), pd.Timedelta("1ns"), pd.NaT, pd.NA, pd.Period("2024Q1"), pd.Interval(0, 1)],
-    "nested": [{"frames": [pd.DataFrame({"x": [np.float32(1)]})], ("a", 1): {"deep": ({"er": np.arange(2)}, {1, 2})}}],
-}  # fmt: skip
 
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_a_value_goes_in_and_comes_out_equal_and_of_the_same_type(name, client):
-    result = client.run(IDENTITY, entry="main", args=[SAMPLES[name]])
+def test_values_of_every_kind_go_in_and_come_out_equal_and_of_the_same_type(client):
+    sent = list(of_every_kind())
+    result = client.run(IDENTITY, entry="main", args=[sent])
     assert result.outcome is Outcome.OK, result
-    for given, came in zip(SAMPLES[name], result.value, strict=True):
+    for given, came in zip(sent, result.value, strict=True):
         assert same(given, came), (given, came)
 
 

@@ -96,7 +96,7 @@ def _decode(frames: list[bytes]) -> list[object]:
 
 @cache
 def _honest() -> dict[type, Any]:
-    return honest_values([list(_values()), *range(2)])
+    return honest_values([list(of_every_kind()), *range(2)])
 
 
 def _check_again(value: object) -> None:
@@ -125,7 +125,7 @@ def _heads() -> tuple[bytes, ...]:
     return tuple(split(data)[0] for data in seeds())
 
 
-def _values() -> Iterable[object]:
+def of_every_kind() -> Iterable[object]:
     day = pd.date_range("2020-01-01", periods=4, freq="D")
     yield [None, True, 1, -5, 1 << 70, 1.5, 2j, "text", b"bytes", bytearray(b"x")]
     yield {"a": [1, (2, 3)], "b": {"c": {4, 5}}, "d": frozenset({6}), "e": range(1, 9, 2), "f": slice(1, None, (2,))}
@@ -182,7 +182,7 @@ def _values() -> Iterable[object]:
 
 
 def seeds() -> Iterable[bytes]:
-    for value in _values():
+    for value in of_every_kind():
         yield join(map(bytes, values.encode(value, max_bytes=_MOST)))
     yield join([msgpack.packb([msgpack.ExtType(Code.ARRAY, b""), "<f8", [2], "C", 1]), bytes(16)])
     yield join([b"\x91" * 1500 + b"\xc0"])
