@@ -80,7 +80,7 @@ class Journal(Protocol):
         """Write the operation, then call `then`, with an error if it is essential and could not be written."""
 
     def look(self) -> None:
-        """To be called now and then: notice that the files were removed, which no write tells."""
+        """To be called now and then: notice that the files were removed or changed by others, which no write tells."""
 
     def flush(self) -> None:
         """To be called after each turn of the loop: do the writes of this turn."""
@@ -147,7 +147,7 @@ class FileJournal:
         self._woken_at = time.monotonic()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self.unwritten: list[_Item] = []  #: since the last `flush`
-        self._is_removed = False  # for the next daemon, though this one goes on writing to it
+        self._is_removed = False  # or harmed, for the next daemon; this one goes on writing to it
         self._open = 0  # items of the thread whose `then` was not called yet
         self._owed: list[Operation] = []  # not written yet, though their `then` was called; of the thread
         self._full = False  # of the thread; the loop reads `trouble`
@@ -219,13 +219,24 @@ class FileJournal:
         self.trouble = Trouble(error, since) if error is not None else None
 
     def look(self) -> None:
-        if self._is_removed or self._file.is_there():
+        if self._is_removed or not (harm := self._harm()):
             return
         self._is_removed = True
-        text = f"the journal in {self._file.directory} was removed or replaced, so no job can be accepted"
+        text = f"the journal in {self._file.directory} was {harm}, so no job can be accepted"
         log.error(text, action="journal_removed")
         remedy = "start the daemon again. Jobs that have not ended by then are lost"
         self._set_trouble(StorageFullError(f"{text}; {remedy}", directory=str(self._file.directory)))
+
+    def _harm(self) -> str:
+        if not self._lock.acquire(blocking=False):  # the thread may be moving the log; the next look will tell
+            return ""
+        try:
+            return self._file.harm()
+        except OSError as error:
+            log.warning("the files of the journal cannot be looked at", action="journal_look", error=str(error))
+            return ""
+        finally:
+            self._lock.release()
 
     def _too_large(self, size_bytes: int) -> StorageFullError:
         return StorageFullError(

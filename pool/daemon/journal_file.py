@@ -40,8 +40,12 @@ INLINE_BYTES = 64 * 1024
 _APPLICATION_ID = 0x5743504A
 #: Operations in the write-ahead log before they are moved into the database: about 8 MiB of small jobs.
 _CHECKPOINT = 1000
+#: A log that is longer is cut to this size when SQLite begins it anew.
+_LOG_KEPT_BYTES = 64 * 1024 * 1024
 #: Unused pages of the database that are worth giving back, and how many are given back in one go.
 _SPARE_PAGES = 2048
+#: A file that is gone, or that the disk does not give any more.
+_DAMAGE = frozenset({errno.ENOENT, errno.EIO, errno.ENODATA, errno.EBADMSG, errno.EUCLEAN})
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 #: The script that leads to each version of the schema from the one before. Never change one that was released: add one.
@@ -87,21 +91,16 @@ class JournalFile:
         self.directory = directory
         self.set_aside: Path | None = None  #: where a journal is now that could not be read
         self._path = directory / "journal.db"
+        self._log_path = directory / "journal.db-wal"
         self.bodies: Final = Bodies(directory / "bodies", fsync=fsync)
         self.remove: Final = self.bodies.remove
         self.fsync = fsync
         self._uncheckpointed = 0
         try:
             self._make_directories()
-            try:
-                self._connection = self._open()
-            except (sqlite3.DatabaseError, ForeignJournal) as error:
-                if _is_environment(error):
-                    raise
-                self._set_aside(error)
-                self._connection = self._open()
+            self._connection = self._open_or_set_aside()
             self._cursor = self._connection.cursor()
-            self._identity = _identity_of(self._path)
+            self._note_files()
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(
                 f"cannot use the journal in {directory}: {error}; check the directory's owner, file system and free "
@@ -114,7 +113,26 @@ class JournalFile:
         for path in (self.directory, self.bodies.directory):
             path.mkdir(mode=0o700, exist_ok=True)
 
+    def _open_or_set_aside(self) -> sqlite3.Connection:
+        """A disk that cannot be read for a moment looks like damage, so only what is read twice is set aside."""
+        try:
+            return self._open()
+        except (sqlite3.DatabaseError, ForeignJournal) as error:
+            if _is_environment(error):
+                raise
+        for path in (self._path, self._log_path):
+            _read_all(path)
+        try:
+            return self._open()
+        except (sqlite3.DatabaseError, ForeignJournal) as error:
+            if _is_environment(error):
+                raise
+            self._set_aside(error)
+        return self._open()
+
     def _open(self) -> sqlite3.Connection:
+        if _size_of(self._path) == 0 and _size_of(self._log_path):
+            raise ForeignJournal("it is empty, and its log is not")  # SQLite would remove the log and begin anew
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
         try:
             self._prepare(connection)
@@ -139,7 +157,7 @@ class JournalFile:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if self.fsync else 'NORMAL'}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # its error would look like one of the commit
-        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT_BYTES}")
         connection.execute("PRAGMA trusted_schema = OFF")
         if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise ForeignJournal(f"it is damaged: {found:.200}")
@@ -208,15 +226,33 @@ class JournalFile:
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if _pragma(self._connection, "freelist_count") > _SPARE_PAGES:
             self._connection.execute(f"PRAGMA incremental_vacuum({_SPARE_PAGES})").fetchall()
+        self._note_files()
 
     def size_bytes(self) -> int:
         """The size of jobs and results, without free pages of the database."""
         pages = _pragma(self._connection, "page_count") - _pragma(self._connection, "freelist_count")
         return pages * _pragma(self._connection, "page_size") + self.bodies.size_bytes
 
-    def is_there(self) -> bool:
-        """Whether the next daemon would find this file. SQLite goes on writing to one that was removed."""
-        return _identity_of(self._path) == self._identity
+    def _note_files(self) -> None:
+        self._known, self._known_log = self._path.stat(), self._log_path.stat()
+
+    def harm(self) -> str:
+        """What another program has done to the files; "": nothing that is seen. SQLite goes on writing to them.
+
+        Only `tidy` writes to the database, and the log becomes no smaller than it may stay. Raises OSError.
+        """
+        try:
+            now, log_now = self._path.stat(), self._log_path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return "removed or replaced"
+        if not (os.path.samestat(now, self._known) and os.path.samestat(log_now, self._known_log)):
+            return "removed or replaced"
+        if (now.st_size, now.st_mtime_ns) != (self._known.st_size, self._known.st_mtime_ns):
+            return "truncated or overwritten"
+        if log_now.st_size < min(self._known_log.st_size, _LOG_KEPT_BYTES):
+            return "truncated or overwritten"
+        self._known_log = log_now
+        return ""
 
     def close(self) -> None:
         self._connection.close()
@@ -264,23 +300,36 @@ class JournalFile:
             )
 
     def frames(self, name: str, column: bytes | None) -> Sequence[Frame] | None:
-        """The frames in a column or, if that is None, in a file, which is mapped and not read. None: damaged."""
+        """The frames in a column or, if that is None, in a file, which is mapped and not read. None: damaged.
+
+        Raises OSError if it cannot be told, for example because no descriptor is free.
+        """
         try:
             return split(self.bodies.mapped(name) if column is None else column)
-        except (OSError, ValueError, struct.error):
+        except OSError as error:
+            if error.errno in _DAMAGE:
+                return None
+            raise
+        except (ValueError, struct.error):
             return None
 
 
 # ---- SQLite ----
 
 
-def _identity_of(path: Path) -> tuple[int, int] | None:
-    """Device and inode; None if there is no such file."""
+def _size_of(path: Path) -> int | None:
+    """None if there is no such file. Raises OSError."""
     try:
-        found = path.stat()
-    except OSError:
+        return path.stat().st_size
+    except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+
+
+def _read_all(path: Path) -> None:
+    """Raises OSError if the disk does not give a part of it."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
+        while file.read(1024 * 1024):
+            pass
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

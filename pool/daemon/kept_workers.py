@@ -68,7 +68,9 @@ class KeptWorkers:
                 yield kept
 
     def remove(self, number: int) -> None:
-        self._path(number).unlink(missing_ok=True)
+        """A note that cannot be removed is of no worker to the next daemon."""
+        with contextlib.suppress(OSError):
+            self._path(number).unlink(missing_ok=True)
 
     def keep_only(self, numbers: Collection[int]) -> None:
         """Remove the notes and link directories of all workers but these."""

@@ -43,6 +43,12 @@ class RunDirectories:
         self.run_dir = run_dir
         self.state_dir = state_dir
         self.instance = secrets.token_hex(6)
+        try:
+            self._make_and_lock(run_dir, state_dir)
+        except OSError as error:
+            raise _unusable(Path(error.filename or run_dir), error) from error
+
+    def _make_and_lock(self, run_dir: Path, state_dir: Path) -> None:
         _require_short(run_dir)
         _require_apart(run_dir, state_dir)
         for directory, mode in ((run_dir, 0o711), (state_dir, 0o700)):

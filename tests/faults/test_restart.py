@@ -227,3 +227,22 @@ def test_a_journal_that_is_removed_under_the_daemon_is_an_alert_and_no_job_is_ac
         with pytest.raises(StorageFullError, match="was removed or replaced, so no job can be accepted; start"):
             client.submit("result = 2")
         assert client.result(finished).value == 1
+
+
+def test_a_journal_that_is_truncated_under_the_daemon_is_an_alert_and_the_next_daemon_says_that_it_cannot_be_read(
+    start,
+):
+    daemon = start()
+    with daemon.client(timeout=60) as client:
+        finished = client.submit("result = 1")
+        assert client.result(finished).value == 1
+        os.truncate(daemon.state_dir / "journal" / "journal.db", 0)
+        daemon.until(lambda: "was truncated" in str(daemon.status()["alerts"]))
+        with pytest.raises(StorageFullError, match="was truncated or overwritten, so no job can be accepted; start"):
+            client.submit("result = 2")
+        assert client.result(finished).value == 1
+    daemon.stop(signal.SIGKILL)
+    second = start()
+    with second.client() as client:
+        assert client.run("result = 3").value == 3
+    assert "journal:unreadable" in [alert["id"] for alert in second.status()["alerts"]]

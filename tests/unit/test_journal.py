@@ -1,5 +1,6 @@
 """The journal's files and its thread, on real SQLite."""
 
+import errno
 import os
 import queue
 import sqlite3
@@ -10,13 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from pool.daemon import journal_file
+from pool.daemon import journal_bodies, journal_file
 from pool.daemon.job_store import JobStore
 from pool.daemon.journal import FileJournal
-from pool.daemon.journal_entries import KNOWN_SINCE, Accept, Collect, Drop, End, Lease, LeaseRow, SetFact
+from pool.daemon.journal_entries import KNOWN_SINCE, Accept, Collect, Drop, End, Lease, LeaseRow, SetFact, Tidy
 from pool.daemon.journal_file import INLINE_BYTES, SCHEMA, JournalFile
 from pool.daemon.recovery import read_past
 from pool.errors import ConfigError, PoolError, StorageFullError
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -208,6 +210,106 @@ def test_a_journal_that_cannot_be_read_is_set_aside(open_file, directory, damage
     assert file.set_aside is not None
     assert file.set_aside.name.startswith("journal.corrupt-")
     assert (file.set_aside / "journal.db").exists()
+
+
+@pytest.mark.parametrize("raised", [sqlite3.DatabaseError("malformed"), journal_file.ForeignJournal("damaged")])
+def test_a_journal_that_could_not_be_read_for_a_moment_is_not_set_aside(open_file, directory, monkeypatch, raised):
+    """SQLite reports a failed read as damage, too."""
+    first = open_file()
+    first.commit([accept(1)])
+    first.close()
+    real, failures = JournalFile._prepare, [raised]
+
+    def prepare(file, connection):
+        if failures:
+            raise failures.pop()
+        real(file, connection)
+
+    monkeypatch.setattr(JournalFile, "_prepare", prepare)
+    second = open_file()
+    assert second.set_aside is None
+    assert [row.number for row in second.rows()] == [1]
+    assert os.listdir(directory.parent) == ["journal"]
+
+
+def test_a_journal_whose_disk_does_not_give_it_is_left_where_it_is(open_file, directory, monkeypatch):
+    first = open_file()
+    first.close()
+    (directory / "journal.db").write_bytes(b"no database " * 1000)
+
+    def unreadable(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(journal_file, "_read_all", unreadable)
+    with pytest.raises(ConfigError, match="Input/output error"):
+        open_file()
+    assert os.listdir(directory.parent) == ["journal"]
+
+
+def test_a_database_without_content_whose_log_has_some_is_set_aside_and_not_begun_anew(open_file, directory):
+    """As after `> journal.db` under a daemon, which was then killed."""
+    first = open_file()
+    first.commit([accept(1)])
+    log = (directory / "journal.db-wal").read_bytes()
+    first.close()
+    (directory / "journal.db").write_bytes(b"")
+    (directory / "journal.db-wal").write_bytes(log)
+    assert open_file().set_aside is not None
+
+
+def test_a_body_that_cannot_be_opened_for_want_of_descriptors_is_not_taken_for_damaged(open_file, monkeypatch):
+    file = open_file()
+    file.commit([accept(1, (b"code", bytes(INLINE_BYTES)))])
+
+    def refused(*_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(journal_bodies.mmap, "mmap", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        list(file.rows())
+
+
+def by_truncation(directory):
+    os.truncate(directory / "journal.db", 0)
+
+
+def by_a_copy_in_its_place(directory):
+    content = (directory / "journal.db").read_bytes()
+    (directory / "journal.db").write_bytes(content)
+
+
+def by_another_page(directory):
+    with (directory / "journal.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(4096))
+
+
+def by_truncation_of_its_log(directory):
+    os.truncate(directory / "journal.db-wal", 0)
+
+
+def by_removal_of_its_log(directory):
+    (directory / "journal.db-wal").unlink()
+
+
+@pytest.mark.parametrize(
+    "harm", [by_truncation, by_a_copy_in_its_place, by_another_page, by_truncation_of_its_log, by_removal_of_its_log]
+)
+def test_files_that_another_program_changes_are_noticed(start, loop, directory, harm):
+    """After a checkpoint, which changes them rightly."""
+    journal = start()
+    done = []
+    for number in range(1100):
+        journal.write(accept(number), done.append)
+        loop.flush()
+    for number in range(1101, 1103):  # the second one comes after the work of the first
+        journal.write(Tidy(), done.append)
+        loop.until(lambda number=number: len(done) == number)
+    journal.look()
+    assert journal.trouble is None
+    harm(directory)
+    eventually(lambda: journal.look() or journal.trouble is not None)
+    assert "so no job can be accepted; start the daemon again" in journal.trouble.error.message
 
 
 def test_the_database_of_another_program_is_set_aside(open_file, directory):

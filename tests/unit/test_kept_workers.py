@@ -1,5 +1,7 @@
 """The notes of ready workers: what the next daemon reads of them, and what it does not."""
 
+import errno
+import os
 import stat
 
 import msgspec
@@ -75,3 +77,11 @@ def test_links_and_notes_of_workers_that_are_gone_are_removed(kept, tmp_path):
 
 def test_tokens_differ():
     assert len({new_token() for _ in range(100)}) == 100
+
+
+def test_a_note_that_cannot_be_removed_stops_nobody(kept, monkeypatch):
+    def fails(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("pathlib.Path.unlink", fails)
+    kept.remove(7)

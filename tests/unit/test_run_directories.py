@@ -1,5 +1,6 @@
 """The daemon's directories: it makes and locks them, or refuses them and says what to do."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -153,3 +154,15 @@ def test_the_error_for_a_full_disk_says_so(tmp_path, made):
             made(tmp_path / "run", state)
     finally:
         subprocess.run(["umount", state], check=True)
+
+
+@pytest.mark.parametrize("call", ["fcntl.flock", "pathlib.Path.iterdir"])
+def test_a_disk_that_fails_is_an_error_that_names_the_directory(tmp_path, made, monkeypatch, call):
+    (tmp_path / "run").mkdir()
+
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(tmp_path / "run"))
+
+    monkeypatch.setattr(call, fails)
+    with pytest.raises(ConfigError, match=r"cannot write .*/run.*Input/output error"):
+        made(tmp_path / "run", tmp_path / "state")

@@ -10,6 +10,7 @@ memory loses the connection that holds most. A client that was cut off connects 
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -151,7 +152,7 @@ class ClientListener:
 
     def _restore(self) -> None:
         """Bind again if the path was removed, as programs that tidy up do. The connections stay."""
-        if not self._listening or self._socket.path.exists():
+        if not self._listening or os.path.exists(self._socket.path):  # noqa: PTH110 - a path that cannot be looked at is not there
             return
         try:
             fresh = self._bind()
