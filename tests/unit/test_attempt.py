@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from runner import channel
 from runner.attempt import Attempt
-from runner.channel import Report
+from runner.channel import Answer
 from runner.children import Child
 from runner.chunk import NEXT
 from runner.usage import INTERVAL_S, Meter
@@ -22,7 +22,7 @@ JOB = wire.Run(
 )
 
 
-ANSWER = [Report(outcome=Outcome.OK, started_ns=1, ended_ns=2).pack(), b"", b"value"]
+ANSWER = Answer(Outcome.OK, started_ns=1, ended_ns=2, value=[b"value"]).frames()
 
 
 @contextmanager

@@ -4,11 +4,12 @@ import socket
 import struct
 import threading
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner import channel
-from runner.channel import Answer, ChannelError, Collector, Report
+from runner.channel import Answer, ChannelError, Collector
 
 from pool import wire
 from pool.model import Outcome
@@ -28,10 +29,10 @@ def collect(sock, *, max_bytes=1 << 20, max_frames=16):
 
 
 def test_the_largest_answer_fits_into_the_done_that_is_made_of_it():
-    report = Report(Outcome.OK, 0, 0).pack()
-    answer = Answer.of([bytearray(report), *[bytearray()] * (channel.MAX_FRAMES - 1)])
+    report = Answer(Outcome.OK, 0).frames()[0]
+    answer = Answer.of([report, *[bytearray()] * (channel.MAX_FRAMES - 1)])
     done = wire.Done(job_id="j", epoch=1, outcome=Outcome.OK)
-    wire.encode(done, [b"stdout", b"stderr", answer.error, *answer.contents, *answer.value])
+    wire.encode(done, [b"stdout", b"stderr", answer.error, *answer.files[1::2], *answer.value])
 
 
 @given(st.lists(st.binary(max_size=3000), min_size=1, max_size=16))
@@ -105,13 +106,13 @@ def test_a_blocking_reader_says_when_the_other_end_is_gone(pair):
 
 @given(st.binary(max_size=64))
 def test_any_bytes_are_a_report_or_none(frame):
-    claim = Report.unpack(frame)
+    claim = Answer.of([frame, b""])
     assert claim is None or claim.outcome in channel.CLAIMS
 
 
 def test_a_report_says_what_the_child_claims():
-    claim = Report(outcome=Outcome.ERROR, started_ns=5, ended_ns=9, exit_code=3)
-    assert Report.unpack(claim.pack()) == claim
+    claim = Answer(Outcome.ERROR, 9, started_ns=5, exit_code=3, error=b"why", files=[b"name", b"content"])
+    assert Answer.of(claim.frames()) == msgspec.structs.replace(claim, value=[])
 
 
 def test_messages_that_come_together_are_read_one_after_the_other(pair):

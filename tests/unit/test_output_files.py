@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runner import output_files, warmup
-from runner.channel import Answer, Report, file_names
+from runner.channel import Answer, file_names
 from runner.program import Setting
 
 from pool import wire
@@ -120,15 +120,15 @@ def test_what_a_worker_takes_as_names_of_files_never_leads_elsewhere(frames):
 
 @pytest.mark.parametrize("name", [b"../x", b"/x", b"a//b", b"", b".", b"a/..", b"\xff", b"a\0b", b"x" * 256])
 def test_an_answer_with_such_a_name_is_no_answer(name):
-    claim = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2, files=1).pack()
-    assert Answer.of([claim, b"", b"good", b"content"]) is not None
-    assert Answer.of([claim, b"", name, b"content"]) is None
+    assert Answer.of(Answer(Outcome.OK, 2, files=[b"good", b"content"]).frames()) is not None
+    assert Answer.of(Answer(Outcome.OK, 2, files=[name, b"content"]).frames()) is None
 
 
 def test_an_answer_that_announces_more_files_than_it_has_is_no_answer():
-    claim = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2, files=2).pack()
-    assert Answer.of([claim, b"", b"a", b"1", b"b"]) is None
-    assert Answer.of([claim, b"", b"a", b"1", b"a", b"2"]) is None  # one name twice
+    frames = Answer(Outcome.OK, 2, files=[b"a", b"1", b"b", b"2"]).frames()
+    assert Answer.of(frames) is not None
+    assert Answer.of(frames[:-1]) is None
+    assert Answer.of([*frames[:4], b"a", b"2"]) is None  # one name twice
 
 
 def test_a_warm_up_leaves_alone_what_the_job_before_has_left(tmp_path):

@@ -4,28 +4,28 @@ import resource
 import signal
 
 import pytest
-from runner.channel import Report
+from runner.channel import Answer
 from runner.verdict import Evidence, decide
 
 from pool import wire
 from pool.model import Outcome
 
 JOB = wire.Run(job_id="a", epoch=1, wall_s=2, cpu_s=1, memory=1 << 20, tmp=1, output=1, result=100, processes=1)
-OK = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2)
+OK = Answer(Outcome.OK, started_ns=1, ended_ns=2)
 
 
 def evidence(**changes):
-    seen = {"killed_for": None, "status": 0, "cpu_s": 0.1, "oom_kills": 0, "report": None, "invalid": ""}
+    seen = {"killed_for": None, "status": 0, "cpu_s": 0.1, "oom_kills": 0, "claim": None, "invalid": ""}
     return Evidence(**(seen | changes))
 
 
 def test_a_child_that_answers_gets_the_outcome_it_claims():
-    assert decide(JOB, evidence(report=OK)).outcome is Outcome.OK
+    assert decide(JOB, evidence(claim=OK)).outcome is Outcome.OK
 
 
 @pytest.mark.parametrize("why", [Outcome.TIMEOUT, Outcome.CANCELLED, Outcome.OUTPUT])
 def test_what_the_runner_killed_it_for_counts_more_than_its_claim(why):
-    verdict = decide(JOB, evidence(report=OK, killed_for=why, status=signal.SIGKILL))
+    verdict = decide(JOB, evidence(claim=OK, killed_for=why, status=signal.SIGKILL))
     assert verdict.outcome is why
     assert verdict.reason
 
@@ -69,13 +69,13 @@ def test_a_signal_for_cpu_time_that_was_not_used_is_a_crash():
     ],
 )
 def test_what_an_error_is_about_is_in_its_reason(about, words):
-    claim = Report(outcome=Outcome.ERROR, about=about, started_ns=1, ended_ns=2)
-    assert words in decide(JOB, evidence(report=claim)).reason
+    claim = Answer(Outcome.ERROR, about=about, started_ns=1, ended_ns=2)
+    assert words in decide(JOB, evidence(claim=claim)).reason
 
 
 def test_an_exit_status_is_not_called_an_exception():
-    claim = Report(outcome=Outcome.ERROR, exit_code=3, started_ns=1, ended_ns=2)
-    verdict = decide(JOB, evidence(report=claim))
+    claim = Answer(Outcome.ERROR, exit_code=3, started_ns=1, ended_ns=2)
+    verdict = decide(JOB, evidence(claim=claim))
     assert (verdict.exit_code, verdict.reason) == (3, "the code ended itself with exit status 3")
 
 

@@ -1,4 +1,4 @@
-"""Runs a job and makes the frames of its answer: report, error, files and value. Called in the child.
+"""Runs a job and makes its answer: report, error, files and value. Called in the child.
 
 The runner trusts nothing of it: the job may have changed anything in this process.
 """
@@ -14,13 +14,11 @@ from pathlib import Path
 from time import monotonic_ns  # by name, because a job may replace the function in the module
 from typing import NoReturn
 
-from msgspec import Struct, structs
-
 from pool import values, wire
 from pool.errors import ValueCodecError
 from pool.outcome import Outcome
 from runner import fault, output_files, program
-from runner.channel import MAX_FRAMES, Frame, Report
+from runner.channel import MAX_FRAMES, Answer, Frame
 from runner.exception_hooks import call_hook
 from runner.interpreter import finish, flush, has_exit_work
 from runner.program import RejectedError, Setting
@@ -34,18 +32,6 @@ _TOO_MANY = "{} files and a value of {} parts are too many together; put the fil
 _OK, _ERROR = Outcome.OK, Outcome.ERROR
 #: Taken now, because a program may replace them in their module.
 _close, _exit, _getpid, _listdir, _open, _write = os.close, os._exit, os.getpid, os.listdir, os.open, os.write
-
-
-class Ending(Struct, frozen=True):
-    """How a job ended, and what it gives."""
-
-    outcome: Outcome
-    ended_ns: int
-    exit_code: int | None = None
-    about: str = ""  #: what its error is about, if that is known
-    error: bytes = b""
-    files: Sequence[bytes | memoryview] = ()  #: names and contents in turn
-    value: Sequence[bytes | memoryview] = ()
 
 
 def answer(
@@ -67,101 +53,90 @@ def answer(
     """
     owner, started_ns, sent = _getpid(), monotonic_ns(), 0
     try:
-        ending = _run(job, code, arguments, setting)
-        if send is not None and (last or ending.outcome is not _OK or has_exit_work(handlers=False)):
+        found = _run(job, code, arguments, setting)
+        if send is not None and (last or found.outcome is not _OK or has_exit_work(handlers=False)):
             if (working := has_exit_work()) and _getpid() == owner:
-                send(_frames(ending, started_ns, pending=True))
-                sent, ending = _size(ending.value), structs.replace(ending, value=())
+                found.started_ns, found.pending = started_ns, True
+                send(found.frames())
+                sent, found.value, found.pending = _size(found.value), (), False
             finish(program.take_module, working=working)
         flush()
         if _getpid() != owner:
-            _leave(ending)
-        ending = _with_files(ending, job, setting, already=sent)
+            _leave(found)
+        found = _with_files(found, job, setting, already=sent)
     except BaseException as raised:  # noqa: BLE001 - the job has broken what is used here, or has taken all memory
-        ending = _broken(raised)
-    return _frames(ending, started_ns)
-
-
-def _frames(ending: Ending, started_ns: int, *, pending: bool = False) -> list[Frame]:
-    report = Report(
-        outcome=ending.outcome,
-        started_ns=started_ns,
-        ended_ns=ending.ended_ns,
-        exit_code=ending.exit_code,
-        about=ending.about,
-        files=len(ending.files) // 2,
-        pending=pending,
-    )
-    return [report.pack(), ending.error, *ending.files, *ending.value]
+        found = _broken(raised)
+    found.started_ns = started_ns
+    return found.frames()
 
 
 def failure(raised: BaseException) -> list[Frame]:
     """The frames of a job that could not begin: its input does not fit, or the host refuses a part of the isolation."""
     now = monotonic_ns()
     about = "input" if fault.limit_of(raised) in {"tmp", "inodes"} else ""
-    report = Report(outcome=_ERROR, started_ns=now, ended_ns=now, about=about)
-    return [report.pack(), fault.encoded(raised)]
+    return Answer(_ERROR, now, started_ns=now, about=about, error=fault.encoded(raised)).frames()
 
 
-def _run(job: wire.Run, code: bytes, arguments: Sequence[Frame], setting: Setting) -> Ending:
+def _run(job: wire.Run, code: bytes, arguments: Sequence[Frame], setting: Setting) -> Answer:
     ended_ns = 0
     try:
         room = mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError:  # its arguments and files have taken it all
-        return Ending(Outcome.MEMORY, monotonic_ns())
+        return Answer(Outcome.MEMORY, monotonic_ns())
     try:
         value, exit_code = program.run(job, code, arguments, setting)
         ended_ns = monotonic_ns()
         about = program.why_no_value(job, code) if value is None else ""
-        return Ending(_OK, ended_ns, exit_code, about, value=values.encode(value, max_bytes=job.result))
+        encoded = values.encode(value, max_bytes=job.result)
+        return Answer(_OK, ended_ns, exit_code=exit_code, about=about, value=encoded)
     except RejectedError as raised:
-        return Ending(Outcome.REJECTED, monotonic_ns(), error=fault.rejected(raised.findings, fault.message(raised)))
+        return Answer(Outcome.REJECTED, monotonic_ns(), error=fault.rejected(raised.findings, fault.message(raised)))
     except MemoryError as raised:
         room.close()
-        return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
+        return Answer(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
     except BaseException as raised:  # noqa: BLE001 - a job may raise anything, and all of it is its result
         if ended_ns and isinstance(raised, ValueCodecError):
             return _not_carried(raised, ended_ns)
         return _raised(raised)
 
 
-def _raised(raised: BaseException) -> Ending:
+def _raised(raised: BaseException) -> Answer:
     about = fault.limit_of(raised)
     fault.forget_callers(raised)
     last = call_hook(raised, fault.own_trace(raised)) if fault.exit_code(raised) is None else raised
     exit_code = fault.exit_code(last)
     if exit_code == 0:  # of the job's hook
-        return Ending(_OK, monotonic_ns(), 0, value=values.encode(None, max_bytes=_SMALL_BYTES))
+        return Answer(_OK, monotonic_ns(), exit_code=0, value=values.encode(None, max_bytes=_SMALL_BYTES))
     if exit_code is not None and (text := fault.exit_text(last)):
         with contextlib.suppress(BaseException):  # the stream may be any object by now, or missing
             sys.stderr.write(f"{text}\n")
     if about == "memory":  # a system call has failed with ENOMEM
-        return Ending(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
+        return Answer(Outcome.MEMORY, monotonic_ns(), error=fault.encoded(raised))
     if type(raised) is KeyboardInterrupt:  # Python does not take an exception that is derived from it for an interrupt
         about = "interrupt"
     if type(raised) is ModuleNotFoundError:
         about = "module"
-    return Ending(_ERROR, monotonic_ns(), exit_code, about=about, error=fault.encoded(raised))
+    return Answer(_ERROR, monotonic_ns(), exit_code=exit_code, about=about, error=fault.encoded(raised))
 
 
-def _broken(raised: BaseException) -> Ending:
+def _broken(raised: BaseException) -> Answer:
     if issubclass(type(raised), MemoryError):
-        return Ending(Outcome.MEMORY, monotonic_ns())
-    return Ending(_ERROR, monotonic_ns(), error=fault.UNKNOWN)
+        return Answer(Outcome.MEMORY, monotonic_ns())
+    return Answer(_ERROR, monotonic_ns(), error=fault.UNKNOWN)
 
 
-def _not_carried(raised: ValueCodecError, ended_ns: int) -> Ending:
+def _not_carried(raised: ValueCodecError, ended_ns: int) -> Answer:
     """Its value or its files are over a limit, or of a kind that cannot be carried."""
     outcome = Outcome.OUTPUT if "limit" in raised.fields else _ERROR
     about = "files" if "files" in raised.fields else "value"
-    return Ending(outcome, ended_ns, about=about, error=fault.encoded(raised))
+    return Answer(outcome, ended_ns, about=about, error=fault.encoded(raised))
 
 
-def _leave(ending: Ending) -> NoReturn:
+def _leave(found: Answer) -> NoReturn:
     """End a process that the job has forked and that has left the job's code. Only the first process answers."""
-    if ending.error and ending.exit_code is None:
-        _write(2, wire.decode_fault(ending.error).traceback.encode())
-    _exit(ending.exit_code or int(ending.outcome is not _OK))
+    if found.error and found.exit_code is None:
+        _write(2, wire.decode_fault(found.error).traceback.encode())
+    _exit(found.exit_code or int(found.outcome is not _OK))
 
 
 def _have_a_descriptor() -> None:
@@ -177,21 +152,22 @@ def _size(frames: Sequence[Frame]) -> int:
     return sum([memoryview(frame).nbytes for frame in frames])
 
 
-def _with_files(ending: Ending, job: wire.Run, setting: Setting, *, already: int) -> Ending:
+def _with_files(found: Answer, job: wire.Run, setting: Setting, *, already: int) -> Answer:
     """With the files in the output directory, also when the job failed. Files and value share one limit."""
-    if ending.outcome not in {_OK, _ERROR}:
-        return ending
+    if found.outcome not in {_OK, _ERROR}:
+        return found
     try:
         if not _listdir(setting.output):  # as most jobs leave it
-            return ending
+            return found
     except OSError:  # it is gone, or the job has all descriptors in use
         _have_a_descriptor()
-    left = job.result - already - _size(ending.value)
+    left = job.result - already - _size(found.value)
     try:
         files = output_files.collect(Path(setting.output), max_bytes=left)
     except ValueCodecError as raised:
-        return ending if ending.outcome is _ERROR else _not_carried(raised, ending.ended_ns)
-    if 2 + len(files) + len(ending.value) > MAX_FRAMES:
-        why = ValueCodecError(_TOO_MANY.format(len(files) // 2, len(ending.value)), files=True)
-        return _not_carried(why, ending.ended_ns)
-    return structs.replace(ending, files=files)
+        return found if found.outcome is _ERROR else _not_carried(raised, found.ended_ns)
+    if 2 + len(files) + len(found.value) > MAX_FRAMES:
+        why = ValueCodecError(_TOO_MANY.format(len(files) // 2, len(found.value)), files=True)
+        return _not_carried(why, found.ended_ns)
+    found.files = files
+    return found

@@ -119,31 +119,29 @@ class Attempt:
             self._collector.feed()
         except ChannelError as error:
             self._reject(str(error))
-        else:
-            if self._collector.frames is not None and self._claimed is None:
-                self._take(self._collector.frames)
-        last = self._claimed is not None and self._chunk is None
-        return not (self._collector.closed or last or self._invalid)
+            return False
+        frames = self._collector.frames
+        if frames is not None and self._claimed is None:
+            answer = Answer.of(frames)
+            if answer is None or answer.pending:
+                return self._take_early(frames, answer)
+            if self._pending is not None and answer.outcome is self._pending.outcome:
+                answer.value = self._pending.value
+            self._claimed, self._sends_code, self.complete = answer, False, self.killed_for is None
+        return not self._collector.closed and (self._claimed is None or self._chunk is not None)
 
-    def _take(self, frames: list[bytearray]) -> None:
-        """Byte code is taken only as the first message: what comes later may be the job's."""
+    def _take_early(self, frames: list[bytearray], answer: Answer | None) -> bool:
+        """A message before the answer. Byte code is taken only as the first one: what comes later may be the job's."""
         expected, self._sends_code = self._sends_code, False
-        answer = Answer.of(frames)
-        if expected and (compiled := channel.byte_code(frames)) is not None:
+        if expected and answer is None and (compiled := channel.byte_code(frames)) is not None:
             self.compiled = compiled
-            self._collector.next_message()
-            self.collect()
-        elif answer is None or (answer.report.pending and self._pending is not None):
-            self._reject("it does not begin with a report")
-        elif answer.report.pending:
+        elif answer is not None and self._pending is None:
             self._pending = answer
-            self._collector.next_message()
-            self.collect()
         else:
-            if self._pending is not None and answer.report.outcome is self._pending.report.outcome:
-                answer = structs.replace(answer, value=self._pending.value)
-            self._claimed = answer
-            self.complete = self.killed_for is None
+            self._reject("it does not begin with a report")
+            return False
+        self._collector.next_message()
+        return self.collect()
 
     def _reject(self, why: str) -> None:
         self._invalid = f"after an answer that is not valid ({why})"
@@ -192,7 +190,7 @@ class Attempt:
         self.out.drain(_LAST_READS)
         self.err.drain(_LAST_READS)
         used = usage.of_process(self.child.pids[0])
-        ended = self._done(used, of_claim(self.job, self._claimed.report))
+        ended = self._done(used, of_claim(self.job, self._claimed))
         if self._chunk is not None and self._pending is None and self._chunk.goes_on():
             self._begin_next(used.cpu_s)
             return None
@@ -221,13 +219,13 @@ class Attempt:
             status=end.status,
             cpu_s=end.cpu_s,
             oom_kills=usage.oom_kills() - self._oom_before,
-            report=self._claimed.report if self._claimed is not None else None,
+            claim=self._claimed,
             invalid=self._invalid,
         )
         verdict = decide(self.job, evidence)
         if self._pending is not None and self._claimed is None and not self._invalid:
-            verdict = after_its_end(verdict, self._pending.report)
-            if verdict.outcome is self._pending.report.outcome:
+            verdict = after_its_end(verdict, self._pending)
+            if verdict.outcome is self._pending.outcome:
                 self._claimed, self.killed_for = self._pending, None
         used = Usage(cpu_s=end.cpu_s, max_rss_bytes=end.max_rss_bytes)
         ended = self._done(used, verdict)
@@ -238,8 +236,8 @@ class Attempt:
         now_ns = time.monotonic_ns()
         started_ns, ended_ns = self._begun_ns, now_ns
         if claimed is not None:  # its stamps as far as they can be true
-            started_ns = min(max(claimed.report.started_ns, self._begun_ns), now_ns)
-            ended_ns = min(max(claimed.report.ended_ns, started_ns), now_ns)
+            started_ns = min(max(claimed.started_ns, self._begun_ns), now_ns)
+            ended_ns = min(max(claimed.ended_ns, started_ns), now_ns)
         if self._chunk is not None:
             used = structs.replace(used, cpu_s=max(0.0, used.cpu_s - self._cpu_before_s))
         if self._meter is not None and now_ns - self._begun_ns > usage.INTERVAL_S * 1e9:
@@ -251,7 +249,7 @@ class Attempt:
             epoch=self.job.epoch,
             outcome=verdict.outcome,
             reason=verdict.reason,
-            files=claimed.names if claimed is not None else (),
+            files=channel.file_names(claimed.files[::2]) if claimed is not None and claimed.files else (),
             exit_code=verdict.exit_code,
             signal=verdict.signal,
             truncated=tuple([each.name for each in (self.out, self.err) if each.total > len(each.kept) - each.start]),
@@ -263,7 +261,7 @@ class Attempt:
             cpu_s=used.cpu_s,
             max_rss_bytes=used.max_rss_bytes,
         )
-        rest = [b""] if claimed is None else [claimed.error, *claimed.contents, *claimed.value]
+        rest = [b""] if claimed is None else [claimed.error, *claimed.files[1::2], *claimed.value]
         if self._chunk is not None:
             self._chunk.add(done, [*output, *rest])
         return done, [*output, *rest]

@@ -69,14 +69,14 @@ class Baseline:
         """A line for each fact that has changed. After a change all facts are read by name, and from time to time too:
         not every kernel tells of other mounts, and an answer may be longer than the room for it.
         """
-        code = ["code"] if self._code.changed() else []
+        found = ["code"] if self._code.changed() else []
         self._checks += 1
         if not self._answers.as_before() or not self._checks % CHECKS_BY_NAME:
             changed = self._changed()
             if not changed:
                 self._answers.keep()
-            code = [*changed, *code]
-        return [f"{name}: not as before the job" for name in code]
+            found = [*changed, *found]
+        return [f"{name}: not as before the job" for name in found]
 
     def _changed(self) -> list[str]:
         now = self._now()

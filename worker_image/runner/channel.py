@@ -217,59 +217,51 @@ def _completed(sock: socket.socket, part: bytearray, size: int) -> bytearray:
     return frame
 
 
-class Report(Struct, frozen=True):
-    """What a child claims about the job that it ran."""
+class Answer(Struct):
+    """What a child claims about the job that it ran, and what the job gives. The runner decodes none of the frames.
+
+    The child puts it together step by step.
+    """
 
     outcome: Outcome
-    started_ns: int
     ended_ns: int
+    started_ns: int = 0
     exit_code: int | None = None
-    about: str = ""  #: one of ABOUT
-    files: int = 0
+    about: str = ""  #: what its error is about, one of ABOUT
     pending: bool = False  #: a second answer follows
+    error: Frame = b""
+    files: Sequence[Frame] = ()  #: names and contents in turn
+    value: Sequence[Frame] = ()
 
-    def pack(self) -> bytes:
+    def frames(self) -> list[Frame]:
+        """As it is sent."""
         code = _NO_EXIT_CODE if self.exit_code is None else self.exit_code
-        claim, about = CLAIMS.index(self.outcome), ABOUT.index(self.about)
-        return _REPORT.pack(claim, code, about, self.files, self.pending, self.started_ns, self.ended_ns)
+        claim, about, files = CLAIMS.index(self.outcome), ABOUT.index(self.about), len(self.files) // 2
+        report = _REPORT.pack(claim, code, about, files, self.pending, self.started_ns, self.ended_ns)
+        return [report, self.error, *self.files, *self.value]
 
     @classmethod
-    def unpack(cls, frame: Frame) -> Report | None:
-        """None for bytes that are not a report."""
-        if len(frame) != _REPORT.size:
+    def of(cls, frames: Sequence[Frame]) -> Answer | None:
+        """None for frames that are not an answer, and for an answer with a file whose name is not allowed."""
+        if len(frames) < 2 or len(frames[0]) != _REPORT.size:
             return None
-        claim, code, about, files, pending, started_ns, ended_ns = _REPORT.unpack(frame)
-        if claim >= len(CLAIMS) or about >= len(ABOUT):
+        claim, code, about, files, pending, started_ns, ended_ns = _REPORT.unpack(frames[0])
+        end = 2 + 2 * files
+        if claim >= len(CLAIMS) or about >= len(ABOUT) or files > wire.MAX_FILES_OUT or len(frames) < end:
+            return None
+        if files and len(file_names(frames[2:end:2])) != files:
             return None
         return cls(
-            outcome=CLAIMS[claim],
+            CLAIMS[claim],
+            ended_ns,
             started_ns=started_ns,
-            ended_ns=ended_ns,
             exit_code=None if code == _NO_EXIT_CODE else code & 0xFF,
             about=ABOUT[about],
-            files=files,
             pending=bool(pending),
+            error=frames[1],
+            files=frames[2:end],
+            value=frames[end:],
         )
-
-
-class Answer(Struct, frozen=True):
-    """A whole answer, in its parts. None of the frames is decoded."""
-
-    report: Report
-    error: Frame
-    names: tuple[str, ...]
-    contents: Sequence[Frame]
-    value: Sequence[Frame]
-
-    @classmethod
-    def of(cls, frames: Sequence[bytearray]) -> Answer | None:
-        """None for frames that are not an answer, and for an answer with a file whose name is not allowed."""
-        report = Report.unpack(frames[0])
-        if report is None or report.files > wire.MAX_FILES_OUT or len(frames) < 2 + 2 * report.files:
-            return None
-        end = 2 + 2 * report.files
-        names = file_names(frames[2:end:2]) if report.files else ()
-        return cls(report, frames[1], names, frames[3:end:2], frames[end:]) if len(names) == report.files else None
 
 
 def byte_code(frames: Sequence[bytearray]) -> bytes | None:
@@ -278,7 +270,7 @@ def byte_code(frames: Sequence[bytearray]) -> bytes | None:
     return bytes(frames[1]) if mine else None
 
 
-def file_names(frames: Sequence[bytearray]) -> tuple[str, ...]:
+def file_names(frames: Sequence[Frame]) -> tuple[str, ...]:
     """The allowed names among these frames, in order and without repetition."""
     found = dict.fromkeys(bytes(frame).decode(errors="replace") for frame in frames if len(frame) <= 255)
     return tuple(name for name in found if wire.is_relative_name(name) and "\ufffd" not in name)

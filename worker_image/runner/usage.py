@@ -51,15 +51,6 @@ def read_file(path: str) -> bytes:
         os.close(fd)
 
 
-def _read_record(path: str) -> bytes:
-    """The same of a file about one process, which the kernel gives in one piece."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, _SOME_BYTES)
-    finally:
-        os.close(fd)
-
-
 def _number(text: bytes, name: bytes) -> int:
     """The number that follows a name at the beginning of a line. Raises ValueError where there is none."""
     _, found, rest = (b"\n" + text).partition(b"\n" + name + b" ")
@@ -84,9 +75,10 @@ def of_process(pid: int) -> Usage:
     """
     ticks, clock_s, peak = 0, 0.0, 0
     with contextlib.suppress(OSError, ValueError, IndexError):
-        ticks = sum(map(int, _read_record(f"/proc/{pid}/stat").rpartition(b")")[2].split()[_CPU_FIELDS]))
-        # From the beginning of a line: the first one has the name of the process, which may be any word.
-        peak = int(_read_record(f"/proc/{pid}/status").partition(b"\nVmHWM:")[2].split(None, 1)[0]) * 1024
+        with open(f"/proc/{pid}/stat", "rb", 0) as stat, open(f"/proc/{pid}/status", "rb", 0) as status:  # noqa: PTH123
+            ticks = sum(map(int, stat.read(_SOME_BYTES).rpartition(b")")[2].split()[_CPU_FIELDS]))
+            # From the beginning of a line: the first one has the name of the process, which may be any word.
+            peak = int(status.read(_SOME_BYTES).partition(b"\nVmHWM:")[2].split(None, 1)[0]) * 1024
         clock_s = time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
     return Usage(cpu_s=max(ticks * _TICK_S, clock_s), max_rss_bytes=peak)
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from pool import wire
 from pool.outcome import Outcome
-from runner.channel import Report
+from runner.channel import Answer
 
 #: The kernel enforces a CPU limit by ticks but accounts in ns, so that this part of the limit may be missing.
 _COUNTED = 0.5
@@ -24,7 +24,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     status: int  #: as from wait4
     cpu_s: float
     oom_kills: int  #: processes that the kernel killed in the worker's memory cgroup during the attempt
-    report: Report | None  #: the child's claim, if its answer was complete and valid
+    claim: Answer | None  #: the child's, if its answer was complete and valid
     invalid: str = ""  #: what was wrong with its answer
 
 
@@ -42,7 +42,7 @@ _HINTS = {
 }
 
 
-def of_claim(job: wire.Run, claim: Report) -> Verdict:
+def of_claim(job: wire.Run, claim: Answer) -> Verdict:
     """For a child that has answered: what it claims."""
     return Verdict(
         outcome=claim.outcome,
@@ -57,8 +57,8 @@ def decide(job: wire.Run, seen: Evidence) -> Verdict:
     if seen.killed_for is not None:
         reason = seen.killed_because or _killed(job, seen.killed_for)
         return Verdict(outcome=seen.killed_for, reason=reason, signal=signal.SIGKILL)
-    if seen.report is not None:
-        return of_claim(job, seen.report)
+    if seen.claim is not None:
+        return of_claim(job, seen.claim)
     if os.WIFSIGNALED(seen.status):
         return _by_signal(job, seen, os.WTERMSIG(seen.status))
     code = os.WEXITSTATUS(seen.status)
@@ -66,7 +66,7 @@ def decide(job: wire.Run, seen: Evidence) -> Verdict:
     return Verdict(outcome=Outcome.CRASH, reason=f"the process ended with exit code {code} {why}", exit_code=code)
 
 
-def after_its_end(verdict: Verdict, claim: Report) -> Verdict:
+def after_its_end(verdict: Verdict, claim: Answer) -> Verdict:
     """For a job whose code has ended, but whose exit handlers or threads ended the process or ran out of time."""
     if verdict.outcome is Outcome.TIMEOUT:
         note = f"its code had ended; its exit handlers or threads had not: {verdict.reason}"
@@ -84,13 +84,13 @@ def _killed(job: wire.Run, why: Outcome) -> str:
     }[why]
 
 
-def _claimed(job: wire.Run, report: Report) -> str:
+def _claimed(job: wire.Run, claim: Answer) -> str:
     return {
-        Outcome.ERROR: _error(job, report),
+        Outcome.ERROR: _error(job, claim),
         Outcome.MEMORY: f"it asked for more memory than its limit of {job.memory} bytes",
-        Outcome.OUTPUT: _too_much(job, report.about),
+        Outcome.OUTPUT: _too_much(job, claim.about),
         Outcome.REJECTED: "the screen refused the code and it did not run; its findings say what to change",
-    }[report.outcome]
+    }[claim.outcome]
 
 
 def _too_much(job: wire.Run, about: str = "") -> str:
@@ -99,9 +99,9 @@ def _too_much(job: wire.Run, about: str = "") -> str:
     return f"its result, files and all, is over the limit of {job.result} bytes; return less, or ask for limits.result"
 
 
-def _error(job: wire.Run, report: Report) -> str:
-    if report.exit_code is not None:
-        return f"the code ended itself with exit status {report.exit_code}"
+def _error(job: wire.Run, claim: Answer) -> str:
+    if claim.exit_code is not None:
+        return f"the code ended itself with exit status {claim.exit_code}"
     raised = "the code raised an exception"
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # a job has the same limit as its worker
     return {
@@ -120,7 +120,7 @@ def _error(job: wire.Run, report: Report) -> str:
         "programs": f"{raised}: jobs of this pool may not start programs (allow: [subprocess] in the template); "
         "threads and multiprocessing with its start method fork work without that",
         "value": "the code ended, and what it gives cannot be carried; the error says what, and where in it",
-    }[report.about]
+    }[claim.about]
 
 
 def _by_signal(job: wire.Run, seen: Evidence, number: int) -> Verdict:

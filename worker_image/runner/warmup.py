@@ -19,7 +19,7 @@ from msgspec import structs
 from pool import screen, values, wire
 from pool.outcome import Outcome
 from runner.answer import Setting, answer
-from runner.channel import Frame, Report
+from runner.channel import Answer, Frame
 from runner.fault import FILENAME
 
 #: CPython 3.11 specialises a function's byte code at its eighth call. A few more rounds do no harm.
@@ -105,7 +105,7 @@ def run(part: str, setting: Setting) -> None:
     screen.examine(_JOBS[part], setting.policy, filename=FILENAME)
     with without_traces():
         frames = answer(_RUN, _JOBS[part], _arguments(), setting)
-    report = Report.unpack(frames[0])
-    if report is None or report.outcome is not Outcome.OK:
+    found = Answer.of(frames)
+    if found is None or found.outcome is not Outcome.OK:
         fault = wire.decode_fault(frames[1])
         raise WarmUpError(f"the warm-up with {part or 'plain Python'} failed: {fault.type}: {fault.message}")

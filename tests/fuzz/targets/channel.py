@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from random import Random
 
 from runner import channel
-from runner.channel import ChannelError, Collector, Report
+from runner.channel import Answer, ChannelError, Collector
 
 from pool.model import Outcome
 from tests.fuzz.mutate import bend_bytes
@@ -33,7 +33,7 @@ def one(data: bytes) -> None:
             return
     assert collector.frames == _plainly(stream)
     if collector.frames is not None:
-        _check_report(collector.frames[0])
+        _check_answer(collector.frames)
 
 
 def _feed(collector: Collector, theirs: socket.socket, stream: bytes, *, piece: int) -> None:
@@ -70,12 +70,13 @@ def _plainly(stream: bytes) -> list[bytes] | None:
     return frames if whole else None
 
 
-def _check_report(frame: bytes | bytearray) -> None:
-    claim = Report.unpack(frame)
+def _check_answer(frames: list[bytearray]) -> None:
+    claim = Answer.of(frames)
     if claim is not None:
         assert claim.outcome in channel.CLAIMS
         assert claim.exit_code is None or 0 <= claim.exit_code <= 255
-        assert Report.unpack(claim.pack()) == claim
+        assert claim.frames() == [claim.frames()[0], *frames[1:]]
+        assert Answer.of(claim.frames()) == claim
 
 
 def _message(*frames: bytes) -> bytes:
@@ -92,10 +93,10 @@ def mutate(data: bytes, random: Random) -> bytes:
 
 
 def seeds() -> Iterable[bytes]:
-    claim = Report(outcome=Outcome.OK, started_ns=1, ended_ns=2)
-    exited = Report(outcome=Outcome.ERROR, started_ns=5, ended_ns=9, exit_code=3, files=2)
-    yield b"\0" + _message(claim.pack(), b"", b"value")
-    yield b"\1" + _message(exited.pack(), b"fault", b"name", b"content")
+    claim = Answer(Outcome.OK, 2, started_ns=1, value=[b"value"])
+    exited = Answer(Outcome.ERROR, 9, started_ns=5, exit_code=3, error=b"fault", files=[b"name", b"content"])
+    yield b"\0" + _message(*claim.frames())
+    yield b"\1" + _message(*exited.frames())
     yield b"\7" + _message(b"", b"", b"")
     yield b"\0" + _message(b"x" * 2000, b"y" * 900)
     yield b"\0" + struct.pack("!IQ", 1, 1 << 60)
