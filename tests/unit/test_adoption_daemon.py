@@ -25,53 +25,39 @@ def all_gone(workers):
     return not any(map(start_of, pids(workers)))
 
 
-def left_by_a_killed_daemon(home, before=lambda _: None, idle_after=1):
+def left_by_a_killed_daemon(home, before=lambda _: None, idle_after=1, pools=("default",)):
     """The workers of a daemon that was killed after `before` was done with it."""
-    first = DaemonProcess({"default": POOL}, home=home).start()
-    first.until(lambda: len(idle(first)) == 1)
-    found = idle(first)
+    first = DaemonProcess(dict.fromkeys(pools, POOL), home=home).start()
+    first.until(lambda: all(len(first.workers(pool, state="idle")) == 1 for pool in pools))
+    found = {each["id"]: each["container"] for pool in pools for each in first.workers(pool)}
     before(first)
     first.until(lambda: len(idle(first)) == idle_after)
     first.kill()
     return found
 
 
-def test_idle_workers_are_adopted_and_serve_and_end_with_the_daemon_that_has_them(home):
-    left = left_by_a_killed_daemon(home)
-    with DaemonProcess({"default": POOL}, home=home) as second:
-        second.until(lambda: len(idle(second)) == 1)
-        assert idle(second) == left
-        with second.client(timeout=60) as client:
-            result = client.run("result = 6 * 7")
-        assert (result.value, result.container in left.values()) == (42, True)
-    assert all_gone(left)
-    assert list((home / "run" / "w").glob("*")) == []
-
-
-def test_a_worker_is_adopted_by_one_daemon_after_the_other_and_keeps_its_name_and_count(home):
+def test_a_worker_is_adopted_by_one_daemon_after_the_other_keeps_its_name_and_count_and_ends_with_the_last(home):
     def runs(daemon):
         with daemon.client(timeout=60) as client:
             client.run("result = 1")
 
     left_by_a_killed_daemon(home, before=runs)
-    left_by_a_killed_daemon(home, before=runs)
-    with DaemonProcess({"default": POOL}, home=home) as third:
-        third.until(lambda: len(idle(third)) == 1)
+    left = left_by_a_killed_daemon(home, before=runs)
+    with DaemonProcess({"default": POOL}, home=home) as third, third.client(timeout=60) as client:
+        third.until(lambda: idle(third) == left)
         assert [(each["id"], each["jobs"]) for each in third.workers()] == [("default-1", 2)]
+        result = client.run("result = 6 * 7")
+        assert (result.value, result.container in left.values()) == (42, True)
+    assert all_gone(left)
+    assert list((home / "run" / "w").glob("*")) == []
 
 
-def test_workers_of_another_template_are_replaced(home):
-    left = left_by_a_killed_daemon(home)
+def test_workers_of_another_template_are_replaced_and_those_of_a_pool_that_is_gone_are_removed(home):
+    left = left_by_a_killed_daemon(home, pools=("default", "gone"))
     with DaemonProcess({"default": POOL | {"limits": {"wall_s": 7}}}, home=home) as second:
         second.until(lambda: len(idle(second)) == 1 and not set(idle(second)) & set(left))
-        assert all_gone(left)
-        assert second.pool()["recycles"]["outdated"] == 1
-
-
-def test_workers_of_a_pool_that_is_gone_are_removed(home):
-    left = left_by_a_killed_daemon(home)
-    with DaemonProcess({"other": POOL}, home=home) as second:
         second.until(lambda: all_gone(left))
+        assert second.pool()["recycles"]["outdated"] == 1
 
 
 def test_a_worker_that_does_not_connect_is_removed_and_replaced(home):
@@ -144,8 +130,12 @@ def killed_at(home, monkeypatch, point, *jobs, size=0, passes=0):
     return worker
 
 
-@pytest.mark.parametrize("size", [0, 100_000], ids=["small", "large"])
-@pytest.mark.parametrize("point", ["write:End", "written:End", "send:Result"])
+#: A large answer is acknowledged at once.
+ANSWERED = [(point, size) for point in ("write:End", "written:End", "send:Result") for size in (0, 100_000)]
+ANSWERED += [("send:Collected", 100_000), ("sent:Collected", 100_000)]
+
+
+@pytest.mark.parametrize(("point", "size"), ANSWERED)
 def test_a_worker_that_has_answered_is_adopted_and_its_job_ends_once(home, monkeypatch, point, size):
     left = killed_at(home, monkeypatch, point, "a", size=size)
     with journaled(home) as second, second.client(timeout=60) as client:
@@ -153,15 +143,6 @@ def test_a_worker_that_has_answered_is_adopted_and_its_job_ends_once(home, monke
         second.until(lambda: idle(second) == left)
         assert client.run("result = 1").container in left.values()
         assert not second.pool()["recycles"], second.words()
-    assert (home / "runs").read_text() == "a "
-
-
-@pytest.mark.parametrize("point", ["send:Collected", "sent:Collected"])
-def test_a_large_answer_is_acknowledged_at_once_and_the_worker_is_adopted_either_way(home, monkeypatch, point):
-    left = killed_at(home, monkeypatch, point, "a", size=100_000)
-    with journaled(home) as second, second.client(timeout=60) as client:
-        assert client.result("a").value == "a" + "x" * 100_000
-        second.until(lambda: idle(second) == left)
     assert (home / "runs").read_text() == "a "
 
 
@@ -193,20 +174,6 @@ def result_of(daemon):
         return client.result("j")
 
 
-def test_a_running_job_goes_on_through_a_restart_and_ends_once(home, left_running):
-    with journaled(home) as second:
-        second.until(lambda: second.workers(state="leased"))
-        assert [(each["id"], each["container"]) for each in second.workers()] == [*left_running.items()]
-        (home / "go").touch()
-        result = result_of(second)
-        assert (result.value, result.stdout, result.attempt) == ("it went on", "it runs\n", 1)
-        assert result.container in left_running.values()
-        second.until(lambda: idle(second) == left_running)
-        with second.client(timeout=60) as client:
-            assert client.run("result = 1").container == result.container
-    assert (home / "runs").read_text() == "run "
-
-
 def test_a_job_that_ends_while_there_is_no_daemon_is_answered_by_the_next_one(home, left_running):
     (home / "go").touch()
     with journaled(home) as second:
@@ -214,14 +181,22 @@ def test_a_job_that_ends_while_there_is_no_daemon_is_answered_by_the_next_one(ho
     assert (home / "runs").read_text() == "run "
 
 
-def test_a_running_job_goes_on_through_two_restarts(home, left_running):
+def test_a_running_job_goes_on_through_two_restarts_and_ends_once_and_its_output_is_read_from_the_beginning(
+    home, left_running
+):
     with journaled(home) as second:
         second.until(lambda: second.workers(state="leased"))
+        assert [(each["id"], each["container"]) for each in second.workers()] == [*left_running.items()]
         second.kill()
-    with journaled(home) as third:
+    with journaled(home) as third, third.client(timeout=60) as client:
         third.until(lambda: third.workers(state="leased"))
+        events = client.stream("j", 60)
+        assert next(events).text == "it runs\n"
         (home / "go").touch()
-        assert result_of(third).value == "it went on"
+        *_, result = events
+        assert (result.value, result.stdout, result.attempt) == ("it went on", "it runs\n", 1)
+        third.until(lambda: idle(third) == left_running)
+        assert client.run("result = 1").container == result.container == left_running["default-1"]
     assert (home / "runs").read_text() == "run "
 
 
@@ -248,13 +223,3 @@ def test_the_job_of_a_worker_that_died_meanwhile_is_lost_and_not_run_again(home,
         assert result.outcome is Outcome.LOST
         assert "whether it had an effect is unknown" in result.reason
     assert (home / "runs").read_text() == "run "
-
-
-def test_what_a_job_prints_is_read_from_its_beginning_after_a_restart(home, left_running):
-    with journaled(home) as second, second.client(timeout=60) as client:
-        second.until(lambda: second.workers(state="leased"))
-        events = client.stream("j", 60)
-        assert next(events).text == "it runs\n"
-        (home / "go").touch()
-        *_, result = events
-        assert result.value == "it went on"
