@@ -56,14 +56,6 @@ def test_launching_from_a_missing_image_leaves_nothing_behind(engine, spec, sdk)
     assert live.containers(sdk, worker=wanted.worker_id) == []
 
 
-def test_a_start_with_less_memory_than_the_engine_takes_is_told_in_its_words_and_leaves_nothing(engine, spec, sdk):
-    wanted = spec(memory_bytes=1 << 20)
-    with pytest.raises(StartError, match="the Docker Engine refused to") as caught:
-        engine.launch(wanted)
-    assert len(caught.value.message) < 700
-    assert live.containers(sdk, worker=wanted.worker_id) == []
-
-
 def test_what_stays_of_a_refused_start_is_told_as_an_engine_that_did_not_answer(spec, sdk, tmp_path, monkeypatch):
     """So that the daemon asks for it again."""
     wanted, busy = spec(), refusing(500, "device is busy", only="/containers/")

@@ -66,22 +66,20 @@ def test_e6_an_answer_whose_header_has_no_room_for_what_the_daemon_adds(daemon, 
     record("E6", "an answer whose header has no room for what the daemon adds", "QUAR", stopped_by=["daemon"])
 
 
-def test_e3_of_two_results_the_first_counts_and_the_second_destroys_the_worker(daemon, record):
-    worker = daemon.leasable("job_two_results")
+@pytest.mark.parametrize(
+    ("script", "sent", "title"),
+    [
+        ("job_two_results", "Done", "two results for one job"),
+        ("job_start_after_result", "Started", "a job that starts after its result"),
+    ],
+)
+def test_e3_what_comes_after_a_result_destroys_the_worker_and_the_result_counts(daemon, record, script, sent, title):
+    worker = daemon.leasable(script)
     job_id = daemon.submit(pool="rogue")
     assert daemon.result(job_id).value == "first"
-    assert "it sent Done while it cleaned up" in daemon.replaced(worker)
+    assert f"it sent {sent} while it cleaned up" in daemon.replaced(worker)
     assert daemon.result(job_id).value == "first"
-    record("E3", "two results for one job", "QUAR", stopped_by=["daemon"], seen="the first one counted")
-
-
-def test_e3_a_start_after_the_result_destroys_the_worker_and_the_result_counts(daemon, record):
-    worker = daemon.leasable("job_start_after_result")
-    job_id = daemon.submit(pool="rogue")
-    assert daemon.result(job_id).value == "first"
-    assert "it sent Started while it cleaned up" in daemon.replaced(worker)
-    assert daemon.result(job_id).value == "first"
-    record("E3", "a job that starts after its result", "QUAR", stopped_by=["daemon"], seen="the result counted")
+    record("E3", title, "QUAR", stopped_by=["daemon"], seen="the first one counted")
 
 
 def test_e3_a_second_hello_destroys_the_worker(daemon, record):
@@ -154,12 +152,21 @@ def test_e10_the_frames_of_an_old_lease_are_no_answer_to_a_new_one(daemon, recor
     record("E10", "replay an old answer", "QUAR", stopped_by=["daemon"])
 
 
-def test_e11_half_a_message_is_waited_for_until_the_deadline_of_its_job(daemon, record):
-    worker = daemon.leasable("job_half_a_message")
+@pytest.mark.parametrize(
+    ("number", "script", "title"),
+    [
+        ("E11", "job_half_a_message", "a message that stops in the middle"),
+        ("E13", "job_wedged", "ready and wedged"),
+    ],
+)
+def test_a_worker_that_does_not_end_its_answer_or_begins_none_is_ended_at_the_jobs_deadline(
+    daemon, record, number, script, title
+):
+    worker = daemon.leasable(script)
     result = daemon.run(pool="rogue", limits=Limits(wall_s=1))
     assert (result.outcome, result.worker) == (Outcome.TIMEOUT, worker)
     daemon.replaced(worker)
-    record("E11", "a message that stops in the middle", "QUAR", stopped_by=["daemon"])
+    record(number, title, "QUAR", stopped_by=["daemon"])
 
 
 @pytest.mark.parametrize("script", ["job_exits", "job_half_a_result_and_exits"])
@@ -202,14 +209,6 @@ def test_e12_figures_that_cannot_be_are_not_passed_on(daemon, record):
     daemon.call("recycle", pool="rogue")
     daemon.replaced(worker)
     record("E12", "lies about processor time, memory and duration", "INERT", stopped_by=["daemon"])
-
-
-def test_e13_a_worker_that_is_alive_and_runs_nothing_is_ended_at_the_jobs_deadline(daemon, record):
-    worker = daemon.leasable("job_wedged")
-    result = daemon.run(pool="rogue", limits=Limits(wall_s=1))
-    assert (result.outcome, result.worker) == (Outcome.TIMEOUT, worker)
-    daemon.replaced(worker)
-    record("E13", "ready and wedged", "QUAR", stopped_by=["daemon"])
 
 
 def test_e14_text_of_a_worker_moves_no_cursor_and_ends_no_line(daemon, record):

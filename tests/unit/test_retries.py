@@ -196,32 +196,19 @@ def main(directory, last):
 """
 
 
-def kill_worker(daemon):
-    (worker,) = daemon.workers(state="leased")
-    os.kill(daemon.pid_of(worker), signal.SIGKILL)
-
-
 def runs(home):
     return (home / "runs").stat().st_size if (home / "runs").exists() else 0
 
 
-def test_a_job_outlives_its_worker_and_tells_how_many_attempts_it_had(home):
+def test_a_job_outlives_its_worker_and_its_output_is_read_while_it_runs_through_several_attempts(home):
     with DaemonProcess({"default": POOL}, home=home) as daemon, daemon.client(timeout=60) as client:
-        job = client.submit(WAITS, entry="main", args=[str(home), 2], retries=2)
-        daemon.until(lambda: runs(home) == 1)
-        kill_worker(daemon)
-        result = client.result(job)
-        assert (result.value, result.attempt, result.stdout) == (2, 2, "it runs\n"), result.reason
-        assert (daemon.pool()["retries"], daemon.pool()["jobs"]["lost"]) == (1, 0)
-
-
-def test_output_is_read_while_a_job_runs_through_several_attempts(home):
-    with DaemonProcess({"default": POOL}, home=home) as daemon, daemon.client(timeout=60) as client:
-        events = client.stream(client.submit(WAITS, entry="main", args=[str(home), 2], retries=1), 60)
+        events = client.stream(client.submit(WAITS, entry="main", args=[str(home), 2], retries=2), 60)
         assert next(events).text == "it runs\n"
-        kill_worker(daemon)
+        (worker,) = daemon.workers(state="leased")
+        os.kill(daemon.pid_of(worker), signal.SIGKILL)
         *_, result = events
         assert (result.value, result.attempt, result.stdout) == (2, 2, "it runs\n"), result.reason
+        assert (daemon.pool()["retries"], daemon.pool()["jobs"]["lost"]) == (1, 0)
 
 
 def test_attempts_are_counted_over_restarts_of_the_daemon(home):
