@@ -198,7 +198,10 @@ class FileJournal:
     def payload(self, number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
         if packed_bytes(frames) <= INLINE_BYTES:
             return frames
-        return self._file.frames(f"{number}.job", None) or frames
+        try:
+            return self._file.frames(f"{number}.job", None) or frames
+        except OSError:  # for example because no descriptor is free: they stay in memory
+            return frames
 
     def open_payload(self, number: int) -> int | None:
         return self._file.bodies.open(f"{number}.job")

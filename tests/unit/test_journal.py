@@ -269,6 +269,18 @@ def test_a_body_that_cannot_be_opened_for_want_of_descriptors_is_not_taken_for_d
         list(file.rows())
 
 
+def test_a_body_that_cannot_be_mapped_under_a_running_daemon_stays_in_memory(start, loop, monkeypatch):
+    journal, frames, done = start(), (b"code", bytes(INLINE_BYTES)), []
+    journal.write(accept(1, frames), done.append)
+    loop.until(lambda: done)
+
+    def refused(*_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(journal_bodies.mmap, "mmap", refused)
+    assert journal.payload(1, frames) is frames
+
+
 def by_truncation(directory):
     os.truncate(directory / "journal.db", 0)
 
