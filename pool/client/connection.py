@@ -183,7 +183,8 @@ class IOThread:
             self._inbox = deque()
         pending.take(0.0)
         pending.fail(reason)
-        pending.resolve()
+        while pending.ended:
+            pending.ended.popleft()()
         waiting.receiving.discard(me)
 
 
@@ -195,7 +196,6 @@ class DaemonSocket:
     ) -> None:
         self._wake, self._pending = wake, pending
         self._outbox: deque[Frames] = deque()
-        self._due = math.inf  #: when the thread wakes up by itself
         self._settled = False  # whether nothing can be sent or received before a descriptor is readable
         self._is_free = False  # whether a caller may send: the thread will look into the inbox soon
         self._epoll = select.epoll()
@@ -252,8 +252,9 @@ class DaemonSocket:
 
     def run(self, closed: threading.Event) -> None:
         """Wait until something happens, do what is due, and so on until the client is closed."""
+        pending = self._pending
         while not closed.is_set():
-            wait_s = max(0.0, self._due - time.monotonic()) if self._settled else 0.0
+            wait_s = max(0.0, pending.wake_at - time.monotonic()) if self._settled else 0.0
             ready = dict(self._epoll.poll(None if wait_s == math.inf else wait_s))
             if self._wake in ready:
                 os.eventfd_read(self._wake)
@@ -261,24 +262,24 @@ class DaemonSocket:
                 self._replace()
             dealer = self._dealer
             try:
-                told = dealer.descriptors[1] in ready
-                events = dealer.events() if told or not self._settled else set()
+                events = dealer.events() if not self._settled or dealer.descriptors[1] in ready else set()
                 now, self._settled = time.monotonic(), False
                 if self._is_repeating:
                     dealer.is_torn, self._is_repeating = True, False
-                self._outbox += self._pending.take(now)
+                self._outbox += pending.take(now)
                 if not dealer.is_torn:
                     if self._outbox:
                         self._flush()
                     self._receive(now)
-                if events or dealer.is_torn or now >= self._due:
+                if events or dealer.is_torn or now >= pending.wake_at:
                     self._check(now, events)
                     self._settled = False
-                self._due = self._pending.due(now)
-                self._is_free = self._settled and self._pending.rests and not self._outbox
+                answered = not pending.open and pending.instance is not None and pending.wake_at < math.inf
+                self._is_free = answered and self._settled and not self._outbox
             finally:
                 dealer.using.release()
-            self._pending.resolve()
+            while pending.ended:
+                pending.ended.popleft()()
 
     def _replace(self) -> None:
         """Leave the socket to the caller who uses it for long, and open another one, locked for this thread."""
@@ -295,20 +296,16 @@ class DaemonSocket:
         try:
             if zmq.EVENT_DISCONNECTED in events or self._dealer.is_torn:
                 # ZeroMQ would connect again by itself, but not after a frame over the cap.
-                self._reopen()
+                self._dealer.reopen()
                 self._outbox += self._pending.disconnected(now)
             elif events:
                 self._pending.not_connected()
             self._outbox += self._pending.tick(now)
         except DaemonUnreachableError as error:
-            self._reopen()
+            self._dealer.reopen()
             self._outbox.clear()
             self._pending.fail(error)
             self._pending.new_socket()
-
-    def _reopen(self) -> None:
-        self._dealer.reopen()
-        self._settled = False
 
     def _flush(self) -> None:
         """Send what the socket takes."""

@@ -18,7 +18,7 @@ Rules:
    again. A job that had been accepted and that the daemon does not know any more ends `lost`. One that had not been
    accepted, and would be in the daemon's journal if it had been, has not run and is submitted again.
 4. After bytes that are no message every open request fails: which one they should have answered is unknown. A valid
-   message that answers no open request is counted and dropped.
+   message that answers no open request is dropped.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from math import inf
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import zmq
 
@@ -128,16 +129,17 @@ class PendingRequests:
         self._timeout_s = timeout_s
         self._interval_s = min(PING_INTERVAL_S, timeout_s / 4)
         self._number = number
-        self._open: dict[int, Request] = {}  # the oldest first
+        self.open: dict[int, Request] = {}  #: the oldest first
         self._by_job: dict[str, list[Request]] = {}  # an index into it
-        self._ended: list[tuple[Request, Delivery | PoolError | None]] = []  # and not resolved yet
-        self._instance: str | None = None  # of the daemon that answers; None while that is not known
+        #: These calls resolve the requests that have ended. To be made last in a turn, and while no lock is held:
+        #: callbacks take locks, and callers who are woken need the interpreter at once.
+        self.ended: deque[Callable[[], None]] = deque()
+        self.instance: str | None = None  #: of the daemon that answers; None while that is not known
         self._pings: dict[int, float] = {}  # number to the time it was sent; unanswered ones only
         self._pinged_at = 0.0
         self._received_at = 0.0
         self._was_there = False  # a connection was made since the last time that the daemon was unreachable
-        self.rests = False  #: whether nothing is open, and the daemon has just answered; set by `due`
-        self.strays = 0  #: messages that answered nothing
+        self.wake_at = inf  #: when `tick` has to be called; while nothing is open, a while after the last answer
 
     # ---- from callers ----
 
@@ -149,18 +151,19 @@ class PendingRequests:
         while self.inbox:
             request, forget = self.inbox.popleft()
             if forget:
-                if self._open.get(request.message.request) is request:  # it was not answered meanwhile
+                if self.open.get(request.message.request) is request:  # it was not answered meanwhile
                     self._close(request)
                 continue
-            if not self._open:
+            if not self.open:
                 self._received_at = request.sent_at or now
-            self._open[request.message.request] = request
+            self.open[request.message.request] = request
             self._by_job.setdefault(request.job_id, []).append(request)
             if isinstance(request.message, wire.Submit) and request.message.session and not request.message.watch:
                 self._must_stay = True
             if not request.sent_at:
                 request.sent_at = now
-                outgoing += [request.frames] if self._instance or self._pings else [self._ping(now), request.frames]
+                outgoing += [request.frames] if self.instance or self._pings else [self._ping(now), request.frames]
+            self.wake_at = min(self.wake_at, request.sent_at + self._interval_s)
         return outgoing
 
     # ---- from the daemon ----
@@ -187,37 +190,26 @@ class PendingRequests:
 
     def _on_output(self, message: wire.Output, payload: Sequence[wire.Frame]) -> None:
         readers = [each.on_output for each in self._by_job.get(message.job_id, ()) if each.on_output is not None]
-        self.strays += not readers
         for read in readers:
             read(message, payload)
 
     def _on_result(self, delivery: Delivery) -> None:
-        waiting = [
-            each
-            for each in self._by_job.get(delivery.header.job_id, ())
-            if each.wants_result or (each.repeats and isinstance(each.message, wire.Submit))
+        job_id = delivery.header.job_id
+        requests = self._by_job.pop(job_id, [])
+        ended = [
+            each for each in requests if each.wants_result or (each.repeats and isinstance(each.message, wire.Submit))
         ]
-        self.strays += not waiting
-        for request in waiting:
-            self._close(request)
-            self._ended.append((request, delivery if request.wants_result else None))
-
-    def resolve(self) -> None:
-        """Resolve the requests that have ended. To be called last in a turn, and while no lock is held: callbacks take
-        locks, and callers who are woken need the interpreter at once.
-        """
-        ended, self._ended = self._ended, []
-        for request, outcome in ended:
-            if isinstance(outcome, PoolError):
-                request.set_exception(outcome)
-            else:
-                request.set_result(outcome)
+        if len(ended) < len(requests):  # the others ask for another answer
+            self._by_job[job_id] = [each for each in requests if each not in ended]
+        for request in ended:
+            del self.open[request.message.request]
+            self.ended.append(partial(request.set_result, delivery if request.wants_result else None))
 
     def _on_accepted(self, message: wire.Accepted) -> None:
-        request = self._open.get(message.request)
+        request = self.open.get(message.request)
         if request is None or isinstance(request.message, wire.Watch):
-            self.strays += 1
-        elif request.job_id != message.job_id:
+            return
+        if request.job_id != message.job_id:
             self._end(request, RemoteProtocolError(f"job {request.job_id} was accepted as {message.job_id}"))
         elif request.wants_result:
             request.accepted = True
@@ -226,9 +218,8 @@ class PendingRequests:
             self._end(request, None)
 
     def _on_refused(self, message: wire.Refused, now: float) -> Outgoing:
-        request = self._open.get(message.request)
+        request = self.open.get(message.request)
         if request is None:
-            self.strays += 1
             return []
         error = from_code(message.code, message.message, message.fields)
         forgotten = request.repeats and isinstance(error, UnknownJobError)
@@ -236,7 +227,7 @@ class PendingRequests:
             self._end(request, _lost(request.job_id))
         elif forgotten and isinstance(request.message, wire.Submit):
             if was_not_accepted(error, sent_at=request.sent_at):
-                request.sent_at, self._open[message.request] = now, self._open.pop(message.request)  # the youngest now
+                request.sent_at, self.open[message.request] = now, self.open.pop(message.request)  # the youngest now
                 return [request.frames]
             self._end(request, not_accepted(request.job_id, "was restarted before it accepted"))
         else:
@@ -246,13 +237,12 @@ class PendingRequests:
     def _on_pong(self, message: wire.Pong) -> Outgoing:
         sent_at = self._pings.get(message.request)
         if sent_at is None:
-            self.strays += 1
             return []
         self._pings = {number: at for number, at in self._pings.items() if number > message.request}
-        before, self._instance = self._instance, message.instance
+        before, self.instance = self.instance, message.instance
         if before not in {None, message.instance}:
             return self._repetitions()
-        for request in self._open.values():
+        for request in self.open.values():
             # Answers come in order: a Watch that was sent before this Ping was not refused, so the job is known.
             if isinstance(request.message, wire.Watch) and request.sent_at < sent_at:
                 request.accepted = True
@@ -262,47 +252,46 @@ class PendingRequests:
         """The connection was lost; on the next one the daemon does not recognize this client."""
         self.new_socket()
         self._was_there = True
-        for request in [each for each in self._open.values() if each.repeats >= MAX_REPEATS]:
+        for request in [each for each in self.open.values() if each.repeats >= MAX_REPEATS]:
             error = RemoteProtocolError(
                 f"the connection was lost {MAX_REPEATS} times over job {request.job_id}: the daemon refuses more than "
                 "256 connections of one user (share a Client), or the answer is larger than a message may be"
             )
             self._end(request, error)
-        return [self._ping(now), *self._repetitions()] if self._open or self._must_stay else []
+        return [self._ping(now), *self._repetitions()] if self.open or self._must_stay else []
 
     def not_connected(self) -> None:
         """A connect has failed. Raises DaemonUnreachableError unless this is a daemon that may come back."""
-        if self._open and not self._was_there and (error := absent(self._endpoint)) is not None:
+        if self.open and not self._was_there and (error := absent(self._endpoint)) is not None:
             raise error
 
     def _repetitions(self) -> Outgoing:
-        return [request.repetition() for request in self._open.values()]
+        return [request.repetition() for request in self.open.values()]
 
     # ---- from the clock ----
 
     def tick(self, now: float) -> Outgoing:
-        """Raises DaemonUnreachableError, which is meant for `fail`, when nothing was received for too long."""
-        if not self._open:
-            return []
-        if now >= self._silent_until():
+        """Do what is due, and set `wake_at`. Raises DaemonUnreachableError, which is meant for `fail`, when nothing was
+        received for too long.
+        """
+        outgoing: Outgoing = []
+        if self.open and now >= self._silent_until():
             self._was_there = False
             raise unreachable(self._endpoint, self._timeout_s)
-        if now < self._ping_due():
-            return []
-        accept_s = max(self._timeout_s, LEAST_ACCEPT_S)
-        for request in self._not_accepted_since(now - accept_s):
-            what = f"took longer than {accept_s:g} s to accept"
-            self._end(request, not_accepted(request.job_id, what))
-        return [self._ping(now)] if self._open else []
+        if self.open and now >= self._ping_due():
+            accept_s = max(self._timeout_s, LEAST_ACCEPT_S)
+            for request in self._not_accepted_since(now - accept_s):
+                what = f"took longer than {accept_s:g} s to accept"
+                self._end(request, not_accepted(request.job_id, what))
+            outgoing = [self._ping(now)] if self.open else []
+        self.wake_at = self._next_deadline(now)
+        return outgoing
 
-    def due(self, now: float) -> float:
-        """When `tick` has to be called: also once after the last answer, because callers may send until then."""
-        self.rests = False
-        if self._open:
+    def _next_deadline(self, now: float) -> float:
+        if self.open:
             return min(self._silent_until(), self._ping_due())
         rest_until = self._received_at + self._interval_s
-        self.rests = rest_until > now and self._instance is not None
-        return rest_until if self.rests else inf
+        return rest_until if rest_until > now and self.instance is not None else inf
 
     def _silent_until(self) -> float:
         # A process that was stopped for an hour has received nothing meanwhile, and has to ask before it judges.
@@ -310,13 +299,13 @@ class PendingRequests:
         return max(self._received_at + self._timeout_s, asked)
 
     def _ping_due(self) -> float:
-        oldest = next(iter(self._open.values()))
+        oldest = next(iter(self.open.values()))
         return max(oldest.sent_at, self._pinged_at) + self._interval_s
 
     def _not_accepted_since(self, time: float) -> list[Request]:
         return [
             each
-            for each in self._open.values()
+            for each in self.open.values()
             if not each.accepted and each.sent_at <= time and not isinstance(each.message, wire.Watch)
         ]
 
@@ -329,7 +318,7 @@ class PendingRequests:
 
     def fail(self, error: PoolError) -> None:
         """Every open request ends with this error, each with a copy of its own."""
-        for request in list(self._open.values()):
+        for request in list(self.open.values()):
             sent = request.repeats or "timeout_s" in error.fields
             if isinstance(error, DaemonUnreachableError) and isinstance(request.message, wire.Submit) and sent:
                 self._end(request, unanswered(error, request.job_id, sent_at=request.sent_at))
@@ -338,15 +327,16 @@ class PendingRequests:
 
     def new_socket(self) -> None:
         """Which instance of the daemon answers on it is not known."""
-        self._instance = None
+        self.instance = None
         self._pings.clear()
 
     def _end(self, request: Request, outcome: Delivery | PoolError | None) -> None:
         self._close(request)
-        self._ended.append((request, outcome))
+        resolve: Callable[[Any], None] = request.set_exception if isinstance(outcome, PoolError) else request.set_result
+        self.ended.append(partial(resolve, outcome))
 
     def _close(self, request: Request) -> None:
-        del self._open[request.message.request]
+        del self.open[request.message.request]
         siblings = self._by_job[request.job_id]
         siblings.remove(request)
         if not siblings:
