@@ -69,6 +69,44 @@ def test_a_message_larger_than_the_socket_buffer_arrives_whole(pair):
     assert collector.frames == [b"head", big]
 
 
+def test_a_writer_that_sends_byte_after_byte_gets_a_few_reads_in_a_turn():
+    class Trickle:
+        reads = 0
+
+        def recv(self, _):
+            self.reads += 1
+            return struct.pack("!IQ", 1, 10_000)
+
+        def recv_into(self, _):
+            self.reads += 1
+            return 1
+
+    collector = collect(sock := Trickle())
+    for turn in range(1, 4):
+        collector.feed()
+        assert (collector.frames, sock.reads) == (None, turn * channel.READS_PER_TURN)
+
+
+def test_the_last_feed_takes_all_of_a_message_of_many_frames(pair):
+    ours, theirs = pair
+    frames = [b"%d" % number for number in range(channel.MAX_FRAMES)]
+    sender = threading.Thread(target=channel.send, args=(theirs, frames))
+    sender.start()
+    sender.join()
+    theirs.close()
+    collector = collect(ours, max_frames=channel.MAX_FRAMES)
+    collector.feed(channel.LAST_READS)
+    assert collector.frames == frames
+
+
+def test_a_head_that_came_with_the_last_read_of_a_turn_is_used_in_that_turn(pair):
+    ours, theirs = pair
+    channel.send(theirs, [b"all"])
+    collector = collect(ours)
+    collector.feed(1)
+    assert collector.frames == [b"all"]
+
+
 def test_a_message_over_the_cap_is_refused_before_its_bytes_are_held(pair):
     ours, theirs = pair
     theirs.send(struct.pack("!IQ", 1, 1 << 60))

@@ -113,10 +113,10 @@ class Attempt:
             self.child.kill()
         self.child.sock.setblocking(False)
 
-    def collect(self) -> bool:
-        """Take what the child has sent. False: nothing more will come."""
+    def collect(self, reads: int = channel.READS_PER_TURN) -> bool:
+        """Take what the child has sent, with so many reads for each message. False: nothing more will come."""
         try:
-            self._collector.feed()
+            self._collector.feed(reads)
         except ChannelError as error:
             self._reject(str(error))
             return False
@@ -124,13 +124,13 @@ class Attempt:
         if frames is not None and self._claimed is None:
             answer = Answer.of(frames)
             if answer is None or answer.pending:
-                return self._take_early(frames, answer)
+                return self._take_early(frames, answer, reads)
             if self._pending is not None and answer.outcome is self._pending.outcome:
                 answer.value = self._pending.value
             self._claimed, self._sends_code, self.complete = answer, False, self.killed_for is None
         return not self._collector.closed and (self._claimed is None or self._chunk is not None)
 
-    def _take_early(self, frames: list[bytearray], answer: Answer | None) -> bool:
+    def _take_early(self, frames: list[bytearray], answer: Answer | None, reads: int) -> bool:
         """A message before the answer. Byte code is taken only as the first one: what comes later may be the job's."""
         expected, self._sends_code = self._sends_code, False
         if expected and answer is None and (compiled := channel.byte_code(frames)) is not None:
@@ -141,7 +141,7 @@ class Attempt:
             self._reject("it does not begin with a report")
             return False
         self._collector.next_message()
-        return self.collect()
+        return self.collect(reads)
 
     def _reject(self, why: str) -> None:
         self._invalid = f"after an answer that is not valid ({why})"
@@ -212,7 +212,7 @@ class Attempt:
         self.out.drain(_LAST_READS)
         self.err.drain(_LAST_READS)
         if not self._invalid:
-            self.collect()
+            self.collect(channel.LAST_READS)
         evidence = Evidence(
             killed_for=self.killed_for,
             killed_because=self.killed_because,

@@ -36,6 +36,8 @@ _REPORT = struct.Struct("!BiBBBQQ")
 _READ_BYTES = 256 * 1024
 #: All of a small message.
 FIRST_READ_BYTES = 16 * 1024
+#: Reads in one turn of the loop: a child that sends byte after byte must not delay the deadline of its job.
+READS_PER_TURN = 16
 
 #: The outcomes that a child may claim, by number. Only the runner gives the others, from what the kernel reports.
 CLAIMS = (Outcome.OK, Outcome.ERROR, Outcome.MEMORY, Outcome.OUTPUT, Outcome.REJECTED)
@@ -66,6 +68,8 @@ MAX_CODE_BYTES = 512 * 1024
 
 #: Frames of an answer: the Done that is made of it has the two streams in place of the report, so one more.
 MAX_FRAMES = wire.MAX_FRAMES - 1
+#: Reads of a socket that nobody writes to any more. Each takes all that is there of one frame.
+LAST_READS = MAX_FRAMES + 64
 
 Frame = bytes | bytearray | memoryview
 
@@ -96,7 +100,7 @@ def _grown(part: bytearray, size: int) -> bytearray:
 class Collector(Struct, kw_only=True):
     """Reads messages from a socket, mostly from a non-blocking one. `frames` is None until a message is complete.
 
-    1. Call `feed` when the socket is readable. It raises ChannelError at the first byte of a message that is not
+    1. Call `feed` while the socket is readable. It raises ChannelError at the first byte of a message that is not
        allowed; do not call it after that. Call `next_message` to read another one.
     2. It never holds more than `max_bytes` of frames, `max_frames` frames, and one first read besides.
     """
@@ -112,13 +116,18 @@ class Collector(Struct, kw_only=True):
     _at: int = 0  # index of the frame that is being read
     _filled: int = 0  # bytes of it that were read
 
-    def feed(self) -> None:
-        """Take what is there. It waits only if the socket blocks."""
+    def feed(self, reads: int = READS_PER_TURN) -> None:
+        """Take what is there, with at most `reads` reads. It waits only if the socket blocks."""
         try:
             while self.frames is None and not self.closed:
+                if self._parts is None and self._read_head():
+                    continue
+                if not reads:
+                    return
+                reads -= 1
                 if self._parts is not None:
                     self._fill(self._parts)
-                elif not self._read_head():
+                else:
                     chunk = self.sock.recv(FIRST_READ_BYTES)
                     self.closed = not chunk
                     self._early += chunk
@@ -130,7 +139,8 @@ class Collector(Struct, kw_only=True):
     def wait(self) -> list[bytearray]:
         """Return the next message of a socket that blocks. Raises EOFError when the other end closes before its end."""
         self.next_message()
-        self.feed()
+        while self.frames is None and not self.closed:
+            self.feed()
         if self.frames is None:
             raise EOFError("the channel was closed")
         return self.frames

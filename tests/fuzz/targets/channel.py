@@ -44,7 +44,8 @@ def _feed(collector: Collector, theirs: socket.socket, stream: bytes, *, piece: 
         collector.feed()
         _check_held(collector)
     theirs.close()
-    collector.feed()
+    while collector.frames is None and not collector.closed:
+        collector.feed()
     _check_held(collector)
 
 
