@@ -1,6 +1,7 @@
 """The files with the byte code of what a start imports: the modules are those that Python itself would have found."""
 
 import json
+import os
 
 import pytest
 
@@ -66,3 +67,33 @@ def test_a_file_of_another_python_or_none_leaves_all_to_python(tree):
     for name in ("byte-code", "byte-code-libraries"):
         (tree / name).unlink()
     assert report(tree, "from the files")[2] == looked_into
+
+
+#: Imports what the two files are for. Prints the expressions that Python's own compiler was asked for meanwhile, those
+#: of which it would make something else than what was in a file, and which function compiles the later ones.
+EXPRESSIONS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from runner import byte_code
+from re import _compiler, _parser
+asked, parse, compiler = [], _parser.parse, _compiler.compile
+_parser.parse = lambda text, *more: asked.append(str(text)) or parse(text, *more)
+for file, names in (byte_code.START, "runner.zygote runner.runner"), (byte_code.LIBRARIES, "asyncio numpy pandas"):
+    byte_code.use(file)
+    for name in names.split():
+        __import__(name)
+    byte_code.release()
+import re
+others = [str(made.pattern) for (_, text, flags), made in re._cache.items() if made != compiler(text, flags)]
+print(json.dumps([asked[: -len(re._cache)], others, len(re._cache), _compiler.compile is compiler]))
+"""
+
+
+def test_regular_expressions_come_from_the_files_and_are_what_python_makes_of_them(tree):
+    environment = os.environ | {"PYTHONHASHSEED": "0"}  # that of workers
+    asked, others, count, restored = json.loads(python("-c", EXPRESSIONS, tree, check=True, env=environment).stdout)
+    assert (asked, others, restored) == ([], [], True)
+    assert count > 50
+    for name in ("byte-code", "byte-code-libraries"):
+        (tree / name).unlink()
+    assert len(json.loads(python("-c", EXPRESSIONS, tree, check=True, env=environment).stdout)[0]) > 50

@@ -7,12 +7,16 @@ of the time.
     python3 /opt/pool/runner/byte_code.py    a step of the build, inside the image: imports what starts import, and
                                              writes the files
 
+The files also have the regular expressions that these modules compile, of which Python's own compiler, which is written
+in Python, makes 60 in 3 ms. What it has made of the same expression is the same in each start.
+
 A module that came from a file is like any other, with the loader that Python would have given it. Where there is no
 such file, as in a checkout, or where another Python has written it, Python's own finders find all modules.
 """
 
 from __future__ import annotations
 
+import _sre  # type: ignore[import-not-found]
 import marshal
 import mmap
 import os
@@ -23,6 +27,7 @@ from importlib._bootstrap_external import MAGIC_NUMBER, ExtensionFileLoader, Sou
 TYPE_CHECKING = False  # without the module typing, and other modules that come from the file
 if TYPE_CHECKING:
     from types import CodeType, ModuleType
+    from typing import Any
 
 #: The directory of the tree, and the files in it: for each start, and for those that preload modules.
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - before pathlib is there
@@ -31,6 +36,8 @@ START, LIBRARIES = f"{TREE}/byte-code", f"{TREE}/byte-code-libraries"
 _IMPORTED = ("runner.main", "runner.zygote", "runner.runner", "pool.sources", "zmq.utils.garbage")
 #: What most templates preload; an image may lack some.
 _PRELOADED = ("asyncio", "dataclasses", "numpy", "pandas")
+#: The module that compiles regular expressions.
+_COMPILER = "re._compiler"
 #: Python's number for its byte code, and where the index ends.
 _HEAD_BYTES = len(MAGIC_NUMBER) + 8
 
@@ -42,6 +49,8 @@ class _Loader(SourceFileLoader):
         code = _finder.code(module.__name__)
         self.__class__ = SourceFileLoader  # type: ignore[assignment]
         exec(code, module.__dict__)  # noqa: S102
+        if module.__name__ == _COMPILER:
+            _finder.compile_for(module)
 
 
 class _Finder:
@@ -52,6 +61,10 @@ class _Finder:
         self._places: dict[str, tuple[int, int]] = {}  #: begin and end of each module's byte code
         self._origins: dict[str, tuple[str, str | None, bool]] = {}  #: file, file of byte code, whether it is a package
         self._absent: frozenset[str] = frozenset()  #: what is asked for, and the image does not have
+        #: What the compiler has made of each expression with its flags.
+        self._patterns: dict[tuple[Any, int], tuple[Any, ...]] = {}
+        self._compiler: Any = None  #: the module whose `compile` is replaced
+        self._compile: Any = None  #: its own
         self.sources = ""  #: the digest of the sources that the byte code is from; "" without a file
 
     def open(self, path: str) -> None:
@@ -63,7 +76,7 @@ class _Finder:
         if content[: len(MAGIC_NUMBER)] == MAGIC_NUMBER:
             end = int.from_bytes(content[len(MAGIC_NUMBER) : _HEAD_BYTES], "little")
             index = marshal.loads(content[_HEAD_BYTES:end])  # noqa: S302 - root has written it, in the build
-            self._places, self._origins, self._absent, self.sources = index
+            self._places, self._origins, self._absent, self._patterns, self.sources = index
             self._content = content[end:]
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
@@ -85,6 +98,19 @@ class _Finder:
         found: CodeType = marshal.loads(self._content[begin:end])  # noqa: S302
         return found
 
+    def compile_for(self, compiler: Any) -> None:
+        self._compiler, self._compile = compiler, compiler.compile
+        compiler.compile = self._compiled
+
+    def _compiled(self, pattern: object, flags: int = 0) -> object:
+        made = self._patterns.get((pattern, flags))
+        return self._compile(pattern, flags) if made is None else _sre.compile(*made)
+
+    def close(self) -> None:
+        if self._compiler is not None:
+            self._compiler.compile = self._compile
+        self.__init__()  # type: ignore[misc]
+
 
 _finder = _Finder()
 
@@ -93,6 +119,8 @@ def use(file: str) -> None:
     """Import from START or LIBRARIES, if it is there."""
     _finder.open(file)
     sys.meta_path.insert(0, _finder)
+    if _COMPILER in sys.modules:
+        _finder.compile_for(sys.modules[_COMPILER])
 
 
 def sources() -> str:
@@ -104,7 +132,7 @@ def release() -> None:
     """Leave later imports to Python."""
     if _finder in sys.meta_path:
         sys.meta_path.remove(_finder)
-    _finder.__init__()  # type: ignore[misc]
+    _finder.close()
 
 
 # ---- the build ----
@@ -120,24 +148,55 @@ class _Recorder:
         self.absent.add(name)
 
 
+class _PatternRecorder:
+    """Notes what the compiler of regular expressions makes of each."""
+
+    def __init__(self) -> None:
+        import re  # noqa: F401 - for the module that compiles
+        from types import SimpleNamespace
+
+        compiler: Any = sys.modules[_COMPILER]
+        self.made: dict[tuple[object, int], tuple[object, ...]] = {}
+        self._asked: tuple[object, int] = "", 0
+        self._compile = compiler.compile
+        vars(compiler).update(compile=self._ask, _sre=SimpleNamespace(**vars(_sre) | {"compile": self._make}))
+
+    def _ask(self, pattern: object, flags: int = 0) -> object:
+        self._asked = pattern, int(flags)
+        return self._compile(pattern, flags)
+
+    def _make(self, pattern: object, flags: int, code: list[int], *groups: object) -> object:
+        if type(pattern) in {str, bytes}:
+            # As plain numbers: some of them are instances of a class of re, which marshal does not take.
+            self.made[self._asked] = pattern, int(flags), [*map(int, code)], *groups
+        return _sre.compile(pattern, flags, code, *groups)
+
+
 def write() -> None:
     """Import what starts import, and write the files."""
     recorder = _Recorder()
     sys.meta_path.append(recorder)
+    patterns = _PatternRecorder()
     for name in _IMPORTED:
         __import__(name)
     start = _specs()
-    _write(START, start, frozenset(recorder.absent))
+    _write(START, start, frozenset(recorder.absent), patterns.made)
+    patterns.made = {}
     for name in _PRELOADED:
         try:
             __import__(name)
         except ImportError:
             continue
     # Libraries also ask by other means what is there, so none is said to be absent.
-    _write(LIBRARIES, {name: spec for name, spec in _specs().items() if name not in start}, frozenset())
+    _write(LIBRARIES, {name: spec for name, spec in _specs().items() if name not in start}, frozenset(), patterns.made)
 
 
-def _write(file: str, specs: dict[str, ModuleSpec], absent: frozenset[str]) -> None:
+def _write(
+    file: str,
+    specs: dict[str, ModuleSpec],
+    absent: frozenset[str],
+    patterns: dict[tuple[object, int], tuple[object, ...]],
+) -> None:
     from pathlib import Path
 
     from pool.sources import digest, read_tree
@@ -149,7 +208,7 @@ def _write(file: str, specs: dict[str, ModuleSpec], absent: frozenset[str]) -> N
             code = marshal.dumps(spec.loader.get_code(name))
             places[name] = len(content), len(content) + len(code)
             content += code
-    index = marshal.dumps((places, origins, absent, digest(read_tree(Path(TREE)))))
+    index = marshal.dumps((places, origins, absent, patterns, digest(read_tree(Path(TREE)))))
     end = (_HEAD_BYTES + len(index)).to_bytes(_HEAD_BYTES - len(MAGIC_NUMBER), "little")
     Path(file).write_bytes(b"".join((MAGIC_NUMBER, end, index, content)))
     Path(file).chmod(0o644)
@@ -168,5 +227,7 @@ def _specs() -> dict[str, ModuleSpec]:
 
 
 if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":  # tokenize makes an expression of a set, in the order that workers have
+        os.execve(sys.executable, sys.orig_argv, os.environ | {"PYTHONHASHSEED": "0"})  # noqa: S606
     sys.path[0] = TREE
     write()
