@@ -1,10 +1,18 @@
-"""The endpoint that Prometheus reads. It has threads of its own, but the figures are read in the loop's thread."""
+"""The endpoint that Prometheus reads. It has threads of its own, but the figures are read in the loop's thread.
+
+Every user of the host can connect to it. So it has few connections, and each has a deadline.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
 
@@ -19,6 +27,52 @@ log = structlog.get_logger(__name__)
 
 #: How long a request waits for the loop, which never takes this long.
 _PATIENCE_S = 10.0
+#: Each has a thread. A further one ends the oldest, so that none keeps Prometheus out.
+_CONNECTIONS = 8
+#: How long a request, or the peer's reading of the answer, may stand still.
+_STALLED_S = 10.0
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _STALLED_S
+
+    def log_message(self, *_: object) -> None:
+        """Nothing that a peer sends gets into the log."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._open: dict[socket.socket, None] = {}  # by age
+        self._changed = threading.Condition()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Called in the thread that accepts: a flood waits for it."""
+        with self._changed:
+            if len(self._open) >= _CONNECTIONS:
+                with contextlib.suppress(OSError):  # its peer has gone
+                    next(iter(self._open)).shutdown(socket.SHUT_RDWR)
+            room = self._changed.wait_for(lambda: len(self._open) < _CONNECTIONS, _PATIENCE_S)
+            self._open[request] = None
+        if room:
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._changed:
+            self._open.pop(request, None)
+            self._changed.notify_all()
+        super().shutdown_request(request)
+
+    def handle_error(self, *_: object) -> None:
+        """A peer that stalls or goes is no error of ours."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class Exporter:
@@ -55,7 +109,7 @@ class Exporter:
 
     def _listen(self, address: str, port: int) -> None:
         try:
-            from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+            from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
         except ImportError:
             text = "metrics.port: prometheus-client is not installed; pip install 'warm-container-pool[metrics]'"
             raise ConfigError(text) from None
@@ -63,9 +117,12 @@ class Exporter:
         ProcessCollector(registry=registry)
         registry.register(self)  # type: ignore[arg-type, unused-ignore]  # it has what a Collector has
         try:
-            server, thread = start_http_server(port, addr=address, registry=registry)
+            kind = _Server6 if ":" in address else _Server
+            server = make_server(address, port, make_wsgi_app(registry), kind, _Handler)
         except OSError as error:
             raise ConfigError(f"metrics: cannot listen on {address} port {port}: {error.strerror or error}") from None
+        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread.start()
         host = f"[{address}]" if ":" in address else address
         self.endpoint = f"{host}:{server.server_port}"
         log.info("Prometheus may read the metrics", action="metrics", endpoint=self.endpoint)

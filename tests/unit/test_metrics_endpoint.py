@@ -1,5 +1,6 @@
 """The endpoint that Prometheus reads: of a real daemon, with the library's own parser."""
 
+import contextlib
 import json
 import re
 import socket
@@ -7,6 +8,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -81,6 +83,19 @@ def test_a_slow_pool_raises_an_alert_in_the_status_the_log_the_metrics_and_for_t
 
 def test_it_listens_on_loopback_unless_the_settings_say_otherwise(daemon):
     assert daemon.status()["daemon"]["metrics"].startswith("127.0.0.1:")
+
+
+def test_many_connections_that_say_nothing_take_few_threads_and_keep_nobody_out(daemon):
+    host, _, port = daemon.status()["daemon"]["metrics"].rpartition(":")
+    process = psutil.Process(daemon.process.pid)
+    threads, descriptors = process.num_threads(), process.num_fds()
+    with contextlib.ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(socket.create_connection((host, int(port))))
+        scrape(daemon)
+        assert process.num_threads() <= threads + 10
+        assert process.num_fds() <= descriptors + 10
+    daemon.until(lambda: process.num_threads() <= threads)
 
 
 # ---- settings ----

@@ -2,11 +2,13 @@
 
 import array
 import contextlib
+import dataclasses
 import os
 import socket
 import stat
 import time
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import zmq
@@ -196,6 +198,23 @@ def test_connections_of_one_user_are_limited(host):
     held.pop().close()
     eventually(lambda: len(host.transport.submit._clients) == most - 1)
     host.greet()
+
+
+def test_several_users_with_all_connections_together_do_not_shut_out_another_one(host, dial, monkeypatch):
+    users = iter([1, 1, 2, 2, 2, 3, 3])
+    monkeypatch.setattr(connection, "_CREDENTIALS", SimpleNamespace(unpack=lambda _: (0, next(users), 0)))
+    few = dataclasses.replace(listener.SUBMIT, connections=5, connections_each=3)
+    monkeypatch.setattr(host.transport.submit, "_caps", few)
+    held = [host.greet() for _ in range(5)]
+    ask(dial(host.endpoint))
+    assert is_closed(held[4])
+    with host.connect() as late:  # by now each of them has two
+        assert is_closed(late)
+    assert host.counts == {"too_many": 2}
+    for each in held[:4]:
+        each.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            is_closed(each)
 
 
 def test_a_user_with_too_many_unfinished_bytes_loses_the_largest_connection(host, dial, monkeypatch):

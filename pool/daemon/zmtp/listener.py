@@ -188,8 +188,15 @@ class ClientListener:
         self._clients[client.address] = client
         if client.user in self._paused:
             client.connection.want_read(wanted=False)
-        if len(self._clients) > self._caps.connections or of_user >= self._caps.connections_each:
+        if of_user >= self._caps.connections_each:
             self._end(client, "too_many")
+        elif len(self._clients) > self._caps.connections:
+            self._end(self._surplus(client), "too_many")
+
+    def _surplus(self, newcomer: _Client) -> _Client:
+        """The newest connection of the user who has most of them, so that several users cannot shut out another one."""
+        held = Counter(each.user for each in self._clients.values())
+        return self._of(max(held, key=lambda user: (held[user], user == newcomer.user)))[-1]
 
     # ---- messages in ----
 
