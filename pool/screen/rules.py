@@ -6,9 +6,11 @@ what the rule looks at: 1 imports, 2 names and calls, 3 attributes, 4 strings, 5
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 from pool.outcome import Finding
+from pool.screen.vocabulary import NETWORK, PROGRAMS, TERMINAL
 
 _PLAIN = "write the attribute out, as in value.name"
 _EXCHANGE = "take arguments, and return the value"
@@ -25,8 +27,30 @@ class Rule(NamedTuple):
 
     def finding(self, what: str, line: int, *, column: int) -> Finding:
         found = shortened(what)
-        reason, remedy = self.reason.replace("{}", found), self.remedy.replace("{}", found)
+        remedy = _of_module(found) if self.id == "S101" else self.remedy
+        reason, remedy = self.reason.replace("{}", found), remedy.replace("{}", found)
         return Finding(rule=self.id, line=line, column=column, reason=reason, remedy=remedy)
+
+
+#: For modules that could not work in a job if the screen let them pass.
+_USELESS = (
+    (NETWORK, "a job has no network; give it the data as arguments, files or data sets"),
+    (
+        PROGRAMS,
+        "a job may not start programs, unless the pool has `allow: [subprocess], screen: {allow_modules: [{}]}`",
+    ),
+    (TERMINAL, "a job has no screen and no keyboard; return the values"),
+)
+
+
+def _of_module(name: str) -> str:
+    """What to write instead of the import of a module that the pool does not allow."""
+    top = name.partition(".")[0]
+    for modules, remedy in _USELESS:
+        if name in modules or top in modules:
+            return remedy
+    remedy = RULES["S101"].remedy
+    return remedy if top in sys.stdlib_module_names else f"{remedy}, and the module to its image if it is not there"
 
 
 def shortened(what: str, most: int = 80) -> str:
@@ -44,7 +68,12 @@ _ALL = (
     ),
     Rule("S102", "relative import", "{} is a relative import, and a job is not a package", "put the code into the job"),
     Rule("S103", "star import", "{} imports names that the screen cannot see", "import the names that you use"),
-    Rule("S104", "private part of a module", "{} is private to its module", "use the module's public interface"),
+    Rule(
+        "S104",
+        "part of a module",
+        "{} is a part of its module that is private or that a job may not use",
+        "use what is public; import the module that you need by its own name, if the pool allows it",
+    ),
     Rule("S201", "text run as code", "{} runs text as code", "write the code itself; for literals, ast.literal_eval"),
     Rule(
         "S202",

@@ -26,6 +26,18 @@ STANDARD = STRICT | words(
     """
 )
 
+#: Modules that only make sense with what no job has; the remedy says so. Those of others are what programs import most.
+NETWORK = words(
+    """
+    ftplib http.client http.server imaplib nntplib poplib smtplib socket socketserver ssl telnetlib urllib.error
+    urllib.request wsgiref xmlrpc
+    aiohttp anthropic boto3 httpx openai paramiko psycopg2 pymongo redis requests selenium
+    urllib3 uvicorn websocket websockets yfinance
+    """
+)
+PROGRAMS = words("pexpect pty sh subprocess")
+TERMINAL = words("curses getpass msvcrt pygame readline termios tkinter tty turtle webbrowser winreg")
+
 #: Denied members of allowed modules: they open files, run text, reach frames, or are other modules.
 DENIED = {
     "ast": "PyCF_ONLY_AST",

@@ -349,6 +349,22 @@ def test_a_policy_that_is_none_is_refused(text):
 
 
 @pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("import requests", "a job has no network; give it the data as arguments, files or data sets"),
+        ("from urllib.request import urlopen", "a job has no network; give it the data as arguments, files or data sets"),
+        ("import tkinter.ttk", "a job has no screen and no keyboard; return the values"),
+        ("import subprocess", "`allow: [subprocess], screen: {allow_modules: [subprocess]}`"),
+        ("import lightgbm", "add `screen: {allow_modules: [lightgbm]}` to the pool, and the module to its image"),
+    ],
+)
+def test_the_remedy_for_a_module_that_needs_more_than_the_screen_says_what(code, remedy):
+    (found,) = check(code)
+    assert found.rule == "S101"
+    assert remedy in found.remedy
+
+
+@pytest.mark.parametrize(
     ("code", "reason", "setting"),
     [
         (
