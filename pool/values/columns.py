@@ -212,7 +212,12 @@ def _read_strings(reader: Reader, parts: list[Any]) -> object:
         raise TypeError("not a column of text")
     if not exact(bool, nullable) and not _has_text_with_nan():
         return np.array([np.nan if item is None else item for item in items], dtype=object)
-    return pd.array(exact(list, items), dtype=_string_dtype(storage, {} if nullable else {"na_value": np.nan}))
+    if nullable:
+        return pd.array(exact(list, items), dtype=_string_dtype(storage))
+    try:  # the storage that a column of text has here by default: columns of different storages have unequal dtypes
+        return pd.array(exact(list, items), dtype=pd.StringDtype(na_value=np.nan))
+    except UnicodeEncodeError:  # pyarrow has no lone surrogates
+        return pd.array(exact(list, items), dtype=pd.StringDtype("python", na_value=np.nan))
 
 
 def _has_text_with_nan() -> bool:
@@ -227,14 +232,14 @@ def _has_text_with_nan() -> bool:
     return True
 
 
-def _string_dtype(storage: Any, arguments: dict[str, Any]) -> Any:
+def _string_dtype(storage: Any) -> Any:
     """The dtype of the other side; stored in Python objects where pyarrow is missing here."""
     import pandas as pd
 
     try:
-        return pd.StringDtype(storage, **arguments)
+        return pd.StringDtype(storage)
     except ImportError:
-        return pd.StringDtype("python", **arguments)
+        return pd.StringDtype("python")
 
 
 def _read_masked(reader: Reader, parts: list[Any]) -> object:

@@ -136,6 +136,17 @@ def test_text_of_a_newer_pandas_arrives_as_objects_where_pandas_has_no_such_dtyp
     assert found.index.tolist() == ["x", "y"]
 
 
+@pytest.mark.skipif(pd.__version__ < "2.3", reason="this pandas has no such dtype")
+def test_a_column_of_text_has_the_storage_that_is_the_default_where_it_arrives(monkeypatch):
+    """Else frames of a job have other dtypes than those of a caller who has pyarrow. `object` stands for his default."""
+    real = pd.StringDtype
+    sent = [encode(pd.array(["a", None], dtype), max_bytes=MIB) for dtype in ("str", "string[python]")]
+    monkeypatch.setattr(
+        pd, "StringDtype", lambda storage=None, **kind: real(storage, **kind) if storage else np.dtype(object)
+    )
+    assert [str(decode(each).dtype) for each in sent] == ["object", "string"]
+
+
 def test_a_record_array_and_a_matrix_travel_as_plain_arrays():
     for odd in (np.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]), np.ones((2, 2)).view(np.matrix)):
         out = carried(odd)
