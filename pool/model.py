@@ -7,6 +7,7 @@ milliseconds (`_ms`) as float or, where they cross a process, CLOCK_MONOTONIC na
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
@@ -101,6 +102,9 @@ def _bytes_of(name: str, value: int | str | None) -> int | None:
     return size
 
 
+_LINE = re.compile(r'File "<job>", line (\d+)')
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobError:
     """An exception that a job raised, as text: the child has formatted it, and it is never rebuilt as an object."""
@@ -109,6 +113,14 @@ class JobError:
     message: str
     traceback: str = ""
     limit: str = ""  #: the limit that an OSError or a thread has met: tmp, tmp_inodes, nofile, processes or memory
+
+    @property
+    def in_words(self) -> str:
+        """Type and message, and the innermost line of the code that the message does not name itself."""
+        lines = _LINE.findall(self.traceback)
+        named = not lines or self.message.endswith(f"(<job>, line {lines[-1]})")
+        told = f"{self.type}: {self.message}" if self.message else self.type
+        return told if named else f"{told} (line {lines[-1]})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,3 +205,14 @@ class JobResult:
     @property
     def ok(self) -> bool:
         return self.outcome is Outcome.OK
+
+    @property
+    def explanation(self) -> str:
+        """What is wrong, for the author of the code: its exception and line, what the screen found, or the reason."""
+        if self.ok:
+            return ""
+        if self.findings:
+            return "; ".join(map(str, self.findings))
+        if self.outcome is Outcome.ERROR and self.error is not None:
+            return self.error.in_words
+        return self.reason or f"it ended {self.outcome}"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +36,6 @@ MAX_RUNS = 3
 DEFAULT_MARKET: Final = strategy.Market()
 _DISABLED = "the pool was not asked: the sandbox is disabled (SANDBOX_ENABLED=false, or enabled=False)"
 _FELL_BACK = "it ran in the local engine"
-_LINE = re.compile(r'File "<job>", line (\d+)')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,12 +313,7 @@ def _error_of(job: JobResult) -> str:
     """The error in words; empty if it ended ok and has the requested grade."""
     if job.ok:
         return f"it was not graded: {job.grade_error.type}: {job.grade_error.message}" if job.grade_error else ""
-    if job.findings:
-        return "; ".join(map(str, job.findings))
-    if job.outcome is Outcome.ERROR and job.error is not None:
-        lines = _LINE.findall(job.error.traceback)
-        return f"{job.error.type}: {job.error.message}" + (f" (line {lines[-1]})" if lines else "")
-    return job.reason or f"it ended {job.outcome}"
+    return job.explanation
 
 
 def _judged(graded: ExecutionResult) -> ExecutionResult:

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pool import Outcome, SandboxExecutor, wire
+from pool import JobResult, Outcome, SandboxExecutor, wire
 from pool.errors import ConfigError, InvalidJobError
+from pool.model import JobError
+from pool.screen import check
 from tests.support.daemons import DaemonProcess, pool_of
 from tests.support.waiting import in_child
 from tests.unit.fake_daemon import FakeDaemon
@@ -293,3 +295,32 @@ def test_a_loop_goes_on_over_a_daemon_that_is_killed_and_started_again(tmp_path)
         first.stop(signal.SIGKILL)
     assert results, "it has ended"
     assert (results[0].success, results[0].value) == (True, 8)
+
+
+# ---- in words ----
+
+_IN_LINE_3 = 'Traceback:\n  File "<job>", line 9, in <module>\n  File "<job>", line 3, in f\n'
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told", "explanation"),
+    [
+        ("ok", {"reason": "there is no value"}, ""),
+        ("error", {"error": JobError(type="KeyError", message="'b'", traceback=_IN_LINE_3)}, "KeyError: 'b' (line 3)"),
+        ("error", {"error": JobError(type="KeyError", message="", traceback=_IN_LINE_3)}, "KeyError (line 3)"),
+        (
+            "error",
+            {
+                "error": JobError(
+                    type="SyntaxError", message="bad (<job>, line 3)", traceback=_IN_LINE_3.replace("Traceback:", "")
+                )
+            },
+            "SyntaxError: bad (<job>, line 3)",
+        ),
+        ("rejected", {"findings": tuple(check("eval('1')"))}, str(check("eval('1')")[0])),
+        ("timeout", {"reason": "it ran past its wall limit"}, "it ran past its wall limit"),
+        ("crash", {}, "it ended crash"),
+    ],
+)
+def test_a_result_explains_what_is_wrong_with_the_code(outcome, told, explanation):
+    assert JobResult(job_id="1", outcome=Outcome(outcome), **told).explanation == explanation
