@@ -27,6 +27,7 @@ app = typer.Typer(
     help="Inspect and operate a running pool-daemon.",
     epilog=EXIT_STATUS,
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # the other mode keeps the line ends of docstrings and breaks lines again between them
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -167,7 +167,8 @@ def _make(directory: Path, mode: int) -> None:
         directory.chmod(mode)
     except OSError as error:
         raise ConfigError(
-            f"cannot use the directory {directory}: {error.strerror}; make it writable or name another one"
+            f"cannot use the directory {directory}: {error.strerror}; make it writable, or name another one: set "
+            "daemon.run_dir and daemon.state_dir, or POOL_RUN_DIR and POOL_STATE_DIR"
         ) from error
 
 

@@ -18,8 +18,8 @@ _SWITCHES = (
     ),
 )
 _IN_A_CONTAINER = (
-    "something around this process forbids it: a security module, or a container, whose own filter mostly refuses new "
-    "namespaces; run it on the host, or use a pool of a daemon there"
+    "something around this process forbids it: a security module, a chroot, or a container, whose own filter mostly "
+    "refuses new namespaces; run it on the host, or use a pool of a daemon there"
 )
 _REMEDIES = {
     "landlock": "use a kernel of 5.13 or newer that boots with lsm=landlock,...",

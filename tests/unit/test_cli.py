@@ -232,6 +232,15 @@ def test_the_help_documents_every_exit_status():
         assert status in text
 
 
+def test_the_help_breaks_lines_only_where_the_terminal_ends(monkeypatch):
+    """Else the line ends of a docstring leave lines of one word."""
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    lines = [line.strip() for line in CliRunner().invoke(app, ["run", "--help"]).stdout.splitlines()]
+    paragraph = lines[lines.index(next(line for line in lines if line.startswith("stdout gets"))) :]
+    whole = paragraph[: paragraph.index("") - 1]
+    assert min(map(len, whole)) > 60, whole
+
+
 def test_ctrl_c_ends_130(daemon):
     asked = threading.Event()
 

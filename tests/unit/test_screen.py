@@ -352,7 +352,10 @@ def test_a_policy_that_is_none_is_refused(text):
     ("code", "remedy"),
     [
         ("import requests", "a job has no network; give it the data as arguments, files or data sets"),
-        ("from urllib.request import urlopen", "a job has no network; give it the data as arguments, files or data sets"),
+        (
+            "from urllib.request import urlopen",
+            "a job has no network; give it the data as arguments, files or data sets",
+        ),
         ("import tkinter.ttk", "a job has no screen and no keyboard; return the values"),
         ("import subprocess", "`allow: [subprocess], screen: {allow_modules: [subprocess]}`"),
         ("import lightgbm", "add `screen: {allow_modules: [lightgbm]}` to the pool, and the module to its image"),
