@@ -30,11 +30,19 @@ from pool.daemon.metrics import Metrics
 from pool.daemon.output import OutputStream
 from pool.daemon.self_tests import StartFailed
 from pool.daemon.worker_handle import Services, WorkerHandle
-from pool.daemon.worker_protocol import Effect, Phase, WorkerProtocol, check_answer, largest_answer, printable
+from pool.daemon.worker_protocol import (
+    Effect,
+    Phase,
+    WorkerProtocol,
+    check_answer,
+    claims_of,
+    largest_answer,
+    printable,
+)  # fmt: skip
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.engines.base import Container
 from pool.errors import ImageMissingError, PoolError, RemoteProtocolError
-from pool.model import WorkerState
+from pool.model import Outcome, WorkerState
 
 log = structlog.get_logger(__name__)
 
@@ -315,7 +323,9 @@ class PoolController:
             self._outputs.send(output)
 
     def _done(self, handle: WorkerHandle, done: wire.Done, payload: Sequence[wire.Frame]) -> None:
-        check_answer(done, payload, largest=self._largest_answer)
+        largest, has_frames = self._largest_answer, len(payload) >= wire.FIXED_FRAMES
+        if done.outcome is not Outcome.OK or any(claims_of(done)) or not has_frames or sum(map(len, payload)) > largest:
+            check_answer(done, payload, largest=largest)
         if handle.protocol.streams and (output := self._output_of(handle)) is not None:
             output.check(payload)
         self._metrics.late_answers += self.state.workers[handle.id].state is WorkerState.STOPPING

@@ -230,6 +230,10 @@ def largest_answer(limits: TemplateLimits) -> int:
     return 2 * limits.output + limits.result + 2 * wire.MAX_CODE_BYTES
 
 
+#: What few answers claim. One that claims none of it has an outcome and frames, and no more to check.
+claims_of = attrgetter("files", "exit_code", "signal", "truncated")
+
+
 def check_answer(done: wire.Done, payload: Sequence[wire.Frame], *, largest: int) -> None:
     """Raise RemoteProtocolError for an answer that an honest worker does not give. That of a chunk may be larger; the
     link bounds what comes from a worker that has none.

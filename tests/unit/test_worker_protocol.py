@@ -1,10 +1,13 @@
 """What a worker may send in each phase, and what follows."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pool import values, wire
+from pool.daemon.controller import PoolController
 from pool.daemon.self_tests import NOOP_ID, PROBE_ID, StartCheck, StartFailed
 from pool.daemon.worker_protocol import MAX_TEXT, TABLE, Effect, Phase, WorkerProtocol, check_answer, printable
 from pool.errors import RemoteProtocolError
@@ -399,3 +402,5 @@ def test_the_names_of_files_stay_different_and_short():
 def test_an_answer_that_is_not_possible_is_refused(lie, payload):
     with pytest.raises(RemoteProtocolError):
         check_answer(done(**lie), payload, largest=1000)
+    with pytest.raises(RemoteProtocolError):  # it checks only those that are not plain
+        PoolController._done(SimpleNamespace(_largest_answer=1000), None, done(**lie), payload)
