@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 #: Each build of an image removes what earlier ones have left, so two at once would disturb each other.
 BUILD_IMAGES = ("tests/docker/test_image.py", "tests/docker/test_python_313.py", "tests/newcomer/")
 
+#: Begun first: in the order of their names nothing would be left to run beside them at the end.
+LONG = ("tests/unit/test_zmtp_libzmq.py", "tests/unit/test_values_refused.py")
+
 # The same examples in every run, so that a run says something about a change and nothing about chance, and no limits of
 # time, so that a busy machine fails no test. `./dev test --random` tries other examples each time.
 _ANY_MACHINE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -69,6 +72,10 @@ def pytest_pyfunc_call(pyfuncitem):
     fixtures = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     asyncio.run(asyncio.wait_for(pyfuncitem.obj(**fixtures), 60))
     return True
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.hookimpl(optionalhook=True)

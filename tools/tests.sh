@@ -3,6 +3,8 @@
 # Both parts run, also when the first one fails. The last lines name the tests that failed and the command that runs only them.
 
 readonly MANY=20
+# More processes than for so many would wait for the longest files.
+readonly MOST_CORES=6
 
 # What is put before the command that runs pytest; `faketime` for another clock.
 launcher=(env)
@@ -73,27 +75,30 @@ run_parts() {
 
 # run_part PART ARGUMENT...: adds to `titles` and `statuses` of run_parts
 run_part() {
-  local status=0 color=no title markers workers=() elsewhere=() log=.cache/test-$1.log
+  local status=0 color=no title markers processes cores elsewhere=() log=.cache/test-$1.log
+  cores=$(nproc)
+  ((cores <= MOST_CORES)) || cores=$MOST_CORES
   [[ ! -t 1 ]] || color=yes
   case $1 in
-    # Many of these wait, and they share nothing. In the order of the directories the long files come first; xdist's own
-    # order would begin them last, since they have few tests.
+    # Most of their time these wait, and they share nothing: with two processes for each core, the cores rest half of the time.
+    # In the order of the directories the long files come first; xdist's own order would begin them last, since they have
+    # few tests. tests/conftest.py has the exceptions.
     # Directories without a test of the part are not even read, which takes each process seconds.
     quick)
-      title="without Docker" markers="not docker" workers=(-n 4 --dist loadfile --no-loadscope-reorder)
+      title="without Docker" markers="not docker" processes=$((2 * cores + 2))
       elsewhere=(corpus docker newcomer)
       ;;
-    # These wait more. The first file, the campaign of faults, takes as long as most others together.
+    # The containers need cores, too. The first file, the campaign of faults, takes as long as most others together.
     docker)
-      title="with Docker" markers="docker" workers=(-n 3 --dist loadfile --no-loadscope-reorder)
+      title="with Docker" markers="docker" processes=$((cores + 2))
       elsewhere=(corpus faults fuzz local property unit)
       ;;
   esac
   say "Tests $title"
   : >".cache/test-$1.failed"
   POOL_FAILED_TESTS=.cache/test-$1.failed "${launcher[@]}" "$tested/bin/python" -m pytest --color="$color" \
-    -m "$markers and not benchmark and not corpus" --hypothesis-profile="$profile" "${workers[@]}" \
-    "${elsewhere[@]/#/--ignore=tests/}" "${@:2}" 2>&1 |
+    -m "$markers and not benchmark and not corpus" --hypothesis-profile="$profile" \
+    -n "$processes" --dist loadfile --no-loadscope-reorder "${elsewhere[@]/#/--ignore=tests/}" "${@:2}" 2>&1 |
     tee "$log" || status=$?
   titles+=("$title")
   statuses+=("$status")
