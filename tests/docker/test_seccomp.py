@@ -126,6 +126,15 @@ signal.pause(); assert heard == [1]; assert signal.sigtimedwait([signal.SIGUSR1]
 fd = os.pidfd_open(os.getpid()); signal.pidfd_send_signal(fd, 0); select.select([fd], [], [], 0)
 poll = select.epoll(); poll.register(fd); poll.poll(0.01); time.sleep(0.001)
 """,
+    "scikit-learn": """
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import cross_val_score
+x = np.random.default_rng(1).random((200, 4)); y = x.sum(axis=1)
+assert LinearRegression().fit(x, y).score(x, y) > 0.99
+assert cross_val_score(RandomForestClassifier(20, n_jobs=2), x, y > 2, cv=3).mean() > 0.7
+""",
     "zeromq": """
 import zmq
 with zmq.Context() as context, context.socket(zmq.PULL) as pull, context.socket(zmq.PUSH) as push:
@@ -135,28 +144,10 @@ with zmq.Context() as context, context.socket(zmq.PULL) as pull, context.socket(
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_it_works_under_the_profile(engine, sdk, spec, name):
+def test_it_works_under_the_profile(engine, sdk, spec, name, request):
     # The lines of WORK are this test's: a call that is missing from the profile names itself in the traceback.
-    container = engine.launch(spec(WORK[name] + "print('all of it works')\n", memory_bytes=512 << 20))
-    status = sdk.wait(container.id, timeout=120)["StatusCode"]
-    output = sdk.logs(container.id).decode()
-    assert (status, output.splitlines()[-1:]) == (0, ["all of it works"]), output
-
-
-LEARNING = """
-import numpy as np
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import cross_val_score
-x = np.random.default_rng(1).random((200, 4)); y = x.sum(axis=1)
-assert LinearRegression().fit(x, y).score(x, y) > 0.99
-assert cross_val_score(RandomForestClassifier(20, n_jobs=2), x, y > 2, cv=3).mean() > 0.7
-print("all of it works")
-"""
-
-
-def test_scikit_learn_works_under_the_profile(engine, sdk, spec, learning_stand_in):
-    container = engine.launch(spec(LEARNING, image=learning_stand_in, memory_bytes=512 << 20))
+    image = {"image": request.getfixturevalue("learning_stand_in")} if name == "scikit-learn" else {}
+    container = engine.launch(spec(WORK[name] + "print('all of it works')\n", memory_bytes=512 << 20, **image))
     status = sdk.wait(container.id, timeout=120)["StatusCode"]
     output = sdk.logs(container.id).decode()
     assert (status, output.splitlines()[-1:]) == (0, ["all of it works"]), output

@@ -28,20 +28,13 @@ def is_read(code, kept, **fields):
     return given(code, kept, **fields)[0]
 
 
-def test_code_that_has_ended_ok_is_not_read_again():
-    kept = CodeCache()
-    assert is_read(b"a", kept)
-    kept.ended(Outcome.OK, None)
-    assert not is_read(b"a", kept)
-    assert is_read(b"b", kept)
-
-
-@pytest.mark.parametrize("outcome", [each for each in Outcome if each is not Outcome.OK])
-def test_code_that_has_ended_otherwise_is_read_again(outcome):
+@pytest.mark.parametrize("outcome", Outcome)
+def test_only_code_that_has_ended_ok_is_not_read_again(outcome):
     kept = CodeCache()
     assert is_read(b"a", kept)
     kept.ended(outcome, None)
-    assert is_read(b"a", kept)
+    assert is_read(b"a", kept) == (outcome is not Outcome.OK)
+    assert is_read(b"b", kept)
 
 
 @pytest.mark.parametrize("fields", [{"screened": False}, {"pickled": True}, {"pickled": True, "apart": True}])

@@ -178,12 +178,16 @@ def test_a_block_that_ctrl_c_ends_cancels_what_is_under_way(daemon):
     assert len(daemon.of(wire.Cancel)) == 3
 
 
-def test_shutdown_that_does_not_wait_still_resolves_what_is_under_way(daemon):
+@pytest.mark.parametrize("dropped", [False, True], ids=["shut down", "dropped"])
+def test_an_executor_that_does_not_wait_still_resolves_what_is_under_way_and_leaves_no_thread(daemon, dropped):
     before = threads()
     executor = PoolExecutor(daemon.endpoint)
     future = executor.submit(hold)
     (job_id,) = daemon.open_jobs(1)
-    executor.shutdown(wait=False)
+    if not dropped:
+        executor.shutdown(wait=False)
+    del executor
+    gc.collect()
     assert not future.done()
     daemon.finish(job_id, value="late")
     assert future.result(WAIT_S) == "late"
@@ -212,16 +216,6 @@ def test_an_unused_executor_shuts_down():
     PoolExecutor("/nobody").shutdown()
     with PoolExecutor("/nobody"):
         pass
-
-
-def test_a_dropped_executor_resolves_its_futures_and_leaves_no_thread(daemon):
-    before = threads()
-    future = PoolExecutor(daemon.endpoint).submit(hold)
-    (job_id,) = daemon.open_jobs(1)
-    gc.collect()
-    daemon.finish(job_id, value=1)
-    assert future.result(WAIT_S) == 1
-    eventually(lambda: threads() <= before)
 
 
 def test_a_client_that_is_given_is_used_and_left_open(daemon):

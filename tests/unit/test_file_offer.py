@@ -108,16 +108,10 @@ def test_an_offer_that_is_withdrawn_gives_nothing(host, file):
         body.fetch(host.directory, shown=False)
 
 
-def test_a_runner_that_cannot_map_what_it_gets_says_so(host):
-    offer = host.offer("/dev/null")
-    assert not host.fetch()
-    assert host.refused == [1]
-    offer.close()
-
-
-def test_where_jobs_see_their_memory_map_no_file_is_mapped(host, file):
-    offer = host.offer(file)
-    assert not host.fetch(shown=True)
+@pytest.mark.parametrize("shown", [False, True], ids=["no file", "jobs see their memory map"])
+def test_a_runner_that_cannot_map_what_it_gets_or_must_not_says_so(host, file, shown):
+    offer = host.offer(file if shown else "/dev/null")
+    assert not host.fetch(shown=shown)
     assert host.refused == [1]
     offer.close()
 

@@ -117,20 +117,17 @@ def test_a_worker_that_cleans_up_gets_no_job_until_it_is_free():
     assert only(core.free("p-1"), ev.Dispatch).job_id == "second"
 
 
-def test_a_worker_that_does_not_become_free_is_replaced_and_its_job_stays_ended():
+@pytest.mark.parametrize(
+    ("happens", "reason"),
+    [(lambda core: core.tick(CLEANING_S), "dirty"), (lambda core: core.vanish("p-1", "killed"), "vanished")],
+    ids=["it does not become free", "it vanishes"],
+)
+def test_a_worker_that_fails_while_it_cleans_up_is_replaced_and_its_job_stays_ended(happens, reason):
     core = Core(min_workers=1, max_workers=1).up()
     core.submit("first")
     core.report("first")
-    assert stopped(core.tick(CLEANING_S)) == {"p-1": "dirty"}
+    assert stopped(happens(core)) == {"p-1": reason}
     core.remove_stopped()
-    assert core.finishes()["first"].outcome is Outcome.OK
-
-
-def test_a_worker_that_vanishes_while_it_cleans_up_loses_no_job():
-    core = Core(min_workers=1, max_workers=1).up()
-    core.submit("first")
-    core.report("first")
-    core.vanish("p-1", "killed")
     assert core.finishes()["first"].outcome is Outcome.OK
 
 

@@ -245,22 +245,19 @@ def test_any_value_is_a_table_or_ends_the_start(value):
     assert rows is None or well_formed
 
 
-@HOSTILE
-@given(frames=st.lists(st.binary(max_size=300), max_size=8))
-def test_any_bytes_are_a_table_or_end_the_start(frames):
-    taken(frames)
+CODED = st.recursive(
+    st.none() | st.integers(-(1 << 31), 1 << 31) | st.text(max_size=5)
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=16)),
+    lambda inner: st.lists(inner, max_size=5), max_leaves=20,
+)  # fmt: skip
 
 
 @HOSTILE
 @given(
-    value=st.recursive(
-        st.none() | st.integers(-(1 << 31), 1 << 31) | st.text(max_size=5)
-        | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=16)),
-        lambda inner: st.lists(inner, max_size=5), max_leaves=20,
-    )
-)  # fmt: skip
-def test_anything_in_the_codecs_own_codes_is_a_table_or_ends_the_start(value):
-    taken([b"", b"", b"", msgpack.packb(value)])
+    frames=st.lists(st.binary(max_size=300), max_size=8) | CODED.map(lambda tree: [b"", b"", b"", msgpack.packb(tree)])
+)
+def test_any_bytes_and_anything_in_the_codecs_own_codes_are_a_table_or_end_the_start(frames):
+    taken(frames)
 
 
 # ---- in one word ----

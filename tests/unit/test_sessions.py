@@ -126,17 +126,10 @@ def test_the_session_of_another_user_is_another_one(world):
     assert world.cancelled == ["j"]
 
 
-def test_a_job_that_somebody_else_waits_for_goes_on(world):
+@pytest.mark.parametrize("change", [{"watchers": {A, B}}, {"run": None}], ids=["that is waited for", "that has ended"])
+def test_a_job_that_somebody_else_waits_for_or_that_has_ended_is_not_cancelled(world, change):
     world.sessions.announce(A, "0", "one")
-    world.job("j").watchers |= {A, B}
-    world.listener.close(A)
-    later(world, GRACE_S)
-    assert world.cancelled == []
-
-
-def test_a_job_that_has_ended_is_not_cancelled(world):
-    world.sessions.announce(A, "0", "one")
-    world.job("j").run = None
+    vars(world.job("j")).update(change)
     world.listener.close(A)
     later(world, GRACE_S)
     assert world.cancelled == []

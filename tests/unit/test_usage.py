@@ -95,14 +95,6 @@ def test_what_was_used_before_the_job_is_not_the_jobs(cgroup, tmp_path):
     assert meter.excess(JOB) is None
 
 
-def test_more_cpu_time_than_the_limit_is_a_timeout_with_both_figures(cgroup, tmp_path):
-    meter = Meter(tmp_path)
-    cgroup.say(cpu_s=52.5, anonymous=60 * MIB)
-    outcome, reason = meter.excess(JOB)
-    assert outcome is Outcome.TIMEOUT
-    assert "2.5 s of CPU, its limit is 2 s" in reason
-
-
 def test_the_cpu_time_of_a_call_counts_from_the_first_look_at_it(cgroup, tmp_path):
     meter = Meter(tmp_path)
     cgroup.say(cpu_s=59, anonymous=60 * MIB)
@@ -113,13 +105,21 @@ def test_the_cpu_time_of_a_call_counts_from_the_first_look_at_it(cgroup, tmp_pat
     assert meter.excess(JOB, 1)[0] is Outcome.TIMEOUT
 
 
-@pytest.mark.parametrize("held", [{"anonymous": 260 * MIB}, {"anonymous": 60 * MIB, "shared": 200 * MIB}])
-def test_more_memory_than_the_limit_is_memory_whether_it_is_private_or_shared(cgroup, tmp_path, held):
+@pytest.mark.parametrize(
+    ("used", "outcome", "words"),
+    [
+        ({"cpu_s": 52.5, "anonymous": 60 * MIB}, Outcome.TIMEOUT, "2.5 s of CPU, its limit is 2 s"),
+        ({"cpu_s": 50, "anonymous": 260 * MIB}, Outcome.MEMORY, f"its limit is {100 * MIB}"),
+        ({"cpu_s": 50, "anonymous": 60 * MIB, "shared": 200 * MIB}, Outcome.MEMORY, f"its limit is {100 * MIB}"),
+    ],
+    ids=["processor time", "private memory", "shared memory"],
+)
+def test_more_than_the_limit_ends_the_job_with_both_figures(cgroup, tmp_path, used, outcome, words):
     meter = Meter(tmp_path)
-    cgroup.say(cpu_s=50, **held)
-    outcome, reason = meter.excess(JOB)
-    assert outcome is Outcome.MEMORY
-    assert f"its limit is {100 * MIB}" in reason
+    cgroup.say(**used)
+    found, reason = meter.excess(JOB)
+    assert found is outcome
+    assert words in reason
 
 
 @pytest.fixture
