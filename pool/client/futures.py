@@ -1,7 +1,8 @@
 """The futures of an executor, and the thread that resolves them.
 
-The thread that takes a future out of `_open`, under the lock, resolves it: the I/O thread with the answer, which passes
-it to the resolver thread, or the caller of `cancel`. So each future is resolved once.
+The thread that takes a future out of `_open`, which is atomic, resolves it: the I/O thread with the answer, which
+it passes to the resolver thread, or the caller of `cancel`. So each future is resolved once. Neither of these two
+threads waits for the lock, because the handler of a signal that has interrupted its holder may wait for a future.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pool.client.job import Submission
 from pool.client.pending import Delivery, JobFuture, Request
 from pool.client.results import ToResult
 from pool.client.waiting import CANCEL_S, until_ended, until_true
-from pool.errors import ClosedError, ExecutorClosedError, PoolError, outcome_error
+from pool.errors import BusyError, ClosedError, ExecutorClosedError, PoolError, outcome_error
 from pool.model import JobResult, Timings, Usage
 
 T = TypeVar("T")
@@ -115,9 +116,12 @@ class FutureResolver:
         self._max_pending = max_pending
         self._changed = threading.Condition()
         self._open: dict[PoolFuture[Any], Request] = {}
+        self._arrived: set[PoolFuture[Any]] = set()  # added before they leave `_open`, so that each is in one of them
         self._cancels: set[Answer] = set()
         self._answers: SimpleQueue[tuple[PoolFuture[Any], Answer] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._threads: dict[
+            str, threading.Thread
+        ] = {}  # at most one; `setdefault` is atomic, also for a signal's handler
         self._finishing = False
 
     def start(self, submission: Submission) -> PoolFuture[Any]:
@@ -127,33 +131,55 @@ class FutureResolver:
         )
         with self._changed:
             until_true(self._changed, self._has_room)
-            if self._finishing:
-                raise ExecutorClosedError("cannot schedule new futures after shutdown")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="pool executor", daemon=True)
-                self._thread.start()
+            self._check_open()
+            self._ensure_thread()
             try:
                 request = self._open[future] = self._connection.submit(submission)
+                self._check_open()  # the handler of a signal may have called `finish`, which had to wait for nothing
                 request.add_done_callback(partial(self._answered, future))
             except BaseException:  # such as KeyboardInterrupt: `finish` would wait for an answer that never comes
                 if self._open.pop(future, None) is not None:
-                    self._connection.cancel(future.job_id)
+                    with contextlib.suppress(ClosedError):
+                        self._connection.cancel(future.job_id)
                 raise
         return future
 
+    def _check_open(self) -> None:
+        if self._finishing:
+            raise ExecutorClosedError("cannot schedule new futures after shutdown")
+
+    def _ensure_thread(self) -> None:
+        thread = self._thread
+        if thread is None:
+            fresh = threading.Thread(target=self._run, name="pool executor", daemon=True)
+            thread = self._threads.setdefault("resolver", fresh)
+            if thread is fresh:
+                self._start(thread)
+        if thread.ident is None:  # the handler of a signal that came in its start
+            raise BusyError("this executor is starting its thread; call it again when the signal's handler has ended")
+
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except BaseException:
+            if thread not in threading.enumerate():
+                self._threads.clear()
+            raise
+
+    @property
+    def _thread(self) -> threading.Thread | None:
+        return self._threads.get("resolver")
+
     def cancel_all(self) -> None:
-        with self._changed:
-            futures = list(self._open)
-        cancel(futures)
+        cancel(self._open.copy())
 
     def finish(self) -> None:
         """Accept no more; end the thread after the last answer."""
         with self._changed:
-            first, self._finishing = not self._finishing, True
+            self._finishing = True
             self._changed.notify_all()
             idle = self._thread is None
-            if first and not self._open:
-                self._answers.put(None)
+            self._answers.put(None)
         if idle:
             self._close()
 
@@ -173,44 +199,46 @@ class FutureResolver:
     def give_up(self, future: PoolFuture[Any]) -> bool:
         """For `PoolFuture.cancel`: cancel the job. False if the future is resolved by its answer."""
         with self._changed:
-            request = self._take(future)
+            request = self._open.pop(future, None)
             if request is None:
                 return False
             with contextlib.suppress(ClosedError):
                 cancelling = self._connection.give_up(request)
                 self._cancels.add(cancelling)
                 cancelling.add_done_callback(self._cancels.discard)
-            self._end_if_last()
+            self._changed.notify_all()
+            self._answers.put(None)
         return True
 
     def _has_room(self) -> bool:
         return self._finishing or self._max_pending is None or len(self._open) < self._max_pending
 
-    def _take(self, future: PoolFuture[Any]) -> Request | None:
-        """Take the future out; None if another thread has. Called under the lock."""
-        request = self._open.pop(future, None)
-        if request is not None:
-            self._changed.notify_all()
-        return request
-
     def _answered(self, future: PoolFuture[Any], answer: Answer) -> None:
         """Called on the I/O thread: pass the answer on, without doing anything slow."""
-        with self._changed:
-            if self._take(future) is not None:
-                self._answers.put((future, answer))
-                self._end_if_last()
-
-    def _end_if_last(self) -> None:
-        if self._finishing and not self._open:
+        self._arrived.add(future)
+        if self._open.pop(future, None) is None:  # it was cancelled
+            self._arrived.discard(future)
             self._answers.put(None)
+        else:
+            self._answers.put((future, answer))
 
     def _run(self) -> None:
-        """The resolver thread."""
-        while (item := self._answers.get()) is not None:
-            self._resolve(*item)
+        """The resolver thread. None in the queue: look whether it is needed any more."""
+        while self._open or self._arrived or not self._finishing:
+            item = self._answers.get()
+            if item is not None:
+                self._resolve(*item)
+                self._arrived.discard(item[0])
+                self._tell()
             del item  # otherwise the last value would stay in memory until the next answer
         wait(list(self._cancels), CANCEL_S)
         self._close()
+
+    def _tell(self) -> None:
+        """There is room for another future. A caller who holds the lock looks for himself, within a second."""
+        if self._changed.acquire(blocking=False):
+            self._changed.notify_all()
+            self._changed.release()
 
     def _resolve(self, future: PoolFuture[Any], answer: Answer) -> None:
         try:

@@ -2,14 +2,15 @@
 
 import sys
 import threading
+from functools import partial
 from itertools import count
 
 import pytest
 
 from pool import Client, PoolExecutor
-from pool.client import connection, dealer, per_process
+from pool.client import connection, dealer, futures, per_process
 from pool.client.pending import Request
-from pool.errors import BusyError
+from pool.errors import BusyError, ClosedError, ExecutorClosedError
 from tests.support.waiting import Waiting
 
 FILES = frozenset({connection.__file__, dealer.__file__, per_process.__file__})
@@ -42,7 +43,33 @@ def test_a_handler_may_use_a_client_whose_first_call_it_has_interrupted(daemon):
     assert number > 25, "the call has that many lines at least"
 
 
-def interrupted(number, client):
+@pytest.fixture
+def used(executor):
+    """An executor whose thread runs."""
+    assert executor.submit_code("result = 0").result(60) == 0
+    return executor
+
+
+def test_a_handler_may_use_the_executor_whose_submit_it_has_interrupted(used):
+    for number in count(1):
+        answers = Waiting(interrupted, number, used, FILES | {futures.__file__}).end()
+        assert answers in ([2], [1, 2])
+        if answers == [2]:
+            break
+    assert number > 20, "the call has that many lines at least"
+
+
+def test_an_executor_that_a_handler_shuts_down_in_its_submit_ends(daemon):
+    for number in range(1, 25):
+        executor = PoolExecutor(daemon.endpoint)
+        assert executor.submit_code("result = 0").result(60) == 0
+        how = {"at": partial(executor.shutdown, wait=False), "files": {futures.__file__}}
+        ended = Waiting(interrupted, number, executor, **how).end()
+        assert ended == [2] or isinstance(ended, ExecutorClosedError | ClosedError)
+        assert Waiting(executor.shutdown).end() is None
+
+
+def interrupted(number, client, files=FILES, at=None):
     """What a call answers, after what another call answers that is made at that line of it, if it has so many."""
     lines, answers = count(1), []
 
@@ -50,17 +77,23 @@ def interrupted(number, client):
         if event == "line" and next(lines) == number:
             sys.settrace(None)
             try:
-                answers.append(client.run("result = 1").value)
+                answers.append(value_of(client, 1)) if at is None else at()
             except BusyError:
                 answers.append("the thread is being started")
         return local
 
-    sys.settrace(lambda frame, *_: local if frame.f_code.co_filename in FILES else None)
+    sys.settrace(lambda frame, *_: local if frame.f_code.co_filename in files else None)
     try:
-        answers.append(client.run("result = 2").value)
+        answers.append(value_of(client, 2))
     finally:
         sys.settrace(None)
     return answers
+
+
+def value_of(client, number):
+    if isinstance(client, PoolExecutor):
+        return client.submit_code(f"result = {number}").result(60)
+    return client.run(f"result = {number}").value
 
 
 def test_a_destructor_that_waits_on_the_thread_of_the_client_gets_an_error_and_the_client_goes_on(client):
