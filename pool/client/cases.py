@@ -102,10 +102,12 @@ class TestRun:
     def __init__(
         self, batches: Batches, code: Code, cases: Iterable[Case], options: JobOptions, *, stop_on_first_failure: bool
     ) -> None:
-        """Raises InvalidJobError for a case that no candidate could pass, and names it."""
+        """Raises InvalidJobError without cases, and for a case that no candidate could pass, which it names."""
         if shared := {"args", "job_id", "grade", "grade_args"} & options.keys():
             raise checks.invalid(min(shared), "it cannot be shared by all cases", "put it into the cases")
         self._cases = [_checked(f"cases[{number}]", case) for number, case in enumerate(cases)]
+        if not self._cases:  # otherwise every candidate would pass
+            raise checks.invalid("cases", "there are none", "give at least one; an iterator can be used only once")
         self._stop = checks.flag("stop_on_first_failure", stop_on_first_failure)
         self._program = program_of(code, options.pop("entry", None), options.pop("strip_fences", None))
         self._options = options

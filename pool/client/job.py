@@ -11,6 +11,7 @@ changes after the call arrives as it was. Large data is copied once, into the me
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,8 @@ MAX_PRIORITY = 100
 MAX_ENV_NAME = 256
 MAX_ENV_VALUE = 8192
 MAX_SIZE = 1 << 50
+#: As source text it would be an attribute of a name that no program has.
+_FILE_NAME = re.compile(r"\s*[^\s()\[\]{}=:;,'\"#]{1,300}\.py\s*")
 #: The directory, inside the job's work directory, where the job leaves its own files.
 OUTPUT_DIRECTORY = "out"
 #: From this size on a frame is copied into libzmq's memory when the job is built, and not again when it is sent.
@@ -148,6 +151,9 @@ def program_of(code: Code, entry: object = None, strip_fences: object = None) ->
     if strip_fences is not None and checks.flag("strip_fences", strip_fences) and isinstance(code, str):
         code = without_fences(code)
     if isinstance(code, str):
+        if _FILE_NAME.fullmatch(code):
+            remedy = "give its content, such as Path('job.py').read_text()"
+            raise checks.invalid("code", f"{code!r:.150} is the name of a file and no source text", remedy)
         if entry is not None:
             entry = str.__str__(entry) if isinstance(entry, str) else checks.text("entry", entry)
             if len(entry) > checks.MAX_WORD or not all(map(str.isidentifier, entry.split("."))):

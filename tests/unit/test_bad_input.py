@@ -187,6 +187,21 @@ ENTRIES = (
 )
 
 
+@pytest.mark.parametrize("name", ["job.py", "./a/job.py", "/srv/jobs/job-2.py\n", r"jobs\job.py"])
+def test_the_name_of_a_file_in_place_of_its_content_is_refused_and_says_so(name, client):
+    with pytest.raises(InvalidJobError, match=r"code: .*is the name of a file and no source text; give its content"):
+        client.run(name)
+    with pytest.raises(InvalidJobError, match="is the name of a file"):
+        client.run(name, entry="main")
+
+
+@pytest.mark.parametrize(
+    "source", ["import os.path as py", "result = 1  # job.py", "'job.py'", "result=7;result.real\n"]
+)
+def test_source_that_only_looks_like_the_name_of_a_file_is_run(source, client):
+    assert client.run(source).outcome is Outcome.OK
+
+
 @pytest.mark.parametrize(
     ("entry", "outcome", "told"),
     [

@@ -28,7 +28,13 @@ def test_each_case_has_a_row_in_order_with_a_verdict_a_reason_and_its_job(client
 def test_a_candidate_that_passes_all_cases_is_ok(client):
     report = client.run_tests(SQUARE, [{"args": [n], "expected": n * n} for n in range(300)], **MAIN)
     assert (report.ok, report.passed, report.first_failure) == (True, 300, None)
-    assert client.run_tests(SQUARE, [], **MAIN).ok
+
+
+def test_without_cases_no_candidate_is_ok(client):
+    used = iter([{"args": [2], "expected": 4}])
+    assert client.run_tests(SQUARE, used, **MAIN).ok
+    with pytest.raises(InvalidJobError, match="cases: there are none; give at least one"):
+        client.run_tests(SQUARE, used, **MAIN)
 
 
 def test_a_case_whose_job_fails_or_is_refused_has_that_as_its_reason_and_the_others_go_on(client):
