@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
+from typing import Final
+
+#: What ends a daemon.
+ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def put_right() -> None:
@@ -12,6 +17,21 @@ def put_right() -> None:
     _open_streams()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it hides how a command has ended
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # otherwise SIGTERM may never arrive
+
+
+def end_at_signals() -> None:
+    """For a daemon that starts: SIGTERM, SIGINT and SIGHUP end it with status 0 and no traceback.
+
+    What it has begun is undone by its `finally` clauses. A daemon that serves has handlers of its own.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        os.write(2, f"ended by {signal.Signals(number).name} before the daemon served\n".encode())
+        raise SystemExit(0)
+
+    for number in ENDING:
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, end)
 
 
 def _open_streams() -> None:

@@ -292,9 +292,10 @@ def main() -> None:
     from pool import config
     from pool.daemon.daemon import Daemon
     from pool.daemon.systemd import setup_logging
-    from pool.inherited import put_right
+    from pool.inherited import end_at_signals, put_right
 
     put_right()
+    end_at_signals()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     settings = config.load(parser.parse_args().config)

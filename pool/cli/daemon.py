@@ -12,7 +12,7 @@ import typer
 
 from pool.cli.answer import ExitStatus, Version, complain_about
 from pool.errors import PoolError
-from pool.inherited import put_right
+from pool.inherited import end_at_signals, put_right
 
 if TYPE_CHECKING:
     from pool.config import Settings
@@ -92,6 +92,7 @@ def _run(settings: Settings) -> int:
 
 def main() -> None:
     put_right()
+    end_at_signals()
     app(prog_name="pool-daemon")
 
 

@@ -42,6 +42,7 @@ from pool.daemon.worker_handle import Services
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.daemon.zmtp import Handlers, Transport
 from pool.engines.base import FoundContainer
+from pool.inherited import ENDING
 from pool.status import Status
 
 log = structlog.get_logger(__name__)
@@ -251,7 +252,7 @@ class Daemon:
             self._stop_signal = number
             transport.call_soon(lambda: None)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in ENDING:
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, note)
 

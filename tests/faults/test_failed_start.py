@@ -1,6 +1,8 @@
 """A daemon that cannot start says why, and leaves the workers and jobs of the last one to the next."""
 
+import itertools
 import re
+import signal
 
 import pytest
 
@@ -34,6 +36,26 @@ def test_a_start_that_fails_leaves_running_jobs_to_the_next_daemon(home, tmp_pat
     with DaemonProcess({"default": POOL}, home=home, durability="crash") as third, third.client(timeout=60) as client:
         (tmp_path / "go").touch()
         assert client.result(job_id).value == "went"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_moment_of_the_start_ends_it_without_a_traceback_and_the_next_daemon_serves(
+    home, monkeypatch, number
+):
+    """The daemon gets it at its first call, at the tenth, and so on, until it has served before."""
+    served = False
+    for at in itertools.chain(range(0, 60, 10), range(60, 2000, 60)):
+        monkeypatch.setenv("POOL_SIGNAL", f"{int(number)}:{at}")
+        daemon = DaemonProcess(
+            {"default": POOL}, engine="interrupted", home=home, durability="crash", wait_ready=False
+        ).start()
+        assert daemon.process.wait(120) == 0, daemon.words()
+        assert "Traceback" not in daemon.words()
+        if served := "the daemon is stopping" in daemon.words():
+            break
+    assert served
+    with DaemonProcess({"default": POOL}, home=home, durability="crash") as last, last.client(timeout=60) as client:
+        assert client.run("result = 1").value == 1
 
 
 @pytest.mark.parametrize("left", [0, 1, 2, 4])

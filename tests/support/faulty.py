@@ -9,6 +9,7 @@ import ctypes
 import errno
 import functools
 import gc
+import itertools
 import os
 import shutil
 import signal
@@ -17,9 +18,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
-from pool import config, testing
+from pool import config, inherited, testing
 from pool.daemon import worker_spec
 from pool.daemon.daemon import Daemon, MakeEngine
 from pool.daemon.systemd import setup_logging
@@ -72,6 +74,20 @@ def failing_fsync(home: Path) -> MakeEngine:
         real(fd)
 
     os.fsync = fsync
+    return ProcessEngine
+
+
+def interrupted(_home: Path) -> MakeEngine:
+    """It gets a signal at a call of a function of the daemon: POOL_SIGNAL=<signal>:<number of the call>."""
+    number, _, nth = os.environ["POOL_SIGNAL"].partition(":")
+    calls = itertools.count()
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and "/pool/daemon/" in frame.f_code.co_filename and next(calls) == int(nth):
+            os.kill(os.getpid(), int(number))
+
+    inherited.end_at_signals()
+    sys.setprofile(profile)
     return ProcessEngine
 
 
@@ -166,7 +182,7 @@ def unmapped(_home: Path) -> MakeEngine:
 FAULTS: dict[str, Callable[[Path], MakeEngine | None]] = {
     each.__name__: each
     for each in (
-        closed, deaf, failing, failing_fsync, jumping, patient, profiled, rogue, slow_to_remove, stale, stalling, trimming,
+        closed, deaf, failing, failing_fsync, interrupted, jumping, patient, profiled, rogue, slow_to_remove, stale, stalling, trimming,
         unmapped,
     )
 }  # fmt: skip
