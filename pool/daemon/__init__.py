@@ -11,7 +11,7 @@ job_carrier.py       the way of a job through its pool: written, then sent; work
 job_body.py          the large arguments of a job, as a file for its worker
 adoption.py          workers that outlive the daemon; kept_workers.py: the notes of them; grading.py: the grade of a job
 sessions.py          clients that vanish, and what becomes of their jobs
-journal.py           the thread that writes the journal; journal_file.py, journal_bodies.py: its files
+journal.py           what a journal does; journal_writer.py: its thread; journal_file.py, journal_bodies.py: its files
 journal_entries.py   what is in them
 recovery.py          the jobs of earlier daemons
 worker_protocol.py   what a worker may send in each phase, and what follows

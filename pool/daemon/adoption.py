@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from pool import wire
 from pool.core import events as ev
@@ -28,6 +29,8 @@ from pool.daemon.worker_protocol import WorkerProtocol
 from pool.daemon.worker_spec import WorkerSpecFactory
 from pool.engines.base import Container
 from pool.errors import PoolError
+
+log = structlog.get_logger(__name__)
 
 
 class Pool(Protocol):
@@ -92,12 +95,17 @@ class Adoption:
         if self._pool.state.policy.reuse_scope == "client" and handle.kept is not None and handle.kept.client != client:
             self._note(handle, msgspec.structs.replace(handle.kept, client=client))
 
-    def find(self, kept: KeptWorker, container: Container) -> None:
+    def find(self, kept: KeptWorker, container: Container) -> bool:
         """An earlier daemon has left this worker. Its runner may connect now, and has to prove itself.
 
-        Raises OSError if its link cannot be made: then the pool does not have it.
+        False: its link cannot be made, and the pool does not have it.
         """
-        self._links.reopen(kept.worker_id, self._pool, kept.number)
+        try:
+            self._links.reopen(kept.worker_id, self._pool, kept.number)
+        except OSError as error:
+            text = "a worker that an earlier daemon left cannot be reached and is removed"
+            log.warning(text, action="not_adopted", worker=kept.worker_id, error=str(error))
+            return False
         start = self._specs.start_check()
         start.restore(kept.isolation, kept.missing, kept.rows)
         protocol = WorkerProtocol(start, heartbeat_s=self._heartbeat_s, token=kept.token)
@@ -112,6 +120,7 @@ class Adoption:
             cause="start of the daemon",
         )
         self._pool.apply(found)
+        return True
 
     def resumed(self, handle: WorkerHandle, resume: wire.Resume, _: object) -> None:
         assert handle.kept is not None

@@ -31,7 +31,8 @@ from pool.daemon.engine_choice import Chosen, Engines, MakeEngine, image_of, mak
 from pool.daemon.engine_executor import EngineExecutor, LoopExecutor
 from pool.daemon.frozen_workers import FrozenWorkers
 from pool.daemon.job_store import JobStore
-from pool.daemon.journal import FileJournal, Journal, NoJournal, open_file
+from pool.daemon.journal import Journal, NoJournal
+from pool.daemon.journal_writer import FileJournal, open_file
 from pool.daemon.output import OutputSender
 from pool.daemon.recovery import Past, Recovery, read_past
 from pool.daemon.run_directories import RunDirectories
@@ -145,13 +146,7 @@ class Daemon:
         chosen = None if note is None else self._chosen.get(note.pool)
         if note is None or chosen is None or chosen.facts.name != engine or not found.running:
             return None
-        try:
-            self._controllers[note.pool].adoption.find(note, found.container)
-        except OSError as error:
-            text = "a worker that an earlier daemon left cannot be reached and is removed"
-            log.warning(text, action="not_adopted", worker=note.worker_id, error=str(error))
-            return None
-        return note.number
+        return note.number if self._controllers[note.pool].adoption.find(note, found.container) else None
 
     def _open(self, directories: RunDirectories, transport: Transport, *, digests: LoopExecutor) -> None:
         settings = self._settings.daemon

@@ -21,6 +21,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 HELD, BROKEN, SKIPPED = "held", "broken", "skipped"
@@ -70,11 +71,9 @@ class ThroughError(Exception):
     """An attempt that succeeded, with its result."""
 
 
-def main(
-    number: int, missing: Sequence[str], options: Sequence[str], processes: int, memory: int, tmp: int
-) -> list[Any]:
+def main(number: int, missing: Sequence[str], options: Sequence[str], *limits: int) -> list[Any]:
     """Try everything. `missing`: parts of the lockdown that the host refuses; `options` and limits: of the template."""
-    attempts = _attempts(missing, options, processes, memory, tmp)
+    attempts = _attempts(missing, options, *limits)
     return [[number, number + 1], [_row(name, attempt if wanted else None) for name, wanted, attempt in attempts]]
 
 
@@ -224,26 +223,20 @@ def _dies(attempt: bytes) -> str:
 
 
 def _network() -> str:
-    seen = {_open_socket(name) for name in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_VSOCK")}
+    families = ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_VSOCK")
+    seen = {_refused(partial(socket.socket, getattr(socket, each), socket.SOCK_DGRAM), each) for each in families}
     return ", ".join(sorted(seen))
-
-
-def _open_socket(family: str) -> str:
-    return _refused(lambda: socket.socket(getattr(socket, family), socket.SOCK_DGRAM), family)
 
 
 def _write() -> str:
     places = ("/", "/usr", "/usr/lib", "/etc", "/opt/pool", "/datasets", "/dev", "/var")
-    return ", ".join(sorted({_create_file(place) for place in filter(os.path.isdir, places)}))
+    seen = {_refused(partial(_create, f"{place}/probe"), place) for place in filter(os.path.isdir, places)}
+    return ", ".join(sorted(seen))
 
 
-def _create_file(place: str) -> str:
-    def create() -> None:
-        path = f"{place}/probe"
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.unlink(path)  # noqa: PTH108
-
-    return _refused(create, place)
+def _create(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    os.unlink(path)  # noqa: PTH108
 
 
 def _device() -> str:

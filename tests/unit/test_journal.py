@@ -13,9 +13,9 @@ import pytest
 
 from pool.daemon import journal_bodies, journal_file
 from pool.daemon.job_store import JobStore
-from pool.daemon.journal import FileJournal
 from pool.daemon.journal_entries import KNOWN_SINCE, Accept, Collect, Drop, End, Lease, LeaseRow, SetFact, Tidy
 from pool.daemon.journal_file import INLINE_BYTES, SCHEMA, JournalFile
+from pool.daemon.journal_writer import FileJournal
 from pool.daemon.recovery import read_past
 from pool.errors import ConfigError, PoolError, StorageFullError
 from tests.support.waiting import eventually
@@ -495,7 +495,7 @@ def test_a_failed_write_other_than_a_full_disk_ends_the_daemon_and_is_not_tried_
 
 
 def test_a_journal_over_its_bound_takes_no_new_jobs(start, loop, monkeypatch):
-    monkeypatch.setattr("pool.daemon.journal._MEASURE_S", 0.0)
+    monkeypatch.setattr("pool.daemon.journal_writer._MEASURE_S", 0.0)
     journal, seen = start(max_bytes=1 << 20), []
     for number in range(1, 5):
         journal.write(accept(number, (bytes(1 << 19),)), seen.append)
