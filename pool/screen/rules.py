@@ -14,6 +14,10 @@ from pool.screen.vocabulary import NETWORK, PROGRAMS, TERMINAL
 
 _PLAIN = "write the attribute out, as in value.name"
 _EXCHANGE = "take arguments, and return the value"
+_PART = (
+    "use another part; import a module by its own name, if the pool allows it; "
+    "or add `screen: {allow_modules: [{}]}` to the pool"
+)
 _BY_NAME = "use plain names and attributes"
 
 
@@ -72,7 +76,7 @@ _ALL = (
         "S104",
         "part of a module",
         "{} is a part of its module that is private or that a job may not use",
-        "use what is public; import the module that you need by its own name, if the pool allows it",
+        _PART,
     ),
     Rule("S201", "text run as code", "{} runs text as code", "write the code itself; for literals, ast.literal_eval"),
     Rule(
@@ -104,7 +108,7 @@ _ALL = (
         "S304",
         "module inside a module",
         "{} is a part of its module that a job may not use",
-        "import the module that you need by its own name, if the pool allows it",
+        _PART,
     ),
     Rule("S305", "files or pickles of a library", "{} reads or writes files or pickles", _EXCHANGE),
     Rule("S306", "object of an error", "{} takes the object out of an error", "catch the error and use your own names"),

@@ -382,6 +382,16 @@ def test_the_remedy_for_a_module_that_needs_more_than_the_screen_says_what(code,
             "screen: {allow_names: [open]}",
         ),
         ("import random; random._inst", "_inst is private", "screen: {allow_names: [_inst]}"),
+        (
+            "import numpy; numpy.load('x.npz')",
+            "numpy.load is a part of its module that a job may not use",
+            "screen: {allow_modules: [numpy.load]}",
+        ),
+        (
+            "from numpy import load",
+            "numpy.load is a part of its module that is private or that a job may not use",
+            "screen: {allow_modules: [numpy.load]}",
+        ),
     ],
 )
 def test_a_setting_that_a_remedy_names_lets_the_code_pass(code, reason, setting):
