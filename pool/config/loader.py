@@ -136,6 +136,8 @@ def _not_yaml(error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None)
     parts = [str(part) for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part]
     text = " ".join(parts) or " ".join(str(error).split())
+    if "cannot start any token" in text:
+        text += "; indent with spaces and not with tabs, and put text that begins with @, ` or % in quotes"
     return Problem(mark.line + 1 if mark else 0, (), f"not YAML: {text}")
 
 
@@ -150,7 +152,10 @@ class _Builder:
     def build(self) -> None:
         starts = (event for event in self._events if isinstance(event, yaml.DocumentStartEvent))
         if next(starts, None) is None:
-            raise _UnreadableError(0, "the file is empty; start from config/pool.yaml")
+            raise _UnreadableError(
+                0,
+                "the file is empty; write {} for the defaults; pool-daemon --print-config shows every key",
+            )
         root = next(self._events)
         if not isinstance(root, yaml.MappingStartEvent):
             problem = f"the top level must be a mapping with the keys {', '.join(_keys_at(()))}"
@@ -287,7 +292,8 @@ def _sentence(error: ErrorDetails, path: Steps) -> str:
             allowed = "a mapping of names to values"
         case "tuple_type":
             given = error["input"]
-            allowed = f"a list, such as [{show(given)}]" if isinstance(given, Plain) and given else "a list"
+            words = ", ".join(given.replace(",", " ").split()) if isinstance(given, Plain) else ""
+            allowed = f"a list, such as [{words:.60}]" if words else "a list"
         case "too_long" | "too_short":
             return f"{len(error['input'])} entries; allowed: {context.get('max_length', '1 or more')}"
         case _:  # the sentence of `Allowed`

@@ -339,6 +339,8 @@ def test_all_problems_come_at_once_with_line_key_and_range():
         ("[1]", "the top level must be a mapping with the keys sandbox, daemon, alerts, metrics, pools"),
         ("pools: {a: {preload: [numpy, x.y]}}", "keys modules, datasets, such as {modules: [numpy, x.y]}"),
         ("pools: {a: {preload: {modules: numpy}}}", "preload.modules: got numpy; allowed: a list, such as [numpy]"),
+        ("alerts: {command: /bin/page -x}", "alerts.command: got text '/bin/page -x'; allowed: a list, such as [/bin/page, -x]"),
+        ("pools:\n\ta: {}", "found character that cannot start any token; indent with spaces and not with tabs"),
         ("pools: {a: {min: 2}}", "pools.a.min: unknown key; it belongs below pools.NAME.size; allowed: engine,"),
         ("wall_s: 2", "unknown key; it belongs below pools.NAME.limits or below pools.NAME.max_limits; allowed: sandbox,"),
         ("alerts: {pools: {}}", "alerts.pools: unknown key; it belongs at the top level; allowed: window_s"),
