@@ -34,6 +34,11 @@ def example_config() -> Path:
     return _find("config/pool.yaml")
 
 
+def systemd_unit() -> Path:
+    """The unit of the daemon; beside it is that for the engine oci."""
+    return _find("config/pool.service")
+
+
 def package() -> Path:
     """The directory of the `pool` package itself."""
     return _PACKAGE

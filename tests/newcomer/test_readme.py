@@ -1,5 +1,7 @@
 """README from the top, as a new user follows it: the wheel in an empty environment, without the checkout."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.newcomer import place as newcomer
@@ -28,3 +30,5 @@ def test_readme_works_line_by_line_in_an_empty_environment(place):
             assert place.run("python", file).splitlines() == newcomer.promised(code)
         assert "pip install 'warm-container-pool[values]'" in place.run("python", "-c", NUMPY_SCALAR)
         assert str(place.home / "env") in place.run("python", "-c", "import pool; print(pool.__file__)")
+        unit = place.run("python", "-c", "from pool import assets; print(assets.systemd_unit())").strip()
+        assert "ExecStart=" in Path(unit).read_text()
