@@ -14,13 +14,14 @@ Hit = tuple[str, ast.AST, str]
 
 
 def import_hits(seen: Analysis, policy: Policy, modules: Modules) -> Iterator[Hit]:
+    used = {name.id for name, _ in seen.loads}
     for node in seen.imports:
         if isinstance(node, ast.Import):
             yield from _plain(node, modules)
         elif node.level:
             yield "S102", node, f"from {'.' * node.level}{node.module or ''}"
         else:
-            yield from _from(node, node.module or "", policy=policy, modules=modules)
+            yield from _from(node, node.module or "", policy=policy, modules=modules, used=used)
 
 
 def _plain(node: ast.Import, modules: Modules) -> Iterator[Hit]:
@@ -31,7 +32,9 @@ def _plain(node: ast.Import, modules: Modules) -> Iterator[Hit]:
             yield "S104", alias, alias.name
 
 
-def _from(node: ast.ImportFrom, module: str, *, policy: Policy, modules: Modules) -> Iterator[Hit]:
+def _from(
+    node: ast.ImportFrom, module: str, *, policy: Policy, modules: Modules, used: AbstractSet[str]
+) -> Iterator[Hit]:
     whole = modules.allows(module)
     if not whole and not all(modules.allows(f"{module}.{alias.name}") for alias in node.names):
         yield "S101", node, module
@@ -41,7 +44,7 @@ def _from(node: ast.ImportFrom, module: str, *, policy: Policy, modules: Modules
     for alias in node.names:
         path = f"{module}.{alias.name}"
         if alias.name == "*":
-            if policy.strict or hides_names(module):
+            if policy.strict or hides_names(module, used):
                 yield "S103", node, f"from {module} import *"
         elif alias.name in policy.deny_names:
             yield "S210", alias, alias.name

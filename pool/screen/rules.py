@@ -54,7 +54,7 @@ def _of_module(name: str) -> str:
         if name in modules or top in modules:
             return remedy
     remedy = RULES["S101"].remedy
-    return remedy if top in sys.stdlib_module_names else f"{remedy}, and the module to its image if it is not there"
+    return remedy if top in sys.stdlib_module_names else f"{remedy}, whose image or the job's files must have it"
 
 
 def shortened(what: str, most: int = 80) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 
 def words(text: str) -> frozenset[str]:
     """A set from words that are separated by blanks."""
@@ -75,10 +77,14 @@ REACHED = words(
     socket ssl subprocess sys sysconfig tempfile termios webbrowser zipimport CodeType FrameType
     """
 )
+#: A star import of these binds classes and functions only; the denied ones are found by their names.
+STARRED = words("string typing typing_extensions")
 
 
-def hides_names(module: str) -> bool:
-    """Whether a star import would bind names that the rules have to see."""
+def hides_names(module: str, used: AbstractSet[str]) -> bool:
+    """Whether a star import binds names that the rules have to see. `used` are the names that the program reads."""
+    if module in STARRED:
+        return not used.isdisjoint(DENIED[module].split())
     return module in DENIED or module == "operator"
 
 

@@ -104,6 +104,8 @@ NEIGHBOURS = [
     ("S403", "df.query('@a.b > 1')", "df.query('x > @a and y.str.len() > 2')"),
     ("S403", "df.eval(f'b = @{name}.c')", "df.query(f'a > {limit} and @{name} < 3')"),
     ("S103", "from operator import *", "from itertools import *"),
+    ("S103", "from typing import *\ndef f(): return get_type_hints(f)", "from typing import *\ndef f(x: List[int]) -> Optional[int]: ..."),
+    ("S103", "from string import *\nx = Formatter", "from string import *\nprint(ascii_lowercase)"),
     ("S304", "import logging\nlogging.io.open", "import pandas as pd\npd.pandas.DataFrame"),
     ("S404", "def f(x: 'g()'): ...", "def f(x: 'np.ndarray', y: 'float (0, 1)') -> 'list[int]': ..."),
     ("S405", "import pandas as pd\npd.read_csv('https://a.b/c')", "import io, pandas as pd\npd.read_csv(io.StringIO('a'))"),
@@ -358,7 +360,10 @@ def test_a_policy_that_is_none_is_refused(text):
         ),
         ("import tkinter.ttk", "a job has no screen and no keyboard; return the values"),
         ("import subprocess", "`allow: [subprocess], screen: {allow_modules: [subprocess]}`"),
-        ("import lightgbm", "add `screen: {allow_modules: [lightgbm]}` to the pool, and the module to its image"),
+        (
+            "import lightgbm",
+            "add `screen: {allow_modules: [lightgbm]}` to the pool, whose image or the job's files must have it",
+        ),
     ],
 )
 def test_the_remedy_for_a_module_that_needs_more_than_the_screen_says_what(code, remedy):
