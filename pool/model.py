@@ -213,6 +213,6 @@ class JobResult:
             return ""
         if self.findings:
             return "; ".join(map(str, self.findings))
-        if self.outcome is Outcome.ERROR and self.error is not None:
+        if self.outcome in {Outcome.ERROR, Outcome.REJECTED} and self.error is not None:
             return self.error.in_words
         return self.reason or f"it ended {self.outcome}"

@@ -234,9 +234,7 @@ def _grader(check: Code) -> Any:
 def judge(case: Case, result: JobResult) -> str:
     """Why the case has not passed; "" if it has."""
     if result.outcome is not Outcome.OK:
-        error = result.error
-        what = f"{error.type}: {error.message}" if error is not None else result.reason
-        return f"the candidate ended {result.outcome}: {_short(what)}"
+        return f"the candidate ended {result.outcome}: {_short(result.explanation)}"
     if "stdout" in case and ("stdout" in result.truncated or _bare(result.stdout) != _bare(case["stdout"])):
         return f"it printed {_short(result.stdout)!r}, expected is {_short(case['stdout'])!r}"
     if "expected" in case and not same(result.value, case["expected"]):

@@ -168,6 +168,11 @@ def ended(outcome=Outcome.OK, **fields):
         ({"stdout": "a"}, ended(stdout="a", truncated=("stdout",)), "it printed"),
         ({"stdout": "a", "expected": 1}, ended(stdout="a", value=2), "its value is 2"),
         ({"expected": 1}, ended(Outcome.TIMEOUT, reason="too long", value=None), "ended timeout: too long"),
+        (
+            {"expected": 1},
+            ended(Outcome.ERROR, error=JobError(type="E", message="m", traceback='  File "<job>", line 7, in f')),
+            "ended error: E: m (line 7)",
+        ),
         ({"check": "..."}, ended(grade=True), ""),
         ({"check": "..."}, ended(grade=np.True_), ""),
         ({"check": "..."}, ended(grade=np.False_), "its check returned"),

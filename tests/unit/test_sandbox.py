@@ -318,6 +318,8 @@ _IN_LINE_3 = 'Traceback:\n  File "<job>", line 9, in <module>\n  File "<job>", l
             "SyntaxError: bad (<job>, line 3)",
         ),
         ("rejected", {"findings": tuple(check("eval('1')"))}, str(check("eval('1')")[0])),
+        ("rejected", {"reason": "it has cost 3 workers"}, "it has cost 3 workers"),
+        ("rejected", {"error": JobError(type="ValueCodecError", message="args[0]")}, "ValueCodecError: args[0]"),
         ("timeout", {"reason": "it ran past its wall limit"}, "it ran past its wall limit"),
         ("crash", {}, "it ended crash"),
     ],
