@@ -286,6 +286,13 @@ def test_a_hook_or_an_exit_decides_what_is_told_and_how_the_program_ends(client,
     assert (result.exit_code or int(not result.ok), result.ok) == (plain.returncode, plain.returncode == 0)
 
 
+def test_the_error_for_a_method_as_entry_says_how_to_call_it(client):
+    code = "class Solution:\n    def two(self, x): return 2 * x"
+    assert "define a function that does" in client.run(code, entry="Solution.two", args=[1]).error.message
+    code += "\ndef main(*args): return Solution().two(*args)"
+    assert client.run(code, entry="main", args=[1]).value == 2
+
+
 def test_the_stack_of_an_entry_begins_with_it(client):
     code = (
         "import inspect\ndef inner(): return [each.function for each in inspect.stack()]\ndef main(): return inner()\n"

@@ -258,4 +258,9 @@ def _no_entry(module: ModuleType, name: str) -> EntryError:
         kind = type(module.__dict__[name]).__name__
         return EntryError(f"{name!r} is a {kind}, not a function; name a function as entry")
     functions = sorted(key for key, value in module.__dict__.items() if isinstance(value, FunctionType))
-    return EntryError(f"the code defines no {name!r}; it defines: {', '.join(functions[:20]) or 'no function'}")
+    defined = f"the code defines no {name!r}; it defines: {', '.join(functions[:20]) or 'no function'}"
+    if "." in name:
+        defined += (
+            "; to call a method, define a function that does, such as def main(*args): return Name().method(*args)"
+        )
+    return EntryError(defined)
