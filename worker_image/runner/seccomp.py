@@ -203,7 +203,7 @@ _MS_SYNC = 4
 
 #: Options of a socket that are about it alone. Not among them: its cookie, a count of the kernel that goes on from job
 #: to job, and the pidfd of the process at its other end.
-_SOCKET_OPTIONS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 15, 16, 17, 18, 19, 20, 21, 30, 38, 39)
+_SOCKET_OPTIONS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 15, 16, 17, 18, 19, 20, 21, 30, 34, 36, 38, 39, 42)
 #: Queries, and barriers among the caller's threads. Not among them: barriers that interrupt all processors.
 _BARRIERS = (0, 8, 16, 32, 64, 128, 256, 512)
 
