@@ -137,9 +137,10 @@ def _copies(pid, needle):
 # ---- random numbers --------------------------------------------------------------------------------------------------
 
 DRAW = """
-import random, uuid, numpy as np
+import random, ssl, uuid, multiprocessing.process, numpy as np
 def main():
-    return (random.random(), float(np.random.rand()), float(np.random.default_rng().random()), uuid.uuid4().hex, os.urandom(8).hex())
+    return (random.random(), float(np.random.rand()), float(np.random.default_rng().random()), uuid.uuid4().hex, os.urandom(8).hex(),
+            uuid.uuid1().hex[12:], ssl.RAND_bytes(8).hex(), multiprocessing.process.current_process().authkey.hex())
 """
 
 
@@ -153,7 +154,7 @@ def test_d21_jobs_draw_different_numbers_and_the_same_with_the_same_seed(alone, 
     assert alone.run(PRELUDE + DRAW, seed=8).value[:2] != first[:2]
     record(
         "D21",
-        "streams of random and numpy, shared by forks",
+        "streams of random, numpy and ssl, and the key of multiprocessing, shared by forks",
         "INERT",
         stopped_by=["runner"],
         seen="differ, and agree with a seed",

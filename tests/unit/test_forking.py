@@ -10,6 +10,8 @@ import pytest
 from runner import fork_server, forking, generators, kernel
 from runner.forking import Hooks
 
+from tests.support.process import python
+
 LOOKED_UP = pytest.mark.skipif(not forking._LOOKED_UP, reason="such a Python is forked by os.fork()")
 
 
@@ -54,6 +56,21 @@ def test_the_kernel_gives_the_generator_of_each_child_a_state_of_its_own():
         assert all(0.0 <= number < 1.0 for number in numbers)
     finally:
         random.setstate(kept)
+
+
+def test_each_child_has_a_key_of_multiprocessing_of_its_own():
+    program = """
+import random, sys
+sys.path.insert(0, "worker_image")
+import multiprocessing.process as processes
+from runner import generators, kernel
+steps, keys = generators.renewing(), {bytes(processes.current_process().authkey)}
+for _ in range(3):
+    kernel.perform(steps[-1:])
+    keys.add(bytes(processes.current_process().authkey))
+print(len(keys), steps[-1].doing)
+"""
+    assert python("-c", program).stdout.split() == ["4", "getrandom"]
 
 
 def test_a_generator_whose_state_lies_elsewhere_is_seeded_by_its_own_function():

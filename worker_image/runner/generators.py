@@ -1,18 +1,25 @@
-"""The global random generators of `random` and NumPy: a new state for each child, or the one that a job asks for."""
+"""The global random generators of `random` and NumPy: a new state for each child, or the one that a job asks for. And
+the key of multiprocessing, which is drawn when that is imported: a new one for each child.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import struct
 import sys
 from collections.abc import Callable
+from functools import partial
+from types import ModuleType
 
 from runner import kernel
 from runner.kernel import Step
 
 #: In CPython, the place of the state in an object of `random.Random`.
 _STATE_OFFSET = 20
+#: In CPython, the place of the content in an object of `bytes`, whose size counts the zero behind it.
+_BYTES_OFFSET = bytes.__basicsize__ - 1
 
 
 def renewing() -> list[Step]:
@@ -32,6 +39,10 @@ def renewing() -> list[Step]:
         steps.append(_renewing(numpy.random.seed, address, numpy.random.get_state()[1].tobytes()))
     elif numpy is not None:
         steps.append(Step(_reseed, (numpy.random.seed,), "seed"))
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None:
+        key = processes.current_process().authkey
+        steps.append(_renewing(partial(_new_key, processes), id(key) + _BYTES_OFFSET, bytes(key)))
     return steps
 
 
@@ -39,6 +50,10 @@ def _renewing(seed: Callable[[], object], address: int, words: bytes) -> Step:
     if ctypes.string_at(address, len(words)) == words:
         return kernel.calling("getrandom", ctypes.c_void_p(address), len(words), 0)
     return Step(_reseed, (seed,), "seed")
+
+
+def _new_key(processes: ModuleType) -> None:
+    processes.current_process().authkey = os.urandom(32)
 
 
 def _reseed(seed: Callable[[], object]) -> int:
