@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -66,7 +67,9 @@ class DatasetCopies:
     def pin(self, path: Path) -> Pin:
         """Copy a file as it is now, unless there is such a copy. Raises PinError."""
         try:
-            with path.open("rb", buffering=0) as file:
+            with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise PinError(f"{path} is no plain file; put one there")
                 return self._pin(path, file)
         except OSError as error:
             what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
@@ -135,6 +138,11 @@ class DatasetCopies:
         file.seek(0)
         while block := self._read_block(file):
             out.write(block)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Without waiting for who writes to a fifo."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _stamp(status: os.stat_result) -> Stamp:

@@ -1,8 +1,10 @@
 """Data sets on the host: copies by digest, the watcher of the files, and the editions of a pool."""
 
+import contextlib
 import hashlib
 import os
 import queue
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,22 @@ def test_a_copy_of_an_earlier_daemon_is_used(file, tmp_path):
     copy = DatasetCopies(tmp_path / "copies").pin(file).copy
     before = copy.stat().st_ino
     assert DatasetCopies(tmp_path / "copies").pin(file).copy.stat().st_ino == before
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(kind, tmp_path):
+    """Whoever may write to its directory can put it there. A fifo held the daemon up for ever, also its end."""
+    path = tmp_path / "prices.csv"
+    {"fifo": os.mkfifo, "device": lambda it: it.symlink_to("/dev/zero"), "directory": Path.mkdir}[kind](path)
+    copies = DatasetCopies(tmp_path / "copies", halted=lambda: pytest.fail("it was read"))
+    with ThreadPoolExecutor(1) as thread:
+        pinning = thread.submit(copies.pin, path)
+        try:
+            with pytest.raises(PinError, match=r"is no plain file|Is a directory"):
+                pinning.result(30)
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))  # lets the thread go on
 
 
 def test_a_copy_that_is_not_whole_is_made_again(file, tmp_path):
