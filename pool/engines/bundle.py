@@ -10,6 +10,7 @@ import json
 import platform
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -154,8 +155,12 @@ def _bind(mount: Mount) -> dict[str, Any]:
 # ---- seccomp ----
 
 
+@cache
 def filter_of(profile: str, machine: str) -> dict[str, Any]:
-    """`linux.seccomp` of a profile in Docker's form, for a machine as `uname -m` names it. Raises EngineError."""
+    """`linux.seccomp` of a profile in Docker's form, for a machine as `uname -m` names it. Raises EngineError.
+
+    All callers get the same object. A start of a worker would otherwise read the profile anew.
+    """
     given = json.loads(profile)
     return {
         "defaultAction": given["defaultAction"],

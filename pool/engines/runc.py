@@ -59,15 +59,16 @@ class Runc:
 
         False if that cannot be told from the cgroups, or not all of it could be removed: then `delete` does the rest.
         """
-        places = [place for path in (cgroup, f"*{cgroup}") for place in CGROUPS.glob(path.lstrip("/"))]
+        found = 0
         try:
-            for place in places:
-                with contextlib.suppress(FileNotFoundError):  # one hierarchy of v1 may have two names
-                    place.rmdir()
+            for hierarchy in (CGROUPS, *os.scandir(CGROUPS)):  # of v2, and those of v1, of which one may have two names
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    os.rmdir(f"{os.fspath(hierarchy)}{cgroup}")  # noqa: PTH106 - five times as quick as Path
+                    found += 1
             shutil.rmtree(self._state / container_id)
         except OSError:
             return False
-        return bool(places)
+        return found > 0
 
     def delete(self, container_id: str, *, log: Path | None = None) -> None:
         """Kill it if it runs, and remove its cgroups. It is not an error if there is none."""
