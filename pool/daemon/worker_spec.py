@@ -116,6 +116,8 @@ class WorkerSpecFactory:
         command += ["--isolation", self.template.isolation, "--allow", ",".join(self.template.allow)]
         command += ["--tmp-bytes", str(self.template.limits.tmp), "--tmp-inodes", str(self.template.tmp_inodes)]
         command += ["--screen", self._screen()]
+        if self.template.recycle.max_jobs == 1:
+            command += ["--jobs", "1"]
         if self.template.preload.modules:
             command += ["--preload", ",".join(self.template.preload.modules)]
         for name, pin in pins.items():

@@ -393,6 +393,19 @@ def test_a_runner_that_is_ready_before_its_link_is_up_says_so_after_its_hello(st
         daemons().ready()
 
 
+def test_a_worker_for_one_job_has_no_child_after_it(start, daemons):
+    with start("--jobs", "1") as process:
+        daemon = daemons()
+        daemon.ready()
+        for job_id, epoch in ("self-test", 0), ("job", 1):
+            daemon.run(job_id, epoch, "def main():\n    return 1\n")
+            assert daemon.done()[0].outcome is Outcome.OK
+            if not epoch:
+                daemon.hear(wire.Freed)
+        below = psutil.Process(process.pid)
+        eventually(lambda: len(below.children(recursive=True)) == 1)  # the zygote
+
+
 def test_a_runner_that_no_daemon_comes_to_ends_after_its_time(start, daemons):
     first = daemons()
     with start("--orphan-s", "0.5") as process:

@@ -38,6 +38,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     heartbeat_s: float
     orphan_s: float  #: how long a worker without a job waits for the next daemon
     born: float  #: monotonic seconds at the start of the process
+    single: bool  #: whether it gets one job; then nothing is prepared for a second one, and Freed follows no job
     checked: bool  #: whether processes, mounts and limits are the worker's alone, so that a change must be a job's
 
 
@@ -113,6 +114,6 @@ class Idle:
         """The first job is the daemon's self-test. Only after it has libzmq opened all its descriptors."""
         if self._baseline is not None:
             return self._baseline.deviations()
-        if self._settings.checked:
+        if self._settings.checked and not self._settings.single:
             self._baseline = Baseline(self._children.zygote_pid)
         return []

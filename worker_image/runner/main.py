@@ -34,6 +34,7 @@ _OPTIONS = {
     "--tmp-bytes": str(64 << 20),  # scratch space of a job that asks for no size
     "--tmp-inodes": "4096",
     "--heartbeat-s": "2",
+    "--jobs": "",  # after how many the daemon replaces the worker; empty: any number may come
     "--orphan-s": "120",  # how long to wait for the next daemon
 }
 _REPEATED = ("--scratch", "--dataset")
@@ -114,6 +115,7 @@ def _serve(options: dict[str, list[str]], control: socket.socket, zygote_pid: in
         orphan_s=float(options["--orphan-s"][0]),
         born=born,
         checked=options["--isolation"][0] != "none",
+        single=options["--jobs"][0] == "1",
     )
     digest = byte_code.sources() or sources.digest(sources.read_tree(Path(__file__).resolve().parent.parent))
     byte_code.release()

@@ -8,7 +8,7 @@ Contract with the daemon, over the link:
    and before them by Started if the job runs for longer than a few milliseconds. Done is sent when the child's answer
    is complete; for a job that was killed or has died, when everything that it had started is gone. Freed is sent when
    all of that is gone, the job's files are removed and the next child is parked; `residue` names what could not be
-   removed.
+   removed. A worker for one job (`--jobs 1`) forks no child after it and sends no Freed: the daemon replaces it.
 3. Kill of the running attempt leads to Done(cancelled). Kill of another attempt is ignored: its Done is on the way.
 4. Heartbeat every `heartbeat_s` while idle, and as the answer to Probe.
 5. Printed after Stream of the running attempt and Started, until its Done, and never without Stream.
@@ -228,8 +228,9 @@ class Runner:
         for stream in (attempt.out, attempt.err):
             self._loop.watch(partial(self._read_output, stream), stream.fd)
         now = time.monotonic()
-        self._loop.timers[self._children.fork] = now + _FORK_AFTER_S
-        self._loop.timers[self._children.warm_up] = now + (_WARM_UP_BESIDE_S if self._series is None else math.inf)
+        if not (self._settings.single and job.epoch and self._series is None):  # another child is needed
+            self._loop.timers[self._children.fork] = now + _FORK_AFTER_S
+            self._loop.timers[self._children.warm_up] = now + (_WARM_UP_BESIDE_S if self._series is None else math.inf)
         self._loop.timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
 
     def _begin_next(self) -> None:
