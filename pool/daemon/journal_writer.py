@@ -226,8 +226,8 @@ class FileJournal:
     def _write(self, items: Sequence[_Item]) -> None:
         was_full = self._full
         with self._lock:
-            self._full = not self._try([operation for operation, _ in items])
-            refused = self._no_room() if was_full or self._full else None
+            written = self._try([operation for operation, _ in items])
+            refused = None if written else self._no_room()
             self._call_soon(lambda: self._done(items, refused))
             if not self._full:
                 self._tidy()
@@ -241,12 +241,15 @@ class FileJournal:
                 raise
 
     def _try(self, operations: Sequence[Operation]) -> bool:
-        """Write them and those that are owed, but no essential ones while no room is left. Whether there is room."""
-        late = [each for each in operations if not each.essential]
+        """Write them and those that are owed; without the essential ones, and False, where these have no room.
+
+        There may be room for other ones: a large body does not fit where a probe does.
+        """
         if not self._full and self._commit(operations):
             return True
-        self._owed += late
-        return self._commit(()) and self._commit((Probe(),))
+        self._owed += [each for each in operations if not each.essential]
+        self._full = not (self._commit(()) and self._commit((Probe(),)))
+        return False
 
     def _commit(self, operations: Sequence[Operation]) -> bool:
         """False: no room is left. Raises sqlite3.Error or OSError for everything else."""

@@ -77,3 +77,18 @@ def test_a_client_that_may_wait_gets_its_jobs_through_when_there_is_room_again(d
         started = time.monotonic()
         assert [result.value for result in jobs] == list(range(10))
         assert time.monotonic() - started < 120
+
+
+def test_a_job_that_is_too_large_for_the_room_is_refused_and_the_next_daemon_has_every_accepted_one(disk):
+    """There is room for a probe, and for small jobs."""
+    with DaemonProcess({"default": POOL}, home=disk, durability="crash") as daemon:
+        with daemon.client(timeout=60) as client:
+            small = client.submit("result = 'small'")
+            with pytest.raises(StorageFullError, match="no space is left"):
+                client.submit("def main(data): return 1", entry="main", args=[bytes(6_000_000)])
+            assert client.result(small).value == "small"
+            later = client.submit("result = 'later'")
+            assert client.result(later).value == "later"
+        daemon.kill()
+    with DaemonProcess({"default": POOL}, home=disk, durability="crash") as daemon, daemon.client() as client:
+        assert [client.result(each).value for each in (small, later)] == ["small", "later"]

@@ -439,13 +439,14 @@ class Disk(JournalFile):
     """A journal whose disk can be full, or broken."""
 
     error = None
+    only = ""  #: the kind of operation that has no room; "": every one
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.groups = []  #: the kinds of operations of each transaction
 
     def commit(self, operations):
-        if self.error is not None and operations:
+        if self.error is not None and any(self.only in type(each).__name__ for each in operations):
             raise self.error
         super().commit(operations)
         self.groups.append([type(each).__name__ for each in operations])
@@ -476,6 +477,26 @@ def test_on_a_full_disk_jobs_are_refused_and_results_go_on_and_are_written_later
     journal.close()
     (row,) = open_file().rows()
     assert (row.number, row.result) == (1, b"result")
+
+
+def test_a_job_that_has_no_room_is_refused_where_a_probe_has_some(start, loop, directory, open_file):
+    """As a large one on a disk that is almost full. What was written together with it is refused, or written alone."""
+    file, seen = Disk(directory, fsync=False), []
+    journal = start(file)
+    journal.write(accept(1), seen.append)
+    loop.until(lambda: seen == [None])
+    file.error, file.only = full(), "Accept"
+    journal.write(accept(2), seen.append)
+    journal.write(End(1, b"result", (b"value",), 5.0), seen.append)
+    loop.until(lambda: len(seen) == 3)
+    assert isinstance(seen[1], StorageFullError)
+    assert seen[2] is None
+    file.error = None
+    journal.write(accept(3), seen.append)
+    loop.until(lambda: len(seen) == 4)
+    assert seen[3] is None
+    journal.close()
+    assert [(row.number, row.result) for row in open_file().rows()] == [(1, b"result"), (3, None)]
 
 
 @pytest.mark.parametrize("fsync", [False, True], ids=["crash", "power"])
