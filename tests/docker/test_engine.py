@@ -17,10 +17,6 @@ from tests.support.engine_proxy import EngineProxy, engine_socket, refusing
 from .conftest import OWNER
 
 
-def await_exit(sdk, container):
-    return sdk.wait(container.id, timeout=300)["StatusCode"]
-
-
 def test_a_container_has_the_name_of_its_worker_and_the_pid_that_the_engine_says(engine, spec, sdk):
     wanted = spec()
     container = engine.launch(wanted)
@@ -111,7 +107,7 @@ print(array, total, written, interfaces)
 def test_last_words_are_bounded_and_cannot_forge_a_line_or_drive_a_terminal(engine, spec, sdk):
     program = "print('x' * 100_000); print('\\x1b[2J\\x1b]0;title\\x07 \\u202e end\\r\\nERROR: forged')"
     container = engine.launch(spec(program))
-    await_exit(sdk, container)
+    sdk.wait(container.id, timeout=300)
     diagnosis = container.diagnose()
     assert len(diagnosis) < 4096
     assert "\x1b" not in diagnosis

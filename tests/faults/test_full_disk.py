@@ -32,11 +32,6 @@ def fill(path):
             pass
 
 
-def submit_endlessly(client):
-    for _ in range(1000):
-        client.submit("result = 1", stdin="x" * 50_000)
-
-
 def test_on_a_full_disk_jobs_are_refused_results_are_served_and_room_is_noticed_without_a_restart(disk, tmp_path):
     go, filler = tmp_path / "go", disk / "state" / "journal" / "filler"
     with DaemonProcess({"default": POOL}, home=disk, durability="crash") as daemon:
@@ -47,7 +42,7 @@ def test_on_a_full_disk_jobs_are_refused_results_are_served_and_room_is_noticed_
             daemon.until(lambda: daemon.pool()["running"] == 1)
             fill(filler)
             with pytest.raises(StorageFullError) as caught:
-                submit_endlessly(client)
+                [client.submit("result = 1", stdin="x" * 50_000) for _ in range(1000)]
             assert caught.value.fields["directory"] == str(disk / "state" / "journal")
             assert "no space is left" in caught.value.message
             assert caught.value.fields["retry_after_s"] > 0

@@ -170,10 +170,6 @@ def idle_links_elsewhere(peer):
     idle_hello_again(peer)
 
 
-def idle_frozen(peer):
-    time.sleep(FOREVER_S)
-
-
 DEEP = b"\x81\xa4type" + b"\x91" * 2000
 HEADERS = {
     "depth": DEEP,
