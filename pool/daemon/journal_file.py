@@ -28,7 +28,17 @@ from typing import Final
 import structlog
 
 from pool.daemon.journal_bodies import Bodies
-from pool.daemon.journal_entries import KNOWN_SINCE, JobRow, LeaseRow, Operation, SetFact, head_of, split
+from pool.daemon.journal_entries import (
+    KNOWN_SINCE,
+    PROBE_BYTES,
+    JobRow,
+    LeaseRow,
+    Operation,
+    SetFact,
+    head_of,
+    split,
+    write_all,
+)
 from pool.errors import ConfigError
 from pool.wire import Frame
 
@@ -179,6 +189,20 @@ class JournalFile:
         self._make_directories()
 
     # ---- write ----
+
+    def is_full(self, error: Exception) -> bool:
+        """Whether the disk, or a quota, has no room left. SQLite takes a quota for a failure of the disk."""
+        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_IOERR_WRITE:
+            return _is_full(error)
+        path = self.bodies.directory / "0.probe"
+        try:
+            with path.open("wb", buffering=0) as file:
+                write_all(file, bytes(PROBE_BYTES))
+        except OSError as cause:
+            return _is_full(cause)
+        finally:
+            path.unlink(missing_ok=True)
+        return False
 
     def execute(self, statement: str, values: Sequence[object]) -> None:
         self._cursor.execute(statement, values)
@@ -351,8 +375,7 @@ def _is_environment(error: Exception) -> bool:
     }
 
 
-def is_full(error: Exception) -> bool:
-    """Whether the disk, or a quota, has no room left."""
+def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL

@@ -27,7 +27,7 @@ import structlog
 
 from pool.daemon.journal import Then, Trouble
 from pool.daemon.journal_entries import Operation, Probe, Tidy, packed_bytes
-from pool.daemon.journal_file import INLINE_BYTES, JournalFile, is_full
+from pool.daemon.journal_file import INLINE_BYTES, JournalFile
 from pool.errors import PoolError, StorageFullError
 from pool.units import format_size
 from pool.wire import Frame
@@ -113,7 +113,7 @@ class FileJournal:
         try:
             self._file.commit([operation for operation, _ in items])
         except (sqlite3.Error, OSError) as error:
-            if not is_full(error):
+            if not self._file.is_full(error):
                 raise self._fatal(error) from error
             return False
         finally:
@@ -237,7 +237,7 @@ class FileJournal:
         try:
             self._file.tidy()
         except sqlite3.Error as error:
-            if not is_full(error):
+            if not self._file.is_full(error):
                 raise
 
     def _try(self, operations: Sequence[Operation]) -> bool:
@@ -256,7 +256,7 @@ class FileJournal:
         try:
             self._file.commit([*self._owed, *operations])
         except (sqlite3.Error, OSError) as error:
-            if not is_full(error):
+            if not self._file.is_full(error):
                 raise
             return False
         self._owed.clear()

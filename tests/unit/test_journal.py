@@ -479,6 +479,24 @@ def test_on_a_full_disk_jobs_are_refused_and_results_go_on_and_are_written_later
     assert (row.number, row.result) == (1, b"result")
 
 
+def test_a_full_quota_which_sqlite_takes_for_a_failed_write_is_a_full_disk(start, loop, directory, monkeypatch):
+    file, seen = Disk(directory, fsync=False), []
+    journal = start(file)
+    file.error = sqlite3.OperationalError("disk I/O error")
+    file.error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+
+    def over_quota(*_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(journal_file, "write_all", over_quota)
+    journal.write(accept(1), seen.append)
+    loop.until(lambda: seen and journal.trouble is not None)
+    assert isinstance(seen[0], StorageFullError)
+    file.error = None
+    loop.until(lambda: journal.trouble is None)
+    assert os.listdir(directory / "bodies") == []
+
+
 def test_a_job_that_has_no_room_is_refused_where_a_probe_has_some(start, loop, directory, open_file):
     """As a large one on a disk that is almost full. What was written together with it is refused, or written alone."""
     file, seen = Disk(directory, fsync=False), []
