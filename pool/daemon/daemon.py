@@ -285,9 +285,7 @@ class Daemon:
         A deadline of a worker or client is judged in a turn that began after it. So everything that it sent in time has
         been received by then, even if the daemon did not run for a while, because of a slow disk or SIGSTOP.
         """
-        due = min([controller.state.wake_at for controller in self._controllers.values()])
-        if due <= served_until:
-            due = self._tick(served_until)
+        due = self._tick(served_until)
         if served_until >= self._chores_at or self._jobs.over:
             self._do_chores(served_until)
         if served_until >= self._jobs.release_at:
