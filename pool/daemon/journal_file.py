@@ -14,7 +14,6 @@ time.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import sqlite3
@@ -28,16 +27,15 @@ from typing import Final
 import structlog
 
 from pool.daemon.journal_bodies import Bodies
+from pool.daemon.journal_disk import DAMAGE, has_no_room, is_environment, read_all, size_of, sync_directory
 from pool.daemon.journal_entries import (
     KNOWN_SINCE,
-    PROBE_BYTES,
     JobRow,
     LeaseRow,
     Operation,
     SetFact,
     head_of,
     split,
-    write_all,
 )
 from pool.errors import ConfigError
 from pool.wire import Frame
@@ -54,8 +52,6 @@ _CHECKPOINT = 1000
 _LOG_KEPT_BYTES = 64 * 1024 * 1024
 #: Unused pages of the database that are worth giving back, and how many are given back in one go.
 _SPARE_PAGES = 2048
-#: A file that is gone, or that the disk does not give any more.
-_DAMAGE = frozenset({errno.ENOENT, errno.EIO, errno.ENODATA, errno.EBADMSG, errno.EUCLEAN})
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 #: The script that leads to each version of the schema from the one before. Never change one that was released: add one.
@@ -128,20 +124,20 @@ class JournalFile:
         try:
             return self._open()
         except (sqlite3.DatabaseError, ForeignJournal) as error:
-            if _is_environment(error):
+            if is_environment(error):
                 raise
         for path in (self._path, self._log_path):
-            _read_all(path)
+            read_all(path)
         try:
             return self._open()
         except (sqlite3.DatabaseError, ForeignJournal) as error:
-            if _is_environment(error):
+            if is_environment(error):
                 raise
             self._set_aside(error)
         return self._open()
 
     def _open(self) -> sqlite3.Connection:
-        if _size_of(self._path) == 0 and _size_of(self._log_path):
+        if size_of(self._path) == 0 and size_of(self._log_path):
             raise ForeignJournal("it is empty, and its log is not")  # SQLite would remove the log and begin anew
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
         try:
@@ -191,18 +187,7 @@ class JournalFile:
     # ---- write ----
 
     def is_full(self, error: Exception) -> bool:
-        """Whether the disk, or a quota, has no room left. SQLite takes a quota for a failure of the disk."""
-        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_IOERR_WRITE:
-            return _is_full(error)
-        path = self.bodies.directory / "0.probe"
-        try:
-            with path.open("wb", buffering=0) as file:
-                write_all(file, bytes(PROBE_BYTES))
-        except OSError as cause:
-            return _is_full(cause)
-        finally:
-            path.unlink(missing_ok=True)
-        return False
+        return has_no_room(error, probe=self.bodies.directory / "0.probe")
 
     def execute(self, statement: str, values: Sequence[object]) -> None:
         self._cursor.execute(statement, values)
@@ -219,7 +204,7 @@ class JournalFile:
             for operation in operations:
                 operation.apply(self)
             if self.fsync:
-                _sync_directory(self.bodies.directory)
+                sync_directory(self.bodies.directory)
             if together:
                 self._cursor.execute("COMMIT")
         except BaseException:
@@ -331,7 +316,7 @@ class JournalFile:
         try:
             return split(self.bodies.mapped(name) if column is None else column)
         except OSError as error:
-            if error.errno in _DAMAGE:
+            if error.errno in DAMAGE:
                 return None
             raise
         except (ValueError, struct.error):
@@ -341,44 +326,8 @@ class JournalFile:
 # ---- SQLite ----
 
 
-def _size_of(path: Path) -> int | None:
-    """None if there is no such file. Raises OSError."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
-
-
-def _read_all(path: Path) -> None:
-    """Raises OSError if the disk does not give a part of it."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
-        while file.read(1024 * 1024):
-            pass
-
-
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _is_environment(error: Exception) -> bool:
-    """Whether the cause lies outside the file: no room, no right, another process. Moving it would not help."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_NOMEM,
-    }
-
-
-def _is_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
 
 def _adjust_clock(connection: sqlite3.Connection) -> None:
@@ -400,11 +349,3 @@ def _name(connection: sqlite3.Connection) -> None:
     given = [("name", secrets.randbits(62)), (KNOWN_SINCE, time.monotonic_ns())]
     with connection:
         connection.executemany("INSERT OR IGNORE INTO fact VALUES (?, ?)", given)
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pool.daemon import journal_bodies, journal_file
+from pool.daemon import journal_bodies, journal_disk, journal_file
 from pool.daemon.job_store import JobStore
 from pool.daemon.journal_entries import KNOWN_SINCE, Accept, Collect, Drop, End, Lease, LeaseRow, SetFact, Tidy
 from pool.daemon.journal_file import INLINE_BYTES, SCHEMA, JournalFile
@@ -240,7 +240,7 @@ def test_a_journal_whose_disk_does_not_give_it_is_left_where_it_is(open_file, di
     def unreadable(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
-    monkeypatch.setattr(journal_file, "_read_all", unreadable)
+    monkeypatch.setattr(journal_file, "read_all", unreadable)
     with pytest.raises(ConfigError, match="Input/output error"):
         open_file()
     assert os.listdir(directory.parent) == ["journal"]
@@ -488,7 +488,7 @@ def test_a_full_quota_which_sqlite_takes_for_a_failed_write_is_a_full_disk(start
     def over_quota(*_):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-    monkeypatch.setattr(journal_file, "write_all", over_quota)
+    monkeypatch.setattr(journal_disk, "write_all", over_quota)
     journal.write(accept(1), seen.append)
     loop.until(lambda: seen and journal.trouble is not None)
     assert isinstance(seen[0], StorageFullError)
