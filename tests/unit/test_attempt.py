@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 from runner import channel
-from runner.attempt import Attempt
+from runner.attempt import Attempt, Stream
 from runner.channel import Answer
 from runner.children import Child
 from runner.chunk import NEXT
@@ -29,7 +29,7 @@ ANSWER = Answer(Outcome.OK, started_ns=1, ended_ns=2, value=[b"value"]).frames()
 def conversation(out="/dev/null", job=JOB, **options):
     """An attempt whose child is the test: at the other end of the socket, and the process that is asked for usage."""
     ours, theirs = socket.socketpair()
-    streams = [os.open(path, os.O_RDONLY) for path in (out, "/dev/null")]
+    streams = [Stream(name, os.open(path, os.O_RDONLY), 0) for name, path in (("stdout", out), ("stderr", "/dev/null"))]
     child = Child(os.getpid(), ours, *streams, os.pidfd_open(os.getpid()))
     with theirs:
         yield Attempt(job, child, [b"code", b""], **options), theirs

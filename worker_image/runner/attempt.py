@@ -91,13 +91,12 @@ class Attempt:
         self._oom_before = oom_kills
         most = job.result + _ANSWER_MARGIN_BYTES
         self._collector = Collector(sock=child.sock, max_bytes=most, max_frames=channel.MAX_FRAMES)
-        self.out = Stream("stdout", child.out, job.output)
-        self.err = Stream("stderr", child.err, job.output)
+        self.out, self.err = child.out, child.err
+        self.out.cap = self.err.cap = job.output
         self._chunk = Chunk(job, child.pids[0]) if job.calls else None
         self._cpu_before_s = 0.0  # of the calls before the present one
         self._sent_ns = self._begun_ns = time.monotonic_ns()
         self.deadline = time.monotonic() + job.wall_s  #: of the present call
-        self.descriptors = (child.out, child.err, child.sock.fileno())  #: to read from
         child.sock.settimeout(_SEND_S)
         with contextlib.suppress(OSError):  # the child has died; its exit is reported
             channel.send(child.sock, frames)

@@ -51,8 +51,8 @@ class Child(Struct):
 
     id: int  #: the zygote's name for it
     sock: socket.socket
-    out: int
-    err: int
+    out: Stream
+    err: Stream
     pidfd: int | None = None  #: None where the kernel has no pidfds; then `id` is its pid here too
     init: int | None = None  #: pidfd of process 1 of its pid namespace, if it has one
     init_id: int = 0  #: the zygote's name for that
@@ -62,10 +62,12 @@ class Child(Struct):
     pids: tuple[int, ...] = ()  #: as the runner sees them: its own and its init's
     reaped: bool = False  #: whether the zygote was told to reap it
     exit: Exit | None = None  #: once it is gone, with all that it had started
+    descriptors: tuple[int, ...] = ()  #: what it writes to: channel, stdout, stderr
 
     def __post_init__(self) -> None:
-        os.set_blocking(self.out, False)
-        os.set_blocking(self.err, False)
+        os.set_blocking(self.out.fd, False)
+        os.set_blocking(self.err.fd, False)
+        self.descriptors = (self.sock.fileno(), self.out.fd, self.err.fd)
         self.pids = tuple(_pid_of(fd) for fd in (self.pidfd, self.init) if fd is not None) or (self.id,)
 
     def kill(self) -> None:
@@ -78,7 +80,7 @@ class Child(Struct):
 
     def close(self) -> None:
         self.sock.close()
-        for fd in (self.out, self.err, self.pidfd, self.init):
+        for fd in (self.out.fd, self.err.fd, self.pidfd, self.init):
             if fd is not None:
                 os.close(fd)
 
@@ -89,9 +91,19 @@ def _pid_of(pidfd: int) -> int:
 
 
 class Children:
-    """Owns the zygote's control socket. Calls `changed` after each message of the zygote, and when a child is ready."""
+    """Owns the zygote's control socket. Calls `changed` after each message of the zygote, and when a child is ready;
+    `printed` when a child has printed something.
+    """
 
-    def __init__(self, loop: Loop, control: socket.socket, zygote_pid: int, *, changed: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        control: socket.socket,
+        zygote_pid: int,
+        *,
+        changed: Callable[[], object],
+        printed: Callable[[Stream], object],
+    ) -> None:
         self.zygote_pid = zygote_pid
         self.parked: Child | None = None  #: for the next job
         self.busy: Child | None = None  #: has a job, or had one and is not gone yet
@@ -102,6 +114,7 @@ class Children:
         self._loop = loop
         self._control = control
         self._changed = changed
+        self._printed = printed
         loop.watch(self._receive, control.fileno())
 
     @property
@@ -155,7 +168,7 @@ class Children:
 
     def drop(self, child: Child) -> None:
         """One that is gone."""
-        self._loop.unwatch(child.sock.fileno(), child.out, child.err, child.pidfd)
+        self._loop.unwatch(*child.descriptors, child.pidfd)
         child.close()
         if child is self.busy:
             self.busy = None
@@ -185,22 +198,26 @@ class Children:
         self._changed()
 
     def _park(self, content: bytes, fds: list[int], sock: socket.socket, out: int, err: int) -> None:
-        """A child was forked; it gets ready by itself."""
+        """A child was forked; it gets ready by itself. Its channel and streams are watched until it is dropped."""
         number, init_id = fork_server.CHILD_BODY.unpack(content)
         pidfd, init, *_ = *fds, None, None
-        child = self.parked = Child(number, sock, out, err, pidfd, init, init_id)
+        streams = Stream("stdout", out, _LAST_OUTPUT_BYTES), Stream("stderr", err, _LAST_OUTPUT_BYTES)
+        child = self.parked = Child(number, sock, *streams, pidfd, init, init_id)
         self.forking = None
         self._loop.watch(partial(self._receive_from_parked, child), sock.fileno())
+        for stream in streams:
+            self._loop.watch(partial(self._printed, stream), stream.fd)
         if pidfd is not None:
             self._loop.watch(partial(self._end, child), pidfd)
         else:
             self._loop.timers[self._look_for_dead] = time.monotonic() + _LOOK_S
 
     def _receive_from_parked(self, child: Child) -> None:
-        self._loop.unwatch(child.sock.fileno())
-        if child.sock.recv(1):  # otherwise it has died
+        if child.sock.recv(1):
             child.ready = True
             self._changed()
+        else:  # it has died
+            self._loop.unwatch(child.sock.fileno())
 
     def _look_for_dead(self) -> None:
         alive = [child for child in (self.parked, self.busy) if child is not None]
@@ -222,9 +239,8 @@ class Children:
         place, since a Run may be on its way. After the second time the worker ends, as each one could die.
         """
         if self.busy is None and (self.residue or not (parked.ready or parked.died_ready)):
-            output = Stream("stderr", parked.err, _LAST_OUTPUT_BYTES)
-            output.drain(1)
-            last = output.kept.decode(errors="replace").strip()
+            parked.err.drain(1)
+            last = parked.err.kept.decode(errors="replace").strip()
             raise ProcessDiedError(f"a child died while it got ready (status {end.status}): {last[-2000:]}")
         self.residue = f"parked: the next child died (status {end.status})"
         self.drop(parked)

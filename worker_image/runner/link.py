@@ -67,7 +67,6 @@ class Link:
         self.greeted = False  #: whether a daemon has had Hello
         self.token = ""  #: "" until the self-tests have passed
         self.pause_s = _FIRST_PAUSE_S  #: until the next try to connect
-        self.used = True  #: whether libzmq may have taken in a message or an event that its descriptors do not show
         self.settled_at = 0.0  #: monotonic; until then this process may have descriptors of an earlier connection
         self._held: tuple[wire.Done, Sequence[Frame]] | None = None  # of the latest job
         self._freed: wire.Freed | None = None  # of the latest job
@@ -78,7 +77,6 @@ class Link:
         self._connect()
 
     def _connect(self) -> None:
-        self.used = True
         self.socket = self._context.socket(zmq.PAIR)
         self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
         self.monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
@@ -89,6 +87,11 @@ class Link:
         self._on_readable = on_readable
         for each in (self.socket, self.monitor):
             self.loop.watch(on_readable, each.FD)
+        self._used()
+
+    def _used(self) -> None:
+        """After each use of the sockets. Libzmq may have taken in what their descriptors do not show."""
+        self.loop.first = self._on_readable
 
     def disconnected(self) -> None:
         """The connection has ended, or could not be made: try again after a pause.
@@ -121,7 +124,7 @@ class Link:
         A try ends only with such a report. If it ended after a time instead, a second connection could be made beside a
         first one that had succeeded unnoticed, and the daemon refuses second connections.
         """
-        self.used = False
+        self.loop.first = None
         if int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
             event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
             if connected := bool(event == zmq.EVENT_CONNECTED):
@@ -170,7 +173,7 @@ class Link:
         elif isinstance(message, wire.Freed):
             self._freed = message
         if self.up:
-            self.used, frames = True, wire.encode(message, payload)
+            self.loop.first, frames = self._on_readable, wire.encode(message, payload)
             try:
                 for each in frames[:-1]:
                     self.socket.send(each, _MORE, copy=False)
@@ -219,7 +222,7 @@ class Link:
         """Send, or return False when the link is full or not up."""
         if not self.up:
             return False
-        self.used = True
+        self._used()
         try:
             self.socket.send_multipart(wire.encode(message, payload), zmq.NOBLOCK)
         except zmq.Again:
@@ -228,7 +231,7 @@ class Link:
 
     def _put(self, frames: Sequence[Frame]) -> None:
         """Wait while the link is full. One that has ended takes nothing, and the monitor's event is still to come."""
-        self.used = True
+        self._used()
         while True:
             try:
                 self.socket.send_multipart(frames, zmq.NOBLOCK, copy=False)

@@ -78,7 +78,7 @@ class Runner:
         self._link = link
         self._hello = hello
         self._loop = link.loop
-        self._children = Children(self._loop, control, zygote_pid, changed=self._go_on)
+        self._children = Children(self._loop, control, zygote_pid, changed=self._go_on, printed=self._read_output)
         self._waiting: _Waiting | None = None
         self._attempt: Attempt | None = None
         self._series: Series | None = None  # that has calls to begin, or one that runs
@@ -98,10 +98,7 @@ class Runner:
 
     def serve(self) -> None:
         """Until the zygote is gone, the daemon has been away too long, or the process is killed."""
-        while True:
-            if self._link.used:
-                self._receive_from_link()
-            self._loop.turn()
+        self._loop.run()
 
     # ---- the daemon ----
 
@@ -224,9 +221,7 @@ class Runner:
         if file is not None:
             attempt.give(file)
             os.close(file)
-        self._loop.watch(partial(self._read_answer, attempt), child.sock.fileno())
-        for stream in (attempt.out, attempt.err):
-            self._loop.watch(partial(self._read_output, stream), stream.fd)
+        self._loop.handlers[child.sock.fileno()] = partial(self._read_answer, attempt)
         now = time.monotonic()
         if not (self._settings.single and job.epoch and self._series is None):  # another child is needed
             self._loop.timers[self._children.fork] = now + _FORK_AFTER_S
@@ -248,11 +243,18 @@ class Runner:
             self._attempt.kill(Outcome.CANCELLED)
 
     def _read_answer(self, attempt: Attempt) -> None:
+        """Pass the child's answer on, after the last call of a chunk. The child then waits to be ended."""
         more = attempt.collect()
-        if attempt.complete:
-            self._answer(attempt)
-        elif not more:
-            self._loop.unwatch(attempt.child.sock.fileno())
+        if not attempt.complete:
+            if not more:
+                self._loop.unwatch(attempt.child.sock.fileno())
+        elif (ended := attempt.answer()) is None:  # the next call of a chunk has begun
+            self._loop.timers[self._check_limits] = min(attempt.deadline, self._loop.timers[self._check_limits])
+        else:
+            self._printer = None
+            self._report(attempt, *ended)
+            self._loop.unwatch(*attempt.child.descriptors)
+            self._loop.timers[self._clear] = time.monotonic() + (_CLEAR_AFTER_S if self._series is None else 0.0)
 
     def _read_output(self, stream: Stream) -> None:
         stream.drain()
@@ -277,16 +279,6 @@ class Runner:
         if excess is not None:
             attempt.kill(*excess)
         self._loop.timers[self._check_limits] = min(attempt.deadline, now + usage.INTERVAL_S)
-
-    def _answer(self, attempt: Attempt) -> None:
-        """Pass the child's answer on, after the last call of a chunk. The child then waits to be ended."""
-        if (ended := attempt.answer()) is None:
-            self._loop.timers[self._check_limits] = min(attempt.deadline, self._loop.timers[self._check_limits])
-            return
-        self._printer = None
-        self._report(attempt, *ended)
-        self._loop.unwatch(*attempt.descriptors)
-        self._loop.timers[self._clear] = time.monotonic() + (_CLEAR_AFTER_S if self._series is None else 0.0)
 
     def _report(self, attempt: Attempt, done: wire.Done, frames: list[Frame]) -> None:
         """Send how the job has ended; for a series, once its last call has."""
