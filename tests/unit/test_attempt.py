@@ -12,6 +12,7 @@ from runner.attempt import Attempt, Stream
 from runner.channel import Answer
 from runner.children import Child
 from runner.chunk import NEXT
+from runner.code_cache import Text
 from runner.usage import INTERVAL_S, Meter
 
 from pool import wire
@@ -104,7 +105,7 @@ def test_byte_code_is_taken_only_from_a_child_that_was_asked_for_it_and_only_as_
 ):
     monkeypatch.setattr(channel, "MAX_CODE_BYTES", 100)
     monkeypatch.setattr(Child, "kill", lambda _: None)  # the child is this process
-    with conversation(sends_code=sends_code) as (attempt, theirs):
+    with conversation(text=Text(b"digest", sends_code)) as (attempt, theirs):
         for message in messages:
             channel.send(theirs, message)
         attempt.collect()

@@ -14,12 +14,24 @@ JOB = wire.Run(
 HEADER = msgspec.msgpack.encode(JOB)
 
 
+class Worker:
+    """One job after the other."""
+
+    def __init__(self):
+        self.cache, self.text = CodeCache(), None
+
+    def ended(self, outcome, byte_code):
+        if self.text is not None:
+            self.cache.learn(self.text, outcome, byte_code)
+
+
 def given(code, kept, **fields):
     """What the child of a job with this code is told: whether to screen it, whether to send byte code; and byte code."""
     job = msgspec.structs.replace(JOB, **fields)
-    (header, *payload), sends = kept.frames(job, [msgspec.msgpack.encode(job), code, b"stdin", b"argument"])
+    frames, kept.text = kept.cache.look_up(job, [msgspec.msgpack.encode(job), code, b"stdin", b"argument"])
+    header, *payload = frames
     assert (payload[0], payload[2:]) == (code, [b"stdin", b"argument"])
-    seen = msgspec.msgpack.decode(header, type=wire.Run)
+    seen, sends = msgspec.msgpack.decode(header, type=wire.Run), kept.text is not None and kept.text.sends
     assert seen == msgspec.structs.replace(job, screened=seen.screened, apart=sends)
     return seen.screened, sends, payload[1]
 
@@ -30,7 +42,7 @@ def is_read(code, kept, **fields):
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_only_code_that_has_ended_ok_is_not_read_again(outcome):
-    kept = CodeCache()
+    kept = Worker()
     assert is_read(b"a", kept)
     kept.ended(outcome, None)
     assert is_read(b"a", kept) == (outcome is not Outcome.OK)
@@ -39,7 +51,7 @@ def test_only_code_that_has_ended_ok_is_not_read_again(outcome):
 
 @pytest.mark.parametrize("fields", [{"screened": False}, {"pickled": True}, {"pickled": True, "apart": True}])
 def test_what_was_not_read_counts_for_nothing_and_has_no_byte_code(fields):
-    kept = CodeCache()
+    kept = Worker()
     given(b"a", kept, **fields)
     kept.ended(Outcome.OK, b"byte code")
     assert given(b"a", kept) == (True, False, b"")
@@ -50,7 +62,7 @@ def test_what_was_not_read_counts_for_nothing_and_has_no_byte_code(fields):
 
 
 def test_the_second_job_of_a_text_sends_byte_code_and_the_later_ones_load_it():
-    kept = CodeCache()
+    kept = Worker()
     assert given(b"a", kept) == (True, False, b"")
     kept.ended(Outcome.OK, None)
     assert given(b"a", kept) == (False, True, b"")
@@ -61,14 +73,14 @@ def test_the_second_job_of_a_text_sends_byte_code_and_the_later_ones_load_it():
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_the_second_case_loads_what_the_first_one_has_sent_however_that_has_ended(outcome):
-    kept = CodeCache()
+    kept = Worker()
     assert given(b"a", kept, apart=True) == (True, True, b"")
     kept.ended(outcome, b"byte code")
     assert given(b"a", kept, apart=True) == (False, False, b"byte code")
 
 
 def test_a_text_without_byte_code_is_screened_until_it_has_ended_ok_and_not_asked_for_it_again():
-    kept = CodeCache()
+    kept = Worker()
     given(b"a", kept, apart=True)
     kept.ended(Outcome.ERROR, b"")
     assert given(b"a", kept, apart=True) == (True, False, b"")
@@ -78,7 +90,7 @@ def test_a_text_without_byte_code_is_screened_until_it_has_ended_ok_and_not_aske
 
 def test_the_texts_that_were_used_last_are_kept(monkeypatch):
     monkeypatch.setattr(code_cache, "_MOST_TEXTS", 2)
-    kept = CodeCache()
+    kept = Worker()
     for code in (b"a", b"b", b"a", b"c"):
         is_read(code, kept)
         kept.ended(Outcome.OK, None)
@@ -87,7 +99,7 @@ def test_the_texts_that_were_used_last_are_kept(monkeypatch):
 
 def test_the_byte_code_that_is_kept_has_a_bound(monkeypatch):
     monkeypatch.setattr(code_cache, "_MOST_BYTES", 20)
-    kept = CodeCache()
+    kept = Worker()
     for code, size in ((b"a", 9), (b"b", 9), (b"a", 9), (b"c", 9), (b"d", 21)):
         given(code, kept, apart=True)
         kept.ended(Outcome.OK, bytes(size))

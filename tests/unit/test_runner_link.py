@@ -445,6 +445,14 @@ def test_code_that_has_ended_ok_is_not_read_again_and_does_what_it_did(start, tr
     assert (other[1].startswith("read\n"), other[2]) == (True, "marked 2")
 
 
+def test_code_that_has_ended_ok_without_being_read_is_read_when_it_has_to_be(start, tree, tmp_path, daemons):
+    daemon, code = daemons(), "def main(): return 'marked'\n"
+    with start("--screen", Policy().to_json(), tree=changed(tree, tmp_path, "pool/screen/__init__.py", TELLS)):
+        daemon.welcome()
+        ends = [of_job(daemon, epoch, code, screened=screened) for epoch, screened in enumerate((False, False, True))]
+    assert ends == [(Outcome.OK, "", "marked")] * 2 + [(Outcome.OK, "read\n", "marked")]
+
+
 def changed(tree, tmp_path, name, text):
     """A copy of the tree in which this text is added to a file."""
     shutil.copytree(tree, tmp_path / "tree")
@@ -453,10 +461,10 @@ def changed(tree, tmp_path, name, text):
     return tmp_path / "tree"
 
 
-def of_job(daemon, epoch, code):
+def of_job(daemon, epoch, code, **fields):
     """Outcome, standard error and value."""
     job_id = f"j{epoch}"
-    daemon.send(wire.Run(job_id=job_id, epoch=epoch, entry="main", **LIMITS), code.encode(), b"")
+    daemon.send(wire.Run(job_id=job_id, epoch=epoch, entry="main", **LIMITS, **fields), code.encode(), b"")
     done, payload = daemon.done()
     daemon.hear(wire.Freed)
     value = values.decode(payload[3:]) if len(payload) > 3 else None

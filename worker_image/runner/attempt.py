@@ -15,8 +15,9 @@ from pool.outcome import Outcome
 from runner import body, channel, usage
 from runner.channel import Answer, ChannelError, Collector
 from runner.chunk import NEXT, Chunk
+from runner.code_cache import Text
 from runner.usage import Meter, Usage
-from runner.verdict import Evidence, Verdict, after_its_end, decide, of_claim
+from runner.verdict import OK, Evidence, Verdict, after_its_end, decide, of_claim
 
 if TYPE_CHECKING:
     from runner.children import Child, Exit
@@ -70,15 +71,16 @@ class Attempt:
         *,
         oom_kills: int = 0,
         meter: Meter | None = None,
-        sends_code: bool = False,
+        text: Text | None = None,
     ) -> None:
         """Sends `frames` to the child: header, code, byte code and the rest of the payload. `oom_kills`: before it.
 
-        `sends_code`: whether the first message of the child may be the byte code of the job's text.
+        `text`: of the job, if there is something to learn of it. The first message of the child may be its byte code.
         """
         self.job = job
         self.compiled: bytes | None = None  #: the byte code that the child has sent; empty if the text has none
-        self._sends_code = sends_code
+        self.text = text
+        self._sends_code = text is not None and text.sends
         self.child = child
         self._meter = meter
         self.killed_for: Outcome | None = None
@@ -183,13 +185,14 @@ class Attempt:
 
         None: it has begun the next call of its chunk.
         """
-        if self._claimed is None:
+        if (claim := self._claimed) is None:
             raise ValueError("the child has not answered")
+        told = claim.outcome is not Outcome.OK or claim.exit_code is not None or claim.about
         self.complete = False
         self.out.drain(_LAST_READS)
         self.err.drain(_LAST_READS)
         used = usage.of_process(self.child.pids[0])
-        ended = self._done(used, of_claim(self.job, self._claimed))
+        ended = self._done(used, of_claim(self.job, claim) if told else OK)
         if self._chunk is not None and self._pending is None and self._chunk.goes_on():
             self._begin_next(used.cpu_s)
             return None

@@ -24,6 +24,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from msgspec import Struct
 
@@ -165,11 +166,15 @@ class Collector(Struct, kw_only=True):
         if sum(sizes) > self.max_bytes:
             self.over_cap = True
             raise ChannelError(f"a message has at most {self.max_bytes} bytes, not {sum(sizes)}")
-        self._begin(sizes, end)
+        if len(early) < end + sum(sizes):
+            self._begin(sizes, end)
+            return True
+        ends = list(accumulate(sizes, initial=end))  # a small message has come as a whole
+        self.frames, self._early = [early[start:end] for start, end in pairwise(ends)], early[ends[-1] :]
         return True
 
     def _begin(self, sizes: Sequence[int], start: int) -> None:
-        """Set memory aside for the frames, and put into them what has come with the head."""
+        """Set memory aside for the frames of a large message, and put into them what has come with the head."""
         parts: list[bytearray] = []
         for size in sizes:
             part = self._early[start : start + size]

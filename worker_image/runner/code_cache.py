@@ -22,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import Struct, structs
 
 from pool import wire
 from pool.outcome import Outcome
@@ -35,55 +36,58 @@ _MOST_BYTES = 8 << 20
 _encoder = msgspec.msgpack.Encoder()
 
 
+class Text(Struct, frozen=True):
+    """The text of a job that has something to show of it."""
+
+    digest: bytes
+    sends: bool  #: whether the job's child sends its byte code
+
+
 class CodeCache:
-    """Used for one job after the other."""
+    """What the jobs of a worker have shown of their texts."""
 
     def __init__(self) -> None:
         self._passed: OrderedDict[bytes, None] = OrderedDict()
         self._compiled: OrderedDict[bytes, bytes] = OrderedDict()  # empty where the text has none that can be kept
         self._bytes = 0
-        self._present = b""
-        self.learns = False  #: whether something is to be kept when the present job ends
 
-    def frames(self, job: wire.Run, frames: Sequence[Frame]) -> tuple[list[Frame], bool]:
-        """What the child of this job gets: header, code, byte code or nothing, and the rest of the payload; and whether
-        it sends byte code.
+    def look_up(self, job: wire.Run, frames: Sequence[Frame]) -> tuple[list[Frame], Text | None]:
+        """What the child of this job gets: header, code, byte code or nothing, and the rest of the payload; and what
+        `learn` needs at its end. None: there is nothing to learn.
 
         `frames`: the header as it came, and the payload, which begins with the code. In the child's header `screened`
         and `apart` say whether it has to screen the text, and to send its byte code.
         """
         header, code, *rest = frames
-        passed, compiled, sends, self._present = False, None, False, b""
-        if not job.pickled and job.screened:
-            self._present = blake2b(code, digest_size=_DIGEST_BYTES).digest()
-            passed = self._present in self._passed
-            compiled = self._compiled.get(self._present)
-            sends = compiled is None and (job.apart or passed)
+        passed, compiled, text = False, None, None
+        if job.screened and not job.pickled:
+            digest = blake2b(code, digest_size=_DIGEST_BYTES).digest()
+            passed, compiled = digest in self._passed, self._compiled.get(digest)
+            text = Text(digest, compiled is None and (job.apart or passed))
+            if passed:
+                self._passed.move_to_end(digest)
+            if compiled is not None:
+                self._compiled.move_to_end(digest)
+        sends = text is not None and text.sends
         if passed or job.apart:
-            header = _encoder.encode(msgspec.structs.replace(job, screened=job.screened and not passed, apart=sends))
-        if passed:
-            self._passed.move_to_end(self._present)
-        if compiled is not None:
-            self._compiled.move_to_end(self._present)
-        self.learns = bool(self._present) and (sends or not passed)
-        return [header, code, (passed and compiled) or b"", *rest], sends
+            header = _encoder.encode(structs.replace(job, screened=job.screened and not passed, apart=sends))
+        return [header, code, (passed and compiled) or b"", *rest], text if sends or not passed else None
 
-    def ended(self, outcome: Outcome, byte_code: bytes | None) -> None:
-        """Of the present job. `byte_code`: what its child has sent before it ran the text; None if it has sent none.
+    def learn(self, text: Text, outcome: Outcome, byte_code: bytes | None) -> None:
+        """A job with this text has ended. `byte_code`: what its child has sent before it ran the text; None if it has
+        sent none.
 
         Byte code that is not empty comes from a child whose screen has let the text pass.
         """
-        if not self.learns:
-            return
         if byte_code is not None:
-            self._keep(byte_code)
+            self._keep(text.digest, byte_code)
         if outcome is Outcome.OK or byte_code:
-            self._passed[self._present] = None
+            self._passed[text.digest] = None
             if len(self._passed) > _MOST_TEXTS:
                 self._passed.popitem(last=False)
 
-    def _keep(self, byte_code: bytes) -> None:
-        self._bytes += len(byte_code) - len(self._compiled.pop(self._present, b""))
-        self._compiled[self._present] = byte_code
+    def _keep(self, digest: bytes, byte_code: bytes) -> None:
+        self._bytes += len(byte_code) - len(self._compiled.pop(digest, b""))
+        self._compiled[digest] = byte_code
         while self._bytes > _MOST_BYTES or len(self._compiled) > _MOST_TEXTS:
             self._bytes -= len(self._compiled.popitem(last=False)[1])

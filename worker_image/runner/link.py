@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import zmq
 
@@ -59,7 +59,14 @@ class Link:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], path: Path) -> None:
         """Connect. Nothing is sent until `up` is set."""
         self.loop = Loop()  #: of the runner
-        self._on_readable: Callable[[], object] = self.receive
+        #: Of the daemon, besides Run.
+        self.orders: dict[type[wire.ToRunner], Callable[[Any], object]] = {
+            wire.Welcome: self._welcome,
+            wire.Collected: self._collected,
+            wire.Probe: lambda probe: self.send(wire.Heartbeat(seq=probe.seq)),
+        }
+        self._start: Callable[[wire.Run, Sequence[Frame]], object]
+        self._changed: Callable[[bool], object]
         self._context = context
         self.directory = path.parent
         self._endpoint = f"ipc://{path}"
@@ -82,16 +89,21 @@ class Link:
         self.monitor = self.socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
         self.socket.connect(self._endpoint)
 
-    def attend(self, on_readable: Callable[[], object]) -> None:
-        """Have it called when a message or an event may be there, also of each later connection."""
-        self._on_readable = on_readable
+    def attend(self, start: Callable[[wire.Run, Sequence[Frame]], object], changed: Callable[[bool], object]) -> None:
+        """Have a job started, with its header and payload, and be told that a connection was made, or has ended or
+        could not be made; also of each later connection.
+        """
+        self._start, self._changed = start, changed
+        self._watch()
+
+    def _watch(self) -> None:
         for each in (self.socket, self.monitor):
-            self.loop.watch(on_readable, each.FD)
+            self.loop.watch(self.receive, each.FD)
         self._used()
 
     def _used(self) -> None:
         """After each use of the sockets. Libzmq may have taken in what their descriptors do not show."""
-        self.loop.first = self._on_readable
+        self.loop.first = self.receive
 
     def disconnected(self) -> None:
         """The connection has ended, or could not be made: try again after a pause.
@@ -105,7 +117,7 @@ class Link:
         """Once. The monitor reports how it ended."""
         self.loop.unwatch(self.socket.FD, self.monitor.FD)
         self.reconnect()
-        self.attend(self._on_readable)
+        self._watch()
 
     def reconnect(self) -> None:
         """Drop the connection with all that is queued on it, and try again."""
@@ -117,22 +129,35 @@ class Link:
         self._connect()
         self.pause_s = min(2 * self.pause_s, _LONGEST_PAUSE_S)
 
-    def receive(self) -> bool | list[bytes] | None:
-        """What has come: frames of a message, or whether a connection was made. False: it has ended, or could not be
-        made. None: nothing.
+    def receive(self) -> None:
+        """Handle all that has come. Called when a descriptor of the link is readable, and after each use of the link.
+
+        Raises RemoteProtocolError.
+        """
+        while True:
+            self.loop.first = None
+            if int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+                self._changed(self._connected())
+            elif int(self.socket.getsockopt(zmq.EVENTS)) & _READABLE:
+                frames = self.socket.recv_multipart()
+                message, payload = wire.decode(wire.to_runner, frames)
+                if isinstance(message, wire.Run):
+                    self._start(message, [frames[1], *payload])
+                else:
+                    self.orders[type(message)](message)
+            else:
+                return
+
+    def _connected(self) -> bool:
+        """Whether a connection was made. False: it has ended, or could not be made.
 
         A try ends only with such a report. If it ended after a time instead, a second connection could be made beside a
         first one that had succeeded unnoticed, and the daemon refuses second connections.
         """
-        self.loop.first = None
-        if int(self.monitor.getsockopt(zmq.EVENTS)) & _READABLE:
-            event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
-            if connected := bool(event == zmq.EVENT_CONNECTED):
-                self.loop.timers.pop(self._try_again, None)
-            return connected
-        if int(self.socket.getsockopt(zmq.EVENTS)) & _READABLE:
-            return self.socket.recv_multipart()
-        return None
+        event, _ = _EVENT.unpack(self.monitor.recv_multipart()[0])
+        if connected := bool(event == zmq.EVENT_CONNECTED):
+            self.loop.timers.pop(self._try_again, None)
+        return connected
 
     # ---- messages, and which of them are kept ----
 
@@ -144,7 +169,7 @@ class Link:
     def leave(self, hello: wire.Hello, last: wire.Broken) -> None:
         """Send the last message. The first connection may still have to be made; a later one is not waited for."""
         while not self.greeted and self.monitor.poll(_LAST_MESSAGE_MS):
-            if self.receive() is True:
+            if self._connected():
                 self.greet(hello)
             else:
                 time.sleep(self.pause_s)
@@ -173,7 +198,7 @@ class Link:
         elif isinstance(message, wire.Freed):
             self._freed = message
         if self.up:
-            self.loop.first, frames = self._on_readable, wire.encode(message, payload)
+            self.loop.first, frames = self.receive, wire.encode(message, payload)
             try:
                 for each in frames[:-1]:
                     self.socket.send(each, _MORE, copy=False)
@@ -181,10 +206,10 @@ class Link:
             except zmq.Again:
                 self._put(frames)
 
-    def welcome(self, message: wire.Welcome) -> None:
+    def _welcome(self, message: wire.Welcome) -> None:
         self.token = message.token
 
-    def collected(self, message: wire.Collected) -> None:
+    def _collected(self, message: wire.Collected) -> None:
         """The daemon has the answer, or does not want it. About another one this is ignored."""
         if self._held is not None and (self._held[0].job_id, self._held[0].epoch) == (message.job_id, message.epoch):
             self._held = None

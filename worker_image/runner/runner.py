@@ -23,9 +23,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from msgspec import Struct
 
@@ -86,35 +85,14 @@ class Runner:
         self._idle = Idle(settings, link, self._loop, self._children)
         self._code = CodeCache()
         self._loop.timers[self._give_up] = time.monotonic() + settings.orphan_s
-        self._orders: dict[type[wire.ToRunner], Callable[[Any], object]] = {
-            wire.Kill: self._cancel,
-            wire.Stream: self._stream,
-            wire.Collected: link.collected,
-            wire.Welcome: link.welcome,
-            wire.Adopted: self._adopted,
-            wire.Probe: lambda probe: link.send(wire.Heartbeat(seq=probe.seq)),
-        }
-        link.attend(self._receive_from_link)
+        link.orders |= {wire.Kill: self._cancel, wire.Stream: self._stream, wire.Adopted: self._adopted}
+        link.attend(self._start, self._connection_changed)
 
     def serve(self) -> None:
         """Until the zygote is gone, the daemon has been away too long, or the process is killed."""
         self._loop.run()
 
     # ---- the daemon ----
-
-    def _receive_from_link(self) -> None:
-        """Read all that is there. Called when a descriptor of the link is readable, and after each use of the link:
-        libzmq may then have taken in a message or an event, and its descriptors are not readable.
-        """
-        while (got := self._link.receive()) is not None:
-            if isinstance(got, bool):
-                self._connection_changed(connected=got)
-            else:
-                message, payload = wire.decode(wire.to_runner, got)
-                if isinstance(message, wire.Run):
-                    self._start(message, [got[1], *payload])
-                else:
-                    self._orders[type(message)](message)
 
     def _stream(self, order: wire.Stream) -> None:
         attempt = self._running(order)
@@ -137,7 +115,7 @@ class Runner:
 
     # ---- the link ----
 
-    def _connection_changed(self, *, connected: bool) -> None:
+    def _connection_changed(self, connected: bool) -> None:  # noqa: FBT001
         if not connected:
             self._disconnected()
             return
@@ -214,9 +192,9 @@ class Runner:
         assert self._children.parked is not None, "a child is parked"
         child = self._children.busy = self._children.parked
         self._children.parked = None
-        given, sends_code = self._code.frames(job, frames)
+        given, text = self._code.look_up(job, frames)
         attempt = self._attempt = Attempt(
-            job, child, given, oom_kills=self._idle.oom_kills, meter=self._idle.meter, sends_code=sends_code
+            job, child, given, oom_kills=self._idle.oom_kills, meter=self._idle.meter, text=text
         )
         if file is not None:
             attempt.give(file)
@@ -282,8 +260,8 @@ class Runner:
 
     def _report(self, attempt: Attempt, done: wire.Done, frames: list[Frame]) -> None:
         """Send how the job has ended; for a series, once its last call has."""
-        if self._code.learns:
-            self._code.ended(done.outcome, attempt.compiled)
+        if attempt.text is not None:
+            self._code.learn(attempt.text, done.outcome, attempt.compiled)
         if self._series is not None:
             self._series.add(done, frames)
             if self._series.goes_on():

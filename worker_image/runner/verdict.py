@@ -35,6 +35,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     signal: int | None = None
 
 
+#: For a child whose answer has nothing to tell but its value.
+OK = Verdict(outcome=Outcome.OK)
 #: For a script that ended ok without a value.
 _HINTS = {
     "not called": "there is no value: the code defines main and never calls it; give entry='main', or call it",
