@@ -213,10 +213,13 @@ class Children:
             self._loop.timers[self._look_for_dead] = time.monotonic() + _LOOK_S
 
     def _receive_from_parked(self, child: Child) -> None:
-        if child.sock.recv(1):
+        said = b""  # it has died
+        with contextlib.suppress(ConnectionResetError):  # before it had read that it should warm up
+            said = child.sock.recv(1)
+        if said:
             child.ready = True
             self._changed()
-        else:  # it has died
+        else:
             self._loop.unwatch(child.sock.fileno())
 
     def _look_for_dead(self) -> None:
