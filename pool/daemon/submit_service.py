@@ -235,8 +235,8 @@ class SubmitService:
         job = self._jobs.by_key.get(f"{client}/{job_id}")
         if job is None:
             raise UnknownJobError(
-                f"there is no job {job_id!r:.140} of yours: this user never submitted it, its result is over its time"
-                + ("" if self._journal.durable else ", or the daemon was restarted since"),
+                f"there is no job {job_id!r:.140} of yours: it was never submitted, or its result is no longer kept"
+                + ("" if self._journal.durable else " or did not outlive a restart of the daemon"),
                 known_since_ns=self._jobs.known_since_ns,
             )
         return job
