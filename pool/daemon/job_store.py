@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -83,6 +83,7 @@ class JobStore:
         self.by_key: Mapping[str, Job] = MappingProxyType(self._jobs)
         self._finished: OrderedDict[str, Job] = OrderedDict()
         self._result_bytes = 0
+        self._bytes_of: defaultdict[str, int] = defaultdict(int)  # the same by client
         self.over = False  #: whether the results take more than they may
         self.to_answer: list[Callable[[], None]] = []  #: what `answer` has to do
         self.release_at = math.inf  #: monotonic seconds
@@ -94,13 +95,16 @@ class JobStore:
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs.values())
 
-    def no_room(self) -> StorageFullError:
-        """Why no job can be accepted while the store is `over`."""
-        return StorageFullError(
-            f"the results that nobody has collected take {format_size(self._result_bytes)}, and all together may "
-            f"take {format_size(self._max_bytes)}; collect them with result(job_id), or raise daemon.result_bytes",
-            retry_after_s=_RETRY_S,
-        )
+    def require_room(self, client: str) -> None:
+        """While the store is `over`. Raises StorageFullError for a client whose results take over an equal share."""
+        mine = self._bytes_of.get(client, 0)
+        if mine > self._max_bytes / len(self._bytes_of):
+            raise StorageFullError(
+                f"the results that nobody has collected take {format_size(self._result_bytes)}, of which yours take "
+                f"{format_size(mine)}, and all together may take {format_size(self._max_bytes)}; collect them with "
+                "result(job_id), or raise daemon.result_bytes",
+                retry_after_s=_RETRY_S,
+            )
 
     def accept(self, job: Job, lease: LeaseRow | None, then: Then) -> None:
         """Keep a new job, give it its number and write it, with the lease that it has already. `then` is called when it
@@ -207,6 +211,7 @@ class JobStore:
             job.expires_at = time.monotonic() + self._ttl_s
             self._finished[job.key] = job
             self._result_bytes += job.held_bytes
+            self._bytes_of[job.client] += job.held_bytes
             self.over = self._result_bytes > self._max_bytes
             if job.held_until:
                 job.held_until = 0.0
@@ -249,6 +254,9 @@ class JobStore:
     def _drop(self, job: Job) -> None:
         del self._finished[job.key], self._jobs[job.key]
         self._result_bytes -= job.held_bytes
+        self._bytes_of[job.client] -= job.held_bytes
+        if not self._bytes_of[job.client]:
+            del self._bytes_of[job.client]
         self.over = self._result_bytes > self._max_bytes
         self.drop(job.number, received_ns=job.received_ns)
 

@@ -138,7 +138,7 @@ class SubmitService:
         if (trouble := self._journal.trouble) is not None:
             raise StorageFullError(trouble.error.message, **trouble.error.fields)
         if self._jobs.over:
-            raise self._jobs.no_room()
+            self._jobs.require_room(job.client)
         controller, timeout_s, run = self._controllers[job.pool], submit.queue_timeout_s, job.run
         assert run is not None, "it is new"
         job.digest = digests.whole

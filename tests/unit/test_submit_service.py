@@ -134,6 +134,25 @@ def test_a_result_is_sent_before_its_worker_is_told_and_accepted_after_all_that_
     assert [message for _, message in order[1:]] == [result, "Collected"]
 
 
+def ends_uncollected(place, user, job_id, result_bytes):
+    place.listener.client_sends(user, submit(job_id), SMALL, b"")
+    job = place.jobs.by_key[f"{user}/{job_id}"]
+    place.jobs.end(job, wire.Result(job_id=job_id, outcome=Outcome.OK), (bytes(result_bytes),))
+
+
+def test_results_that_one_user_does_not_collect_keep_only_that_user_out(place):
+    ends_uncollected(place, ANN, "a", 3 << 20)
+    place.listener.client_sends(ANN, submit("b", request=2), SMALL, b"")
+    assert kinds(place)[-1] == ("Refused", 2)
+    error = place.listener.sent[-1][1]
+    assert error.code == "storage_full"
+    assert "3.0 MiB, of which yours take 3.0 MiB, and all together may take 1.0 MiB; collect" in error.message
+    ends_uncollected(place, BOB, "c", 1 << 18)
+    ends_uncollected(place, BOB, "d", 1 << 19)  # with this his are more than half of all that may be kept
+    place.listener.client_sends(BOB, submit("e", request=3), SMALL, b"")
+    assert kinds(place, BOB)[-1] == ("Refused", 3)
+
+
 def test_a_request_for_a_result_that_is_there_is_accepted_and_the_result_follows(place):
     place.listener.client_sends(ANN, submit("a"), SMALL, b"")
     result = wire.Result(job_id="a", outcome=Outcome.OK)
