@@ -37,6 +37,20 @@ def conversation(out="/dev/null", job=JOB, **options):
     child.close()
 
 
+def test_what_a_child_has_printed_before_its_job_counts_for_the_outputs_limit():
+    parked = Stream("stdout", os.open("/dev/zero", os.O_RDONLY), 8192)
+    parked.drain(1)
+    ours, theirs = socket.socketpair()
+    errors = Stream("stderr", os.open("/dev/null", os.O_RDONLY), 8192)
+    child = Child(os.getpid(), ours, parked, errors, os.pidfd_open(os.getpid()))
+    with theirs:
+        attempt = Attempt(msgspec.structs.replace(JOB, output=10), child, [b"code", b""])
+        attempt.out.drain(1)
+    assert attempt.out.kept == bytes(10)
+    assert attempt.out.total > 8192
+    child.close()
+
+
 @pytest.mark.timeout(60)
 def test_an_answer_does_not_wait_until_what_the_job_has_started_stops_printing():
     with conversation("/dev/zero") as (attempt, theirs):

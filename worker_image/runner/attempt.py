@@ -94,7 +94,9 @@ class Attempt:
         most = job.result + _ANSWER_MARGIN_BYTES
         self._collector = Collector(sock=child.sock, max_bytes=most, max_frames=channel.MAX_FRAMES)
         self.out, self.err = child.out, child.err
-        self.out.cap = self.err.cap = job.output
+        for stream in (self.out, self.err):
+            stream.cap = job.output
+            del stream.kept[job.output :]  # what the child printed while it was parked
         self._chunk = Chunk(job, child.pids[0]) if job.calls else None
         self._cpu_before_s = 0.0  # of the calls before the present one
         self._sent_ns = self._begun_ns = time.monotonic_ns()
