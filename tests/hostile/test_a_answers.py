@@ -208,12 +208,15 @@ result = [Trap()]
 HIDDEN = """
 import os, time
 def main(turn):
+    used, telling = os.pipe()
     if os.fork() == 0:
         if os.fork() == 0:
+            while time.process_time() < 0.3: pass
+            os.write(telling, b"1")
             while time.process_time() < 1: pass
         os._exit(0)
     os.wait()
-    time.sleep(0.7)
+    os.read(used, 1)
     return turn
 """
 
