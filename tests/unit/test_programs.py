@@ -293,6 +293,11 @@ def test_the_error_for_a_method_as_entry_says_how_to_call_it(client):
     assert client.run(code, entry="main", args=[1]).value == 2
 
 
+def test_the_error_for_a_missing_entry_names_the_functions_of_the_code_and_no_imported_ones(client):
+    code = "from typing import *\nfrom textwrap import dedent\ndef solve(): return 1\nhelp_me = lambda: 2"
+    assert client.run(code, entry="main").error.message == "the code defines no 'main'; it defines: help_me, solve"
+
+
 def test_the_stack_of_an_entry_begins_with_it(client):
     code = (
         "import inspect\ndef inner(): return [each.function for each in inspect.stack()]\ndef main(): return inner()\n"

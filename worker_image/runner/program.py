@@ -257,7 +257,11 @@ def _no_entry(module: ModuleType, name: str) -> EntryError:
     if name in module.__dict__:
         kind = type(module.__dict__[name]).__name__
         return EntryError(f"{name!r} is a {kind}, not a function; name a function as entry")
-    functions = sorted(key for key, value in module.__dict__.items() if isinstance(value, FunctionType))
+    functions = sorted(  # and not those that a star import has brought
+        key
+        for key, value in module.__dict__.items()
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__
+    )
     defined = f"the code defines no {name!r}; it defines: {', '.join(functions[:20]) or 'no function'}"
     if "." in name:
         defined += (
