@@ -78,10 +78,10 @@ class KeptWorkers:
         for path in self._links.iterdir():
             if path.stem in kept:
                 continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
                     path.unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:

@@ -112,7 +112,8 @@ class RunDirectories:
 
     def forget_workers(self) -> None:
         """The daemon has ended all of them. One that fails leaves them to the next daemon."""
-        shutil.rmtree(self.links, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.links, ignore_errors=True)
 
     def close(self) -> None:
         """Remove the sockets and unlock the directories."""

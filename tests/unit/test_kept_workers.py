@@ -85,3 +85,14 @@ def test_a_note_that_cannot_be_removed_stops_nobody(kept, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.unlink", fails)
     kept.remove(7)
+
+
+def test_a_disk_that_fails_while_links_are_removed_stops_nobody(kept, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "7").mkdir()
+    with monkeypatch.context() as failing:
+        failing.setattr("os.fstat", fails)  # rmtree compares what it has opened
+        kept.keep_only(set())
+    assert (tmp_path / "7").exists(), "the disk did not fail"

@@ -10,6 +10,7 @@ the runner's; a connection that ends before it has sent one leaves the link open
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -158,7 +159,8 @@ class WorkerLinks:
         self.ready.pop(worker_id, None)
         if link is not None:
             link.close()
-            shutil.rmtree(link.directory, ignore_errors=True)
+            with contextlib.suppress(OSError):  # rmtree of Python 3.11 does not ignore all of them
+                shutil.rmtree(link.directory, ignore_errors=True)
 
     def close_all(self) -> None:
         """Leave the directories, so that the next daemon can adopt their workers."""
