@@ -221,6 +221,8 @@ class JobStore:
             waiting, unsent, job.watchers, job.unsent = job.watchers, job.unsent, set(), {}
             for address in waiting:
                 self.send(address, job, first=unsent.get(address))
+            if job.held_bytes > INLINE_BYTES:  # what is kept for others takes no memory
+                job.answer = self._journal.answer(job.number, answer)
         if acknowledge is not None:  # last, because the clients wait, and the worker does not
             acknowledge()
 

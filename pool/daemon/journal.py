@@ -52,6 +52,9 @@ class Journal(Protocol):
     def payload(self, number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
         """The payload of a job whose acceptance is written: mapped from its file, if it has one."""
 
+    def answer(self, number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """The same for the answer of a job whose end is written."""
+
     def open_payload(self, number: int) -> int | None:
         """A descriptor of the file with it, whose frames are in their `places`; None if it has none."""
 
@@ -78,6 +81,8 @@ class NoJournal:
 
     def payload(self, _number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
         return frames
+
+    answer = payload
 
     def open_payload(self, _number: int) -> None:
         pass

@@ -121,10 +121,16 @@ class FileJournal:
         return True
 
     def payload(self, number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
+        return self._mapped(f"{number}.job", frames)
+
+    def answer(self, number: int, frames: Sequence[Frame]) -> Sequence[Frame]:
+        return self._mapped(f"{number}.result", frames)
+
+    def _mapped(self, name: str, frames: Sequence[Frame]) -> Sequence[Frame]:
         if packed_bytes(frames) <= INLINE_BYTES:
             return frames
         try:
-            return self._file.frames(f"{number}.job", None) or frames
+            return self._file.frames(name, None) or frames
         except OSError:  # for example because no descriptor is free: they stay in memory
             return frames
 

@@ -246,3 +246,16 @@ def test_a_journal_that_is_truncated_under_the_daemon_is_an_alert_and_the_next_d
     with second.client() as client:
         assert client.run("result = 3").value == 3
     assert "journal:unreadable" in [alert["id"] for alert in second.status()["alerts"]]
+
+
+def test_results_that_nobody_has_collected_are_on_the_disk_and_not_in_the_memory_of_the_daemon(start):
+    daemon = start()
+    code = "def main(n):\n    return bytes([n]) * 8_000_000"
+    with daemon.client(timeout=60) as client:
+        assert client.run(code, entry="main", args=[255]).ok
+        before = daemon.private_bytes()
+        ids = [client.submit(code, entry="main", args=[n], on_disconnect="keep") for n in range(20)]
+    daemon.until(lambda: not daemon.pool()["backlog"] and not daemon.pool()["running"])
+    daemon.until(lambda: daemon.private_bytes() - before < 40_000_000, timeout=60)
+    with daemon.client(timeout=60) as client:
+        assert [client.result(job_id).value for job_id in ids] == [bytes([n]) * 8_000_000 for n in range(20)]

@@ -142,6 +142,11 @@ class DaemonProcess:
     def resident_bytes(self) -> int:
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
+    def private_bytes(self) -> int:
+        """Its memory without that of files."""
+        memory = psutil.Process(self.process.pid).memory_info()
+        return int(memory.rss - memory.shared)
+
     def status(self) -> Any:
         return self.call("status")
 
