@@ -152,10 +152,8 @@ class _Builder:
     def build(self) -> None:
         starts = (event for event in self._events if isinstance(event, yaml.DocumentStartEvent))
         if next(starts, None) is None:
-            raise _UnreadableError(
-                0,
-                "the file is empty; write {} for the defaults; pool-daemon --print-config shows every key",
-            )
+            problem = "the file is empty; write {} for the defaults; pool-daemon --print-config shows every key"
+            raise _UnreadableError(0, problem)
         root = next(self._events)
         if not isinstance(root, yaml.MappingStartEvent):
             problem = f"the top level must be a mapping with the keys {', '.join(_keys_at(()))}"

@@ -120,20 +120,17 @@ class JournalFile:
             path.mkdir(mode=0o700, exist_ok=True)
 
     def _open_or_set_aside(self) -> sqlite3.Connection:
-        """A disk that cannot be read for a moment looks like damage, so only what is read twice is set aside."""
-        try:
-            return self._open()
-        except (sqlite3.DatabaseError, ForeignJournal) as error:
-            if is_environment(error):
-                raise
-        for path in (self._path, self._log_path):
-            read_all(path)
-        try:
-            return self._open()
-        except (sqlite3.DatabaseError, ForeignJournal) as error:
-            if is_environment(error):
-                raise
-            self._set_aside(error)
+        """A disk that cannot be read for a moment looks like damage, so only what is damaged twice is set aside."""
+        for again in (False, True):
+            try:
+                return self._open()
+            except (sqlite3.DatabaseError, ForeignJournal) as error:
+                if is_environment(error):
+                    raise
+                if again:
+                    self._set_aside(error)
+            for path in (self._path, self._log_path):
+                read_all(path)
         return self._open()
 
     def _open(self) -> sqlite3.Connection:
