@@ -80,7 +80,7 @@ run_part() {
   ((cores <= MOST_CORES)) || cores=$MOST_CORES
   [[ ! -t 1 ]] || color=yes
   case $1 in
-    # Most of their time these wait, and they share nothing: with two processes for each core, the cores rest half of the time.
+    # These share nothing, and often wait: with two processes for each core, the cores rested a quarter of the time.
     # In the order of the directories the long files come first; xdist's own order would begin them last, since they have
     # few tests. tests/conftest.py has the exceptions.
     # Directories without a test of the part are not even read, which takes each process seconds.
