@@ -59,6 +59,7 @@ class Child(Struct):
     ready: bool = False  #: it is confined and alive
     died_ready: bool = False  #: it was ready, and has died
     warm: bool = False  #: it was told to warm up
+    oom_kills: int = 0  #: of the worker's cgroup, when it was forked
     pids: tuple[int, ...] = ()  #: as the runner sees them: its own and its init's
     reaped: bool = False  #: whether the zygote was told to reap it
     exit: Exit | None = None  #: once it is gone, with all that it had started
@@ -115,6 +116,7 @@ class Children:
         self._control = control
         self._changed = changed
         self._printed = printed
+        self._replaced = False  # whether the kernel has killed a parked child since the last job ended
         loop.watch(self._receive, control.fileno())
 
     @property
@@ -171,7 +173,7 @@ class Children:
         self._loop.unwatch(*child.descriptors, child.pidfd)
         child.close()
         if child is self.busy:
-            self.busy = None
+            self.busy, self._replaced = None, False
 
     # ---- the zygote ----
 
@@ -202,7 +204,7 @@ class Children:
         number, init_id = fork_server.CHILD_BODY.unpack(content)
         pidfd, init, *_ = *fds, None, None
         streams = Stream("stdout", out, _LAST_OUTPUT_BYTES), Stream("stderr", err, _LAST_OUTPUT_BYTES)
-        child = self.parked = Child(number, sock, *streams, pidfd, init, init_id)
+        child = self.parked = Child(number, sock, *streams, pidfd, init, init_id, oom_kills=usage.oom_kills())
         self.forking = None
         self._loop.watch(partial(self._receive_from_parked, child), sock.fileno())
         for stream in streams:
@@ -240,12 +242,22 @@ class Children:
 
         Without a job somebody else has killed it: the host for its memory, or an operator. The next one takes its
         place, since a Run may be on its way. After the second time the worker ends, as each one could die.
+
+        A job that takes all memory of the worker has the kernel kill what uses most, and then, before the job has gone,
+        the parked child. Once for each job that counts for nothing.
         """
+        if end.status == signal.SIGKILL and usage.oom_kills() > parked.oom_kills and not self._replaced:
+            self._replaced = True
+            self._park_another(parked)
+            return
         if self.busy is None and (self.residue or not (parked.ready or parked.died_ready)):
             parked.err.drain(1)
             last = parked.err.kept.decode(errors="replace").strip()
             raise ProcessDiedError(f"a child died while it got ready (status {end.status}): {last[-2000:]}")
         self.residue = f"parked: the next child died (status {end.status})"
+        self._park_another(parked)
+
+    def _park_another(self, parked: Child) -> None:
         self.drop(parked)
         self.parked = None
         self.fork()
