@@ -119,9 +119,8 @@ class FutureResolver:
         self._arrived: set[PoolFuture[Any]] = set()  # added before they leave `_open`, so that each is in one of them
         self._cancels: set[Answer] = set()
         self._answers: SimpleQueue[tuple[PoolFuture[Any], Answer] | None] = SimpleQueue()
-        self._threads: dict[
-            str, threading.Thread
-        ] = {}  # at most one; `setdefault` is atomic, also for a signal's handler
+        #: Has at most one: `setdefault` is atomic, also where the handler of a signal calls it.
+        self._threads: dict[str, threading.Thread] = {}
         self._finishing = False
 
     def start(self, submission: Submission) -> PoolFuture[Any]:

@@ -116,7 +116,7 @@ class Children:
         self._control = control
         self._changed = changed
         self._printed = printed
-        self._replaced = False  # whether the kernel has killed a parked child since the last job ended
+        self._replaced = False  # whether a parked child that the kernel killed was replaced since a job ended last
         loop.watch(self._receive, control.fileno())
 
     @property
@@ -243,8 +243,8 @@ class Children:
         Without a job somebody else has killed it: the host for its memory, or an operator. The next one takes its
         place, since a Run may be on its way. After the second time the worker ends, as each one could die.
 
-        A job that takes all memory of the worker has the kernel kill what uses most, and then, before the job has gone,
-        the parked child. Once for each job that counts for nothing.
+        When a job takes all memory of the worker, the kernel kills it and, before its memory is free, perhaps the
+        parked child. The first one that is lost in this way beside a job is replaced, and the worker goes on.
         """
         if end.status == signal.SIGKILL and usage.oom_kills() > parked.oom_kills and not self._replaced:
             self._replaced = True
